@@ -1,0 +1,40 @@
+import js from '@eslint/js';
+import svelte from 'eslint-plugin-svelte';
+import globals from 'globals';
+import ts from 'typescript-eslint';
+
+export default ts.config(
+  { ignores: ['dist', 'node_modules', 'public', 'test/goldens', 'test/checkpoints', 'bench/graphs', 'src/graphs/onnx_pb.ts', 'reference', 'training', 'test-results'] },
+  js.configs.recommended,
+  ...ts.configs.recommendedTypeChecked,
+  ...svelte.configs.recommended,
+  {
+    languageOptions: {
+      globals: { ...globals.browser, ...globals.worker },
+      parserOptions: {
+        project: ['tsconfig.app.json', 'tsconfig.core.json', 'tsconfig.worker.json', 'tsconfig.node.json'],
+        extraFileExtensions: ['.svelte'],
+        tsconfigRootDir: import.meta.dirname,
+      },
+    },
+    rules: {
+      '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_' }],
+      curly: ['error', 'all'],
+      eqeqeq: 'error',
+    },
+  },
+  {
+    files: ['**/*.svelte', '**/*.svelte.ts'],
+    languageOptions: { parserOptions: { parser: ts.parser } },
+  },
+  {
+    files: ['cli/**', 'bench/**', 'test/**', 'e2e/**', '*.config.*'],
+    languageOptions: { globals: globals.node },
+  },
+  {
+    files: ['svelte.config.js', 'eslint.config.js'],
+    ...ts.configs.disableTypeChecked,
+  },
+);

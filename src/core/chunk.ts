@@ -1,0 +1,51 @@
+/**
+ * A chunk is one executable unit in one file of `chunks/`: its contract (`meta`, `parameters`) and its execution.
+ * The page imports only `meta` and `parameters`; a worker loads `execute` when it is asked for.
+ */
+import type * as v from 'valibot';
+import type { ImageSource } from './parameters.ts';
+import type { CheckpointRef, Model } from './model.ts';
+import type { Media, PixelImage } from './media.ts';
+import type { OperationKind, Recordable } from './operation.ts';
+import type { Stage } from './job.ts';
+
+export interface ChunkMeta {
+  /** Equals the file's name. */
+  id: string;
+  media: 'image';
+  operations: readonly OperationKind[];
+  /** `_class_name`s of the `model_index.json` files that it runs; empty = it needs no checkpoint. */
+  pipelineClasses: readonly string[];
+}
+
+/** The generic abilities that a chunk is handed; it imports no engine, queue or store. */
+export interface Context {
+  operation: OperationKind;
+  checkpoint: CheckpointRef;
+  models: { load(ref: CheckpointRef): Promise<Model> };
+  /** Decodes a picture parameter. Throws `image_unreadable`. */
+  readImage(source: ImageSource, name: string): Promise<PixelImage>;
+  progress(stage: Stage, step?: number, steps?: number): void;
+  /** Shows an intermediate picture; `draw` is called only when somebody watches. */
+  preview(draw: (canvas: OffscreenCanvas) => void): void;
+  /** One sentence for the person, such as a prompt that was cut; also kept in the recording. */
+  notice(message: string): void;
+  /** What the caller asked to have recorded beside the result. */
+  wants(what: Recordable): boolean;
+  /** Records one entity of this run. Values: objects become JSON, strings text, Blobs their own type. */
+  record(entityType: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string>;
+  signal: AbortSignal;
+}
+
+export interface Chunk<S extends v.GenericSchema = v.GenericSchema> {
+  meta: ChunkMeta;
+  /** Parsed with the operation's kind as the field `operation`, so that a schema can ask for a picture or a mask. */
+  parameters: S;
+  execute(input: v.InferOutput<S>, context: Context): Promise<Media>;
+}
+
+/** What the page and the planner know of a chunk. */
+export interface ChunkContract {
+  meta: ChunkMeta;
+  parameters: v.GenericSchema;
+}

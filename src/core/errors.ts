@@ -1,0 +1,87 @@
+/**
+ * One error type for everything that a person or a caller can be told.
+ *
+ * `message` is one sentence that says what happened and what to do. `retry` says whether trying again can help:
+ * `same` (nothing needs to change), `smaller` (a smaller size, batch or checkpoint), `never` (the request must change).
+ */
+export const ERROR_CODES = [
+  'invalid_operation',
+  'checkpoint_incomplete',
+  'checkpoint_damaged',
+  'checkpoint_unsupported',
+  'image_unreadable',
+  'no_webgpu',
+  'gpu_lost',
+  'out_of_memory',
+  'result_invalid',
+  'storage_unavailable',
+  'storage_full',
+  'worker_failed',
+  'cancelled',
+  'internal',
+] as const;
+
+export type ErrorCode = (typeof ERROR_CODES)[number];
+export type Retry = 'same' | 'smaller' | 'never';
+
+export interface StudioErrorData {
+  code: ErrorCode;
+  message: string;
+  retry: Retry;
+  cause?: string;
+}
+
+export class StudioError extends Error {
+  readonly code: ErrorCode;
+  readonly retry: Retry;
+
+  constructor(code: ErrorCode, message: string, options: { retry?: Retry; cause?: unknown } = {}) {
+    super(message, { cause: options.cause });
+    this.name = 'StudioError';
+    this.code = code;
+    this.retry = options.retry ?? 'never';
+  }
+
+  /** A plain object that survives structured clone; see {@link StudioError.from}. */
+  toData(): StudioErrorData {
+    return {
+      code: this.code,
+      message: this.message,
+      retry: this.retry,
+      ...(this.cause === undefined ? {} : { cause: describe(this.cause) }),
+    };
+  }
+
+  static fromData(data: StudioErrorData): StudioError {
+    return new StudioError(data.code, data.message, { retry: data.retry, cause: data.cause });
+  }
+
+  /** Any thrown value as a StudioError; an unknown one becomes `internal` with its own text kept as the cause. */
+  static from(thrown: unknown): StudioError {
+    if (thrown instanceof StudioError) {
+      return thrown;
+    }
+    if (typeof thrown === 'object' && thrown !== null && (thrown as { name?: unknown }).name === 'AbortError') {
+      return cancelled();
+    }
+    return new StudioError('internal', `Something unexpected failed (${describe(thrown)}); try again, or reload the page.`, {
+      retry: 'same',
+      cause: thrown,
+    });
+  }
+}
+
+export function cancelled(): StudioError {
+  return new StudioError('cancelled', 'The job was cancelled.', { retry: 'same' });
+}
+
+export function describe(thrown: unknown): string {
+  return thrown instanceof Error ? thrown.message : String(thrown);
+}
+
+/** An internal invariant: failing it is a bug of ours, never the user's fault. */
+export function assert(condition: unknown, message: string): asserts condition {
+  if (!condition) {
+    throw new Error(`Assertion failed: ${message}`);
+  }
+}
