@@ -37,6 +37,7 @@ def write_rows(path: Path, head: dict, key: str, rows: list) -> None:
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path, {"format": "pt"})
+    path.chmod(0o644)
 
 
 def digits(values) -> list[str]:

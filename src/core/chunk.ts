@@ -5,7 +5,7 @@
 import type * as v from 'valibot';
 import type { ImageSource } from './parameters.ts';
 import type { CheckpointRef, Model } from './model.ts';
-import type { Media, PixelImage } from './media.ts';
+import type { CpuTensor, Media, PixelImage } from './media.ts';
 import type { OperationKind, Recordable } from './operation.ts';
 import type { Stage } from './job.ts';
 
@@ -26,14 +26,16 @@ export interface Context {
   /** Decodes a picture parameter. Throws `image_unreadable`. */
   readImage(source: ImageSource, name: string): Promise<PixelImage>;
   progress(stage: Stage, step?: number, steps?: number): void;
-  /** Shows an intermediate picture; `draw` is called only when somebody watches. */
-  preview(draw: (canvas: OffscreenCanvas) => void): void;
+  /** The canvas that somebody watches, asked for anew at every step; null when nobody does. */
+  preview(): OffscreenCanvas | null;
   /** One sentence for the person, such as a prompt that was cut; also kept in the recording. */
   notice(message: string): void;
   /** What the caller asked to have recorded beside the result. */
   wants(what: Recordable): boolean;
   /** Records one entity of this run. Values: objects become JSON, strings text, Blobs their own type. */
   record(entityType: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string>;
+  /** Records named tensors as one safetensors file. */
+  recordTensors(entityType: string, tensors: Record<string, CpuTensor>, metadata?: Record<string, unknown>): Promise<string>;
   signal: AbortSignal;
 }
 

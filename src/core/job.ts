@@ -59,3 +59,17 @@ export interface DeviceReport {
   /** Which build of ONNX Runtime runs. */
   runtime: 'jspi' | 'asyncify';
 }
+
+/** What the engine holds and has done, for tests and measurements. */
+export interface LedgerReport {
+  createdBuffers: number;
+  liveBuffers: number;
+  liveBytes: number;
+  /** Buffers mapped for reading since the start. */
+  readMaps: number;
+  /** Compute dispatches and the bytes of all buffers bound to them; counted only when asked for at the start. */
+  launches: number;
+  boundBytes: number;
+  /** ONNX Runtime's heap, which never shrinks. */
+  wasmHeapBytes: number;
+}

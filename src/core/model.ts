@@ -64,8 +64,8 @@ export interface SampleRequest {
   steps: number;
   guidance_scale: number;
   /** Ids of `src/samplers` and `src/schedules`; undefined = what the checkpoint asks. */
-  sampler: string | undefined;
-  schedule: string | undefined;
+  sampler?: string | undefined;
+  schedule?: string | undefined;
   strength: number;
   guidance_mode: 'auto' | 'batched' | 'serial';
   random: TorchGenerator;
@@ -73,6 +73,8 @@ export interface SampleRequest {
   start: Latents | undefined;
   /** White (255) = change, black = keep; any size, scaled to the latents. Needs `start`. */
   mask: PixelImage | undefined;
+  /** Whether somebody watches: then each StepReport can draw. */
+  previews: boolean;
   signal: AbortSignal;
   onStep(step: StepReport): void | Promise<void>;
 }
@@ -81,7 +83,8 @@ export interface SampleRequest {
 export interface StepReport {
   step: number;
   steps: number;
-  preview(canvas: OffscreenCanvas): void;
+  /** Null unless previews were asked for. */
+  preview: ((canvas: OffscreenCanvas) => void) | null;
 }
 
 export interface Model {

@@ -1,0 +1,135 @@
+/**
+ * A picture from words with any checkpoint of the Stable Diffusion family: from nothing, from another picture, or in the
+ * white part of a mask. In: prompt and settings. Out: `batch_size` pictures. Cost: two UNet calls per step with guidance.
+ */
+import * as v from 'valibot';
+import type { ChunkMeta, Context } from '../src/core/chunk.ts';
+import { StudioError } from '../src/core/errors.ts';
+import type { Media, PixelImage } from '../src/core/media.ts';
+import type { Latents } from '../src/core/model.ts';
+import { batchSize, guidanceScale, image, prompt, seed, size, steps, strength } from '../src/core/parameters.ts';
+import { TorchGenerator } from '../src/core/random.ts';
+
+export const meta = {
+  id: 'output_image_stable_diffusion',
+  media: 'image',
+  operations: ['image_generation', 'image_transform', 'image_inpaint'],
+  pipelineClasses: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
+} as const satisfies ChunkMeta;
+
+const id = (name: string) => v.string(`${name} must be the id of a ${name}.`);
+
+export const parameters = v.pipe(
+  v.strictObject({
+    operation: v.picklist(meta.operations),
+    prompt: prompt('prompt'),
+    negative_prompt: v.optional(prompt('negative_prompt'), ''),
+    width: v.optional(size('width')),
+    height: v.optional(size('height')),
+    steps: v.optional(steps(1, 150), 25),
+    guidance_scale: v.optional(guidanceScale(), 7.5),
+    guidance_mode: v.optional(v.picklist(['auto', 'batched', 'serial'], 'guidance_mode must be auto, batched or serial.'), 'auto'),
+    sampler: v.optional(id('sampler')),
+    schedule: v.optional(id('schedule')),
+    seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
+    batch_size: v.optional(batchSize(), 1),
+    strength: v.optional(strength()),
+    image: v.optional(image('image')),
+    mask_image: v.optional(image('mask_image')),
+  }),
+  v.check(
+    ({ operation, image }) => operation === 'image_generation' || image !== undefined,
+    'image is missing: image_transform and image_inpaint start from a picture.',
+  ),
+  v.check(
+    ({ operation, image }) => operation !== 'image_generation' || image === undefined,
+    'image is given, but image_generation starts from nothing; use image_transform.',
+  ),
+  v.check(
+    ({ operation, mask_image }) => (operation === 'image_inpaint') === (mask_image !== undefined),
+    'mask_image is needed by image_inpaint and only by it: white is changed, black is kept.',
+  ),
+);
+
+type Input = v.InferOutput<typeof parameters>;
+
+export async function execute(input: Input, context: Context): Promise<Media> {
+  const { models, progress, recordTensors, signal } = context;
+  const model = await models.load(context.checkpoint);
+  const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');
+  const mask = input.mask_image === undefined ? undefined : await context.readImage(input.mask_image, 'mask_image');
+  const { width, height } = pictureSize(input, picture, model.summary.defaults, context);
+  const random = new TorchGenerator(input.seed);
+
+  progress('encode');
+  const text = await model.encodeText(input);
+  let start: Latents | undefined;
+  let latents: Latents | undefined;
+  try {
+    sayWhatWasCut(text.tokens, context);
+    start = picture && (await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random }));
+
+    progress('sample', 0, input.steps);
+    latents = await model.sample(text, {
+      ...input,
+      width,
+      height,
+      // diffusers' defaults: 0.8 for image-to-image, 1 for inpainting.
+      strength: input.strength ?? (mask ? 1 : 0.8),
+      random,
+      start,
+      mask,
+      previews: context.preview() !== null,
+      signal,
+      onStep({ step, steps, preview }) {
+        progress('sample', step, steps);
+        const canvas = context.preview();
+        if (canvas && preview) {
+          preview(canvas);
+        }
+      },
+    });
+
+    progress('decode');
+    if (context.wants('latents')) {
+      await recordTensors('latents', { latents: { dims: [...latents.dims], data: await latents.read() } });
+    }
+    return { kind: 'image', images: await model.decode(latents) };
+  } finally {
+    text.dispose();
+    start?.dispose();
+    latents?.dispose();
+  }
+}
+
+/** What is asked for, else the size of the picture to start from, else what the checkpoint was trained at. */
+function pictureSize(
+  input: Input,
+  picture: PixelImage | undefined,
+  usual: { width: number; height: number },
+  { notice }: Context,
+): { width: number; height: number } {
+  if (!picture) {
+    return { width: input.width ?? usual.width, height: input.height ?? usual.height };
+  }
+  const width = input.width ?? Math.floor(picture.width / 8) * 8;
+  const height = input.height ?? Math.floor(picture.height / 8) * 8;
+  if (width < 16 || height < 16) {
+    throw new StudioError('invalid_operation', `The picture to start from is only ${picture.width}×${picture.height} pixels; give a larger one, or width and height.`);
+  }
+  if (width !== picture.width || height !== picture.height) {
+    notice(`The picture of ${picture.width}×${picture.height} pixels was scaled to ${width}×${height}.`);
+  }
+  return { width, height };
+}
+
+function sayWhatWasCut(tokens: { prompt: number; negative: number; limit: number }, { notice }: Context): void {
+  for (const [name, used] of [
+    ['prompt', tokens.prompt],
+    ['negative prompt', tokens.negative],
+  ] as const) {
+    if (used > tokens.limit) {
+      notice(`The ${name} has ${used} tokens, and this checkpoint reads ${tokens.limit} (begin and end included): the rest was left out.`);
+    }
+  }
+}

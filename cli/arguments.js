@@ -1,0 +1,117 @@
+/** The command line's arguments, and the operation that they name. */
+import { readFile, stat } from 'node:fs/promises';
+import { dirname, extname, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { Failure } from './failure.js';
+
+const USAGE = 'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR] [--backend webgpu|wasm]';
+
+/** Parameters that hold a picture; in an operation's file they are paths relative to that file. */
+const PICTURES = ['image', 'mask_image', 'mask'];
+
+/** @type {Record<string, string>} */
+const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.webp': 'image/webp' };
+
+/**
+ * @typedef {object} Request
+ * @property {string} operation path of the operation's file
+ * @property {string} out folder that takes the results
+ * @property {string | null} checkpoint folder of a checkpoint
+ * @property {'auto' | 'webgpu' | 'wasm'} backend
+ */
+
+/**
+ * @param {string[]} words the arguments as given
+ * @param {string} from the folder that relative paths start at
+ * @returns {Request}
+ */
+export function parseArguments(words, from) {
+  let parsed;
+  try {
+    parsed = parseArgs({
+      args: words,
+      allowPositionals: true,
+      options: { out: { type: 'string' }, checkpoint: { type: 'string' }, backend: { type: 'string' } },
+    });
+  } catch (error) {
+    throw new Failure('usage', `${/** @type {Error} */ (error).message.split('. ')[0]}; use: ${USAGE}`);
+  }
+  const { values, positionals } = parsed;
+  const backend = values.backend ?? 'auto';
+  if (positionals.length !== 1 || values.out === undefined) {
+    throw new Failure('usage', `One operation file and --out are needed; use: ${USAGE}`);
+  }
+  if (backend !== 'auto' && backend !== 'webgpu' && backend !== 'wasm') {
+    throw new Failure('usage', `The backend "${backend}" does not exist; use: ${USAGE}`);
+  }
+  return {
+    operation: resolve(from, positionals[0]),
+    out: resolve(from, values.out),
+    checkpoint: values.checkpoint === undefined ? null : resolve(from, values.checkpoint),
+    backend,
+  };
+}
+
+/**
+ * Reads an operation's file and puts the pictures that it names into it, as data URLs. What else it says is judged by
+ * the page, with the same words as everywhere.
+ * @param {string} path
+ * @returns {Promise<unknown>}
+ */
+export async function readOperation(path) {
+  let text;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch {
+    throw new Failure('invalid_operation', `The operation's file ${path} cannot be read.`);
+  }
+  /** @type {unknown} */
+  let operation;
+  try {
+    operation = JSON.parse(text);
+  } catch (error) {
+    throw new Failure('invalid_operation', `${path} is not JSON (${/** @type {Error} */ (error).message}).`);
+  }
+  const parameters = isObject(operation) && isObject(operation.parameters) ? operation.parameters : {};
+  for (const name of PICTURES) {
+    const value = parameters[name];
+    if (typeof value === 'string' && !value.startsWith('data:')) {
+      parameters[name] = await dataUrl(name, resolve(dirname(path), value));
+    }
+  }
+  return operation;
+}
+
+/**
+ * @param {string} name
+ * @param {string} path
+ */
+async function dataUrl(name, path) {
+  const type = IMAGE_TYPES[extname(path).toLowerCase()];
+  if (!type) {
+    throw new Failure('invalid_operation', `${name} must be a PNG, JPEG or WebP file; it is ${path}.`);
+  }
+  const bytes = await readFile(path).catch(() => {
+    throw new Failure('invalid_operation', `The picture ${path}, which ${name} names, cannot be read.`);
+  });
+  return `data:${type};base64,${bytes.toString('base64')}`;
+}
+
+/**
+ * @param {string} path
+ * @throws {Failure} unless it is a folder
+ */
+export async function checkFolder(path) {
+  const stats = await stat(path).catch(() => null);
+  if (!stats?.isDirectory()) {
+    throw new Failure('checkpoint_incomplete', `The checkpoint folder ${path} does not exist.`);
+  }
+}
+
+/**
+ * @param {unknown} value
+ * @returns {value is Record<string, unknown>}
+ */
+export function isObject(value) {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

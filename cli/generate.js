@@ -1,0 +1,110 @@
+/**
+ * The command line door: `npm run --silent generate -- operation.json --out DIR [--checkpoint DIR] [--backend …]`.
+ * Drives a headless Chromium over the built page. Standard output gets one JSON line per recorded entity, standard
+ * error everything else. Exit codes: 0 done, 2 the request is not valid (nothing is written), 1 it failed.
+ */
+import { existsSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { checkFolder, isObject, parseArguments, readOperation } from './arguments.js';
+import { Failure } from './failure.js';
+import { Session } from './session.js';
+
+/** @typedef {import('../src/core/job.ts').Job} Job */
+
+const DIST = fileURLToPath(new URL('../dist', import.meta.url));
+
+/** @param {string[]} words */
+async function generate(words) {
+  // npm runs scripts in the package's folder and says here where the person was.
+  const request = parseArguments(words, process.env.INIT_CWD ?? process.cwd());
+  const operation = await readOperation(request.operation);
+  if (request.checkpoint !== null) {
+    await checkFolder(request.checkpoint);
+  }
+  if (!existsSync(join(DIST, 'index.html'))) {
+    throw new Failure('not_built', 'The page is not built yet; run "npm run build" first.');
+  }
+
+  const session = await Session.open(DIST, request.backend);
+  try {
+    const device = await session.device();
+    say(device.note ?? `Runs on ${device.adapter}.`);
+    const checkpoint = request.checkpoint === null ? null : await session.openFolder(request.checkpoint);
+    const job = await session.run(onCheckpoint(operation, checkpoint), progressTeller());
+    if (job.state !== 'completed') {
+      throw new Failure(job.error?.code ?? 'cancelled', job.error?.message ?? 'The job was cancelled.');
+    }
+    await deliver(session, job, request.out);
+  } finally {
+    await session.close();
+  }
+}
+
+/**
+ * The operation runs on the folder that was given, unless it names its own checkpoint.
+ * @param {unknown} operation
+ * @param {string | null} checkpoint
+ */
+function onCheckpoint(operation, checkpoint) {
+  return checkpoint === null || !isObject(operation) ? operation : { checkpoint, ...operation };
+}
+
+/**
+ * Writes the run's files, then tells of them.
+ * @param {Session} session
+ * @param {Job} job
+ * @param {string} out
+ */
+async function deliver(session, job, out) {
+  const run = job.run ?? '';
+  const ms = (job.finishedAt ?? 0) - (job.startedAt ?? 0);
+  const seed = job.entities.map(({ metadata }) => metadata.seed).find((value) => value !== undefined) ?? null;
+  await mkdir(out, { recursive: true });
+  for (const name of [...job.entities.map(({ filename }) => filename), 'metadata.json']) {
+    await writeFile(join(out, name), await session.entity(run, name));
+  }
+  for (const { filename, type, sha256, metadata } of job.entities) {
+    const line = {
+      file: resolve(out, filename),
+      entity_type: type,
+      sha256,
+      seed: metadata.seed ?? seed,
+      ms: metadata.ms ?? ms,
+    };
+    process.stdout.write(`${JSON.stringify(line)}\n`);
+  }
+}
+
+/** Says each stage once, every step while sampling, and each notice once. */
+function progressTeller() {
+  let last = '';
+  let told = 0;
+  return (/** @type {Pick<Job, 'progress' | 'notices'>} */ { progress, notices }) => {
+    notices.slice(told).forEach(say);
+    told = notices.length;
+    const now =
+      progress && (progress.steps > 0 ? `${progress.stage} ${progress.step}/${progress.steps}` : progress.stage);
+    if (now && now !== last) {
+      last = now;
+      say(progress.secondsLeft === null ? now : `${now}, about ${Math.ceil(progress.secondsLeft)} s left`);
+    }
+  };
+}
+
+/** @param {string} sentence */
+function say(sentence) {
+  process.stderr.write(`${sentence}\n`);
+}
+
+try {
+  await generate(process.argv.slice(2));
+} catch (error) {
+  const failure =
+    error instanceof Failure
+      ? error
+      : new Failure('internal', error instanceof Error ? error.message.split('\n')[0] : String(error));
+  say(`${failure.code}: ${failure.message}`);
+  process.exitCode = failure.exitCode;
+}

@@ -1,0 +1,213 @@
+/** Names, roles, order and contrast, computed from the page as the browser lays it out. */
+import { expect, test, type Page } from '@playwright/test';
+
+const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1440, height: 900 } };
+
+async function open(page: Page): Promise<void> {
+  await page.goto('/');
+  await expect(page.getByText('leaves this device')).toBeVisible();
+  await page.getByText('More settings').click();
+}
+
+test('landmarks, headings and names', async ({ page }) => {
+  await open(page);
+  await expect(page.getByRole('banner')).toHaveCount(1);
+  await expect(page.getByRole('main')).toHaveCount(1);
+  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Darkroom');
+  await expect(page.locator('html')).toHaveAttribute('lang', 'en');
+  for (const name of ['Picture', 'Made so far', 'Checkpoint', 'Start from a picture']) {
+    await expect(page.getByRole('region', { name, exact: true })).toHaveCount(1);
+  }
+  for (const name of ['Prompt', 'Negative prompt', 'Width', 'Height', 'Steps', 'Guidance', 'Seed']) {
+    await expect(page.getByRole('textbox', { name, exact: true })).toHaveCount(1);
+  }
+  await expect(page.getByRole('combobox', { name: 'Sampler' })).toHaveValue('');
+  await expect(page.getByRole('combobox', { name: 'Schedule' })).toHaveValue('');
+  await expect(page.getByRole('radiogroup', { name: 'Pictures at once' }).getByRole('radio')).toHaveCount(4);
+  await expect(page.getByRole('group', { name: 'Size' })).toBeVisible();
+
+  const nameless = await page.evaluate(() =>
+    [...document.querySelectorAll('button, a[href], input, select, textarea, summary')]
+      .filter((element) => element.checkVisibility())
+      .filter((element) => {
+        const labels = 'labels' in element ? [...((element as HTMLInputElement).labels ?? [])] : [];
+        const name = [element.getAttribute('aria-label'), element.textContent, ...labels.map((one) => one.textContent)];
+        return !name.some((text) => text?.trim());
+      })
+      .map((element) => element.outerHTML),
+  );
+  expect(nameless).toEqual([]);
+
+  const ids = await page.evaluate(() => [...document.querySelectorAll('[id]')].map(({ id }) => id));
+  expect(new Set(ids).size).toBe(ids.length);
+});
+
+test('a wrong value is tied to its field', async ({ page }) => {
+  await open(page);
+  const steps = page.getByRole('textbox', { name: 'Steps' });
+  await steps.fill('0');
+  await steps.blur();
+  await expect(steps).toHaveAttribute('aria-invalid', 'true');
+  await expect(steps).toHaveAccessibleDescription('Steps must be a whole number from 1 to 150.');
+});
+
+test('messages have a place to be read out from', async ({ page }) => {
+  await open(page);
+  await expect(page.getByRole('status')).toHaveCount(1);
+  await expect(page.getByRole('alert')).toHaveCount(1);
+});
+
+for (const [device, viewport] of Object.entries(SIZES)) {
+  test.describe(device, () => {
+    test.use({ viewport });
+
+    test('Tab visits everything once, from top to bottom, and shows where it is', async ({ page }) => {
+      await open(page);
+      // Where one clicked last is where Tab goes on from.
+      await page.getByRole('heading', { level: 1 }).click();
+      const stops: { name: string; outline: boolean; column: string; top: number }[] = [];
+      for (let i = 0; i < 80; i++) {
+        await page.keyboard.press('Tab');
+        const stop = await page.evaluate(() => {
+          const element = document.activeElement;
+          if (!element || element === document.body) {
+            return null;
+          }
+          const shows = (one: Element | null) => one !== null && getComputedStyle(one).outlineStyle !== 'none';
+          const labels = 'labels' in element ? ((element as HTMLInputElement).labels?.[0]?.textContent ?? '') : '';
+          return {
+            name: (element.getAttribute('aria-label') ?? (labels || element.textContent)).trim(),
+            outline: shows(element) || shows(element.closest('label')),
+            column: element.closest('header') ? 'head' : element.closest('.left') ? 'left' : 'rest',
+            // Within its own scroller, so that following the focus does not count as movement.
+            top: element.getBoundingClientRect().top + (element.closest('.scroll')?.scrollTop ?? window.scrollY),
+          };
+        });
+        if (stop === null) {
+          break;
+        }
+        stops.push(stop);
+      }
+      expect(stops.length).toBeGreaterThan(20);
+      expect(stops.filter(({ outline }) => !outline)).toEqual([]);
+      const names = stops.map(({ name }) => name);
+      expect(names.indexOf('Prompt')).toBeLessThan(names.findIndex((name) => name.startsWith('Generate')));
+      for (const [index, stop] of stops.entries()) {
+        const before = stops[index - 1];
+        if (before && before.column === stop.column && !stop.name.startsWith('Generate')) {
+          // Controls side by side may differ a little in height.
+          expect(stop.top, `${stop.name} after ${before.name}`).toBeGreaterThanOrEqual(before.top - 48);
+        }
+      }
+    });
+
+    test('targets are large enough', async ({ page }) => {
+      await open(page);
+      const small = await page.evaluate(() =>
+        [...document.querySelectorAll('button, a[href], select, input:not([type=file]), textarea, summary')]
+          .filter((element) => element.checkVisibility())
+          .map((element) => (element.matches('input[type=radio]') ? (element.closest('label') ?? element) : element))
+          .filter((element) => {
+            const { width, height } = element.getBoundingClientRect();
+            return width < 24 || height < 24;
+          })
+          .map((element) => element.outerHTML),
+      );
+      expect(small).toEqual([]);
+    });
+
+    for (const colorScheme of ['light', 'dark'] as const) {
+      test(`text and edges stand out, ${colorScheme}`, async ({ page }) => {
+        await page.emulateMedia({ colorScheme });
+        await open(page);
+        await page.getByRole('textbox', { name: 'Width' }).fill('5');
+        await page.getByRole('textbox', { name: 'Width' }).blur();
+        await page.getByRole('button', { name: 'What is seed?' }).click();
+        expect(await faint(page)).toEqual([]);
+      });
+    }
+  });
+}
+
+test('motion rests for those who ask for it', async ({ page }) => {
+  await page.emulateMedia({ reducedMotion: 'reduce' });
+  await open(page);
+  const moving = await page.evaluate(
+    () =>
+      [...document.querySelectorAll('*')]
+        .map((element) => getComputedStyle(element))
+        .filter(({ transitionDuration }) => Number.parseFloat(transitionDuration) > 0.01).length,
+  );
+  expect(moving).toBe(0);
+});
+
+/**
+ * Text below 4.5:1 (3:1 when large) and edges of fields below 3:1, as WCAG 2.2 counts it (1.4.3, 1.4.11). Colours are
+ * read through a canvas pixel, which understands every notation; gradients count by the colour beneath them.
+ */
+function faint(page: Page): Promise<string[]> {
+  return page.evaluate(() => {
+    type Rgba = [number, number, number, number];
+    const context = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+    const rgba = (color: string): Rgba => {
+      if (!context) {
+        throw new Error('no 2D canvas');
+      }
+      context.clearRect(0, 0, 1, 1);
+      context.fillStyle = color;
+      context.fillRect(0, 0, 1, 1);
+      const [r = 0, g = 0, b = 0, a = 0] = context.getImageData(0, 0, 1, 1).data;
+      return [r, g, b, a / 255];
+    };
+    const over = (top: Rgba, below: Rgba): Rgba => [
+      top[0] * top[3] + below[0] * (1 - top[3]),
+      top[1] * top[3] + below[1] * (1 - top[3]),
+      top[2] * top[3] + below[2] * (1 - top[3]),
+      1,
+    ];
+    const ground = (element: Element | null): Rgba =>
+      element === null
+        ? [255, 255, 255, 1]
+        : over(rgba(getComputedStyle(element).backgroundColor), ground(element.parentElement));
+    const light = (color: Rgba) => {
+      const [r = 0, g = 0, b = 0] = color.slice(0, 3).map((value) => {
+        const share = value / 255;
+        return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+      });
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const contrast = (a: Rgba, b: Rgba) => {
+      const [low = 0, high = 0] = [light(a), light(b)].sort((x, y) => x - y);
+      return (high + 0.05) / (low + 0.05);
+    };
+
+    const faults: string[] = [];
+    for (const element of document.querySelectorAll<HTMLElement>('body *')) {
+      if (!element.checkVisibility() || element.closest('.hidden, noscript, svg')) {
+        continue;
+      }
+      const style = getComputedStyle(element);
+      const below = ground(element);
+      const hasText = [...element.childNodes].some(
+        (node) => node.nodeType === Node.TEXT_NODE && node.nodeValue?.trim(),
+      );
+      const isField = element.matches('input.text, textarea, select');
+      if (hasText || isField) {
+        const size = Number.parseFloat(style.fontSize);
+        const isLarge = size >= 24 || (size >= 18.66 && Number(style.fontWeight) >= 700);
+        const found = contrast(over(rgba(style.color), below), below);
+        if (found < (isLarge ? 3 : 4.5)) {
+          faults.push(`${found.toFixed(2)} text ${element.outerHTML.slice(0, 120)}`);
+        }
+      }
+      if (isField) {
+        const around = ground(element.parentElement);
+        const found = contrast(over(rgba(style.borderTopColor), around), around);
+        if (found < 3) {
+          faults.push(`${found.toFixed(2)} edge ${element.outerHTML.slice(0, 120)}`);
+        }
+      }
+    }
+    return faults;
+  });
+}

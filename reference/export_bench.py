@@ -1,0 +1,256 @@
+"""Makes bench/graphs: torch's own ONNX exports of a bench-sized UNet and VAE decoder, to race our graphs against.
+
+The graphs carry no weights. Each initializer that is a tensor of the state dict (in any shape) points into
+`weights.safetensors`, each that is the transpose of one points at `T/<tensor name>`; the bench fills both from an integer
+hash that JavaScript repeats exactly (see `about` in weights.json). What stays inline does not depend on the weights.
+"""
+
+import json
+import struct
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from onnx import TensorProto, numpy_helper
+
+import models  # noqa: F401  (one thread, quiet libraries)
+from files import ROOT, fresh_folder, write_json, write_tensors
+
+GRAPHS = ROOT / "bench" / "graphs"
+INLINE_LIMIT = 200_000
+NAMES = {"torchscript": {"dynamo": False, "opset_version": 17}, "dynamo": {"dynamo": True, "opset_version": 20}}
+
+ABOUT = (
+    "Weights of the bench networks. Tensor number k is the k-th of `tensors` (sorted by name); its element i is "
+    "fround(fround(scale * (2 * u - 1)) + add) with u = (h >>> 8) * 2^-24 and h = lowbias32((i + k * 0x9E3779B9) mod 2^32); "
+    "lowbias32: x ^= x >>> 16; x *= 0x7feb352d; x ^= x >>> 15; x *= 0x846ca68b; x ^= x >>> 16 (mod 2^32). "
+    "`offset` counts from the beginning of weights.safetensors, `data_start` is where its tensors begin (8 + header, the "
+    "header padded with spaces), `bytes` its whole size. An initializer at `T/<name>`, offset 0, is the named tensor "
+    "transposed (2-D, row-major). `inputs` are hashed likewise (k = 1000 + position, scale and add given)."
+)
+
+
+class Denoiser(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = UNet2DConditionModel(
+            sample_size=16,
+            block_out_channels=(64, 128, 256, 256),
+            cross_attention_dim=128,
+            attention_head_dim=8,
+            layers_per_block=2,
+            norm_num_groups=32,
+        )
+
+    def forward(self, sample, timestep, encoder_hidden_states):
+        return self.network(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+
+class Decoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = AutoencoderKL(
+            block_out_channels=(64, 128, 128, 128),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            norm_num_groups=32,
+        )
+        del self.network.encoder, self.network.quant_conv
+
+    def forward(self, latent_sample):
+        return self.network.decode(latent_sample, return_dict=False)[0]
+
+
+# network: class, inputs (name, shape, scale, add), output
+NETWORKS = {
+    "unet": (
+        Denoiser,
+        [("sample", (2, 4, 16, 16), 1.75, 0.0), ("timestep", (1,), 0.0, 481.0), ("encoder_hidden_states", (2, 77, 128), 1.75, 0.0)],
+        "out_sample",
+    ),
+    "vae_decoder": (Decoder, [("latent_sample", (1, 4, 16, 16), 5.0, 0.0)], "sample"),
+}
+
+
+def hashed(number: int, shape: tuple[int, ...], scale: float, add: float) -> torch.Tensor:
+    """Tensor `number` of the hash, as described in ABOUT."""
+    count = int(np.prod(shape))
+    x = (np.arange(count, dtype=np.uint64) + np.uint64(number * 0x9E3779B9)).astype(np.uint32)
+    x ^= x >> np.uint32(16)
+    x *= np.uint32(0x7FEB352D)
+    x ^= x >> np.uint32(15)
+    x *= np.uint32(0x846CA68B)
+    x ^= x >> np.uint32(16)
+    unit = (x >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+    values = np.float32(scale) * (2 * unit - 1) + np.float32(add)
+    return torch.from_numpy(values.astype(np.float32).reshape(shape))
+
+
+def _scale_and_add(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Variance-preserving weights, small biases, norm weights around 1; the scale is a float32."""
+    if len(shape) > 1:
+        return float(np.float32((3 / np.prod(shape[1:])) ** 0.5)), 0.0
+    return (0.25, 1.0) if name.endswith("weight") else (0.125, 0.0)
+
+
+def fill(network: torch.nn.Module, first: int = 0) -> list[dict]:
+    """Gives `network` its hashed weights and returns the table that weights.json holds, without offsets."""
+    tensors, state = [], network.state_dict()
+    for number, name in enumerate(sorted(state)):
+        shape = tuple(state[name].shape)
+        scale, add = _scale_and_add(name, shape)
+        state[name].copy_(hashed(first + number, shape, scale, add))
+        tensors.append({"name": name, "shape": list(shape), "scale": scale, "add": add})
+    return tensors
+
+
+def lay_out(tensors: list[dict]) -> bytes:
+    """Adds `offset` to each tensor and returns the beginning of the safetensors file: length and padded header."""
+    header, at = {}, 0
+    for tensor in tensors:
+        length = 4 * int(np.prod(tensor["shape"]))
+        header[tensor["name"]] = {"dtype": "F32", "shape": tensor["shape"], "data_offsets": [at, at + length]}
+        at += length
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 64)
+    for tensor in tensors:
+        tensor["offset"] = 8 + len(text) + header[tensor["name"]]["data_offsets"][0]
+    return struct.pack("<Q", len(text)) + text
+
+
+def _point(initializer: TensorProto, location: str, offset: int, length: int) -> None:
+    initializer.ClearField("raw_data")
+    initializer.ClearField("float_data")
+    initializer.data_location = TensorProto.EXTERNAL
+    del initializer.external_data[:]
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        initializer.external_data.add(key=key, value=str(value))
+
+
+def take_weights_out(model: onnx.ModelProto, network: torch.nn.Module, tensors: list[dict]) -> dict:
+    """Points every initializer that is a weight at its file and returns what stayed inline and what is read transposed."""
+    straight, turned = {}, {}
+    offsets = {tensor["name"]: tensor["offset"] for tensor in tensors}
+    for name, value in network.state_dict().items():
+        straight[value.numpy().tobytes()] = name
+        if value.dim() == 2:
+            turned[value.t().contiguous().numpy().tobytes()] = name
+    inline, transposed, used = 0, set(), set()
+    for initializer in model.graph.initializer:
+        content = numpy_helper.to_array(initializer).tobytes()
+        if content in straight:
+            _point(initializer, "weights.safetensors", offsets[straight[content]], len(content))
+            used.add(straight[content])
+        elif content in turned:
+            _point(initializer, f"T/{turned[content]}", 0, len(content))
+            transposed.add(turned[content])
+        else:
+            inline += len(content)
+    missing = set(offsets) - used - transposed
+    if missing:
+        raise ValueError(f"weights that no initializer is: {sorted(missing)[:5]} and {len(missing)} in all")
+    if inline > INLINE_LIMIT:
+        raise ValueError(f"{inline} bytes of constants")
+    return {"inline_bytes": inline, "transposed": sorted(transposed)}
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Drops stack traces and paths of this machine."""
+    del model.metadata_props[:]
+    model.ClearField("doc_string")
+    for entry in [model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.functions]:
+        entry.ClearField("doc_string")
+        if hasattr(entry, "metadata_props"):
+            del entry.metadata_props[:]
+    del model.graph.value_info[:]
+
+
+def export(module: torch.nn.Module, inputs: dict[str, torch.Tensor], output: str, options: dict, scratch: Path) -> onnx.ModelProto:
+    path = scratch / "export.onnx"
+    more = {"external_data": False} if options["dynamo"] else {"do_constant_folding": True}
+    torch.onnx.export(module, tuple(inputs.values()), str(path), input_names=list(inputs), output_names=[output], **options, **more)
+    model = onnx.load(path)
+    strip(model)
+    return model
+
+
+def write_weights(folder: Path, head: bytes, network: torch.nn.Module, transposed: set[str]) -> None:
+    """The files the graphs point at: what the bench makes in the browser."""
+    state = network.state_dict()
+    with open(folder / "weights.safetensors", "wb") as file:
+        file.write(head)
+        for name in sorted(state):
+            file.write(state[name].numpy().tobytes())
+    (folder / "T").mkdir(exist_ok=True)
+    for name in transposed:
+        (folder / "T" / name).write_bytes(state[name].t().contiguous().numpy().tobytes())
+
+
+def run(folder: Path, graph: Path, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    model = folder / graph.name
+    model.write_bytes(graph.read_bytes())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return session.run(None, {name: value.numpy() for name, value in inputs.items()})[0]
+
+
+@torch.no_grad()
+def make(name: str) -> dict:
+    make_module, wanted, output = NETWORKS[name]
+    module = make_module().eval()
+    tensors = fill(module.network)
+    head = lay_out(tensors)
+    inputs = {key: hashed(1000 + index, shape, scale, add) for index, (key, shape, scale, add) in enumerate(wanted)}
+    expected = module(*inputs.values())
+    if not expected.isfinite().all():
+        raise ValueError(f"{name}: not finite")
+    folder = GRAPHS / name
+    write_tensors(folder / "expected.safetensors", {**inputs, output: expected})
+
+    entry = {
+        "parameters": sum(int(np.prod(tensor["shape"])) for tensor in tensors),
+        "data_start": len(head),
+        "bytes": len(head) + sum(4 * int(np.prod(tensor["shape"])) for tensor in tensors),
+        "inputs": [{"name": key, "shape": list(shape), "scale": scale, "add": add} for key, shape, scale, add in wanted],
+        "output": {"name": output, "shape": list(expected.shape)},
+        "graphs": {},
+        "tensors": tensors,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        scratch = Path(scratch)
+        for graph, options in NAMES.items():
+            model = export(module, inputs, output, options, scratch)
+            entry["graphs"][graph] = take_weights_out(model, module.network, tensors)
+            (folder / f"{graph}.onnx").write_bytes(model.SerializeToString(deterministic=True))
+        transposed = {tensor for graph in entry["graphs"].values() for tensor in graph["transposed"]}
+        # The second set of weights shows that nothing left inline depends on the first.
+        for first in (0, 5000):
+            fill(module.network, first)
+            write_weights(scratch, head, module.network, transposed)
+            expected = module(*inputs.values())
+            for graph, facts in entry["graphs"].items():
+                path = folder / f"{graph}.onnx"
+                difference = float(np.abs(run(scratch, path, inputs) - expected.numpy()).max() / expected.abs().max())
+                if difference > 1e-4:
+                    raise ValueError(f"{name} {graph}, weights from {first}: differs from torch by {difference}")
+                print(
+                    f"{name} {graph}, weights from {first}: {path.stat().st_size / 1e3:.0f} kB, {facts['inline_bytes']} bytes inline, "
+                    f"{len(facts['transposed'])} transposed, differs from torch by {difference:.1e} of the largest value",
+                    flush=True,
+                )
+    return entry
+
+
+def main() -> None:
+    fresh_folder(GRAPHS)
+    write_json(GRAPHS / "weights.json", {"about": ABOUT, **{name: make(name) for name in NETWORKS}})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""Makes test/goldens from test/checkpoints: everything in it comes out of diffusers, transformers, PIL and torch."""
+
+from components import make_all_components
+from files import GOLDENS, fresh_folder
+from pipelines import make_pipelines
+from resampling import make_resampling
+from samplers import make_samplers
+from tokens import make_tokens
+
+
+def main() -> None:
+    fresh_folder(GOLDENS)
+    make_tokens()
+    print(f"samplers: {make_samplers()} cases")
+    make_resampling()
+    make_all_components()
+    make_pipelines()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Golden pictures: whole operations through diffusers' Stable Diffusion pipelines, from the prompt to the pixels."""
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
+
+from files import GOLDENS, digits, fresh_folder, write_json, write_tensors
+from models import load
+from pictures import picture, soft_mask
+from samplers import ESSENCE, SCHEDULERS
+from schedules import COMFYUI, check_against_comfyui, sigma_table
+
+CLASSES = {
+    "image_generation": StableDiffusionPipeline,
+    "image_transform": StableDiffusionImg2ImgPipeline,
+    "image_inpaint": StableDiffusionInpaintPipeline,
+}
+LONG = "a quiet library with tall shelves, a ladder, green lamps, leather chairs, dust in the light, " * 6
+
+# name: checkpoint, what is special, parameters. Sizes are width x height; `image` is the drawn picture's size and variant.
+CASES = {
+    # Each checkpoint as it comes.
+    "sd15-defaults": ("tiny-sd15", "the checkpoint's own scheduler, guidance and a negative prompt", dict(prompt="a lighthouse at dusk, oil painting", negative_prompt="blurry, low quality", steps=6, guidance_scale=7.5, seed=42)),
+    "sd21-defaults": ("tiny-sd21", "v-prediction, linear projections, several head counts", dict(prompt="a fox in the forest, morning mist", negative_prompt="watermark!", steps=6, guidance_scale=7.5, seed=0)),
+    "turbo-1-step": ("tiny-turbo", "one step, no guidance, tiny autoencoder", dict(prompt="a cat sleeping on a green sofa", steps=1, guidance_scale=0, seed=42)),
+    "turbo-4-steps": ("tiny-turbo", "four steps, two pictures of one generator", dict(prompt="a robot made of copper and brass", steps=4, guidance_scale=0, seed=1234567890123, batch_size=2, width=96)),
+    "sd15-f16-defaults": ("tiny-sd15-f16", "float16 weights, fp16 variant files, old attention names in the autoencoder", dict(prompt="an old map of an unknown island", steps=5, guidance_scale=7.5, seed=7)),
+    "sd21-bf16-defaults": ("tiny-sd21-bf16", "bfloat16 weights", dict(prompt="a bowl of fruit on a wooden table", steps=5, guidance_scale=7.5, seed=7)),
+    # Samplers and schedules.
+    "sd15-euler-leading": ("tiny-sd15", "start noise times sqrt(sigma^2 + 1)", dict(prompt="a castle and a dragon", steps=4, guidance_scale=7.5, sampler="euler", schedule="leading", seed=4294967295, height=128)),
+    "sd15-euler-trailing-unguided": ("tiny-sd15", "guidance 1 is no guidance: the negative prompt does nothing", dict(prompt="a castle and a dragon", negative_prompt="people", steps=8, guidance_scale=1, sampler="euler", schedule="trailing", seed=4294967297)),
+    "sd15-euler-normal": ("tiny-sd15", "ComfyUI's normal sigmas", dict(prompt="pine trees in the snow", steps=5, guidance_scale=1.5, sampler="euler", schedule="normal", seed=3)),
+    "sd15-euler-simple": ("tiny-sd15", "ComfyUI's simple sigmas; a non-square size whose halves are odd", dict(prompt="pine trees in the snow", steps=5, guidance_scale=1.5, sampler="euler", schedule="simple", seed=3, width=96)),
+    "sd15-euler-karras": ("tiny-sd15", "Karras sigmas, fractional timesteps", dict(prompt="neon lights, rain on the street", steps=6, guidance_scale=1.5, sampler="euler", schedule="karras", seed=11)),
+    "sd15-ddim-leading": ("tiny-sd15", "the last step ends at the first alpha, not at 1", dict(prompt="a spaceship landing on a distant planet", steps=5, guidance_scale=7.5, sampler="ddim", schedule="leading", seed=42)),
+    "sd15-ddim-linspace": ("tiny-sd15", "linspace timesteps", dict(prompt="a spaceship landing on a distant planet", steps=5, guidance_scale=0, sampler="ddim", schedule="linspace", seed=42)),
+    "sd15-dpmpp-2m-karras": ("tiny-sd15", "the usual choice: 20 steps with guidance", dict(prompt="portrait of an old woman with a kind smile", negative_prompt="deformed hands", steps=20, guidance_scale=7.5, sampler="dpmpp_2m", schedule="karras", seed=123456789)),
+    "sd15-dpmpp-2m-linspace-batch": ("tiny-sd15", "two pictures with guidance, 128 x 128", dict(prompt="bauhaus poster, blue and yellow", steps=4, guidance_scale=1.5, sampler="dpmpp_2m", schedule="linspace", seed=5, batch_size=2, width=128, height=128)),
+    "sd15-plms-empty-prompt": ("tiny-sd15", "PLMS reaches order 4; empty prompt", dict(prompt="", steps=8, guidance_scale=1.5, sampler="plms", schedule="leading", seed=0)),
+    "sd15-long-prompt": ("tiny-sd15", "the prompt is cut at 77 tokens", dict(prompt=LONG, steps=3, guidance_scale=7.5, sampler="plms", schedule="trailing", seed=9)),
+    "sd15-class-default-spacing": ("tiny-sd15", "sampler named, schedule not, and the checkpoint's file has no timestep_spacing: the scheduler class's default (linspace) holds", dict(prompt="a fish in the water", steps=3, guidance_scale=1, sampler="dpmpp_2m", seed=8)),
+    "sd21-euler-trailing": ("tiny-sd21", "v-prediction with sigmas", dict(prompt="snow on the roof! smoke from the chimney!", steps=5, guidance_scale=7.5, sampler="euler", schedule="trailing", seed=2)),
+    "sd21-dpmpp-2m-karras": ("tiny-sd21", "v-prediction, second order, 64 x 128", dict(prompt="Straße in München im Frühling", steps=5, guidance_scale=7.5, sampler="dpmpp_2m", schedule="karras", seed=2, height=128)),
+    "sd21-plms-leading": ("tiny-sd21", "v-prediction, PLMS", dict(prompt="a quiet library", steps=4, guidance_scale=1, sampler="plms", schedule="leading", seed=2)),
+    # Pictures in.
+    "sd15-transform-euler-03": ("tiny-sd15", "strength 0.3", dict(prompt="a watercolor", steps=8, guidance_scale=7.5, sampler="euler", schedule="leading", seed=42, image=(64, 64, 0), strength=0.3)),
+    "sd15-transform-plms": ("tiny-sd15", "the checkpoint's own PNDM, strength 0.75", dict(prompt="a watercolor", steps=6, guidance_scale=7.5, seed=1, image=(96, 64, 1), width=96, strength=0.75)),
+    "sd21-transform-ddim-resized": ("tiny-sd21", "the picture is resized (Lanczos), strength 1.0 is still not pure noise, two pictures from one latent sample", dict(prompt="crayon on paper", steps=4, guidance_scale=1.5, sampler="ddim", schedule="leading", seed=77, image=(100, 75, 2), width=96, strength=1.0, batch_size=2)),
+    "turbo-transform": ("tiny-turbo", "tiny autoencoder: no latent sampling, so the generator's first numbers are the noise", dict(prompt="a black and white photograph", steps=4, guidance_scale=0, seed=6, image=(64, 64, 1), strength=0.75)),
+    "sd15-transform-dpmpp-2m": ("tiny-sd15", "strength 0.75, Karras", dict(prompt="an oil painting", steps=6, guidance_scale=7.5, sampler="dpmpp_2m", schedule="karras", seed=5, image=(37, 53, 0), strength=0.75)),
+    "sd15-inpaint-06": ("tiny-sd15", "strength 0.6, soft mask, not square", dict(prompt="a vase with flowers", steps=6, guidance_scale=7.5, sampler="ddim", schedule="leading", seed=21, image=(96, 64, 2), mask=(96, 64), width=96, strength=0.6)),
+    "sd21-inpaint-10": ("tiny-sd21", "strength 1.0 starts from pure noise here; picture and mask are resized", dict(prompt="a vase with flowers", steps=4, guidance_scale=7.5, sampler="euler", schedule="trailing", seed=21, image=(75, 100, 0), mask=(75, 100), height=96, strength=1.0)),
+}
+
+
+def _scheduler(pipeline, sampler: str | None, schedule: str | None):
+    """The scheduler an operation asks for, everything else from the checkpoint's own scheduler_config.json."""
+    if sampler is None:
+        return pipeline.scheduler
+    options = dict(ESSENCE[sampler])
+    if schedule in ("leading", "trailing", "linspace"):
+        options["timestep_spacing"] = schedule
+    elif schedule is not None:
+        options["timestep_spacing"] = "linspace"
+        options["use_karras_sigmas"] = schedule == "karras"
+    return SCHEDULERS[sampler].from_config(pipeline.scheduler.config, **options)
+
+
+def _plain(config) -> dict:
+    return {name: value for name, value in config.items() if not name.startswith("_")}
+
+
+def _make_case(name: str, checkpoint: str, note: str, chosen: dict) -> str:
+    folder = fresh_folder(GOLDENS / "pipelines" / name)
+    parameters = {"negative_prompt": "", "width": 64, "height": 64, "batch_size": 1, **chosen, "seed": str(chosen["seed"])}
+    image, mask = parameters.pop("image", None), parameters.pop("mask", None)
+    operation = "image_inpaint" if mask else "image_transform" if image else "image_generation"
+    pipeline = load(checkpoint, CLASSES[operation])
+    pipeline.scheduler = _scheduler(pipeline, parameters.get("sampler"), parameters.get("schedule"))
+
+    arguments = {
+        "prompt": parameters["prompt"],
+        "negative_prompt": parameters["negative_prompt"],
+        "num_inference_steps": parameters["steps"],
+        "guidance_scale": parameters["guidance_scale"],
+        "num_images_per_prompt": parameters["batch_size"],
+        "generator": torch.Generator("cpu").manual_seed(int(parameters["seed"])),
+        "output_type": "latent",
+    }
+    if parameters.get("schedule") in COMFYUI:
+        arguments["sigmas"] = COMFYUI[parameters["schedule"]](sigma_table(), parameters["steps"])
+    if operation != "image_transform":
+        arguments |= {"width": parameters["width"], "height": parameters["height"]}
+    if image:
+        parameters["image"] = "image.png"
+        arguments["strength"] = parameters["strength"]
+        drawn = picture(*image)
+        drawn.save(folder / "image.png")
+        # The image-to-image pipeline takes no size: it gets what VaeImageProcessor.resize makes of the picture.
+        resized = pipeline.image_processor.resize(drawn, parameters["height"], parameters["width"])
+        arguments["image"] = resized if operation == "image_transform" else drawn
+    if mask:
+        parameters["mask_image"] = "mask.png"
+        arguments["mask_image"] = soft_mask(*mask)
+        arguments["mask_image"].save(folder / "mask.png")
+
+    calls = []
+    hook = pipeline.unet.register_forward_pre_hook(
+        lambda _, given, named: calls.append((len(given[0]), float(given[1]))), with_kwargs=True
+    )
+    latents = pipeline(**arguments).images
+    hook.remove()
+    with torch.no_grad():
+        decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+    pixels = np.stack([np.array(shot) for shot in pipeline.image_processor.postprocess(decoded)])
+    _check(name, latents, pixels)
+
+    scheduler = pipeline.scheduler
+    sigmas = getattr(scheduler, "sigmas", None)
+    write_json(folder / "operation.json", {"operation": operation, "config": "stable_diffusion", "parameters": parameters, "record": ["latents"]})
+    write_json(
+        folder / "case.json",
+        {
+            "checkpoint": checkpoint,
+            "pipeline": type(pipeline).__name__,
+            "scheduler": {"class": type(scheduler).__name__, "config": _plain(scheduler.config)},
+            "timesteps": [timestep for _, timestep in calls],
+            "sigmas": None if sigmas is None else digits(sigmas),
+            "init_noise_sigma": digits([float(scheduler.init_noise_sigma)])[0],
+            "unet_calls": len(calls),
+            "unet_batch": calls[0][0],
+            "note": note,
+        },
+    )
+    write_tensors(folder / "expected.safetensors", {"latents": latents, "pixels": torch.from_numpy(pixels)})
+    clipped = ((pixels == 0) | (pixels == 255)).mean()
+    return f"{name}: {len(calls)} x {calls[0][0]} UNet, latents std {latents.std():.2f} max {latents.abs().max():.1f}, pixels std {pixels.std():.0f}, clipped {clipped:.1%}"
+
+
+def _check(name: str, latents: torch.Tensor, pixels: np.ndarray) -> None:
+    if not latents.isfinite().all():
+        raise ValueError(f"{name}: latents are not finite")
+    if pixels.std() < 20 or ((pixels == 0) | (pixels == 255)).mean() > 0.2:
+        raise ValueError(f"{name}: the picture has no contrast or is clipped")
+    if len(pixels) > 1 and np.abs(pixels[0].astype(int) - pixels[1]).mean() < 5:
+        raise ValueError(f"{name}: the pictures of the batch are alike")
+
+
+def make_pipelines() -> None:
+    print(f"sigmas agree with ComfyUI in {check_against_comfyui()} cases")
+    fresh_folder(GOLDENS / "pipelines")
+    for name, (checkpoint, note, parameters) in CASES.items():
+        print(_make_case(name, checkpoint, note, parameters), flush=True)

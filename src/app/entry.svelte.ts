@@ -1,0 +1,62 @@
+/**
+ * A text field that follows a suggestion until somebody types something else. It holds text, not a number, so that
+ * what was typed stays as it was typed, right or wrong.
+ */
+export class Entry {
+  readonly label: string;
+  readonly #source: EntrySource;
+  #asked = $state(false);
+
+  constructor(label: string, source: EntrySource) {
+    this.label = label;
+    this.#source = source;
+  }
+
+  get suggestion(): string {
+    return this.#source.suggestion();
+  }
+
+  /** True when somebody chose this value, and it is not the suggested one. */
+  get isOwn(): boolean {
+    return this.#source.read() !== null;
+  }
+
+  get text(): string {
+    return this.#source.read() ?? this.suggestion;
+  }
+
+  set text(text: string) {
+    this.#source.write(text === this.suggestion ? null : text);
+  }
+
+  get value(): number {
+    return this.text.trim() === '' ? Number.NaN : Number(this.text);
+  }
+
+  /** One sentence about what is wrong, or null. */
+  get problem(): string | null {
+    return this.#source.check(this);
+  }
+
+  /** The problem, once it is time to speak of it: after the field was left or Generate was pressed. */
+  get error(): string | null {
+    return this.#asked ? this.problem : null;
+  }
+
+  ask(): boolean {
+    this.#asked = this.problem !== null;
+    return !this.#asked;
+  }
+
+  follow(): void {
+    this.#source.write(null);
+    this.#asked = false;
+  }
+}
+
+interface EntrySource {
+  read(): string | null;
+  write(text: string | null): void;
+  suggestion(): string;
+  check(entry: Entry): string | null;
+}

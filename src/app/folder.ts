@@ -1,0 +1,38 @@
+/** Folders from disk, by picker or by drop. */
+import type { FolderFile } from '../jobs/folder_source.ts';
+
+export function filesOfInput(input: HTMLInputElement): FolderFile[] {
+  return [...(input.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
+}
+
+/** The folder among what was dropped, or null. Must be called within the drop event: entries do not outlive it. */
+export function droppedFolder(transfer: DataTransfer): FileSystemDirectoryEntry | null {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry());
+  return entries.find((entry): entry is FileSystemDirectoryEntry => entry?.isDirectory ?? false) ?? null;
+}
+
+export async function filesOfFolder(folder: FileSystemDirectoryEntry): Promise<FolderFile[]> {
+  const files: FolderFile[] = [];
+  for (const entry of await entriesOf(folder)) {
+    if (entry.isDirectory) {
+      files.push(...(await filesOfFolder(entry as FileSystemDirectoryEntry)));
+    } else {
+      const file = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
+      files.push({ path: entry.fullPath.replace(/^\//, ''), file });
+    }
+  }
+  return files;
+}
+
+/** A reader gives at most 100 entries at a time, and none when it is done. */
+async function entriesOf(folder: FileSystemDirectoryEntry): Promise<FileSystemEntry[]> {
+  const reader = folder.createReader();
+  const entries: FileSystemEntry[] = [];
+  for (;;) {
+    const some = await new Promise<FileSystemEntry[]>((resolve, reject) => reader.readEntries(resolve, reject));
+    if (some.length === 0) {
+      return entries;
+    }
+    entries.push(...some);
+  }
+}

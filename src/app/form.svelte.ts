@@ -1,0 +1,201 @@
+import * as v from 'valibot';
+import type { OperationInput, OperationKind } from '../core/operation.ts';
+import * as parameter from '../core/parameters.ts';
+import { Entry } from './entry.svelte.ts';
+import { Persisted } from './persisted.svelte.ts';
+
+/** Null: nobody chose, the field follows the checkpoint. */
+const own = v.fallback(v.nullable(v.string()), null);
+const text = v.fallback(v.string(), '');
+
+const schema = v.object({
+  prompt: own,
+  negative: text,
+  steps: own,
+  guidance: own,
+  width: own,
+  height: own,
+  strength: own,
+  seed: text,
+  keepSeed: v.fallback(v.boolean(), false),
+  sampler: text,
+  schedule: text,
+  count: v.fallback(v.picklist([1, 2, 3, 4]), 1),
+  settingsOpen: v.fallback(v.boolean(), false),
+});
+
+/** What a checkpoint, its config and its chunk suggest. */
+export interface Suggestions {
+  prompts: string[];
+  width: number;
+  height: number;
+  steps: number;
+  guidance: number;
+  sampler: string;
+  schedule: string;
+}
+
+export interface Pictures {
+  image: Blob;
+  mask: Blob | null;
+}
+
+type OwnField = 'prompt' | 'steps' | 'guidance' | 'width' | 'height' | 'strength';
+
+/** What somebody asks for, as typed; kept over reloads. */
+export class Form {
+  readonly #saved = new Persisted('darkroom.form', schema);
+  readonly #hasMask: () => boolean;
+  suggestions = $state.raw<Suggestions>({
+    prompts: [],
+    width: 512,
+    height: 512,
+    steps: 25,
+    guidance: 7.5,
+    sampler: '',
+    schedule: '',
+  });
+
+  #example = $state('');
+  readonly prompt = this.#entry('prompt', 'Prompt', () => this.#example);
+  readonly steps = this.#entry('steps', 'Steps', (s) => s.steps, parameter.steps());
+  readonly guidance = this.#entry('guidance', 'Guidance', (s) => s.guidance, parameter.guidanceScale());
+  readonly width = this.#entry('width', 'Width', (s) => s.width, parameter.size('width'));
+  readonly height = this.#entry('height', 'Height', (s) => s.height, parameter.size('height'));
+  /** diffusers' own: a picture is changed a good deal, the white of a mask wholly. */
+  readonly strength = this.#entry('strength', 'Strength', () => (this.#hasMask() ? 1 : 0.8), parameter.strength());
+  /** Free while every picture gets a new seed, so its text is judged only when it is kept. */
+  readonly seed: Entry = new Entry('Seed', {
+    read: () => this.#saved.current.seed,
+    write: (seed) => (this.#saved.current.seed = seed ?? ''),
+    suggestion: () => '',
+    check: (entry) =>
+      !this.options.keepSeed || v.is(parameter.seed(), entry.text.trim())
+        ? null
+        : 'Seed must be a whole number from 0 to 18446744073709551615.',
+  });
+
+  constructor(hasMask: () => boolean) {
+    this.#hasMask = hasMask;
+  }
+
+  /** The fields that cannot be wrong. */
+  get options() {
+    return this.#saved.current;
+  }
+
+  keep(): void {
+    this.#saved.keep();
+  }
+
+  /** From now on the fields that nobody chose follow another checkpoint. Without an example the words stay. */
+  suggest(suggestions: Suggestions): void {
+    this.#example = suggestions.prompts[0] ?? this.prompt.text;
+    this.suggestions = suggestions;
+  }
+
+  /** Checks what this operation needs; what is wrong says so from now on. */
+  isValid(kind: OperationKind): boolean {
+    const needed = [this.steps, this.guidance, this.width, this.height, this.seed];
+    if (kind !== 'image_generation') {
+      needed.push(this.strength);
+    }
+    return needed.map((entry) => entry.ask()).every(Boolean);
+  }
+
+  /** The valid form as an operation. Draws the seed, and shows it, unless it is kept. */
+  operation(config: string, checkpoint: string, pictures: Pictures | null): OperationInput {
+    const options = this.options;
+    if (!options.keepSeed) {
+      this.seed.text = randomSeed();
+    }
+    return {
+      operation: operationKind(pictures),
+      config,
+      checkpoint,
+      parameters: {
+        prompt: this.prompt.text,
+        negative_prompt: options.negative,
+        width: this.width.value,
+        height: this.height.value,
+        steps: this.steps.value,
+        guidance_scale: this.guidance.value,
+        seed: this.seed.text.trim(),
+        batch_size: options.count,
+        ...(options.sampler === '' ? {} : { sampler: options.sampler }),
+        ...(options.schedule === '' ? {} : { schedule: options.schedule }),
+        ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
+        ...(pictures?.mask ? { mask_image: pictures.mask } : {}),
+      },
+    };
+  }
+
+  /** Takes over the parameters of an earlier run; what it does not say stays as it is. */
+  restore(parameters: Record<string, unknown>): void {
+    const take = (entry: Entry, name: string) => {
+      const value = parameters[name];
+      if (typeof value === 'string' || typeof value === 'number') {
+        entry.text = String(value);
+        entry.ask();
+      }
+    };
+    take(this.prompt, 'prompt');
+    take(this.steps, 'steps');
+    take(this.guidance, 'guidance_scale');
+    take(this.width, 'width');
+    take(this.height, 'height');
+    take(this.strength, 'strength');
+    const { negative_prompt: negative, sampler, schedule, seed } = parameters;
+    this.options.negative = typeof negative === 'string' ? negative : '';
+    this.options.sampler = typeof sampler === 'string' ? sampler : '';
+    this.options.schedule = typeof schedule === 'string' ? schedule : '';
+    if (typeof seed === 'string') {
+      this.options.keepSeed = true;
+      this.seed.text = seed;
+    }
+  }
+
+  /** Whether somebody's own size, steps, guidance, sampler or schedule stands where the checkpoint suggests another. */
+  get differs(): boolean {
+    const { sampler, schedule } = this.options;
+    return this.#followers.some((entry) => entry.isOwn) || sampler !== '' || schedule !== '';
+  }
+
+  followCheckpoint(): void {
+    this.#followers.forEach((entry) => entry.follow());
+    this.options.sampler = '';
+    this.options.schedule = '';
+  }
+
+  get #followers(): Entry[] {
+    return [this.width, this.height, this.steps, this.guidance];
+  }
+
+  #entry(
+    field: OwnField,
+    label: string,
+    suggestion: (suggestions: Suggestions) => string | number,
+    number?: v.GenericSchema<number>,
+  ): Entry {
+    return new Entry(label, {
+      read: () => this.#saved.current[field],
+      write: (value) => (this.#saved.current[field] = value),
+      suggestion: () => String(suggestion(this.suggestions)),
+      check: (entry) => (number ? problem(number, entry) : null),
+    });
+  }
+}
+
+export function operationKind(pictures: Pictures | null): OperationKind {
+  return pictures === null ? 'image_generation' : pictures.mask ? 'image_inpaint' : 'image_transform';
+}
+
+/** The schema's sentence, with the field's label in place of the parameter's name. */
+function problem(schema: v.GenericSchema<number>, entry: Entry): string | null {
+  const result = v.safeParse(schema, entry.value, { abortEarly: true });
+  return result.success ? null : result.issues[0].message.replace(/^\S+/, entry.label);
+}
+
+export function randomSeed(): string {
+  return String(crypto.getRandomValues(new Uint32Array(1))[0]);
+}

@@ -1,0 +1,74 @@
+/**
+ * What happens to latents between the networks, on whichever device they live: the GPU kernels and the plain arrays of
+ * the wasm backend implement the same interface, so a model is written once.
+ */
+import type * as Ort from 'onnxruntime-web';
+import type { PixelImage } from '../core/media.ts';
+import type { Step } from '../samplers/sampler.ts';
+
+/** A tensor on the engine's device, f32 unless it holds token ids; disposing it twice is an error of ours. */
+export interface DeviceTensor {
+  readonly dims: readonly number[];
+  /** The same memory as ONNX Runtime sees it. */
+  readonly ort: Ort.Tensor;
+  dispose(): void;
+}
+
+/** Buffers of one sampling loop. `input` holds `copies` times the latents, scaled for the network. */
+export interface LoopState {
+  x: DeviceTensor;
+  input: DeviceTensor;
+  copies: number;
+  denoised: DeviceTensor;
+  /** Ring of `historyLength` slots, each the size of x. */
+  history: DeviceTensor | null;
+  historyLength: number;
+  historyHead: number;
+  /** image | noise | mask, each the size of x. */
+  blend: DeviceTensor | null;
+}
+
+export interface StepArguments {
+  step: Step;
+  state: LoopState;
+  /** Network outputs; with batched guidance both are the same tensor, the conditional half second. */
+  uncond: DeviceTensor | null;
+  cond: DeviceTensor;
+  condOffset: number;
+  guidance: number;
+  /** Scale of the next network input. */
+  nextInputScale: number;
+  /** What the kept region is set to after this step. */
+  blend: { image: number; noise: number } | null;
+}
+
+/** rgb per latent channel, then a constant: how the checkpoint's own decoder colours its latents. */
+export type PreviewColours = readonly (readonly [number, number, number])[];
+
+export interface Arithmetic {
+  upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, dims: readonly number[]): DeviceTensor;
+  empty(dims: readonly number[]): DeviceTensor;
+  /** Overwrites the whole tensor. */
+  write(tensor: DeviceTensor, data: Float32Array<ArrayBuffer>): void;
+  /** Copies `count` elements from `from` at `start` to `to` at `at`. */
+  copy(from: DeviceTensor, start: number, to: DeviceTensor, at: number, count: number): void;
+  read(tensor: DeviceTensor): Promise<Float32Array<ArrayBuffer>>;
+  /** out = a·x + b·y over `count` elements, written `copies` times; x and y repeat when they are shorter. */
+  combine(out: DeviceTensor, a: number, x: DeviceTensor, b: number, y: DeviceTensor | null, copies?: number): void;
+  /** Samples the encoder's posterior; `moments` is [1, 2·channels, h, w]. */
+  posterior(out: DeviceTensor, moments: DeviceTensor, noise: DeviceTensor, scale: number): void;
+  step(args: StepArguments): void;
+  /** @throws StudioError `result_invalid` when the decoder produced NaN or infinity */
+  toPixels(decoded: DeviceTensor): Promise<PixelImage[]>;
+  /** Draws the first picture of the batch; the canvas takes the latents' size. */
+  preview(latents: DeviceTensor, colours: PreviewColours, canvas: OffscreenCanvas): void;
+  /** Resolves when everything submitted so far has been computed. Maps no buffer. */
+  settle(): Promise<void>;
+}
+
+export function elements(dims: readonly number[]): number {
+  return dims.reduce((product, dim) => product * dim, 1);
+}
+
+export const NOT_FINITE =
+  'The picture came out as invalid numbers (NaN), which happens when a checkpoint overflows in half precision; run it with ?precision=f32, or try another checkpoint.';

@@ -1,0 +1,156 @@
+/** The arithmetic between networks on plain arrays, for the wasm backend: the same formulas as the kernels. */
+import type * as Ort from 'onnxruntime-web';
+import { StudioError } from '../core/errors.ts';
+import type { PixelImage } from '../core/media.ts';
+import { applyStep } from '../samplers/apply.ts';
+import { NOT_FINITE, elements, type Arithmetic, type DeviceTensor, type PreviewColours, type StepArguments } from './arithmetic.ts';
+import type { OrtModule } from './runtime.ts';
+
+class CpuTensor implements DeviceTensor {
+  readonly ort: Ort.Tensor;
+
+  constructor(
+    ort: OrtModule,
+    readonly data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>,
+    readonly dims: readonly number[],
+  ) {
+    this.ort = data instanceof Int32Array ? new ort.Tensor('int32', data, [...dims]) : new ort.Tensor('float32', data, [...dims]);
+  }
+
+  dispose(): void {
+    // The garbage collector's.
+  }
+}
+
+export class CpuArithmetic implements Arithmetic {
+  constructor(readonly ort: OrtModule) {}
+
+  upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, dims: readonly number[]): CpuTensor {
+    return new CpuTensor(this.ort, data.slice(), dims);
+  }
+
+  empty(dims: readonly number[]): CpuTensor {
+    return new CpuTensor(this.ort, new Float32Array(elements(dims)), dims);
+  }
+
+  write(tensor: DeviceTensor, data: Float32Array<ArrayBuffer>): void {
+    values(tensor).set(data);
+  }
+
+  copy(from: DeviceTensor, start: number, to: DeviceTensor, at: number, count: number): void {
+    values(to).set(values(from).subarray(start, start + count), at);
+  }
+
+  read(tensor: DeviceTensor): Promise<Float32Array<ArrayBuffer>> {
+    return Promise.resolve(values(tensor).slice());
+  }
+
+  combine(out: DeviceTensor, a: number, x: DeviceTensor, b: number, y: DeviceTensor | null, copies = 1): void {
+    const [to, from, other] = [values(out), values(x), y ? values(y) : undefined];
+    const count = to.length / copies;
+    for (let i = 0; i < count; i++) {
+      to[i] = a * from[i % from.length] + (other ? b * other[i % other.length] : 0);
+    }
+    for (let c = 1; c < copies; c++) {
+      to.copyWithin(c * count, 0, count);
+    }
+  }
+
+  posterior(out: DeviceTensor, moments: DeviceTensor, noise: DeviceTensor, scale: number): void {
+    const [to, from, random] = [values(out), values(moments), values(noise)];
+    for (let i = 0; i < to.length; i++) {
+      const logvar = Math.min(Math.max(from[to.length + i], -30), 20);
+      to[i] = (from[i] + Math.exp(0.5 * logvar) * random[i]) * scale;
+    }
+  }
+
+  step({ step, state, uncond, cond, condOffset, guidance, nextInputScale, blend }: StepArguments): void {
+    const x = values(state.x);
+    const count = x.length;
+    const { history, historyLength, historyHead } = state;
+    const ring = history ? values(history) : new Float32Array(0);
+    const slots = Array.from({ length: historyLength }, (_, k) => {
+      const at = ((historyHead + k) % historyLength) * count;
+      return ring.subarray(at, at + count);
+    });
+    const kept = state.blend ? values(state.blend) : null;
+    applyStep(step, {
+      x,
+      cond: values(cond).subarray(condOffset, condOffset + count),
+      uncond: uncond ? values(uncond).subarray(0, count) : null,
+      guidance,
+      history: slots,
+      denoised: values(state.denoised),
+      inpaint:
+        kept && blend
+          ? {
+              image: kept.subarray(0, count),
+              noise: kept.subarray(count, 2 * count),
+              mask: kept.subarray(2 * count, 3 * count),
+              level: blend,
+            }
+          : undefined,
+    });
+    if (step.shift && history) {
+      state.historyHead = (historyHead + historyLength - 1) % historyLength;
+    }
+    this.combine(state.input, nextInputScale, state.x, 0, null, state.copies);
+  }
+
+  toPixels(decoded: DeviceTensor): Promise<PixelImage[]> {
+    const [batch, , height, width] = decoded.dims;
+    const plane = height * width;
+    const source = values(decoded);
+    const images: PixelImage[] = [];
+    for (let n = 0; n < batch; n++) {
+      // A Uint8ClampedArray clamps and rounds half to even by itself.
+      const data = new Uint8ClampedArray(plane * 4).fill(255);
+      for (let c = 0; c < 3; c++) {
+        const at = (n * 3 + c) * plane;
+        for (let i = 0; i < plane; i++) {
+          const value = source[at + i];
+          if (!Number.isFinite(value)) {
+            return Promise.reject(new StudioError('result_invalid', NOT_FINITE));
+          }
+          data[i * 4 + c] = Math.fround(Math.fround(Math.fround(value * 0.5) + 0.5) * 255);
+        }
+      }
+      images.push({ width, height, data });
+    }
+    return Promise.resolve(images);
+  }
+
+  preview(latents: DeviceTensor, colours: PreviewColours, canvas: OffscreenCanvas): void {
+    const [, channels, height, width] = latents.dims;
+    const context = canvas.getContext('2d');
+    if (!context) {
+      return;
+    }
+    if (canvas.width !== width || canvas.height !== height) {
+      canvas.width = width;
+      canvas.height = height;
+    }
+    const source = values(latents);
+    const image = context.createImageData(width, height);
+    const plane = width * height;
+    for (let i = 0; i < plane; i++) {
+      for (let k = 0; k < 3; k++) {
+        let value = colours[channels][k];
+        for (let c = 0; c < channels; c++) {
+          value += source[c * plane + i] * colours[c][k];
+        }
+        image.data[i * 4 + k] = value * 255;
+      }
+      image.data[i * 4 + 3] = 255;
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  settle(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+function values(tensor: DeviceTensor): Float32Array<ArrayBuffer> {
+  return (tensor as CpuTensor).data as Float32Array<ArrayBuffer>;
+}

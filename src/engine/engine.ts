@@ -1,0 +1,124 @@
+/**
+ * The engine: one GPU device (or the CPU), one ONNX Runtime, one arithmetic. Chosen once when the worker starts.
+ */
+import { StudioError, type StudioError as Failure } from '../core/errors.ts';
+import type { DeviceReport } from '../core/job.ts';
+import type { Graph, Provider } from '../graphs/graph.ts';
+import type { Arithmetic, DeviceTensor } from './arithmetic.ts';
+import { attentionIsRight } from './attention_check.ts';
+import { CpuArithmetic } from './cpu_arithmetic.ts';
+import { findAdapter, type Adapter } from './device.ts';
+import { GpuArithmetic } from './gpu_arithmetic.ts';
+import { Ledger } from './ledger.ts';
+import { Runtime, type Network } from './runtime.ts';
+
+export interface EngineOptions {
+  /** `auto` takes WebGPU where a hardware adapter exists, else the wasm provider. */
+  backend: 'auto' | 'webgpu' | 'wasm';
+  /** `auto` computes in f16 where the GPU can. */
+  precision: 'auto' | 'f32' | 'f16';
+  /** Counts every launch; slows the engine, so only for measurements. */
+  countLaunches: boolean;
+  /** Called once when the GPU is gone; the worker is of no use afterwards. */
+  onLost(error: Failure): void;
+}
+
+export class Engine {
+  private constructor(
+    readonly runtime: Runtime,
+    readonly device: GPUDevice | null,
+    readonly arithmetic: Arithmetic,
+    readonly report: DeviceReport,
+    readonly ledger: Ledger,
+  ) {}
+
+  get provider(): Provider {
+    return this.report.backend;
+  }
+
+  /**
+   * @throws StudioError `no_webgpu` when WebGPU is forced and cannot be had
+   */
+  static async start(options: EngineOptions): Promise<Engine> {
+    const ledger = new Ledger();
+    ledger.watchMemories();
+    const runtime = await Runtime.load();
+    const adapter = options.backend === 'wasm' ? null : await findAdapter();
+    if (options.backend === 'webgpu' && !adapter) {
+      throw new StudioError(
+        'no_webgpu',
+        'WebGPU was asked for, but this browser offers no GPU adapter; use a current Chrome, Edge, Firefox or Safari with hardware acceleration on, or open the page without ?backend=webgpu.',
+      );
+    }
+    if (!adapter || (adapter.software && options.backend !== 'webgpu')) {
+      const note =
+        options.backend === 'wasm'
+          ? 'Runs on the processor, as the address asks (?backend=wasm).'
+          : adapter
+            ? `Runs on the processor, because the only GPU adapter here (${adapter.name}) is a software one, which would be slower.`
+            : 'Runs on the processor, because this browser offers no WebGPU adapter; pictures take much longer than on a GPU.';
+      return Engine.#onCpu(runtime, ledger, note);
+    }
+
+    const opened = await openTrusted(adapter, runtime, ledger, options);
+    if (!opened) {
+      const note = `Runs on the processor, because attention computed on this GPU (${adapter.name}) is wrong.`;
+      if (options.backend === 'webgpu') {
+        throw new StudioError('no_webgpu', `WebGPU was asked for, but attention computed on this GPU (${adapter.name}) is wrong; open the page without ?backend=webgpu.`);
+      }
+      return Engine.#onCpu(runtime, ledger, note);
+    }
+    const { device, note } = opened;
+    runtime.attach(device, options.onLost);
+    const precision = options.precision === 'f32' || !device.features.has('shader-f16') ? 'f32' : 'f16';
+    const report: DeviceReport = {
+      backend: 'webgpu',
+      note: options.precision === 'f16' && precision === 'f32' ? 'This GPU has no half precision (shader-f16), so single precision is used.' : note,
+      adapter: adapter.name,
+      precision,
+      limits: { maxBufferSize: device.limits.maxBufferSize, maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize },
+      runtime: runtime.build,
+    };
+    const arithmetic = new GpuArithmetic(device, runtime.ort, () => {
+      runtime.throwIfFaulty();
+    });
+    return new Engine(runtime, device, arithmetic, report, ledger);
+  }
+
+  static #onCpu(runtime: Runtime, ledger: Ledger, note: string): Engine {
+    const report: DeviceReport = { backend: 'wasm', note, adapter: 'processor', precision: 'f32', limits: null, runtime: runtime.build };
+    return new Engine(runtime, null, new CpuArithmetic(runtime.ort), report, ledger);
+  }
+
+  createNetwork(graph: Graph, blobs: Map<string, Blob>): Promise<Network> {
+    return this.runtime.createNetwork(graph, blobs, { name: this.provider, device: this.device });
+  }
+
+  /** Runs `network` on device tensors. */
+  run(network: Network, inputs: Record<string, DeviceTensor>, outputs: Record<string, DeviceTensor>): Promise<void> {
+    return network.run(ortTensors(inputs), ortTensors(outputs));
+  }
+}
+
+function ortTensors(tensors: Record<string, DeviceTensor>): Record<string, DeviceTensor['ort']> {
+  return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, tensor.ort]));
+}
+
+/** A device on which attention was seen to be right: with subgroups where they can be trusted, else without. */
+async function openTrusted(
+  adapter: Adapter,
+  runtime: Runtime,
+  ledger: Ledger,
+  options: EngineOptions,
+): Promise<{ device: GPUDevice; note: string | null } | null> {
+  for (const subgroups of adapter.trustsSubgroups ? [true, false] : [false]) {
+    // An adapter opens one device only, so a second try needs the adapter anew.
+    const device = await (subgroups === adapter.trustsSubgroups ? adapter : ((await findAdapter()) ?? adapter)).open({ subgroups });
+    ledger.watch(device, options.countLaunches);
+    if (await attentionIsRight(runtime, device)) {
+      return { device, note: null };
+    }
+    device.destroy();
+  }
+  return null;
+}

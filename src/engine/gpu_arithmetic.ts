@@ -1,0 +1,289 @@
+/** The arithmetic between networks on the GPU: one dispatch of a kernel each, on the queue that ONNX Runtime uses too. */
+import type * as Ort from 'onnxruntime-web';
+import { StudioError } from '../core/errors.ts';
+import type { PixelImage } from '../core/media.ts';
+import { NOT_FINITE, elements, type Arithmetic, type DeviceTensor, type PreviewColours, type StepArguments } from './arithmetic.ts';
+import combineSource from './kernels/combine.wgsl?raw';
+import pixelsSource from './kernels/pixels.wgsl?raw';
+import posteriorSource from './kernels/posterior.wgsl?raw';
+import previewSource from './kernels/preview.wgsl?raw';
+import stepSource from './kernels/step.wgsl?raw';
+import type { OrtModule } from './runtime.ts';
+
+const WORKGROUP = 64;
+const MAX_GROUPS = 65535;
+const MAX_PREVIEW_CHANNELS = 16;
+const USAGE = 0x80 | 0x4 | 0x8; // STORAGE | COPY_SRC | COPY_DST
+
+class GpuTensor implements DeviceTensor {
+  readonly ort: Ort.Tensor;
+
+  constructor(
+    ort: OrtModule,
+    readonly buffer: GPUBuffer,
+    readonly dims: readonly number[],
+    dataType: 'float32' | 'int32',
+  ) {
+    this.ort = ort.Tensor.fromGpuBuffer(buffer, { dataType, dims: [...dims] });
+  }
+
+  dispose(): void {
+    this.buffer.destroy();
+  }
+}
+
+/** A uniform block written word by word, in the order of the WGSL struct. */
+class Uniforms {
+  readonly #view: DataView;
+  #at = 0;
+
+  constructor(bytes: number) {
+    this.#view = new DataView(new ArrayBuffer(bytes));
+  }
+
+  u32(...values: number[]): this {
+    for (const value of values) {
+      this.#view.setUint32(this.#at, value, true);
+      this.#at += 4;
+    }
+    return this;
+  }
+
+  f32(...values: number[]): this {
+    for (const value of values) {
+      this.#view.setFloat32(this.#at, value, true);
+      this.#at += 4;
+    }
+    return this;
+  }
+
+  get bytes(): ArrayBuffer {
+    return this.#view.buffer as ArrayBuffer;
+  }
+}
+
+export class GpuArithmetic implements Arithmetic {
+  readonly #pipelines = new Map<string, GPUComputePipeline>();
+  #previewPipeline: GPURenderPipeline | undefined;
+  readonly #canvases = new WeakSet<OffscreenCanvas>();
+
+  constructor(
+    readonly device: GPUDevice,
+    readonly ort: OrtModule,
+    /** Waits for the queue and throws what went wrong on it. */
+    readonly check: () => void,
+  ) {}
+
+  upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, dims: readonly number[]): GpuTensor {
+    const tensor = this.#tensor(dims, data instanceof Int32Array ? 'int32' : 'float32');
+    this.device.queue.writeBuffer(tensor.buffer, 0, data);
+    return tensor;
+  }
+
+  empty(dims: readonly number[]): GpuTensor {
+    return this.#tensor(dims, 'float32');
+  }
+
+  write(tensor: DeviceTensor, data: Float32Array<ArrayBuffer>): void {
+    this.device.queue.writeBuffer(buffer(tensor), 0, data);
+  }
+
+  copy(from: DeviceTensor, start: number, to: DeviceTensor, at: number, count: number): void {
+    const encoder = this.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(buffer(from), start * 4, buffer(to), at * 4, count * 4);
+    this.device.queue.submit([encoder.finish()]);
+  }
+
+  async read(tensor: DeviceTensor): Promise<Float32Array<ArrayBuffer>> {
+    const bytes = await this.#readBuffer(buffer(tensor), elements(tensor.dims) * 4);
+    return new Float32Array(bytes);
+  }
+
+  combine(out: DeviceTensor, a: number, x: DeviceTensor, b: number, y: DeviceTensor | null, copies = 1): void {
+    const count = elements(out.dims) / copies;
+    const other = y ?? x;
+    const uniforms = new Uniforms(32)
+      .u32(count, copies, elements(x.dims), elements(other.dims))
+      .f32(a, y ? b : 0);
+    this.#dispatch('combine', combineSource, uniforms, [buffer(x), buffer(other), buffer(out)], count);
+  }
+
+  posterior(out: DeviceTensor, moments: DeviceTensor, noise: DeviceTensor, scale: number): void {
+    const count = elements(out.dims);
+    const uniforms = new Uniforms(16).u32(count).f32(scale);
+    this.#dispatch('posterior', posteriorSource, uniforms, [buffer(moments), buffer(noise), buffer(out)], count);
+  }
+
+  step({ step, state, uncond, cond, condOffset, guidance, nextInputScale, blend }: StepArguments): void {
+    const count = elements(state.x.dims);
+    const { history, historyLength } = state;
+    if (historyLength > 4) {
+      throw new TypeError('The step kernel keeps at most four earlier steps.');
+    }
+    const weights = [0, 1, 2, 3].map((k) => step.next.history[k] ?? 0);
+    const uniforms = new Uniforms(96)
+      .u32(count, state.copies, condOffset, uncond ? 1 : 0)
+      .f32(guidance, step.denoised.x, step.denoised.model, step.next.x)
+      .f32(step.next.model, step.remember.x, step.remember.model, nextInputScale)
+      .f32(...weights)
+      .u32(historyLength, state.historyHead, step.shift && history ? 1 : 0, blend && state.blend ? 1 : 0)
+      .f32(blend?.image ?? 0, blend?.noise ?? 0);
+    // Unused places are filled with a buffer that the kernel does not touch then.
+    const idle = this.empty([1]);
+    const idleRead = this.empty([1]);
+    this.#dispatch(
+      'step',
+      stepSource,
+      uniforms,
+      [
+        buffer(state.x),
+        buffer(uncond ?? cond),
+        buffer(cond),
+        history ? buffer(history) : idle.buffer,
+        buffer(state.denoised),
+        buffer(state.input),
+        state.blend ? buffer(state.blend) : idleRead.buffer,
+      ],
+      count,
+    );
+    idle.dispose();
+    idleRead.dispose();
+    if (step.shift && history) {
+      state.historyHead = (state.historyHead + historyLength - 1) % historyLength;
+    }
+  }
+
+  async toPixels(decoded: DeviceTensor): Promise<PixelImage[]> {
+    const [batch, , height, width] = decoded.dims;
+    const plane = height * width;
+    const count = batch * plane;
+    const out = this.#tensor([count + 1], 'float32');
+    try {
+      this.#dispatch('pixels', pixelsSource, new Uniforms(16).u32(plane, count), [buffer(decoded), out.buffer], count);
+      const bytes = await this.#readBuffer(out.buffer, (count + 1) * 4);
+      this.check();
+      if (new Uint32Array(bytes, count * 4, 1)[0] > 0) {
+        throw new StudioError('result_invalid', NOT_FINITE);
+      }
+      return Array.from({ length: batch }, (_, n) => ({
+        width,
+        height,
+        data: new Uint8ClampedArray(bytes.slice(n * plane * 4, (n + 1) * plane * 4)),
+      }));
+    } finally {
+      out.dispose();
+    }
+  }
+
+  preview(latents: DeviceTensor, colours: PreviewColours, canvas: OffscreenCanvas): void {
+    const [, channels, height, width] = latents.dims;
+    if (channels > MAX_PREVIEW_CHANNELS) {
+      return;
+    }
+    const context = canvas.getContext('webgpu');
+    if (!context) {
+      return;
+    }
+    const format = navigator.gpu.getPreferredCanvasFormat();
+    if (!this.#canvases.has(canvas) || canvas.width !== width || canvas.height !== height) {
+      canvas.width = width;
+      canvas.height = height;
+      context.configure({ device: this.device, format, alphaMode: 'opaque' });
+      this.#canvases.add(canvas);
+    }
+    const uniforms = new Uniforms(16 + (MAX_PREVIEW_CHANNELS + 1) * 16).u32(width, height, channels, 0);
+    for (const [r, g, b] of colours) {
+      uniforms.f32(r, g, b, 0);
+    }
+    const { device } = this;
+    const module = this.#previewPipeline ? undefined : device.createShaderModule({ code: previewSource });
+    this.#previewPipeline ??= device.createRenderPipeline({
+      layout: 'auto',
+      vertex: { module: module as GPUShaderModule, entryPoint: 'corner' },
+      fragment: { module: module as GPUShaderModule, entryPoint: 'colour', targets: [{ format }] },
+    });
+    const uniformBuffer = this.#uniformBuffer(uniforms);
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginRenderPass({
+      colorAttachments: [{ view: context.getCurrentTexture().createView(), loadOp: 'clear', storeOp: 'store' }],
+    });
+    pass.setPipeline(this.#previewPipeline);
+    pass.setBindGroup(
+      0,
+      device.createBindGroup({
+        layout: this.#previewPipeline.getBindGroupLayout(0),
+        entries: [
+          { binding: 0, resource: { buffer: uniformBuffer } },
+          { binding: 1, resource: { buffer: buffer(latents) } },
+        ],
+      }),
+    );
+    pass.draw(3);
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    uniformBuffer.destroy();
+  }
+
+  async settle(): Promise<void> {
+    await this.device.queue.onSubmittedWorkDone();
+    this.check();
+  }
+
+  #tensor(dims: readonly number[], dataType: 'float32' | 'int32'): GpuTensor {
+    // ONNX Runtime pads its own buffers to 16 bytes and expects the same of ours.
+    const size = Math.ceil((elements(dims) * 4) / 16) * 16;
+    return new GpuTensor(this.ort, this.device.createBuffer({ size, usage: USAGE }), dims, dataType);
+  }
+
+  #uniformBuffer(uniforms: Uniforms): GPUBuffer {
+    const result = this.device.createBuffer({ size: uniforms.bytes.byteLength, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+    this.device.queue.writeBuffer(result, 0, uniforms.bytes);
+    return result;
+  }
+
+  #dispatch(name: string, source: string, uniforms: Uniforms, buffers: GPUBuffer[], count: number): void {
+    const { device } = this;
+    let pipeline = this.#pipelines.get(name);
+    if (!pipeline) {
+      pipeline = device.createComputePipeline({
+        label: name,
+        layout: 'auto',
+        compute: { module: device.createShaderModule({ label: name, code: source }), entryPoint: 'main' },
+      });
+      this.#pipelines.set(name, pipeline);
+    }
+    const uniformBuffer = this.#uniformBuffer(uniforms);
+    const group = device.createBindGroup({
+      layout: pipeline.getBindGroupLayout(0),
+      entries: [uniformBuffer, ...buffers].map((resource, binding) => ({ binding, resource: { buffer: resource } })),
+    });
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    const groups = Math.ceil(count / WORKGROUP);
+    const columns = Math.min(groups, MAX_GROUPS);
+    pass.dispatchWorkgroups(columns, Math.ceil(groups / columns));
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+    // Destroying after submit is allowed: the queue keeps what it needs.
+    uniformBuffer.destroy();
+  }
+
+  async #readBuffer(source: GPUBuffer, bytes: number): Promise<ArrayBuffer> {
+    const staging = this.device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+    try {
+      const encoder = this.device.createCommandEncoder();
+      encoder.copyBufferToBuffer(source, 0, staging, 0, bytes);
+      this.device.queue.submit([encoder.finish()]);
+      await staging.mapAsync(GPUMapMode.READ);
+      return staging.getMappedRange().slice(0);
+    } finally {
+      staging.destroy();
+    }
+  }
+}
+
+function buffer(tensor: DeviceTensor): GPUBuffer {
+  return (tensor as GpuTensor).buffer;
+}

@@ -1,0 +1,91 @@
+/**
+ * How a checkpoint's decoder colours its latents, as a matrix: what the live preview draws at every step.
+ *
+ * The matrix is not taken from a list of known models but measured on the checkpoint's own decoder: smooth random latents
+ * are decoded once, and the colours are fitted to them by least squares. So it fits any checkpoint, trained or tiny.
+ */
+import type { PixelImage } from '../core/media.ts';
+import { TorchGenerator } from '../core/random.ts';
+import type { PreviewColours } from './arithmetic.ts';
+
+/** Latents per side of the picture that is decoded for the fit. */
+export const PREVIEW_SIZE = 16;
+/** Latents are constant over blocks of this many, as real pictures are smooth. */
+const BLOCK = 4;
+
+/**
+ * @param factor pixels per latent
+ * @param decode latents [1, channels, PREVIEW_SIZE, PREVIEW_SIZE] (as the sampler leaves them) → picture
+ */
+export async function fitPreviewColours(
+  channels: number,
+  factor: number,
+  decode: (latents: Float32Array<ArrayBuffer>, dims: number[]) => Promise<PixelImage>,
+): Promise<PreviewColours> {
+  const cells = PREVIEW_SIZE / BLOCK;
+  const noise = new TorchGenerator('0').randn(channels * cells * cells);
+  const plane = PREVIEW_SIZE * PREVIEW_SIZE;
+  const latents = new Float32Array(channels * plane);
+  for (let c = 0; c < channels; c++) {
+    for (let i = 0; i < plane; i++) {
+      const cell = Math.floor(i / PREVIEW_SIZE / BLOCK) * cells + Math.floor((i % PREVIEW_SIZE) / BLOCK);
+      latents[c * plane + i] = noise[c * cells * cells + cell];
+    }
+  }
+  const picture = await decode(latents, [1, channels, PREVIEW_SIZE, PREVIEW_SIZE]);
+
+  // Normal equations of the (channels + 1) unknowns per colour; the last unknown is the constant.
+  const unknowns = channels + 1;
+  const normal = Array.from({ length: unknowns }, () => new Float64Array(unknowns + 3));
+  const row = new Float64Array(unknowns);
+  for (let i = 0; i < plane; i++) {
+    for (let c = 0; c < channels; c++) {
+      row[c] = latents[c * plane + i];
+    }
+    row[channels] = 1;
+    const colour = averageColour(picture, (i % PREVIEW_SIZE) * factor, Math.floor(i / PREVIEW_SIZE) * factor, factor);
+    for (let a = 0; a < unknowns; a++) {
+      for (let b = 0; b < unknowns; b++) {
+        normal[a][b] += row[a] * row[b];
+      }
+      for (let k = 0; k < 3; k++) {
+        normal[a][unknowns + k] += row[a] * colour[k];
+      }
+    }
+  }
+  return solve(normal);
+}
+
+/** Mean colour of a square of the picture, 0…1. */
+function averageColour(picture: PixelImage, left: number, top: number, size: number): [number, number, number] {
+  const sum: [number, number, number] = [0, 0, 0];
+  for (let y = top; y < top + size; y++) {
+    for (let x = left; x < left + size; x++) {
+      for (let k = 0; k < 3; k++) {
+        sum[k] += picture.data[(y * picture.width + x) * 4 + k];
+      }
+    }
+  }
+  return sum.map((value) => value / (255 * size * size)) as [number, number, number];
+}
+
+/** Gauss–Jordan with a little ridge, so that a channel without influence gets the colour zero. */
+function solve(system: Float64Array[]): [number, number, number][] {
+  const n = system.length;
+  system.forEach((row, i) => {
+    row[i] += 1e-6;
+  });
+  for (let pivot = 0; pivot < n; pivot++) {
+    const best = system.reduce((top, row, i) => (i > pivot && Math.abs(row[pivot]) > Math.abs(system[top][pivot]) ? i : top), pivot);
+    [system[pivot], system[best]] = [system[best], system[pivot]];
+    const divisor = system[pivot][pivot];
+    system[pivot] = system[pivot].map((value) => value / divisor);
+    for (let i = 0; i < n; i++) {
+      if (i !== pivot) {
+        const share = system[i][pivot];
+        system[i] = system[i].map((value, k) => value - share * system[pivot][k]);
+      }
+    }
+  }
+  return system.map((row) => [row[n], row[n + 1], row[n + 2]]);
+}

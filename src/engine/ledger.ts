@@ -1,0 +1,112 @@
+/**
+ * Counts what the engine holds: GPU buffers alive, buffers mapped for reading, and the size of ONNX Runtime's heap.
+ * Tests and the benchmark read it; a leak or a read-back inside the sampling loop shows as a number.
+ */
+import type { LedgerReport } from '../core/job.ts';
+
+export class Ledger {
+  #created = 0;
+  #live = 0;
+  #bytes = 0;
+  #readMaps = 0;
+  #launches = 0;
+  #boundBytes = 0;
+  readonly #memories = new Set<WebAssembly.Memory>();
+
+  /**
+   * Watches every buffer that `device` makes, ONNX Runtime's included, because the device is ours.
+   * @param dispatches also counts launches and bound bytes: for measurements, as it slows every dispatch
+   */
+  watch(device: GPUDevice, dispatches: boolean): void {
+    const createBuffer = device.createBuffer.bind(device);
+    device.createBuffer = (descriptor) => {
+      const buffer = createBuffer(descriptor);
+      this.#created += 1;
+      this.#live += 1;
+      this.#bytes += descriptor.size;
+      const destroy = buffer.destroy.bind(buffer);
+      let alive = true;
+      buffer.destroy = () => {
+        if (alive) {
+          alive = false;
+          this.#live -= 1;
+          this.#bytes -= descriptor.size;
+        }
+        return destroy();
+      };
+      const mapAsync = buffer.mapAsync.bind(buffer);
+      buffer.mapAsync = (mode, offset, size) => {
+        if ((mode & GPUMapMode.READ) !== 0) {
+          this.#readMaps += 1;
+        }
+        return mapAsync(mode, offset, size);
+      };
+      return buffer;
+    };
+    if (dispatches) {
+      this.#watchDispatches(device);
+    }
+  }
+
+  #watchDispatches(device: GPUDevice): void {
+    const groupBytes = new WeakMap<GPUBindGroup, number>();
+    const createBindGroup = device.createBindGroup.bind(device);
+    device.createBindGroup = (descriptor) => {
+      const group = createBindGroup(descriptor);
+      let bytes = 0;
+      for (const { resource } of descriptor.entries) {
+        if ('buffer' in resource) {
+          bytes += resource.size ?? resource.buffer.size;
+        }
+      }
+      groupBytes.set(group, bytes);
+      return group;
+    };
+    const createCommandEncoder = device.createCommandEncoder.bind(device);
+    device.createCommandEncoder = (descriptor) => {
+      const encoder = createCommandEncoder(descriptor);
+      const beginComputePass = encoder.beginComputePass.bind(encoder);
+      encoder.beginComputePass = (passDescriptor) => {
+        const pass = beginComputePass(passDescriptor);
+        let bound = 0;
+        const setBindGroup = pass.setBindGroup.bind(pass) as (index: number, group: GPUBindGroup | null) => undefined;
+        pass.setBindGroup = ((index: number, group: GPUBindGroup | null) => {
+          bound = group ? (groupBytes.get(group) ?? 0) : 0;
+          setBindGroup(index, group);
+        }) as GPUComputePassEncoder['setBindGroup'];
+        const dispatch = pass.dispatchWorkgroups.bind(pass);
+        pass.dispatchWorkgroups = (x, y, z) => {
+          this.#launches += 1;
+          this.#boundBytes += bound;
+          return dispatch(x, y, z);
+        };
+        return pass;
+      };
+      return encoder;
+    };
+  }
+
+  /** Remembers every shared memory made from now on: ONNX Runtime's heap, which it does not expose. */
+  watchMemories(): void {
+    const memories = this.#memories;
+    const Original = WebAssembly.Memory;
+    WebAssembly.Memory = class extends Original {
+      constructor(descriptor: WebAssembly.MemoryDescriptor) {
+        super(descriptor);
+        memories.add(this);
+      }
+    };
+  }
+
+  report(): LedgerReport {
+    return {
+      createdBuffers: this.#created,
+      liveBuffers: this.#live,
+      liveBytes: this.#bytes,
+      readMaps: this.#readMaps,
+      launches: this.#launches,
+      boundBytes: this.#boundBytes,
+      wasmHeapBytes: [...this.#memories].reduce((sum, memory) => sum + memory.buffer.byteLength, 0),
+    };
+  }
+}

@@ -1,0 +1,13 @@
+/**
+ * First in, first out. Two overlapping calls into one ONNX Runtime instance (create, run, release, read) hang it or
+ * corrupt its memory, so every one of them goes through here.
+ */
+export class Mutex {
+  #last: Promise<unknown> = Promise.resolve();
+
+  run<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(task);
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
+}

@@ -1,0 +1,137 @@
+/**
+ * ONNX Runtime, held by one mutex: loads the right build, creates sessions from graphs, runs and releases them.
+ */
+import type * as Ort from 'onnxruntime-web';
+import { StudioError, describe } from '../core/errors.ts';
+import type { Graph, Provider } from '../graphs/graph.ts';
+import { mount } from '../weights/virtual_file.ts';
+import { Mutex } from './mutex.ts';
+
+export type OrtModule = typeof Ort;
+export type RuntimeBuild = 'jspi' | 'asyncify';
+
+/** A network ready to run. Tensors in and out are ONNX Runtime's own, on the CPU or over our GPU buffers. */
+export interface Network {
+  /** Runs once, writing into `outputs`. Rejects with `gpu_lost` or `out_of_memory` where that is the reason. */
+  run(inputs: Record<string, Ort.Tensor>, outputs: Record<string, Ort.Tensor>): Promise<void>;
+  release(): Promise<void>;
+}
+
+export class Runtime {
+  readonly #mutex = new Mutex();
+  /** Rejects when the device is lost; calls race with it, because a run on a lost device may never settle. */
+  #lost: Promise<never> | undefined;
+  #fault: StudioError | undefined;
+
+  private constructor(
+    readonly ort: OrtModule,
+    readonly build: RuntimeBuild,
+  ) {}
+
+  /** Loads the build for this browser; JSPI streams weights and is smaller. */
+  static async load(): Promise<Runtime> {
+    const jspi = 'Suspending' in WebAssembly;
+    const ort: OrtModule = jspi ? await import('onnxruntime-web/jspi') : await import('onnxruntime-web/webgpu');
+    // Threads would serve only the few operators that stay on the CPU beside WebGPU; the wasm provider uses them too.
+    ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, Math.max(1, navigator.hardwareConcurrency >> 1)) : 1;
+    ort.env.logLevel = 'error';
+    return new Runtime(ort, jspi ? 'jspi' : 'asyncify');
+  }
+
+  /** Sessions of provider `webgpu` run on this device; its loss or errors fail the call that is under way. */
+  attach(device: GPUDevice, onLost: (error: StudioError) => void): void {
+    this.#lost = device.lost.then((info) => {
+      const error = new StudioError('gpu_lost', 'The GPU stopped responding and its work was lost; press Generate to start again.', {
+        retry: 'same',
+        cause: info.message,
+      });
+      onLost(error);
+      throw error;
+    });
+    this.#lost.catch(() => undefined);
+    device.addEventListener('uncapturederror', (event) => {
+      this.#fault ??= gpuFault(event.error);
+    });
+  }
+
+  createNetwork(
+    graph: Graph,
+    blobs: Map<string, Blob>,
+    provider: { name: Provider; device: GPUDevice | null },
+  ): Promise<Network> {
+    return this.#exclusive(async () => {
+      const session = await this.ort.InferenceSession.create(graph.bytes, {
+        executionProviders: [
+          provider.name === 'webgpu'
+            ? ({ name: 'webgpu', device: provider.device, preferredLayout: 'NHWC', validationMode: 'disabled', storageBufferCacheMode: 'simple' } as Ort.InferenceSession.ExecutionProviderConfig)
+            : 'wasm',
+        ],
+        externalData: mount(graph.externals, blobs, this.build) as Ort.InferenceSession.SessionOptions['externalData'],
+        preferredOutputLocation: provider.name === 'webgpu' ? 'gpu-buffer' : 'cpu',
+        graphOptimizationLevel: 'all',
+        logSeverityLevel: 3,
+      });
+      return {
+        run: (inputs, outputs) =>
+          this.#exclusive(async () => {
+            if (provider.name === 'webgpu') {
+              await session.run(inputs, outputs);
+              return;
+            }
+            // Tensors given for CPU outputs are not filled by the runtime; it makes its own.
+            for (const [name, computed] of Object.entries(await session.run(inputs))) {
+              (outputs[name].data as Float32Array).set(computed.data as Float32Array);
+            }
+          }),
+        release: () => this.#mutex.run(() => session.release()),
+      };
+    });
+  }
+
+  /** Serialises `task` with every other call, and turns the engine's failures into one sentence. */
+  async #exclusive<T>(task: () => Promise<T>): Promise<T> {
+    return this.#mutex.run(async () => {
+      this.#fault = undefined;
+      try {
+        const result = await (this.#lost ? Promise.race([task(), this.#lost]) : task());
+        this.throwIfFaulty();
+        return result;
+      } catch (thrown) {
+        throw this.#explain(thrown);
+      }
+    });
+  }
+
+  /** GPU errors arrive asynchronously; called at every point where the queue was waited for. */
+  throwIfFaulty(): void {
+    const fault = this.#fault;
+    if (fault) {
+      this.#fault = undefined;
+      throw fault;
+    }
+  }
+
+  #explain(thrown: unknown): StudioError {
+    if (thrown instanceof StudioError) {
+      return thrown;
+    }
+    const text = describe(thrown);
+    if (this.#fault) {
+      return this.#fault;
+    }
+    if (/device.*lost|lost.*device/i.test(text)) {
+      return new StudioError('gpu_lost', 'The GPU stopped responding and its work was lost; press Generate to start again.', { retry: 'same', cause: thrown });
+    }
+    if (/out of memory|allocation failed|bad_alloc|exceeds the max buffer size|failed to allocate/i.test(text)) {
+      return new StudioError('out_of_memory', 'There was not enough memory for this; choose a smaller size, batch or checkpoint.', { retry: 'smaller', cause: thrown });
+    }
+    return new StudioError('internal', `The engine failed (${text.slice(0, 300)}); try again, or reload the page.`, { retry: 'same', cause: thrown });
+  }
+}
+
+function gpuFault(error: GPUError): StudioError {
+  if (error instanceof GPUOutOfMemoryError) {
+    return new StudioError('out_of_memory', 'The GPU has not enough memory for this; choose a smaller size, batch or checkpoint.', { retry: 'smaller', cause: error });
+  }
+  return new StudioError('internal', `The GPU refused a command (${error.message.slice(0, 300)}); try a smaller size, or reload the page.`, { retry: 'smaller', cause: error });
+}

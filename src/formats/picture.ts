@@ -1,0 +1,59 @@
+/** Pictures in and out: the browser's own decoders and its PNG encoder. */
+import { StudioError } from '../core/errors.ts';
+import type { PixelImage } from '../core/media.ts';
+import type { ImageSource } from '../core/parameters.ts';
+
+/** Larger pictures are refused: decoded they would take more than a quarter of a gigabyte. */
+const MAX_PIXELS = 64 * 2 ** 20;
+
+/**
+ * @param name of the parameter, for the message
+ * @throws StudioError `image_unreadable`
+ */
+export async function decodePicture(source: ImageSource, name: string): Promise<PixelImage> {
+  const blob = typeof source === 'string' ? dataUrlBlob(source, name) : source;
+  let bitmap: ImageBitmap;
+  try {
+    bitmap = await createImageBitmap(blob, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
+  } catch (cause) {
+    throw new StudioError('image_unreadable', `The ${name} is not a picture that this browser can read; use a PNG, JPEG or WebP file.`, { cause });
+  }
+  try {
+    const { width, height } = bitmap;
+    if (width * height > MAX_PIXELS) {
+      throw new StudioError('image_unreadable', `The ${name} has ${width}×${height} pixels, more than can be used; make it smaller first.`, { retry: 'smaller' });
+    }
+    const context = surface(width, height);
+    context.drawImage(bitmap, 0, 0);
+    return { width, height, data: context.getImageData(0, 0, width, height).data as PixelImage['data'] };
+  } finally {
+    bitmap.close();
+  }
+}
+
+/** Lossless for opaque pictures. */
+export function encodePng({ width, height, data }: PixelImage): Promise<Blob> {
+  const context = surface(width, height);
+  context.putImageData(new ImageData(data, width, height), 0, 0);
+  return context.canvas.convertToBlob({ type: 'image/png' });
+}
+
+function surface(width: number, height: number): OffscreenCanvasRenderingContext2D {
+  const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
+  if (!context) {
+    throw new StudioError('out_of_memory', `There was no memory for a picture of ${width}×${height} pixels; choose a smaller size.`, { retry: 'smaller' });
+  }
+  return context;
+}
+
+function dataUrlBlob(url: string, name: string): Blob {
+  const match = /^data:(image\/[a-z0-9.+-]+);base64,([A-Za-z0-9+/=\s]*)$/.exec(url);
+  try {
+    if (!match) {
+      throw new Error('not a base64 data URL');
+    }
+    return new Blob([Uint8Array.from(atob(match[2]), (character) => character.charCodeAt(0))], { type: match[1] });
+  } catch (cause) {
+    throw new StudioError('image_unreadable', `The ${name} is not a readable data URL; it must begin with "data:image/png;base64,".`, { cause });
+  }
+}

@@ -1,0 +1,152 @@
+/**
+ * Scaling pictures and masks exactly as diffusers does it through Pillow, so that the same picture gives the same latents.
+ * Sources: Pillow, src/libImaging/Resample.c; diffusers, image_processor.py (VaeImageProcessor).
+ */
+import type { CpuTensor, PixelImage } from '../core/media.ts';
+
+const CHANNELS = 4;
+/** Lanczos window in source pixels (or target pixels, when shrinking). */
+const SUPPORT = 3;
+/** Pillow's weights are whole numbers of 2^-22. */
+const PRECISION = 22;
+
+/** For each target position: the first source position, and the weights from there on. */
+interface Window {
+  first: number;
+  weights: Int32Array;
+}
+
+/**
+ * Pillow's `Image.resize((width, height), LANCZOS)` on each channel; alpha is a channel like the others (Pillow would
+ * multiply it in first), because checkpoints take no alpha.
+ */
+export function resizeLanczos(image: PixelImage, width: number, height: number): PixelImage {
+  const horizontal = image.width === width ? image : resampleRows(image, width);
+  return image.height === height ? copyOf(horizontal) : resampleColumns(horizontal, height);
+}
+
+/** RGB as `[1, 3, height, width]` from −1 to 1; alpha is dropped. */
+export function imageToTensor(image: PixelImage): CpuTensor {
+  const { width, height, data } = image;
+  const plane = width * height;
+  const out = new Float32Array(3 * plane);
+  for (let i = 0; i < plane; i++) {
+    for (let channel = 0; channel < 3; channel++) {
+      out[channel * plane + i] = 2 * Math.fround((data[i * CHANNELS + channel] ?? 0) / 255) - 1;
+    }
+  }
+  return { dims: [1, 3, height, width], data: out };
+}
+
+/**
+ * A mask for latents, `[1, 1, latentHeight, latentWidth]` of 0 (keep) and 1 (change): scaled to the picture's size, made grey,
+ * cut at one half, then the nearest pixel for each latent.
+ * @param width the picture's size in pixels, as `height`
+ */
+export function maskToTensor(
+  mask: PixelImage,
+  width: number,
+  height: number,
+  latentWidth: number,
+  latentHeight: number,
+): CpuTensor {
+  const { data } = resizeLanczos(mask, width, height);
+  const out = new Float32Array(latentWidth * latentHeight);
+  for (let y = 0; y < latentHeight; y++) {
+    const row = nearest(y, height, latentHeight) * width;
+    for (let x = 0; x < latentWidth; x++) {
+      const i = (row + nearest(x, width, latentWidth)) * CHANNELS;
+      // ITU-R 601 luma in the fixed-point form of Pillow's convert("L").
+      const grey = (19595 * data[i] + 38470 * data[i + 1] + 7471 * data[i + 2] + 0x8000) >> 16;
+      out[y * latentWidth + x] = grey / 255 < 0.5 ? 0 : 1;
+    }
+  }
+  return { dims: [1, 1, latentHeight, latentWidth], data: out };
+}
+
+/** torch.nn.functional.interpolate's source index in the mode "nearest", with its f32 scale. */
+function nearest(target: number, from: number, to: number): number {
+  return Math.min(Math.floor(Math.fround(target * Math.fround(from / to))), from - 1);
+}
+
+function resampleRows({ width, height, data }: PixelImage, targetWidth: number): PixelImage {
+  const out = new Uint8ClampedArray(targetWidth * height * CHANNELS);
+  const windows = windowsOf(width, targetWidth);
+  for (let y = 0; y < height; y++) {
+    windows.forEach(({ first, weights }, x) => {
+      const start = (y * width + first) * CHANNELS;
+      accumulate(data, start, CHANNELS, weights, out, (y * targetWidth + x) * CHANNELS);
+    });
+  }
+  return { width: targetWidth, height, data: out };
+}
+
+function resampleColumns({ width, height, data }: PixelImage, targetHeight: number): PixelImage {
+  const out = new Uint8ClampedArray(width * targetHeight * CHANNELS);
+  const stride = width * CHANNELS;
+  windowsOf(height, targetHeight).forEach(({ first, weights }, y) => {
+    for (let x = 0; x < width; x++) {
+      accumulate(data, first * stride + x * CHANNELS, stride, weights, out, y * stride + x * CHANNELS);
+    }
+  });
+  return { width, height: targetHeight, data: out };
+}
+
+/** One target pixel: the weighted sum of source pixels `stride` bytes apart. */
+function accumulate(
+  source: Uint8ClampedArray,
+  start: number,
+  stride: number,
+  weights: Int32Array,
+  out: Uint8ClampedArray,
+  position: number,
+): void {
+  const half = 1 << (PRECISION - 1);
+  let r = half;
+  let g = half;
+  let b = half;
+  let a = half;
+  for (let k = 0, i = start; k < weights.length; k++, i += stride) {
+    const weight = weights[k];
+    r += source[i] * weight;
+    g += source[i + 1] * weight;
+    b += source[i + 2] * weight;
+    a += source[i + 3] * weight;
+  }
+  // The clamped array does Pillow's clip8.
+  out[position] = r >> PRECISION;
+  out[position + 1] = g >> PRECISION;
+  out[position + 2] = b >> PRECISION;
+  out[position + 3] = a >> PRECISION;
+}
+
+/** `precompute_coeffs` and `normalize_coeffs_8bpc` of Resample.c. */
+function windowsOf(from: number, to: number): Window[] {
+  const scale = from / to;
+  const stretch = Math.max(scale, 1);
+  const support = SUPPORT * stretch;
+  return Array.from({ length: to }, (_, position) => {
+    const center = (position + 0.5) * scale;
+    const first = Math.max(Math.trunc(center - support + 0.5), 0);
+    const end = Math.min(Math.trunc(center + support + 0.5), from);
+    const raw = Array.from({ length: end - first }, (_, k) => lanczos((first + k - center + 0.5) * (1 / stretch)));
+    const sum = raw.reduce((total, weight) => total + weight, 0);
+    const weights = Int32Array.from(raw, (weight) => {
+      const fixed = (weight / sum) * 2 ** PRECISION;
+      return Math.trunc(fixed < 0 ? fixed - 0.5 : fixed + 0.5);
+    });
+    return { first, weights };
+  });
+}
+
+function lanczos(x: number): number {
+  return x >= -SUPPORT && x < SUPPORT ? sinc(x) * sinc(x / SUPPORT) : 0;
+}
+
+function sinc(x: number): number {
+  return x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI);
+}
+
+function copyOf({ width, height, data }: PixelImage): PixelImage {
+  return { width, height, data: data.slice() };
+}

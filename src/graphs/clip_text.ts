@@ -1,0 +1,84 @@
+/**
+ * CLIP's text encoder, as Stable Diffusion 1 (OpenAI's weights) and 2 (OpenCLIP's) use it.
+ * Reference: transformers/models/clip/modeling_clip.py
+ */
+import * as v from 'valibot';
+import { assert } from '../core/errors.ts';
+import { count, only, parseNetworkConfig, real } from './config.ts';
+import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
+import { LayerWriter } from './layers.ts';
+import type { Value } from './onnx.ts';
+
+export const className = 'CLIPTextModel';
+
+export const configSchema = v.object({
+  vocab_size: count(49408),
+  hidden_size: count(512),
+  intermediate_size: count(2048),
+  num_hidden_layers: count(12),
+  num_attention_heads: count(8),
+  max_position_embeddings: count(77),
+  hidden_act: only(['quick_gelu', 'gelu'], 'quick_gelu'),
+  layer_norm_eps: real(1e-5),
+});
+
+export type Config = v.InferOutput<typeof configSchema>;
+
+/** @throws StudioError `checkpoint_unsupported` */
+export const parseConfig = (json: unknown): Config => parseNetworkConfig(className, configSchema, json);
+
+/**
+ * Input `input_ids` int32 [batch, sequence], output `last_hidden_state` [batch, sequence, hidden_size], after the final norm.
+ * @param options.skip how many of the last layers are left out ("clip skip" minus one)
+ * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
+ */
+export function build(config: Config, weights: WeightIndex, options: GraphOptions & { skip?: number }): Graph {
+  const { batch, sequence = config.max_position_embeddings, skip = 0 } = options;
+  const { hidden_size: width, layer_norm_eps: epsilon } = config;
+  const layers = config.num_hidden_layers - skip;
+  assert(layers > 0, 'clip skip leaves a layer');
+  assert(sequence <= config.max_position_embeddings, 'every token has a position');
+  const g = new LayerWriter(className, weights, options);
+  const root = g.has('text_model.embeddings.token_embedding.weight') ? 'text_model.' : '';
+
+  const ids = g.input('input_ids', 'int32', [batch, sequence]);
+  const tokens = g.embedding(`${root}embeddings.token_embedding`, ids, config.vocab_size, width);
+  const positions = g.firstRows(
+    `${root}embeddings.position_embedding.weight`,
+    [config.max_position_embeddings, width],
+    sequence,
+  );
+  const embeddings = g.add(`${root}embeddings`, tokens, positions);
+  let residual = g.reshape(`${root}embeddings/tokens`, embeddings, [batch * sequence, width]);
+  let normal = g.layerNorm(`${root}encoder.layers.0.layer_norm1`, residual, epsilon);
+  for (let index = 0; index < layers; index++) {
+    const path = `${root}encoder.layers.${index}`;
+    const next = index + 1 < layers ? `${root}encoder.layers.${index + 1}.layer_norm1` : `${root}final_layer_norm`;
+    const mixed = selfAttention(g, `${path}.self_attn`, normal, config.num_attention_heads);
+    ({ normal, residual } = g.linearAddNorm(
+      `${path}.self_attn.out_proj`,
+      mixed,
+      residual,
+      `${path}.layer_norm2`,
+      epsilon,
+    ));
+    const inner = g.linear(`${path}.mlp.fc1`, normal, config.intermediate_size);
+    const active =
+      config.hidden_act === 'quick_gelu'
+        ? g.quickGelu(`${path}.mlp.activation_fn`, inner)
+        : g.unary(`${path}.mlp.activation_fn`, 'Gelu', inner);
+    ({ normal, residual } = g.linearAddNorm(`${path}.mlp.fc2`, active, residual, next, epsilon));
+  }
+  g.output('last_hidden_state', g.reshape('last_hidden_state/batch', normal, [batch, sequence, width]));
+  return g.graph();
+}
+
+function selfAttention(g: LayerWriter, path: string, x: Value, heads: number): Value {
+  const width = x.dims[1];
+  const [q, k, value] = ['q_proj', 'k_proj', 'v_proj'].map((name) => g.linear(`${path}.${name}`, x, width)) as [
+    Value,
+    Value,
+    Value,
+  ];
+  return g.attention(path, q, k, value, heads, { causal: true });
+}

@@ -1,0 +1,33 @@
+/** A folder from the disk as the source of a checkpoint. */
+import { StudioError } from '../core/errors.ts';
+import type { CheckpointSource } from '../../workers/protocol.ts';
+
+/** `path` begins with the name of the chosen folder, as `webkitRelativePath` does. */
+export interface FolderFile {
+  path: string;
+  file: File;
+}
+
+const INDEX = 'model_index.json';
+
+/**
+ * Finds the checkpoint in what was chosen: the folder that holds `model_index.json`, which may lie below the chosen one
+ * (a hub cache, an unpacked archive). Without one the chosen folder is taken, and opening it says what is missing.
+ */
+export function folderSource(files: FolderFile[]): CheckpointSource {
+  const depth = (path: string) => path.split('/').length;
+  const index = files
+    .filter(({ path }) => path.split('/').at(-1) === INDEX)
+    .sort((a, b) => depth(a.path) - depth(b.path))[0];
+  const chosen = files[0]?.path.split('/')[0];
+  if (chosen === undefined) {
+    throw new StudioError('checkpoint_incomplete', `This folder is empty; choose the one that holds ${INDEX}.`);
+  }
+  const root = index ? index.path.slice(0, -INDEX.length).replace(/\/$/, '') : chosen;
+  const within = root === '' ? files : files.filter(({ path }) => path.startsWith(`${root}/`));
+  return {
+    kind: 'folder',
+    name: root.split('/').at(-1) || 'checkpoint',
+    files: within.map(({ path, file }) => ({ path: root === '' ? path : path.slice(root.length + 1), file })),
+  };
+}

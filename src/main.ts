@@ -1,0 +1,27 @@
+import { mount } from 'svelte';
+import { readAddress } from './app/address.ts';
+import './app/page.css';
+import { JobClient } from './jobs/client.ts';
+import { exposeDoor } from './jobs/door.ts';
+
+const target = document.getElementById('page');
+if (!target) {
+  throw new Error('index.html has no element with the id "page".');
+}
+const address = readAddress(location.search);
+const client = new JobClient();
+// Before the door is open, so that whoever comes through it finds the backend that the address asks for.
+const device = client.start({ backend: address.backend });
+device.catch(() => undefined);
+exposeDoor(client);
+
+if (address.door === 'cli') {
+  const { default: Door } = await import('./app/Door.svelte');
+  mount(Door, { target, props: { device } });
+} else {
+  const [{ default: App }, { Studio }] = await Promise.all([
+    import('./app/App.svelte'),
+    import('./app/studio.svelte.ts'),
+  ]);
+  mount(App, { target, props: { studio: new Studio(address, client) } });
+}

@@ -1,0 +1,104 @@
+/** `metadata.json`: its schema gate, and how it is rebuilt from a run's files when it cannot be read. */
+import * as v from 'valibot';
+import type { Operation } from '../core/operation.ts';
+import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
+import { parseFilename } from './entity_file.ts';
+
+export const SCHEMA_VERSION = 1;
+export const METADATA = 'metadata.json';
+
+const RUN_ID = /^run_([0-9]{10,16})_[0-9a-f]{6}$/;
+
+const recordSchema = v.object({
+  schema_version: v.literal(SCHEMA_VERSION),
+  run_id: v.string(),
+  timestamp: v.string(),
+  device_id: v.string(),
+  config_name: v.string(),
+  operation: v.nullable(v.record(v.string(), v.unknown())),
+  expected_outputs: v.array(v.string()),
+  current_state: v.object({
+    stage: v.picklist(['running', 'completed', 'failed', 'cancelled']),
+    error: v.optional(v.record(v.string(), v.unknown())),
+  }),
+  entities: v.array(
+    v.object({
+      sequence: v.number(),
+      type: v.string(),
+      filename: v.string(),
+      timestamp: v.string(),
+      sha256: v.string(),
+      metadata: v.record(v.string(), v.unknown()),
+    }),
+  ),
+});
+
+/** The record in the text of a `metadata.json`, or null when it is torn, foreign or of another version. */
+export function parseRecord(text: string): RunRecord | null {
+  try {
+    const result = v.safeParse(recordSchema, JSON.parse(text));
+    return result.success ? (result.output as RunRecord) : null;
+  } catch {
+    return null;
+  }
+}
+
+/** What the files alone can tell of a run. */
+export function rebuildRecord(run: string, deviceId: string, filenames: string[]): RunRecord {
+  const timestamp = new Date(startOf(run)).toISOString();
+  const entities: RunEntity[] = [];
+  for (const filename of filenames) {
+    const parsed = parseFilename(filename);
+    if (parsed) {
+      entities.push({ ...parsed, filename, timestamp, sha256: '', metadata: {} });
+    }
+  }
+  entities.sort((a, b) => a.sequence - b.sequence);
+  return {
+    schema_version: SCHEMA_VERSION,
+    run_id: run,
+    timestamp,
+    device_id: deviceId,
+    config_name: '',
+    operation: null,
+    expected_outputs: [],
+    current_state: { stage: 'failed' },
+    entities,
+  };
+}
+
+export function isRunId(name: string): boolean {
+  return RUN_ID.test(name);
+}
+
+/** Milliseconds since 1970 at which the run was opened. */
+export function startOf(run: string): number {
+  return Number(RUN_ID.exec(run)?.[1]);
+}
+
+/** Newest first; the random part decides between runs of the same millisecond. */
+export function byNewest(a: string, b: string): number {
+  return startOf(b) - startOf(a) || Number(a < b) - Number(a > b);
+}
+
+/** The operation as JSON can hold it: a picture is kept as an entity, here only its type and size are said. */
+export function withoutPictures(operation: Operation): Operation {
+  const parameters = Object.fromEntries(
+    Object.entries(operation.parameters).map(([name, value]) => [name, picture(value) ?? value]),
+  );
+  return { ...operation, parameters };
+}
+
+function picture(value: unknown): { type: string; bytes: number } | null {
+  if (value instanceof Blob) {
+    return { type: value.type, bytes: value.size };
+  }
+  if (typeof value === 'string' && value.startsWith('data:')) {
+    const comma = value.indexOf(',');
+    return {
+      type: value.slice(5, comma).replace(/;base64$/, ''),
+      bytes: Math.floor(((value.length - comma - 1) * 3) / 4),
+    };
+  }
+  return null;
+}

@@ -1,0 +1,60 @@
+/** One step on plain arrays: the reference for the GPU kernel, and what runs where there is no GPU. */
+import type { NoiseMix, Step } from './sampler.ts';
+
+/** All arrays are f32 and of the same length, except `mask`. */
+export interface StepBuffers {
+  /** The latents; overwritten with those of the next step. */
+  x: Float32Array;
+  /** Network output for the prompt. */
+  cond: Float32Array;
+  /** Network output for the negative prompt; null = no guidance. */
+  uncond: Float32Array | null;
+  guidance: number;
+  /** `historyLength` buffers, the latest first; rotated and overwritten when the step asks. */
+  history: Float32Array[];
+  /** Takes the predicted picture when given. */
+  denoised?: Float32Array;
+  /** Inpainting: x' = mask · x' + (1 − mask) · (level.image · image + level.noise · noise). */
+  inpaint?: {
+    /** 1 = change, 0 = keep; `[1, 1, h, w]`, repeated over channels and batch. */
+    mask: Float32Array;
+    image: Float32Array;
+    noise: Float32Array;
+    /** `addNoise` of the step after this one. */
+    level: NoiseMix;
+  };
+}
+
+export function applyStep(step: Step, buffers: StepBuffers): void {
+  const { x, cond, uncond, guidance, history, denoised, inpaint } = buffers;
+  const { next } = step;
+  // The oldest buffer becomes the newest one, after its own content was used.
+  const oldest = step.shift ? history[history.length - 1] : undefined;
+  for (let i = 0; i < x.length; i++) {
+    const value = x[i];
+    const conditional = cond[i];
+    const negative = uncond ? uncond[i] : conditional;
+    const m = negative + guidance * (conditional - negative);
+    let result = next.x * value + next.model * m;
+    for (let k = 0; k < next.history.length; k++) {
+      result += next.history[k] * history[k][i];
+    }
+    if (denoised) {
+      denoised[i] = step.denoised.x * value + step.denoised.model * m;
+    }
+    if (oldest) {
+      oldest[i] = step.remember.x * value + step.remember.model * m;
+    }
+    if (inpaint) {
+      const { mask, image, noise, level } = inpaint;
+      const known = level.image * image[i] + level.noise * noise[i];
+      const change = mask[i % mask.length];
+      result = change * result + (1 - change) * known;
+    }
+    x[i] = result;
+  }
+  if (oldest) {
+    history.pop();
+    history.unshift(oldest);
+  }
+}

@@ -1,0 +1,172 @@
+/**
+ * A checkpoint in the diffusers folder layout: `model_index.json` and one folder per component, each with its
+ * `config.json` and `.safetensors` weights. Opening reads configs and headers only, never the weights.
+ */
+import * as v from 'valibot';
+import { StudioError } from '../core/errors.ts';
+import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
+import type { CheckpointFiles } from './checkpoint_files.ts';
+import { readSafetensorsHeader } from './safetensors.ts';
+
+const modelIndexSchema = v.looseObject({ _class_name: v.string() });
+const componentSchema = v.tuple([v.nullable(v.string()), v.nullable(v.string())]);
+const shardIndexSchema = v.looseObject({ weight_map: v.record(v.string(), v.string()) });
+
+/** The names under which diffusers and transformers save weights, in the order in which they are preferred. */
+const WEIGHT_STEMS = ['diffusion_pytorch_model', 'model'];
+const VARIANTS = ['', '.fp16', '.bf16'];
+
+export interface Component {
+  /** Folder name, such as `unet`. */
+  name: string;
+  className: string;
+  config: Record<string, unknown>;
+  weights: WeightIndex;
+  /** Paths of its `.safetensors` files. */
+  files: string[];
+}
+
+export class Checkpoint {
+  readonly #index: Record<string, unknown>;
+
+  private constructor(
+    readonly files: CheckpointFiles,
+    index: Record<string, unknown>,
+    readonly pipelineClass: string,
+  ) {
+    this.#index = index;
+  }
+
+  /**
+   * @throws StudioError `checkpoint_incomplete` (no model_index.json), `checkpoint_damaged` (not JSON)
+   */
+  static async open(files: CheckpointFiles): Promise<Checkpoint> {
+    if (!files.has('model_index.json')) {
+      const single = files.paths().find((path) => /\.(safetensors|ckpt|bin|pt)$/.test(path));
+      throw new StudioError(
+        'checkpoint_incomplete',
+        `The folder "${files.name}" has no model_index.json${single ? `, only files such as ${single}` : ''}; open a checkpoint folder in the diffusers layout.`,
+      );
+    }
+    const index = await readJson(files, 'model_index.json');
+    const parsed = v.safeParse(modelIndexSchema, index);
+    if (!parsed.success) {
+      throw new StudioError('checkpoint_damaged', `model_index.json of "${files.name}" does not say which pipeline it is for; download it again.`);
+    }
+    return new Checkpoint(files, index, parsed.output._class_name);
+  }
+
+  /** Class name of a component, or undefined when the checkpoint has none (a null entry counts as none). */
+  componentClass(name: string): string | undefined {
+    const entry = v.safeParse(componentSchema, this.#index[name]);
+    return entry.success ? (entry.output[1] ?? undefined) : undefined;
+  }
+
+  async json(path: string): Promise<Record<string, unknown>> {
+    return readJson(this.files, path);
+  }
+
+  /** A small text file, or undefined when it does not exist. */
+  async text(path: string): Promise<string | undefined> {
+    return this.files.has(path) ? (await this.files.blob(path)).text() : undefined;
+  }
+
+  /**
+   * One network: its class, its configuration and where each of its tensors lies.
+   * @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged`
+   */
+  async component(name: string): Promise<Component> {
+    const className = this.componentClass(name);
+    if (className === undefined) {
+      throw new StudioError('checkpoint_incomplete', `"${this.files.name}" has no ${name} in its model_index.json; open a complete checkpoint.`);
+    }
+    const config = await this.json(`${name}/config.json`);
+    const files = await this.#weightFiles(name);
+    const tensors = new Map<string, StoredTensor>();
+    for (const file of files) {
+      for (const tensor of await readHeader(this.files, file)) {
+        tensors.set(tensor.name, tensor);
+      }
+    }
+    return { name, className, config, files, weights: new TensorIndex(tensors) };
+  }
+
+  async #weightFiles(component: string): Promise<string[]> {
+    for (const variant of VARIANTS) {
+      for (const stem of WEIGHT_STEMS) {
+        const whole = `${component}/${stem}${variant}.safetensors`;
+        if (this.files.has(whole)) {
+          return [whole];
+        }
+        for (const index of [`${component}/${stem}.safetensors.index${variant}.json`, `${component}/${stem}${variant}.safetensors.index.json`]) {
+          if (this.files.has(index)) {
+            return this.#shards(component, index);
+          }
+        }
+      }
+    }
+    const pickle = this.files.paths().find((path) => path.startsWith(`${component}/`) && /\.(bin|ckpt|pt|pth)$/.test(path));
+    throw new StudioError(
+      'checkpoint_incomplete',
+      pickle
+        ? `"${this.files.name}" has ${component} only as ${pickle}, a pickle that can run code; get the .safetensors version of this checkpoint.`
+        : `"${this.files.name}" has no .safetensors weights in ${component}/; open the whole checkpoint folder.`,
+    );
+  }
+
+  async #shards(component: string, index: string): Promise<string[]> {
+    const parsed = v.safeParse(shardIndexSchema, await this.json(index));
+    if (!parsed.success) {
+      throw new StudioError('checkpoint_damaged', `${index} does not list its weights; download it again.`);
+    }
+    const shards = [...new Set(Object.values(parsed.output.weight_map))].sort();
+    for (const shard of shards) {
+      // A shard name comes from the file: it may only name a file beside it.
+      if (shard.includes('/') || !shard.endsWith('.safetensors')) {
+        throw new StudioError('checkpoint_damaged', `${index} names "${shard}", which is not a weight file beside it.`);
+      }
+    }
+    return shards.map((shard) => `${component}/${shard}`);
+  }
+}
+
+class TensorIndex implements WeightIndex {
+  constructor(readonly tensors: Map<string, StoredTensor>) {}
+
+  get(name: string): StoredTensor | undefined {
+    return this.tensors.get(name);
+  }
+
+  names(): Iterable<string> {
+    return this.tensors.keys();
+  }
+}
+
+async function readJson(files: CheckpointFiles, path: string): Promise<Record<string, unknown>> {
+  const blob = await files.blob(path);
+  if (blob.size > 10_000_000) {
+    throw new StudioError('checkpoint_damaged', `${path} of "${files.name}" is far too large for a configuration; download it again.`);
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(await blob.text());
+  } catch (cause) {
+    throw new StudioError('checkpoint_damaged', `${path} of "${files.name}" is not valid JSON; download it again.`, { cause });
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+    throw new StudioError('checkpoint_damaged', `${path} of "${files.name}" is not a JSON object; download it again.`);
+  }
+  return value as Record<string, unknown>;
+}
+
+async function readHeader(files: CheckpointFiles, path: string): Promise<StoredTensor[]> {
+  const { tensors } = await readSafetensorsHeader(await files.blob(path), path);
+  const stored: StoredTensor[] = [];
+  for (const tensor of tensors.values()) {
+    // Integer tensors (position_ids) are bookkeeping of the reference and not weights.
+    if (tensor.dtype === 'F32' || tensor.dtype === 'F16' || tensor.dtype === 'BF16') {
+      stored.push({ name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, file: path, offset: tensor.offset, length: tensor.length });
+    }
+  }
+  return stored;
+}

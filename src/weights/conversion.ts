@@ -1,0 +1,98 @@
+/**
+ * Floating point conversions between the types that checkpoints store and the types that graphs compute in.
+ * Widening is exact; narrowing to f16 rounds to the nearest even, and values beyond ±65504 become infinite, as torch does.
+ */
+export type FloatType = 'F32' | 'F16' | 'BF16';
+
+export const BYTES: Record<FloatType, number> = { F32: 4, F16: 2, BF16: 2 };
+
+/** All 65,536 half-precision values as f32 bits; built on first use (1/4 MiB). */
+let halfTable: Uint32Array | undefined;
+
+function halfBits(): Uint32Array {
+  if (halfTable) {
+    return halfTable;
+  }
+  const table = new Uint32Array(65536);
+  const value = new Float32Array(1);
+  const bits = new Uint32Array(value.buffer);
+  for (let h = 0; h < 65536; h++) {
+    const exponent = (h >>> 10) & 31;
+    const fraction = h & 1023;
+    const magnitude =
+      exponent === 0
+        ? fraction * 2 ** -24
+        : exponent === 31
+          ? fraction === 0
+            ? Infinity
+            : NaN
+          : (1 + fraction / 1024) * 2 ** (exponent - 15);
+    value[0] = magnitude;
+    table[h] = bits[0] | ((h & 0x8000) << 16);
+  }
+  halfTable = table;
+  return table;
+}
+
+const scratch = new Float32Array(1);
+const scratchBits = new Uint32Array(scratch.buffer);
+
+/** f32 bits → nearest f16 bits, ties to even. */
+function narrow(bits: number): number {
+  const sign = (bits >>> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude >= 0x7f800000) {
+    return sign | (magnitude > 0x7f800000 ? 0x7e00 : 0x7c00);
+  }
+  if (magnitude >= 0x477ff000) {
+    return sign | 0x7c00;
+  }
+  if (magnitude < 0x38800000) {
+    // Subnormal in f16: the unit is 2^-24, and adding 0.5 in f32 lets the hardware round to it.
+    scratchBits[0] = magnitude;
+    scratch[0] += 0.5;
+    return sign | (scratchBits[0] - 0x3f000000);
+  }
+  const odd = (magnitude >>> 13) & 1;
+  return sign | ((magnitude - 0x38000000 + 0xfff + odd) >>> 13);
+}
+
+/**
+ * @param source whole elements of type `from`; any byte offset
+ * @returns the same elements as little-endian bytes of type `to`
+ */
+export function convert(source: Uint8Array, from: FloatType, to: FloatType): Uint8Array<ArrayBuffer> {
+  // Copied so that 16- and 32-bit views are aligned whatever the offset in the file was.
+  const aligned = source.slice();
+  if (from === to) {
+    return aligned;
+  }
+  const count = aligned.byteLength / BYTES[from];
+  const wide = from === 'F32' ? new Uint32Array(aligned.buffer) : widen(new Uint16Array(aligned.buffer), from);
+  if (to === 'F32') {
+    return new Uint8Array(wide.buffer as ArrayBuffer);
+  }
+  if (to === 'BF16') {
+    throw new TypeError('Nothing computes in bfloat16; convert to F32 or F16.');
+  }
+  const half = new Uint16Array(count);
+  for (let i = 0; i < count; i++) {
+    half[i] = narrow(wide[i]);
+  }
+  return new Uint8Array(half.buffer);
+}
+
+function widen(source: Uint16Array, from: 'F16' | 'BF16'): Uint32Array {
+  const wide = new Uint32Array(source.length);
+  if (from === 'BF16') {
+    for (let i = 0; i < source.length; i++) {
+      wide[i] = source[i] << 16;
+    }
+    return wide;
+  }
+  const table = halfBits();
+  for (let i = 0; i < source.length; i++) {
+    wide[i] = table[source[i]];
+  }
+  return wide;
+}

@@ -1,0 +1,27 @@
+/**
+ * SHA-256 of checkpoint files, for recordings. Large files are hashed while they stream (WebCrypto takes only whole
+ * buffers), and a result is kept in IndexedDB under the file's name, size and date, so that gigabytes are read once.
+ */
+import { get, set } from 'idb-keyval';
+import { createSHA256 } from 'hash-wasm';
+import type { CheckpointFiles } from './checkpoint_files.ts';
+
+export async function fingerprint(files: CheckpointFiles, path: string): Promise<string> {
+  const version = files.version(path);
+  const key = version === null ? null : `sha256:${version}`;
+  const known = key === null ? undefined : await get<string>(key).catch(() => undefined);
+  if (known !== undefined) {
+    return known;
+  }
+  const hasher = await createSHA256();
+  const reader = (await files.blob(path)).stream().getReader();
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    hasher.update(part.value);
+  }
+  const digest = hasher.digest('hex');
+  if (key !== null) {
+    // A browser that refuses IndexedDB (private mode) only loses the shortcut.
+    await set(key, digest).catch(() => undefined);
+  }
+  return digest;
+}

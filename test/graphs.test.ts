@@ -1,0 +1,503 @@
+/** Every network of every test checkpoint against diffusers, on the CPU; what is refused; the size of a real graph. */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { afterAll, describe, expect, test } from 'vitest';
+import type { Graph, GraphOptions, Provider, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
+import * as autoencoderKl from '../src/graphs/autoencoder_kl.ts';
+import * as autoencoderTiny from '../src/graphs/autoencoder_tiny.ts';
+import * as clipText from '../src/graphs/clip_text.ts';
+import * as unet2d from '../src/graphs/unet2d_condition.ts';
+import { StudioError } from '../src/core/errors.ts';
+import { CheckpointFolder, parseModel, readTensors, run } from './onnx_node.ts';
+
+const CHECKPOINTS = `${import.meta.dirname}/checkpoints`;
+const GOLDENS = `${import.meta.dirname}/goldens/components`;
+const TOLERANCE = 1e-4;
+
+const rows: { checkpoint: string; network: string; wasm?: string; webgpu?: string }[] = [];
+
+function largestDifference(actual: Float32Array, expected: Float32Array | Int32Array): number {
+  expect(actual.length).toBe(expected.length);
+  return actual.reduce((largest, value, index) => Math.max(largest, Math.abs(value - expected[index])), 0);
+}
+
+function report(checkpoint: string, network: string, provider: Provider, difference: number) {
+  let row = rows.find((each) => each.checkpoint === checkpoint && each.network === network);
+  if (!row) {
+    row = { checkpoint, network };
+    rows.push(row);
+  }
+  row[provider] = Math.max(difference, Number(row[provider] ?? 0)).toExponential(1);
+}
+
+afterAll(() => {
+  console.table(rows);
+});
+
+const names = readdirSync(CHECKPOINTS).filter((name) => existsSync(`${GOLDENS}/${name}.safetensors`));
+
+describe.each(names)('%s', (name) => {
+  const goldens = readTensors(`${GOLDENS}/${name}.safetensors`);
+  const golden = (key: string) => {
+    const tensor = goldens.get(key);
+    if (!tensor) {
+      throw new Error(`no golden ${key}`);
+    }
+    return tensor;
+  };
+  const numbered = (pattern: RegExp) => [...goldens.keys()].filter((key) => pattern.test(key));
+
+  describe.each(['wasm', 'webgpu'] as const)('nodes for %s', (provider) => {
+    const base = { provider, dtype: 'f32', batch: 1, height: 0, width: 0 } as const;
+
+    const compare = async (
+      network: string,
+      graph: Graph,
+      weights: CheckpointFolder,
+      inputs: Record<string, Float32Array | Int32Array>,
+      expected: string,
+      row?: number,
+    ) => {
+      const results = await run(graph, weights, inputs);
+      const { dims, data } = golden(expected);
+      const length = data.length / dims[0];
+      const [from, to] = row === undefined ? [0, data.length] : [row * length, (row + 1) * length];
+      const actual = results[graph.outputs[0].name].subarray(from, to);
+      const difference = largestDifference(actual, data.subarray(from, to));
+      report(name, network, provider, difference);
+      // Relative to the output's range where that exceeds 1: the encoder's moments reach 30, and torch's own f32 encoder is
+      // 3e-4 away from its f64 one there.
+      const range = data.reduce((largest, value) => Math.max(largest, Math.abs(value)), 1);
+      expect(difference).toBeLessThan(TOLERANCE * range);
+    };
+
+    test('text encoder', async () => {
+      const weights = new CheckpointFolder(`${CHECKPOINTS}/${name}/text_encoder`);
+      const graph = clipText.build(clipText.parseConfig(weights.config), weights, base);
+      for (const key of numbered(/^input_ids/)) {
+        const input_ids = golden(key).data;
+        await compare(key, graph, weights, { input_ids }, key.replace('input_ids', 'prompt_embeds'));
+      }
+    });
+
+    test('UNet, with the text in every step and once before them', async () => {
+      const weights = new CheckpointFolder(`${CHECKPOINTS}/${name}/unet`);
+      const config = unet2d.parseConfig(weights.config);
+      for (const key of numbered(/^unet\.\d+\.sample$/)) {
+        const prefix = key.replace('.sample', '');
+        const { dims, data: sample } = golden(key);
+        const [batch, , height, width] = dims;
+        const options = { ...base, batch, height, width };
+        const encoder_hidden_states = golden(`${prefix}.encoder_hidden_states`).data;
+        const context = unet2d.buildContext(config, weights, options);
+        const variants = [
+          { graph: unet2d.build(config, weights, options), text: { encoder_hidden_states } },
+          {
+            graph: unet2d.build(config, weights, { ...options, projected: true }),
+            text: await run(context, weights, { encoder_hidden_states }),
+          },
+        ];
+        for (const [index, { graph, text }] of variants.entries()) {
+          const network = `${prefix} [${dims.join()}]${index === 1 ? ' projected' : ''}`;
+          // The goldens have a timestep per picture, the graph one for all: one run for each, judged by its own picture.
+          for (const [row, timestep] of golden(`${prefix}.timestep`).data.entries()) {
+            const time_proj = unet2d.timeProjection(config, timestep);
+            await compare(network, graph, weights, { sample, time_proj, ...text }, `${prefix}.out`, row);
+          }
+        }
+      }
+    });
+
+    test('autoencoder', async () => {
+      const weights = new CheckpointFolder(`${CHECKPOINTS}/${name}/vae`);
+      const kl = goldens.has('vae.moments');
+      const architecture = kl ? autoencoderKl : autoencoderTiny;
+      const config = architecture.parseConfig(weights.config) as autoencoderKl.Config & autoencoderTiny.Config;
+      const { dims, data } = golden('vae.decode_in');
+      const [batch, , height, width] = dims;
+      const decoder = architecture.buildDecoder(config, weights, { ...base, batch, height, width });
+      await compare('decoder', decoder, weights, { latent_sample: data }, 'vae.decode_out');
+      const image = golden('vae.image');
+      const options = { ...base, batch: image.dims[0], height: image.dims[2], width: image.dims[3] };
+      const encoder = architecture.buildEncoder(config, weights, options);
+      await compare('encoder', encoder, weights, { sample: image.data }, kl ? 'vae.moments' : 'vae.latents');
+    });
+  });
+});
+
+describe('half precision', () => {
+  const name = 'tiny-sd15-f16';
+  const half = { provider: 'webgpu', dtype: 'f16', batch: 1, height: 8, width: 8 } as const;
+  const goldens = readTensors(`${GOLDENS}/${name}.safetensors`);
+  const data = (key: string) => goldens.get(key)?.data ?? new Float32Array();
+
+  test('the UNet uses the stored bytes and is near the f32 result', async () => {
+    const weights = new CheckpointFolder(`${CHECKPOINTS}/${name}/unet`);
+    const config = unet2d.parseConfig(weights.config);
+    const graph = unet2d.build(config, weights, half);
+    const converted = graph.externals.filter(({ kind }) => kind === 'cast');
+    expect(converted.map(({ location }) => location.replace(/^.*#/, '')).sort()).toEqual([
+      'time_embedding.linear_1.bias.f32',
+      'time_embedding.linear_1.weight.f32',
+      'time_embedding.linear_2.bias.f32',
+      'time_embedding.linear_2.weight.f32',
+    ]);
+    const { out_sample } = await run(graph, weights, {
+      sample: data('unet.0.sample'),
+      time_proj: unet2d.timeProjection(config, data('unet.0.timestep')[0]),
+      encoder_hidden_states: data('unet.0.encoder_hidden_states'),
+    });
+    const difference = largestDifference(out_sample, data('unet.0.out'));
+    report(name, 'unet.0 in f16', 'webgpu', difference);
+    expect(difference).toBeLessThan(0.05);
+  });
+
+  test('the other networks build and run', async () => {
+    const text = new CheckpointFolder(`${CHECKPOINTS}/${name}/text_encoder`);
+    const encoder = clipText.build(clipText.parseConfig(text.config), text, half);
+    const { last_hidden_state } = await run(encoder, text, { input_ids: data('input_ids.0') });
+    report(name, 'input_ids.0 in f16', 'webgpu', largestDifference(last_hidden_state, data('prompt_embeds.0')));
+    expect(largestDifference(last_hidden_state, data('prompt_embeds.0'))).toBeLessThan(0.05);
+
+    const vae = new CheckpointFolder(`${CHECKPOINTS}/${name}/vae`);
+    const [, , height, width] = goldens.get('vae.decode_in')?.dims ?? [];
+    const decoder = autoencoderKl.buildDecoder(autoencoderKl.parseConfig(vae.config), vae, { ...half, height, width });
+    const { sample } = await run(decoder, vae, { latent_sample: data('vae.decode_in') });
+    report(name, 'decoder in f16', 'webgpu', largestDifference(sample, data('vae.decode_out')));
+    expect(largestDifference(sample, data('vae.decode_out'))).toBeLessThan(0.1);
+  });
+
+  test('scores that exceed f16 are computed in f32 where config.json says so', () => {
+    const weights = new CheckpointFolder(`${CHECKPOINTS}/tiny-sd21/unet`);
+    const casts = (graph: Graph) =>
+      parseModel(graph.bytes).graph?.node.filter(({ opType }) => opType === 'Cast').length;
+    const config = unet2d.parseConfig(weights.config);
+    expect(config.upcast_attention).toBe(true);
+    const plain = casts(unet2d.build({ ...config, upcast_attention: false }, weights, half)) ?? 0;
+    expect(casts(unet2d.build(config, weights, half))).toBe(plain + 32 * 4);
+    expect(casts(unet2d.build(config, weights, { ...half, dtype: 'f32' }))).toBe(0);
+  });
+});
+
+describe('a whole Stable Diffusion 2.1', () => {
+  const sd21 = {
+    block_out_channels: [320, 640, 1280, 1280],
+    attention_head_dim: [5, 10, 20, 20],
+    cross_attention_dim: 1024,
+    use_linear_projection: true,
+  };
+  const options = { provider: 'webgpu', dtype: 'f32', batch: 2, height: 64, width: 64 } as const;
+
+  test('its UNet has 865.9 million parameters, all of which stay in their file', () => {
+    const weights = new FakeWeights(sd2Unet());
+    const config = unet2d.parseConfig(sd21);
+    const begin = performance.now();
+    const graph = unet2d.build(config, weights, options);
+    const ms = Math.round(performance.now() - begin);
+    console.log(`Stable Diffusion 2.1: ${graph.nodes} nodes, ${graph.bytes.length} bytes, built in ${ms} ms`);
+    expect(weights.parameters).toBe(865_910_724);
+    expect([...weights.names()].filter((name) => !weights.asked.has(name))).toEqual([]);
+    expect(graph.externals.filter(({ kind }) => kind !== 'fill')).toEqual([
+      { location: 'unet.safetensors', kind: 'file', file: 'unet.safetensors' },
+    ]);
+    expect(graph.inputs.map(({ name, dims }) => [name, dims])).toEqual([
+      ['sample', [2, 4, 64, 64]],
+      ['time_proj', [1, 320]],
+      ['encoder_hidden_states', [2, 77, 1024]],
+    ]);
+    expect(graph.outputs).toEqual([{ name: 'out_sample', dtype: 'float32', dims: [2, 4, 64, 64] }]);
+    expect(graph.bytes.length).toBeLessThan(500_000);
+    const model = parseModel(graph.bytes);
+    const attention = model.graph?.node.find(({ name }) =>
+      name.endsWith('up_blocks.3.attentions.2.transformer_blocks.0.attn2'),
+    );
+    expect(attention?.opType).toBe('MultiHeadAttention');
+    expect(attention?.attribute[0]).toMatchObject({ name: 'num_heads', i: 5n });
+    expect(new Set(model.graph?.node.map(({ name }) => name)).size).toBe(graph.nodes);
+  });
+
+  test('tensors beyond 4 GiB of a file get locations of their own', () => {
+    const weights = new FakeWeights(sd2Unet(), 2 ** 32 - 1_000_000_000);
+    const { externals } = unet2d.build(unet2d.parseConfig(sd21), weights, options);
+    const casts = externals.flatMap((external) => (external.kind === 'cast' ? [external] : []));
+    expect(casts.length).toBeGreaterThan(100);
+    for (const { tensor, to, length } of casts) {
+      expect(tensor.offset + tensor.length).toBeGreaterThan(2 ** 32);
+      expect([to, length]).toEqual(['f32', tensor.length]);
+    }
+  });
+});
+
+/** A checkpoint of nothing but headers. */
+class FakeWeights implements WeightIndex {
+  readonly asked = new Set<string>();
+  readonly #tensors = new Map<string, StoredTensor>();
+  parameters = 0;
+
+  constructor(shapes: Map<string, number[]>, offset = 0) {
+    for (const [name, shape] of shapes) {
+      const elements = shape.reduce((product, dim) => product * dim, 1);
+      const [file, length] = ['unet.safetensors', 4 * elements];
+      this.#tensors.set(name, { name, dtype: 'F32', shape, file, offset: offset + 4 * this.parameters, length });
+      this.parameters += elements;
+    }
+  }
+
+  get(name: string): StoredTensor | undefined {
+    this.asked.add(name);
+    return this.#tensors.get(name);
+  }
+
+  names(): Iterable<string> {
+    return this.#tensors.keys();
+  }
+}
+
+/** The tensors of Stable Diffusion 2.1's UNet, spelled out independently of the builder. */
+function sd2Unet(): Map<string, number[]> {
+  const shapes = new Map<string, number[]>();
+  const layer = (path: string, shape: number[], bias = true) => {
+    shapes.set(`${path}.weight`, shape);
+    if (bias) {
+      shapes.set(`${path}.bias`, [shape[0]]);
+    }
+  };
+  const resnet = (path: string, from: number, to: number) => {
+    layer(`${path}.norm1`, [from]);
+    layer(`${path}.conv1`, [to, from, 3, 3]);
+    layer(`${path}.time_emb_proj`, [to, 1280]);
+    layer(`${path}.norm2`, [to]);
+    layer(`${path}.conv2`, [to, to, 3, 3]);
+    if (from !== to) {
+      layer(`${path}.conv_shortcut`, [to, from, 1, 1]);
+    }
+  };
+  const transformer = (path: string, width: number) => {
+    layer(`${path}.norm`, [width]);
+    layer(`${path}.proj_in`, [width, width]);
+    layer(`${path}.proj_out`, [width, width]);
+    const block = `${path}.transformer_blocks.0`;
+    for (const [attention, context] of [
+      ['attn1', width],
+      ['attn2', 1024],
+    ] as const) {
+      layer(`${block}.${attention}.to_q`, [width, width], false);
+      layer(`${block}.${attention}.to_k`, [width, context], false);
+      layer(`${block}.${attention}.to_v`, [width, context], false);
+      layer(`${block}.${attention}.to_out.0`, [width, width]);
+    }
+    for (const norm of ['norm1', 'norm2', 'norm3']) {
+      layer(`${block}.${norm}`, [width]);
+    }
+    layer(`${block}.ff.net.0.proj`, [8 * width, width]);
+    layer(`${block}.ff.net.2`, [width, 4 * width]);
+  };
+
+  layer('conv_in', [320, 4, 3, 3]);
+  layer('time_embedding.linear_1', [1280, 320]);
+  layer('time_embedding.linear_2', [1280, 1280]);
+  const widths = [320, 640, 1280, 1280];
+  const skips = [320];
+  let width = 320;
+  widths.forEach((to, index) => {
+    const path = `down_blocks.${index}`;
+    for (const number of [0, 1]) {
+      resnet(`${path}.resnets.${number}`, width, to);
+      if (index < 3) {
+        transformer(`${path}.attentions.${number}`, to);
+      }
+      width = to;
+      skips.push(to);
+    }
+    if (index < 3) {
+      layer(`${path}.downsamplers.0.conv`, [to, to, 3, 3]);
+      skips.push(to);
+    }
+  });
+  resnet('mid_block.resnets.0', 1280, 1280);
+  transformer('mid_block.attentions.0', 1280);
+  resnet('mid_block.resnets.1', 1280, 1280);
+  [...widths].reverse().forEach((to, index) => {
+    const path = `up_blocks.${index}`;
+    for (const number of [0, 1, 2]) {
+      resnet(`${path}.resnets.${number}`, width + (skips.pop() ?? 0), to);
+      if (index > 0) {
+        transformer(`${path}.attentions.${number}`, to);
+      }
+      width = to;
+    }
+    if (index < 3) {
+      layer(`${path}.upsamplers.0.conv`, [to, to, 3, 3]);
+    }
+  });
+  layer('conv_norm_out', [320]);
+  layer('conv_out', [4, 320, 3, 3]);
+  return shapes;
+}
+
+describe('every architecture of src/graphs', () => {
+  interface Architecture {
+    className: string;
+    parseConfig(json: unknown): unknown;
+    build?(config: unknown, weights: WeightIndex, options: GraphOptions): Graph;
+    buildDecoder?(config: unknown, weights: WeightIndex, options: GraphOptions): Graph;
+    buildEncoder?(config: unknown, weights: WeightIndex, options: GraphOptions): Graph;
+    buildContext?(config: unknown, weights: WeightIndex, options: GraphOptions): Graph;
+  }
+  const modules = Object.entries(import.meta.glob<Partial<Architecture>>('../src/graphs/*.ts', { eager: true }));
+  const architectures = modules.filter((entry): entry is [string, Architecture] => entry[1].className !== undefined);
+
+  /** Options that the reference has and we refuse. */
+  const refused: Record<string, Record<string, unknown>> = {
+    CLIPTextModel: { hidden_act: 'gelu_new', hidden_size: 0, vocab_size: '49408' },
+    UNet2DConditionModel: {
+      act_fn: 'gelu',
+      addition_embed_type: 'text_time',
+      attention_type: 'gated',
+      block_out_channels: [320, 'wide'],
+      class_embed_type: 'projection',
+      class_embeddings_concat: true,
+      conv_in_kernel: 2,
+      cross_attention_norm: 'group_norm',
+      down_block_types: ['SimpleCrossAttnDownBlock2D'],
+      downsample_padding: 3,
+      dual_cross_attention: true,
+      encoder_hid_dim: 768,
+      encoder_hid_dim_type: 'text_proj',
+      layers_per_block: [2, 2],
+      mid_block_scale_factor: 2,
+      mid_block_type: 'UNetMidBlock2DSimpleCrossAttn',
+      norm_num_groups: null,
+      num_class_embeds: 10,
+      resnet_out_scale_factor: 2,
+      resnet_skip_time_act: true,
+      resnet_time_scale_shift: 'scale_shift',
+      reverse_transformer_layers_per_block: [[1], [1]],
+      time_cond_proj_dim: 256,
+      time_embedding_act_fn: 'silu',
+      time_embedding_dim: 512,
+      time_embedding_type: 'fourier',
+      timestep_post_act: 'silu',
+      up_block_types: ['AttnUpBlock2D'],
+    },
+    AutoencoderKL: {
+      act_fn: 'relu',
+      down_block_types: ['AttnDownEncoderBlock2D'],
+      norm_num_groups: 0,
+      up_block_types: ['UpDecoderBlock2D', 'UpDecoderBlock2D'],
+    },
+    AutoencoderTiny: { act_fn: 'silu', num_decoder_blocks: [3], upsample_fn: 'bilinear' },
+  };
+
+  /** Of the classes in diffusers and transformers. */
+  const defaults: Record<string, Record<string, unknown>> = {
+    CLIPTextModel: {
+      hidden_act: 'quick_gelu',
+      hidden_size: 512,
+      intermediate_size: 2048,
+      layer_norm_eps: 1e-5,
+      max_position_embeddings: 77,
+      num_attention_heads: 8,
+      num_hidden_layers: 12,
+      vocab_size: 49408,
+    },
+    UNet2DConditionModel: {
+      act_fn: 'silu',
+      attention_head_dim: 8,
+      block_out_channels: [320, 640, 1280, 1280],
+      center_input_sample: false,
+      cross_attention_dim: 1280,
+      down_block_types: ['CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'DownBlock2D'],
+      downsample_padding: 1,
+      flip_sin_to_cos: true,
+      freq_shift: 0,
+      layers_per_block: 2,
+      mid_block_type: 'UNetMidBlock2DCrossAttn',
+      norm_eps: 1e-5,
+      norm_num_groups: 32,
+      num_attention_heads: null,
+      only_cross_attention: false,
+      transformer_layers_per_block: 1,
+      up_block_types: ['UpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D'],
+      upcast_attention: false,
+      use_linear_projection: false,
+    },
+    AutoencoderKL: {
+      act_fn: 'silu',
+      block_out_channels: [64],
+      force_upcast: true,
+      latent_channels: 4,
+      layers_per_block: 1,
+      mid_block_add_attention: true,
+      norm_num_groups: 32,
+      scaling_factor: 0.18215,
+      shift_factor: null,
+      use_post_quant_conv: true,
+      use_quant_conv: true,
+    },
+    AutoencoderTiny: {
+      act_fn: 'relu',
+      decoder_block_out_channels: [64, 64, 64, 64],
+      encoder_block_out_channels: [64, 64, 64, 64],
+      latent_magnitude: 3,
+      latent_shift: 0.5,
+      num_decoder_blocks: [3, 3, 3, 1],
+      num_encoder_blocks: [1, 3, 3, 3],
+      scaling_factor: 1,
+    },
+  };
+
+  const refusal = (attempt: () => unknown): StudioError => {
+    try {
+      attempt();
+    } catch (error) {
+      if (error instanceof StudioError) {
+        return error;
+      }
+      throw error;
+    }
+    throw new Error('nothing was refused');
+  };
+
+  test('are found', () => {
+    expect(architectures.map(([, { className }]) => className).sort()).toEqual(Object.keys(refused).sort());
+  });
+
+  describe.each(architectures)('%s', (_, architecture) => {
+    const { className, parseConfig, build, buildDecoder, buildEncoder, buildContext } = architecture;
+
+    test('has the defaults of the reference, and ignores keys that it does not know', () => {
+      expect(parseConfig({})).toMatchObject(defaults[className]);
+      expect(parseConfig({})).toEqual(parseConfig({ _class_name: className, something_new: { of: 'later' } }));
+    });
+
+    test.each(Object.entries(refused[className]))('refuses %s: %j', (key, value) => {
+      const error = refusal(() => parseConfig({ [key]: value }));
+      expect(error.code).toBe('checkpoint_unsupported');
+      expect(error.message).toMatch(/^This \w+ .*\.$/);
+      if (!/lists/.test(error.message)) {
+        expect(error.message).toContain(`"${key}`);
+      }
+    });
+
+    test('names a tensor that is missing', () => {
+      const weights: WeightIndex = { get: () => undefined, names: () => [] };
+      const options = { provider: 'webgpu', dtype: 'f32', batch: 1, height: 8, width: 8 } as const;
+      for (const builder of [build, buildDecoder, buildEncoder, buildContext]) {
+        if (builder) {
+          const error = refusal(() => builder(parseConfig({}), weights, options));
+          expect(error.code).toBe('checkpoint_incomplete');
+          expect(error.message).toMatch(/lacks the tensor "[\w.]+"/);
+        }
+      }
+    });
+  });
+
+  test('a tensor of another size than config.json says is damage', () => {
+    const weights = new CheckpointFolder(`${CHECKPOINTS}/${names[0]}/text_encoder`);
+    const config = { ...clipText.parseConfig(weights.config), vocab_size: 5 };
+    const options = { provider: 'wasm', dtype: 'f32', batch: 1, height: 0, width: 0 } as const;
+    const error = refusal(() => clipText.build(config, weights, options));
+    expect(error.code).toBe('checkpoint_damaged');
+    expect(error.message).toContain('token_embedding.weight');
+  });
+});

@@ -1,0 +1,205 @@
+/** Holds the arrows between the layers, as the design draws them: over every import of src, chunks and workers. */
+import { readFileSync, readdirSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
+import { describe, expect, test } from 'vitest';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+
+/** Which layers each may import beside itself; "x types" = only its types. `protocol` is workers/protocol.ts. */
+const ARROWS: Record<string, readonly string[]> = {
+  core: [],
+  pipelines: [],
+  configs: [],
+  graphs: ['core'],
+  schedules: ['core', 'samplers types'],
+  samplers: ['core', 'schedules'],
+  text: ['core'],
+  weights: ['core', 'graphs'],
+  formats: ['core'],
+  engine: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats'],
+  models: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats', 'engine'],
+  protocol: ['core'],
+  recorder: ['core', 'protocol types'],
+  jobs: ['core', 'protocol', 'workers'],
+  chunks: ['core'],
+  app: ['core', 'jobs', 'formats', 'samplers', 'schedules', 'pipelines', 'configs', 'chunks', 'protocol types'],
+  page: ['app', 'jobs'],
+  workers: [
+    'core',
+    'models',
+    'engine',
+    'weights',
+    'formats',
+    'recorder',
+    'pipelines',
+    'configs',
+    'chunks',
+    'protocol',
+    'package',
+  ],
+};
+
+/** A chunk stands alone: two of them share only what the core offers. */
+const APART = new Set(['chunks']);
+
+/** Packages that a layer may import; `null` = any. A chunk's contract is written in valibot, nothing else. */
+const PACKAGES: Record<string, readonly string[]> = { core: ['valibot'], chunks: ['valibot'] };
+
+const FORBIDDEN_NAMES = /^(utils?|helpers?|managers?|common|misc|index)\.|[._-](utils?|helpers?|managers?)\./;
+
+interface Import {
+  target: string;
+  typeOnly: boolean;
+}
+
+const files = ['src', 'chunks', 'workers'].flatMap((folder) => filesBelow(folder)).sort();
+const sources = files.filter((file) => /\.(ts|js|svelte)$/.test(file));
+
+describe('layers', () => {
+  test('there is something to check', () => {
+    expect(sources.length).toBeGreaterThan(30);
+  });
+
+  test('every file belongs to one', () => {
+    expect(files.filter((file) => !(layerOf(file) in ARROWS))).toEqual([]);
+  });
+
+  test('arrows run one way', () => {
+    expect(sources.flatMap((file) => importsOf(file).flatMap((one) => fault(file, one)))).toEqual([]);
+  });
+
+  test('the table itself has no cycle', () => {
+    expect(cycle()).toBeNull();
+  });
+});
+
+test('no file is named after nothing, and none only re-exports its folder', () => {
+  expect(files.filter((file) => FORBIDDEN_NAMES.test(file.split('/').at(-1)!))).toEqual([]);
+});
+
+test('an import against the arrows is found', () => {
+  expect(fault('src/core/plan.ts', { target: 'src/engine/engine.ts', typeOnly: true })).toHaveLength(1);
+  expect(fault('chunks/a.ts', { target: 'chunks/b.ts', typeOnly: false })).toHaveLength(1);
+  expect(fault('chunks/a.ts', { target: 'src/models/family.ts', typeOnly: true })).toHaveLength(1);
+  expect(fault('chunks/a.ts', { target: 'onnxruntime-web', typeOnly: false })).toHaveLength(1);
+  expect(fault('src/jobs/client.ts', { target: 'src/app/App.svelte', typeOnly: false })).toHaveLength(1);
+  expect(fault('src/recorder/recorder.ts', { target: 'workers/protocol.ts', typeOnly: false })).toHaveLength(1);
+  expect(fault('src/recorder/recorder.ts', { target: 'workers/protocol.ts', typeOnly: true })).toEqual([]);
+});
+
+test('imports of every form are read', () => {
+  const text = `
+    import a from './a.ts'; import type { B } from './b.ts'; import { type C } from './c.ts'; export * from './d.ts';
+    const e = await import('./e.ts'); const f = new URL('./f.ts', import.meta.url);
+    const g = import.meta.glob('../chunks/*.ts', { eager: true });
+    type H = import('./h.ts').H;`;
+  expect(parseImports('src/core/x.ts', text)).toEqual([
+    { target: 'src/core/a.ts', typeOnly: false },
+    { target: 'src/core/b.ts', typeOnly: true },
+    { target: 'src/core/c.ts', typeOnly: false },
+    { target: 'src/core/d.ts', typeOnly: false },
+    { target: 'src/core/e.ts', typeOnly: false },
+    { target: 'src/core/f.ts', typeOnly: false },
+    { target: 'src/chunks/*.ts', typeOnly: false },
+    { target: 'src/core/h.ts', typeOnly: true },
+  ]);
+});
+
+/** What is wrong with one import, as sentences. */
+function fault(file: string, { target, typeOnly }: Import): string[] {
+  const from = layerOf(file);
+  if (!/^(src|chunks|workers)\/|^package\.json$/.test(target)) {
+    const packages = PACKAGES[from];
+    return !packages || packages.includes(target) ? [] : [`${file} imports the package ${target}`];
+  }
+  const to = layerOf(target);
+  const allowed = ARROWS[from] ?? [];
+  const inside = from === to && !APART.has(from);
+  const passes = inside || allowed.includes(to) || (typeOnly && allowed.includes(`${to} types`));
+  return passes ? [] : [`${file} (${from}) imports ${target} (${to})`];
+}
+
+function layerOf(file: string): string {
+  if (file === 'workers/protocol.ts') {
+    return 'protocol';
+  }
+  if (file === 'package.json') {
+    return 'package';
+  }
+  const [top, folder, ...below] = file.split('/');
+  if (top !== 'src') {
+    return top;
+  }
+  // Files of src itself: the page's entry, and ambient types.
+  return below.length > 0 ? folder : 'page';
+}
+
+function importsOf(file: string): Import[] {
+  const text = readFileSync(join(ROOT, file), 'utf8');
+  const scripts = file.endsWith('.svelte')
+    ? [...text.matchAll(/<script[^>]*>([\s\S]*?)<\/script>/g)].map((match) => match[1]).join('\n')
+    : text;
+  return parseImports(file, scripts);
+}
+
+function parseImports(file: string, text: string): Import[] {
+  const found: Import[] = [];
+  const add = (specifier: ts.Node | undefined, typeOnly: boolean) => {
+    if (specifier && ts.isStringLiteralLike(specifier)) {
+      found.push({ target: target(file, specifier.text), typeOnly });
+    }
+  };
+  const visit = (node: ts.Node): void => {
+    if (ts.isImportDeclaration(node)) {
+      add(node.moduleSpecifier, node.importClause?.phaseModifier === ts.SyntaxKind.TypeKeyword);
+    } else if (ts.isExportDeclaration(node)) {
+      add(node.moduleSpecifier, node.isTypeOnly);
+    } else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) {
+      add(node.argument.literal, true);
+    } else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+      add(node.arguments[0], false);
+    } else if (ts.isCallExpression(node) && node.expression.getText() === 'import.meta.glob') {
+      add(node.arguments[0], false);
+    } else if (ts.isNewExpression(node) && node.arguments?.[1]?.getText() === 'import.meta.url') {
+      add(node.arguments[0], false);
+    }
+    ts.forEachChild(node, visit);
+  };
+  visit(ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true));
+  return found;
+}
+
+/** Repository path of a relative or root import, or the package's name. */
+function target(file: string, specifier: string): string {
+  const path = specifier.replace(/\?.*$/, '');
+  if (path.startsWith('/')) {
+    return path.slice(1);
+  }
+  if (path.startsWith('.')) {
+    return relative(ROOT, resolve(ROOT, dirname(file), path)).replaceAll('\\', '/');
+  }
+  return path
+    .split('/')
+    .slice(0, path.startsWith('@') ? 2 : 1)
+    .join('/');
+}
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(join(ROOT, folder), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => relative(ROOT, join(entry.parentPath, entry.name)).replaceAll('\\', '/'));
+}
+
+/** A way round in ARROWS that code would take, or null. */
+function cycle(): string[] | null {
+  const walk = (layer: string, path: string[]): string[] | null => {
+    if (path.includes(layer)) {
+      return [...path, layer];
+    }
+    const next = (ARROWS[layer] ?? []).filter((name) => !name.endsWith(' types'));
+    return next.reduce<string[] | null>((found, name) => found ?? walk(name, [...path, layer]), null);
+  };
+  return Object.keys(ARROWS).reduce<string[] | null>((found, layer) => found ?? walk(layer, []), null);
+}

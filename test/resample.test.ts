@@ -1,0 +1,82 @@
+import { readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import type { PixelImage } from '../src/core/media.ts';
+import { imageToTensor, maskToTensor, resizeLanczos } from '../src/formats/resample.ts';
+import { readSafetensorsHeader } from '../src/weights/safetensors.ts';
+
+interface Case {
+  name: string;
+  from: [number, number];
+  to: [number, number];
+}
+const path = (name: string) => new URL(`goldens/${name}`, import.meta.url);
+const { cases } = JSON.parse(readFileSync(path('resample.json'), 'utf8')) as { cases: Case[] };
+const file = readFileSync(path('resample.safetensors'));
+const { tensors } = await readSafetensorsHeader(new Blob([file]), 'resample.safetensors');
+
+function tensor(name: string): { shape: number[]; bytes: Uint8Array<ArrayBuffer>; floats(): Float32Array } {
+  const { shape, offset, length } = tensors.get(name)!;
+  const bytes = Uint8Array.from(file.subarray(offset, offset + length));
+  return { shape, bytes, floats: () => new Float32Array(bytes.buffer) };
+}
+
+/** A picture from u8 [height, width] or [height, width, 3]. */
+function picture(name: string): PixelImage {
+  const { shape, bytes } = tensor(name);
+  const [height, width, channels = 1] = shape as [number, number, number?];
+  const data = new Uint8ClampedArray(width * height * 4).fill(255);
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) {
+      data[i * 4 + c] = bytes[i * channels + (channels === 1 ? 0 : c)];
+    }
+  }
+  return { width, height, data };
+}
+
+const pictures = cases.filter(({ name }) => name.startsWith('picture'));
+const masks = cases.filter(({ name }) => name.startsWith('mask'));
+
+describe('pictures equal Pillow and diffusers', () => {
+  test.each(pictures)('$name: $from to $to', ({ name, to: [width, height] }) => {
+    const resized = resizeLanczos(picture(`${name}.in`), width, height);
+    expect(resized).toEqual(picture(`${name}.out`));
+    const { dims, data } = imageToTensor(resized);
+    expect(dims).toEqual(tensor(`${name}.tensor`).shape);
+    expect(data).toEqual(tensor(`${name}.tensor`).floats());
+  });
+});
+
+describe('masks equal diffusers', () => {
+  test.each(masks)('$name: $from to $to', ({ name, to: [width, height] }) => {
+    const mask = picture(`${name}.in`);
+    expect(maskToTensor(mask, width, height, width, height).data).toEqual(tensor(`${name}.out`).floats());
+    const latent = maskToTensor(mask, width, height, width / 8, height / 8);
+    expect(latent.dims).toEqual(tensor(`${name}.latent`).shape);
+    expect(latent.data).toEqual(tensor(`${name}.latent`).floats());
+  });
+});
+
+describe('edges', () => {
+  const fill = (width: number, height: number, value: number): PixelImage => ({
+    width,
+    height,
+    data: new Uint8ClampedArray(width * height * 4).fill(value),
+  });
+
+  test('one colour stays that colour at every size, alpha too', () => {
+    for (const [width, height] of [
+      [1, 1],
+      [1, 300],
+      [300, 1],
+      [17, 16],
+    ] as const) {
+      const { data } = resizeLanczos(fill(16, 5, 200), width, height);
+      expect(data.every((value) => value === 200)).toBe(true);
+    }
+  });
+
+  test('the result never shares memory with the picture', () => {
+    const image = fill(8, 8, 1);
+    expect(resizeLanczos(image, 8, 8).data).not.toBe(image.data);
+  });
+});

@@ -1,0 +1,113 @@
+/**
+ * `npm test`: types in every compile world, lint, unit tests, build, browser tests, one after the other; a step that
+ * fails does not stop the next ones. The last line is `N passed, M failed`, where types, lint and build count as one
+ * check each, and the exit code is 0 only when nothing failed.
+ */
+import { spawn } from 'node:child_process';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { NO_CHROMIUM, findChromium } from '../cli/chromium.js';
+
+/**
+ * @typedef {{ passed: number, failed: number }} Count
+ * @typedef {{ name: string, command: string[], env?: Record<string, string>, count?: () => Promise<Count> }} Step
+ */
+
+const reports = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
+const unitReport = join(reports, 'unit.json');
+const browserReport = join(reports, 'browser.json');
+
+/** @type {Step[]} */
+const steps = [
+  { name: 'types: page', command: ['svelte-check', '--tsconfig', 'tsconfig.app.json', '--fail-on-warnings'] },
+  { name: 'types: core', command: ['tsc', '-p', 'tsconfig.core.json'] },
+  { name: 'types: workers', command: ['tsc', '-p', 'tsconfig.worker.json'] },
+  { name: 'types: tools and tests', command: ['tsc', '-p', 'tsconfig.node.json'] },
+  { name: 'lint', command: ['eslint', '.', '--max-warnings=0'] },
+  { name: 'format', command: ['prettier', '--check', '.'] },
+  {
+    name: 'unit tests',
+    command: ['vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${unitReport}`],
+    count: unitCount,
+  },
+  { name: 'build', command: ['vite', 'build'] },
+  {
+    name: 'browser tests',
+    command: ['playwright', 'test', '--reporter=list,json'],
+    env: { PLAYWRIGHT_JSON_OUTPUT_FILE: browserReport },
+    count: browserCount,
+  },
+];
+
+let passed = 0;
+let failed = 0;
+/** @type {string[]} */
+const broken = [];
+
+try {
+  for (const step of steps) {
+    const started = Date.now();
+    console.log(`\n── ${step.name}`);
+    const ok = await run(step);
+    const counted = (await step.count?.()) ?? { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };
+    // A runner that breaks without a failing test of its own has still failed.
+    const failures = ok ? counted.failed : Math.max(counted.failed, 1);
+    passed += counted.passed;
+    failed += failures;
+    if (failures > 0) {
+      broken.push(step.name);
+    }
+    console.log(`── ${step.name}: ${failures === 0 ? 'ok' : 'FAILED'}, ${Math.round((Date.now() - started) / 1000)} s`);
+  }
+} finally {
+  await rm(reports, { recursive: true, force: true });
+}
+
+if (broken.length > 0) {
+  console.log(`\nFailed: ${broken.join(', ')}.${findChromium() ? '' : ` ${NO_CHROMIUM}`}`);
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
+
+/**
+ * @param {Step} step
+ * @returns {Promise<boolean>} whether it exited with 0
+ */
+function run({ command: [program, ...words], env }) {
+  return new Promise((done) => {
+    const child = spawn('npx', ['--no-install', program, ...words], {
+      stdio: ['ignore', 'inherit', 'inherit'],
+      env: { ...process.env, ...env },
+      shell: process.platform === 'win32', // where npx is a script
+    });
+    child.once('error', () => done(false));
+    child.once('exit', (code) => done(code === 0));
+  });
+}
+
+/** @returns {Promise<Count>} */
+async function unitCount() {
+  const report = await readReport(unitReport);
+  return { passed: Number(report?.numPassedTests ?? 0), failed: Number(report?.numFailedTests ?? 0) };
+}
+
+/** @returns {Promise<Count>} */
+async function browserCount() {
+  const stats = /** @type {Record<string, unknown> | undefined} */ ((await readReport(browserReport))?.stats);
+  return { passed: Number(stats?.expected ?? 0), failed: Number(stats?.unexpected ?? 0) + Number(stats?.flaky ?? 0) };
+}
+
+/**
+ * @param {string} path
+ * @returns {Promise<Record<string, unknown> | null>} null when the runner broke before it wrote one
+ */
+async function readReport(path) {
+  try {
+    /** @type {unknown} */
+    const report = JSON.parse(await readFile(path, 'utf8'));
+    return /** @type {Record<string, unknown>} */ (report);
+  } catch {
+    return null;
+  }
+}

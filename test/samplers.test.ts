@@ -1,0 +1,379 @@
+/** Contract suite over every file of src/samplers and src/schedules, against real diffusers and ComfyUI numbers. */
+import { readFileSync, readdirSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { StudioError } from '../src/core/errors.ts';
+import type { StepBuffers } from '../src/samplers/apply.ts';
+import { applyStep } from '../src/samplers/apply.ts';
+import { parseSchedulerConfig } from '../src/samplers/config.ts';
+import { defaultsOf, layPath, planSampling } from '../src/samplers/plan.ts';
+import { samplers, schedules } from '../src/samplers/registry.ts';
+import type { Sampler, SamplerPlan } from '../src/samplers/sampler.ts';
+import type { Schedule } from '../src/schedules/schedule.ts';
+
+/** Written by Python, which spells infinity in its own way. */
+const golden = <T>(name: string) => {
+  const text = readFileSync(new URL(`goldens/${name}`, import.meta.url), 'utf8');
+  return JSON.parse(text.replace(/: -Infinity\b/g, ': null')) as T;
+};
+
+interface ScheduleCase {
+  id: string;
+  scheduler: string;
+  config: Record<string, unknown>;
+  steps: number;
+  timesteps: number[] | null;
+  sigmas: number[] | null;
+  init_noise_sigma: number | null;
+  set_timesteps?: unknown;
+}
+interface TraceCase {
+  sampler: string;
+  class: string;
+  config: Record<string, unknown>;
+  steps: number;
+  strength: number | null;
+  timesteps: number[];
+  sigmas: string[] | null;
+  init_noise_sigma: string;
+  scale: string[] | null;
+  start: string[] | null;
+  trace: string[][];
+}
+interface PipelineCase {
+  checkpoint: string;
+  scheduler: { class: string };
+  timesteps: number[];
+  sigmas: string[] | null;
+  init_noise_sigma: string;
+}
+interface PipelineParameters {
+  sampler?: string;
+  schedule?: string;
+  steps: number;
+  strength?: number;
+}
+const tables = golden<{ diffusers: ScheduleCase[]; comfyui: ScheduleCase[] }>('schedulers.json');
+const traces = golden<{ x0: string[]; noise: string[]; cases: TraceCase[] }>('samplers.json');
+
+const configOf = (className: string, values: Record<string, unknown>) =>
+  parseSchedulerConfig(JSON.stringify({ _class_name: className, ...values }));
+
+const SD = {
+  beta_start: 0.00085,
+  beta_end: 0.012,
+  beta_schedule: 'scaled_linear',
+  clip_sample: false,
+  skip_prk_steps: true,
+};
+
+const numbers = (texts: readonly (string | number)[]) => texts.map(Number);
+
+function expectClose(actual: readonly number[], expected: readonly number[], tolerance: (value: number) => number) {
+  expect(actual.length).toBe(expected.length);
+  actual.forEach((value, i) => {
+    expect(Math.abs(value - expected[i]), `${i}: ${value}, not ${expected[i]}`).toBeLessThanOrEqual(
+      tolerance(expected[i]),
+    );
+  });
+}
+const sigmaTolerance = (sigma: number) => 1e-5 * Math.max(1, sigma);
+
+function codeOf(action: () => unknown): string {
+  try {
+    action();
+  } catch (error) {
+    expect(error).toBeInstanceOf(StudioError);
+    expect((error as StudioError).message).toMatch(/^[A-Z].*\.$/);
+    return (error as StudioError).code;
+  }
+  return 'nothing thrown';
+}
+
+describe('the folders are the registry', () => {
+  const samplerFiles = import.meta.glob<{ sampler?: Sampler }>('../src/samplers/*.ts', { eager: true });
+  const scheduleFiles = import.meta.glob<{ schedule?: Schedule }>('../src/schedules/*.ts', { eager: true });
+
+  test('ids equal file names', () => {
+    for (const [path, { sampler }] of Object.entries(samplerFiles)) {
+      expect(sampler?.id ?? '').toBe(sampler ? path.replace(/^.*\/|\.ts$/g, '') : '');
+    }
+    for (const [path, { schedule }] of Object.entries(scheduleFiles)) {
+      expect(schedule?.id ?? '').toBe(schedule ? path.replace(/^.*\/|\.ts$/g, '') : '');
+    }
+    expect(Object.keys(samplers)).toEqual(expect.arrayContaining(['euler', 'ddim', 'dpmpp_2m', 'plms']));
+    expect(Object.keys(schedules)).toEqual(
+      expect.arrayContaining(['normal', 'karras', 'simple', 'leading', 'trailing', 'linspace']),
+    );
+  });
+
+  test('no two samplers stand for the same diffusers class', () => {
+    const classes = Object.values(samplers).map(({ diffusersClass }) => diffusersClass);
+    expect(new Set(classes).size).toBe(classes.length);
+  });
+});
+
+describe('levels equal the goldens', () => {
+  const known = new Map(Object.values(samplers).map((sampler) => [sampler.diffusersClass, sampler]));
+  const cases = tables.diffusers.filter((entry) => known.has(entry.scheduler) && !entry.set_timesteps);
+
+  test.each(cases)('diffusers $id', (entry) => {
+    const config = configOf(entry.scheduler, entry.config);
+    const sampler = known.get(entry.scheduler) as Sampler;
+    const { path } = layPath(sampler.prepare(config), undefined, entry.steps, schedules);
+    const plan = planSampling({ config, steps: entry.steps }, samplers, schedules);
+    expectClose(
+      plan.steps.map((step) => step.timestep),
+      entry.timesteps ?? [],
+      () => 2e-3,
+    );
+    if (entry.sigmas) {
+      expectClose(path.sigmas, entry.sigmas, sigmaTolerance);
+    }
+    if (entry.init_noise_sigma !== null) {
+      expectClose([plan.initNoise], [entry.init_noise_sigma], sigmaTolerance);
+    }
+  });
+
+  const comfy = tables.comfyui.filter(({ id, scheduler }) => id.startsWith('comfy_sd15') && scheduler in schedules);
+  test.each(comfy)('ComfyUI $id', (entry) => {
+    const config = configOf('EulerDiscreteScheduler', SD);
+    for (const sampler of Object.values(samplers)) {
+      const { path } = layPath(sampler.prepare(config), entry.scheduler, entry.steps, schedules);
+      expectClose(path.sigmas, entry.sigmas ?? [], sigmaTolerance);
+    }
+  });
+});
+
+/** Runs the plan over the made-up model of samplers.json, x in [8]. */
+function run(plan: SamplerPlan, x: Float32Array, more: Partial<StepBuffers> = {}): number[][] {
+  const history = Array.from({ length: plan.historyLength }, () => new Float32Array(x.length));
+  return plan.steps.map((step) => {
+    const cond = x.map((value, k) => {
+      const input = Math.fround(step.inputScale * value);
+      return Math.fround(Math.fround(0.6 * input) * 0.5) + Math.fround(0.3 * Math.sin(0.01 * step.timestep + k));
+    });
+    applyStep(step, { x, cond, uncond: null, guidance: 1, history, ...more });
+    return [...x];
+  });
+}
+
+describe('traces equal diffusers', () => {
+  const x0 = numbers(traces.x0);
+  const noise = numbers(traces.noise);
+
+  test.each(traces.cases.map((entry, i) => ({ i, ...entry })))(
+    '$i $sampler, $steps steps, strength $strength, $config.timestep_spacing',
+    (entry) => {
+      const config = configOf(entry.class, entry.config);
+      const { strength, steps } = entry;
+      const plan = planSampling({ config, steps, strength: strength ?? undefined }, samplers, schedules);
+      expect(plan.sampler).toBe(entry.sampler);
+      expectClose(
+        plan.steps.map((step) => step.timestep),
+        entry.timesteps,
+        () => 2e-3,
+      );
+      if (entry.sigmas) {
+        const prepared = samplers[entry.sampler].prepare(config);
+        expectClose(layPath(prepared, undefined, steps, schedules).path.sigmas, numbers(entry.sigmas), sigmaTolerance);
+      }
+      expectClose([plan.initNoise], [Number(entry.init_noise_sigma)], sigmaTolerance);
+      expectClose(
+        plan.steps.map((step) => step.inputScale),
+        entry.scale ? numbers(entry.scale) : plan.steps.map(() => 1),
+        () => 1e-6,
+      );
+
+      const mix = plan.addNoise(0);
+      const x = Float32Array.from(x0, (value, k) =>
+        entry.start ? mix.image * value + mix.noise * noise[k] : plan.initNoise * value,
+      );
+      if (entry.start) {
+        expectClose([...x], numbers(entry.start), (value) => 1e-5 * Math.max(1, Math.abs(value)));
+      }
+      const ours = run(plan, x);
+      expect(ours.length).toBe(entry.trace.length);
+      ours.forEach((row, i) => {
+        expectClose(row, numbers(entry.trace[i]), (value) => 1e-4 * Math.max(1, Math.abs(value)));
+      });
+    },
+  );
+});
+
+describe('whole operations on the tiny checkpoints take the timesteps that diffusers takes', () => {
+  const folder = new URL('goldens/pipelines/', import.meta.url);
+  test.each(readdirSync(folder))('%s', (name) => {
+    const entry = golden<PipelineCase>(`pipelines/${name}/case.json`);
+    const { parameters } = golden<{ parameters: PipelineParameters }>(`pipelines/${name}/operation.json`);
+    const file = new URL(`checkpoints/${entry.checkpoint}/scheduler/scheduler_config.json`, import.meta.url);
+    const config = parseSchedulerConfig(readFileSync(file, 'utf8'));
+    const { sampler, schedule, steps, strength } = parameters;
+    const plan = planSampling({ config, sampler, schedule, steps, strength }, samplers, schedules);
+    expect(samplers[plan.sampler].diffusersClass).toBe(entry.scheduler.class);
+    expectClose(
+      plan.steps.map((step) => step.timestep),
+      entry.timesteps,
+      () => 2e-3,
+    );
+    expectClose([plan.initNoise], [Number(entry.init_noise_sigma)], sigmaTolerance);
+    if (entry.sigmas) {
+      const sigmas = numbers(entry.sigmas);
+      expectClose(
+        plan.steps.map((step) => step.sigma),
+        sigmas.slice(sigmas.length - 1 - plan.steps.length, -1),
+        sigmaTolerance,
+      );
+    }
+  });
+});
+
+describe.each(Object.values(samplers))('sampler $id', (sampler) => {
+  const predictions = ['epsilon', 'v_prediction'];
+
+  test.each(Object.keys(schedules).flatMap((schedule) => predictions.map((prediction) => ({ schedule, prediction }))))(
+    'with $schedule, $prediction: finite and consistent from 1 to 1000 steps',
+    ({ schedule, prediction }) => {
+      const config = configOf(sampler.diffusersClass, { ...SD, steps_offset: 1, prediction_type: prediction });
+      for (const steps of [1, 2, 3, 5, 14, 15, 16, 50, 150, 1000]) {
+        for (const strength of [undefined, 1, 0.999, 0.5, 0.1]) {
+          let plan: SamplerPlan;
+          try {
+            plan = planSampling({ config, schedule, steps, strength }, samplers, schedules);
+          } catch (error) {
+            // Allowed: too many steps for the grid, too little strength, PLMS off the grid. Never anything else.
+            expect((error as StudioError).code).toBe('invalid_operation');
+            expect(steps === 1000 || steps * (strength ?? 1) < 1 || sampler.id === 'plms').toBe(true);
+            continue;
+          }
+          expect(plan.schedule).toBe(schedule);
+          const wrong = plan.steps.findIndex(
+            ({ timestep, sigma, next }, i) =>
+              next.history.length > Math.min(plan.historyLength, i) || !(timestep >= 0 && timestep <= 999 && sigma > 0),
+          );
+          expect(wrong).toBe(-1);
+          expect(plan.addNoise(plan.steps.length)).toEqual({ image: 1, noise: 0 });
+          const trace = run(plan, Float32Array.from([1, -2, 0.5, 0, 3, -0.1, 0.7, 1.5]));
+          expect(trace.flat().every(Number.isFinite)).toBe(true);
+        }
+      }
+    },
+  );
+
+  test('a perfect network gives back the picture', () => {
+    // A network that knows x0 predicts the noise exactly, so every step must stay on the line between noise and x0.
+    const config = configOf(sampler.diffusersClass, { ...SD, set_alpha_to_one: true, timestep_spacing: 'trailing' });
+    const plan = planSampling({ config, steps: 10 }, samplers, schedules);
+    const image = Float32Array.of(0.5, -1, 2);
+    const noise = Float32Array.of(1, 0.3, -0.7);
+    const start = plan.addNoise(0);
+    const x = image.map((value, k) => start.image * value + start.noise * noise[k]);
+    const history = Array.from({ length: plan.historyLength }, () => new Float32Array(3));
+    const denoised = new Float32Array(3);
+    for (const step of plan.steps) {
+      applyStep(step, { x, cond: noise, uncond: null, guidance: 1, history, denoised });
+      expectClose([...denoised], [...image], () => 1e-3);
+    }
+    expectClose([...x], [...image], () => 1e-3);
+  });
+
+  test('the part of a picture outside the mask comes back untouched', () => {
+    const config = configOf(sampler.diffusersClass, SD);
+    const plan = planSampling({ config, steps: 7, strength: 0.6 }, samplers, schedules);
+    const image = Float32Array.of(0.5, -1, 2, 0.25);
+    const noise = Float32Array.of(1, 0.3, -0.7, 0.1);
+    const x = noise.slice();
+    const history = Array.from({ length: plan.historyLength }, () => new Float32Array(4));
+    for (const [i, step] of plan.steps.entries()) {
+      const inpaint = { mask: Float32Array.of(0, 1), image, noise, level: plan.addNoise(i + 1) };
+      applyStep(step, { x, cond: noise, uncond: image, guidance: 2, history, inpaint });
+    }
+    expect([x[0], x[2]]).toEqual([0.5, 2]);
+    expect([x[1], x[3]].every(Number.isFinite)).toBe(true);
+  });
+});
+
+describe('guidance', () => {
+  test('m = u + g·(c − u)', () => {
+    const plan = planSampling({ config: configOf('EulerDiscreteScheduler', SD), steps: 1 }, samplers, schedules);
+    const step = { ...plan.steps[0], next: { x: 0, model: 1, history: [] } };
+    const x = Float32Array.of(9);
+    const buffers = { x, cond: Float32Array.of(3), uncond: Float32Array.of(1), guidance: 7.5, history: [] };
+    applyStep(step, buffers);
+    expect(x[0]).toBe(16);
+  });
+});
+
+describe('what a checkpoint asks for', () => {
+  test('defaults come from the class, and a missing spacing from the class of the chosen sampler', () => {
+    const pndm = configOf('PNDMScheduler', SD);
+    expect(defaultsOf(pndm, samplers)).toEqual({ sampler: 'plms', schedule: 'leading' });
+    expect(planSampling({ config: pndm, sampler: 'euler', steps: 5 }, samplers, schedules).schedule).toBe('linspace');
+    const dpm = configOf('DPMSolverMultistepScheduler', { ...SD, use_karras_sigmas: true });
+    expect(defaultsOf(dpm, samplers)).toEqual({ sampler: 'dpmpp_2m', schedule: 'karras' });
+  });
+
+  test("Python's -Infinity is understood", () => {
+    const text =
+      '{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "variance_type": null}';
+    expect(defaultsOf(parseSchedulerConfig(text), samplers).sampler).toBe('dpmpp_2m');
+  });
+
+  test('zero terminal SNR works, and a division by zero is refused', () => {
+    const values = { ...SD, rescale_betas_zero_snr: true, timestep_spacing: 'trailing' };
+    for (const [className, prediction] of [
+      ['EulerDiscreteScheduler', 'epsilon'],
+      ['DPMSolverMultistepScheduler', 'v_prediction'],
+      ['DDIMScheduler', 'v_prediction'],
+    ] as const) {
+      const config = configOf(className, { ...values, prediction_type: prediction });
+      expect(planSampling({ config, steps: 4 }, samplers, schedules).steps).toHaveLength(4);
+    }
+    const ddim = configOf('DDIMScheduler', values);
+    expect(codeOf(() => planSampling({ config: ddim, steps: 4 }, samplers, schedules))).toBe('checkpoint_unsupported');
+  });
+
+  test.each([
+    ['DPMSolverMultistepScheduler', { thresholding: true }],
+    ['DPMSolverMultistepScheduler', { solver_order: 3 }],
+    ['DPMSolverMultistepScheduler', { algorithm_type: 'sde-dpmsolver++' }],
+    ['DPMSolverMultistepScheduler', { use_lu_lambdas: true }],
+    ['DPMSolverMultistepScheduler', { lambda_min_clipped: -5.1 }],
+    ['DDIMScheduler', { clip_sample: true }],
+    ['DDIMScheduler', { clip_sample: undefined }],
+    ['DDIMScheduler', { beta_schedule: 'sigmoid' }],
+    ['EulerDiscreteScheduler', { use_exponential_sigmas: true }],
+    ['EulerDiscreteScheduler', { use_beta_sigmas: true }],
+    ['EulerDiscreteScheduler', { interpolation_type: 'log_linear' }],
+    ['EulerDiscreteScheduler', { prediction_type: 'flow_prediction' }],
+    ['EulerDiscreteScheduler', { trained_betas: [0.1, 0.2] }],
+    ['EulerDiscreteScheduler', { num_train_timesteps: 1e9 }],
+    ['PNDMScheduler', { skip_prk_steps: false }],
+    ['PNDMScheduler', { prediction_type: 'sample' }],
+    ['UniPCMultistepScheduler', {}],
+  ])('%s with %o is refused', (className, values) => {
+    const config = configOf(className, { ...SD, ...values });
+    expect(codeOf(() => planSampling({ config, steps: 5 }, samplers, schedules))).toBe('checkpoint_unsupported');
+  });
+
+  test('an unknown class still runs with a sampler of ours', () => {
+    const config = configOf('UniPCMultistepScheduler', { ...SD, solver_type: 'bh2' });
+    expect(planSampling({ config, sampler: 'dpmpp_2m', steps: 5 }, samplers, schedules).steps).toHaveLength(5);
+  });
+
+  test.each(['', '[]', 'null', '{}', '{"_class_name": 3}', '{'])('the file %o is damaged', (text) => {
+    expect(codeOf(() => parseSchedulerConfig(text))).toBe('checkpoint_damaged');
+  });
+});
+
+describe('what an operation asks for', () => {
+  const config = configOf('EulerDiscreteScheduler', SD);
+  test.each([
+    { sampler: 'toString', steps: 5 },
+    { schedule: '__proto__', steps: 5 },
+    { sampler: 'plms', schedule: 'karras', steps: 5 },
+    { steps: 5, strength: 0.1 },
+    { schedule: 'leading', steps: 1001 },
+  ])('%o is refused', (request) => {
+    expect(codeOf(() => planSampling({ config, ...request }, samplers, schedules))).toBe('invalid_operation');
+  });
+});

@@ -1,0 +1,171 @@
+/** Checkpoint folders, float conversions and the virtual files that feed weights to the runtime. */
+import { readFileSync, readdirSync, statSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import type { External } from '../src/graphs/graph.ts';
+import { Checkpoint } from '../src/weights/checkpoint.ts';
+import { FolderFiles } from '../src/weights/checkpoint_files.ts';
+import { convert } from '../src/weights/conversion.ts';
+import { mount } from '../src/weights/virtual_file.ts';
+
+const CHECKPOINTS = join(import.meta.dirname, 'checkpoints');
+
+function folder(name: string, change: (files: Map<string, Uint8Array<ArrayBuffer>>) => void = () => undefined): FolderFiles {
+  const root = join(CHECKPOINTS, name);
+  const files = new Map<string, Uint8Array<ArrayBuffer>>();
+  const walk = (directory: string) => {
+    for (const entry of readdirSync(directory)) {
+      const path = join(directory, entry);
+      if (statSync(path).isDirectory()) {
+        walk(path);
+      } else {
+        files.set(relative(root, path), new Uint8Array(readFileSync(path)));
+      }
+    }
+  };
+  walk(root);
+  change(files);
+  return new FolderFiles(name, [...files].map(([path, bytes]) => ({ path, file: new File([bytes], path) })));
+}
+
+const f32 = (...values: number[]) => new Uint8Array(new Float32Array(values).buffer);
+const u16 = (...values: number[]) => new Uint8Array(new Uint16Array(values).buffer);
+const asFloats = (bytes: Uint8Array<ArrayBuffer>) => [...new Float32Array(bytes.buffer)];
+const asHalves = (bytes: Uint8Array<ArrayBuffer>) => [...new Uint16Array(bytes.buffer)];
+
+describe('float conversion', () => {
+  test('f16 widens exactly, subnormals, infinities and NaN included', () => {
+    expect(asFloats(convert(u16(0x3c00, 0xc000, 0x7bff, 0x0001, 0x83ff, 0x7c00, 0xfc00), 'F16', 'F32'))).toEqual([
+      1, -2, 65504, 2 ** -24, -1023 * 2 ** -24, Infinity, -Infinity,
+    ]);
+    expect(asFloats(convert(u16(0x7e00, 0x8000), 'F16', 'F32'))).toEqual([NaN, -0]);
+  });
+
+  test('bf16 widens exactly', () => {
+    expect(asFloats(convert(u16(0x3f80, 0xc040, 0x0001), 'BF16', 'F32'))).toEqual([1, -3, 2 ** -133]);
+  });
+
+  test('f32 narrows to the nearest f16, ties to even, and overflows to infinity', () => {
+    const cases: [number, number][] = [
+      [1, 0x3c00],
+      [-2, 0xc000],
+      [1 + 2 ** -11, 0x3c00],
+      [1 + 3 * 2 ** -11, 0x3c02],
+      [65504, 0x7bff],
+      [65519, 0x7bff],
+      [65520, 0x7c00],
+      [-1e9, 0xfc00],
+      [2 ** -14, 0x0400],
+      [2 ** -24, 0x0001],
+      [2 ** -25, 0x0000],
+      [1.5 * 2 ** -24, 0x0002],
+      [0.1, 0x2e66],
+      [NaN, 0x7e00],
+    ];
+    expect(asHalves(convert(f32(...cases.map(([value]) => value)), 'F32', 'F16'))).toEqual(cases.map(([, half]) => half));
+  });
+
+  test('every f16 survives the way to f32 and back', () => {
+    const all = Uint16Array.from({ length: 65536 }, (_, i) => i).filter((half) => (half & 0x7c00) !== 0x7c00 || (half & 0x3ff) === 0);
+    const bytes = new Uint8Array(all.buffer);
+    expect(asHalves(convert(convert(bytes, 'F16', 'F32'), 'F32', 'F16'))).toEqual([...all]);
+  });
+
+  test('any byte offset will do', () => {
+    const shifted = new Uint8Array([7, ...u16(0x3c00, 0x4000)]).subarray(1);
+    expect(asFloats(convert(shifted, 'F16', 'F32'))).toEqual([1, 2]);
+  });
+});
+
+describe('virtual files (JSPI: read as Blob slices)', () => {
+  const stored = new Blob([new Uint8Array([1, 2, 3]), u16(0x3c00, 0x4000, 0x4200, 0x4400)]);
+  const tensor = { name: 'w', dtype: 'F16' as const, shape: [4], file: 'a.safetensors', offset: 3, length: 8 };
+  const read = async (external: External, begin: number, end: number) => {
+    const [{ data }] = mount([external], new Map([['a.safetensors', stored]]), 'jspi');
+    const bytes = await new Response((data as Blob).slice(begin, end).stream()).arrayBuffer();
+    return new Uint8Array(bytes);
+  };
+
+  test('a file whose bytes can be used as they are is handed over itself', () => {
+    const [{ data, path }] = mount([{ location: 'a.safetensors', kind: 'file', file: 'a.safetensors' }], new Map([['a.safetensors', stored]]), 'jspi');
+    expect(path).toBe('a.safetensors');
+    expect(data).toBe(stored);
+  });
+
+  test('a tensor is converted while it streams, whole or in ranges', async () => {
+    const external: External = { location: 'w', kind: 'cast', tensor, to: 'f32', length: 16 };
+    expect(asFloats(await read(external, 0, 16))).toEqual([1, 2, 3, 4]);
+    expect(asFloats(await read(external, 4, 12))).toEqual([2, 3]);
+  });
+
+  test('a constant vector takes no storage', async () => {
+    expect(asFloats(await read({ location: 'ones', kind: 'fill', value: 1, type: 'f32', length: 12 }, 0, 12))).toEqual([1, 1, 1]);
+    expect(asHalves(await read({ location: 'ones', kind: 'fill', value: 1, type: 'f16', length: 4 }, 0, 4))).toEqual([0x3c00, 0x3c00]);
+  });
+});
+
+describe('checkpoint folders', () => {
+  test.each(readdirSync(CHECKPOINTS))('%s opens from its headers alone', async (name) => {
+    const files = folder(name);
+    const checkpoint = await Checkpoint.open(files);
+    for (const component of ['text_encoder', 'unet', 'vae']) {
+      const { weights, files: paths } = await checkpoint.component(component);
+      expect([...weights.names()].length).toBeGreaterThan(10);
+      for (const tensorName of weights.names()) {
+        const tensor = weights.get(tensorName);
+        expect(tensor && tensor.offset + tensor.length).toBeLessThanOrEqual((await files.blob(paths[0])).size);
+      }
+    }
+  });
+
+  const opening = async (files: FolderFiles) => {
+    const checkpoint = await Checkpoint.open(files);
+    await checkpoint.component('unet');
+  };
+  const unetFile = (files: Map<string, Uint8Array>) => [...files.keys()].find((path) => /^unet\/.*safetensors$/.test(path)) as string;
+
+  test.each<[string, (files: Map<string, Uint8Array<ArrayBuffer>>) => void, string, RegExp]>([
+    ['no model_index.json', (files) => files.delete('model_index.json'), 'checkpoint_incomplete', /has no model_index\.json/],
+    ['model_index.json is not JSON', (files) => files.set('model_index.json', new TextEncoder().encode('<html>')), 'checkpoint_damaged', /model_index\.json of "tiny-sd15" is not valid JSON/],
+    ['model_index.json is a list', (files) => files.set('model_index.json', new TextEncoder().encode('[]')), 'checkpoint_damaged', /not a JSON object/],
+    ['no configuration', (files) => files.delete('unet/config.json'), 'checkpoint_incomplete', /has no unet\/config\.json/],
+    ['no weights', (files) => files.delete(unetFile(files)), 'checkpoint_incomplete', /no \.safetensors weights in unet\//],
+    [
+      'only a pickle',
+      (files) => {
+        files.delete(unetFile(files));
+        files.set('unet/diffusion_pytorch_model.bin', new Uint8Array(8));
+      },
+      'checkpoint_incomplete',
+      /pickle that can run code/,
+    ],
+    ['truncated weights', (files) => files.set(unetFile(files), (files.get(unetFile(files)) as Uint8Array<ArrayBuffer>).slice(0, 5000)), 'checkpoint_damaged', /./],
+    ['an empty weight file', (files) => files.set(unetFile(files), new Uint8Array(0)), 'checkpoint_damaged', /./],
+    [
+      'a shard list that points elsewhere',
+      (files) => {
+        files.delete(unetFile(files));
+        files.set('unet/diffusion_pytorch_model.safetensors.index.json', new TextEncoder().encode('{"weight_map":{"w":"../vae/x.safetensors"}}'));
+      },
+      'checkpoint_damaged',
+      /not a weight file beside it/,
+    ],
+  ])('%s is refused in one sentence', async (_name, change, code, sentence) => {
+    await expect(opening(folder('tiny-sd15', change))).rejects.toThrow(expect.objectContaining({ code, message: expect.stringMatching(sentence) as string }));
+  });
+
+  test('weights in several shards are found through their index', async () => {
+    const checkpoint = await Checkpoint.open(
+      folder('tiny-sd15', (files) => {
+        const path = unetFile(files);
+        const bytes = files.get(path) as Uint8Array<ArrayBuffer>;
+        files.delete(path);
+        files.set('unet/diffusion_pytorch_model-00001-of-00001.safetensors', bytes);
+        files.set('unet/diffusion_pytorch_model.safetensors.index.json', new TextEncoder().encode('{"weight_map":{"conv_in.weight":"diffusion_pytorch_model-00001-of-00001.safetensors"}}'));
+      }),
+    );
+    const { weights, files } = await checkpoint.component('unet');
+    expect(files).toEqual(['unet/diffusion_pytorch_model-00001-of-00001.safetensors']);
+    expect(weights.get('conv_in.weight')?.shape.slice(1)).toEqual([4, 3, 3]);
+  });
+});
