@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "test" / "checkpoints"
 GOLDENS = ROOT / "test" / "goldens"
-SHARED_GOLDENS = ROOT.parent / "shared" / "goldens"
 
 
 def fresh_folder(path: Path) -> Path:
@@ -21,9 +20,18 @@ def fresh_folder(path: Path) -> Path:
     return path
 
 
+def _standard(value):
+    """JSON has no infinities (DPMSolverMultistep's lambda_min_clipped is one): they become text."""
+    if isinstance(value, dict):
+        return {name: _standard(entry) for name, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_standard(entry) for entry in value]
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
 def write_json(path: Path, value) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(_standard(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_rows(path: Path, head: dict, key: str, rows: list) -> None:

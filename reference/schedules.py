@@ -5,7 +5,7 @@ import json
 import numpy as np
 import torch
 
-from files import SHARED_GOLDENS
+from files import GOLDENS
 
 
 def sigma_table() -> np.ndarray:
@@ -29,7 +29,7 @@ COMFYUI = {"normal": normal, "simple": simple}
 
 def check_against_comfyui() -> int:
     """Compares with the cases that ComfyUI's own code gave, and returns how many there were (0 without shared/)."""
-    path = SHARED_GOLDENS / "schedulers.json"
+    path = GOLDENS / "schedulers.json"
     if not path.exists():
         return 0
     cases = [

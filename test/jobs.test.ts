@@ -12,7 +12,8 @@ import { createJobQueue } from '../src/jobs/queue.ts';
 import type { JobChange } from '../src/jobs/state.ts';
 import { newJob, reduce } from '../src/jobs/state.ts';
 import { drain } from '../src/jobs/runner.ts';
-import type { Engine } from '../src/jobs/runner.ts';
+import type { Engine, Work } from '../src/jobs/runner.ts';
+import { WorkerPair } from '../src/jobs/worker_pair.ts';
 import { WorkerLink } from '../src/jobs/worker_link.ts';
 import type { WorkerLike } from '../src/jobs/worker_link.ts';
 import { EventSender, serve } from '../workers/protocol.ts';
@@ -201,18 +202,11 @@ describe('the runner', () => {
     const { jobs, engine } = running();
     const { id } = jobs.submit(operation(), SOURCE);
     const call = await engine.next();
+    expect(call.signal.aborted).toBe(false);
     jobs.cancel(id);
-    expect(engine.stopped).toEqual([id]);
+    expect(call.signal.aborted).toBe(true);
     call.end.reject(cancelled());
     expect((await jobs.wait(id)).state).toBe('cancelled');
-  });
-
-  test('does not begin what was cancelled while it was handed over', async () => {
-    const { jobs, engine } = running();
-    const { id } = jobs.submit(operation(), SOURCE);
-    jobs.cancel(id);
-    expect((await jobs.wait(id)).state).toBe('cancelled');
-    expect(engine.calls).toEqual([]);
   });
 
   function running() {
@@ -346,19 +340,24 @@ describe('the client', () => {
       void worker.serve(owner);
       return worker;
     };
-    const one = new JobClient({
-      generation: () => {
-        const owner = new HeldGenerator();
-        generators.push({ owner, worker: make(owner) });
-        return generators.at(-1)!.worker;
-      },
-      recorder: () => {
-        recorders.push(
-          make({ connect: () => Promise.resolve(), storage: () => Promise.resolve({ persistent: true, note: null }) }),
-        );
-        return recorders.at(-1)!;
-      },
-    });
+    const one = new JobClient(
+      new WorkerPair({
+        generation: () => {
+          const owner = new HeldGenerator();
+          generators.push({ owner, worker: make(owner) });
+          return generators.at(-1)!.worker;
+        },
+        recorder: () => {
+          recorders.push(
+            make({
+              connect: () => Promise.resolve(),
+              storage: () => Promise.resolve({ persistent: true, note: null }),
+            }),
+          );
+          return recorders.at(-1)!;
+        },
+      }),
+    );
     /** The n-th job that reached the k-th generator. */
     const job = (k: number, n: number) => until(() => generators[k]?.owner.jobs[n]);
     return { client: one, generators, recorders, job };
@@ -419,6 +418,14 @@ describe('the client', () => {
     one.submit(operation());
     await job(1, 0);
     expect([generators.length, recorders.length]).toEqual([2, 2]);
+  });
+
+  test('does not run what was cancelled while the generator was starting', async () => {
+    const { client: one, generators } = client();
+    const { id } = one.submit(operation());
+    await one.cancel(id);
+    expect((await one.wait(id)).state).toBe('cancelled');
+    expect(generators[0].owner.jobs).toEqual([]);
   });
 
   test('cancels the running job through the worker', async () => {
@@ -495,15 +502,14 @@ async function until<T>(look: () => T | undefined): Promise<T> {
 }
 
 interface Call {
-  request: Parameters<Engine['execute']>[0];
-  onEvent: Parameters<Engine['execute']>[1];
+  request: Work;
+  onEvent: (event: JobEvent) => void;
+  signal: AbortSignal;
   end: Deferred<undefined>;
 }
 
 /** Holds every job until the test ends it. */
 class HeldEngine implements Engine {
-  readonly calls: Call[] = [];
-  readonly stopped: string[] = [];
   #next = deferred<Call>();
 
   next(): Promise<Call> {
@@ -513,16 +519,10 @@ class HeldEngine implements Engine {
     });
   }
 
-  execute(request: Call['request'], onEvent: Call['onEvent']): Promise<unknown> {
-    const call = { request, onEvent, end: deferred<undefined>() };
-    this.calls.push(call);
+  execute(request: Work, onEvent: Call['onEvent'], signal: AbortSignal): Promise<unknown> {
+    const call = { request, onEvent, signal, end: deferred<undefined>() };
     this.#next.resolve(call);
     return call.end.promise;
-  }
-
-  stop(jobId: string): Promise<void> {
-    this.stopped.push(jobId);
-    return Promise.resolve();
   }
 }
 

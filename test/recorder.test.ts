@@ -95,6 +95,15 @@ describe('an entity', () => {
     expect(listed).toMatchObject({ sequence: 1, type: 'output_image', metadata: { seed: '7' } });
   });
 
+  test('numbers that JSON does not know stay readable, and the answer is what a reader will find', async () => {
+    const { recorder, run } = await open();
+    const odd = { low: -Infinity, none: NaN, seed: 2n ** 64n - 1n, unset: undefined, fine: 0.5 };
+    const entity = await recorder.saveEntity(run, 'config', odd, odd);
+    const words = { low: '-Infinity', none: 'NaN', seed: '18446744073709551615', fine: 0.5 };
+    expect(entity.metadata).toStrictEqual(words);
+    expect(JSON.parse(await (await recorder.readEntity(run, entity.filename)).text())).toStrictEqual(words);
+  });
+
   test('saves that overlap are numbered in the order they were asked', async () => {
     const { recorder, run } = await open();
     const saved = await Promise.all(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from PIL import Image, ImageDraw
+from PIL import Image
 
 import scenes
 from scenes import Scene
@@ -39,15 +39,16 @@ def inner_part(mask: np.ndarray) -> np.ndarray:
 
 def components(mask: np.ndarray, smallest: float) -> list[np.ndarray]:
     """The connected pieces of the mask with at least so many pixels, from left to right."""
-    image = Image.fromarray(mask.astype(np.uint8))
-    pieces = []
-    while (left := np.argwhere(np.asarray(image) == 1)).size:
-        ImageDraw.floodfill(image, (int(left[0][1]), int(left[0][0])), 2)
-        labelled = np.asarray(image)
-        piece = labelled == 2
-        if piece.sum() >= smallest:
-            pieces.append(piece)
-        image = Image.fromarray(np.where(piece, 0, labelled).astype(np.uint8))
+    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    while True:  # every pixel takes the largest label among its neighbours
+        padded = np.pad(labels, 1)
+        spread = np.maximum.reduce([padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:], labels])
+        spread[~mask] = 0
+        if (spread == labels).all():
+            break
+        labels = spread
+    names, sizes = np.unique(labels[mask], return_counts=True)
+    pieces = [labels == name for name, size in zip(names, sizes) if size >= smallest]
     return sorted(pieces, key=lambda piece: np.argwhere(piece)[:, 1].mean())
 
 

@@ -88,7 +88,7 @@ class Run:
             self.optimizer.step()
             self.step += 1
             with torch.no_grad():
-                torch._foreach_lerp_(self.ema, self.parameters, max(0.002, 1 / (self.step + 1)))
+                torch._foreach_lerp_(self.ema, self.parameters, max(0.002, 10 / (self.step + 10)))
             if torch.distributed.is_initialized() and self.step % SYNC_EVERY == 0:
                 self.average_workers()
             losses.append(loss.item())
@@ -206,7 +206,7 @@ def train_text(tokenizer):
 
 # --- latents ---
 
-SHARDS, SHARD_SCENES = 8, 1250
+SHARDS, SHARD_SCENES = 6, 1250
 
 
 def shard_scenes(shard: int) -> list[scenes.Scene]:

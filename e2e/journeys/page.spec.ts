@@ -348,6 +348,25 @@ test('an address that asks for an unknown backend gets one sentence', async ({ p
   await expect(studio.alert).toContainText('"magic", which does not exist; it can be webgpu or wasm');
 });
 
+base('an engine that cannot be loaded gets one sentence, and Try again starts it', async ({ page, context }) => {
+  const studio = new Studio(page);
+  const script = /generation\.worker/;
+  await context.route(script, (route) => route.fulfill({ status: 404 }));
+  await page.goto('/');
+  await expect(studio.alert).toContainText('could not be loaded');
+  await expect(page.getByText('Darkroom could not start.')).toBeVisible();
+  await studio.prompt.fill('still here');
+  await expect(studio.generate).toBeDisabled();
+  await page.keyboard.press('ControlOrMeta+Enter');
+  await expect(page.getByRole('progressbar')).toBeHidden();
+
+  await context.unroute(script);
+  await page.getByRole('button', { name: 'Try again' }).click();
+  await expect(page.getByText('Comes with Darkroom')).toBeVisible();
+  await expect(studio.prompt).toHaveValue('still here');
+  await expect(studio.alert).toBeEmpty();
+});
+
 test('the theme that was chosen is there before the first paint', async ({ page }) => {
   const studio = new Studio(page);
   await studio.open();

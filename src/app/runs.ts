@@ -11,6 +11,9 @@ export interface Run {
   prompt: string;
   /** As accepted: what "use these settings" brings back. */
   parameters: Record<string, unknown>;
+  /** What was in fact used, also where nobody chose it. */
+  sampler: string;
+  schedule: string;
   checkpoint: string;
   /** File names of the finished pictures. */
   pictures: string[];
@@ -36,7 +39,9 @@ function run(id: string, time: number, operation: Operation | null, entities: Ru
     time,
     prompt: typeof parameters.prompt === 'string' ? parameters.prompt : '',
     parameters,
-    checkpoint: operation?.checkpoint ?? '',
+    sampler: made.sampler,
+    schedule: made.schedule,
+    checkpoint: made.checkpoint.name || (operation?.checkpoint ?? ''),
     pictures: pictures.map(({ filename }) => filename),
     notices: made.notices,
     seconds: made.ms === null ? null : made.ms / 1000,
@@ -46,6 +51,9 @@ function run(id: string, time: number, operation: Operation | null, entities: Ru
 /** The metadata of a picture, as far as it is shown; recordings are foreign data. */
 const madeSchema = v.object({
   parameters: v.fallback(v.record(v.string(), v.unknown()), {}),
+  sampler: v.fallback(v.string(), ''),
+  schedule: v.fallback(v.string(), ''),
+  checkpoint: v.fallback(v.object({ name: v.string() }), { name: '' }),
   notices: v.fallback(v.array(v.string()), []),
   ms: v.fallback(v.nullable(v.number()), null),
 });

@@ -141,12 +141,14 @@ export class Studio {
   }
 
   watch(canvas: OffscreenCanvas): void {
-    void this.#client.watch(canvas);
+    // Without a preview the picture still comes; an engine that ended says so elsewhere.
+    this.#client.watch(canvas).catch(() => undefined);
   }
 
-  async openFolder(files: FolderFile[]): Promise<void> {
+  /** @param list finds the files; a dropped folder that cannot be read is told like a checkpoint that cannot */
+  async openFolder(list: () => FolderFile[] | Promise<FolderFile[]>): Promise<void> {
     this.alert = null;
-    await this.#open(() => this.#client.openFolder(files));
+    await this.#open(async () => this.#client.openFolder(await list()));
   }
 
   async openBuiltin(): Promise<void> {

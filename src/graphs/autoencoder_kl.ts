@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot';
 import { pictureAttention } from './attention.ts';
-import { count, counts, flag, only, parseNetworkConfig, real } from './config.ts';
+import { count, counts, divides, flag, only, parseNetworkConfig, real } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
@@ -34,6 +34,10 @@ export const configSchema = v.pipe(
     ({ block_out_channels: { length }, down_block_types, up_block_types }) =>
       down_block_types.length === length && up_block_types.length === length,
     'the lists in its config.json differ in length',
+  ),
+  v.check(
+    ({ block_out_channels, norm_num_groups }) => divides(norm_num_groups, block_out_channels),
+    'its norm_num_groups does not divide its block_out_channels',
   ),
 );
 

@@ -4,23 +4,29 @@
  */
 import * as v from 'valibot';
 import { assert } from '../core/errors.ts';
-import { count, only, parseNetworkConfig, real } from './config.ts';
+import { count, divides, only, parseNetworkConfig, real } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
 
 export const className = 'CLIPTextModel';
 
-export const configSchema = v.object({
-  vocab_size: count(49408),
-  hidden_size: count(512),
-  intermediate_size: count(2048),
-  num_hidden_layers: count(12),
-  num_attention_heads: count(8),
-  max_position_embeddings: count(77),
-  hidden_act: only(['quick_gelu', 'gelu'], 'quick_gelu'),
-  layer_norm_eps: real(1e-5),
-});
+export const configSchema = v.pipe(
+  v.object({
+    vocab_size: count(49408),
+    hidden_size: count(512),
+    intermediate_size: count(2048),
+    num_hidden_layers: count(12),
+    num_attention_heads: count(8),
+    max_position_embeddings: count(77),
+    hidden_act: only(['quick_gelu', 'gelu'], 'quick_gelu'),
+    layer_norm_eps: real(1e-5),
+  }),
+  v.check(
+    ({ hidden_size, num_attention_heads }) => divides(num_attention_heads, [hidden_size]),
+    'its num_attention_heads does not divide its hidden_size',
+  ),
+);
 
 export type Config = v.InferOutput<typeof configSchema>;
 

@@ -34,6 +34,9 @@ export function each<T extends number | boolean>(value: T | T[], blocks: number)
   return Array.isArray(value) ? value : Array.from({ length: blocks }, () => value);
 }
 
+/** Whether `parts` (groups, heads) divides every width. */
+export const divides = (parts: number, widths: number[]): boolean => widths.every((width) => width % parts === 0);
+
 /**
  * Parses a network's `config.json`; keys that the schema does not name are ignored.
  * @throws StudioError `checkpoint_unsupported`, naming the first key whose value is not implemented

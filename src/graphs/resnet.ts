@@ -41,9 +41,9 @@ function timeBias(g: LayerWriter, path: string, time: Value, out: number): Value
   return g.reshape(`${path}.time_emb_proj/vector`, projected, [out]);
 }
 
-/** The sum of two biases; ONNX Runtime folds it when it loads the graph. */
+/** The sum of two biases. ONNX Runtime folds it when it loads the graph, which it could not in f16. */
 function biasSum(g: LayerWriter, name: string, [a, b]: readonly [string, string], width: number): Value {
-  return g.add(name, g.weight(a, [width]), g.weight(b, [width]));
+  return g.cast(`${name}/cast`, g.add(name, g.weight(a, [width], 'f32'), g.weight(b, [width], 'f32')), g.options.dtype);
 }
 
 /** Downsample2D with a convolution; padding 0 stands for one row and column of zeros at the end, as in the reference. */

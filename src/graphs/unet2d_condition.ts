@@ -5,7 +5,7 @@
 import * as v from 'valibot';
 import type { Text, TransformerOptions } from './attention.ts';
 import { textProjections, transformer2d } from './attention.ts';
-import { count, counts, each, flag, only, parseNetworkConfig, perBlock, real, unused } from './config.ts';
+import { count, counts, divides, each, flag, only, parseNetworkConfig, perBlock, real, unused } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter, picture } from './layers.ts';
 import type { Value } from './onnx.ts';
@@ -87,6 +87,14 @@ export const configSchema = v.pipe(
         config.num_attention_heads,
       ].every((value) => !Array.isArray(value) || value.length === length),
     'the lists in its config.json differ in length',
+  ),
+  v.check(
+    ({ block_out_channels: widths, norm_num_groups, ...config }) =>
+      divides(norm_num_groups, widths) &&
+      each(config.num_attention_heads ?? config.attention_head_dim, widths.length).every((heads, index) =>
+        divides(heads, [widths[index]]),
+      ),
+    'its groups or heads do not divide its block_out_channels',
   ),
 );
 

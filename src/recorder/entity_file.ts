@@ -37,7 +37,18 @@ export async function toFile(content: Blob | string | object, format: unknown): 
 }
 
 export function jsonBlob(value: unknown): Blob {
-  return new Blob([`${JSON.stringify(value, null, 2)}\n`], { type: 'application/json' });
+  return new Blob([`${JSON.stringify(value, keepNumbers, 2)}\n`], { type: 'application/json' });
+}
+
+/** The value as a reader of its JSON will have it. */
+export function throughJson<T>(value: T): T {
+  return JSON.parse(JSON.stringify(value, keepNumbers)) as T;
+}
+
+/** JSON has no infinities and would silently make them null; as words they stay what they were. */
+function keepNumbers(_key: string, value: unknown): unknown {
+  const isWord = typeof value === 'bigint' || (typeof value === 'number' && !Number.isFinite(value));
+  return isWord ? String(value) : value;
 }
 
 export function filename(sequence: number, type: string, extension: string): string {

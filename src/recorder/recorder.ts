@@ -6,7 +6,7 @@ import { StudioError, assert } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
 import type { RunEntity, RunOpening, RunRecord, RunStage } from '../../workers/protocol.ts';
-import { ENTITY_TYPE, filename, jsonBlob, mediaType, parseFilename, toFile } from './entity_file.ts';
+import { ENTITY_TYPE, filename, jsonBlob, mediaType, parseFilename, throughJson, toFile } from './entity_file.ts';
 import type { FileStore } from './file_store.ts';
 import {
   METADATA,
@@ -79,7 +79,7 @@ export class Recorder {
         filename: filename(sequence, entityType, extension),
         timestamp: this.#now().toISOString(),
         sha256: await sha256(blob),
-        metadata,
+        metadata: throughJson(metadata),
       };
       await this.#writeWhole(open.folder, entity.filename, blob);
       await this.#commit(open, { ...open.record, entities: [...open.record.entities, entity] }).catch(
