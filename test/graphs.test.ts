@@ -7,7 +7,7 @@ import * as autoencoderTiny from '../src/graphs/autoencoder_tiny.ts';
 import * as clipText from '../src/graphs/clip_text.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
 import { StudioError } from '../src/core/errors.ts';
-import { CheckpointFolder, parseModel, readTensors, run } from './onnx_node.ts';
+import { CheckpointFolder, CpuNetwork, parseModel, readTensors, run } from './onnx_node.ts';
 
 const CHECKPOINTS = `${import.meta.dirname}/checkpoints`;
 const GOLDENS = `${import.meta.dirname}/goldens/components`;
@@ -49,20 +49,27 @@ describe.each(names)('%s', (name) => {
   describe.each(['wasm', 'webgpu'] as const)('nodes for %s', (provider) => {
     const base = { provider, dtype: 'f32', batch: 1, height: 0, width: 0 } as const;
 
+    /** Runs `graph` once for each case; `row` picks the one picture of the batch that is judged. */
     const compare = async (
       network: string,
       graph: Graph,
       weights: CheckpointFolder,
-      inputs: Record<string, Float32Array | Int32Array>,
-      expected: string,
-      row?: number,
+      cases: { inputs: Record<string, Float32Array | Int32Array>; expected: string; row?: number }[],
     ) => {
-      const results = await run(graph, weights, inputs);
-      const { dims, data } = golden(expected);
-      const length = data.length / dims[0];
-      const [from, to] = row === undefined ? [0, data.length] : [row * length, (row + 1) * length];
-      const actual = results[graph.outputs[0].name].subarray(from, to);
-      const difference = largestDifference(actual, data.subarray(from, to));
+      const session = await CpuNetwork.open(graph, weights);
+      for (const { inputs, expected, row } of cases) {
+        const results = await session.run(inputs);
+        const { dims, data } = golden(expected);
+        const length = data.length / dims[0];
+        const [from, to] = row === undefined ? [0, data.length] : [row * length, (row + 1) * length];
+        const actual = results[graph.outputs[0].name].subarray(from, to);
+        judge(network, actual, data.subarray(from, to));
+      }
+      await session.release();
+    };
+
+    const judge = (network: string, actual: Float32Array, data: Float32Array | Int32Array) => {
+      const difference = largestDifference(actual, data);
       report(name, network, provider, difference);
       // Relative to the output's range where that exceeds 1: the encoder's moments reach 30, and torch's own f32 encoder is
       // 3e-4 away from its f64 one there.
@@ -73,10 +80,11 @@ describe.each(names)('%s', (name) => {
     test('text encoder', async () => {
       const weights = new CheckpointFolder(`${CHECKPOINTS}/${name}/text_encoder`);
       const graph = clipText.build(clipText.parseConfig(weights.config), weights, base);
-      for (const key of numbered(/^input_ids/)) {
-        const input_ids = golden(key).data;
-        await compare(key, graph, weights, { input_ids }, key.replace('input_ids', 'prompt_embeds'));
-      }
+      const cases = numbered(/^input_ids/).map((key) => ({
+        inputs: { input_ids: golden(key).data },
+        expected: key.replace('input_ids', 'prompt_embeds'),
+      }));
+      await compare('text encoder', graph, weights, cases);
     });
 
     test('UNet, with the text in every step and once before them', async () => {
@@ -97,12 +105,13 @@ describe.each(names)('%s', (name) => {
           },
         ];
         for (const [index, { graph, text }] of variants.entries()) {
-          const network = `${prefix} [${dims.join()}]${index === 1 ? ' projected' : ''}`;
+          const network = `unet [${dims.join()}]${index === 1 ? ' projected' : ''}`;
           // The goldens have a timestep per picture, the graph one for all: one run for each, judged by its own picture.
-          for (const [row, timestep] of golden(`${prefix}.timestep`).data.entries()) {
+          const cases = Array.from(golden(`${prefix}.timestep`).data, (timestep, row) => {
             const time_proj = unet2d.timeProjection(config, timestep);
-            await compare(network, graph, weights, { sample, time_proj, ...text }, `${prefix}.out`, row);
-          }
+            return { inputs: { sample, time_proj, ...text }, expected: `${prefix}.out`, row };
+          });
+          await compare(network, graph, weights, cases);
         }
       }
     });
@@ -115,11 +124,12 @@ describe.each(names)('%s', (name) => {
       const { dims, data } = golden('vae.decode_in');
       const [batch, , height, width] = dims;
       const decoder = architecture.buildDecoder(config, weights, { ...base, batch, height, width });
-      await compare('decoder', decoder, weights, { latent_sample: data }, 'vae.decode_out');
+      await compare('decoder', decoder, weights, [{ inputs: { latent_sample: data }, expected: 'vae.decode_out' }]);
       const image = golden('vae.image');
       const options = { ...base, batch: image.dims[0], height: image.dims[2], width: image.dims[3] };
       const encoder = architecture.buildEncoder(config, weights, options);
-      await compare('encoder', encoder, weights, { sample: image.data }, kl ? 'vae.moments' : 'vae.latents');
+      const expected = kl ? 'vae.moments' : 'vae.latents';
+      await compare('encoder', encoder, weights, [{ inputs: { sample: image.data }, expected }]);
     });
   });
 });

@@ -78,22 +78,46 @@ export class CheckpointFolder implements WeightIndex {
   }
 }
 
-/** Runs `graph` once; inputs by name. */
-export async function run(
-  graph: Graph,
-  weights: CheckpointFolder,
-  inputs: Record<string, Float32Array | Int32Array>,
-): Promise<Record<string, Float32Array>> {
-  const session = await InferenceSession.create(withCpuKernels(graph.bytes), {
-    externalData: graph.externals.map((external) => ({ path: external.location, data: weights.bytes(external) })),
-    logSeverityLevel: 3,
-  });
-  try {
-    const feeds = graph.inputs.map(({ name, dtype, dims }) => [name, new Tensor(dtype, inputs[name], dims)]);
-    const results = await session.run(Object.fromEntries(feeds) as Record<string, Tensor>);
+type Arrays = Record<string, Float32Array | Int32Array>;
+
+/** A graph in a session; on one thread, as the networks are tiny. */
+export class CpuNetwork {
+  readonly #graph: Graph;
+  readonly #session: InferenceSession;
+
+  private constructor(graph: Graph, session: InferenceSession) {
+    this.#graph = graph;
+    this.#session = session;
+  }
+
+  static async open(graph: Graph, weights: CheckpointFolder): Promise<CpuNetwork> {
+    const session = await InferenceSession.create(withCpuKernels(graph.bytes), {
+      externalData: graph.externals.map((external) => ({ path: external.location, data: weights.bytes(external) })),
+      intraOpNumThreads: 1,
+      logSeverityLevel: 3,
+    });
+    return new CpuNetwork(graph, session);
+  }
+
+  /** Inputs and outputs by name. */
+  async run(inputs: Arrays): Promise<Record<string, Float32Array>> {
+    const feeds = this.#graph.inputs.map(({ name, dtype, dims }) => [name, new Tensor(dtype, inputs[name], dims)]);
+    const results = await this.#session.run(Object.fromEntries(feeds) as Record<string, Tensor>);
     return Object.fromEntries(Object.entries(results).map(([name, { data }]) => [name, data as Float32Array]));
+  }
+
+  release(): Promise<void> {
+    return this.#session.release();
+  }
+}
+
+/** Runs `graph` once. */
+export async function run(graph: Graph, weights: CheckpointFolder, inputs: Arrays) {
+  const network = await CpuNetwork.open(graph, weights);
+  try {
+    return await network.run(inputs);
   } finally {
-    await session.release();
+    await network.release();
   }
 }
 

@@ -48,6 +48,11 @@ export class Entry {
     return !this.#asked;
   }
 
+  /** Asks when the field is left. The click that left it lands first: the sentence moves what lies below. */
+  leave(): void {
+    setTimeout(() => this.ask(), 200);
+  }
+
   follow(): void {
     this.#source.write(null);
     this.#asked = false;

@@ -1,0 +1,57 @@
+/**
+ * Every golden picture of the reference (diffusers on the CPU, f32), made again in the browser on both backends: same
+ * checkpoint, prompt, seed and settings. Prints the table of differences.
+ */
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test, type Page } from '@playwright/test';
+import { CHECKPOINTS, PIPELINE_GOLDENS, openDoor, openFolder, readGolden, runOperation } from './fixtures/door.ts';
+
+const LATENTS = 1e-3;
+const PIXELS = 2;
+const SHARE_WITHIN_ONE = 0.995;
+
+const names = readdirSync(PIPELINE_GOLDENS).sort();
+
+for (const backend of ['wasm', 'webgpu'] as const) {
+  test.describe(`on ${backend}`, () => {
+    const rows: string[] = [];
+    let page: Page;
+    let opened = '';
+
+    test.beforeAll(async ({ browser }) => {
+      page = await (await browser.newContext()).newPage();
+      await openDoor(page, backend);
+    });
+
+    test.afterAll(async () => {
+      console.log(`\nDifferences from diffusers on ${backend} (latents: max abs; pixels: max of 255, share within 1)\n${rows.join('\n')}`);
+      await page.close();
+    });
+
+    for (const name of names) {
+      test(name, async () => {
+        const golden = readGolden(name);
+        if (opened !== golden.checkpoint) {
+          await openFolder(page, join(CHECKPOINTS, golden.checkpoint));
+          opened = golden.checkpoint;
+        }
+        const { job, latents, pictures } = await runOperation(page, golden.operation);
+        expect(job.error).toBeNull();
+        expect(latents?.length).toBe(golden.latents.length);
+
+        const worst = golden.latents.reduce((most, value, i) => Math.max(most, Math.abs(value - (latents?.[i] ?? NaN))), 0);
+        const rgb = pictures.flatMap(({ rgba }) => [...rgba.filter((_, i) => i % 4 !== 3)]);
+        expect(rgb.length).toBe(golden.pixels.length);
+        const differences = rgb.map((value, i) => Math.abs(value - golden.pixels[i]));
+        const most = differences.reduce((a, b) => Math.max(a, b), 0);
+        const share = differences.filter((difference) => difference <= 1).length / differences.length;
+        rows.push(`${name.padEnd(32)} ${worst.toExponential(2)}  ${most}  ${(share * 100).toFixed(2)} %`);
+
+        expect(worst).toBeLessThanOrEqual(LATENTS);
+        expect(most).toBeLessThanOrEqual(PIXELS);
+        expect(share).toBeGreaterThanOrEqual(SHARE_WITHIN_ONE);
+      });
+    }
+  });
+}
