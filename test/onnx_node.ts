@@ -94,6 +94,7 @@ export class CpuNetwork {
     const session = await InferenceSession.create(withCpuKernels(graph.bytes), {
       externalData: graph.externals.map((external) => ({ path: external.location, data: weights.bytes(external) })),
       intraOpNumThreads: 1,
+      graphOptimizationLevel: 'basic',
       logSeverityLevel: 3,
     });
     return new CpuNetwork(graph, session);

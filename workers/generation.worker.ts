@@ -38,16 +38,7 @@ class GenerationWorker implements GenerationApi {
 
   async start({ backend = 'auto', precision = 'auto', countLaunches = false, recorder }: StartOptions & { recorder: MessagePort }): Promise<DeviceReport> {
     this.#recorder = Comlink.wrap<RecorderApi>(recorder);
-    this.#engine = await Engine.start({
-      backend,
-      precision,
-      countLaunches,
-      onLost: () => {
-        this.#running.forEach((controller) => {
-          controller.abort();
-        });
-      },
-    });
+    this.#engine = await Engine.start({ backend, precision, countLaunches });
     return this.#engine.report;
   }
 

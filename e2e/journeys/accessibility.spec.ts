@@ -123,6 +123,8 @@ for (const [device, viewport] of Object.entries(SIZES)) {
         await page.getByRole('textbox', { name: 'Width' }).fill('5');
         await page.getByRole('textbox', { name: 'Width' }).blur();
         await page.getByRole('button', { name: 'What is seed?' }).click();
+        await expect(page.getByText('Width must be a multiple of 8')).toBeVisible();
+        await expect(page.getByText('randomness grows from')).toBeVisible();
         expect(await faint(page)).toEqual([]);
       });
     }

@@ -1,7 +1,7 @@
 /**
  * The engine: one GPU device (or the CPU), one ONNX Runtime, one arithmetic. Chosen once when the worker starts.
  */
-import { StudioError, type StudioError as Failure } from '../core/errors.ts';
+import { StudioError } from '../core/errors.ts';
 import type { DeviceReport } from '../core/job.ts';
 import type { Graph, Provider } from '../graphs/graph.ts';
 import type { Arithmetic, DeviceTensor } from './arithmetic.ts';
@@ -19,8 +19,6 @@ export interface EngineOptions {
   precision: 'auto' | 'f32' | 'f16';
   /** Counts every launch; slows the engine, so only for measurements. */
   countLaunches: boolean;
-  /** Called once when the GPU is gone; the worker is of no use afterwards. */
-  onLost(error: Failure): void;
 }
 
 export class Engine {
@@ -68,20 +66,18 @@ export class Engine {
       }
       return Engine.#onCpu(runtime, ledger, note);
     }
-    const { device, note } = opened;
-    runtime.attach(device, options.onLost);
+    const device = opened;
+    runtime.attach(device);
     const precision = options.precision === 'f32' || !device.features.has('shader-f16') ? 'f32' : 'f16';
     const report: DeviceReport = {
       backend: 'webgpu',
-      note: options.precision === 'f16' && precision === 'f32' ? 'This GPU has no half precision (shader-f16), so single precision is used.' : note,
+      note: options.precision === 'f16' && precision === 'f32' ? 'This GPU has no half precision (shader-f16), so single precision is used.' : null,
       adapter: adapter.name,
       precision,
       limits: { maxBufferSize: device.limits.maxBufferSize, maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize },
       runtime: runtime.build,
     };
-    const arithmetic = new GpuArithmetic(device, runtime.ort, () => {
-      runtime.throwIfFaulty();
-    });
+    const arithmetic = new GpuArithmetic(device, runtime.ort, (work) => runtime.guard(work));
     return new Engine(runtime, device, arithmetic, report, ledger);
   }
 
@@ -110,13 +106,13 @@ async function openTrusted(
   runtime: Runtime,
   ledger: Ledger,
   options: EngineOptions,
-): Promise<{ device: GPUDevice; note: string | null } | null> {
+): Promise<GPUDevice | null> {
   for (const subgroups of adapter.trustsSubgroups ? [true, false] : [false]) {
     // An adapter opens one device only, so a second try needs the adapter anew.
     const device = await (subgroups === adapter.trustsSubgroups ? adapter : ((await findAdapter()) ?? adapter)).open({ subgroups });
     ledger.watch(device, options.countLaunches);
     if (await attentionIsRight(runtime, device)) {
-      return { device, note: null };
+      return device;
     }
     device.destroy();
   }

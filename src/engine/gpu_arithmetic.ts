@@ -70,8 +70,8 @@ export class GpuArithmetic implements Arithmetic {
   constructor(
     readonly device: GPUDevice,
     readonly ort: OrtModule,
-    /** Waits for the queue and throws what went wrong on it. */
-    readonly check: () => void,
+    /** Waits for something on the queue, and throws what went wrong there. */
+    readonly guard: <T>(work: Promise<T>) => Promise<T>,
   ) {}
 
   upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, dims: readonly number[]): GpuTensor {
@@ -161,7 +161,6 @@ export class GpuArithmetic implements Arithmetic {
     try {
       this.#dispatch('pixels', pixelsSource, new Uniforms(16).u32(plane, count), [buffer(decoded), out.buffer], count);
       const bytes = await this.#readBuffer(out.buffer, (count + 1) * 4);
-      this.check();
       if (new Uint32Array(bytes, count * 4, 1)[0] > 0) {
         throw new StudioError('result_invalid', NOT_FINITE);
       }
@@ -225,8 +224,7 @@ export class GpuArithmetic implements Arithmetic {
   }
 
   async settle(): Promise<void> {
-    await this.device.queue.onSubmittedWorkDone();
-    this.check();
+    await this.guard(this.device.queue.onSubmittedWorkDone());
   }
 
   #tensor(dims: readonly number[], dataType: 'float32' | 'int32'): GpuTensor {
@@ -276,7 +274,7 @@ export class GpuArithmetic implements Arithmetic {
       const encoder = this.device.createCommandEncoder();
       encoder.copyBufferToBuffer(source, 0, staging, 0, bytes);
       this.device.queue.submit([encoder.finish()]);
-      await staging.mapAsync(GPUMapMode.READ);
+      await this.guard(staging.mapAsync(GPUMapMode.READ));
       return staging.getMappedRange().slice(0);
     } finally {
       staging.destroy();

@@ -19,8 +19,9 @@ export interface Network {
 
 export class Runtime {
   readonly #mutex = new Mutex();
-  /** Rejects when the device is lost; calls race with it, because a run on a lost device may never settle. */
+  /** Rejects when the device is lost; everything waited for races with it, because a run on a lost device may never settle. */
   #lost: Promise<never> | undefined;
+  #lostError: StudioError | undefined;
   #fault: StudioError | undefined;
 
   private constructor(
@@ -39,14 +40,13 @@ export class Runtime {
   }
 
   /** Sessions of provider `webgpu` run on this device; its loss or errors fail the call that is under way. */
-  attach(device: GPUDevice, onLost: (error: StudioError) => void): void {
+  attach(device: GPUDevice): void {
     this.#lost = device.lost.then((info) => {
-      const error = new StudioError('gpu_lost', 'The GPU stopped responding and its work was lost; press Generate to start again.', {
+      this.#lostError = new StudioError('gpu_lost', 'The GPU stopped responding and its work was lost; press Generate to start again.', {
         retry: 'same',
         cause: info.message,
       });
-      onLost(error);
-      throw error;
+      throw this.#lostError;
     });
     this.#lost.catch(() => undefined);
     device.addEventListener('uncapturederror', (event) => {
@@ -89,25 +89,24 @@ export class Runtime {
   }
 
   /** Serialises `task` with every other call, and turns the engine's failures into one sentence. */
-  async #exclusive<T>(task: () => Promise<T>): Promise<T> {
-    return this.#mutex.run(async () => {
-      this.#fault = undefined;
-      try {
-        const result = await (this.#lost ? Promise.race([task(), this.#lost]) : task());
-        this.throwIfFaulty();
-        return result;
-      } catch (thrown) {
-        throw this.#explain(thrown);
-      }
-    });
+  #exclusive<T>(task: () => Promise<T>): Promise<T> {
+    return this.#mutex.run(() => this.guard(task()));
   }
 
-  /** GPU errors arrive asynchronously; called at every point where the queue was waited for. */
-  throwIfFaulty(): void {
-    const fault = this.#fault;
-    if (fault) {
-      this.#fault = undefined;
-      throw fault;
+  /**
+   * What `work` resolves to, unless the GPU was lost or refused a command meanwhile: GPU errors arrive asynchronously,
+   * so they show at the points where something is waited for.
+   * @throws StudioError `gpu_lost` | `out_of_memory` | `internal`
+   */
+  async guard<T>(work: Promise<T>): Promise<T> {
+    try {
+      const result = await (this.#lost ? Promise.race([work, this.#lost]) : work);
+      if (this.#lostError || this.#fault) {
+        throw new Error('The GPU reported an error.');
+      }
+      return result;
+    } catch (thrown) {
+      throw this.#explain(thrown);
     }
   }
 
@@ -115,13 +114,12 @@ export class Runtime {
     if (thrown instanceof StudioError) {
       return thrown;
     }
+    const reported = this.#lostError ?? this.#fault;
+    if (reported) {
+      this.#fault = undefined;
+      return reported;
+    }
     const text = describe(thrown);
-    if (this.#fault) {
-      return this.#fault;
-    }
-    if (/device.*lost|lost.*device/i.test(text)) {
-      return new StudioError('gpu_lost', 'The GPU stopped responding and its work was lost; press Generate to start again.', { retry: 'same', cause: thrown });
-    }
     if (/out of memory|allocation failed|bad_alloc|exceeds the max buffer size|failed to allocate/i.test(text)) {
       return new StudioError('out_of_memory', 'There was not enough memory for this; choose a smaller size, batch or checkpoint.', { retry: 'smaller', cause: thrown });
     }
