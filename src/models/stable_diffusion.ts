@@ -21,7 +21,7 @@ import { imageToTensor, maskToTensor, resizeLanczos } from '../formats/resample.
 import * as autoencoderKl from '../graphs/autoencoder_kl.ts';
 import * as autoencoderTiny from '../graphs/autoencoder_tiny.ts';
 import * as clipText from '../graphs/clip_text.ts';
-import type { FloatType, Graph, StoredTensor } from '../graphs/graph.ts';
+import type { FloatType, Graph, Port, StoredTensor } from '../graphs/graph.ts';
 import * as unet2d from '../graphs/unet2d_condition.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../samplers/config.ts';
 import { defaultsOf, planSampling } from '../samplers/plan.ts';
@@ -89,7 +89,7 @@ class DeviceLatents implements Latents {
 
 class StableDiffusion implements LoadedModel {
   onLoading: ((network: string) => void) | null = null;
-  readonly #networks = new Map<string, { key: string; network: Network }>();
+  readonly #networks = new Map<string, { key: string; network: Network; outputs: Port[] }>();
   #previewColours: PreviewColours | undefined;
   #used: Record<string, unknown> = {};
 
@@ -183,7 +183,8 @@ class StableDiffusion implements LoadedModel {
   }
 
   async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
-    const { arithmetic, engine } = { arithmetic: this.engine.arithmetic, engine: this.engine };
+    const { engine } = this;
+    const { arithmetic } = engine;
     const text = conditioning as ClipConditioning;
     const plan = planSampling(
       {
@@ -202,9 +203,9 @@ class StableDiffusion implements LoadedModel {
     const networkBatch = batched ? 2 * batch : batch;
     this.#used = { sampler: plan.sampler, schedule: plan.schedule, guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none' };
 
-    const network = await this.#network('unet', { batch: networkBatch, height, width }, (options) =>
-      unet2d.build(this.parts.unet, this.parts.unetComponent.weights, { ...options, batch: networkBatch, height, width, sequence: text.prompt.dims[1] }),
-    );
+    const sized = { batch: networkBatch, height, width, sequence: text.prompt.dims[1] };
+    const { unet, unetComponent } = this.parts;
+    const network = await this.#network('unet', sized, (options) => unet2d.build(unet, unetComponent.weights, { ...options, ...sized, projected: true }));
     const colours = request.previews ? await this.#colours() : null;
 
     const held: DeviceTensor[] = [];
@@ -232,16 +233,21 @@ class StableDiffusion implements LoadedModel {
       const embeddings = batched
         ? [hold(this.#rows([text.negative as DeviceTensor, text.prompt], batch))]
         : [...(text.negative ? [text.negative] : []), text.prompt].map((rows) => hold(this.#rows([rows], batch)));
-      const outputs = embeddings.map(() => hold(arithmetic.empty([networkBatch, this.parts.unet.out_channels, height, width])));
-      const time = hold(arithmetic.empty([1, this.parts.unet.block_out_channels[0]]));
+      // What the network makes of the text alone is the same at every step, so it is computed once.
+      const contexts: Record<string, DeviceTensor>[] = [];
+      for (const embedding of embeddings) {
+        contexts.push(await this.#context(embedding, hold));
+      }
+      const outputs = embeddings.map(() => hold(arithmetic.empty([networkBatch, unet.out_channels, height, width])));
+      const time = hold(arithmetic.empty([1, unet.block_out_channels[0]]));
 
       for (const [i, step] of plan.steps.entries()) {
         if (request.signal.aborted) {
           throw cancelled();
         }
-        arithmetic.write(time, unet2d.timeProjection(this.parts.unet, step.timestep));
-        for (const [k, encoder_hidden_states] of embeddings.entries()) {
-          await engine.run(network, { sample: state.input, time_proj: time, encoder_hidden_states }, { out_sample: outputs[k] });
+        arithmetic.write(time, unet2d.timeProjection(unet, step.timestep));
+        for (const [k, context] of contexts.entries()) {
+          await engine.run(network, { sample: state.input, time_proj: time, ...context }, { out_sample: outputs[k] });
         }
         arithmetic.step({
           step,
@@ -344,6 +350,19 @@ class StableDiffusion implements LoadedModel {
     return all;
   }
 
+  /** Keys and values of every attention to the text, for `embeddings` [batch, tokens, width]. */
+  async #context(embeddings: DeviceTensor, hold: (tensor: DeviceTensor) => DeviceTensor): Promise<Record<string, DeviceTensor>> {
+    const { unet, unetComponent } = this.parts;
+    const [batch, sequence] = embeddings.dims;
+    const network = await this.#network('unet_context', { batch, sequence }, (options) =>
+      unet2d.buildContext(unet, unetComponent.weights, { ...options, batch, sequence, height: 0, width: 0 }),
+    );
+    const outputs = this.#networks.get('unet_context')?.outputs ?? [];
+    const context = Object.fromEntries(outputs.map(({ name, dims }) => [name, hold(this.engine.arithmetic.empty(dims))]));
+    await this.engine.run(network, { encoder_hidden_states: embeddings }, context);
+    return context;
+  }
+
   #guidanceIsBatched(request: SampleRequest, batch: number, height: number, width: number): boolean {
     if (request.guidance_mode !== 'auto') {
       return request.guidance_mode === 'batched';
@@ -421,7 +440,7 @@ class StableDiffusion implements LoadedModel {
       }
     }
     const network = await this.engine.createNetwork(graph, blobs);
-    this.#networks.set(name, { key, network });
+    this.#networks.set(name, { key, network, outputs: graph.outputs });
     return network;
   }
 
