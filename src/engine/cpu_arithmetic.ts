@@ -146,8 +146,9 @@ export class CpuArithmetic implements Arithmetic {
     context.putImageData(image, 0, 0);
   }
 
+  /** Everything here is computed at once; the turn lets the browser show the preview and deliver a cancel. */
   settle(): Promise<void> {
-    return Promise.resolve();
+    return new Promise((resolve) => setTimeout(resolve));
   }
 }
 

@@ -1,0 +1,215 @@
+/**
+ * Side by side in one page: our graphs against torch's exports, and the loop that stays on the device against the same
+ * network driven with CPU tensors. Every time includes reading the result back; the first run of each is not counted.
+ */
+import type { DeviceTensor } from '../src/engine/arithmetic.ts';
+import { Engine } from '../src/engine/engine.ts';
+import type { Network } from '../src/engine/runtime.ts';
+import type { Graph, Provider } from '../src/graphs/graph.ts';
+import { parseSchedulerConfig } from '../src/samplers/config.ts';
+import { applyStep } from '../src/samplers/apply.ts';
+import { planSampling } from '../src/samplers/plan.ts';
+import { samplers, schedules } from '../src/samplers/registry.ts';
+import { exportedGraph, expectedOutput, makeInputs, makeWeights, ourGraphs, type Exporter, type NetworkName } from './networks.ts';
+
+export interface Row {
+  graph: 'ours' | Exporter;
+  /** Median of all runs but the first, in milliseconds. */
+  ms: number;
+  createMs: number;
+  launches: number;
+  boundBytes: number;
+  /** Largest difference from torch, relative to its largest value. */
+  difference: number;
+}
+
+export interface LoopRow {
+  deviceMs: number;
+  cpuMs: number;
+  difference: number;
+}
+
+export interface MemoryRow {
+  weightBytes: number;
+  wasmHeapGrowth: number;
+  jsPeakBytes: number | null;
+}
+
+let engine: Promise<Engine> | undefined;
+
+function start(backend: Provider): Promise<Engine> {
+  engine ??= Engine.start({ backend, precision: 'f32', countLaunches: true });
+  return engine;
+}
+
+/** One graph alone in this page; the page is made anew for the next, so that none slows another. */
+async function measure(backend: Provider, name: NetworkName, which: 'ours' | Exporter, runs: number): Promise<Row> {
+  const { runtime, arithmetic, ledger, device } = await start(backend);
+  const { blobs, index, transposed } = makeWeights(name);
+  const inputs = makeInputs(name);
+  const feeds: Record<string, DeviceTensor> = Object.fromEntries(
+    Object.entries(inputs).map(([input, { data, dims }]) => [input, arithmetic.upload(data, dims)]),
+  );
+  const expected = await expectedOutput(name);
+  const output = arithmetic.empty(expected.dims);
+  const create = (graph: Graph) => runtime.createNetwork(graph, blobs, { name: backend, device });
+
+  const started = performance.now();
+  let network: Network;
+  let names: string[];
+  if (which === 'ours') {
+    const { graph, before } = ourGraphs(name, index, backend);
+    if (before) {
+      const context = Object.fromEntries(before.outputs.map((port) => [port.name, arithmetic.empty(port.dims)]));
+      const first = await create(before);
+      await first.run(ortTensors(pick(feeds, before.inputs.map((port) => port.name))), ortTensors(context));
+      await first.release();
+      Object.assign(feeds, context);
+    }
+    network = await create(graph);
+    names = graph.inputs.map((port) => port.name);
+  } else {
+    network = await create(await exportedGraph(name, which, transposed[which]));
+    names = Object.keys(inputs).filter((input) => input !== 'time_proj');
+  }
+  const createMs = performance.now() - started;
+
+  const times: number[] = [];
+  let computed = new Float32Array();
+  let [launches, boundBytes] = [0, 0];
+  for (let run = 0; run <= runs; run++) {
+    const before = ledger.report();
+    const begun = performance.now();
+    await network.run(ortTensors(pick(feeds, names)), ortTensors({ [expected.name]: output }));
+    computed = await arithmetic.read(output);
+    times.push(performance.now() - begun);
+    const after = ledger.report();
+    launches = after.launches - before.launches;
+    boundBytes = after.boundBytes - before.boundBytes;
+  }
+  await network.release();
+  const largest = expected.data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return { graph: which, ms: median(times.slice(1)), createMs, launches, boundBytes, difference: worst(computed, expected.data) / largest };
+}
+
+/** `steps` guided Euler steps with our UNet graph: everything on the device, or every tensor through the CPU at every step. */
+async function loop(backend: Provider, steps: number): Promise<LoopRow> {
+  const { runtime, arithmetic, device } = await start(backend);
+  const { ort } = runtime;
+  const { blobs, index } = makeWeights('unet');
+  const inputs = makeInputs('unet');
+  const { graph, before } = ourGraphs('unet', index, backend);
+  if (!before) {
+    throw new Error('The UNet has a context graph.');
+  }
+  const provider = { name: backend, device };
+  const context: Record<string, DeviceTensor> = Object.fromEntries(before.outputs.map((port) => [port.name, arithmetic.empty(port.dims)]));
+  const states = inputs.encoder_hidden_states;
+  const first = await runtime.createNetwork(before, blobs, provider);
+  await first.run(ortTensors({ encoder_hidden_states: arithmetic.upload(states.data, states.dims) }), ortTensors(context));
+  await first.release();
+  const network = await runtime.createNetwork(graph, blobs, provider);
+  const config = parseSchedulerConfig(JSON.stringify({ _class_name: 'EulerDiscreteScheduler', beta_start: 0.00085, beta_end: 0.012, beta_schedule: 'scaled_linear' }));
+  const plan = planSampling({ config, steps }, samplers, schedules);
+  const [, channels, height, width] = inputs.sample.dims;
+  const count = channels * height * width;
+  const noise = inputs.sample.data.slice(0, count);
+  const guidance = 3;
+  const time = arithmetic.upload(inputs.time_proj.data, inputs.time_proj.dims);
+
+  const onDevice = async () => {
+    const x = arithmetic.upload(noise, [1, channels, height, width]);
+    const state = { x, input: arithmetic.empty(inputs.sample.dims), copies: 2, denoised: arithmetic.empty([count]), history: null, historyLength: 0, historyHead: 0, blend: null };
+    const out = arithmetic.empty(inputs.sample.dims);
+    arithmetic.combine(state.input, plan.steps[0].inputScale, x, 0, null, 2);
+    for (const [i, step] of plan.steps.entries()) {
+      await network.run(ortTensors({ sample: state.input, time_proj: time, ...context }), ortTensors({ out_sample: out }));
+      arithmetic.step({ step, state, uncond: out, cond: out, condOffset: count, guidance, nextInputScale: plan.steps[i + 1]?.inputScale ?? 1, blend: null });
+    }
+    const result = await arithmetic.read(x);
+    [x, state.input, state.denoised, out].forEach((tensor) => tensor.dispose());
+    return result;
+  };
+
+  const throughCpu = async () => {
+    const x = noise.slice();
+    const carried = new Map<string, Float32Array<ArrayBuffer>>();
+    for (const [name, tensor] of Object.entries(context)) {
+      carried.set(name, await arithmetic.read(tensor));
+    }
+    for (const step of plan.steps) {
+      const sample = new Float32Array(2 * count);
+      x.forEach((value, i) => {
+        sample[i] = sample[count + i] = value * step.inputScale;
+      });
+      const feeds: Record<string, InstanceType<typeof ort.Tensor>> = {
+        sample: new ort.Tensor('float32', sample, inputs.sample.dims),
+        time_proj: new ort.Tensor('float32', inputs.time_proj.data, inputs.time_proj.dims),
+      };
+      for (const [name, data] of carried) {
+        feeds[name] = new ort.Tensor('float32', data, [...context[name].dims]);
+      }
+      const out = arithmetic.empty(inputs.sample.dims);
+      await network.run(feeds, ortTensors({ out_sample: out }));
+      const model = await arithmetic.read(out);
+      out.dispose();
+      applyStep(step, { x, cond: model.subarray(count), uncond: model.subarray(0, count), guidance, history: [] });
+    }
+    return x;
+  };
+
+  const deviceTimes: number[] = [];
+  const cpuTimes: number[] = [];
+  let difference = 0;
+  for (let round = 0; round < 4; round++) {
+    const begun = performance.now();
+    const a = await onDevice();
+    const between = performance.now();
+    const b = await throughCpu();
+    deviceTimes.push(between - begun);
+    cpuTimes.push(performance.now() - between);
+    difference = worst(a, b);
+  }
+  return { deviceMs: median(deviceTimes.slice(1)), cpuMs: median(cpuTimes.slice(1)), difference };
+}
+
+/** Loads our UNet and samples what memory it takes on the way. */
+async function memory(backend: Provider): Promise<MemoryRow> {
+  const { runtime, ledger, device } = await start(backend);
+  const { blobs, index } = makeWeights('unet');
+  const { graph } = ourGraphs('unet', index, backend);
+  const before = ledger.report().wasmHeapBytes;
+  let peak: number | null = null;
+  const sample = () => {
+    const used = (performance as { memory?: { usedJSHeapSize: number } }).memory?.usedJSHeapSize;
+    peak = used === undefined ? peak : Math.max(peak ?? 0, used);
+  };
+  const sampling = setInterval(sample, 5);
+  const network = await runtime.createNetwork(graph, blobs, { name: backend, device });
+  clearInterval(sampling);
+  sample();
+  const wasmHeapGrowth = ledger.report().wasmHeapBytes - before;
+  await network.release();
+  return { weightBytes: [...index.names()].reduce((sum, name) => sum + (index.get(name)?.length ?? 0), 0), wasmHeapGrowth, jsPeakBytes: peak };
+}
+
+function pick<T>(record: Record<string, T>, names: string[]): Record<string, T> {
+  return Object.fromEntries(names.map((name) => [name, record[name]]));
+}
+
+function ortTensors(tensors: Record<string, DeviceTensor>): Record<string, DeviceTensor['ort']> {
+  return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, tensor.ort]));
+}
+
+function median(values: number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)];
+}
+
+function worst(a: Float32Array, b: Float32Array): number {
+  return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
+}
+
+const bench = { device: async (backend: Provider) => (await start(backend)).report, measure, loop, memory };
+export type Bench = typeof bench;
+Object.assign(globalThis, { bench });

@@ -1,0 +1,119 @@
+/**
+ * The networks of the benchmark: ours, and what `torch.onnx` exports from the same modules, on the same weights. The
+ * exports are committed without weights (`reference/export_bench.py`); the weights are made here by the hash that made
+ * them there, so all graphs compute the same function.
+ */
+import * as autoencoderKl from '../src/graphs/autoencoder_kl.ts';
+import type { Graph, Provider, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
+import * as unet2d from '../src/graphs/unet2d_condition.ts';
+import manifest from './graphs/weights.json';
+
+export type NetworkName = 'unet' | 'vae_decoder';
+export type Exporter = 'torchscript' | 'dynamo';
+
+const WEIGHTS = 'weights.safetensors';
+/** Inputs are hashed as tensors number 1000 and up. */
+const FIRST_INPUT = 1000;
+const TIMESTEP = 481;
+
+const exports = import.meta.glob<string>('./graphs/*/*.onnx', { eager: true, query: '?url', import: 'default' });
+const expectedFiles = import.meta.glob<string>('./graphs/*/expected.safetensors', { eager: true, query: '?url', import: 'default' });
+
+/** The formula is stated in weights.json: lowbias32 of the element's number, 24 bits of it as a fraction. */
+export function hashed(tensor: number, count: number, scale: number, add: number): Float32Array<ArrayBuffer> {
+  const values = new Float32Array(count);
+  const first = Math.imul(tensor, 0x9e3779b9);
+  for (let i = 0; i < count; i++) {
+    let h = (i + first) | 0;
+    h = Math.imul(h ^ (h >>> 16), 0x7feb352d);
+    h = Math.imul(h ^ (h >>> 15), 0x846ca68b);
+    h ^= h >>> 16;
+    const u = (h >>> 8) * 2 ** -24;
+    values[i] = Math.fround(scale * (2 * u - 1)) + add;
+  }
+  return values;
+}
+
+const size = (shape: number[]) => shape.reduce((product, dim) => product * dim, 1);
+
+/** All weights of a network, as one file and, for the exporters' folded transposes, one file per transposed tensor. */
+export function makeWeights(name: NetworkName): { blobs: Map<string, Blob>; index: WeightIndex; transposed: Record<Exporter, string[]> } {
+  const { tensors, data_start, graphs } = manifest[name];
+  const parts = tensors.map(({ shape, scale, add }, k) => hashed(k, size(shape), scale, add));
+  const blobs = new Map([[WEIGHTS, new Blob([new Uint8Array(data_start), ...parts])]]);
+  const stored = new Map<string, StoredTensor>();
+  tensors.forEach(({ name: tensor, shape, offset }) => {
+    stored.set(tensor, { name: tensor, dtype: 'F32', shape, file: WEIGHTS, offset, length: size(shape) * 4 });
+  });
+  for (const tensor of new Set([...graphs.torchscript.transposed, ...graphs.dynamo.transposed])) {
+    const k = tensors.findIndex((entry) => entry.name === tensor);
+    const [rows, columns] = tensors[k].shape;
+    const turned = new Float32Array(rows * columns);
+    for (let r = 0; r < rows; r++) {
+      for (let c = 0; c < columns; c++) {
+        turned[c * rows + r] = parts[k][r * columns + c];
+      }
+    }
+    blobs.set(`T/${tensor}`, new Blob([turned]));
+  }
+  const index: WeightIndex = { get: (tensor) => stored.get(tensor), names: () => stored.keys() };
+  return { blobs, index, transposed: { torchscript: graphs.torchscript.transposed, dynamo: graphs.dynamo.transposed } };
+}
+
+const unetConfig = unet2d.parseConfig({
+  block_out_channels: [64, 128, 256, 256],
+  cross_attention_dim: 128,
+  attention_head_dim: 8,
+  layers_per_block: 2,
+  norm_num_groups: 32,
+  in_channels: 4,
+  out_channels: 4,
+});
+
+const vaeConfig = autoencoderKl.parseConfig({
+  block_out_channels: [64, 128, 128, 128],
+  down_block_types: Array<string>(4).fill('DownEncoderBlock2D'),
+  up_block_types: Array<string>(4).fill('UpDecoderBlock2D'),
+  layers_per_block: 2,
+  norm_num_groups: 32,
+  latent_channels: 4,
+});
+
+export const LATENTS = { batch: 2, height: 16, width: 16 };
+
+/** Our graph as the sampling loop runs it, and for the UNet the small graph that runs once per picture before it. */
+export function ourGraphs(name: NetworkName, index: WeightIndex, provider: Provider): { graph: Graph; before: Graph | null } {
+  if (name === 'vae_decoder') {
+    return { graph: autoencoderKl.buildDecoder(vaeConfig, index, { provider, dtype: 'f32', ...LATENTS, batch: 1 }), before: null };
+  }
+  const options = { provider, dtype: 'f32' as const, ...LATENTS, sequence: 77 };
+  return { graph: unet2d.build(unetConfig, index, { ...options, projected: true }), before: unet2d.buildContext(unetConfig, index, options) };
+}
+
+export async function exportedGraph(name: NetworkName, exporter: Exporter, transposed: string[]): Promise<Graph> {
+  const bytes = new Uint8Array(await (await fetch(exports[`./graphs/${name}/${exporter}.onnx`])).arrayBuffer());
+  const files = [WEIGHTS, ...transposed.map((tensor) => `T/${tensor}`)];
+  return { bytes, externals: files.map((file) => ({ location: file, kind: 'file', file })), inputs: [], outputs: [], nodes: 0 };
+}
+
+/** Inputs by the exporters' names, and by ours where they differ. */
+export function makeInputs(name: NetworkName): Record<string, { dims: number[]; data: Float32Array<ArrayBuffer> }> {
+  const inputs = Object.fromEntries(
+    manifest[name].inputs.map(({ name: input, shape, scale, add }, k) => [input, { dims: shape, data: hashed(FIRST_INPUT + k, size(shape), scale, add) }]),
+  );
+  if (name === 'unet') {
+    const data = unet2d.timeProjection(unetConfig, TIMESTEP);
+    inputs.time_proj = { dims: [1, data.length], data };
+  }
+  return inputs;
+}
+
+/** What torch computed for these inputs. */
+export async function expectedOutput(name: NetworkName): Promise<{ name: string; dims: number[]; data: Float32Array<ArrayBuffer> }> {
+  const { output } = manifest[name];
+  const file = await (await fetch(expectedFiles[`./graphs/${name}/expected.safetensors`])).arrayBuffer();
+  const length = Number(new DataView(file).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(file, 8, length))) as Record<string, { data_offsets: [number, number] }>;
+  const [begin, end] = header[output.name].data_offsets;
+  return { name: output.name, dims: output.shape, data: new Float32Array(file.slice(8 + length + begin, 8 + length + end)) };
+}

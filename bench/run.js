@@ -1,0 +1,95 @@
+/**
+ * `npm run bench [-- --quick]`: builds the benchmark's page, runs it in Chromium and prints the tables. Times are of this
+ * machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
+ */
+import { join } from 'node:path';
+import { cpus } from 'node:os';
+import { chromium } from 'playwright';
+import { build } from 'vite';
+import { NO_CHROMIUM, chromiumFlags, findChromium } from '../cli/chromium.js';
+import { serveFolder } from '../cli/server.js';
+
+const HERE = import.meta.dirname;
+const DIST = join(HERE, '.dist');
+const quick = process.argv.includes('--quick');
+const RUNS = quick ? 1 : 5;
+const LOOP_STEPS = quick ? 2 : 4;
+
+const executablePath = findChromium();
+if (!executablePath) {
+  console.error(NO_CHROMIUM);
+  process.exit(1);
+}
+await build({
+  configFile: false,
+  root: HERE,
+  logLevel: 'error',
+  build: { target: 'esnext', outDir: DIST, emptyOutDir: true, assetsInlineLimit: 0 },
+});
+const server = await serveFolder(DIST);
+const browser = await chromium.launch({ executablePath, args: [...chromiumFlags(), '--enable-precise-memory-info'] });
+
+/**
+ * Asks a fresh page, so that no session slows the next one.
+ * @template Answer
+ * @param {string} question a call on `bench`
+ * @returns {Promise<Answer>}
+ */
+async function ask(question) {
+  const page = await browser.newPage();
+  page.setDefaultTimeout(0);
+  try {
+    await page.goto(server.url);
+    await page.waitForFunction(() => 'bench' in globalThis);
+    return /** @type {Answer} */ (await page.evaluate(`globalThis.bench.${question}`));
+  } finally {
+    await page.close();
+  }
+}
+
+try {
+  const version = browser.version();
+  for (const backend of /** @type {const} */ (['webgpu', 'wasm'])) {
+    const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
+    console.log(`\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`);
+    for (const network of ['unet', 'vae_decoder']) {
+      /** @type {import('./bench.ts').Row[]} */
+      const rows = [];
+      for (const graph of ['torchscript', 'dynamo', 'ours']) {
+        rows.push(await ask(`measure('${backend}', '${network}', '${graph}', ${RUNS})`));
+      }
+      const ours = rows[rows.length - 1];
+      console.log(`\n${network} (one call, read-back included; median of ${RUNS})`);
+      console.log('graph        ms       ratio  create ms  launches  bound MB  difference');
+      for (const row of rows) {
+        console.log(
+          [
+            row.graph.padEnd(12),
+            row.ms.toFixed(1).padStart(7),
+            `${(row.ms / ours.ms).toFixed(2)}x`.padStart(7),
+            row.createMs.toFixed(0).padStart(9),
+            String(row.launches).padStart(9),
+            (row.boundBytes / 1e6).toFixed(1).padStart(9),
+            row.difference.toExponential(1).padStart(11),
+          ].join(' '),
+        );
+      }
+      if (backend === 'webgpu') {
+        for (const row of rows.slice(0, 2)) {
+          console.log(`launches ${(ours.launches / row.launches).toFixed(2)}x, bytes ${(ours.boundBytes / row.boundBytes).toFixed(2)}x of ${row.graph}'s`);
+        }
+      }
+    }
+    /** @type {import('./bench.ts').LoopRow} */
+    const loop = await ask(`loop('${backend}', ${LOOP_STEPS})`);
+    console.log(`\nsampling loop of ${LOOP_STEPS} guided steps: on the device ${loop.deviceMs.toFixed(0)} ms, CPU tensors at every step ${loop.cpuMs.toFixed(0)} ms (${(loop.cpuMs / loop.deviceMs).toFixed(2)}x), difference ${loop.difference.toExponential(1)}`);
+    /** @type {import('./bench.ts').MemoryRow} */
+    const memory = await ask(`memory('${backend}')`);
+    console.log(
+      `loading ${(memory.weightBytes / 2 ** 20).toFixed(0)} MiB of weights: wasm heap grew by ${(memory.wasmHeapGrowth / 2 ** 20).toFixed(1)} MiB, JS heap peak ${memory.jsPeakBytes === null ? 'unknown' : `${(memory.jsPeakBytes / 2 ** 20).toFixed(0)} MiB`}`,
+    );
+  }
+} finally {
+  await browser.close();
+  await server.close();
+}
