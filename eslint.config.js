@@ -4,7 +4,23 @@ import globals from 'globals';
 import ts from 'typescript-eslint';
 
 export default ts.config(
-  { ignores: ['dist', 'node_modules', 'public', 'test/goldens', 'test/checkpoints', 'bench/graphs', 'src/graphs/onnx_pb.ts', 'reference', 'training', 'test-results', 'e2e/fixtures/new_chunk', 'bench/.dist', '.cache'] },
+  {
+    ignores: [
+      'dist',
+      'node_modules',
+      'public',
+      'test/goldens',
+      'test/checkpoints',
+      'bench/graphs',
+      'src/graphs/onnx_pb.ts',
+      'reference',
+      'training',
+      'test-results',
+      'e2e/fixtures/new_chunk',
+      'bench/.dist',
+      '.cache',
+    ],
+  },
   js.configs.recommended,
   ...ts.configs.recommendedTypeChecked,
   ...svelte.configs.recommended,

@@ -10,7 +10,15 @@ import { parseSchedulerConfig } from '../src/samplers/config.ts';
 import { applyStep } from '../src/samplers/apply.ts';
 import { planSampling } from '../src/samplers/plan.ts';
 import { samplers, schedules } from '../src/samplers/registry.ts';
-import { exportedGraph, expectedOutput, makeInputs, makeWeights, ourGraphs, type Exporter, type NetworkName } from './networks.ts';
+import {
+  exportedGraph,
+  expectedOutput,
+  makeInputs,
+  makeWeights,
+  ourGraphs,
+  type Exporter,
+  type NetworkName,
+} from './networks.ts';
 
 export interface Row {
   graph: 'ours' | Exporter;
@@ -62,7 +70,15 @@ async function measure(backend: Provider, name: NetworkName, which: 'ours' | Exp
     if (before) {
       const context = Object.fromEntries(before.outputs.map((port) => [port.name, arithmetic.empty(port.dims)]));
       const first = await create(before);
-      await first.run(ortTensors(pick(feeds, before.inputs.map((port) => port.name))), ortTensors(context));
+      await first.run(
+        ortTensors(
+          pick(
+            feeds,
+            before.inputs.map((port) => port.name),
+          ),
+        ),
+        ortTensors(context),
+      );
       await first.release();
       Object.assign(feeds, context);
     }
@@ -89,7 +105,14 @@ async function measure(backend: Provider, name: NetworkName, which: 'ours' | Exp
   }
   await network.release();
   const largest = expected.data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  return { graph: which, ms: median(times.slice(1)), createMs, launches, boundBytes, difference: worst(computed, expected.data) / largest };
+  return {
+    graph: which,
+    ms: median(times.slice(1)),
+    createMs,
+    launches,
+    boundBytes,
+    difference: worst(computed, expected.data) / largest,
+  };
 }
 
 /** `steps` guided Euler steps with our UNet graph: everything on the device, or every tensor through the CPU at every step. */
@@ -103,13 +126,25 @@ async function loop(backend: Provider, steps: number): Promise<LoopRow> {
     throw new Error('The UNet has a context graph.');
   }
   const provider = { name: backend, device };
-  const context: Record<string, DeviceTensor> = Object.fromEntries(before.outputs.map((port) => [port.name, arithmetic.empty(port.dims)]));
+  const context: Record<string, DeviceTensor> = Object.fromEntries(
+    before.outputs.map((port) => [port.name, arithmetic.empty(port.dims)]),
+  );
   const states = inputs.encoder_hidden_states;
   const first = await runtime.createNetwork(before, blobs, provider);
-  await first.run(ortTensors({ encoder_hidden_states: arithmetic.upload(states.data, states.dims) }), ortTensors(context));
+  await first.run(
+    ortTensors({ encoder_hidden_states: arithmetic.upload(states.data, states.dims) }),
+    ortTensors(context),
+  );
   await first.release();
   const network = await runtime.createNetwork(graph, blobs, provider);
-  const config = parseSchedulerConfig(JSON.stringify({ _class_name: 'EulerDiscreteScheduler', beta_start: 0.00085, beta_end: 0.012, beta_schedule: 'scaled_linear' }));
+  const config = parseSchedulerConfig(
+    JSON.stringify({
+      _class_name: 'EulerDiscreteScheduler',
+      beta_start: 0.00085,
+      beta_end: 0.012,
+      beta_schedule: 'scaled_linear',
+    }),
+  );
   const plan = planSampling({ config, steps }, samplers, schedules);
   const [, channels, height, width] = inputs.sample.dims;
   const count = channels * height * width;
@@ -119,12 +154,33 @@ async function loop(backend: Provider, steps: number): Promise<LoopRow> {
 
   const onDevice = async () => {
     const x = arithmetic.upload(noise, [1, channels, height, width]);
-    const state = { x, input: arithmetic.empty(inputs.sample.dims), copies: 2, denoised: arithmetic.empty([count]), history: null, historyLength: 0, historyHead: 0, blend: null };
+    const state = {
+      x,
+      input: arithmetic.empty(inputs.sample.dims),
+      copies: 2,
+      denoised: arithmetic.empty([count]),
+      history: null,
+      historyLength: 0,
+      historyHead: 0,
+      blend: null,
+    };
     const out = arithmetic.empty(inputs.sample.dims);
     arithmetic.combine(state.input, plan.steps[0].inputScale, x, 0, null, 2);
     for (const [i, step] of plan.steps.entries()) {
-      await network.run(ortTensors({ sample: state.input, time_proj: time, ...context }), ortTensors({ out_sample: out }));
-      arithmetic.step({ step, state, uncond: out, cond: out, condOffset: count, guidance, nextInputScale: plan.steps[i + 1]?.inputScale ?? 1, blend: null });
+      await network.run(
+        ortTensors({ sample: state.input, time_proj: time, ...context }),
+        ortTensors({ out_sample: out }),
+      );
+      arithmetic.step({
+        step,
+        state,
+        uncond: out,
+        cond: out,
+        condOffset: count,
+        guidance,
+        nextInputScale: plan.steps[i + 1]?.inputScale ?? 1,
+        blend: null,
+      });
     }
     const result = await arithmetic.read(x);
     [x, state.input, state.denoised, out].forEach((tensor) => tensor.dispose());
@@ -190,7 +246,11 @@ async function memory(backend: Provider): Promise<MemoryRow> {
   sample();
   const wasmHeapGrowth = ledger.report().wasmHeapBytes - before;
   await network.release();
-  return { weightBytes: [...index.names()].reduce((sum, name) => sum + (index.get(name)?.length ?? 0), 0), wasmHeapGrowth, jsPeakBytes: peak };
+  return {
+    weightBytes: [...index.names()].reduce((sum, name) => sum + (index.get(name)?.length ?? 0), 0),
+    wasmHeapGrowth,
+    jsPeakBytes: peak,
+  };
 }
 
 function pick<T>(record: Record<string, T>, names: string[]): Record<string, T> {

@@ -17,7 +17,11 @@ const FIRST_INPUT = 1000;
 const TIMESTEP = 481;
 
 const exports = import.meta.glob<string>('./graphs/*/*.onnx', { eager: true, query: '?url', import: 'default' });
-const expectedFiles = import.meta.glob<string>('./graphs/*/expected.safetensors', { eager: true, query: '?url', import: 'default' });
+const expectedFiles = import.meta.glob<string>('./graphs/*/expected.safetensors', {
+  eager: true,
+  query: '?url',
+  import: 'default',
+});
 
 /** The formula is stated in weights.json: lowbias32 of the element's number, 24 bits of it as a fraction. */
 export function hashed(tensor: number, count: number, scale: number, add: number): Float32Array<ArrayBuffer> {
@@ -37,7 +41,11 @@ export function hashed(tensor: number, count: number, scale: number, add: number
 const size = (shape: number[]) => shape.reduce((product, dim) => product * dim, 1);
 
 /** All weights of a network, as one file and, for the exporters' folded transposes, one file per transposed tensor. */
-export function makeWeights(name: NetworkName): { blobs: Map<string, Blob>; index: WeightIndex; transposed: Record<Exporter, string[]> } {
+export function makeWeights(name: NetworkName): {
+  blobs: Map<string, Blob>;
+  index: WeightIndex;
+  transposed: Record<Exporter, string[]>;
+} {
   const { tensors, data_start, graphs } = manifest[name];
   const parts = tensors.map(({ shape, scale, add }, k) => hashed(k, size(shape), scale, add));
   const blobs = new Map([[WEIGHTS, new Blob([new Uint8Array(data_start), ...parts])]]);
@@ -82,24 +90,43 @@ const vaeConfig = autoencoderKl.parseConfig({
 export const LATENTS = { batch: 2, height: 16, width: 16 };
 
 /** Our graph as the sampling loop runs it, and for the UNet the small graph that runs once per picture before it. */
-export function ourGraphs(name: NetworkName, index: WeightIndex, provider: Provider): { graph: Graph; before: Graph | null } {
+export function ourGraphs(
+  name: NetworkName,
+  index: WeightIndex,
+  provider: Provider,
+): { graph: Graph; before: Graph | null } {
   if (name === 'vae_decoder') {
-    return { graph: autoencoderKl.buildDecoder(vaeConfig, index, { provider, dtype: 'f32', ...LATENTS, batch: 1 }), before: null };
+    return {
+      graph: autoencoderKl.buildDecoder(vaeConfig, index, { provider, dtype: 'f32', ...LATENTS, batch: 1 }),
+      before: null,
+    };
   }
   const options = { provider, dtype: 'f32' as const, ...LATENTS, sequence: 77 };
-  return { graph: unet2d.build(unetConfig, index, { ...options, projected: true }), before: unet2d.buildContext(unetConfig, index, options) };
+  return {
+    graph: unet2d.build(unetConfig, index, { ...options, projected: true }),
+    before: unet2d.buildContext(unetConfig, index, options),
+  };
 }
 
 export async function exportedGraph(name: NetworkName, exporter: Exporter, transposed: string[]): Promise<Graph> {
   const bytes = new Uint8Array(await (await fetch(exports[`./graphs/${name}/${exporter}.onnx`])).arrayBuffer());
   const files = [WEIGHTS, ...transposed.map((tensor) => `T/${tensor}`)];
-  return { bytes, externals: files.map((file) => ({ location: file, kind: 'file', file })), inputs: [], outputs: [], nodes: 0 };
+  return {
+    bytes,
+    externals: files.map((file) => ({ location: file, kind: 'file', file })),
+    inputs: [],
+    outputs: [],
+    nodes: 0,
+  };
 }
 
 /** Inputs by the exporters' names, and by ours where they differ. */
 export function makeInputs(name: NetworkName): Record<string, { dims: number[]; data: Float32Array<ArrayBuffer> }> {
   const inputs = Object.fromEntries(
-    manifest[name].inputs.map(({ name: input, shape, scale, add }, k) => [input, { dims: shape, data: hashed(FIRST_INPUT + k, size(shape), scale, add) }]),
+    manifest[name].inputs.map(({ name: input, shape, scale, add }, k) => [
+      input,
+      { dims: shape, data: hashed(FIRST_INPUT + k, size(shape), scale, add) },
+    ]),
   );
   if (name === 'unet') {
     const data = unet2d.timeProjection(unetConfig, TIMESTEP);
@@ -109,11 +136,20 @@ export function makeInputs(name: NetworkName): Record<string, { dims: number[]; 
 }
 
 /** What torch computed for these inputs. */
-export async function expectedOutput(name: NetworkName): Promise<{ name: string; dims: number[]; data: Float32Array<ArrayBuffer> }> {
+export async function expectedOutput(
+  name: NetworkName,
+): Promise<{ name: string; dims: number[]; data: Float32Array<ArrayBuffer> }> {
   const { output } = manifest[name];
   const file = await (await fetch(expectedFiles[`./graphs/${name}/expected.safetensors`])).arrayBuffer();
   const length = Number(new DataView(file).getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(file, 8, length))) as Record<string, { data_offsets: [number, number] }>;
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(file, 8, length))) as Record<
+    string,
+    { data_offsets: [number, number] }
+  >;
   const [begin, end] = header[output.name].data_offsets;
-  return { name: output.name, dims: output.shape, data: new Float32Array(file.slice(8 + length + begin, 8 + length + end)) };
+  return {
+    name: output.name,
+    dims: output.shape,
+    data: new Float32Array(file.slice(8 + length + begin, 8 + length + end)),
+  };
 }

@@ -51,7 +51,9 @@ try {
   const version = browser.version();
   for (const backend of /** @type {const} */ (['webgpu', 'wasm'])) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
-    console.log(`\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`);
+    console.log(
+      `\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`,
+    );
     for (const network of ['unet', 'vae_decoder']) {
       /** @type {import('./bench.ts').Row[]} */
       const rows = [];
@@ -76,13 +78,17 @@ try {
       }
       if (backend === 'webgpu') {
         for (const row of rows.slice(0, 2)) {
-          console.log(`launches ${(ours.launches / row.launches).toFixed(2)}x, bytes ${(ours.boundBytes / row.boundBytes).toFixed(2)}x of ${row.graph}'s`);
+          console.log(
+            `launches ${(ours.launches / row.launches).toFixed(2)}x, bytes ${(ours.boundBytes / row.boundBytes).toFixed(2)}x of ${row.graph}'s`,
+          );
         }
       }
     }
     /** @type {import('./bench.ts').LoopRow} */
     const loop = await ask(`loop('${backend}', ${LOOP_STEPS})`);
-    console.log(`\nsampling loop of ${LOOP_STEPS} guided steps: on the device ${loop.deviceMs.toFixed(0)} ms, CPU tensors at every step ${loop.cpuMs.toFixed(0)} ms (${(loop.cpuMs / loop.deviceMs).toFixed(2)}x), difference ${loop.difference.toExponential(1)}`);
+    console.log(
+      `\nsampling loop of ${LOOP_STEPS} guided steps: on the device ${loop.deviceMs.toFixed(0)} ms, CPU tensors at every step ${loop.cpuMs.toFixed(0)} ms (${(loop.cpuMs / loop.deviceMs).toFixed(2)}x), difference ${loop.difference.toExponential(1)}`,
+    );
     /** @type {import('./bench.ts').MemoryRow} */
     const memory = await ask(`memory('${backend}')`);
     console.log(

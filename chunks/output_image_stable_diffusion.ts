@@ -28,7 +28,10 @@ export const parameters = v.pipe(
     height: v.optional(size('height')),
     steps: v.optional(steps(1, 150), 25),
     guidance_scale: v.optional(guidanceScale(), 7.5),
-    guidance_mode: v.optional(v.picklist(['auto', 'batched', 'serial'], 'guidance_mode must be auto, batched or serial.'), 'auto'),
+    guidance_mode: v.optional(
+      v.picklist(['auto', 'batched', 'serial'], 'guidance_mode must be auto, batched or serial.'),
+      'auto',
+    ),
     sampler: v.optional(id('sampler')),
     schedule: v.optional(id('schedule')),
     seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
@@ -115,7 +118,10 @@ function pictureSize(
   const width = input.width ?? Math.floor(picture.width / 8) * 8;
   const height = input.height ?? Math.floor(picture.height / 8) * 8;
   if (width < 16 || height < 16) {
-    throw new StudioError('invalid_operation', `The picture to start from is only ${picture.width}×${picture.height} pixels; give a larger one, or width and height.`);
+    throw new StudioError(
+      'invalid_operation',
+      `The picture to start from is only ${picture.width}×${picture.height} pixels; give a larger one, or width and height.`,
+    );
   }
   if (width !== picture.width || height !== picture.height) {
     notice(`The picture of ${picture.width}×${picture.height} pixels was scaled to ${width}×${height}.`);
@@ -129,7 +135,9 @@ function sayWhatWasCut(tokens: { prompt: number; negative: number; limit: number
     ['negative prompt', tokens.negative],
   ] as const) {
     if (used > tokens.limit) {
-      notice(`The ${name} has ${used} tokens, and this checkpoint reads ${tokens.limit} (begin and end included): the rest was left out.`);
+      notice(
+        `The ${name} has ${used} tokens, and this checkpoint reads ${tokens.limit} (begin and end included): the rest was left out.`,
+      );
     }
   }
 }

@@ -1,5 +1,15 @@
 /** What the engine promises beside right numbers: nothing is read back on the way, nothing leaks, either build works. */
-import { mkdirSync, mkdtempSync, openSync, closeSync, writeSync, writeFileSync, cpSync, rmSync, readFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  closeSync,
+  writeSync,
+  writeFileSync,
+  cpSync,
+  rmSync,
+  readFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
@@ -15,7 +25,8 @@ function small(parameters: Record<string, unknown> = {}) {
   };
 }
 
-const ledger = (page: Page) => page.evaluate(() => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).ledger());
+const ledger = (page: Page) =>
+  page.evaluate(() => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).ledger());
 
 test('between the first step and the picture no buffer is mapped for reading', async ({ page }) => {
   await openDoor(page, 'webgpu');
@@ -50,7 +61,9 @@ test(`${PICTURES_IN_A_ROW} pictures in a row leave as many live GPU buffers as o
     { operation: small(), count: PICTURES_IN_A_ROW - 1 },
   );
   const hundred = await ledger(page);
-  console.log(`live GPU buffers after 1 picture: ${one.liveBuffers} (${one.liveBytes} bytes), after ${PICTURES_IN_A_ROW}: ${hundred.liveBuffers} (${hundred.liveBytes} bytes)`);
+  console.log(
+    `live GPU buffers after 1 picture: ${one.liveBuffers} (${one.liveBytes} bytes), after ${PICTURES_IN_A_ROW}: ${hundred.liveBuffers} (${hundred.liveBytes} bytes)`,
+  );
   expect(hundred.liveBuffers).toBe(one.liveBuffers);
   expect(hundred.liveBytes).toBe(one.liveBytes);
 });
@@ -59,10 +72,16 @@ test('serial guidance makes the same picture as batched guidance', async ({ page
   await openDoor(page, 'wasm');
   await openFolder(page, join(CHECKPOINTS, 'tiny-sd15'));
   const settings = { steps: 3, guidance_scale: 7.5, seed: '7', batch_size: 2 };
-  const batched = await runOperation(page, { ...small({ ...settings, guidance_mode: 'batched' }), record: ['latents'] });
+  const batched = await runOperation(page, {
+    ...small({ ...settings, guidance_mode: 'batched' }),
+    record: ['latents'],
+  });
   const serial = await runOperation(page, { ...small({ ...settings, guidance_mode: 'serial' }), record: ['latents'] });
   expect(batched.job.error).toBeNull();
-  const worst = (batched.latents ?? new Float32Array()).reduce((most, value, i) => Math.max(most, Math.abs(value - (serial.latents?.[i] ?? NaN))), 0);
+  const worst = (batched.latents ?? new Float32Array()).reduce(
+    (most, value, i) => Math.max(most, Math.abs(value - (serial.latents?.[i] ?? NaN))),
+    0,
+  );
   expect(worst).toBeLessThanOrEqual(1e-3);
 });
 
@@ -84,7 +103,9 @@ test('browsers without JSPI get the other build of the runtime, and the same pic
   }
 });
 
-test('a full-size Stable Diffusion 2.1 UNet (866 M parameters) loads and runs, and its weights never enter the wasm heap', async ({ browser }) => {
+test('a full-size Stable Diffusion 2.1 UNet (866 M parameters) loads and runs, and its weights never enter the wasm heap', async ({
+  browser,
+}) => {
   test.setTimeout(900_000);
   const folder = mkdtempSync(join(tmpdir(), 'darkroom-scale-'));
   try {
@@ -136,7 +157,13 @@ function writeFullSizeCheckpoint(folder: string): void {
   const width = 1024;
   writeFileSync(
     join(folder, 'text_encoder', 'config.json'),
-    JSON.stringify({ ...text, hidden_size: width, intermediate_size: width, num_hidden_layers: 1, num_attention_heads: 16 }),
+    JSON.stringify({
+      ...text,
+      hidden_size: width,
+      intermediate_size: width,
+      num_hidden_layers: 1,
+      num_attention_heads: 16,
+    }),
   );
   rmSync(join(folder, 'text_encoder', 'model.safetensors'));
   const layer = 'text_model.encoder.layers.0';
@@ -144,7 +171,8 @@ function writeFullSizeCheckpoint(folder: string): void {
     ['text_model.embeddings.position_embedding.weight', [77, width]],
     ['text_model.embeddings.token_embedding.weight', [text.vocab_size, width]],
   ];
-  const addAffine = (name: string, ...shape: number[]) => shapes.push([`${name}.weight`, shape], [`${name}.bias`, [shape[0]]]);
+  const addAffine = (name: string, ...shape: number[]) =>
+    shapes.push([`${name}.weight`, shape], [`${name}.bias`, [shape[0]]]);
   for (const name of ['q_proj', 'k_proj', 'v_proj', 'out_proj']) {
     addAffine(`${layer}.self_attn.${name}`, width, width);
   }
@@ -159,7 +187,8 @@ function writeFullSizeCheckpoint(folder: string): void {
 /** Tensor names and shapes of SD 2.1's UNet, in the order of its module tree. */
 function fullSizeUnetShapes(): [string, number[]][] {
   const shapes: [string, number[]][] = [];
-  const affine = (name: string, ...shape: number[]) => shapes.push([`${name}.weight`, shape], [`${name}.bias`, [shape[0]]]);
+  const affine = (name: string, ...shape: number[]) =>
+    shapes.push([`${name}.weight`, shape], [`${name}.bias`, [shape[0]]]);
   const conv = (name: string, from: number, to: number, kernel = 3) => affine(name, to, from, kernel, kernel);
   const channels = [320, 640, 1280, 1280];
   const time = 1280;
@@ -177,7 +206,10 @@ function fullSizeUnetShapes(): [string, number[]][] {
     affine(`${name}.norm`, width);
     affine(`${name}.proj_in`, width, width);
     const block = `${name}.transformer_blocks.0`;
-    for (const [attention, context] of [['attn1', width], ['attn2', 1024]] as const) {
+    for (const [attention, context] of [
+      ['attn1', width],
+      ['attn2', 1024],
+    ] as const) {
       shapes.push([`${block}.${attention}.to_q.weight`, [width, width]]);
       shapes.push([`${block}.${attention}.to_k.weight`, [width, context]]);
       shapes.push([`${block}.${attention}.to_v.weight`, [width, context]]);

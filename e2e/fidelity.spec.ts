@@ -25,7 +25,9 @@ for (const backend of ['wasm', 'webgpu'] as const) {
     });
 
     test.afterAll(async () => {
-      console.log(`\nDifferences from diffusers on ${backend} (latents: max abs; pixels: max of 255, share within 1)\n${rows.join('\n')}`);
+      console.log(
+        `\nDifferences from diffusers on ${backend} (latents: max abs; pixels: max of 255, share within 1)\n${rows.join('\n')}`,
+      );
       await page.close();
     });
 
@@ -40,7 +42,10 @@ for (const backend of ['wasm', 'webgpu'] as const) {
         expect(job.error).toBeNull();
         expect(latents?.length).toBe(golden.latents.length);
 
-        const worst = golden.latents.reduce((most, value, i) => Math.max(most, Math.abs(value - (latents?.[i] ?? NaN))), 0);
+        const worst = golden.latents.reduce(
+          (most, value, i) => Math.max(most, Math.abs(value - (latents?.[i] ?? NaN))),
+          0,
+        );
         const rgb = pictures.flatMap(({ rgba }) => [...rgba.filter((_, i) => i % 4 !== 3)]);
         expect(rgb.length).toBe(golden.pixels.length);
         const differences = rgb.map((value, i) => Math.abs(value - golden.pixels[i]));

@@ -15,7 +15,9 @@ const stem = (path: string) => path.slice(path.lastIndexOf('/') + 1, path.lastIn
 const catalogue: Catalogue = {
   chunks: Object.fromEntries(Object.values(chunkFiles).map((chunk): [string, ChunkContract] => [chunk.meta.id, chunk])),
   pipelines: Object.fromEntries(Object.entries(pipelineFiles).map(([path, pipeline]) => [stem(path), pipeline])),
-  configs: Object.fromEntries(Object.entries(configFiles).map(([path, config]) => [stem(path), { ...config, id: stem(path) }])),
+  configs: Object.fromEntries(
+    Object.entries(configFiles).map(([path, config]) => [stem(path), { ...config, id: stem(path) }]),
+  ),
 };
 
 const checkpoint: CheckpointSummary = {
@@ -39,10 +41,18 @@ const device: DeviceReport = {
 const PICTURE = 'data:image/png;base64,AAAA';
 
 function operation(parameters: Record<string, unknown> = {}, rest: Record<string, unknown> = {}) {
-  return parseOperation({ operation: 'image_generation', config: 'stable_diffusion', parameters: { prompt: 'a tree', ...parameters }, ...rest });
+  return parseOperation({
+    operation: 'image_generation',
+    config: 'stable_diffusion',
+    parameters: { prompt: 'a tree', ...parameters },
+    ...rest,
+  });
 }
 
-function refusal(parameters: Record<string, unknown>, rest: Record<string, unknown> = {}): { code: string; message: string } {
+function refusal(
+  parameters: Record<string, unknown>,
+  rest: Record<string, unknown> = {},
+): { code: string; message: string } {
   const result = plan(operation(parameters, rest), catalogue, checkpoint, device);
   expect(result.ok).toBe(false);
   return result.ok ? { code: '', message: '' } : result.reasons[0];
@@ -80,15 +90,31 @@ describe('the operation gate', () => {
     [{ operation: 'image_dream', config: 'x', parameters: {} }, /operation must be one of image_generation/],
     [{ operation: 'image_generation', config: '', parameters: {} }, /config must not be empty/],
     [{ operation: 'image_generation', config: 'x', parameters: {}, extra: 1 }, /unknown field "extra"/],
-    [{ operation: 'image_generation', config: 'x', parameters: {}, record: ['everything'] }, /record may contain: latents/],
-    [{ operation: 'image_generation', config: 'x', parameters: {}, priority: 'urgent' }, /priority must be high, normal or low/],
+    [
+      { operation: 'image_generation', config: 'x', parameters: {}, record: ['everything'] },
+      /record may contain: latents/,
+    ],
+    [
+      { operation: 'image_generation', config: 'x', parameters: {}, priority: 'urgent' },
+      /priority must be high, normal or low/,
+    ],
   ])('refuses %j', (value, sentence) => {
-    expect(() => parseOperation(value)).toThrow(expect.objectContaining({ code: 'invalid_operation', message: expect.stringMatching(sentence) as string }));
+    expect(() => parseOperation(value)).toThrow(
+      expect.objectContaining({ code: 'invalid_operation', message: expect.stringMatching(sentence) as string }),
+    );
   });
 
   test('an error survives the way through structured clone', () => {
-    const error = new StudioError('storage_full', 'No space is left; delete runs.', { retry: 'smaller', cause: new Error('quota') });
-    expect(StudioError.fromData(structuredClone(error.toData()))).toMatchObject({ code: 'storage_full', message: 'No space is left; delete runs.', retry: 'smaller', cause: 'quota' });
+    const error = new StudioError('storage_full', 'No space is left; delete runs.', {
+      retry: 'smaller',
+      cause: new Error('quota'),
+    });
+    expect(StudioError.fromData(structuredClone(error.toData()))).toMatchObject({
+      code: 'storage_full',
+      message: 'No space is left; delete runs.',
+      retry: 'smaller',
+      cause: 'quota',
+    });
   });
 });
 
@@ -116,13 +142,19 @@ describe('the plan', () => {
     [{ width: 100 }, 'width must be a multiple of 8 from 16 to 4096 pixels.'],
     [{ height: 0 }, 'height must be a multiple of 8 from 16 to 4096 pixels.'],
     [{ seed: '1.5' }, 'seed must be a whole number from 0 to 18446744073709551615, written as a string such as "42".'],
-    [{ seed: '18446744073709551616' }, 'seed must be a whole number from 0 to 18446744073709551615, written as a string such as "42".'],
+    [
+      { seed: '18446744073709551616' },
+      'seed must be a whole number from 0 to 18446744073709551615, written as a string such as "42".',
+    ],
     [{ seed: 42 }, 'seed must be a whole number from 0 to 18446744073709551615, written as a string such as "42".'],
     [{ guidance_scale: -1 }, 'guidance_scale must be a number from 0 to 100.'],
     [{ guidance_scale: NaN }, 'guidance_scale must be a number from 0 to 100.'],
     [{ batch_size: 0 }, 'batch_size must be a whole number from 1 to 16.'],
     [{ prompt: 7 }, 'prompt must be text (it may be empty).'],
-    [{ negativ_prompt: '' }, 'The parameter object has an unknown field "negativ_prompt"; remove it or check its spelling.'],
+    [
+      { negativ_prompt: '' },
+      'The parameter object has an unknown field "negativ_prompt"; remove it or check its spelling.',
+    ],
     [{ image: PICTURE }, 'image is given, but image_generation starts from nothing; use image_transform.'],
   ])('refuses %j with one sentence', (parameters, message) => {
     expect(refusal(parameters)).toEqual({ code: 'invalid_operation', message });
@@ -132,7 +164,11 @@ describe('the plan', () => {
     ['image_transform', {}, /image is missing/],
     ['image_transform', { image: 'cat.png' }, /image must be a picture/],
     ['image_transform', { image: PICTURE, strength: 0 }, /strength must be a number above 0 and up to 1/],
-    ['image_transform', { image: PICTURE, mask_image: PICTURE }, /mask_image is needed by image_inpaint and only by it/],
+    [
+      'image_transform',
+      { image: PICTURE, mask_image: PICTURE },
+      /mask_image is needed by image_inpaint and only by it/,
+    ],
     ['image_inpaint', { image: PICTURE }, /mask_image is needed by image_inpaint/],
   ])('%s refuses %j', (kind, parameters, sentence) => {
     expect(refusal(parameters, { operation: kind }).message).toMatch(sentence);
@@ -147,7 +183,10 @@ describe('the plan', () => {
     expect(refusal({}, { config: '__proto__' }).message).toMatch(/no config "__proto__"/);
     const flux = plan(operation(), catalogue, { ...checkpoint, pipelineClass: 'FluxPipeline' }, device);
     expect(flux).toMatchObject({ ok: false, reasons: [{ code: 'checkpoint_unsupported' }] });
-    expect(plan(operation(), catalogue, null, device)).toMatchObject({ ok: false, reasons: [{ code: 'checkpoint_incomplete' }] });
+    expect(plan(operation(), catalogue, null, device)).toMatchObject({
+      ok: false,
+      reasons: [{ code: 'checkpoint_incomplete' }],
+    });
     const large = plan(operation(), catalogue, { ...checkpoint, largestTensorBytes: 1001 }, device);
     expect(large).toMatchObject({ ok: false, reasons: [{ code: 'out_of_memory' }] });
   });

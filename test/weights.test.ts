@@ -10,7 +10,10 @@ import { mount } from '../src/weights/virtual_file.ts';
 
 const CHECKPOINTS = join(import.meta.dirname, 'checkpoints');
 
-function folder(name: string, change: (files: Map<string, Uint8Array<ArrayBuffer>>) => void = () => undefined): FolderFiles {
+function folder(
+  name: string,
+  change: (files: Map<string, Uint8Array<ArrayBuffer>>) => void = () => undefined,
+): FolderFiles {
   const root = join(CHECKPOINTS, name);
   const files = new Map<string, Uint8Array<ArrayBuffer>>();
   const walk = (directory: string) => {
@@ -25,7 +28,10 @@ function folder(name: string, change: (files: Map<string, Uint8Array<ArrayBuffer
   };
   walk(root);
   change(files);
-  return new FolderFiles(name, [...files].map(([path, bytes]) => ({ path, file: new File([bytes], path) })));
+  return new FolderFiles(
+    name,
+    [...files].map(([path, bytes]) => ({ path, file: new File([bytes], path) })),
+  );
 }
 
 const f32 = (...values: number[]) => new Uint8Array(new Float32Array(values).buffer);
@@ -36,7 +42,13 @@ const asHalves = (bytes: Uint8Array<ArrayBuffer>) => [...new Uint16Array(bytes.b
 describe('float conversion', () => {
   test('f16 widens exactly, subnormals, infinities and NaN included', () => {
     expect(asFloats(convert(u16(0x3c00, 0xc000, 0x7bff, 0x0001, 0x83ff, 0x7c00, 0xfc00), 'F16', 'F32'))).toEqual([
-      1, -2, 65504, 2 ** -24, -1023 * 2 ** -24, Infinity, -Infinity,
+      1,
+      -2,
+      65504,
+      2 ** -24,
+      -1023 * 2 ** -24,
+      Infinity,
+      -Infinity,
     ]);
     expect(asFloats(convert(u16(0x7e00, 0x8000), 'F16', 'F32'))).toEqual([NaN, -0]);
   });
@@ -62,11 +74,15 @@ describe('float conversion', () => {
       [0.1, 0x2e66],
       [NaN, 0x7e00],
     ];
-    expect(asHalves(convert(f32(...cases.map(([value]) => value)), 'F32', 'F16'))).toEqual(cases.map(([, half]) => half));
+    expect(asHalves(convert(f32(...cases.map(([value]) => value)), 'F32', 'F16'))).toEqual(
+      cases.map(([, half]) => half),
+    );
   });
 
   test('every f16 survives the way to f32 and back', () => {
-    const all = Uint16Array.from({ length: 65536 }, (_, i) => i).filter((half) => (half & 0x7c00) !== 0x7c00 || (half & 0x3ff) === 0);
+    const all = Uint16Array.from({ length: 65536 }, (_, i) => i).filter(
+      (half) => (half & 0x7c00) !== 0x7c00 || (half & 0x3ff) === 0,
+    );
     const bytes = new Uint8Array(all.buffer);
     expect(asHalves(convert(convert(bytes, 'F16', 'F32'), 'F32', 'F16'))).toEqual([...all]);
   });
@@ -87,7 +103,11 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
   };
 
   test('a file whose bytes can be used as they are is handed over itself', () => {
-    const [{ data, path }] = mount([{ location: 'a.safetensors', kind: 'file', file: 'a.safetensors' }], new Map([['a.safetensors', stored]]), 'jspi');
+    const [{ data, path }] = mount(
+      [{ location: 'a.safetensors', kind: 'file', file: 'a.safetensors' }],
+      new Map([['a.safetensors', stored]]),
+      'jspi',
+    );
     expect(path).toBe('a.safetensors');
     expect(data).toBe(stored);
   });
@@ -99,8 +119,12 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
   });
 
   test('a constant vector takes no storage', async () => {
-    expect(asFloats(await read({ location: 'ones', kind: 'fill', value: 1, type: 'f32', length: 12 }, 0, 12))).toEqual([1, 1, 1]);
-    expect(asHalves(await read({ location: 'ones', kind: 'fill', value: 1, type: 'f16', length: 4 }, 0, 4))).toEqual([0x3c00, 0x3c00]);
+    expect(asFloats(await read({ location: 'ones', kind: 'fill', value: 1, type: 'f32', length: 12 }, 0, 12))).toEqual([
+      1, 1, 1,
+    ]);
+    expect(asHalves(await read({ location: 'ones', kind: 'fill', value: 1, type: 'f16', length: 4 }, 0, 4))).toEqual([
+      0x3c00, 0x3c00,
+    ]);
   });
 });
 
@@ -122,14 +146,40 @@ describe('checkpoint folders', () => {
     const checkpoint = await Checkpoint.open(files);
     await checkpoint.component('unet');
   };
-  const unetFile = (files: Map<string, Uint8Array>) => [...files.keys()].find((path) => /^unet\/.*safetensors$/.test(path)) as string;
+  const unetFile = (files: Map<string, Uint8Array>) =>
+    [...files.keys()].find((path) => /^unet\/.*safetensors$/.test(path)) as string;
 
   test.each<[string, (files: Map<string, Uint8Array<ArrayBuffer>>) => void, string, RegExp]>([
-    ['no model_index.json', (files) => files.delete('model_index.json'), 'checkpoint_incomplete', /has no model_index\.json/],
-    ['model_index.json is not JSON', (files) => files.set('model_index.json', new TextEncoder().encode('<html>')), 'checkpoint_damaged', /model_index\.json of "tiny-sd15" is not valid JSON/],
-    ['model_index.json is a list', (files) => files.set('model_index.json', new TextEncoder().encode('[]')), 'checkpoint_damaged', /not a JSON object/],
-    ['no configuration', (files) => files.delete('unet/config.json'), 'checkpoint_incomplete', /has no unet\/config\.json/],
-    ['no weights', (files) => files.delete(unetFile(files)), 'checkpoint_incomplete', /no \.safetensors weights in unet\//],
+    [
+      'no model_index.json',
+      (files) => files.delete('model_index.json'),
+      'checkpoint_incomplete',
+      /has no model_index\.json/,
+    ],
+    [
+      'model_index.json is not JSON',
+      (files) => files.set('model_index.json', new TextEncoder().encode('<html>')),
+      'checkpoint_damaged',
+      /model_index\.json of "tiny-sd15" is not valid JSON/,
+    ],
+    [
+      'model_index.json is a list',
+      (files) => files.set('model_index.json', new TextEncoder().encode('[]')),
+      'checkpoint_damaged',
+      /not a JSON object/,
+    ],
+    [
+      'no configuration',
+      (files) => files.delete('unet/config.json'),
+      'checkpoint_incomplete',
+      /has no unet\/config\.json/,
+    ],
+    [
+      'no weights',
+      (files) => files.delete(unetFile(files)),
+      'checkpoint_incomplete',
+      /no \.safetensors weights in unet\//,
+    ],
     [
       'only a pickle',
       (files) => {
@@ -139,19 +189,29 @@ describe('checkpoint folders', () => {
       'checkpoint_incomplete',
       /pickle that can run code/,
     ],
-    ['truncated weights', (files) => files.set(unetFile(files), (files.get(unetFile(files)) as Uint8Array<ArrayBuffer>).slice(0, 5000)), 'checkpoint_damaged', /./],
+    [
+      'truncated weights',
+      (files) => files.set(unetFile(files), (files.get(unetFile(files)) as Uint8Array<ArrayBuffer>).slice(0, 5000)),
+      'checkpoint_damaged',
+      /./,
+    ],
     ['an empty weight file', (files) => files.set(unetFile(files), new Uint8Array(0)), 'checkpoint_damaged', /./],
     [
       'a shard list that points elsewhere',
       (files) => {
         files.delete(unetFile(files));
-        files.set('unet/diffusion_pytorch_model.safetensors.index.json', new TextEncoder().encode('{"weight_map":{"w":"../vae/x.safetensors"}}'));
+        files.set(
+          'unet/diffusion_pytorch_model.safetensors.index.json',
+          new TextEncoder().encode('{"weight_map":{"w":"../vae/x.safetensors"}}'),
+        );
       },
       'checkpoint_damaged',
       /not a weight file beside it/,
     ],
   ])('%s is refused in one sentence', async (_name, change, code, sentence) => {
-    await expect(opening(folder('tiny-sd15', change))).rejects.toThrow(expect.objectContaining({ code, message: expect.stringMatching(sentence) as string }));
+    await expect(opening(folder('tiny-sd15', change))).rejects.toThrow(
+      expect.objectContaining({ code, message: expect.stringMatching(sentence) as string }),
+    );
   });
 
   test('weights in several shards are found through their index', async () => {
@@ -161,7 +221,12 @@ describe('checkpoint folders', () => {
         const bytes = files.get(path) as Uint8Array<ArrayBuffer>;
         files.delete(path);
         files.set('unet/diffusion_pytorch_model-00001-of-00001.safetensors', bytes);
-        files.set('unet/diffusion_pytorch_model.safetensors.index.json', new TextEncoder().encode('{"weight_map":{"conv_in.weight":"diffusion_pytorch_model-00001-of-00001.safetensors"}}'));
+        files.set(
+          'unet/diffusion_pytorch_model.safetensors.index.json',
+          new TextEncoder().encode(
+            '{"weight_map":{"conv_in.weight":"diffusion_pytorch_model-00001-of-00001.safetensors"}}',
+          ),
+        );
       }),
     );
     const { weights, files } = await checkpoint.component('unet');

@@ -167,7 +167,9 @@ def _draw_scene(rng: random.Random) -> Scene:
         things[1].shape = rng.choice(OUTER_SHAPES)
         things[1].color = rng.choice([c for c in free if c != things[0].color])
 
-    wobble = lambda k: rng.uniform(-k, k)  # noqa: E731
+    def wobble(k: float) -> float:
+        return rng.uniform(-k, k)
+
     same = 1 + wobble(0.06)
     for t in things:
         t.r = RADII[n][SIZES.index(t.size)] * (same if layout == "count" else 1 + wobble(0.06))

@@ -280,7 +280,7 @@ def train_decoder():
 
 # --- unet ---
 
-UNET_STEPS, UNET_BATCH = 1100, 16
+UNET_STEPS, UNET_BATCH = 8000, 16
 NO_CAPTION = 0.1  # of the samples, for classifier-free guidance
 SYNC_EVERY = 10
 

@@ -1,5 +1,5 @@
 /** The generation worker: the only place that holds the GPU. One owner class, served by Comlink. */
-import * as Comlink from 'comlink';
+import type * as Comlink from 'comlink';
 import { version } from '../package.json';
 import type { Chunk, ChunkContract, Context } from '../src/core/chunk.ts';
 import { StudioError, cancelled } from '../src/core/errors.ts';
@@ -12,7 +12,15 @@ import { decodePicture, encodePng } from '../src/formats/picture.ts';
 import { openModel, type LoadedModel } from '../src/models/family.ts';
 import { FolderFiles, ServedFiles } from '../src/weights/checkpoint_files.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
-import { EventSender, serve, type CheckpointSource, type GenerationApi, type RecorderApi, type StartOptions } from './protocol.ts';
+import {
+  EventSender,
+  callsTo,
+  serve,
+  type CheckpointSource,
+  type GenerationApi,
+  type RecorderApi,
+  type StartOptions,
+} from './protocol.ts';
 
 // The folders are the registry: a new chunk, pipeline or config is one file and no other edit.
 const contracts = byId(
@@ -21,7 +29,9 @@ const contracts = byId(
 );
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
 const pipelines = byName(import.meta.glob<Pipeline>('../src/pipelines/*.json', { eager: true, import: 'default' }));
-const configs = byName(import.meta.glob<Omit<Config, 'id'>>('../src/configs/*.json', { eager: true, import: 'default' }));
+const configs = byName(
+  import.meta.glob<Omit<Config, 'id'>>('../src/configs/*.json', { eager: true, import: 'default' }),
+);
 const catalogue = {
   chunks: contracts,
   pipelines,
@@ -31,13 +41,20 @@ const catalogue = {
 class GenerationWorker implements GenerationApi {
   #engine: Engine | undefined;
   #recorder: Comlink.Remote<RecorderApi> | undefined;
-  /** One model is held at a time: the next one needs its memory. */
-  #model: { ref: string; model: LoadedModel } | undefined;
+  /** The checkpoint that was opened last: configurations and headers, no weights yet. */
+  #opened: LoadedModel | undefined;
+  /** The model of the last job, with its networks on the device. Only one is held: the next one needs its memory. */
+  #held: LoadedModel | undefined;
   #canvas: OffscreenCanvas | null = null;
   readonly #running = new Map<string, AbortController>();
 
-  async start({ backend = 'auto', precision = 'auto', countLaunches = false, recorder }: StartOptions & { recorder: MessagePort }): Promise<DeviceReport> {
-    this.#recorder = Comlink.wrap<RecorderApi>(recorder);
+  async start({
+    backend = 'auto',
+    precision = 'auto',
+    countLaunches = false,
+    recorder,
+  }: StartOptions & { recorder: MessagePort }): Promise<DeviceReport> {
+    this.#recorder = callsTo<RecorderApi>(recorder);
     this.#engine = await Engine.start({ backend, precision, countLaunches });
     return this.#engine.report;
   }
@@ -54,7 +71,13 @@ class GenerationWorker implements GenerationApi {
     const controller = new AbortController();
     this.#running.set(request.jobId, controller);
     try {
-      return await new Execution(await this.#prepare(request), this.#recording, events, controller.signal, () => this.#canvas).run();
+      return await new Execution(
+        await this.#prepare(request),
+        this.#recording,
+        events,
+        controller.signal,
+        () => this.#canvas,
+      ).run();
     } finally {
       this.#running.delete(request.jobId);
       await events.delivered();
@@ -82,6 +105,11 @@ class GenerationWorker implements GenerationApi {
     if (!result.ok) {
       throw new StudioError(result.reasons[0].code, result.reasons.map(({ message }) => message).join(' '));
     }
+    // Only here, where no other job runs, may a model be released.
+    if (this.#held !== model) {
+      await this.#held?.release();
+      this.#held = model;
+    }
     return { plan: result.plan, model, engine: this.#started };
   }
 
@@ -89,16 +117,23 @@ class GenerationWorker implements GenerationApi {
     const engine = this.#started;
     const ref = source.kind === 'builtin' ? `builtin:${source.name}` : `folder:${source.name}`;
     // A folder of the same name may hold other files by now, so only served checkpoints are taken as known.
-    if (this.#model?.ref === ref && (source.kind === 'builtin' || sameFiles(this.#model.model, source))) {
-      return this.#model.model;
+    for (const known of [this.#opened, this.#held]) {
+      if (
+        known?.summary.ref === ref &&
+        (source.kind === 'builtin' || known.isFrom(new FolderFiles(source.name, source.files)))
+      ) {
+        return known;
+      }
     }
     const files =
       source.kind === 'builtin'
-        ? await ServedFiles.open(ref, new URL(`${import.meta.env.BASE_URL}checkpoints/${encodeURIComponent(source.name)}/`, self.location.origin))
+        ? await ServedFiles.open(
+            ref,
+            new URL(`${import.meta.env.BASE_URL}checkpoints/${encodeURIComponent(source.name)}/`, self.location.origin),
+          )
         : new FolderFiles(source.name, source.files);
     const model = await openModel(files, engine);
-    await this.#model?.model.release();
-    this.#model = { ref, model };
+    this.#opened = model;
     return model;
   }
 
@@ -143,7 +178,11 @@ class Execution {
     const { plan, model } = this.prepared;
     const operation = { ...plan.operation, parameters: { ...plan.operation.parameters }, checkpoint: plan.checkpoint };
     const pictures = takePictures(operation.parameters);
-    this.#run = await this.recorder.openRun({ config_name: plan.config, operation, expected_outputs: ['input', 'config', ...operation.record, 'output_image'] });
+    this.#run = await this.recorder.openRun({
+      config_name: plan.config,
+      operation,
+      expected_outputs: ['input', 'config', ...operation.record, 'output_image'],
+    });
     this.events.send({ type: 'run', run: this.#run });
     model.onLoading = () => {
       this.#report('load');
@@ -151,11 +190,22 @@ class Execution {
     try {
       for (const [name, source] of pictures) {
         // Recorded as what was used, so that the run can be made again from its folder alone.
-        operation.parameters[name] = await this.#record(`input_${name}`, await encodePng(await decodePicture(source, name)));
+        operation.parameters[name] = await this.#record(
+          `input_${name}`,
+          await encodePng(await decodePicture(source, name)),
+        );
       }
       await this.#record('input', operation);
-      const steps = plan.chunks.map(({ id, parameters }) => ({ id, parameters: { ...parameters, ...pick(operation.parameters, pictures.keys()) } }));
-      await this.#record('config', { pipeline: plan.pipeline, config: plan.config, checkpoint: plan.checkpoint, chunks: steps });
+      const steps = plan.chunks.map(({ id, parameters }) => ({
+        id,
+        parameters: { ...parameters, ...pick(operation.parameters, pictures.keys()) },
+      }));
+      await this.#record('config', {
+        pipeline: plan.pipeline,
+        config: plan.config,
+        checkpoint: plan.checkpoint,
+        chunks: steps,
+      });
       for (const { id, parameters } of plan.chunks) {
         await this.#execute(id, parameters);
       }
@@ -163,7 +213,9 @@ class Execution {
       return { run: this.#run };
     } catch (thrown) {
       const error = StudioError.from(thrown);
-      await this.recorder.closeRun(this.#run, error.code === 'cancelled' ? 'cancelled' : 'failed', error.toData()).catch(() => undefined);
+      await this.recorder
+        .closeRun(this.#run, error.code === 'cancelled' ? 'cancelled' : 'failed', error.toData())
+        .catch(() => undefined);
       throw error;
     } finally {
       model.onLoading = null;
@@ -185,13 +237,19 @@ class Execution {
         operation: plan.operation.operation,
         config: plan.config,
         chunk: id,
-        parameters: pick(parameters, Object.keys(parameters).filter((name) => typeof parameters[name] !== 'object')),
+        parameters: pick(
+          parameters,
+          Object.keys(parameters).filter((name) => typeof parameters[name] !== 'object'),
+        ),
         seed: parameters.seed,
         index,
         width: media.images[index].width,
         height: media.images[index].height,
         ...provenance,
-        versions: { darkroom: version, 'onnxruntime-web': engine.runtime.ort.env.versions.web ?? engine.runtime.ort.env.versions.common },
+        versions: {
+          darkroom: version,
+          'onnxruntime-web': engine.runtime.ort.env.versions.web ?? engine.runtime.ort.env.versions.common,
+        },
         device: engine.report,
         notices: this.#notices,
         ms: Math.round(performance.now() - this.#started),
@@ -217,7 +275,10 @@ class Execution {
       wants: (what) => plan.operation.record.includes(what),
       record: (type, content, metadata) => this.#record(type, content, metadata),
       recordTensors: (type, tensors, metadata) =>
-        this.#record(type, new Blob([writeSafetensors(Object.entries(tensors))]), { format: 'safetensors', ...metadata }),
+        this.#record(type, new Blob([writeSafetensors(Object.entries(tensors))]), {
+          format: 'safetensors',
+          ...metadata,
+        }),
       signal: this.signal,
     };
   }
@@ -234,7 +295,9 @@ class Execution {
       this.#sampleStarted = performance.now();
     }
     const measured = stage === 'sample' && step > 1;
-    const secondsLeft = measured ? ((performance.now() - this.#sampleStarted) / (step - 1) / 1000) * (steps - step) : null;
+    const secondsLeft = measured
+      ? ((performance.now() - this.#sampleStarted) / (step - 1) / 1000) * (steps - step)
+      : null;
     this.#stage = stage;
     this.events.send({ type: 'progress', progress: { stage: this.#stage, step, steps, secondsLeft } });
   }
@@ -262,20 +325,21 @@ function pick(record: Record<string, unknown>, names: Iterable<string>): Record<
   return Object.fromEntries([...names].map((name) => [name, record[name]]));
 }
 
-function sameFiles(model: LoadedModel, source: Extract<CheckpointSource, { kind: 'folder' }>): boolean {
-  return model.isFrom(new FolderFiles(source.name, source.files));
-}
-
 function byName<T>(files: Record<string, T>): Record<string, T> {
   return Object.fromEntries(Object.entries(files).map(([path, value]) => [stem(path), value]));
 }
 
-function byId(metas: Record<string, ChunkContract['meta']>, parameters: Record<string, ChunkContract['parameters']>): Record<string, ChunkContract> {
-  return Object.fromEntries(Object.entries(metas).map(([path, meta]) => [meta.id, { meta, parameters: parameters[path] }]));
+function byId(
+  metas: Record<string, ChunkContract['meta']>,
+  parameters: Record<string, ChunkContract['parameters']>,
+): Record<string, ChunkContract> {
+  return Object.fromEntries(
+    Object.entries(metas).map(([path, meta]) => [meta.id, { meta, parameters: parameters[path] }]),
+  );
 }
 
 function stem(path: string): string {
   return path.slice(path.lastIndexOf('/') + 1, path.lastIndexOf('.'));
 }
 
-void serve(new GenerationWorker(), self as unknown as Comlink.Endpoint);
+void serve(new GenerationWorker(), self);

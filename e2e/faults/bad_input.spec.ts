@@ -21,7 +21,10 @@ function editJson(path: string, change: (value: Record<string, unknown>) => void
 }
 
 /** Replaces the header of a safetensors file, leaving the tensors' bytes as they are. */
-function editHeader(path: string, change: (header: Record<string, { data_offsets: number[]; shape: number[] }>) => void): void {
+function editHeader(
+  path: string,
+  change: (header: Record<string, { data_offsets: number[]; shape: number[] }>) => void,
+): void {
   const bytes = readFileSync(path);
   const length = Number(bytes.readBigUInt64LE(0));
   const header = JSON.parse(bytes.subarray(8, 8 + length).toString()) as Parameters<typeof change>[0];
@@ -33,12 +36,37 @@ function editHeader(path: string, change: (header: Record<string, { data_offsets
 }
 
 const FOLDERS: [string, (folder: string) => void, string, RegExp][] = [
-  ['no model_index.json', (folder) => rmSync(join(folder, 'model_index.json')), 'checkpoint_incomplete', /has no model_index\.json/],
-  ['a missing weight file', (folder) => rmSync(join(folder, UNET)), 'checkpoint_incomplete', /no \.safetensors weights in unet/],
-  ['a missing tokenizer', (folder) => rmSync(join(folder, 'tokenizer'), { recursive: true }), 'checkpoint_incomplete', /./],
-  ['only a pickle', (folder) => renameSync(join(folder, UNET), join(folder, 'unet', 'diffusion_pytorch_model.bin')), 'checkpoint_incomplete', /pickle/],
+  [
+    'no model_index.json',
+    (folder) => rmSync(join(folder, 'model_index.json')),
+    'checkpoint_incomplete',
+    /has no model_index\.json/,
+  ],
+  [
+    'a missing weight file',
+    (folder) => rmSync(join(folder, UNET)),
+    'checkpoint_incomplete',
+    /no \.safetensors weights in unet/,
+  ],
+  [
+    'a missing tokenizer',
+    (folder) => rmSync(join(folder, 'tokenizer'), { recursive: true }),
+    'checkpoint_incomplete',
+    /./,
+  ],
+  [
+    'only a pickle',
+    (folder) => renameSync(join(folder, UNET), join(folder, 'unet', 'diffusion_pytorch_model.bin')),
+    'checkpoint_incomplete',
+    /pickle/,
+  ],
   ['a truncated weight file', (folder) => truncateSync(join(folder, UNET), 100_000), 'checkpoint_damaged', /./],
-  ['a weight file that is a web page', (folder) => writeFileSync(join(folder, UNET), '<!doctype html><title>Not found</title>'), 'checkpoint_damaged', /./],
+  [
+    'a weight file that is a web page',
+    (folder) => writeFileSync(join(folder, UNET), '<!doctype html><title>Not found</title>'),
+    'checkpoint_damaged',
+    /./,
+  ],
   [
     'a header that lies about its offsets',
     (folder) =>
@@ -59,8 +87,18 @@ const FOLDERS: [string, (folder: string) => void, string, RegExp][] = [
     'checkpoint_damaged',
     /./,
   ],
-  ['an unknown pipeline', (folder) => editJson(join(folder, 'model_index.json'), (index) => (index._class_name = 'FluxPipeline')), 'checkpoint_unsupported', /FluxPipeline/],
-  ['an unknown network', (folder) => editJson(join(folder, 'model_index.json'), (index) => (index.vae = ['diffusers', 'AutoencoderDC'])), 'checkpoint_unsupported', /AutoencoderDC/],
+  [
+    'an unknown pipeline',
+    (folder) => editJson(join(folder, 'model_index.json'), (index) => (index._class_name = 'FluxPipeline')),
+    'checkpoint_unsupported',
+    /FluxPipeline/,
+  ],
+  [
+    'an unknown network',
+    (folder) => editJson(join(folder, 'model_index.json'), (index) => (index.vae = ['diffusers', 'AutoencoderDC'])),
+    'checkpoint_unsupported',
+    /AutoencoderDC/,
+  ],
   [
     'an option that is not implemented',
     (folder) => editJson(join(folder, 'unet', 'config.json'), (config) => (config.addition_embed_type = 'text_time')),
@@ -132,11 +170,16 @@ test('wrong parameters are refused in one sentence each, and nothing is recorded
   expect((await runOperation(page, generation({ prompt: '' }))).job.error).toBeNull();
 });
 
-test('without WebGPU it runs on the processor and says so, and a forced GPU is refused in one sentence', async ({ page }) => {
+test('without WebGPU it runs on the processor and says so, and a forced GPU is refused in one sentence', async ({
+  page,
+}) => {
   await page.addInitScript(() => Object.defineProperty(Navigator.prototype, 'gpu', { value: undefined }));
   await page.route(/generation\.worker.*\.js$/, async (route) => {
     const response = await route.fetch();
-    await route.fulfill({ response, body: `Object.defineProperty(WorkerNavigator.prototype, 'gpu', { value: undefined });\n${await response.text()}` });
+    await route.fulfill({
+      response,
+      body: `Object.defineProperty(WorkerNavigator.prototype, 'gpu', { value: undefined });\n${await response.text()}`,
+    });
   });
   await openDoor(page, 'auto');
   const device = await page.evaluate(() => globalThis.darkroom?.device());
@@ -147,7 +190,12 @@ test('without WebGPU it runs on the processor and says so, and a forced GPU is r
 
   await page.goto('/?door=cli&backend=webgpu');
   await page.waitForFunction(() => globalThis.darkroom !== undefined);
-  const error = await page.evaluate(() => globalThis.darkroom?.device().then(() => null, (thrown: { code: string; message: string }) => ({ code: thrown.code, message: thrown.message })));
+  const error = await page.evaluate(() =>
+    globalThis.darkroom?.device().then(
+      () => null,
+      (thrown: { code: string; message: string }) => ({ code: thrown.code, message: thrown.message }),
+    ),
+  );
   expect(error).toMatchObject({ code: 'no_webgpu' });
   expect(error?.message).toMatch(SENTENCE);
 });

@@ -9,7 +9,18 @@ import { serveFolder } from '../../cli/server.js';
 import { runOperation } from '../fixtures/door.ts';
 
 const PROJECT = join(import.meta.dirname, '..', '..');
-const PARTS = ['index.html', 'package.json', 'vite.config.ts', 'svelte.config.js', 'tsconfig.base.json', 'src', 'chunks', 'workers', 'public', 'cli'];
+const PARTS = [
+  'index.html',
+  'package.json',
+  'vite.config.ts',
+  'svelte.config.js',
+  'tsconfig.base.json',
+  'src',
+  'chunks',
+  'workers',
+  'public',
+  'cli',
+];
 
 test('a chunk and a config dropped in are found, planned and run, with no other edit', async ({ page }) => {
   const copy = mkdtempSync(join(tmpdir(), 'darkroom-copy-'));
@@ -27,7 +38,11 @@ test('a chunk and a config dropped in are found, planned and run, with no other 
     try {
       await page.goto(`${server.url}/?door=cli&backend=wasm`);
       await page.waitForFunction(() => globalThis.darkroom !== undefined);
-      const { job, pictures } = await runOperation(page, { operation: 'image_generation', config: 'gradient', parameters: { prompt: '' } });
+      const { job, pictures } = await runOperation(page, {
+        operation: 'image_generation',
+        config: 'gradient',
+        parameters: { prompt: '' },
+      });
       expect(job.error).toBeNull();
       expect(pictures).toHaveLength(1);
       expect(pictures[0]).toMatchObject({ width: 32, height: 16 });

@@ -24,18 +24,22 @@ export interface Context {
   checkpoint: CheckpointRef;
   models: { load(ref: CheckpointRef): Promise<Model> };
   /** Decodes a picture parameter. Throws `image_unreadable`. */
-  readImage(source: ImageSource, name: string): Promise<PixelImage>;
-  progress(stage: Stage, step?: number, steps?: number): void;
+  readImage: (source: ImageSource, name: string) => Promise<PixelImage>;
+  progress: (stage: Stage, step?: number, steps?: number) => void;
   /** The canvas that somebody watches, asked for anew at every step; null when nobody does. */
-  preview(): OffscreenCanvas | null;
+  preview: () => OffscreenCanvas | null;
   /** One sentence for the person, such as a prompt that was cut; also kept in the recording. */
-  notice(message: string): void;
+  notice: (message: string) => void;
   /** What the caller asked to have recorded beside the result. */
-  wants(what: Recordable): boolean;
+  wants: (what: Recordable) => boolean;
   /** Records one entity of this run. Values: objects become JSON, strings text, Blobs their own type. */
-  record(entityType: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string>;
+  record: (entityType: string, content: Blob | string | object, metadata?: Record<string, unknown>) => Promise<string>;
   /** Records named tensors as one safetensors file. */
-  recordTensors(entityType: string, tensors: Record<string, CpuTensor>, metadata?: Record<string, unknown>): Promise<string>;
+  recordTensors: (
+    entityType: string,
+    tensors: Record<string, CpuTensor>,
+    metadata?: Record<string, unknown>,
+  ) => Promise<string>;
   signal: AbortSignal;
 }
 
@@ -43,7 +47,7 @@ export interface Chunk<S extends v.GenericSchema = v.GenericSchema> {
   meta: ChunkMeta;
   /** Parsed with the operation's kind as the field `operation`, so that a schema can ask for a picture or a mask. */
   parameters: S;
-  execute(input: v.InferOutput<S>, context: Context): Promise<Media>;
+  execute: (input: v.InferOutput<S>, context: Context) => Promise<Media>;
 }
 
 /** What the page and the planner know of a chunk. */

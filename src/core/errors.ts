@@ -64,10 +64,14 @@ export class StudioError extends Error {
     if (typeof thrown === 'object' && thrown !== null && (thrown as { name?: unknown }).name === 'AbortError') {
       return cancelled();
     }
-    return new StudioError('internal', `Something unexpected failed (${describe(thrown)}); try again, or reload the page.`, {
-      retry: 'same',
-      cause: thrown,
-    });
+    return new StudioError(
+      'internal',
+      `Something unexpected failed (${describe(thrown)}); try again, or reload the page.`,
+      {
+        retry: 'same',
+        cause: thrown,
+      },
+    );
   }
 }
 

@@ -20,7 +20,14 @@ export interface CheckpointSummary {
   /** The largest single tensor on the device: it must fit in one GPU buffer. */
   largestTensorBytes: number;
   /** What this checkpoint itself asks for: size in pixels, sampler and schedule ids; steps and guidance where it says. */
-  defaults: { width: number; height: number; sampler: string; schedule: string; steps?: number; guidance_scale?: number };
+  defaults: {
+    width: number;
+    height: number;
+    sampler: string;
+    schedule: string;
+    steps?: number;
+    guidance_scale?: number;
+  };
   /** Prompts that it does well, when it says so itself. */
   prompts: string[];
 }

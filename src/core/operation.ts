@@ -16,7 +16,10 @@ const operationSchema = v.strictObject({
     OPERATION_KINDS,
     ({ received }) => `operation must be one of ${OPERATION_KINDS.join(', ')}; it is ${received}.`,
   ),
-  config: v.pipe(v.string('config must be the name of a config, such as "stable_diffusion".'), v.nonEmpty('config must not be empty.')),
+  config: v.pipe(
+    v.string('config must be the name of a config, such as "stable_diffusion".'),
+    v.nonEmpty('config must not be empty.'),
+  ),
   parameters: v.record(v.string(), v.unknown(), 'parameters must be an object.'),
   priority: v.optional(v.picklist(['high', 'normal', 'low'], 'priority must be high, normal or low.'), 'normal'),
   checkpoint: v.optional(v.nullable(v.string('checkpoint must be a checkpoint reference or null.')), null),

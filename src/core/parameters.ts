@@ -63,5 +63,8 @@ export const image = (name: string) =>
   );
 
 function isBlob(value: unknown): boolean {
-  return Object.prototype.toString.call(value) === '[object Blob]' || Object.prototype.toString.call(value) === '[object File]';
+  return (
+    Object.prototype.toString.call(value) === '[object Blob]' ||
+    Object.prototype.toString.call(value) === '[object File]'
+  );
 }

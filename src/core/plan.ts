@@ -81,7 +81,7 @@ export function plan(
   const chunks: Plan['chunks'] = [];
   for (const place of pipeline.chunks) {
     const open = OPEN_PLACE.exec(place);
-    const id = open ? String(config.parameters[open[1] as string]) : place;
+    const id = open ? String(config.parameters[open[1]]) : place;
     const contract = own(catalogue.chunks, id);
     if (!contract) {
       refuse('internal', `The pipeline "${pipeline.name}" needs the chunk "${id}", which does not exist.`);

@@ -14,17 +14,35 @@ const WIDTH = HEADS * HEAD_SIZE;
 const TOLERANCE = 1e-3;
 
 export async function attentionIsRight(runtime: Runtime, device: GPUDevice): Promise<boolean> {
-  const writer = new OnnxWriter('attention check', { get: () => undefined, names: () => [] }, { provider: 'webgpu', dtype: 'f32', batch: 1, height: 0, width: 0 });
+  const writer = new OnnxWriter(
+    'attention check',
+    { get: () => undefined, names: () => [] },
+    { provider: 'webgpu', dtype: 'f32', batch: 1, height: 0, width: 0 },
+  );
   const inputs = { q: waves(QUERIES, 1), k: waves(KEYS, 2), v: waves(KEYS, 3) };
-  const ports = [writer.input('q', 'float32', [1, QUERIES, WIDTH]), writer.input('k', 'float32', [1, KEYS, WIDTH]), writer.input('v', 'float32', [1, KEYS, WIDTH])];
-  writer.output('out', writer.node('attention', 'MultiHeadAttention', ports, [1, QUERIES, WIDTH], { domain: MICROSOFT, attributes: { num_heads: HEADS } }));
+  const ports = [
+    writer.input('q', 'float32', [1, QUERIES, WIDTH]),
+    writer.input('k', 'float32', [1, KEYS, WIDTH]),
+    writer.input('v', 'float32', [1, KEYS, WIDTH]),
+  ];
+  writer.output(
+    'out',
+    writer.node('attention', 'MultiHeadAttention', ports, [1, QUERIES, WIDTH], {
+      domain: MICROSOFT,
+      attributes: { num_heads: HEADS },
+    }),
+  );
   const network = await runtime.createNetwork(writer.graph(), new Map(), { name: 'webgpu', device });
   const { ort } = runtime;
   const bytes = QUERIES * WIDTH * 4;
-  const buffer = device.createBuffer({ size: bytes, usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST });
+  const buffer = device.createBuffer({
+    size: bytes,
+    usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST,
+  });
   const staging = device.createBuffer({ size: bytes, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
   try {
-    const tensor = (data: Float32Array<ArrayBuffer>) => new ort.Tensor('float32', data, [1, data.length / WIDTH, WIDTH]);
+    const tensor = (data: Float32Array<ArrayBuffer>) =>
+      new ort.Tensor('float32', data, [1, data.length / WIDTH, WIDTH]);
     await network.run(
       { q: tensor(inputs.q), k: tensor(inputs.k), v: tensor(inputs.v) },
       { out: ort.Tensor.fromGpuBuffer(buffer, { dataType: 'float32', dims: [1, QUERIES, WIDTH] }) },
@@ -44,7 +62,10 @@ export async function attentionIsRight(runtime: Runtime, device: GPUDevice): Pro
 
 /** Smooth and different everywhere, so that a wrong index cannot hide. */
 function waves(rows: number, phase: number): Float32Array<ArrayBuffer> {
-  return Float32Array.from({ length: rows * WIDTH }, (_, i) => Math.sin(phase + i * 0.37) + Math.cos(phase * i * 0.011));
+  return Float32Array.from(
+    { length: rows * WIDTH },
+    (_, i) => Math.sin(phase + i * 0.37) + Math.cos(phase * i * 0.011),
+  );
 }
 
 function attention(q: Float32Array, k: Float32Array, v: Float32Array): Float32Array {

@@ -3,7 +3,14 @@ import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import { applyStep } from '../samplers/apply.ts';
-import { NOT_FINITE, elements, type Arithmetic, type DeviceTensor, type PreviewColours, type StepArguments } from './arithmetic.ts';
+import {
+  NOT_FINITE,
+  elements,
+  type Arithmetic,
+  type DeviceTensor,
+  type PreviewColours,
+  type StepArguments,
+} from './arithmetic.ts';
 import type { OrtModule } from './runtime.ts';
 
 class CpuTensor implements DeviceTensor {
@@ -14,7 +21,10 @@ class CpuTensor implements DeviceTensor {
     readonly data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>,
     readonly dims: readonly number[],
   ) {
-    this.ort = data instanceof Int32Array ? new ort.Tensor('int32', data, [...dims]) : new ort.Tensor('float32', data, [...dims]);
+    this.ort =
+      data instanceof Int32Array
+        ? new ort.Tensor('int32', data, [...dims])
+        : new ort.Tensor('float32', data, [...dims]);
   }
 
   dispose(): void {

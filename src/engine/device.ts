@@ -35,7 +35,9 @@ export async function findAdapter(): Promise<Adapter | null> {
   }
   const { info } = adapter;
   const name = info.description || [info.vendor, info.architecture, info.device].filter(Boolean).join(' ') || 'GPU';
-  const software = info.isFallbackAdapter === true || /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${name} ${info.architecture}`);
+  const software =
+    info.isFallbackAdapter === true ||
+    /swiftshader|llvmpipe|lavapipe|basic render/i.test(`${name} ${info.architecture}`);
   const trustsSubgroups = (info.subgroupMinSize ?? 0) >= 16;
   const open = ({ subgroups }: { subgroups: boolean }): Promise<GPUDevice> => {
     const wanted = ['shader-f16', ...(subgroups ? ['subgroups', 'subgroup-size-control'] : [])];

@@ -62,7 +62,10 @@ export class Engine {
     if (!opened) {
       const note = `Runs on the processor, because attention computed on this GPU (${adapter.name}) is wrong.`;
       if (options.backend === 'webgpu') {
-        throw new StudioError('no_webgpu', `WebGPU was asked for, but attention computed on this GPU (${adapter.name}) is wrong; open the page without ?backend=webgpu.`);
+        throw new StudioError(
+          'no_webgpu',
+          `WebGPU was asked for, but attention computed on this GPU (${adapter.name}) is wrong; open the page without ?backend=webgpu.`,
+        );
       }
       return Engine.#onCpu(runtime, ledger, note);
     }
@@ -71,10 +74,16 @@ export class Engine {
     const precision = options.precision === 'f32' || !device.features.has('shader-f16') ? 'f32' : 'f16';
     const report: DeviceReport = {
       backend: 'webgpu',
-      note: options.precision === 'f16' && precision === 'f32' ? 'This GPU has no half precision (shader-f16), so single precision is used.' : null,
+      note:
+        options.precision === 'f16' && precision === 'f32'
+          ? 'This GPU has no half precision (shader-f16), so single precision is used.'
+          : null,
       adapter: adapter.name,
       precision,
-      limits: { maxBufferSize: device.limits.maxBufferSize, maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize },
+      limits: {
+        maxBufferSize: device.limits.maxBufferSize,
+        maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,
+      },
       runtime: runtime.build,
     };
     const arithmetic = new GpuArithmetic(device, runtime.ort, (work) => runtime.guard(work));
@@ -82,7 +91,14 @@ export class Engine {
   }
 
   static #onCpu(runtime: Runtime, ledger: Ledger, note: string): Engine {
-    const report: DeviceReport = { backend: 'wasm', note, adapter: 'processor', precision: 'f32', limits: null, runtime: runtime.build };
+    const report: DeviceReport = {
+      backend: 'wasm',
+      note,
+      adapter: 'processor',
+      precision: 'f32',
+      limits: null,
+      runtime: runtime.build,
+    };
     return new Engine(runtime, null, new CpuArithmetic(runtime.ort), report, ledger);
   }
 
@@ -109,7 +125,9 @@ async function openTrusted(
 ): Promise<GPUDevice | null> {
   for (const subgroups of adapter.trustsSubgroups ? [true, false] : [false]) {
     // An adapter opens one device only, so a second try needs the adapter anew.
-    const device = await (subgroups === adapter.trustsSubgroups ? adapter : ((await findAdapter()) ?? adapter)).open({ subgroups });
+    const device = await (subgroups === adapter.trustsSubgroups ? adapter : ((await findAdapter()) ?? adapter)).open({
+      subgroups,
+    });
     ledger.watch(device, options.countLaunches);
     if (await attentionIsRight(runtime, device)) {
       return device;

@@ -2,7 +2,14 @@
 import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
-import { NOT_FINITE, elements, type Arithmetic, type DeviceTensor, type PreviewColours, type StepArguments } from './arithmetic.ts';
+import {
+  NOT_FINITE,
+  elements,
+  type Arithmetic,
+  type DeviceTensor,
+  type PreviewColours,
+  type StepArguments,
+} from './arithmetic.ts';
 import combineSource from './kernels/combine.wgsl?raw';
 import pixelsSource from './kernels/pixels.wgsl?raw';
 import posteriorSource from './kernels/posterior.wgsl?raw';
@@ -102,9 +109,7 @@ export class GpuArithmetic implements Arithmetic {
   combine(out: DeviceTensor, a: number, x: DeviceTensor, b: number, y: DeviceTensor | null, copies = 1): void {
     const count = elements(out.dims) / copies;
     const other = y ?? x;
-    const uniforms = new Uniforms(32)
-      .u32(count, copies, elements(x.dims), elements(other.dims))
-      .f32(a, y ? b : 0);
+    const uniforms = new Uniforms(32).u32(count, copies, elements(x.dims), elements(other.dims)).f32(a, y ? b : 0);
     this.#dispatch('combine', combineSource, uniforms, [buffer(x), buffer(other), buffer(out)], count);
   }
 
@@ -234,7 +239,10 @@ export class GpuArithmetic implements Arithmetic {
   }
 
   #uniformBuffer(uniforms: Uniforms): GPUBuffer {
-    const result = this.device.createBuffer({ size: uniforms.bytes.byteLength, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+    const result = this.device.createBuffer({
+      size: uniforms.bytes.byteLength,
+      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST,
+    });
     this.device.queue.writeBuffer(result, 0, uniforms.bytes);
     return result;
   }

@@ -76,7 +76,10 @@ function solve(system: Float64Array[]): [number, number, number][] {
     row[i] += 1e-6;
   });
   for (let pivot = 0; pivot < n; pivot++) {
-    const best = system.reduce((top, row, i) => (i > pivot && Math.abs(row[pivot]) > Math.abs(system[top][pivot]) ? i : top), pivot);
+    const best = system.reduce(
+      (top, row, i) => (i > pivot && Math.abs(row[pivot]) > Math.abs(system[top][pivot]) ? i : top),
+      pivot,
+    );
     [system[pivot], system[best]] = [system[best], system[pivot]];
     const divisor = system[pivot][pivot];
     system[pivot] = system[pivot].map((value) => value / divisor);

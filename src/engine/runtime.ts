@@ -34,7 +34,9 @@ export class Runtime {
     const jspi = 'Suspending' in WebAssembly;
     const ort: OrtModule = jspi ? await import('onnxruntime-web/jspi') : await import('onnxruntime-web/webgpu');
     // Threads would serve only the few operators that stay on the CPU beside WebGPU; the wasm provider uses them too.
-    ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, Math.max(1, navigator.hardwareConcurrency >> 1)) : 1;
+    ort.env.wasm.numThreads = self.crossOriginIsolated
+      ? Math.min(4, Math.max(1, navigator.hardwareConcurrency >> 1))
+      : 1;
     ort.env.logLevel = 'error';
     return new Runtime(ort, jspi ? 'jspi' : 'asyncify');
   }
@@ -42,10 +44,14 @@ export class Runtime {
   /** Sessions of provider `webgpu` run on this device; its loss or errors fail the call that is under way. */
   attach(device: GPUDevice): void {
     this.#lost = device.lost.then((info) => {
-      this.#lostError = new StudioError('gpu_lost', 'The GPU stopped responding and its work was lost; press Generate to start again.', {
-        retry: 'same',
-        cause: info.message,
-      });
+      this.#lostError = new StudioError(
+        'gpu_lost',
+        'The GPU stopped responding and its work was lost; press Generate to start again.',
+        {
+          retry: 'same',
+          cause: info.message,
+        },
+      );
       throw this.#lostError;
     });
     this.#lost.catch(() => undefined);
@@ -63,10 +69,16 @@ export class Runtime {
       const session = await this.ort.InferenceSession.create(graph.bytes, {
         executionProviders: [
           provider.name === 'webgpu'
-            ? ({ name: 'webgpu', device: provider.device, preferredLayout: 'NHWC', validationMode: 'disabled', storageBufferCacheMode: 'simple' } as Ort.InferenceSession.ExecutionProviderConfig)
+            ? ({
+                name: 'webgpu',
+                device: provider.device,
+                preferredLayout: 'NHWC',
+                validationMode: 'disabled',
+                storageBufferCacheMode: 'simple',
+              } as Ort.InferenceSession.ExecutionProviderConfig)
             : 'wasm',
         ],
-        externalData: mount(graph.externals, blobs, this.build) as Ort.InferenceSession.SessionOptions['externalData'],
+        externalData: mount(graph.externals, blobs, this.build),
         preferredOutputLocation: provider.name === 'webgpu' ? 'gpu-buffer' : 'cpu',
         graphOptimizationLevel: 'all',
         logSeverityLevel: 3,
@@ -121,15 +133,30 @@ export class Runtime {
     }
     const text = describe(thrown);
     if (/out of memory|allocation failed|bad_alloc|exceeds the max buffer size|failed to allocate/i.test(text)) {
-      return new StudioError('out_of_memory', 'There was not enough memory for this; choose a smaller size, batch or checkpoint.', { retry: 'smaller', cause: thrown });
+      return new StudioError(
+        'out_of_memory',
+        'There was not enough memory for this; choose a smaller size, batch or checkpoint.',
+        { retry: 'smaller', cause: thrown },
+      );
     }
-    return new StudioError('internal', `The engine failed (${text.slice(0, 300)}); try again, or reload the page.`, { retry: 'same', cause: thrown });
+    return new StudioError('internal', `The engine failed (${text.slice(0, 300)}); try again, or reload the page.`, {
+      retry: 'same',
+      cause: thrown,
+    });
   }
 }
 
 function gpuFault(error: GPUError): StudioError {
   if (error instanceof GPUOutOfMemoryError) {
-    return new StudioError('out_of_memory', 'The GPU has not enough memory for this; choose a smaller size, batch or checkpoint.', { retry: 'smaller', cause: error });
+    return new StudioError(
+      'out_of_memory',
+      'The GPU has not enough memory for this; choose a smaller size, batch or checkpoint.',
+      { retry: 'smaller', cause: error },
+    );
   }
-  return new StudioError('internal', `The GPU refused a command (${error.message.slice(0, 300)}); try a smaller size, or reload the page.`, { retry: 'smaller', cause: error });
+  return new StudioError(
+    'internal',
+    `The GPU refused a command (${error.message.slice(0, 300)}); try a smaller size, or reload the page.`,
+    { retry: 'smaller', cause: error },
+  );
 }

@@ -16,16 +16,24 @@ export async function decodePicture(source: ImageSource, name: string): Promise<
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
   } catch (cause) {
-    throw new StudioError('image_unreadable', `The ${name} is not a picture that this browser can read; use a PNG, JPEG or WebP file.`, { cause });
+    throw new StudioError(
+      'image_unreadable',
+      `The ${name} is not a picture that this browser can read; use a PNG, JPEG or WebP file.`,
+      { cause },
+    );
   }
   try {
     const { width, height } = bitmap;
     if (width * height > MAX_PIXELS) {
-      throw new StudioError('image_unreadable', `The ${name} has ${width}×${height} pixels, more than can be used; make it smaller first.`, { retry: 'smaller' });
+      throw new StudioError(
+        'image_unreadable',
+        `The ${name} has ${width}×${height} pixels, more than can be used; make it smaller first.`,
+        { retry: 'smaller' },
+      );
     }
     const context = surface(width, height);
     context.drawImage(bitmap, 0, 0);
-    return { width, height, data: context.getImageData(0, 0, width, height).data as PixelImage['data'] };
+    return { width, height, data: context.getImageData(0, 0, width, height).data };
   } finally {
     bitmap.close();
   }
@@ -41,7 +49,11 @@ export function encodePng({ width, height, data }: PixelImage): Promise<Blob> {
 function surface(width: number, height: number): OffscreenCanvasRenderingContext2D {
   const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
   if (!context) {
-    throw new StudioError('out_of_memory', `There was no memory for a picture of ${width}×${height} pixels; choose a smaller size.`, { retry: 'smaller' });
+    throw new StudioError(
+      'out_of_memory',
+      `There was no memory for a picture of ${width}×${height} pixels; choose a smaller size.`,
+      { retry: 'smaller' },
+    );
   }
   return context;
 }
@@ -54,6 +66,10 @@ function dataUrlBlob(url: string, name: string): Blob {
     }
     return new Blob([Uint8Array.from(atob(match[2]), (character) => character.charCodeAt(0))], { type: match[1] });
   } catch (cause) {
-    throw new StudioError('image_unreadable', `The ${name} is not a readable data URL; it must begin with "data:image/png;base64,".`, { cause });
+    throw new StudioError(
+      'image_unreadable',
+      `The ${name} is not a readable data URL; it must begin with "data:image/png;base64,".`,
+      { cause },
+    );
   }
 }

@@ -117,7 +117,12 @@ class StableDiffusion implements LoadedModel {
       sha256[file] = await fingerprint(checkpoint.files, file);
     }
     return {
-      checkpoint: { name: this.summary.name, ref: this.summary.ref, pipeline_class: this.summary.pipelineClass, sha256 },
+      checkpoint: {
+        name: this.summary.name,
+        ref: this.summary.ref,
+        pipeline_class: this.summary.pipelineClass,
+        sha256,
+      },
       scheduler_config: parts.scheduler.values,
       precision: { text_encoder: 'f32', unet: this.engine.report.precision, vae: 'f32' },
       ...this.#used,
@@ -129,7 +134,14 @@ class StableDiffusion implements LoadedModel {
     const prompt = this.parts.tokenizer.encode(request.prompt);
     const negative = guided ? this.parts.tokenizer.encode(request.negative_prompt) : null;
     const network = await this.#network('text_encoder', { sequence: prompt.ids.length }, (options) =>
-      clipText.build(this.parts.text, this.parts.textEncoder.weights, { ...options, batch: 1, height: 0, width: 0, dtype: 'f32', sequence: prompt.ids.length }),
+      clipText.build(this.parts.text, this.parts.textEncoder.weights, {
+        ...options,
+        batch: 1,
+        height: 0,
+        width: 0,
+        dtype: 'f32',
+        sequence: prompt.ids.length,
+      }),
     );
     const encode = async (ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor> => {
       const { arithmetic } = this.engine;
@@ -143,7 +155,12 @@ class StableDiffusion implements LoadedModel {
       return output;
     };
     const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: prompt.ids.length };
-    return new ClipConditioning(await encode(prompt.ids), negative && (await encode(negative.ids)), tokens, request.guidance_scale);
+    return new ClipConditioning(
+      await encode(prompt.ids),
+      negative && (await encode(negative.ids)),
+      tokens,
+      request.guidance_scale,
+    );
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
@@ -201,11 +218,17 @@ class StableDiffusion implements LoadedModel {
     const guided = text.negative !== null;
     const batched = guided && this.#guidanceIsBatched(request, batch, height, width);
     const networkBatch = batched ? 2 * batch : batch;
-    this.#used = { sampler: plan.sampler, schedule: plan.schedule, guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none' };
+    this.#used = {
+      sampler: plan.sampler,
+      schedule: plan.schedule,
+      guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
+    };
 
     const sized = { batch: networkBatch, height, width, sequence: text.prompt.dims[1] };
     const { unet, unetComponent } = this.parts;
-    const network = await this.#network('unet', sized, (options) => unet2d.build(unet, unetComponent.weights, { ...options, ...sized, projected: true }));
+    const network = await this.#network('unet', sized, (options) =>
+      unet2d.build(unet, unetComponent.weights, { ...options, ...sized, projected: true }),
+    );
     const colours = request.previews ? await this.#colours() : null;
 
     const held: DeviceTensor[] = [];
@@ -231,7 +254,7 @@ class StableDiffusion implements LoadedModel {
       };
       arithmetic.combine(state.input, plan.steps[0].inputScale, x, 0, null, state.copies);
       const embeddings = batched
-        ? [hold(this.#rows([text.negative as DeviceTensor, text.prompt], batch))]
+        ? [hold(this.#rows([text.negative, text.prompt], batch))]
         : [...(text.negative ? [text.negative] : []), text.prompt].map((rows) => hold(this.#rows([rows], batch)));
       // What the network makes of the text alone is the same at every step, so it is computed once.
       const contexts: Record<string, DeviceTensor>[] = [];
@@ -299,7 +322,10 @@ class StableDiffusion implements LoadedModel {
   isFrom(files: CheckpointFiles): boolean {
     const own = this.checkpoint.files;
     const paths = own.paths();
-    return files.paths().length === paths.length && paths.every((path) => files.has(path) && files.version(path) === own.version(path));
+    return (
+      files.paths().length === paths.length &&
+      paths.every((path) => files.has(path) && files.version(path) === own.version(path))
+    );
   }
 
   async release(): Promise<void> {
@@ -351,14 +377,19 @@ class StableDiffusion implements LoadedModel {
   }
 
   /** Keys and values of every attention to the text, for `embeddings` [batch, tokens, width]. */
-  async #context(embeddings: DeviceTensor, hold: (tensor: DeviceTensor) => DeviceTensor): Promise<Record<string, DeviceTensor>> {
+  async #context(
+    embeddings: DeviceTensor,
+    hold: (tensor: DeviceTensor) => DeviceTensor,
+  ): Promise<Record<string, DeviceTensor>> {
     const { unet, unetComponent } = this.parts;
     const [batch, sequence] = embeddings.dims;
     const network = await this.#network('unet_context', { batch, sequence }, (options) =>
       unet2d.buildContext(unet, unetComponent.weights, { ...options, batch, sequence, height: 0, width: 0 }),
     );
     const outputs = this.#networks.get('unet_context')?.outputs ?? [];
-    const context = Object.fromEntries(outputs.map(({ name, dims }) => [name, hold(this.engine.arithmetic.empty(dims))]));
+    const context = Object.fromEntries(
+      outputs.map(({ name, dims }) => [name, hold(this.engine.arithmetic.empty(dims))]),
+    );
     await this.engine.run(network, { encoder_hidden_states: embeddings }, context);
     return context;
   }
@@ -369,7 +400,9 @@ class StableDiffusion implements LoadedModel {
     }
     // The GEGLU of the first transformer block: eight times the channels for every latent.
     const widest = 2 * batch * height * width * 8 * this.parts.unet.block_out_channels[0] * 4;
-    return widest <= Math.min(WIDEST_ACTIVATION_BYTES, this.engine.report.limits?.maxStorageBufferBindingSize ?? Infinity);
+    return (
+      widest <= Math.min(WIDEST_ACTIVATION_BYTES, this.engine.report.limits?.maxStorageBufferBindingSize ?? Infinity)
+    );
   }
 
   async #colours(): Promise<PreviewColours> {
@@ -457,7 +490,9 @@ function factorOf(vae: Autoencoder): number {
 }
 
 async function open(checkpoint: Checkpoint, engine: Engine): Promise<LoadedModel> {
-  const [textEncoder, unetComponent, vaeComponent] = await Promise.all(['text_encoder', 'unet', 'vae'].map((name) => checkpoint.component(name)));
+  const [textEncoder, unetComponent, vaeComponent] = await Promise.all(
+    ['text_encoder', 'unet', 'vae'].map((name) => checkpoint.component(name)),
+  );
   expectClass(textEncoder, clipText.className);
   expectClass(unetComponent, unet2d.className);
   expectClass(vaeComponent, autoencoderKl.className, autoencoderTiny.className);
@@ -467,7 +502,10 @@ async function open(checkpoint: Checkpoint, engine: Engine): Promise<LoadedModel
       : { kind: 'plain', config: autoencoderTiny.parseConfig(vaeComponent.config), graphs: autoencoderTiny };
   const schedulerText = await checkpoint.text('scheduler/scheduler_config.json');
   if (schedulerText === undefined) {
-    throw new StudioError('checkpoint_incomplete', `"${checkpoint.files.name}" has no scheduler/scheduler_config.json; open the whole checkpoint folder.`);
+    throw new StudioError(
+      'checkpoint_incomplete',
+      `"${checkpoint.files.name}" has no scheduler/scheduler_config.json; open the whole checkpoint folder.`,
+    );
   }
   const tokenizerFiles = new Map<string, string>();
   for (const path of checkpoint.files.paths().filter((path) => /^tokenizer\/[^/]+\.(json|txt)$/.test(path))) {
@@ -522,7 +560,12 @@ async function summarise(checkpoint: Checkpoint, engine: Engine, parts: Parts): 
     bytes: sizes.reduce((sum, size) => sum + size, 0),
     memoryBytes: onDevice.reduce((sum, size) => sum + size, 0),
     largestTensorBytes: onDevice.reduce((largest, size) => Math.max(largest, size), 0),
-    defaults: { width: width * factor, height: height * factor, ...schedulerDefaults(parts.scheduler), ...files.habits },
+    defaults: {
+      width: width * factor,
+      height: height * factor,
+      ...schedulerDefaults(parts.scheduler),
+      ...files.habits,
+    },
     prompts: files.prompts,
   };
 }
@@ -551,10 +594,6 @@ function elementsOf(tensor: StoredTensor): number {
 }
 
 export const family: Family = {
-  pipelineClasses: [
-    'StableDiffusionPipeline',
-    'StableDiffusionImg2ImgPipeline',
-    'StableDiffusionInpaintPipeline',
-  ],
+  pipelineClasses: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
   open,
 };

@@ -51,7 +51,10 @@ export class Checkpoint {
     const index = await readJson(files, 'model_index.json');
     const parsed = v.safeParse(modelIndexSchema, index);
     if (!parsed.success) {
-      throw new StudioError('checkpoint_damaged', `model_index.json of "${files.name}" does not say which pipeline it is for; download it again.`);
+      throw new StudioError(
+        'checkpoint_damaged',
+        `model_index.json of "${files.name}" does not say which pipeline it is for; download it again.`,
+      );
     }
     return new Checkpoint(files, index, parsed.output._class_name);
   }
@@ -78,7 +81,10 @@ export class Checkpoint {
   async component(name: string): Promise<Component> {
     const className = this.componentClass(name);
     if (className === undefined) {
-      throw new StudioError('checkpoint_incomplete', `"${this.files.name}" has no ${name} in its model_index.json; open a complete checkpoint.`);
+      throw new StudioError(
+        'checkpoint_incomplete',
+        `"${this.files.name}" has no ${name} in its model_index.json; open a complete checkpoint.`,
+      );
     }
     const config = await this.json(`${name}/config.json`);
     const files = await this.#weightFiles(name);
@@ -98,14 +104,19 @@ export class Checkpoint {
         if (this.files.has(whole)) {
           return [whole];
         }
-        for (const index of [`${component}/${stem}.safetensors.index${variant}.json`, `${component}/${stem}${variant}.safetensors.index.json`]) {
+        for (const index of [
+          `${component}/${stem}.safetensors.index${variant}.json`,
+          `${component}/${stem}${variant}.safetensors.index.json`,
+        ]) {
           if (this.files.has(index)) {
             return this.#shards(component, index);
           }
         }
       }
     }
-    const pickle = this.files.paths().find((path) => path.startsWith(`${component}/`) && /\.(bin|ckpt|pt|pth)$/.test(path));
+    const pickle = this.files
+      .paths()
+      .find((path) => path.startsWith(`${component}/`) && /\.(bin|ckpt|pt|pth)$/.test(path));
     throw new StudioError(
       'checkpoint_incomplete',
       pickle
@@ -145,13 +156,18 @@ class TensorIndex implements WeightIndex {
 async function readJson(files: CheckpointFiles, path: string): Promise<Record<string, unknown>> {
   const blob = await files.blob(path);
   if (blob.size > 10_000_000) {
-    throw new StudioError('checkpoint_damaged', `${path} of "${files.name}" is far too large for a configuration; download it again.`);
+    throw new StudioError(
+      'checkpoint_damaged',
+      `${path} of "${files.name}" is far too large for a configuration; download it again.`,
+    );
   }
   let value: unknown;
   try {
     value = JSON.parse(await blob.text());
   } catch (cause) {
-    throw new StudioError('checkpoint_damaged', `${path} of "${files.name}" is not valid JSON; download it again.`, { cause });
+    throw new StudioError('checkpoint_damaged', `${path} of "${files.name}" is not valid JSON; download it again.`, {
+      cause,
+    });
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new StudioError('checkpoint_damaged', `${path} of "${files.name}" is not a JSON object; download it again.`);
@@ -165,7 +181,14 @@ async function readHeader(files: CheckpointFiles, path: string): Promise<StoredT
   for (const tensor of tensors.values()) {
     // Integer tensors (position_ids) are bookkeeping of the reference and not weights.
     if (tensor.dtype === 'F32' || tensor.dtype === 'F16' || tensor.dtype === 'BF16') {
-      stored.push({ name: tensor.name, dtype: tensor.dtype, shape: tensor.shape, file: path, offset: tensor.offset, length: tensor.length });
+      stored.push({
+        name: tensor.name,
+        dtype: tensor.dtype,
+        shape: tensor.shape,
+        file: path,
+        offset: tensor.offset,
+        length: tensor.length,
+      });
     }
   }
   return stored;

@@ -86,7 +86,9 @@ export class ServedFiles implements CheckpointFiles {
     try {
       return new ServedFiles(ref, base, (await response.json()) as Manifest);
     } catch (cause) {
-      throw new StudioError('checkpoint_damaged', `The list of files of "${ref}" is not readable; reload the page.`, { cause });
+      throw new StudioError('checkpoint_damaged', `The list of files of "${ref}" is not readable; reload the page.`, {
+        cause,
+      });
     }
   }
 
@@ -132,9 +134,13 @@ export class ServedFiles implements CheckpointFiles {
     const bytes = await (await fetchFile(new URL(path, this.base), path)).arrayBuffer();
     const digest = hex(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)));
     if (digest !== listed.sha256) {
-      throw new StudioError('checkpoint_damaged', `${path} of "${this.name}" arrived damaged; reload the page to fetch it again.`, {
-        retry: 'same',
-      });
+      throw new StudioError(
+        'checkpoint_damaged',
+        `${path} of "${this.name}" arrived damaged; reload the page to fetch it again.`,
+        {
+          retry: 'same',
+        },
+      );
     }
     return new Blob([bytes]);
   }
@@ -145,15 +151,23 @@ async function fetchFile(url: URL, path: string): Promise<Response> {
   try {
     response = await fetch(url);
   } catch (cause) {
-    throw new StudioError('checkpoint_incomplete', `${path} could not be fetched; check the connection and try again.`, {
-      retry: 'same',
-      cause,
-    });
+    throw new StudioError(
+      'checkpoint_incomplete',
+      `${path} could not be fetched; check the connection and try again.`,
+      {
+        retry: 'same',
+        cause,
+      },
+    );
   }
   if (!response.ok) {
-    throw new StudioError('checkpoint_incomplete', `${path} could not be fetched (HTTP ${response.status}); reload the page.`, {
-      retry: 'same',
-    });
+    throw new StudioError(
+      'checkpoint_incomplete',
+      `${path} could not be fetched (HTTP ${response.status}); reload the page.`,
+      {
+        retry: 'same',
+      },
+    );
   }
   return response;
 }

@@ -22,7 +22,12 @@ export interface MountedFile {
 /** Length in bytes, and the bytes of any range of it in parts. */
 interface Content {
   length: number;
-  parts(begin: number, end: number): Iterable<{ blob: Blob; convert(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> } | Uint8Array<ArrayBuffer>>;
+  parts(
+    begin: number,
+    end: number,
+  ): Iterable<
+    { blob: Blob; convert(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> } | Uint8Array<ArrayBuffer>
+  >;
 }
 
 /** @param blobs the checkpoint's files that the externals name */
@@ -129,7 +134,9 @@ class VirtualBlob extends Blob {
           return;
         }
         const part = next.value;
-        controller.enqueue(part instanceof Uint8Array ? part : part.convert(new Uint8Array(await part.blob.arrayBuffer())));
+        controller.enqueue(
+          part instanceof Uint8Array ? part : part.convert(new Uint8Array(await part.blob.arrayBuffer())),
+        );
       },
     });
   }
@@ -162,7 +169,8 @@ class VirtualBytes extends Uint8Array {
     const bytes = new Uint8Array(end - begin);
     let at = 0;
     for (const part of this.#content.parts(begin, end)) {
-      const read = part instanceof Uint8Array ? part : part.convert(new Uint8Array(reader.readAsArrayBuffer(part.blob)));
+      const read =
+        part instanceof Uint8Array ? part : part.convert(new Uint8Array(reader.readAsArrayBuffer(part.blob)));
       bytes.set(read, at);
       at += read.length;
     }
