@@ -72,7 +72,6 @@ export async function execute(input: Input, context: Context): Promise<Media> {
     sayWhatWasCut(text.tokens, context);
     start = picture && (await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random }));
 
-    progress('sample', 0, input.steps);
     latents = await model.sample(text, {
       ...input,
       width,
@@ -84,6 +83,9 @@ export async function execute(input: Input, context: Context): Promise<Media> {
       mask,
       previews: context.preview() !== null,
       signal,
+      onStart(steps) {
+        progress('sample', 0, steps);
+      },
       onStep({ step, steps, preview }) {
         progress('sample', step, steps);
         const canvas = context.preview();

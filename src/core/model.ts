@@ -83,6 +83,8 @@ export interface SampleRequest {
   /** Whether somebody watches: then each StepReport can draw. */
   previews: boolean;
   signal: AbortSignal;
+  /** The networks are on the device and the first of `steps` steps begins. */
+  onStart(steps: number): void;
   onStep(step: StepReport): void | Promise<void>;
 }
 

@@ -16,12 +16,12 @@ import type {
 } from '../core/model.ts';
 import type { DeviceTensor, LoopState, PreviewColours } from '../engine/arithmetic.ts';
 import type { Engine } from '../engine/engine.ts';
-import type { Network } from '../engine/runtime.ts';
+import { NetworkShelf } from '../engine/network_shelf.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../formats/resample.ts';
 import * as autoencoderKl from '../graphs/autoencoder_kl.ts';
 import * as autoencoderTiny from '../graphs/autoencoder_tiny.ts';
 import * as clipText from '../graphs/clip_text.ts';
-import type { FloatType, Graph, Port, StoredTensor } from '../graphs/graph.ts';
+import type { StoredTensor } from '../graphs/graph.ts';
 import * as unet2d from '../graphs/unet2d_condition.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../samplers/config.ts';
 import { defaultsOf, planSampling } from '../samplers/plan.ts';
@@ -88,8 +88,7 @@ class DeviceLatents implements Latents {
 }
 
 class StableDiffusion implements LoadedModel {
-  onLoading: ((network: string) => void) | null = null;
-  readonly #networks = new Map<string, { key: string; network: Network; outputs: Port[] }>();
+  readonly #networks: NetworkShelf;
   #previewColours: PreviewColours | undefined;
   #used: Record<string, unknown> = {};
 
@@ -98,7 +97,13 @@ class StableDiffusion implements LoadedModel {
     readonly engine: Engine,
     readonly parts: Parts,
     readonly summary: CheckpointSummary,
-  ) {}
+  ) {
+    this.#networks = new NetworkShelf(engine, checkpoint.files);
+  }
+
+  set onLoading(listener: ((network: string) => void) | null) {
+    this.#networks.onLoading = listener;
+  }
 
   /** Pixels per latent along one side. */
   get #factor(): number {
@@ -133,7 +138,7 @@ class StableDiffusion implements LoadedModel {
     const guided = request.guidance_scale > 1;
     const prompt = this.parts.tokenizer.encode(request.prompt);
     const negative = guided ? this.parts.tokenizer.encode(request.negative_prompt) : null;
-    const network = await this.#network('text_encoder', { sequence: prompt.ids.length }, (options) =>
+    const network = await this.#networks.get('text_encoder', { sequence: prompt.ids.length }, (options) =>
       clipText.build(this.parts.text, this.parts.textEncoder.weights, {
         ...options,
         batch: 1,
@@ -170,7 +175,7 @@ class StableDiffusion implements LoadedModel {
     const scaled = image.width === width && image.height === height ? image : resizeLanczos(image, width, height);
     const pixels = imageToTensor(scaled);
     const dims = [1, this.#channels, height / this.#factor, width / this.#factor];
-    const network = await this.#network('vae_encoder', { height, width }, (options) => {
+    const network = await this.#networks.get('vae_encoder', { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
         ? vae.graphs.buildEncoder(vae.config, vaeComponent.weights, sized)
@@ -226,7 +231,7 @@ class StableDiffusion implements LoadedModel {
 
     const sized = { batch: networkBatch, height, width, sequence: text.prompt.dims[1] };
     const { unet, unetComponent } = this.parts;
-    const network = await this.#network('unet', sized, (options) =>
+    const network = await this.#networks.get('unet', sized, (options) =>
       unet2d.build(unet, unetComponent.weights, { ...options, ...sized, projected: true }),
     );
     const colours = request.previews ? await this.#colours() : null;
@@ -264,6 +269,7 @@ class StableDiffusion implements LoadedModel {
       const outputs = embeddings.map(() => hold(arithmetic.empty([networkBatch, unet.out_channels, height, width])));
       const time = hold(arithmetic.empty([1, unet.block_out_channels[0]]));
 
+      request.onStart(plan.steps.length);
       for (const [i, step] of plan.steps.entries()) {
         if (request.signal.aborted) {
           throw cancelled();
@@ -328,11 +334,8 @@ class StableDiffusion implements LoadedModel {
     );
   }
 
-  async release(): Promise<void> {
-    for (const { network } of this.#networks.values()) {
-      await network.release();
-    }
-    this.#networks.clear();
+  release(): Promise<void> {
+    return this.#networks.clear();
   }
 
   /** The start of sampling: noise, or the picture with as much noise as the first step to run expects. */
@@ -383,12 +386,11 @@ class StableDiffusion implements LoadedModel {
   ): Promise<Record<string, DeviceTensor>> {
     const { unet, unetComponent } = this.parts;
     const [batch, sequence] = embeddings.dims;
-    const network = await this.#network('unet_context', { batch, sequence }, (options) =>
+    const network = await this.#networks.get('unet_context', { batch, sequence }, (options) =>
       unet2d.buildContext(unet, unetComponent.weights, { ...options, batch, sequence, height: 0, width: 0 }),
     );
-    const outputs = this.#networks.get('unet_context')?.outputs ?? [];
     const context = Object.fromEntries(
-      outputs.map(({ name, dims }) => [name, hold(this.engine.arithmetic.empty(dims))]),
+      network.outputs.map(({ name, dims }) => [name, hold(this.engine.arithmetic.empty(dims))]),
     );
     await this.engine.run(network, { encoder_hidden_states: embeddings }, context);
     return context;
@@ -420,7 +422,7 @@ class StableDiffusion implements LoadedModel {
         });
       } finally {
         release();
-        await this.#drop('preview_decoder');
+        await this.#networks.drop('preview_decoder');
       }
     }
     return this.#previewColours;
@@ -429,7 +431,7 @@ class StableDiffusion implements LoadedModel {
   /** The decoder for latents of this size, one picture at a time, with buffers to be released after use. */
   async #decoder(name: string, height: number, width: number) {
     const { vae, vaeComponent } = this.parts;
-    const network = await this.#network(name, { height, width }, (options) => {
+    const network = await this.#networks.get(name, { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
         ? vae.graphs.buildDecoder(vae.config, vaeComponent.weights, sized)
@@ -449,38 +451,6 @@ class StableDiffusion implements LoadedModel {
         output.dispose();
       },
     };
-  }
-
-  /** The network `name` for these static shapes; one of each name is kept, another shape replaces it. */
-  async #network(
-    name: string,
-    shape: Record<string, number>,
-    build: (options: { provider: 'webgpu' | 'wasm'; dtype: FloatType }) => Graph,
-  ): Promise<Network> {
-    const key = JSON.stringify(shape);
-    const existing = this.#networks.get(name);
-    if (existing?.key === key) {
-      return existing.network;
-    }
-    await this.#drop(name);
-    this.onLoading?.(name);
-    const graph = build({ provider: this.engine.provider, dtype: this.engine.report.precision });
-    const blobs = new Map<string, Blob>();
-    for (const external of graph.externals) {
-      const paths = external.kind === 'file' ? [external.file] : external.kind === 'cast' ? [external.tensor.file] : [];
-      for (const path of paths) {
-        blobs.set(path, await this.checkpoint.files.blob(path));
-      }
-    }
-    const network = await this.engine.createNetwork(graph, blobs);
-    this.#networks.set(name, { key, network, outputs: graph.outputs });
-    return network;
-  }
-
-  async #drop(name: string): Promise<void> {
-    const existing = this.#networks.get(name);
-    this.#networks.delete(name);
-    await existing?.network.release();
   }
 }
 
