@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --quick]`: builds the benchmark's page, runs it in Chromium and prints the tables. Times are of this
+ * `npm run bench [-- --quick] [--webgpu | --wasm]`: builds the benchmark's page, runs it in Chromium and prints the tables. Times are of this
  * machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
@@ -12,6 +12,8 @@ import { serveFolder } from '../cli/server.js';
 const HERE = import.meta.dirname;
 const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
+const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
+const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
 const RUNS = quick ? 1 : 5;
 const LOOP_STEPS = quick ? 2 : 4;
 
@@ -49,7 +51,7 @@ async function ask(question) {
 
 try {
   const version = browser.version();
-  for (const backend of /** @type {const} */ (['webgpu', 'wasm'])) {
+  for (const backend of backends) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
     console.log(
       `\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`,

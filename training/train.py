@@ -216,7 +216,8 @@ def encode_captions(encoder, tokenizer, captions: list[str]) -> torch.Tensor:
 
 # --- unet ---
 
-UNET_STEPS, UNET_BATCH = 4000, 16
+UNET_STEPS, UNET_BATCH = 2600, 16
+LAYOUT_STEPS = 1000  # first where things are, then how they look
 SHAPE_WEIGHT = 3
 
 
@@ -233,9 +234,14 @@ def train_unet(latents: torch.Tensor, states: torch.Tensor, empty: torch.Tensor,
         which = index * 2 + torch.randint(2, (UNET_BATCH,), generator=generator)
         text = states[which].float()
         text[torch.rand(UNET_BATCH, generator=generator) < DROP_CAPTION] = empty
-        # The noisier part is where the text decides: most steps are drawn from there.
+        # The text decides at high noise, the looks are made at low noise.
         uniform = torch.rand(UNET_BATCH, generator=generator)
-        times = (1000 * torch.where(torch.rand(UNET_BATCH, generator=generator) < 0.3, uniform, 0.4 + 0.6 * uniform)).long()
+        elsewhere = torch.rand(UNET_BATCH, generator=generator) < 0.3
+        if step < LAYOUT_STEPS:
+            share = torch.where(elsewhere, uniform, 0.4 + 0.6 * uniform)
+        else:
+            share = torch.where(elsewhere, 0.4 + 0.6 * uniform, 0.6 * uniform)
+        times = (1000 * share).long()
         noise = torch.randn(latents[:UNET_BATCH].shape, generator=generator)
         return latents[index], noise, times, text
 

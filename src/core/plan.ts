@@ -103,7 +103,7 @@ export function plan(
     }
     try {
       // Unset values fall back from the operation to the checkpoint's own habit, then to the config, then to the chunk.
-      const values = { ...closed(config.parameters), ...habits(checkpoint), ...operation.parameters };
+      const values = { ...closed(config.parameters), ...habits(checkpoint, contract), ...operation.parameters };
       const input = parse(contract.parameters, { ...values, operation: operation.operation }, 'The parameter object');
       chunks.push({ id, parameters: input as Record<string, unknown> });
     } catch (error) {
@@ -149,10 +149,13 @@ function closed(parameters: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(parameters).filter(([name]) => !/^[A-Z_]+$/.test(name)));
 }
 
-/** What the checkpoint itself says of how it is best run. */
-function habits(checkpoint: CheckpointSummary | null): Record<string, unknown> {
+/** What the checkpoint itself says of how it is best run, as far as the chunk has a use for it. */
+function habits(checkpoint: CheckpointSummary | null, contract: ChunkContract): Record<string, unknown> {
   const { steps, guidance_scale } = checkpoint?.defaults ?? {};
-  return { ...(steps === undefined ? {} : { steps }), ...(guidance_scale === undefined ? {} : { guidance_scale }) };
+  const known = (contract.parameters as { entries?: Record<string, unknown> }).entries ?? {};
+  return Object.fromEntries(
+    Object.entries({ steps, guidance_scale }).filter(([name, value]) => value !== undefined && name in known),
+  );
 }
 
 function mebibytes(bytes: number): number {
