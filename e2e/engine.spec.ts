@@ -105,13 +105,16 @@ test('browsers without JSPI get the other build of the runtime, and the same pic
 });
 
 test('a full-size Stable Diffusion 2.1 UNet (866 M parameters) loads, and its weights never enter the wasm heap', async ({
-  browser,
-}) => {
+  playwright,
+  baseURL,
+}, info) => {
   test.setTimeout(900_000);
+  // A browser of its own, so that what it holds is gone with it.
+  const browser = await playwright.chromium.launch(info.project.use.launchOptions);
   const folder = mkdtempSync(join(tmpdir(), 'darkroom-scale-'));
   try {
     writeFullSizeCheckpoint(folder);
-    const page = await (await browser.newContext()).newPage();
+    const page = await (await browser.newContext({ baseURL })).newPage();
     await openDoor(page, 'webgpu');
     const before = await ledger(page);
     await openFolder(page, folder);
@@ -137,8 +140,8 @@ test('a full-size Stable Diffusion 2.1 UNet (866 M parameters) loads, and its we
     );
     expect(growth).toBeLessThanOrEqual(64 * 2 ** 20);
     expect(after.liveBytes).toBeGreaterThan(865_000_000 * 4);
-    await page.close();
   } finally {
+    await browser.close();
     rmSync(folder, { recursive: true, force: true });
   }
 });

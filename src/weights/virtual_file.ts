@@ -6,6 +6,7 @@
  * The runtime's two builds ask in two ways (measured with onnxruntime-web 1.30.0, held by a test): JSPI takes a Blob
  * and reads `slice(a, b).stream()`; asyncify takes a Uint8Array and calls `subarray(a, b)` synchronously.
  */
+import { StudioError } from '../core/errors.ts';
 import type { External, StoredTensor } from '../graphs/graph.ts';
 import { BYTES, convert, type FloatType } from './conversion.ts';
 
@@ -103,6 +104,43 @@ function castContent(tensors: StoredTensor[], to: 'f32' | 'f16', blobs: Map<stri
   };
 }
 
+/** A read of 4 MiB that takes longer than this is asked for a second time. */
+const PATIENCE_MS = 20_000;
+const ATTEMPTS = 3;
+
+/**
+ * The bytes of a blob. Under load Chromium was seen to leave a read of a file unanswered for ever, and one such read would
+ * hang the whole engine; the same range, asked for again, comes.
+ * @throws StudioError `checkpoint_incomplete` when the file cannot be read (any more)
+ */
+async function readBytes(blob: Blob): Promise<Uint8Array<ArrayBuffer>> {
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const patience = new Promise<null>((give) => {
+      timer = setTimeout(give, PATIENCE_MS, null);
+    });
+    try {
+      const bytes = await Promise.race([blob.slice().arrayBuffer(), patience]);
+      if (bytes) {
+        return new Uint8Array(bytes);
+      }
+    } catch (cause) {
+      throw unreadable(cause);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+  throw unreadable('no answer');
+}
+
+function unreadable(cause: unknown): StudioError {
+  return new StudioError(
+    'checkpoint_incomplete',
+    'A weight file of this checkpoint could not be read; if it was moved or changed, open its folder again.',
+    { retry: 'same', cause },
+  );
+}
+
 /** Lazily read: `slice` remembers the range, `stream` reads and converts it part by part. */
 class VirtualBlob extends Blob {
   readonly #content: Content;
@@ -134,9 +172,7 @@ class VirtualBlob extends Blob {
           return;
         }
         const part = next.value;
-        controller.enqueue(
-          part instanceof Uint8Array ? part : part.convert(new Uint8Array(await part.blob.arrayBuffer())),
-        );
+        controller.enqueue(part instanceof Uint8Array ? part : part.convert(await readBytes(part.blob)));
       },
     });
   }
