@@ -216,7 +216,7 @@ def encode_captions(encoder, tokenizer, captions: list[str]) -> torch.Tensor:
 
 # --- unet ---
 
-UNET_STEPS, UNET_BATCH = 2600, 16
+UNET_STEPS, UNET_BATCH = 3400, 16
 LAYOUT_STEPS = 1000  # first where things are, then how they look
 SHAPE_WEIGHT = 3
 
