@@ -13,7 +13,7 @@ from transformers import CLIPTextModel
 import scenes
 from tokenizer import load_tokenizer
 
-STEPS, GUIDANCE = 20, 4.0
+STEPS, GUIDANCE = 20, 2.0
 PROMPTS = [
     "a red circle left of a blue square on a green background",
     "a yellow star above a purple heart on a white background",
