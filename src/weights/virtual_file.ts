@@ -109,8 +109,8 @@ const PATIENCE_MS = 20_000;
 const ATTEMPTS = 3;
 
 /**
- * The bytes of a blob. Under load Chromium was seen to leave a read of a file unanswered for ever, and one such read would
- * hang the whole engine; the same range, asked for again, comes.
+ * The bytes of a blob. Under load, creating a session was seen to hang while weights were read from a file. One unanswered read
+ * would do that to the whole engine, so a range that does not come is asked for again.
  * @throws StudioError `checkpoint_incomplete` when the file cannot be read (any more)
  */
 async function readBytes(blob: Blob): Promise<Uint8Array<ArrayBuffer>> {
