@@ -1,10 +1,12 @@
 /** The command line's arguments, and the operation that they name. */
+import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { dirname, extname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Failure } from './failure.js';
 
-const USAGE = 'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR] [--backend webgpu|wasm]';
+const USAGE =
+  'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|ORG/NAME[@REVISION]|ADDRESS] [--backend webgpu|wasm]';
 
 /** Parameters that hold a picture; in an operation's file they are paths relative to that file. */
 const PICTURES = ['image', 'mask_image', 'mask'];
@@ -12,11 +14,14 @@ const PICTURES = ['image', 'mask_image', 'mask'];
 /** @type {Record<string, string>} */
 const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.webp': 'image/webp' };
 
+/** @typedef {import('../workers/protocol.ts').Origin} Origin */
+
 /**
  * @typedef {object} Request
  * @property {string} operation path of the operation's file
  * @property {string} out folder that takes the results
  * @property {string | null} checkpoint folder of a checkpoint
+ * @property {Origin | null} origin where one is to be fetched from
  * @property {'auto' | 'webgpu' | 'wasm'} backend
  */
 
@@ -44,12 +49,29 @@ export function parseArguments(words, from) {
   if (backend !== 'auto' && backend !== 'webgpu' && backend !== 'wasm') {
     throw new Failure('usage', `The backend "${backend}" does not exist; use: ${USAGE}`);
   }
+  const folder = values.checkpoint === undefined ? null : resolve(from, values.checkpoint);
+  // A folder of that name comes first; a path such as ./a/b is never a repository.
+  const origin = values.checkpoint === undefined || existsSync(folder ?? '') ? null : parseOrigin(values.checkpoint);
   return {
     operation: resolve(from, positionals[0]),
     out: resolve(from, values.out),
-    checkpoint: values.checkpoint === undefined ? null : resolve(from, values.checkpoint),
+    checkpoint: origin ? null : folder,
+    origin,
     backend,
   };
+}
+
+/**
+ * A repository `org/name[@revision]` or a web address; null for everything else.
+ * @param {string} text
+ * @returns {Origin | null}
+ */
+export function parseOrigin(text) {
+  if (/^https?:\/\//i.test(text)) {
+    return { kind: 'url', url: text };
+  }
+  const parts = /^([A-Za-z0-9][\w.-]*\/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?$/.exec(text);
+  return parts && { kind: 'hub', repo: parts[1], revision: parts[2] ?? null };
 }
 
 /**
@@ -104,7 +126,10 @@ async function dataUrl(name, path) {
 export async function checkFolder(path) {
   const stats = await stat(path).catch(() => null);
   if (!stats?.isDirectory()) {
-    throw new Failure('checkpoint_incomplete', `The checkpoint folder ${path} does not exist.`);
+    throw new Failure(
+      'checkpoint_incomplete',
+      `The checkpoint folder ${path} does not exist; name a folder, or a repository as ORG/NAME.`,
+    );
   }
 }
 

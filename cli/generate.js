@@ -1,10 +1,11 @@
 /**
- * The command line door: `npm run --silent generate -- operation.json --out DIR [--checkpoint DIR] [--backend …]`.
+ * The command line door: `npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|ORG/NAME] [--backend …]`.
  * Drives a headless Chromium over the built page. Standard output gets one JSON line per recorded entity, standard
  * error everything else. Exit codes: 0 done, 2 the request is not valid (nothing is written), 1 it failed.
  */
 import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { checkFolder, isObject, parseArguments, readOperation } from './arguments.js';
@@ -27,11 +28,13 @@ async function generate(words) {
     throw new Failure('not_built', 'The page is not built yet; run "npm run build" first.');
   }
 
-  const session = await Session.open(DIST, request.backend);
+  const session = await Session.open(DIST, request.backend, request.origin ? profile() : null);
   try {
     const device = await session.device();
     say(device.note ?? `Runs on ${device.adapter}.`);
-    const checkpoint = request.checkpoint === null ? null : await session.openFolder(request.checkpoint);
+    const checkpoint = request.origin
+      ? await session.fetchCheckpoint(request.origin, process.env.HF_TOKEN || null, say, transferTeller())
+      : request.checkpoint && (await session.openFolder(request.checkpoint));
     const job = await session.run(onCheckpoint(operation, checkpoint), progressTeller());
     if (job.state !== 'completed') {
       throw new Failure(job.error?.code ?? 'cancelled', job.error?.message ?? 'The job was cancelled.');
@@ -43,7 +46,7 @@ async function generate(words) {
 }
 
 /**
- * The operation runs on the folder that was given, unless it names its own checkpoint.
+ * The operation runs on the checkpoint that was given, unless it names its own checkpoint.
  * @param {unknown} operation
  * @param {string | null} checkpoint
  */
@@ -75,6 +78,29 @@ async function deliver(session, job, out) {
     };
     process.stdout.write(`${JSON.stringify(line)}\n`);
   }
+}
+
+/** Where fetched checkpoints stay from run to run: the profile of a browser that is used for nothing else. */
+function profile() {
+  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
+  return process.env.DARKROOM_PROFILE || join(cache, 'darkroom', 'browser');
+}
+
+/** One line about a download: rewritten on a terminal, else told anew for each tenth. */
+function transferTeller() {
+  let last = '';
+  return (/** @type {import('../workers/protocol.ts').TransferProgress} */ { done, total, secondsLeft }) => {
+    const percent = total === 0 ? 100 : Math.floor((done / total) * 100);
+    const step = process.stderr.isTTY ? percent : Math.floor(percent / 10) * 10;
+    const left = secondsLeft === null || step === 100 ? '' : `, about ${Math.ceil(secondsLeft)} s left`;
+    const line = `download ${step} % of ${(total / 1e6).toFixed(1)} MB`;
+    if (line !== last) {
+      last = line;
+      process.stderr.write(
+        process.stderr.isTTY ? `\r\x1b[K${line}${left}${step === 100 ? '\n' : ''}` : `${line}${left}\n`,
+      );
+    }
+  };
 }
 
 /** Says each stage once, every step while sampling, and each notice once. */

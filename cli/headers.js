@@ -1,8 +1,26 @@
+/** The Hugging Face hub and the hosts that it sends downloads on to. */
+const HUB = ['https://huggingface.co', 'https://*.hf.co'];
+
+/**
+ * Further hosts that checkpoints may be fetched from: the environment variable DARKROOM_HOSTS, origins with spaces between.
+ * @returns {string[]}
+ */
+function hosts() {
+  const origins = (process.env.DARKROOM_HOSTS ?? '').split(/\s+/).filter((origin) => origin !== '');
+  for (const origin of origins) {
+    if (!/^https?:\/\/(\*\.)?[a-z0-9.-]+(:[0-9]+)?$/i.test(origin)) {
+      throw new Error(`DARKROOM_HOSTS names "${origin}", which is not an origin such as https://weights.example.org.`);
+    }
+  }
+  return origins;
+}
+
 /**
  * The response headers of every served path, the same in `dev`, `preview` and the command line's own server.
  *
  * Cross-origin isolation gives precise timers and memory measurement; the policy lets the page speak to its own
- * origin and to nobody else. `development` admits what Vite's dev server needs (inline styles, its web socket).
+ * origin, to the hub and to the hosts that DARKROOM_HOSTS names, and to nobody else. `development` admits what Vite's dev
+ * server needs (inline styles, its web socket).
  *
  * @param {{ development: boolean }} options
  * @returns {Record<string, string>}
@@ -12,7 +30,7 @@ export function headers({ development }) {
     `default-src 'self'`,
     `script-src 'self' 'wasm-unsafe-eval'${development ? ` 'unsafe-inline'` : ''}`,
     `worker-src 'self' blob:`,
-    `connect-src 'self' blob: data:${development ? ' ws:' : ''}`,
+    `connect-src 'self' blob: data: ${[...HUB, ...hosts()].join(' ')}${development ? ' ws:' : ''}`,
     `img-src 'self' blob: data:`,
     `style-src 'self' 'unsafe-inline'`,
     `object-src 'none'`,

@@ -69,7 +69,8 @@ async function answer(root, request, response) {
     ...common,
     'Content-Type': TYPES[extname(file.path)] ?? 'application/octet-stream',
     'Content-Length': file.size,
-    'Cache-Control': 'no-cache',
+    // Names in assets/ hold a hash of what is in them; everything else is asked for again, the service worker above all.
+    'Cache-Control': file.isHashed ? 'public, max-age=31536000, immutable' : 'no-cache',
   });
   if (request.method === 'HEAD') {
     response.end();
@@ -98,7 +99,9 @@ async function find(root, url) {
     return null;
   }
   const stats = await stat(inside).catch(() => null);
-  return stats?.isFile() ? { path: inside, size: stats.size } : null;
+  return stats?.isFile()
+    ? { path: inside, size: stats.size, isHashed: inside.startsWith(join(root, 'assets') + sep) }
+    : null;
 }
 
 // `node cli/server.js FOLDER PORT` serves until it is stopped.

@@ -23,15 +23,20 @@ export class Session {
   /**
    * @param {string} folder the built page
    * @param {'auto' | 'webgpu' | 'wasm'} backend
+   * @param {string | null} profile folder in which the browser keeps what it stores, or null for nothing
    * @returns {Promise<Session>}
    */
-  static async open(folder, backend) {
+  static async open(folder, backend, profile = null) {
     const executablePath = findChromium();
     if (!executablePath) {
       throw new Failure('no_chromium', NO_CHROMIUM);
     }
-    const server = await serveFolder(folder);
-    const browser = await chromium.launch({ executablePath, args: chromiumFlags() }).catch(async (error) => {
+    const server = await serve(folder, profile);
+    const launch = { executablePath, args: chromiumFlags() };
+    // Whoever fetches into a profile must be the only one there; the port is taken first, so that is sure by now.
+    const browser = await (
+      profile === null ? chromium.launch(launch) : chromium.launchPersistentContext(profile, launch)
+    ).catch(async (error) => {
       await server.close();
       throw new Failure('no_chromium', `${executablePath} did not start (${firstLine(error)}).`);
     });
@@ -66,6 +71,68 @@ export class Session {
       const input = /** @type {HTMLInputElement} */ (document.querySelector('[data-testid="checkpoint-folder"]'));
       return (await door.openFolder(input.files ?? [])).ref;
     }, null);
+  }
+
+  /**
+   * Fetches a checkpoint into the library unless it is there, and goes on with one that was begun.
+   * @param {import('../workers/protocol.ts').Origin} origin
+   * @param {string | null} token
+   * @param {(sentence: string) => void} say
+   * @param {(progress: import('../workers/protocol.ts').TransferProgress) => void} onProgress
+   * @returns {Promise<string>} the checkpoint's reference
+   */
+  async fetchCheckpoint(origin, token, say, onProgress) {
+    await this.page.exposeFunction('darkroomSays', say);
+    await this.page.exposeFunction('darkroomTransfers', onProgress);
+    return this.#ask(
+      async (door, given) => {
+        const page =
+          /** @type {{ darkroomSays: (sentence: string) => Promise<void>, darkroomTransfers: (progress: object) => void }} */ (
+            /** @type {unknown} */ (globalThis)
+          );
+        const stored = (await door.library.list()).filter(
+          (one) =>
+            one.state === 'complete' &&
+            one.origin.kind === given.origin.kind &&
+            (one.origin.kind === 'hub' && given.origin.kind === 'hub'
+              ? one.origin.repo === given.origin.repo &&
+                [null, one.revision, one.origin.revision].includes(given.origin.revision)
+              : one.origin.kind === 'url' &&
+                given.origin.kind === 'url' &&
+                one.origin.url.startsWith(given.origin.url)),
+        );
+        /** @type {import('../workers/protocol.ts').Listing} */
+        let listing;
+        try {
+          listing = await door.library.look(given.origin, given.token);
+        } catch (error) {
+          // What is here runs without a network.
+          if (stored.length === 0 || /** @type {{ code?: string }} */ (error).code !== 'origin_unavailable') {
+            throw error;
+          }
+          await page.darkroomSays(`${/** @type {Error} */ (error).message} The stored ${stored[0].ref} is used.`);
+          return stored[0].ref;
+        }
+        const same = stored.find((one) => one.ref === listing.ref);
+        if (same) {
+          return same.ref;
+        }
+        const { license } = listing;
+        if (license.mustAccept) {
+          await page.darkroomSays(
+            `The licence of ${listing.name} is ${license.id ?? 'not stated'}${license.link ? ` (${license.link})` : ''}; whoever uses it accepts it.`,
+          );
+          await door.library.acceptLicense(listing.ref);
+        }
+        const { needs: paths } = await door.describe(listing, given.token);
+        const { ref } = await door.library.download(
+          { listing, paths, variant: 'full', token: given.token },
+          (progress) => page.darkroomTransfers(progress),
+        );
+        return ref;
+      },
+      { origin, token },
+    );
   }
 
   /**
@@ -135,6 +202,25 @@ export class Session {
     }
     return answer;
   }
+}
+
+/** What a browser stores belongs to the address of the page, port included. */
+const PORT = 41_837;
+
+/**
+ * @param {string} folder
+ * @param {string | null} profile
+ */
+async function serve(folder, profile) {
+  if (profile === null) {
+    return serveFolder(folder);
+  }
+  return serveFolder(folder, PORT).catch(() => {
+    throw new Failure(
+      'storage_unavailable',
+      `Another run that fetches a checkpoint is under way (port ${PORT} is in use); wait for its end.`,
+    );
+  });
 }
 
 /** @param {unknown} error */

@@ -318,7 +318,8 @@ describe('the client', () => {
     readonly jobs: { jobId: string; source: CheckpointSource; end: Deferred<{ run: string }> }[] = [];
     canvases = 0;
     start = () => Promise.resolve({ backend: 'wasm', adapter: 'test' });
-    openCheckpoint = (source: CheckpointSource) => Promise.resolve({ ref: `${source.kind}:${source.name}` });
+    openCheckpoint = (source: CheckpointSource) =>
+      Promise.resolve({ ref: `${source.kind}:${'name' in source ? source.name : 'another'}` });
     execute = (request: { jobId: string; source: CheckpointSource }) => {
       const end = deferred<{ run: string }>();
       this.jobs.push({ ...request, end });

@@ -6,12 +6,17 @@ import * as Comlink from 'comlink';
 import { StudioError } from '../src/core/errors.ts';
 import type { StudioErrorData } from '../src/core/errors.ts';
 import type { DeviceReport, Entity, JobEvent, LedgerReport } from '../src/core/job.ts';
-import type { CheckpointSummary } from '../src/core/model.ts';
+import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
 
 /** Where the bytes of a checkpoint are. `path` is relative to the checkpoint's own folder. */
 export type CheckpointSource =
-  { kind: 'builtin'; name: string } | { kind: 'folder'; name: string; files: { path: string; file: File }[] };
+  | { kind: 'builtin'; name: string }
+  | { kind: 'folder'; name: string; files: { path: string; file: File }[] }
+  /** In the library of this browser, complete. */
+  | { kind: 'stored'; ref: string }
+  /** Not fetched: configs and headers are read by range requests, so it can be looked at and planned, not run. */
+  | { kind: 'remote'; listing: Listing; token: string | null };
 
 /** How the engine is started; `auto` and off where nothing is said. */
 export interface StartOptions {
@@ -20,6 +25,10 @@ export interface StartOptions {
   precision?: 'auto' | 'f32' | 'f16';
   /** Counts every launch for measurements, which slows the engine. */
   countLaunches?: boolean;
+  /** GPU memory to plan with, in bytes, as the person says; null = a guess. */
+  memoryBytes?: number | null;
+  /** Whether pictures are recorded with how they were made written into them; on where nothing is said. */
+  inscribes?: boolean;
 }
 
 /** The owner of the GPU: one per generation worker. Calls may overlap; `execute` is called once at a time. */
@@ -30,7 +39,7 @@ export interface GenerationApi {
   openCheckpoint(source: CheckpointSource): Promise<CheckpointSummary>;
   /** Events are delivered in order, all of them before the answer; see {@link EventSender}. */
   execute(
-    request: { jobId: string; operation: Operation; source: CheckpointSource },
+    request: { jobId: string; operation: Operation; source: CheckpointSource; inscribes: boolean },
     onEvent: (event: JobEvent) => void,
   ): Promise<{ run: string }>;
   /** Stops that job between two steps; its `execute` then rejects with `cancelled`. Unknown ids are no error. */
@@ -38,6 +47,13 @@ export interface GenerationApi {
   /** Where previews are drawn; null stops them. The canvas is transferred. */
   watch(canvas: OffscreenCanvas | null): Promise<void>;
   ledger(): Promise<LedgerReport>;
+  /**
+   * What a run would need, from configs and headers only, and whether it fits. The first call measures the device for a moment,
+   * unless a job runs.
+   */
+  estimate(source: CheckpointSource, request: EstimateRequest): Promise<Estimate>;
+  /** Plans with this much GPU memory from now on; null = a guess. Answers with what is planned with. */
+  planWith(memoryBytes: number | null): Promise<MemoryBudget>;
 }
 
 /** What is said about a run when it is opened. */
@@ -49,10 +65,15 @@ export interface RunOpening {
   expected_outputs: string[];
 }
 
-export type RunStage = 'running' | 'completed' | 'failed' | 'cancelled';
+/** `interrupted`: the tab, the browser or the machine went away while it ran. */
+export type RunStage = 'running' | 'completed' | 'failed' | 'cancelled' | 'interrupted';
+
+/** How whoever runs a run says that it ended. */
+export type RunEnd = Exclude<RunStage, 'running' | 'interrupted'>;
 
 /** `metadata.json` of one run folder. */
 export interface RunRecord {
+  /** 2; runs of the layout before journals keep their 1 until they are changed. */
   schema_version: number;
   run_id: string;
   timestamp: string;
@@ -61,11 +82,45 @@ export interface RunRecord {
   operation: Operation | null;
   expected_outputs: string[];
   current_state: { stage: RunStage; error?: StudioErrorData };
+  /** A starred run is never deleted by {@link Retention}. Absent = false. */
+  starred?: boolean;
   entities: RunEntity[];
+  /** Only in answers: file names that were saved and are no longer there whole, as when somebody else deleted them. */
+  lost?: string[];
 }
 
 /** One entry of {@link RunRecord.entities}; `sha256` is empty where a record was rebuilt from the files. */
 export type RunEntity = Omit<Entity, 'run'>;
+
+/** What a list shows of a run, without opening its folder. */
+export interface RunSummary {
+  run_id: string;
+  timestamp: string;
+  stage: RunStage;
+  starred: boolean;
+  config_name: string;
+  checkpoint: string;
+  prompt: string;
+  negative_prompt: string;
+  /** How many there are, and how many of them are output pictures. */
+  entities: number;
+  pictures: number;
+  /** Of all entities. */
+  bytes: number;
+}
+
+/** Which runs to list, newest first. */
+export interface RunQuery {
+  limit: number;
+  /** The last run id of the previous page of results. */
+  before?: string;
+  /** Words that all occur in prompt, negative prompt, config, checkpoint or run id; case does not matter. */
+  text?: string;
+  starred?: boolean;
+}
+
+/** Which runs are kept. Starred and running ones always are, and the newest ended one. */
+export type Retention = { keep: 'all' } | { keep: 'runs'; runs: number } | { keep: 'bytes'; bytes: number };
 
 export interface StorageReport {
   /** False: recordings live in memory and end with this visit. */
@@ -74,27 +129,177 @@ export interface StorageReport {
   note: string | null;
 }
 
-/** The owner of the recordings: one per recorder worker. Errors: `storage_unavailable`, `storage_full`. */
+/**
+ * The owner of the recordings: one per recorder worker. Errors: `storage_unavailable`, `storage_full`, `invalid_operation` (no such run or
+ * file), `origin_unavailable` (a URL that does not answer).
+ */
 export interface RecorderApi {
   /** Serves this same interface on another port, for the generation worker. */
   connect(port: MessagePort): Promise<void>;
   storage(): Promise<StorageReport>;
   /** Creates the run's folder and returns its id. */
   openRun(opening: RunOpening): Promise<string>;
-  /** Returns when the entity is saved and listed in `metadata.json`. */
+  /** Goes on with a run that was interrupted or has ended: more can be saved, under the numbers that follow. */
+  resumeRun(run: string): Promise<RunRecord>;
+  /** Returns when the entity is saved: its file is whole and its journal record is flushed. */
   saveEntity(
     run: string,
     entityType: string,
     content: Blob | string | object,
     metadata?: Record<string, unknown>,
   ): Promise<Entity>;
+  /** As {@link saveEntity}, of a Blob and nothing else. */
+  saveFromBlob(run: string, entityType: string, blob: Blob, metadata?: Record<string, unknown>): Promise<Entity>;
+  /** Fetches what the URL names (also `blob:` and `data:`) and saves it; `metadata.source` says where http(s) content came from. */
+  saveFromUrl(run: string, entityType: string, url: string, metadata?: Record<string, unknown>): Promise<Entity>;
   /** Writes how the run ended. */
-  closeRun(run: string, stage: Exclude<RunStage, 'running'>, error?: StudioErrorData): Promise<void>;
-  /** Newest first; `before` is the last run id of the previous page of results. */
-  listRuns(options: { limit: number; before?: string }): Promise<RunRecord[]>;
+  closeRun(run: string, stage: RunEnd, error?: StudioErrorData): Promise<void>;
+  listRuns(query: RunQuery): Promise<RunRecord[]>;
+  /** As {@link listRuns}, from the index alone: for long lists. */
+  findRuns(query: RunQuery): Promise<RunSummary[]>;
   readRun(run: string): Promise<RunRecord>;
+  /** The content, after its hash was compared with the recorded one. */
   readEntity(run: string, filename: string): Promise<Blob>;
+  starRun(run: string, starred: boolean): Promise<void>;
   deleteRun(run: string): Promise<void>;
+  retention(): Promise<Retention>;
+  /** Applies at once and after every run; answers with the ids of the runs that it deleted. */
+  setRetention(retention: Retention): Promise<string[]>;
+}
+
+/** Where a checkpoint can be had. */
+export type Origin =
+  /** A Hugging Face repository; a revision of null is its `main`, which a look resolves to a commit. */
+  | { kind: 'hub'; repo: string; revision: string | null }
+  /** The address of a folder (it ends in `/` and holds model_index.json) or of one `.safetensors` file. */
+  | { kind: 'url'; url: string };
+
+export interface License {
+  /** SPDX id or the hub's own, such as `openrail++` or `other`; null where the repository names none. */
+  id: string | null;
+  /** Where its text is, as an address, or null. */
+  link: string | null;
+  /** Whether the person has to accept it here, once, before anything is fetched (none, `other` and use-restricted ones). */
+  mustAccept: boolean;
+}
+
+export interface ListedFile {
+  /** Relative to the checkpoint's folder, with forward slashes. */
+  path: string;
+  /** In bytes. */
+  size: number;
+  /** Of the whole file, lower-case hex, where the origin says it (the hub does for LFS files); else null. */
+  sha256: string | null;
+  /** What Git calls the file, where the origin says it (the hub does for the others). */
+  gitSha1?: string | undefined;
+}
+
+/** The files of a checkpoint at its origin; nothing of them was fetched. */
+export interface Listing {
+  /** `hub:<org>/<name>@<commit>` or `url:<address>`. */
+  ref: string;
+  name: string;
+  origin: Origin;
+  /** The pinned commit; null for plain addresses. */
+  revision: string | null;
+  license: License;
+  /** The hub asks for an account that was granted access; a token is needed. */
+  gated: boolean;
+  files: ListedFile[];
+}
+
+export type StoredState =
+  /** All there, and every byte was verified when it arrived. */
+  | 'complete'
+  /** Being fetched now, by this tab or another. */
+  | 'downloading'
+  /** Begun and not finished; `resume` goes on from the last whole piece. */
+  | 'paused'
+  /** `verify` found wrong or missing bytes; `resume` fetches them anew. */
+  | 'damaged';
+
+/** A checkpoint in the library. */
+export interface StoredCheckpoint {
+  /** The listing's ref, with `#q8` or `#q4` when quantised. Operations name it so. */
+  ref: string;
+  name: string;
+  origin: Origin | { kind: 'import' };
+  revision: string | null;
+  license: License;
+  variant: WeightVariant;
+  state: StoredState;
+  /** Bytes that will lie in the store when it is complete, and those there now. */
+  bytes: number;
+  storedBytes: number;
+  /** Milliseconds since 1970; `usedAt` is null before the first use. */
+  addedAt: number;
+  usedAt: number | null;
+  /** Why it stopped, when it did not by request. */
+  error: StudioErrorData | null;
+}
+
+/** Of one download, import, verification or export. */
+export interface TransferProgress {
+  ref: string;
+  /** Bytes done and in all; of a download those from the network. */
+  done: number;
+  total: number;
+  /** Measured over the last seconds; null before there is something to measure. */
+  bytesPerSecond: number | null;
+  secondsLeft: number | null;
+}
+
+export interface SpaceReport {
+  /** Bytes that the browser says this page uses and may use: a hint, never a promise. */
+  usage: number | null;
+  quota: number | null;
+  /** Whether the browser promised not to evict what is stored. */
+  persisted: boolean;
+}
+
+/**
+ * The owner of the library: one per library worker. Errors: `invalid_operation` (a malformed name), `origin_unavailable` (not found, gated,
+ * offline, refused), `checkpoint_damaged` (a wrong byte), `checkpoint_unsupported`, `storage_full`, `storage_unavailable`, `cancelled` (paused).
+ */
+export interface LibraryApi {
+  /** Asks the origin what there is. `token`: a hub token, held for this call only. */
+  look(origin: Origin, token: string | null): Promise<Listing>;
+  /**
+   * Fetches `paths` of the listing into the store and resolves when all of it is there and verified. Goes on where an earlier attempt stopped. While
+   * another tab fetches the same, waits for it. Rejects with `cancelled` after {@link pause}.
+   */
+  download(
+    request: { listing: Listing; paths: string[]; variant: WeightVariant; token: string | null },
+    onProgress: (progress: TransferProgress) => void,
+  ): Promise<StoredCheckpoint>;
+  /** Goes on with a stored one that is paused or damaged, from what the store knows of it. */
+  resume(
+    ref: string,
+    token: string | null,
+    onProgress: (progress: TransferProgress) => void,
+  ): Promise<StoredCheckpoint>;
+  /** Stops its download, in whichever tab it runs. What has arrived stays. */
+  pause(ref: string): Promise<void>;
+  list(): Promise<StoredCheckpoint[]>;
+  remove(ref: string): Promise<void>;
+  /** Reads every byte and compares; a wrong piece makes the state `damaged` and is dropped, so that `resume` fetches just it. */
+  verify(ref: string, onProgress: (progress: TransferProgress) => void): Promise<StoredCheckpoint>;
+  /** Writes a complete one into a folder of its name within `folder`, as plain files and a `darkroom.json` that {@link importFolder} verifies by. */
+  exportFolder(
+    ref: string,
+    folder: FileSystemDirectoryHandle,
+    onProgress: (progress: TransferProgress) => void,
+  ): Promise<void>;
+  /** Stores what {@link exportFolder} wrote, or any diffusers folder, so that it is there without the disk. */
+  importFolder(
+    name: string,
+    files: { path: string; file: File }[],
+    onProgress: (progress: TransferProgress) => void,
+  ): Promise<StoredCheckpoint>;
+  space(): Promise<SpaceReport>;
+  /** Licences that were accepted here, as `<ref>`s without variant. */
+  acceptedLicenses(): Promise<string[]>;
+  acceptLicense(ref: string): Promise<void>;
 }
 
 /** What a worker posts, beside Comlink's own messages, about itself. */

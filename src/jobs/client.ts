@@ -2,11 +2,12 @@
 import * as Comlink from 'comlink';
 import { StudioError } from '../core/errors.ts';
 import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
-import type { CheckpointSummary } from '../core/model.ts';
+import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import { parseOperation } from '../core/operation.ts';
-import type { CheckpointSource, RunRecord, StartOptions, StorageReport } from '../../workers/protocol.ts';
+import type { CheckpointSource, Listing, RunRecord, StartOptions, StorageReport } from '../../workers/protocol.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
+import { LibraryClient } from './library.ts';
 import { createJobQueue } from './queue.ts';
 import type { JobQueue } from './queue.ts';
 import { drain } from './runner.ts';
@@ -15,14 +16,20 @@ import { WorkerPair } from './worker_pair.ts';
 /** The checkpoint that comes with the page, which runs what names no other. */
 const DEFAULT_CHECKPOINT = 'builtin:shapes';
 
+const BUILTIN = /^builtin:([a-z0-9_-]+)$/;
+const STORED = /^(hub|url|import):./;
+
 export class JobClient {
+  /** What is stored in this browser, and how more gets there. */
+  readonly library: LibraryClient;
   readonly #workers: WorkerPair;
   readonly #queue: JobQueue<CheckpointSource>;
   readonly #sources = new Map<string, CheckpointSource>();
   #current = DEFAULT_CHECKPOINT;
 
-  constructor(workers = new WorkerPair()) {
+  constructor(workers = new WorkerPair(), library = new LibraryClient()) {
     this.#workers = workers;
+    this.library = library;
     const { jobs, receiver } = createJobQueue<CheckpointSource>();
     this.#queue = jobs;
     void drain(receiver, workers);
@@ -47,6 +54,36 @@ export class JobClient {
   /** Opens a checkpoint that is served with the page; else as {@link openFolder}. */
   openBuiltin(name: string): Promise<CheckpointSummary> {
     return this.#open({ kind: 'builtin', name });
+  }
+
+  /** Opens a complete checkpoint of the library, by its ref; else as {@link openFolder}. */
+  openStored(ref: string): Promise<CheckpointSummary> {
+    return this.#open({ kind: 'stored', ref });
+  }
+
+  /** What a checkpoint is, from configs and headers read at its origin; nothing is stored. */
+  async describe(listing: Listing, token: string | null): Promise<CheckpointSummary> {
+    return (await this.#workers.started()).call('openCheckpoint', { kind: 'remote', listing, token });
+  }
+
+  /**
+   * What a run would need and whether it fits, from configs and headers only. The first one measures the device for a moment.
+   * @param checkpoint where it is, or the ref of one that is open, built in or stored
+   */
+  async estimate(checkpoint: CheckpointSource | string, request: EstimateRequest): Promise<Estimate> {
+    const source = typeof checkpoint === 'string' ? this.#source(checkpoint) : checkpoint;
+    return (await this.#workers.started()).call('estimate', source, request);
+  }
+
+  /** Plans with this much GPU memory from now on, in bytes; null = a guess. */
+  async planWith(memoryBytes: number | null): Promise<MemoryBudget> {
+    this.#workers.options = { ...this.#workers.options, memoryBytes };
+    return (await this.#workers.started()).call('planWith', memoryBytes);
+  }
+
+  /** Whether pictures recorded from now on hold how they were made, beside their pixels. */
+  inscribe(isOn: boolean): void {
+    this.#workers.options = { ...this.#workers.options, inscribes: isOn };
   }
 
   /**
@@ -140,13 +177,16 @@ export class JobClient {
     if (open) {
       return open;
     }
-    const builtin = /^builtin:([a-z0-9_-]+)$/.exec(checkpoint);
-    if (!builtin) {
-      throw new StudioError(
-        'checkpoint_incomplete',
-        `The checkpoint "${checkpoint}" is not open; open its folder first, or leave "checkpoint" out.`,
-      );
+    const builtin = BUILTIN.exec(checkpoint);
+    if (builtin) {
+      return { kind: 'builtin', name: builtin[1] };
     }
-    return { kind: 'builtin', name: builtin[1] };
+    if (STORED.test(checkpoint)) {
+      return { kind: 'stored', ref: checkpoint };
+    }
+    throw new StudioError(
+      'checkpoint_incomplete',
+      `The checkpoint "${checkpoint}" is not open; open its folder first, or leave "checkpoint" out.`,
+    );
   }
 }

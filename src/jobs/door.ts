@@ -3,9 +3,10 @@
  * It takes and gives the same operations and jobs as the page; errors are StudioErrors.
  */
 import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
-import type { CheckpointSummary } from '../core/model.ts';
-import type { RunRecord } from '../../workers/protocol.ts';
+import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
+import type { Listing, RunRecord } from '../../workers/protocol.ts';
 import type { JobClient } from './client.ts';
+import type { LibraryClient } from './library.ts';
 
 export interface Door {
   /** The device that the engine runs on, once it is up. */
@@ -19,6 +20,16 @@ export interface Door {
   follow(id: string, listener: (job: Job) => void): void;
   /** Opens a checkpoint folder, as files of an `<input type="file" webkitdirectory>`. */
   openFolder(files: Iterable<File>): Promise<CheckpointSummary>;
+  /** Opens a complete checkpoint of the library; operations may also just name its ref. */
+  openStored(ref: string): Promise<CheckpointSummary>;
+  /** What a listed checkpoint is, from configs and headers alone. */
+  describe(listing: Listing, token: string | null): Promise<CheckpointSummary>;
+  /** What a run on an open, built-in or stored checkpoint would need, and whether it fits. */
+  estimate(checkpoint: string, request: EstimateRequest): Promise<Estimate>;
+  /** Plans with this much GPU memory from now on, in bytes; null = a guess. */
+  planWith(memoryBytes: number | null): Promise<MemoryBudget>;
+  /** What is stored in this browser, and how more gets there. */
+  library: LibraryClient;
   runs(options: { limit: number; before?: string }): Promise<RunRecord[]>;
   run(run: string): Promise<RunRecord>;
   /** One recorded file. */
@@ -49,6 +60,11 @@ export function exposeDoor(client: JobClient): void {
     },
     openFolder: (files) =>
       client.openFolder([...files].map((file) => ({ path: file.webkitRelativePath || file.name, file }))),
+    openStored: (ref) => client.openStored(ref),
+    describe: (listing, token) => client.describe(listing, token),
+    estimate: (checkpoint, request) => client.estimate(checkpoint, request),
+    planWith: (memoryBytes) => client.planWith(memoryBytes),
+    library: client.library,
     runs: (options) => client.runs(options),
     run: (run) => client.run(run),
     entity: (run, filename) => client.entity(run, filename),

@@ -82,7 +82,7 @@ export class WorkerPair implements Engine {
     };
     signal.addEventListener('abort', stop);
     try {
-      await link.call('execute', work, Comlink.proxy(onEvent));
+      await link.call('execute', { ...work, inscribes: this.options.inscribes ?? true }, Comlink.proxy(onEvent));
     } catch (error) {
       const failure = StudioError.from(error);
       if (FATAL.has(failure.code)) {

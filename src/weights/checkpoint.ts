@@ -6,6 +6,7 @@ import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
+import { storedTensors } from './quantise.ts';
 import { readSafetensorsHeader } from './safetensors.ts';
 
 const modelIndexSchema = v.looseObject({ _class_name: v.string() });
@@ -45,7 +46,7 @@ export class Checkpoint {
       const single = files.paths().find((path) => /\.(safetensors|ckpt|bin|pt)$/.test(path));
       throw new StudioError(
         'checkpoint_incomplete',
-        `The folder "${files.name}" has no model_index.json${single ? `, only files such as ${single}` : ''}; open a checkpoint folder in the diffusers layout.`,
+        `"${files.name}" has no model_index.json${single ? `, only files such as ${single}` : ''}; choose a checkpoint in the diffusers layout.`,
       );
     }
     const index = await readJson(files, 'model_index.json');
@@ -121,7 +122,7 @@ export class Checkpoint {
       'checkpoint_incomplete',
       pickle
         ? `"${this.files.name}" has ${component} only as ${pickle}, a pickle that can run code; get the .safetensors version of this checkpoint.`
-        : `"${this.files.name}" has no .safetensors weights in ${component}/; open the whole checkpoint folder.`,
+        : `"${this.files.name}" has no .safetensors weights in ${component}/; take the whole checkpoint, or another one.`,
     );
   }
 
@@ -176,20 +177,5 @@ async function readJson(files: CheckpointFiles, path: string): Promise<Record<st
 }
 
 async function readHeader(files: CheckpointFiles, path: string): Promise<StoredTensor[]> {
-  const { tensors } = await readSafetensorsHeader(await files.blob(path), path);
-  const stored: StoredTensor[] = [];
-  for (const tensor of tensors.values()) {
-    // Integer tensors (position_ids) are bookkeeping of the reference and not weights.
-    if (tensor.dtype === 'F32' || tensor.dtype === 'F16' || tensor.dtype === 'BF16') {
-      stored.push({
-        name: tensor.name,
-        dtype: tensor.dtype,
-        shape: tensor.shape,
-        file: path,
-        offset: tensor.offset,
-        length: tensor.length,
-      });
-    }
-  }
-  return stored;
+  return storedTensors(await readSafetensorsHeader(await files.blob(path), path), path);
 }

@@ -25,6 +25,8 @@ export interface CheckpointFiles {
   blob(path: string): Promise<Blob>;
   /** A token that changes with the file's content as far as can be told without reading it; null = always read it. */
   version(path: string): string | null;
+  /** The file's SHA-256 where it is known without reading it. */
+  sha256?(path: string): string | null;
 }
 
 /** Files picked or dropped by the user; they are read in place, as their tensors are needed. */
@@ -124,6 +126,11 @@ export class ServedFiles implements CheckpointFiles {
 
   version(path: string): string | null {
     return this.manifest.files.find((file) => file.path === path)?.sha256 ?? null;
+  }
+
+  /** Each file is compared with it before it is used. */
+  sha256(path: string): string | null {
+    return this.version(path);
   }
 
   async #fetch(path: string): Promise<Blob> {

@@ -6,7 +6,14 @@ import { get, set } from 'idb-keyval';
 import { createSHA256 } from 'hash-wasm';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 
-export async function fingerprint(files: CheckpointFiles, path: string): Promise<string> {
+export async function fingerprint(
+  files: Pick<CheckpointFiles, 'blob' | 'version' | 'sha256'>,
+  path: string,
+): Promise<string> {
+  const said = files.sha256?.(path) ?? null;
+  if (said !== null) {
+    return said;
+  }
   const version = files.version(path);
   const key = version === null ? null : `sha256:${version}`;
   const known = key === null ? undefined : await get<string>(key).catch(() => undefined);

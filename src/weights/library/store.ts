@@ -1,0 +1,149 @@
+/**
+ * The library's records and pieces in the database. A piece and the record that names it are written together, so what a
+ * record names is there; a manifest says `complete` only after all files do, so a reader needs to look at nothing else.
+ */
+import { StudioError } from '../../core/errors.ts';
+import type { KeyValues } from './key_values.ts';
+import { keyOf, parseFileRecord, parseForeign, parseLicenses, parseManifest } from './records.ts';
+import type { FileRecord, Manifest } from './records.ts';
+
+/** One entry of the list: a manifest, or what can be said of one that another version wrote. */
+export type Listed =
+  { ref: string; manifest: Manifest } | { ref: string; manifest: null; name: string; addedAt: number };
+
+export class LibraryStore {
+  readonly #values: KeyValues;
+
+  constructor(values: KeyValues) {
+    this.#values = values;
+  }
+
+  async list(): Promise<Listed[]> {
+    const prefix = keyOf.manifest('');
+    const keys = await this.#values.keys(prefix);
+    const values = await this.#values.read(keys);
+    return keys.flatMap((key, i): Listed[] => {
+      const ref = key.slice(prefix.length);
+      const manifest = parseManifest(values[i]);
+      if (manifest?.ref === ref) {
+        return [{ ref, manifest }];
+      }
+      // Removed between the two reads.
+      return values[i] === undefined ? [] : [{ ref, manifest: null, ...parseForeign(values[i]) }];
+    });
+  }
+
+  /** Null when there is none, or none that this version can read. */
+  async manifest(ref: string): Promise<Manifest | null> {
+    const [value] = await this.#values.read([keyOf.manifest(ref)]);
+    return parseManifest(value);
+  }
+
+  /** The checkpoint `ref` if it may be used. @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` */
+  async complete(ref: string): Promise<Manifest> {
+    const manifest = await this.manifest(ref);
+    if (manifest?.complete) {
+      return manifest;
+    }
+    throw manifest?.damaged
+      ? new StudioError('checkpoint_damaged', `"${manifest.name}" has damaged bytes; repair it in the library first.`)
+      : new StudioError(
+          'checkpoint_incomplete',
+          manifest
+            ? `"${manifest.name}" is not completely here yet; resume its download in the library first.`
+            : `The checkpoint "${ref}" is not in the library; download it first.`,
+        );
+  }
+
+  writeManifest(manifest: Manifest): Promise<void> {
+    return this.#values.write([[keyOf.manifest(manifest.ref), manifest]]);
+  }
+
+  /** Changes one that is there; nothing happens otherwise. */
+  changeManifest(ref: string, change: Partial<Manifest>): Promise<void> {
+    return this.#values.update(keyOf.manifest(ref), (value) => {
+      const manifest = parseManifest(value);
+      return manifest ? { ...manifest, ...change } : undefined;
+    });
+  }
+
+  /** One record per path, null where there is none that can be trusted. */
+  async files(ref: string, paths: readonly string[]): Promise<(FileRecord | null)[]> {
+    const values = await this.#values.read(paths.map((path) => keyOf.file(ref, path)));
+    return values.map(parseFileRecord);
+  }
+
+  async file(ref: string, path: string): Promise<FileRecord | null> {
+    return (await this.files(ref, [path]))[0];
+  }
+
+  /** Writes the record and, if there is one, its new piece. */
+  writeFile(ref: string, path: string, record: FileRecord, piece?: { n: number; content: Blob }): Promise<void> {
+    return this.#values.write([
+      ...(piece ? [[keyOf.piece(ref, path, piece.n), piece.content] as const] : []),
+      [keyOf.file(ref, path), record],
+    ]);
+  }
+
+  /** A file's pieces; null where one is not there or is no Blob. */
+  async pieces(ref: string, path: string, numbers: readonly number[]): Promise<(Blob | null)[]> {
+    const values = await this.#values.read(numbers.map((n) => keyOf.piece(ref, path, n)));
+    return values.map((value) => (value instanceof Blob ? value : null));
+  }
+
+  /** Drops pieces that are wrong, and says so in record and manifest. */
+  async dropPieces(
+    manifest: Manifest,
+    path: string,
+    record: FileRecord,
+    numbers: readonly number[],
+  ): Promise<Manifest> {
+    const damaged = { ...manifest, complete: false, damaged: true };
+    const missing = [...new Set([...record.missing, ...numbers])].sort((a, b) => a - b);
+    await this.#values.write(
+      [
+        [keyOf.file(manifest.ref, path), { ...record, missing }],
+        [keyOf.manifest(manifest.ref), damaged],
+      ],
+      numbers.map((n) => keyOf.piece(manifest.ref, path, n)),
+    );
+    return damaged;
+  }
+
+  /** Forgets what is there of one file. */
+  async discardFile(ref: string, path: string): Promise<void> {
+    const prefix = `piece/${ref}/${path}/`;
+    const pieces = (await this.#values.keys(prefix)).filter((key) => /^[0-9]+$/.test(key.slice(prefix.length)));
+    await this.#values.write([], [keyOf.file(ref, path), keyOf.header(ref, path), ...pieces]);
+  }
+
+  /** Removes the checkpoint with all that belongs to it, at once. */
+  async remove(ref: string): Promise<void> {
+    // An address can be the beginning of another one, whose keys then begin in the same way.
+    const others = (await this.list()).map((one) => one.ref).filter((other) => other.startsWith(`${ref}/`));
+    const keys: string[] = [];
+    for (const kind of ['file', 'header', 'piece']) {
+      const found = await this.#values.keys(`${kind}/${ref}/`);
+      keys.push(...found.filter((key) => !others.some((other) => key.startsWith(`${kind}/${other}/`))));
+    }
+    await this.#values.write([], [keyOf.manifest(ref), ...keys]);
+  }
+
+  async header(ref: string, path: string): Promise<Uint8Array<ArrayBuffer> | null> {
+    const [value] = await this.#values.read([keyOf.header(ref, path)]);
+    return value instanceof Uint8Array ? new Uint8Array(value) : null;
+  }
+
+  writeHeader(ref: string, path: string, header: Uint8Array): Promise<void> {
+    return this.#values.write([[keyOf.header(ref, path), header]]);
+  }
+
+  async licenses(): Promise<string[]> {
+    const [value] = await this.#values.read([keyOf.licenses]);
+    return parseLicenses(value);
+  }
+
+  acceptLicense(ref: string): Promise<void> {
+    return this.#values.update(keyOf.licenses, (value) => [...new Set([...parseLicenses(value), ref])]);
+  }
+}

@@ -1,0 +1,29 @@
+/** The library's worker: the only place that downloads, and one of two that read what is stored (the other is the generator). */
+import {
+  browserChannel,
+  browserLocks,
+  browserNetwork,
+  browserStorage,
+} from '../src/weights/library/browser_surroundings.ts';
+import { IndexedKeyValues } from '../src/weights/library/key_values.ts';
+import { Library } from '../src/weights/library/library.ts';
+import { systemClock } from '../src/weights/library/surroundings.ts';
+import { transformMakers } from '../src/weights/quantise.ts';
+import type { LibraryApi } from './protocol.ts';
+import { serve } from './protocol.ts';
+
+class LibraryWorker extends Library implements LibraryApi {
+  constructor() {
+    super({
+      values: new IndexedKeyValues(),
+      network: browserNetwork(self.location.href),
+      clock: systemClock,
+      locks: browserLocks(),
+      channel: browserChannel(),
+      storage: browserStorage,
+      makers: transformMakers,
+    });
+  }
+}
+
+await serve(new LibraryWorker(), globalThis);
