@@ -1,9 +1,13 @@
-"""Makes all reference material: the tiny checkpoints, the goldens that need them, and the exports for the bench."""
+"""Makes all reference material: the tiny checkpoints, the goldens that need them, the ONNX repositories, and the exports for the bench."""
 
 import export_bench
 import make_checkpoints
+import make_format_goldens
 import make_goldens
+import onnx_repository
 
 make_checkpoints.main()
 make_goldens.main()
+make_format_goldens.main()
+onnx_repository.main()
 export_bench.main()

@@ -7,6 +7,7 @@ versions that they name.
 
 from components import make_all_components
 from files import GOLDENS, fresh_folder
+from loras import make_loras
 from pipelines import make_pipelines
 from resampling import make_resampling
 from samplers import make_samplers
@@ -20,6 +21,7 @@ def main() -> None:
     print(f"samplers: {make_samplers()} cases")
     make_resampling()
     make_all_components()
+    make_loras()
     make_pipelines()
 
 

@@ -7,7 +7,9 @@ import * as autoencoderTiny from '../src/graphs/autoencoder_tiny.ts';
 import * as clipText from '../src/graphs/clip_text.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
 import { StudioError } from '../src/core/errors.ts';
+import { LayerWriter } from '../src/graphs/layers.ts';
 import { CheckpointFolder, CpuNetwork, parseModel, readTensors, run } from './onnx_node.ts';
+import { autoencoderShapes, unetShapes } from './stable_diffusion_shapes.ts';
 
 const CHECKPOINTS = `${import.meta.dirname}/checkpoints`;
 const GOLDENS = `${import.meta.dirname}/goldens/components`;
@@ -196,7 +198,7 @@ describe('a whole Stable Diffusion 2.1', () => {
   const options = { provider: 'webgpu', dtype: 'f32', batch: 2, height: 64, width: 64 } as const;
 
   test('its UNet has 865.9 million parameters, all of which stay in their file', () => {
-    const weights = new FakeWeights(sd2Unet());
+    const weights = new FakeWeights(unetShapes(1024));
     const config = unet2d.parseConfig(sd21);
     const begin = performance.now();
     const graph = unet2d.build(config, weights, options);
@@ -224,7 +226,7 @@ describe('a whole Stable Diffusion 2.1', () => {
   });
 
   test('tensors beyond 4 GiB of a file get locations of their own', () => {
-    const weights = new FakeWeights(sd2Unet(), 2 ** 32 - 1_000_000_000);
+    const weights = new FakeWeights(unetShapes(1024), 2 ** 32 - 1_000_000_000);
     const { externals } = unet2d.build(unet2d.parseConfig(sd21), weights, options);
     const casts = externals.flatMap((external) => (external.kind === 'cast' ? [external] : []));
     expect(casts.length).toBeGreaterThan(100);
@@ -232,6 +234,78 @@ describe('a whole Stable Diffusion 2.1', () => {
       expect(tensor.offset + tensor.length).toBeGreaterThan(2 ** 32);
       expect([to, length]).toEqual(['f32', tensor.length]);
     }
+  });
+});
+
+describe('what a graph says of itself', () => {
+  const vae = {
+    block_out_channels: [128, 256, 512, 512],
+    down_block_types: Array<string>(4).fill('DownEncoderBlock2D'),
+    up_block_types: Array<string>(4).fill('UpDecoderBlock2D'),
+    layers_per_block: 2,
+  };
+  const size = { provider: 'webgpu', dtype: 'f16', batch: 1, height: 64, width: 64 } as const;
+
+  // The figures that are compared with were counted on the classes of diffusers.
+  test('flops of Stable Diffusion 2.1 at 512×512, and bytes', () => {
+    const unet = unet2d.parseConfig({
+      attention_head_dim: [5, 10, 20, 20],
+      cross_attention_dim: 1024,
+      use_linear_projection: true,
+    });
+    const unetWeights = new FakeWeights(unetShapes(1024));
+    const whole = unet2d.build(unet, unetWeights, size);
+    const step = unet2d.build(unet, unetWeights, { ...size, projected: true });
+    const context = unet2d.buildContext(unet, unetWeights, size);
+    const q4 = unet2d.build(unet, unetWeights, { ...size, projected: true, weights: 'q4' });
+    const vaeWeights = new FakeWeights(autoencoderShapes());
+    const config = autoencoderKl.parseConfig(vae);
+    const decoder = autoencoderKl.buildDecoder(config, vaeWeights, { ...size, dtype: 'f32' });
+    const encoder = autoencoderKl.buildEncoder(config, vaeWeights, { ...size, dtype: 'f32', height: 512, width: 512 });
+    console.table(
+      Object.entries({ whole, step, context, q4, decoder, encoder }).map(
+        ([graph, { flops, activationBytes, weightBytes }]) => ({
+          graph,
+          TFLOP: (flops / 1e12).toFixed(3),
+          'activations MiB': (activationBytes / 2 ** 20).toFixed(1),
+          'weights MiB': (weightBytes / 2 ** 20).toFixed(1),
+        }),
+      ),
+    );
+    expect(vaeWeights.parameters).toBe(83_653_863);
+    expect(whole.flops / 1e12).toBeCloseTo(0.804, 2);
+    expect(decoder.flops / 1e12).toBeCloseTo(2.51, 1);
+    expect(encoder.flops / 1e12).toBeCloseTo(1.12, 1);
+    // The bias of the last projections goes through them once, beside what moves from the step to before it.
+    expect((step.flops + context.flops) / whole.flops).toBeCloseTo(1, 3);
+    expect(q4.flops).toBe(step.flops);
+    expect(q4.weightBytes).toBeLessThan(step.weightBytes - 300 * 2 ** 20);
+    expect(unet2d.build(unet, unetWeights, { ...size, batch: 2 }).flops).toBeCloseTo(2 * whole.flops, -11);
+    // Two bytes for a parameter, and unit scales, time embedding in f32 and shared biases beside.
+    expect(whole.weightBytes / (2 * unetWeights.parameters)).toBeCloseTo(1.005, 2);
+  });
+
+  test('activations are those alive at the same time, at the width of the graph', () => {
+    const weights = new FakeWeights(
+      new Map([
+        ['a.weight', [8, 4]],
+        ['b.weight', [4, 8]],
+      ]),
+    );
+    const bytesFor = (dtype: 'f32' | 'f16') => {
+      const g = new LayerWriter('test', weights, { provider: 'wasm', dtype, batch: 1, height: 1, width: 1 });
+      const x = g.floats('x', [6, 4]);
+      const wide = g.linear('a', x, 8, { bias: false });
+      // Another shape of the same bytes.
+      const reshaped = g.reshape('reshape', g.reshape('there', wide, [48]), [6, 8]);
+      const narrow = g.linear('b', g.silu('silu', reshaped), 4, { bias: false });
+      g.output('y', g.add('add', narrow, x));
+      return g.graph().activationBytes;
+    };
+    // In f32 the input is not counted: 48 elements and 48 of their SiLU.
+    expect(bytesFor('f32')).toBe(4 * (48 + 48));
+    // In f16 its cast is: it is alive from the first node to the last, and 24 more become the output.
+    expect(bytesFor('f16')).toBe(2 * (24 + 48 + 48));
   });
 });
 
@@ -258,88 +332,6 @@ class FakeWeights implements WeightIndex {
   names(): Iterable<string> {
     return this.#tensors.keys();
   }
-}
-
-/** The tensors of Stable Diffusion 2.1's UNet, spelled out independently of the builder. */
-function sd2Unet(): Map<string, number[]> {
-  const shapes = new Map<string, number[]>();
-  const layer = (path: string, shape: number[], bias = true) => {
-    shapes.set(`${path}.weight`, shape);
-    if (bias) {
-      shapes.set(`${path}.bias`, [shape[0]]);
-    }
-  };
-  const resnet = (path: string, from: number, to: number) => {
-    layer(`${path}.norm1`, [from]);
-    layer(`${path}.conv1`, [to, from, 3, 3]);
-    layer(`${path}.time_emb_proj`, [to, 1280]);
-    layer(`${path}.norm2`, [to]);
-    layer(`${path}.conv2`, [to, to, 3, 3]);
-    if (from !== to) {
-      layer(`${path}.conv_shortcut`, [to, from, 1, 1]);
-    }
-  };
-  const transformer = (path: string, width: number) => {
-    layer(`${path}.norm`, [width]);
-    layer(`${path}.proj_in`, [width, width]);
-    layer(`${path}.proj_out`, [width, width]);
-    const block = `${path}.transformer_blocks.0`;
-    for (const [attention, context] of [
-      ['attn1', width],
-      ['attn2', 1024],
-    ] as const) {
-      layer(`${block}.${attention}.to_q`, [width, width], false);
-      layer(`${block}.${attention}.to_k`, [width, context], false);
-      layer(`${block}.${attention}.to_v`, [width, context], false);
-      layer(`${block}.${attention}.to_out.0`, [width, width]);
-    }
-    for (const norm of ['norm1', 'norm2', 'norm3']) {
-      layer(`${block}.${norm}`, [width]);
-    }
-    layer(`${block}.ff.net.0.proj`, [8 * width, width]);
-    layer(`${block}.ff.net.2`, [width, 4 * width]);
-  };
-
-  layer('conv_in', [320, 4, 3, 3]);
-  layer('time_embedding.linear_1', [1280, 320]);
-  layer('time_embedding.linear_2', [1280, 1280]);
-  const widths = [320, 640, 1280, 1280];
-  const skips = [320];
-  let width = 320;
-  widths.forEach((to, index) => {
-    const path = `down_blocks.${index}`;
-    for (const number of [0, 1]) {
-      resnet(`${path}.resnets.${number}`, width, to);
-      if (index < 3) {
-        transformer(`${path}.attentions.${number}`, to);
-      }
-      width = to;
-      skips.push(to);
-    }
-    if (index < 3) {
-      layer(`${path}.downsamplers.0.conv`, [to, to, 3, 3]);
-      skips.push(to);
-    }
-  });
-  resnet('mid_block.resnets.0', 1280, 1280);
-  transformer('mid_block.attentions.0', 1280);
-  resnet('mid_block.resnets.1', 1280, 1280);
-  [...widths].reverse().forEach((to, index) => {
-    const path = `up_blocks.${index}`;
-    for (const number of [0, 1, 2]) {
-      resnet(`${path}.resnets.${number}`, width + (skips.pop() ?? 0), to);
-      if (index > 0) {
-        transformer(`${path}.attentions.${number}`, to);
-      }
-      width = to;
-    }
-    if (index < 3) {
-      layer(`${path}.upsamplers.0.conv`, [to, to, 3, 3]);
-    }
-  });
-  layer('conv_norm_out', [320]);
-  layer('conv_out', [4, 320, 3, 3]);
-  return shapes;
 }
 
 describe('every architecture of src/graphs', () => {

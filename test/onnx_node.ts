@@ -5,7 +5,7 @@ import { InferenceSession, Tensor } from 'onnxruntime-node';
 import type { External, Graph, StoredTensor, StoredType, WeightIndex } from '../src/graphs/graph.ts';
 import { FunctionProtoSchema, ModelProtoSchema } from '../src/graphs/onnx_pb.ts';
 import type { ModelProto } from '../src/graphs/onnx_pb.ts';
-import { convert } from '../src/weights/conversion.ts';
+import { mount } from '../src/weights/virtual_file.ts';
 
 export type Tensors = Map<string, { dims: number[]; data: Float32Array | Int32Array }>;
 
@@ -33,17 +33,23 @@ export function readTensors(path: string): Tensors {
   );
 }
 
+/** Where a network's tensors lie, and the files themselves. */
+export interface NetworkWeights extends WeightIndex {
+  blobs: Map<string, Blob>;
+}
+
 /** The weights of one folder of a checkpoint, such as `unet`. */
-export class CheckpointFolder implements WeightIndex {
+export class CheckpointFolder implements NetworkWeights {
   readonly config: unknown;
-  readonly #folder: string;
+  readonly blobs = new Map<string, Blob>();
   readonly #tensors = new Map<string, StoredTensor>();
 
   constructor(folder: string) {
-    this.#folder = folder;
     this.config = JSON.parse(readFileSync(`${folder}/config.json`, 'utf8'));
     for (const file of readdirSync(folder).filter((name) => name.endsWith('.safetensors'))) {
-      const { start, entries } = readHeader(readFileSync(`${folder}/${file}`));
+      const bytes = readFileSync(`${folder}/${file}`);
+      const { start, entries } = readHeader(bytes);
+      this.blobs.set(file, new Blob([bytes]));
       for (const [name, { dtype, shape, data_offsets: range }] of entries.filter(([, { dtype }]) => /F/.test(dtype))) {
         const length = range[1] - range[0];
         this.#tensors.set(name, { name, dtype: dtype as StoredType, shape, file, offset: start + range[0], length });
@@ -58,24 +64,29 @@ export class CheckpointFolder implements WeightIndex {
   names(): Iterable<string> {
     return this.#tensors.keys();
   }
+}
 
-  /** What an external location holds. */
-  bytes(external: External): Uint8Array {
-    switch (external.kind) {
-      case 'file':
-        return readFileSync(`${this.#folder}/${external.file}`);
-      case 'cast': {
-        const { file, offset, length, dtype } = external.tensor;
-        const stored = readFileSync(`${this.#folder}/${file}`).subarray(offset, offset + length);
-        return convert(Uint8Array.from(stored), dtype, external.to === 'f32' ? 'F32' : 'F16');
-      }
-      case 'fill': {
-        const width = external.type === 'f32' ? 4 : 2;
-        const ones = new Float32Array(external.length / width).fill(external.value);
-        return convert(new Uint8Array(ones.buffer), 'F32', external.type === 'f32' ? 'F32' : 'F16');
-      }
-    }
+/** The bytes [begin, end) that an external location holds, all of them by default, read as the engine does. */
+export async function readExternal(
+  external: External,
+  blobs: Map<string, Blob>,
+  begin = 0,
+  end?: number,
+): Promise<Uint8Array<ArrayBuffer>> {
+  const [{ data }] = mount([external], blobs, 'jspi');
+  return readVirtual((data as Blob).slice(begin, end));
+}
+
+/** All bytes of a virtual file, whose parts live only until the next one. */
+export async function readVirtual(blob: Blob): Promise<Uint8Array<ArrayBuffer>> {
+  const bytes = new Uint8Array(blob.size);
+  const reader = blob.stream().getReader();
+  let at = 0;
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    bytes.set(part.value, at);
+    at += part.value.length;
   }
+  return bytes.subarray(0, at);
 }
 
 type Arrays = Record<string, Float32Array | Int32Array>;
@@ -90,9 +101,13 @@ export class CpuNetwork {
     this.#session = session;
   }
 
-  static async open(graph: Graph, weights: CheckpointFolder): Promise<CpuNetwork> {
+  static async open(graph: Graph, weights: NetworkWeights): Promise<CpuNetwork> {
+    const mounted = graph.externals.map(async (external) => ({
+      path: external.location,
+      data: await readExternal(external, weights.blobs),
+    }));
     const session = await InferenceSession.create(withCpuKernels(graph.bytes), {
-      externalData: graph.externals.map((external) => ({ path: external.location, data: weights.bytes(external) })),
+      externalData: await Promise.all(mounted),
       intraOpNumThreads: 1,
       graphOptimizationLevel: 'basic',
       logSeverityLevel: 3,
@@ -113,7 +128,7 @@ export class CpuNetwork {
 }
 
 /** Runs `graph` once. */
-export async function run(graph: Graph, weights: CheckpointFolder, inputs: Arrays) {
+export async function run(graph: Graph, weights: NetworkWeights, inputs: Arrays) {
   const network = await CpuNetwork.open(graph, weights);
   try {
     return await network.run(inputs);

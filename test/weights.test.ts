@@ -7,6 +7,7 @@ import { Checkpoint } from '../src/weights/checkpoint.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { convert } from '../src/weights/conversion.ts';
 import { mount } from '../src/weights/virtual_file.ts';
+import { readVirtual } from './onnx_node.ts';
 
 const CHECKPOINTS = join(import.meta.dirname, 'checkpoints');
 
@@ -98,8 +99,7 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
   const tensor = { name: 'w', dtype: 'F16' as const, shape: [4], file: 'a.safetensors', offset: 3, length: 8 };
   const read = async (external: External, begin: number, end: number) => {
     const [{ data }] = mount([external], new Map([['a.safetensors', stored]]), 'jspi');
-    const bytes = await new Response((data as Blob).slice(begin, end).stream()).arrayBuffer();
-    return new Uint8Array(bytes);
+    return readVirtual((data as Blob).slice(begin, end));
   };
 
   test('a file whose bytes can be used as they are is read in place, range by range', async () => {

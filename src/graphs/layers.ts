@@ -8,6 +8,7 @@ import { assert } from '../core/errors.ts';
 import type { FloatType } from './graph.ts';
 import { MICROSOFT, OnnxWriter, float, size } from './onnx.ts';
 import type { Value } from './onnx.ts';
+import { BLOCK } from './quantisation.ts';
 
 export interface ConvOptions {
   kernel?: number;
@@ -141,12 +142,23 @@ export class LayerWriter extends OnnxWriter {
    */
   linear(path: string, x: Value, out: number, options: { bias?: boolean | Value; type?: FloatType } = {}): Value {
     const [rows, width] = x.dims;
-    const { type = this.options.dtype, bias = true } = options;
-    const inputs = [x, this.weight(`${path}.weight`, [out, width], type)];
-    if (bias !== false) {
-      inputs.push(bias === true ? this.weight(`${path}.bias`, [out], type) : bias);
+    const { type = this.options.dtype } = options;
+    const bias =
+      options.bias === true || options.bias === undefined ? this.weight(`${path}.bias`, [out], type) : options.bias;
+    const blocks = this.quantised(`${path}.weight`, [out, width], type);
+    if (!blocks) {
+      const inputs = [x, this.weight(`${path}.weight`, [out, width], type), ...(bias ? [bias] : [])];
+      return this.node(path, 'Gemm', inputs, [rows, out], { type, attributes: { transB: 1 } });
     }
-    return this.node(path, 'Gemm', inputs, [rows, out], { type, attributes: { transB: 1 } });
+    // Its own bias has to be a vector; a residual stream in place of the bias is added by a node of its own.
+    const added = bias && bias.dims.length > 1 ? bias : null;
+    const inputs = [x, blocks.data, blocks.scales, ...(bias && !added ? [null, null, bias] : [])];
+    const product = this.node(added ? `${path}/product` : path, 'MatMulNBits', inputs, [rows, out], {
+      type,
+      domain: MICROSOFT,
+      attributes: { K: width, N: out, bits: blocks.bits, block_size: BLOCK },
+    });
+    return added ? this.add(path, product, added) : product;
   }
 
   /** A picture's pixels as tokens: [batch, channels, height, width] to [batch·height·width, channels]. */

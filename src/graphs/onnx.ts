@@ -6,7 +6,17 @@
  */
 import { create, toBinary } from '@bufbuild/protobuf';
 import { assert, StudioError } from '../core/errors.ts';
-import type { External, FloatType, Graph, GraphOptions, Port, StoredTensor, StoredType, WeightIndex } from './graph.ts';
+import type {
+  Bits,
+  External,
+  FloatType,
+  Graph,
+  GraphOptions,
+  Port,
+  StoredTensor,
+  StoredType,
+  WeightIndex,
+} from './graph.ts';
 import type { AttributeProto, NodeProto, TensorProto, ValueInfoProto } from './onnx_pb.ts';
 import {
   AttributeProto_AttributeType as AttributeType,
@@ -18,8 +28,9 @@ import {
   TensorProtoSchema,
   ValueInfoProtoSchema,
 } from './onnx_pb.ts';
+import { BLOCK, quantisedBits } from './quantisation.ts';
 
-export type ElementType = FloatType | 'i32' | 'i64';
+export type ElementType = FloatType | 'i32' | 'i64' | 'u8';
 
 /** A tensor that flows through the graph, or an initializer. */
 export interface Value {
@@ -50,13 +61,28 @@ const DATA_TYPES = {
   f16: DataType.FLOAT16,
   i32: DataType.INT32,
   i64: DataType.INT64,
+  u8: DataType.UINT8,
 } as const;
-const BYTES = { f32: 4, f16: 2 } as const;
+const BYTES = { f32: 4, f16: 2, i32: 4, i64: 8, u8: 1 } as const;
 const STORED: Record<StoredType, FloatType | null> = { F32: 'f32', F16: 'f16', BF16: null };
 
 export const float = (value: number): { float: number } => ({ float: value });
 
 export const size = (dims: readonly number[]): number => dims.reduce((product, dim) => product * dim, 1);
+
+/** A weight [N, K] in quantised blocks. */
+export interface QuantisedWeight {
+  bits: Bits;
+  /** [N, K/32, 4·bits] bytes. */
+  data: Value;
+  /** [N·K/32]. */
+  scales: Value;
+}
+
+/** What a value occupies on the device; a reshaped one occupies what it was made from. */
+interface Occupation {
+  bytes: number;
+}
 
 export class OnnxWriter {
   readonly options: GraphOptions;
@@ -68,6 +94,12 @@ export class OnnxWriter {
   readonly #outputs: Port[] = [];
   readonly #externals = new Map<string, External>();
   readonly #names = new Set<string>();
+  /** What results of nodes occupy, and nothing for those that are known when the session is created. */
+  readonly #occupied = new Map<string, Occupation>();
+  /** Names of initializers and of what follows from initializers alone. */
+  readonly #constants = new Set<string>();
+  #flops = 0;
+  #weightBytes = 0;
 
   /** @param name of the graph: the class of the network and, where it has several, its part */
   constructor(name: string, weights: WeightIndex, options: GraphOptions) {
@@ -94,6 +126,10 @@ export class OnnxWriter {
     for (const node of this.#nodes) {
       node.input = node.input.map((input) => (input === result.name ? name : input));
       node.output = node.output.map((output) => (output === result.name ? name : output));
+    }
+    const occupied = this.#occupied.get(result.name);
+    if (occupied) {
+      this.#occupied.set(name, occupied);
     }
     this.#outputs.push({ name, dtype: 'float32', dims: [...value.dims] });
   }
@@ -122,6 +158,29 @@ export class OnnxWriter {
     return this.#initializer(`${name}[:${count}] ${dtype}`, name, [count, width], dtype, () =>
       this.#externalWeight(tensor, dtype, count * width),
     );
+  }
+
+  /**
+   * The initializers for a matrix [N, K] of the checkpoint that its file keeps quantised or that is to be quantised on its way;
+   * null for one that is neither. Throws as {@link weight}.
+   */
+  quantised(name: string, dims: readonly [number, number], type: FloatType): QuantisedWeight | null {
+    const tensor = this.#tensor(name, dims);
+    const bits = tensor.quantised?.bits ?? quantisedBits(tensor.name, dims, this.options.weights ?? 'full');
+    if (bits === null || dims[1] % BLOCK !== 0) {
+      return null;
+    }
+    const [n, k] = [dims[0], dims[1] / BLOCK];
+    const location = `${tensor.file}#${name}.q${bits}`;
+    return {
+      bits,
+      data: this.#initializer(location, `${name}.q${bits}`, [n, k, (BLOCK * bits) / 8], 'u8', () =>
+        this.#quantisedPart(tensor, bits, 'data', type, location),
+      ),
+      scales: this.#initializer(`${location} ${type}`, `${name}.scales`, [n * k], type, () =>
+        this.#quantisedPart(tensor, bits, 'scales', type, `${location}.scales.${type}`),
+      ),
+    };
   }
 
   #tensor(name: string, dims: readonly number[]): StoredTensor {
@@ -189,6 +248,7 @@ export class OnnxWriter {
           }
         : null,
     );
+    this.#account(op, inputs, values);
     this.#nodes.push(
       create(NodeProtoSchema, {
         name: unique,
@@ -225,13 +285,80 @@ export class OnnxWriter {
       inputs: this.#inputs,
       outputs: this.#outputs,
       nodes: this.#nodes.length,
+      flops: this.#flops,
+      ...this.#activations(),
+      weightBytes: this.#weightBytes,
     };
+  }
+
+  /** Notes what a node computes and what its results occupy. */
+  #account(op: string, inputs: readonly (Value | null)[], outputs: readonly (Value | null)[]): void {
+    const given = inputs.flatMap((input) => (input ? [input] : []));
+    const results = outputs.flatMap((output) => (output ? [output] : []));
+    if (given.every(({ name }) => this.#constants.has(name))) {
+      // Folded when the session is created.
+      results.forEach(({ name }) => this.#constants.add(name));
+      return;
+    }
+    for (const { name, type, dims } of results) {
+      const same = op === 'Reshape' ? this.#occupied.get(given[0].name) : undefined;
+      const bytes = op === 'Reshape' && !same ? 0 : size(dims) * BYTES[type];
+      this.#occupied.set(name, same ?? { bytes });
+    }
+    this.#flops += flopsOf(op, given, results[0]);
+  }
+
+  /** A walk over the nodes: results are there from their node to the last one that reads them, outputs to the end. */
+  #activations(): Pick<Graph, 'activationBytes' | 'activationSizes'> {
+    const lastUse = new Map<Occupation, number>();
+    this.#nodes.forEach((node, index) => {
+      for (const name of [...node.input, ...node.output]) {
+        const occupied = this.#occupied.get(name);
+        if (occupied) {
+          lastUse.set(occupied, index);
+        }
+      }
+    });
+    for (const { name } of this.#outputs) {
+      const occupied = this.#occupied.get(name);
+      if (occupied) {
+        lastUse.set(occupied, Infinity);
+      }
+    }
+    const live = new Set<Occupation>();
+    const counts = new Map<number, { now: number; most: number }>();
+    const count = (size: number, change: 1 | -1) => {
+      const { now, most } = counts.get(size) ?? { now: 0, most: 0 };
+      counts.set(size, { now: now + change, most: Math.max(most, now + change) });
+    };
+    let [bytes, most] = [0, 0];
+    this.#nodes.forEach((node, index) => {
+      const touched = new Set([...node.input, ...node.output].flatMap((name) => this.#occupied.get(name) ?? []));
+      for (const occupied of touched) {
+        if (!live.has(occupied)) {
+          live.add(occupied);
+          bytes += occupied.bytes;
+          count(occupied.bytes, 1);
+        }
+      }
+      most = Math.max(most, bytes);
+      for (const occupied of touched) {
+        if (lastUse.get(occupied) === index) {
+          live.delete(occupied);
+          bytes -= occupied.bytes;
+          count(occupied.bytes, -1);
+        }
+      }
+    });
+    const activationSizes = new Map(Array.from(counts, ([size, { most }]) => [size, most]));
+    return { activationBytes: most, activationSizes };
   }
 
   /** @param count of elements from the tensor's first one on */
   #externalWeight(tensor: StoredTensor, type: FloatType, count: number) {
     const { file, name, offset } = tensor;
-    if (STORED[tensor.dtype] === type && offset + tensor.length <= OFFSET_LIMIT) {
+    const asStored = STORED[tensor.dtype] === type && !tensor.quantised && !tensor.deltas;
+    if (asStored && offset + tensor.length <= OFFSET_LIMIT) {
       this.#externals.set(file, { location: file, kind: 'file', file });
       return external(file, offset, count * BYTES[type]);
     }
@@ -239,6 +366,21 @@ export class OnnxWriter {
     const length = size(tensor.shape) * BYTES[type];
     this.#externals.set(location, { location, kind: 'cast', tensor, to: type, length });
     return external(location, 0, count * BYTES[type]);
+  }
+
+  #quantisedPart(tensor: StoredTensor, bits: Bits, part: 'data' | 'scales', type: FloatType, location: string) {
+    const elements = size(tensor.shape);
+    const length = part === 'data' ? (elements * bits) / 8 : (elements / BLOCK) * BYTES[type];
+    const { file, quantised, deltas } = tensor;
+    if (quantised && !deltas && (part === 'data' || STORED[tensor.dtype] === type)) {
+      const offset = part === 'data' ? quantised.dataOffset : quantised.scalesOffset;
+      if (offset + length <= OFFSET_LIMIT) {
+        this.#externals.set(file, { location: file, kind: 'file', file });
+        return external(file, offset, length);
+      }
+    }
+    this.#externals.set(location, { location, kind: 'quantised', tensor, bits, part, type, length });
+    return external(location, 0, length);
   }
 
   /** @param key identifies bytes and shape, so that equal initializers are shared */
@@ -252,12 +394,15 @@ export class OnnxWriter {
     let entry = this.#initializers.get(key);
     if (!entry) {
       const value: Value = { name: this.#unique(name), type, dims };
+      const bytes = data();
       const proto = create(TensorProtoSchema, {
         name: value.name,
         dims: dims.map(BigInt),
         dataType: DATA_TYPES[type],
-        ...data(),
+        ...bytes,
       });
+      this.#constants.add(value.name);
+      this.#weightBytes += 'rawData' in bytes ? 0 : size(dims) * BYTES[type];
       entry = { proto, value };
       this.#initializers.set(key, entry);
     }
@@ -271,6 +416,24 @@ export class OnnxWriter {
     }
     this.#names.add(unique);
     return unique;
+  }
+}
+
+/** Of the operators that do nearly all of the work; 2 for a multiplication and an addition. */
+function flopsOf(op: string, [x, y]: readonly Value[], result: Value): number {
+  switch (op) {
+    case 'Conv':
+      return 2 * size(result.dims) * size(y.dims.slice(1));
+    case 'Gemm':
+    case 'MatMulNBits':
+      return 2 * size(result.dims) * x.dims[1];
+    case 'MultiHeadAttention': {
+      const [batch, queries, width] = x.dims;
+      // Scores, then the sum of values that they weight.
+      return 4 * batch * queries * y.dims[1] * width;
+    }
+    default:
+      return 0;
   }
 }
 

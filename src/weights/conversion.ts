@@ -57,6 +57,18 @@ function narrow(bits: number): number {
   return sign | ((magnitude - 0x38000000 + 0xfff + odd) >>> 13);
 }
 
+/** The bits of the f16 nearest to a number. */
+export function toHalf(value: number): number {
+  scratch[0] = value;
+  return narrow(scratchBits[0]);
+}
+
+/** The number that 16 bits are as an f16. */
+export function fromHalf(half: number): number {
+  scratchBits[0] = halfBits()[half];
+  return scratch[0];
+}
+
 /**
  * @param source whole elements of type `from`; any byte offset
  * @returns the same elements as little-endian bytes of type `to`

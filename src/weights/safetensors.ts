@@ -131,25 +131,42 @@ export async function readSafetensorsHeader(blob: Blob, file: string): Promise<S
   return parseSafetensorsHeader(await bytes(LENGTH_BYTES, LENGTH_BYTES + n), blob.size, file);
 }
 
+/**
+ * What a safetensors file begins with, for tensors that follow each other without gaps in the given order.
+ * @returns 8 + n bytes, a multiple of 8
+ */
+export function writeSafetensorsHeader(
+  tensors: Iterable<readonly [name: string, tensor: { dtype: Dtype; shape: readonly number[] }]>,
+  metadata: Record<string, string> = {},
+): Uint8Array<ArrayBuffer> {
+  const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : [];
+  let position = 0;
+  for (const [name, { dtype, shape }] of tensors) {
+    const end = shape.reduce((product, dimension) => product * dimension, BYTES[dtype]) + position;
+    header.push([name, { dtype, shape, data_offsets: [position, end] }]);
+    position = end;
+  }
+  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
+  const n = Math.ceil(json.length / 8) * 8;
+  const bytes = new Uint8Array(LENGTH_BYTES + n).fill(0x20, LENGTH_BYTES);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(n), true);
+  bytes.set(json, LENGTH_BYTES);
+  return bytes;
+}
+
 /** A safetensors file of f32 tensors, laid out in the given order; the tensors' bytes begin at a multiple of 8. */
 export function writeSafetensors(
   tensors: Iterable<readonly [name: string, tensor: CpuTensor]>,
   metadata: Record<string, string> = {},
 ): Uint8Array<ArrayBuffer> {
   const all = [...tensors];
-  const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : [];
-  let position = 0;
-  for (const [name, { dims, data }] of all) {
-    const end = position + data.byteLength;
-    header.push([name, { dtype: 'F32', shape: dims, data_offsets: [position, end] }]);
-    position = end;
-  }
-  const json = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
-  const n = Math.ceil(json.length / 8) * 8;
-  const bytes = new Uint8Array(LENGTH_BYTES + n + position).fill(0x20, LENGTH_BYTES, LENGTH_BYTES + n);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(n), true);
-  bytes.set(json, LENGTH_BYTES);
-  let offset = LENGTH_BYTES + n;
+  const header = writeSafetensorsHeader(
+    all.map(([name, { dims }]) => [name, { dtype: 'F32', shape: dims }]),
+    metadata,
+  );
+  const bytes = new Uint8Array(all.reduce((length, [, { data }]) => length + data.byteLength, header.length));
+  bytes.set(header);
+  let offset = header.length;
   for (const [, { data }] of all) {
     bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
     offset += data.byteLength;

@@ -7,8 +7,10 @@
  * and reads `slice(a, b).stream()`; asyncify takes a Uint8Array and calls `subarray(a, b)` synchronously.
  */
 import { StudioError } from '../core/errors.ts';
-import type { External, StoredTensor } from '../graphs/graph.ts';
+import type { External, QuantisedBytes, StoredTensor } from '../graphs/graph.ts';
+import { BLOCK } from '../graphs/quantisation.ts';
 import { BYTES, convert, type FloatType } from './conversion.ts';
+import { asFloats, dequantise, quantise } from './quantise.ts';
 
 /** Bytes per read while converting: large enough for speed, small against the memory of a phone. */
 const PART = 4 * 2 ** 20;
@@ -20,15 +22,18 @@ export interface MountedFile {
   data: Blob | Uint8Array;
 }
 
+type Bytes = Uint8Array<ArrayBuffer>;
+
+/** Bytes that are made from the contents of blobs, none for a constant. */
+interface Part {
+  blobs: Blob[];
+  make: (contents: Bytes[]) => Bytes;
+}
+
 /** Length in bytes, and the bytes of any range of it in parts. */
 interface Content {
   length: number;
-  parts(
-    begin: number,
-    end: number,
-  ): Iterable<
-    { blob: Blob; convert(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> } | Uint8Array<ArrayBuffer>
-  >;
+  parts(begin: number, end: number): Iterable<Part>;
 }
 
 /** @param blobs the checkpoint's files that the externals name */
@@ -54,16 +59,35 @@ function contentOf(external: External, blobs: Map<string, Blob>): Content {
       return {
         length: blob.size,
         *parts(begin, end) {
-          for (let at = begin; at < end; at += PART) {
-            yield { blob: blob.slice(at, Math.min(at + PART, end)), convert: (bytes) => bytes };
+          for (const [from, until] of steps(begin, end, PART)) {
+            yield { blobs: [blob.slice(from, until)], make: ([bytes]) => bytes };
           }
         },
       };
     }
-    case 'cast':
-      return castContent([external.tensor], external.to, blobs);
+    case 'cast': {
+      const { tensor, to, length } = external;
+      const width = BYTES[FLOAT_TYPE[to]];
+      return {
+        length,
+        // Ranges are whole elements.
+        *parts(begin, end) {
+          for (const [from, until] of steps(begin / width, end / width, PART / width)) {
+            if (tensor.quantised || tensor.deltas) {
+              const { blobs: sources, make } = elements(tensor, from, until, blobs);
+              yield { blobs: sources, make: (contents) => convert(bytesOf(make(contents)), 'F32', FLOAT_TYPE[to]) };
+            } else {
+              const make = ([bytes]: Bytes[]) => convert(bytes, tensor.dtype, FLOAT_TYPE[to]);
+              yield { blobs: [stored(tensor, from, until, blobs)], make };
+            }
+          }
+        },
+      };
+    }
+    case 'quantised':
+      return quantisedContent(external, blobs);
     case 'fill': {
-      const unit = convert(new Uint8Array(new Float32Array([external.value]).buffer), 'F32', FLOAT_TYPE[external.type]);
+      const unit = convert(bytesOf(Float32Array.of(external.value)), 'F32', FLOAT_TYPE[external.type]);
       return {
         length: external.length,
         *parts(begin, end) {
@@ -71,37 +95,135 @@ function contentOf(external: External, blobs: Map<string, Blob>): Content {
           for (let i = 0; i < bytes.length; i++) {
             bytes[i] = unit[(begin + i) % unit.length];
           }
-          yield bytes;
+          yield { blobs: [], make: () => bytes };
         },
       };
     }
   }
 }
 
-/** Whole tensors one after another, each converted; ranges are whole elements. */
-function castContent(tensors: StoredTensor[], to: 'f32' | 'f16', blobs: Map<string, Blob>): Content {
-  const width = BYTES[FLOAT_TYPE[to]];
-  const spans = tensors.map((tensor) => ({ tensor, length: (tensor.length / BYTES[tensor.dtype]) * width }));
+/** The blocks or the scales of one tensor; ranges are whole blocks, or whole scales. */
+function quantisedContent(external: External & { kind: 'quantised' }, blobs: Map<string, Blob>): Content {
+  const { tensor, bits, part, type, length } = external;
+  const [scaleType, width] = [FLOAT_TYPE[type], BYTES[FLOAT_TYPE[type]]];
+  const { quantised, deltas } = tensor;
+  const blockBytes = part === 'data' ? (BLOCK * bits) / 8 : width;
   return {
-    length: spans.reduce((sum, span) => sum + span.length, 0),
+    length,
     *parts(begin, end) {
-      let start = 0;
-      for (const { tensor, length } of spans) {
-        const from = Math.max(begin, start) - start;
-        const until = Math.min(end, start + length) - start;
-        const source = file(blobs, tensor.file);
-        for (let at = from; at < until; at += PART) {
-          const stop = Math.min(at + PART, until);
-          const stored = BYTES[tensor.dtype];
+      for (const [from, until] of steps(begin / blockBytes, end / blockBytes, PART / (4 * BLOCK))) {
+        if (quantised?.bits === bits && !deltas) {
+          const [data, scales] = storedBlocks(tensor, quantised, from, until, blobs);
+          yield part === 'data'
+            ? { blobs: [data], make: ([bytes]) => bytes }
+            : { blobs: [scales], make: ([bytes]) => convert(bytes, tensor.dtype, scaleType) };
+        } else {
+          const { blobs: sources, make } = elements(tensor, from * BLOCK, until * BLOCK, blobs);
           yield {
-            blob: source.slice(tensor.offset + (at / width) * stored, tensor.offset + (stop / width) * stored),
-            convert: (bytes) => convert(bytes, tensor.dtype, FLOAT_TYPE[to]),
+            blobs: sources,
+            make: (contents) => {
+              const { data, scales } = quantise(make(contents), bits);
+              return part === 'data' ? data : convert(new Uint8Array(scales.buffer), 'F16', scaleType);
+            },
           };
         }
-        start += length;
       }
     },
   };
+}
+
+/** Consecutive ranges from `begin` to `end`, each of at most `length`. */
+function* steps(begin: number, end: number, length: number): Iterable<[from: number, until: number]> {
+  for (let at = begin; at < end; at += length) {
+    yield [at, Math.min(at + length, end)];
+  }
+}
+
+/**
+ * The numbers of a tensor's elements [from, until), dequantised where the file has it in blocks (of which both are then borders), and
+ * with its deltas.
+ */
+function elements(tensor: StoredTensor, from: number, until: number, blobs: Map<string, Blob>) {
+  const { quantised, deltas = [], dtype } = tensor;
+  const columns = tensor.shape.slice(1).reduce((product, dimension) => product * dimension, 1);
+  const [firstRow, lastRow] = [Math.floor(from / columns), Math.ceil(until / columns)];
+  const own = quantised
+    ? storedBlocks(tensor, quantised, from / BLOCK, until / BLOCK, blobs)
+    : [stored(tensor, from, until, blobs)];
+  const added = deltas.flatMap(({ up, down }) => {
+    const rank = down.shape[0];
+    return [stored(up, firstRow * rank, lastRow * rank, blobs), stored(down, 0, rank * columns, blobs)];
+  });
+  return {
+    blobs: [...own, ...added],
+    make: (contents: Bytes[]): Float32Array<ArrayBuffer> => {
+      const values = quantised
+        ? dequantise(contents[0], asFloats(contents[1], dtype), quantised.bits)
+        : asFloats(contents[0], dtype);
+      deltas.forEach(({ up, down, scale }, index) => {
+        const [ups, downs] = contents.slice(own.length + 2 * index);
+        addProduct(values, from, columns, asFloats(ups, up.dtype), asFloats(downs, down.dtype), scale);
+      });
+      return values;
+    },
+  };
+}
+
+/**
+ * Adds scale · up @ down to the elements of a matrix that begin with its element `from`.
+ * @param up [rows, rank] of the rows that the elements lie in
+ * @param down [rank, columns]
+ */
+function addProduct(
+  values: Float32Array,
+  from: number,
+  columns: number,
+  up: Float32Array,
+  down: Float32Array,
+  scale: number,
+): void {
+  const rank = down.length / columns;
+  const firstRow = Math.floor(from / columns);
+  const sums = new Float64Array(columns);
+  for (let at = 0; at < values.length;) {
+    const row = Math.floor((from + at) / columns);
+    const start = from + at - row * columns;
+    const end = Math.min(columns, start + values.length - at);
+    sums.fill(0, start, end);
+    for (let inner = 0; inner < rank; inner++) {
+      const factor = up[(row - firstRow) * rank + inner];
+      const offset = inner * columns;
+      for (let column = start; column < end; column++) {
+        sums[column] += factor * down[offset + column];
+      }
+    }
+    for (let column = start; column < end; column++) {
+      values[at++] += scale * sums[column];
+    }
+  }
+}
+
+/** Whole elements as their file has them. */
+function stored(tensor: StoredTensor, from: number, until: number, blobs: Map<string, Blob>): Blob {
+  const width = BYTES[tensor.dtype];
+  return file(blobs, tensor.file).slice(tensor.offset + from * width, tensor.offset + until * width);
+}
+
+/** Data and scales of blocks [from, until) as their file has them. */
+function storedBlocks(
+  { file: name, dtype }: StoredTensor,
+  { bits, dataOffset, scalesOffset }: QuantisedBytes,
+  from: number,
+  until: number,
+  blobs: Map<string, Blob>,
+): [data: Blob, scales: Blob] {
+  const source = file(blobs, name);
+  const range = (offset: number, width: number) => source.slice(offset + from * width, offset + until * width);
+  return [range(dataOffset, (BLOCK * bits) / 8), range(scalesOffset, BYTES[dtype])];
+}
+
+function bytesOf(floats: Float32Array<ArrayBuffer>): Bytes {
+  return new Uint8Array(floats.buffer);
 }
 
 /** A read of 4 MiB that takes longer than this is asked for a second time. */
@@ -141,7 +263,11 @@ function unreadable(cause: unknown): StudioError {
   );
 }
 
-/** Lazily read: `slice` remembers the range, `stream` reads and converts it part by part. */
+/**
+ * Lazily read: `slice` remembers the range, `stream` reads and converts it part by part. A part lives until the next one is asked for,
+ * as the runtime needs it: left to the garbage collector, the parts of a large tensor grew into hundreds of megabytes. Who keeps parts
+ * has to copy them.
+ */
 class VirtualBlob extends Blob {
   readonly #content: Content;
   readonly #begin: number;
@@ -164,18 +290,33 @@ class VirtualBlob extends Blob {
 
   override stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
     const parts = this.#content.parts(this.#begin, this.#end)[Symbol.iterator]();
-    return new ReadableStream({
-      async pull(controller) {
-        const next = parts.next();
-        if (next.done) {
-          controller.close();
-          return;
-        }
-        const part = next.value;
-        controller.enqueue(part instanceof Uint8Array ? part : part.convert(await readBytes(part.blob)));
+    let given: Uint8Array<ArrayBuffer> | null = null;
+    return new ReadableStream(
+      {
+        async pull(controller) {
+          free(given);
+          given = null;
+          const next = parts.next();
+          if (next.done) {
+            controller.close();
+            return;
+          }
+          const { blobs, make } = next.value;
+          const read = await Promise.all(blobs.map(readBytes));
+          given = make(read);
+          read.filter(({ buffer }) => buffer !== given?.buffer).forEach(free);
+          controller.enqueue(given);
+        },
       },
-    });
+      // Nothing is read ahead, so being asked means that what was given before is used up.
+      { highWaterMark: 0 },
+    );
   }
+}
+
+/** Gives the memory back at once. Node 20, where the tests run, cannot; browsers with JSPI can. */
+function free(bytes: Uint8Array<ArrayBuffer> | null): void {
+  (bytes?.buffer as { transfer?: (length: number) => void } | undefined)?.transfer?.(0);
 }
 
 /** Read synchronously, which workers may. */
@@ -204,9 +345,8 @@ class VirtualBytes extends Uint8Array {
     const reader = new FileReaderSync();
     const bytes = new Uint8Array(end - begin);
     let at = 0;
-    for (const part of this.#content.parts(begin, end)) {
-      const read =
-        part instanceof Uint8Array ? part : part.convert(new Uint8Array(reader.readAsArrayBuffer(part.blob)));
+    for (const { blobs, make } of this.#content.parts(begin, end)) {
+      const read = make(blobs.map((blob) => new Uint8Array(reader.readAsArrayBuffer(blob))));
       bytes.set(read, at);
       at += read.length;
     }

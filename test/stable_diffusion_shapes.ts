@@ -1,0 +1,150 @@
+/** Names and shapes of the tensors of real Stable Diffusion checkpoints, spelled out independently of the graph builders. */
+
+/** @param context width of the text's embeddings: 768 in Stable Diffusion 1, 1024 in 2 */
+export function unetShapes(context: number): Map<string, number[]> {
+  const shapes = new Map<string, number[]>();
+  const layer = (path: string, shape: number[], bias = true) => {
+    shapes.set(`${path}.weight`, shape);
+    if (bias) {
+      shapes.set(`${path}.bias`, [shape[0]]);
+    }
+  };
+  const resnet = (path: string, from: number, to: number) => {
+    layer(`${path}.norm1`, [from]);
+    layer(`${path}.conv1`, [to, from, 3, 3]);
+    layer(`${path}.time_emb_proj`, [to, 1280]);
+    layer(`${path}.norm2`, [to]);
+    layer(`${path}.conv2`, [to, to, 3, 3]);
+    if (from !== to) {
+      layer(`${path}.conv_shortcut`, [to, from, 1, 1]);
+    }
+  };
+  const transformer = (path: string, width: number) => {
+    layer(`${path}.norm`, [width]);
+    layer(`${path}.proj_in`, [width, width]);
+    layer(`${path}.proj_out`, [width, width]);
+    const block = `${path}.transformer_blocks.0`;
+    for (const [attention, from] of [
+      ['attn1', width],
+      ['attn2', context],
+    ] as const) {
+      layer(`${block}.${attention}.to_q`, [width, width], false);
+      layer(`${block}.${attention}.to_k`, [width, from], false);
+      layer(`${block}.${attention}.to_v`, [width, from], false);
+      layer(`${block}.${attention}.to_out.0`, [width, width]);
+    }
+    for (const norm of ['norm1', 'norm2', 'norm3']) {
+      layer(`${block}.${norm}`, [width]);
+    }
+    layer(`${block}.ff.net.0.proj`, [8 * width, width]);
+    layer(`${block}.ff.net.2`, [width, 4 * width]);
+  };
+
+  layer('conv_in', [320, 4, 3, 3]);
+  layer('time_embedding.linear_1', [1280, 320]);
+  layer('time_embedding.linear_2', [1280, 1280]);
+  const widths = [320, 640, 1280, 1280];
+  const skips = [320];
+  let width = 320;
+  widths.forEach((to, index) => {
+    const path = `down_blocks.${index}`;
+    for (const number of [0, 1]) {
+      resnet(`${path}.resnets.${number}`, width, to);
+      if (index < 3) {
+        transformer(`${path}.attentions.${number}`, to);
+      }
+      width = to;
+      skips.push(to);
+    }
+    if (index < 3) {
+      layer(`${path}.downsamplers.0.conv`, [to, to, 3, 3]);
+      skips.push(to);
+    }
+  });
+  resnet('mid_block.resnets.0', 1280, 1280);
+  transformer('mid_block.attentions.0', 1280);
+  resnet('mid_block.resnets.1', 1280, 1280);
+  [...widths].reverse().forEach((to, index) => {
+    const path = `up_blocks.${index}`;
+    for (const number of [0, 1, 2]) {
+      resnet(`${path}.resnets.${number}`, width + (skips.pop() ?? 0), to);
+      if (index > 0) {
+        transformer(`${path}.attentions.${number}`, to);
+      }
+      width = to;
+    }
+    if (index < 3) {
+      layer(`${path}.upsamplers.0.conv`, [to, to, 3, 3]);
+    }
+  });
+  layer('conv_norm_out', [320]);
+  layer('conv_out', [4, 320, 3, 3]);
+  return shapes;
+}
+
+export function autoencoderShapes(): Map<string, number[]> {
+  const shapes = new Map<string, number[]>();
+  const layer = (path: string, shape: number[]) => {
+    shapes.set(`${path}.weight`, shape);
+    shapes.set(`${path}.bias`, [shape[0]]);
+  };
+  const resnet = (path: string, from: number, to: number) => {
+    layer(`${path}.norm1`, [from]);
+    layer(`${path}.conv1`, [to, from, 3, 3]);
+    layer(`${path}.norm2`, [to]);
+    layer(`${path}.conv2`, [to, to, 3, 3]);
+    if (from !== to) {
+      layer(`${path}.conv_shortcut`, [to, from, 1, 1]);
+    }
+  };
+  const side = (path: string, first: number, channels: number[], layers: number, blocks: string, scaling: string) => {
+    layer(`${path}.conv_in`, [channels[0], first, 3, 3]);
+    let width = channels[0];
+    channels.forEach((to, index) => {
+      for (let number = 0; number < layers; number++) {
+        resnet(`${path}.${blocks}.${index}.resnets.${number}`, width, to);
+        width = to;
+      }
+      if (index < channels.length - 1) {
+        layer(`${path}.${blocks}.${index}.${scaling}.0.conv`, [to, to, 3, 3]);
+      }
+    });
+    for (const number of [0, 1]) {
+      resnet(`${path}.mid_block.resnets.${number}`, 512, 512);
+    }
+    layer(`${path}.mid_block.attentions.0.group_norm`, [512]);
+    for (const name of ['to_q', 'to_k', 'to_v', 'to_out.0']) {
+      layer(`${path}.mid_block.attentions.0.${name}`, [512, 512]);
+    }
+    layer(`${path}.conv_norm_out`, [width]);
+    layer(`${path}.conv_out`, [first === 3 ? 8 : 3, width, 3, 3]);
+  };
+  side('encoder', 3, [128, 256, 512, 512], 2, 'down_blocks', 'downsamplers');
+  side('decoder', 4, [512, 512, 256, 128], 3, 'up_blocks', 'upsamplers');
+  layer('quant_conv', [8, 8, 1, 1]);
+  layer('post_quant_conv', [4, 4, 1, 1]);
+  return shapes;
+}
+
+/** CLIPTextModel as transformers saves it: 768, 3072, 12 layers in Stable Diffusion 1; 1024, 4096, 23 layers in 2. */
+export function textShapes(width: number, inner: number, layers: number): Map<string, number[]> {
+  const shapes = new Map<string, number[]>();
+  const layer = (path: string, shape: number[]) => {
+    shapes.set(`text_model.${path}.weight`, shape);
+    shapes.set(`text_model.${path}.bias`, [shape[0]]);
+  };
+  shapes.set('text_model.embeddings.token_embedding.weight', [49408, width]);
+  shapes.set('text_model.embeddings.position_embedding.weight', [77, width]);
+  for (let index = 0; index < layers; index++) {
+    const path = `encoder.layers.${index}`;
+    for (const name of ['q_proj', 'k_proj', 'v_proj', 'out_proj']) {
+      layer(`${path}.self_attn.${name}`, [width, width]);
+    }
+    layer(`${path}.layer_norm1`, [width]);
+    layer(`${path}.layer_norm2`, [width]);
+    layer(`${path}.mlp.fc1`, [inner, width]);
+    layer(`${path}.mlp.fc2`, [width, inner]);
+  }
+  layer('final_layer_norm', [width]);
+  return shapes;
+}
