@@ -6,7 +6,7 @@ import type * as Ort from 'onnxruntime-web';
 import type { PixelImage } from '../core/media.ts';
 import type { Step } from '../samplers/sampler.ts';
 
-/** A tensor on the engine's device, f32 unless it holds token ids; disposing it twice is an error of ours. */
+/** A tensor on the engine's device, f32 unless it holds token ids or was asked for as f16; disposing it twice is an error of ours. */
 export interface DeviceTensor {
   readonly dims: readonly number[];
   /** The same memory as ONNX Runtime sees it. */
@@ -47,7 +47,13 @@ export type PreviewColours = readonly (readonly [number, number, number])[];
 
 export interface Arithmetic {
   upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, dims: readonly number[]): DeviceTensor;
-  empty(dims: readonly number[]): DeviceTensor;
+  /** @param type `float16` only for what a network takes or gives in that type; nothing else here reads it but {@link convert} */
+  empty(dims: readonly number[], type?: 'float32' | 'float16'): DeviceTensor;
+  /**
+   * Copies all elements between an f32 and an f16 tensor, in either direction. Narrowing clamps to ±65504 on the GPU, whose rounding is
+   * the device's; on arrays it rounds to the nearest even and overflows to infinity.
+   */
+  convert(out: DeviceTensor, from: DeviceTensor): void;
   /** Overwrites the whole tensor. */
   write(tensor: DeviceTensor, data: Float32Array<ArrayBuffer>): void;
   /** Copies `count` elements from `from` at `start` to `to` at `at`. */

@@ -3,6 +3,7 @@ import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import { applyStep } from '../samplers/apply.ts';
+import { convert } from '../weights/conversion.ts';
 import {
   NOT_FINITE,
   elements,
@@ -18,13 +19,16 @@ class CpuTensor implements DeviceTensor {
 
   constructor(
     ort: OrtModule,
-    readonly data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>,
+    readonly data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>,
     readonly dims: readonly number[],
   ) {
-    this.ort =
-      data instanceof Int32Array
-        ? new ort.Tensor('int32', data, [...dims])
-        : new ort.Tensor('float32', data, [...dims]);
+    if (data instanceof Int32Array) {
+      this.ort = new ort.Tensor('int32', data, [...dims]);
+    } else if (data instanceof Uint16Array) {
+      this.ort = new ort.Tensor('float16', data, [...dims]);
+    } else {
+      this.ort = new ort.Tensor('float32', data, [...dims]);
+    }
   }
 
   dispose(): void {
@@ -39,8 +43,14 @@ export class CpuArithmetic implements Arithmetic {
     return new CpuTensor(this.ort, data.slice(), dims);
   }
 
-  empty(dims: readonly number[]): CpuTensor {
-    return new CpuTensor(this.ort, new Float32Array(elements(dims)), dims);
+  empty(dims: readonly number[], type: 'float32' | 'float16' = 'float32'): CpuTensor {
+    const count = elements(dims);
+    return new CpuTensor(this.ort, type === 'float32' ? new Float32Array(count) : new Uint16Array(count), dims);
+  }
+
+  convert(out: DeviceTensor, from: DeviceTensor): void {
+    const narrow = (out as CpuTensor).data instanceof Uint16Array;
+    bytes(out).set(convert(bytes(from), narrow ? 'F32' : 'F16', narrow ? 'F16' : 'F32'));
   }
 
   write(tensor: DeviceTensor, data: Float32Array<ArrayBuffer>): void {
@@ -160,6 +170,11 @@ export class CpuArithmetic implements Arithmetic {
   settle(): Promise<void> {
     return new Promise((resolve) => setTimeout(resolve));
   }
+}
+
+function bytes(tensor: DeviceTensor): Uint8Array<ArrayBuffer> {
+  const { buffer, byteOffset, byteLength } = (tensor as CpuTensor).data;
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 function values(tensor: DeviceTensor): Float32Array<ArrayBuffer> {

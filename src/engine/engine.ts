@@ -1,16 +1,18 @@
 /**
  * The engine: one GPU device (or the CPU), one ONNX Runtime, one arithmetic. Chosen once when the worker starts.
  */
+import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
 import type { DeviceReport } from '../core/job.ts';
-import type { Graph, Provider } from '../graphs/graph.ts';
+import type { Provider } from '../graphs/graph.ts';
 import type { Arithmetic, DeviceTensor } from './arithmetic.ts';
+import { convert } from '../weights/conversion.ts';
 import { attentionIsRight } from './attention_check.ts';
 import { CpuArithmetic } from './cpu_arithmetic.ts';
 import { findAdapter, type Adapter } from './device.ts';
 import { GpuArithmetic } from './gpu_arithmetic.ts';
 import { Ledger } from './ledger.ts';
-import { Runtime, type Network } from './runtime.ts';
+import { Runtime, type Network, type RunnableGraph } from './runtime.ts';
 
 export interface EngineOptions {
   /** `auto` takes WebGPU where a hardware adapter exists, else the wasm provider. */
@@ -102,13 +104,40 @@ export class Engine {
     return new Engine(runtime, null, new CpuArithmetic(runtime.ort), report, ledger);
   }
 
-  createNetwork(graph: Graph, blobs: Map<string, Blob>): Promise<Network> {
+  createNetwork(graph: RunnableGraph, blobs: Map<string, Blob>): Promise<Network> {
     return this.runtime.createNetwork(graph, blobs, { name: this.provider, device: this.device });
+  }
+
+  /**
+   * A small input that stays in the CPU's memory, where ONNX Runtime reads it itself, in whichever type a network wants it.
+   * Whole-number types get the nearest whole number.
+   * @throws TypeError for types that no network of ours takes
+   */
+  hostTensor(type: Ort.Tensor.Type, values: ArrayLike<number>, dims: readonly number[]): DeviceTensor {
+    const { ort } = this.runtime;
+    return { dims, ort: new ort.Tensor(type, numbersOf(type, values), [...dims]), dispose: () => undefined };
   }
 
   /** Runs `network` on device tensors. */
   run(network: Network, inputs: Record<string, DeviceTensor>, outputs: Record<string, DeviceTensor>): Promise<void> {
     return network.run(ortTensors(inputs), ortTensors(outputs));
+  }
+}
+
+function numbersOf(type: Ort.Tensor.Type, values: ArrayLike<number>) {
+  switch (type) {
+    case 'float32':
+      return Float32Array.from(values);
+    case 'float16':
+      return new Uint16Array(convert(new Uint8Array(Float32Array.from(values).buffer), 'F32', 'F16').buffer);
+    case 'float64':
+      return Float64Array.from(values);
+    case 'int32':
+      return Int32Array.from(values, Math.round);
+    case 'int64':
+      return BigInt64Array.from({ length: values.length }, (_, i) => BigInt(Math.round(values[i])));
+    default:
+      throw new TypeError(`No network is fed with ${type}.`);
   }
 }
 

@@ -11,16 +11,20 @@ import {
   type StepArguments,
 } from './arithmetic.ts';
 import combineSource from './kernels/combine.wgsl?raw';
+import narrowSource from './kernels/narrow.wgsl?raw';
 import pixelsSource from './kernels/pixels.wgsl?raw';
 import posteriorSource from './kernels/posterior.wgsl?raw';
 import previewSource from './kernels/preview.wgsl?raw';
 import stepSource from './kernels/step.wgsl?raw';
+import widenSource from './kernels/widen.wgsl?raw';
 import type { OrtModule } from './runtime.ts';
 
 const WORKGROUP = 64;
 const MAX_GROUPS = 65535;
 const MAX_PREVIEW_CHANNELS = 16;
 const USAGE = 0x80 | 0x4 | 0x8; // STORAGE | COPY_SRC | COPY_DST
+
+type ElementType = 'float32' | 'float16' | 'int32';
 
 class GpuTensor implements DeviceTensor {
   readonly ort: Ort.Tensor;
@@ -29,7 +33,7 @@ class GpuTensor implements DeviceTensor {
     ort: OrtModule,
     readonly buffer: GPUBuffer,
     readonly dims: readonly number[],
-    dataType: 'float32' | 'int32',
+    dataType: ElementType,
   ) {
     this.ort = ort.Tensor.fromGpuBuffer(buffer, { dataType, dims: [...dims] });
   }
@@ -87,8 +91,18 @@ export class GpuArithmetic implements Arithmetic {
     return tensor;
   }
 
-  empty(dims: readonly number[]): GpuTensor {
-    return this.#tensor(dims, 'float32');
+  empty(dims: readonly number[], type: 'float32' | 'float16' = 'float32'): GpuTensor {
+    return this.#tensor(dims, type);
+  }
+
+  convert(out: DeviceTensor, from: DeviceTensor): void {
+    const count = elements(out.dims);
+    const uniforms = new Uniforms(16).u32(count);
+    if (out.ort.type === 'float16') {
+      this.#dispatch('narrow', narrowSource, uniforms, [buffer(from), buffer(out)], Math.ceil(count / 2));
+    } else {
+      this.#dispatch('widen', widenSource, uniforms, [buffer(from), buffer(out)], count);
+    }
   }
 
   write(tensor: DeviceTensor, data: Float32Array<ArrayBuffer>): void {
@@ -232,9 +246,9 @@ export class GpuArithmetic implements Arithmetic {
     await this.guard(this.device.queue.onSubmittedWorkDone());
   }
 
-  #tensor(dims: readonly number[], dataType: 'float32' | 'int32'): GpuTensor {
+  #tensor(dims: readonly number[], dataType: ElementType): GpuTensor {
     // ONNX Runtime pads its own buffers to 16 bytes and expects the same of ours.
-    const size = Math.ceil((elements(dims) * 4) / 16) * 16;
+    const size = Math.ceil((elements(dims) * (dataType === 'float16' ? 2 : 4)) / 16) * 16;
     return new GpuTensor(this.ort, this.device.createBuffer({ size, usage: USAGE }), dims, dataType);
   }
 

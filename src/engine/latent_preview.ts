@@ -8,31 +8,33 @@ import type { PixelImage } from '../core/media.ts';
 import { TorchGenerator } from '../core/random.ts';
 import type { PreviewColours } from './arithmetic.ts';
 
-/** Latents per side of the picture that is decoded for the fit. */
-export const PREVIEW_SIZE = 16;
 /** Latents are constant over blocks of this many, as real pictures are smooth. */
 const BLOCK = 4;
+/** Blocks per side at least: fewer pictures of one colour than channels would leave the fit open. */
+const FEWEST_BLOCKS = 4;
 
 /**
- * @param factor pixels per latent
- * @param decode latents [1, channels, PREVIEW_SIZE, PREVIEW_SIZE] (as the sampler leaves them) → picture
+ * @param space.factor pixels per latent
+ * @param size latents per side of the picture that is decoded for the fit, 4 at least
+ * @param decode latents [1, channels, size, size] (as the sampler leaves them) → picture
  */
 export async function fitPreviewColours(
-  channels: number,
-  factor: number,
+  { channels, factor }: { channels: number; factor: number },
+  size: number,
   decode: (latents: Float32Array<ArrayBuffer>, dims: number[]) => Promise<PixelImage>,
 ): Promise<PreviewColours> {
-  const cells = PREVIEW_SIZE / BLOCK;
+  const block = Math.max(1, Math.min(BLOCK, Math.floor(size / FEWEST_BLOCKS)));
+  const cells = Math.ceil(size / block);
   const noise = new TorchGenerator('0').randn(channels * cells * cells);
-  const plane = PREVIEW_SIZE * PREVIEW_SIZE;
+  const plane = size * size;
   const latents = new Float32Array(channels * plane);
   for (let c = 0; c < channels; c++) {
     for (let i = 0; i < plane; i++) {
-      const cell = Math.floor(i / PREVIEW_SIZE / BLOCK) * cells + Math.floor((i % PREVIEW_SIZE) / BLOCK);
+      const cell = Math.floor(i / size / block) * cells + Math.floor((i % size) / block);
       latents[c * plane + i] = noise[c * cells * cells + cell];
     }
   }
-  const picture = await decode(latents, [1, channels, PREVIEW_SIZE, PREVIEW_SIZE]);
+  const picture = await decode(latents, [1, channels, size, size]);
 
   // Normal equations of the (channels + 1) unknowns per colour; the last unknown is the constant.
   const unknowns = channels + 1;
@@ -43,7 +45,7 @@ export async function fitPreviewColours(
       row[c] = latents[c * plane + i];
     }
     row[channels] = 1;
-    const colour = averageColour(picture, (i % PREVIEW_SIZE) * factor, Math.floor(i / PREVIEW_SIZE) * factor, factor);
+    const colour = averageColour(picture, (i % size) * factor, Math.floor(i / size) * factor, factor);
     for (let a = 0; a < unknowns; a++) {
       for (let b = 0; b < unknowns; b++) {
         normal[a][b] += row[a] * row[b];

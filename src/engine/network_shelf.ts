@@ -1,29 +1,26 @@
 /** The networks of one checkpoint that are on the device: one of each name, made when it is first asked for. */
-import type { FloatType, Graph, Port, Provider } from '../graphs/graph.ts';
+import { filesOf, type FloatType, type Provider } from '../graphs/graph.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import type { Engine } from './engine.ts';
-import type { Network } from './runtime.ts';
-
-export interface ShelvedNetwork extends Network {
-  outputs: Port[];
-}
+import type { Network, RunnableGraph } from './runtime.ts';
 
 /** Shapes are static, so a network of another shape takes the place of the one that was there. */
 export class NetworkShelf {
   /** Called with a network's name while its weights are being brought to the device. */
   onLoading: ((name: string) => void) | null = null;
-  readonly #networks = new Map<string, { key: string; network: ShelvedNetwork }>();
+  readonly #networks = new Map<string, { key: string; network: Network }>();
 
   constructor(
     readonly engine: Engine,
-    readonly files: CheckpointFiles,
+    /** Where graphs' weights are read from. */
+    readonly files: Pick<CheckpointFiles, 'blob'>,
   ) {}
 
   async get(
     name: string,
     shape: Record<string, number>,
-    build: (options: { provider: Provider; dtype: FloatType }) => Graph,
-  ): Promise<ShelvedNetwork> {
+    build: (options: { provider: Provider; dtype: FloatType }) => RunnableGraph,
+  ): Promise<Network> {
     const key = JSON.stringify(shape);
     const existing = this.#networks.get(name);
     if (existing?.key === key) {
@@ -32,7 +29,7 @@ export class NetworkShelf {
     await this.drop(name);
     this.onLoading?.(name);
     const graph = build({ provider: this.engine.provider, dtype: this.engine.report.precision });
-    const network = { ...(await this.engine.createNetwork(graph, await this.#blobs(graph))), outputs: graph.outputs };
+    const network = await this.engine.createNetwork(graph, await this.#blobs(graph));
     this.#networks.set(name, { key, network });
     return network;
   }
@@ -50,13 +47,10 @@ export class NetworkShelf {
   }
 
   /** The checkpoint's files that the graph's weights lie in. */
-  async #blobs(graph: Graph): Promise<Map<string, Blob>> {
+  async #blobs(graph: RunnableGraph): Promise<Map<string, Blob>> {
     const blobs = new Map<string, Blob>();
-    for (const external of graph.externals) {
-      if (external.kind !== 'fill') {
-        const path = external.kind === 'file' ? external.file : external.tensor.file;
-        blobs.set(path, await this.files.blob(path));
-      }
+    for (const path of new Set(graph.externals.flatMap(filesOf))) {
+      blobs.set(path, await this.files.blob(path));
     }
     return blobs;
   }

@@ -10,11 +10,32 @@ import { Mutex } from './mutex.ts';
 export type OrtModule = typeof Ort;
 export type RuntimeBuild = 'jspi' | 'asyncify';
 
+/** What the session says of one input or output. */
+export interface TensorPort {
+  name: string;
+  type: Ort.Tensor.Type;
+  /** Row-major; a string is the name of a dimension that is not fixed. Empty for a scalar, and where the model says nothing. */
+  dims: readonly (number | string)[];
+}
+
 /** A network ready to run. Tensors in and out are ONNX Runtime's own, on the CPU or over our GPU buffers. */
 export interface Network {
-  /** Runs once, writing into `outputs`. Rejects with `gpu_lost` or `out_of_memory` where that is the reason. */
+  inputs: TensorPort[];
+  outputs: TensorPort[];
+  /**
+   * Runs once, computing and writing into those `outputs` that are given. Rejects with `gpu_lost` or `out_of_memory` where that is the
+   * reason.
+   */
   run(inputs: Record<string, Ort.Tensor>, outputs: Record<string, Ort.Tensor>): Promise<void>;
   release(): Promise<void>;
+}
+
+/** A model for the runtime, its weights outside of it. */
+export interface RunnableGraph extends Pick<Graph, 'bytes' | 'externals'> {
+  /** Values for dimensions that the model only names. */
+  freeDimensions?: Record<string, number>;
+  /** Names of nodes that run on the CPU whatever the provider. */
+  cpuNodes?: string[];
 }
 
 export class Runtime {
@@ -61,7 +82,7 @@ export class Runtime {
   }
 
   createNetwork(
-    graph: Graph,
+    graph: RunnableGraph,
     blobs: Map<string, Blob>,
     provider: { name: Provider; device: GPUDevice | null },
   ): Promise<Network> {
@@ -75,15 +96,19 @@ export class Runtime {
                 preferredLayout: 'NHWC',
                 validationMode: 'disabled',
                 storageBufferCacheMode: 'simple',
+                ...(graph.cpuNodes?.length && { forceCpuNodeNames: graph.cpuNodes }),
               } as Ort.InferenceSession.ExecutionProviderConfig)
             : 'wasm',
         ],
         externalData: mount(graph.externals, blobs, this.build),
         preferredOutputLocation: provider.name === 'webgpu' ? 'gpu-buffer' : 'cpu',
+        ...(graph.freeDimensions && { freeDimensionOverrides: graph.freeDimensions }),
         graphOptimizationLevel: 'all',
         logSeverityLevel: 3,
       });
       return {
+        inputs: session.inputMetadata.map(port),
+        outputs: session.outputMetadata.map(port),
         run: (inputs, outputs) =>
           this.#exclusive(async () => {
             if (provider.name === 'webgpu') {
@@ -91,8 +116,8 @@ export class Runtime {
               return;
             }
             // Tensors given for CPU outputs are not filled by the runtime; it makes its own.
-            for (const [name, computed] of Object.entries(await session.run(inputs))) {
-              (outputs[name].data as Float32Array).set(computed.data as Float32Array);
+            for (const [name, computed] of Object.entries(await session.run(inputs, Object.keys(outputs)))) {
+              bytesOf(outputs[name]).set(bytesOf(computed));
             }
           }),
         release: () => this.#mutex.run(() => session.release()),
@@ -144,6 +169,18 @@ export class Runtime {
       cause: thrown,
     });
   }
+}
+
+function port(metadata: Ort.InferenceSession.ValueMetadata): TensorPort {
+  // Sequences and maps have no type of ours; whoever feeds the network refuses them by it.
+  return metadata.isTensor
+    ? { name: metadata.name, type: metadata.type, dims: metadata.shape }
+    : { name: metadata.name, type: 'string', dims: [] };
+}
+
+function bytesOf(tensor: Ort.Tensor): Uint8Array {
+  const { buffer, byteOffset, byteLength } = tensor.data as Float32Array;
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }
 
 function gpuFault(error: GPUError): StudioError {

@@ -1,457 +1,367 @@
 /**
- * Stable Diffusion 1.x and 2.x and their relatives (Turbo, distilled and tiny ones): CLIPTextModel,
- * UNet2DConditionModel and AutoencoderKL or AutoencoderTiny, from an unconverted diffusers folder.
- *
- * Reference: diffusers/pipelines/stable_diffusion/pipeline_stable_diffusion{,_img2img,_inpaint}.py
+ * Stable Diffusion 1.x and 2.x and their relatives (Turbo, distilled and tiny ones) from an unconverted diffusers folder:
+ * CLIPTextModel, UNet2DConditionModel and AutoencoderKL or AutoencoderTiny, each a graph of our own over the checkpoint's files.
  */
-import { StudioError, cancelled } from '../core/errors.ts';
-import type { PixelImage } from '../core/media.ts';
-import type {
-  CheckpointSummary,
-  Conditioning,
-  ImageRequest,
-  Latents,
-  SampleRequest,
-  TextRequest,
-} from '../core/model.ts';
-import type { DeviceTensor, LoopState, PreviewColours } from '../engine/arithmetic.ts';
+import { StudioError } from '../core/errors.ts';
+import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../core/model.ts';
+import type { DeviceTensor } from '../engine/arithmetic.ts';
 import type { Engine } from '../engine/engine.ts';
 import { NetworkShelf } from '../engine/network_shelf.ts';
-import { imageToTensor, maskToTensor, resizeLanczos } from '../formats/resample.ts';
 import * as autoencoderKl from '../graphs/autoencoder_kl.ts';
 import * as autoencoderTiny from '../graphs/autoencoder_tiny.ts';
 import * as clipText from '../graphs/clip_text.ts';
-import type { StoredTensor } from '../graphs/graph.ts';
+import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
+import { BLOCK, quantisedBits } from '../graphs/quantisation.ts';
 import * as unet2d from '../graphs/unet2d_condition.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../samplers/config.ts';
-import { defaultsOf, planSampling } from '../samplers/plan.ts';
-import { samplers, schedules } from '../samplers/registry.ts';
-import type { SamplerPlan } from '../samplers/sampler.ts';
 import { ClipTokenizer } from '../text/clip_tokenizer.ts';
-import type { Checkpoint, Component } from '../weights/checkpoint.ts';
+import { Checkpoint, type Component } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import { fingerprint } from '../weights/fingerprint.ts';
-import type { Family, LoadedModel } from './family.ts';
-import { fitPreviewColours, PREVIEW_SIZE } from '../engine/latent_preview.ts';
+import { LORA_NETWORKS, readLora, withLora, type Lora, type LoraNetwork } from '../weights/lora.ts';
+import type { Family, LoadedModel, ModelLora, OpenOptions } from './family.ts';
+import { isReadyMade } from './latent_diffusion/onnx_layout.ts';
+import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './latent_diffusion/estimate.ts';
+import { LatentDiffusion, schedulerDefaults } from './latent_diffusion/latent_diffusion.ts';
+import type {
+  Decoder,
+  Denoiser,
+  DenoiserRequest,
+  EncodedPicture,
+  LatentSize,
+  LatentSpace,
+  Networks,
+} from './latent_diffusion/networks.ts';
 
-/** Latents per side above which guidance runs as two batches, so that the widest activation stays in reasonable buffers. */
+/** The widest activation for which guidance runs as one batch, so that it stays in reasonable buffers. */
 const WIDEST_ACTIVATION_BYTES = 256 * 2 ** 20;
+/** Latents per side of the picture that preview colours are fitted on. */
+const PREVIEW_SIZE = 16;
 
 /** The two autoencoders differ in what the encoder gives: a Gaussian's moments, or latents. */
 type Autoencoder =
   | { kind: 'gaussian'; config: autoencoderKl.Config; graphs: typeof autoencoderKl }
   | { kind: 'plain'; config: autoencoderTiny.Config; graphs: typeof autoencoderTiny };
 
-interface Parts {
+interface Components {
   textEncoder: Component;
   text: clipText.Config;
   unetComponent: Component;
   unet: unet2d.Config;
   vaeComponent: Component;
   vae: Autoencoder;
-  scheduler: SchedulerConfig;
-  tokenizer: ClipTokenizer;
 }
 
-/** Embeddings of the prompt and, with guidance, of the negative prompt, `[1, tokens, width]` each. */
-class ClipConditioning implements Conditioning {
-  constructor(
-    readonly prompt: DeviceTensor,
-    readonly negative: DeviceTensor | null,
-    readonly tokens: Conditioning['tokens'],
-    readonly guidance: number,
-  ) {}
-
-  dispose(): void {
-    this.prompt.dispose();
-    this.negative?.dispose();
-  }
+/** A LoRA that was read, under the name by which graphs refer to its file. */
+interface ReadLora {
+  given: ModelLora;
+  file: string;
+  layers: Lora;
 }
 
-class DeviceLatents implements Latents {
+/** Which networks on the device hold whose weights. */
+const HOLDERS: Record<LoraNetwork, string[]> = { text_encoder: ['text_encoder'], unet: ['unet', 'unet_context'] };
+
+class GraphNetworks implements Networks {
+  readonly #shelf: NetworkShelf;
+  readonly #costs = new GraphCosts();
+  #loras: ReadLora[] = [];
+
   constructor(
-    readonly tensor: DeviceTensor,
     readonly engine: Engine,
-  ) {}
-
-  get dims(): Latents['dims'] {
-    return this.tensor.dims as unknown as Latents['dims'];
-  }
-
-  read(): Promise<Float32Array<ArrayBuffer>> {
-    return this.engine.arithmetic.read(this.tensor);
-  }
-
-  dispose(): void {
-    this.tensor.dispose();
-  }
-}
-
-class StableDiffusion implements LoadedModel {
-  readonly #networks: NetworkShelf;
-  #previewColours: PreviewColours | undefined;
-  #used: Record<string, unknown> = {};
-
-  constructor(
-    readonly checkpoint: Checkpoint,
-    readonly engine: Engine,
-    readonly parts: Parts,
-    readonly summary: CheckpointSummary,
+    readonly files: CheckpointFiles,
+    readonly components: Components,
+    readonly weights: WeightVariant,
   ) {
-    this.#networks = new NetworkShelf(engine, checkpoint.files);
+    this.#shelf = new NetworkShelf(engine, {
+      blob: (path) => {
+        const lora = this.#loras.find(({ file }) => file === path);
+        return lora ? Promise.resolve(lora.given.file) : files.blob(path);
+      },
+    });
+  }
+
+  get onLoading(): ((network: string) => void) | null {
+    return this.#shelf.onLoading;
   }
 
   set onLoading(listener: ((network: string) => void) | null) {
-    this.#networks.onLoading = listener;
+    this.#shelf.onLoading = listener;
   }
 
-  /** Pixels per latent along one side. */
-  get #factor(): number {
-    return factorOf(this.parts.vae);
+  get latents(): LatentSpace {
+    const { unet, vae } = this.components;
+    return { channels: unet.in_channels, factor: factorOf(vae), scale: vae.config.scaling_factor };
   }
 
-  get #channels(): number {
-    return this.parts.unet.in_channels;
-  }
-
-  async provenance(): Promise<Record<string, unknown>> {
-    const { checkpoint, parts } = this;
-    const files = [parts.textEncoder, parts.unetComponent, parts.vaeComponent].flatMap((component) => component.files);
-    const sha256: Record<string, string> = {};
-    for (const file of files) {
-      sha256[file] = await fingerprint(checkpoint.files, file);
-    }
-    return {
-      checkpoint: {
-        name: this.summary.name,
-        ref: this.summary.ref,
-        pipeline_class: this.summary.pipelineClass,
-        sha256,
-      },
-      scheduler_config: parts.scheduler.values,
-      precision: { text_encoder: 'f32', unet: this.engine.report.precision, vae: 'f32' },
-      ...this.#used,
-    };
-  }
-
-  async encodeText(request: TextRequest): Promise<Conditioning> {
-    const guided = request.guidance_scale > 1;
-    const prompt = this.parts.tokenizer.encode(request.prompt);
-    const negative = guided ? this.parts.tokenizer.encode(request.negative_prompt) : null;
-    const network = await this.#networks.get('text_encoder', { sequence: prompt.ids.length }, (options) =>
-      clipText.build(this.parts.text, this.parts.textEncoder.weights, {
+  async encodeText(ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor> {
+    const { arithmetic } = this.engine;
+    const { text } = this.components;
+    const sequence = ids.length;
+    const network = await this.#shelf.get('text_encoder', { sequence }, (options) =>
+      clipText.build(text, this.#weightsOf('text_encoder'), {
         ...options,
         batch: 1,
         height: 0,
         width: 0,
         dtype: 'f32',
-        sequence: prompt.ids.length,
+        sequence,
+        weights: this.weights,
       }),
     );
-    const encode = async (ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor> => {
-      const { arithmetic } = this.engine;
-      const input = arithmetic.upload(ids, [1, ids.length]);
-      const output = arithmetic.empty([1, ids.length, this.parts.text.hidden_size]);
-      try {
-        await this.engine.run(network, { input_ids: input }, { last_hidden_state: output });
-      } finally {
-        input.dispose();
-      }
-      return output;
-    };
-    const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: prompt.ids.length };
-    return new ClipConditioning(
-      await encode(prompt.ids),
-      negative && (await encode(negative.ids)),
-      tokens,
-      request.guidance_scale,
-    );
+    const input = arithmetic.upload(ids, [1, sequence]);
+    const output = arithmetic.empty([1, sequence, text.hidden_size]);
+    try {
+      await this.engine.run(network, { input_ids: input }, { last_hidden_state: output });
+    } finally {
+      input.dispose();
+    }
+    return output;
   }
 
-  async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
-    const { arithmetic } = this.engine;
-    const { vae, vaeComponent } = this.parts;
-    const { width, height } = request;
-    const scaled = image.width === width && image.height === height ? image : resizeLanczos(image, width, height);
-    const pixels = imageToTensor(scaled);
-    const dims = [1, this.#channels, height / this.#factor, width / this.#factor];
-    const network = await this.#networks.get('vae_encoder', { height, width }, (options) => {
+  async encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
+    const { vae, vaeComponent } = this.components;
+    const { channels, factor } = this.latents;
+    const [, , height, width] = pixels.dims;
+    const network = await this.#shelf.get('vae_encoder', { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
         ? vae.graphs.buildEncoder(vae.config, vaeComponent.weights, sized)
         : vae.graphs.buildEncoder(vae.config, vaeComponent.weights, sized);
     });
-    const input = arithmetic.upload(pixels.data, pixels.dims);
-    const single = arithmetic.empty(dims);
-    const latents = arithmetic.empty([request.batch_size, ...dims.slice(1)]);
-    try {
-      if (vae.kind === 'gaussian') {
-        const moments = arithmetic.empty([1, 2 * this.#channels, dims[2], dims[3]]);
-        const noise = arithmetic.upload(request.random.randn(dims[1] * dims[2] * dims[3]), dims);
-        await this.engine.run(network, { sample: input }, { latent_parameters: moments });
-        arithmetic.posterior(single, moments, noise, vae.config.scaling_factor);
-        moments.dispose();
-        noise.dispose();
-        arithmetic.combine(latents, 1, single, 0, null, request.batch_size);
-      } else {
-        await this.engine.run(network, { sample: input }, { latents: single });
-        arithmetic.combine(latents, vae.config.scaling_factor, single, 0, null, request.batch_size);
-      }
-    } finally {
-      input.dispose();
-      single.dispose();
-    }
-    return new DeviceLatents(latents, this.engine);
+    const gaussian = vae.kind === 'gaussian';
+    const tensor = this.engine.arithmetic.empty([
+      1,
+      gaussian ? 2 * channels : channels,
+      height / factor,
+      width / factor,
+    ]);
+    await this.engine.run(network, { sample: pixels }, { [gaussian ? 'latent_parameters' : 'latents']: tensor });
+    return { kind: gaussian ? 'moments' : 'latents', tensor };
   }
 
-  async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
+  async denoiser({ batch, height, width, embeddings }: DenoiserRequest): Promise<Denoiser> {
     const { engine } = this;
     const { arithmetic } = engine;
-    const text = conditioning as ClipConditioning;
-    const plan = planSampling(
-      {
-        config: this.parts.scheduler,
-        sampler: request.sampler,
-        schedule: request.schedule,
-        steps: request.steps,
-        strength: request.start ? request.strength : undefined,
-      },
-      samplers,
-      schedules,
+    const { unet } = this.components;
+    const sized = { batch, height, width, sequence: embeddings[0].dims[1] };
+    const network = await this.#shelf.get('unet', sized, (options) =>
+      unet2d.build(unet, this.#weightsOf('unet'), { ...options, ...sized, projected: true, weights: this.weights }),
     );
-    const [batch, height, width] = [request.batch_size, request.height / this.#factor, request.width / this.#factor];
-    const guided = text.negative !== null;
-    const batched = guided && this.#guidanceIsBatched(request, batch, height, width);
-    const networkBatch = batched ? 2 * batch : batch;
-    this.#used = {
-      sampler: plan.sampler,
-      schedule: plan.schedule,
-      guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
-    };
-
-    const sized = { batch: networkBatch, height, width, sequence: text.prompt.dims[1] };
-    const { unet, unetComponent } = this.parts;
-    const network = await this.#networks.get('unet', sized, (options) =>
-      unet2d.build(unet, unetComponent.weights, { ...options, ...sized, projected: true }),
-    );
-    const colours = request.previews ? await this.#colours() : null;
-
     const held: DeviceTensor[] = [];
-    const hold = (tensor: DeviceTensor): DeviceTensor => {
+    const hold = (dims: readonly number[]): DeviceTensor => {
+      const tensor = arithmetic.empty(dims);
       held.push(tensor);
       return tensor;
     };
-    const dims = [batch, this.#channels, height, width];
-    const count = batch * this.#channels * height * width;
-    const x = arithmetic.empty(dims);
+    const dispose = () => {
+      held.forEach((tensor) => {
+        tensor.dispose();
+      });
+    };
     try {
-      const noise = hold(arithmetic.upload(request.random.randn(count), dims));
-      this.#start(x, noise, plan, request);
-      const state: LoopState = {
-        x,
-        input: hold(arithmetic.empty([networkBatch, ...dims.slice(1)])),
-        copies: networkBatch / batch,
-        denoised: hold(arithmetic.empty(dims)),
-        history: plan.historyLength > 0 ? hold(arithmetic.empty([plan.historyLength * count])) : null,
-        historyLength: plan.historyLength,
-        historyHead: 0,
-        blend: request.mask ? hold(this.#blend(request, request.mask, noise, count)) : null,
-      };
-      arithmetic.combine(state.input, plan.steps[0].inputScale, x, 0, null, state.copies);
-      const embeddings = batched
-        ? [hold(this.#rows([text.negative, text.prompt], batch))]
-        : [...(text.negative ? [text.negative] : []), text.prompt].map((rows) => hold(this.#rows([rows], batch)));
       // What the network makes of the text alone is the same at every step, so it is computed once.
       const contexts: Record<string, DeviceTensor>[] = [];
       for (const embedding of embeddings) {
         contexts.push(await this.#context(embedding, hold));
       }
-      const outputs = embeddings.map(() => hold(arithmetic.empty([networkBatch, unet.out_channels, height, width])));
-      const time = hold(arithmetic.empty([1, unet.block_out_channels[0]]));
-
-      request.onStart(plan.steps.length);
-      for (const [i, step] of plan.steps.entries()) {
-        if (request.signal.aborted) {
-          throw cancelled();
-        }
-        arithmetic.write(time, unet2d.timeProjection(unet, step.timestep));
-        for (const [k, context] of contexts.entries()) {
-          await engine.run(network, { sample: state.input, time_proj: time, ...context }, { out_sample: outputs[k] });
-        }
-        arithmetic.step({
-          step,
-          state,
-          uncond: guided ? outputs[0] : null,
-          cond: outputs[outputs.length - 1],
-          condOffset: batched ? count : 0,
-          guidance: text.guidance,
-          nextInputScale: plan.steps[i + 1]?.inputScale ?? 1,
-          blend: state.blend ? plan.addNoise(i + 1) : null,
-        });
-        // Without waiting, every step would be queued at once: no progress to see and nothing left to cancel.
-        await arithmetic.settle();
-        await request.onStep({
-          step: i + 1,
-          steps: plan.steps.length,
-          preview: colours && ((canvas) => arithmetic.preview(state.denoised, colours, canvas)),
-        });
-      }
-      return new DeviceLatents(x, engine);
-    } catch (error) {
-      x.dispose();
-      throw error;
-    } finally {
-      held.forEach((tensor) => tensor.dispose());
-    }
-  }
-
-  async decode(latents: Latents): Promise<PixelImage[]> {
-    const { arithmetic } = this.engine;
-    const [batch, channels, height, width] = latents.dims;
-    const count = channels * height * width;
-    const { decode, release } = await this.#decoder('vae_decoder', height, width);
-    const images: PixelImage[] = [];
-    const one = arithmetic.empty([1, channels, height, width]);
-    try {
-      // One picture at a time: the decoder's activations are the largest of the whole pipeline.
-      for (let n = 0; n < batch; n++) {
-        arithmetic.copy((latents as DeviceLatents).tensor, n * count, one, 0, count);
-        images.push(...(await decode(one)));
-      }
-    } finally {
-      one.dispose();
-      release();
-    }
-    return images;
-  }
-
-  isFrom(files: CheckpointFiles): boolean {
-    const own = this.checkpoint.files;
-    const paths = own.paths();
-    return (
-      files.paths().length === paths.length &&
-      paths.every((path) => files.has(path) && files.version(path) === own.version(path))
-    );
-  }
-
-  release(): Promise<void> {
-    return this.#networks.clear();
-  }
-
-  /** The start of sampling: noise, or the picture with as much noise as the first step to run expects. */
-  #start(x: DeviceTensor, noise: DeviceTensor, plan: SamplerPlan, request: SampleRequest): void {
-    const { arithmetic } = this.engine;
-    // diffusers' inpainting starts from pure noise at full strength, its image-to-image never does.
-    if (!request.start || (request.mask && request.strength === 1)) {
-      arithmetic.combine(x, plan.initNoise, noise, 0, null);
-      return;
-    }
-    const mix = plan.addNoise(0);
-    arithmetic.combine(x, mix.image, (request.start as DeviceLatents).tensor, mix.noise, noise);
-  }
-
-  /** image | noise | mask, each the size of the latents. */
-  #blend(request: SampleRequest, mask: PixelImage, noise: DeviceTensor, count: number): DeviceTensor {
-    const { arithmetic } = this.engine;
-    const [height, width] = [request.height / this.#factor, request.width / this.#factor];
-    const change = maskToTensor(mask, request.width, request.height, width, height).data;
-    const repeated = new Float32Array(count);
-    for (let at = 0; at < count; at += change.length) {
-      repeated.set(change, at);
-    }
-    const blend = arithmetic.empty([3 * count]);
-    const uploaded = arithmetic.upload(repeated, [count]);
-    arithmetic.copy((request.start as DeviceLatents).tensor, 0, blend, 0, count);
-    arithmetic.copy(noise, 0, blend, count, count);
-    arithmetic.copy(uploaded, 0, blend, 2 * count, count);
-    uploaded.dispose();
-    return blend;
-  }
-
-  /** Each of `rows` [1, tokens, width] repeated `batch` times, one after another. */
-  #rows(rows: DeviceTensor[], batch: number): DeviceTensor {
-    const { arithmetic } = this.engine;
-    const [, tokens, width] = rows[0].dims;
-    const all = arithmetic.empty([rows.length * batch, tokens, width]);
-    for (let n = 0; n < rows.length * batch; n++) {
-      arithmetic.copy(rows[Math.floor(n / batch)], 0, all, n * tokens * width, tokens * width);
-    }
-    return all;
-  }
-
-  /** Keys and values of every attention to the text, for `embeddings` [batch, tokens, width]. */
-  async #context(
-    embeddings: DeviceTensor,
-    hold: (tensor: DeviceTensor) => DeviceTensor,
-  ): Promise<Record<string, DeviceTensor>> {
-    const { unet, unetComponent } = this.parts;
-    const [batch, sequence] = embeddings.dims;
-    const network = await this.#networks.get('unet_context', { batch, sequence }, (options) =>
-      unet2d.buildContext(unet, unetComponent.weights, { ...options, batch, sequence, height: 0, width: 0 }),
-    );
-    const context = Object.fromEntries(
-      network.outputs.map(({ name, dims }) => [name, hold(this.engine.arithmetic.empty(dims))]),
-    );
-    await this.engine.run(network, { encoder_hidden_states: embeddings }, context);
-    return context;
-  }
-
-  #guidanceIsBatched(request: SampleRequest, batch: number, height: number, width: number): boolean {
-    if (request.guidance_mode !== 'auto') {
-      return request.guidance_mode === 'batched';
-    }
-    // The GEGLU of the first transformer block: eight times the channels for every latent.
-    const widest = 2 * batch * height * width * 8 * this.parts.unet.block_out_channels[0] * 4;
-    return (
-      widest <= Math.min(WIDEST_ACTIVATION_BYTES, this.engine.report.limits?.maxStorageBufferBindingSize ?? Infinity)
-    );
-  }
-
-  async #colours(): Promise<PreviewColours> {
-    if (!this.#previewColours) {
-      const { decode, release } = await this.#decoder('preview_decoder', PREVIEW_SIZE, PREVIEW_SIZE);
-      const { arithmetic } = this.engine;
-      try {
-        this.#previewColours = await fitPreviewColours(this.#channels, this.#factor, async (latents, dims) => {
-          const tensor = arithmetic.upload(latents, dims);
-          try {
-            return (await decode(tensor))[0];
-          } finally {
-            tensor.dispose();
+      const outputs = embeddings.map(() => hold([batch, unet.out_channels, height, width]));
+      const time = hold([1, unet.block_out_channels[0]]);
+      return {
+        async predict(sample, timestep) {
+          arithmetic.write(time, unet2d.timeProjection(unet, timestep));
+          for (const [k, context] of contexts.entries()) {
+            await engine.run(network, { sample, time_proj: time, ...context }, { out_sample: outputs[k] });
           }
-        });
-      } finally {
-        release();
-        await this.#networks.drop('preview_decoder');
-      }
+          return outputs;
+        },
+        dispose,
+      };
+    } catch (error) {
+      dispose();
+      throw error;
     }
-    return this.#previewColours;
   }
 
-  /** The decoder for latents of this size, one picture at a time, with buffers to be released after use. */
-  async #decoder(name: string, height: number, width: number) {
-    const { vae, vaeComponent } = this.parts;
-    const network = await this.#networks.get(name, { height, width }, (options) => {
+  async decoder({ height, width }: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
+    const { engine } = this;
+    const { vae, vaeComponent } = this.components;
+    const { channels, factor, scale } = this.latents;
+    const name = purpose === 'picture' ? 'vae_decoder' : 'preview_decoder';
+    const network = await this.#shelf.get(name, { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
         ? vae.graphs.buildDecoder(vae.config, vaeComponent.weights, sized)
         : vae.graphs.buildDecoder(vae.config, vaeComponent.weights, sized);
     });
-    const { arithmetic } = this.engine;
-    const input = arithmetic.empty([1, this.#channels, height, width]);
-    const output = arithmetic.empty([1, 3, height * this.#factor, width * this.#factor]);
+    const { arithmetic } = engine;
+    const input = arithmetic.empty([1, channels, height, width]);
+    const output = arithmetic.empty([1, 3, height * factor, width * factor]);
     return {
-      decode: async (latents: DeviceTensor): Promise<PixelImage[]> => {
-        arithmetic.combine(input, 1 / vae.config.scaling_factor, latents, 0, null);
-        await this.engine.run(network, { latent_sample: input }, { sample: output });
-        return arithmetic.toPixels(output);
+      async decode(latents) {
+        arithmetic.combine(input, 1 / scale, latents, 0, null);
+        await engine.run(network, { latent_sample: input }, { sample: output });
+        return output;
       },
-      release: () => {
+      dispose: async () => {
         input.dispose();
         output.dispose();
+        if (purpose === 'preview') {
+          await this.#shelf.drop(name);
+        }
       },
     };
   }
+
+  planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
+    const { textEncoder, text, unetComponent, unet, vaeComponent, vae } = this.components;
+    const { rows, calls, steps, texts, pictures, startsFromPicture, height, width } = request;
+    const { provider } = this.engine;
+    const sequence = text.max_position_embeddings;
+    const latents = { provider, batch: 1, height, width, weights: 'full' as const };
+    const pixels = { ...latents, height: height * factorOf(vae), width: width * factorOf(vae) };
+    const context = { provider, batch: rows, sequence, height: 0, width: 0 };
+    const once = { runsPerStep: 0, precision: 'f32' as const };
+    const networks = [
+      this.#costs.network(
+        { name: 'text_encoder', runs: texts, ...once },
+        textEncoder.weights,
+        { ...context, batch: 1 },
+        (options) => clipText.build(text, textEncoder.weights, options),
+      ),
+      this.#costs.network(
+        { name: 'unet_context', runs: calls, runsPerStep: 0, precision: null },
+        unetComponent.weights,
+        context,
+        (options) => unet2d.buildContext(unet, unetComponent.weights, options),
+      ),
+      this.#costs.network(
+        { name: 'unet', runs: calls * steps, runsPerStep: calls, precision: null },
+        unetComponent.weights,
+        { ...context, height, width, projected: true },
+        (options) => unet2d.build(unet, unetComponent.weights, options),
+      ),
+      this.#costs.network({ name: 'vae_decoder', runs: pictures, ...once }, vaeComponent.weights, latents, (options) =>
+        vae.kind === 'gaussian'
+          ? vae.graphs.buildDecoder(vae.config, vaeComponent.weights, options)
+          : vae.graphs.buildDecoder(vae.config, vaeComponent.weights, options),
+      ),
+    ];
+    if (startsFromPicture) {
+      networks.push(
+        this.#costs.network({ name: 'vae_encoder', runs: 1, ...once }, vaeComponent.weights, pixels, (options) =>
+          vae.kind === 'gaussian'
+            ? vae.graphs.buildEncoder(vae.config, vaeComponent.weights, options)
+            : vae.graphs.buildEncoder(vae.config, vaeComponent.weights, options),
+        ),
+      );
+    }
+    return Promise.resolve(networks);
+  }
+
+  embedsGuidance(): Promise<boolean> {
+    return Promise.resolve(false);
+  }
+
+  batchesGuidance(rows: number, { height, width }: LatentSize): Promise<boolean> {
+    // The GEGLU of the first transformer block: eight times the channels for every latent.
+    const widest = rows * height * width * 8 * this.components.unet.block_out_channels[0] * 4;
+    return Promise.resolve(
+      widest <= Math.min(WIDEST_ACTIVATION_BYTES, this.engine.report.limits?.maxStorageBufferBindingSize ?? Infinity),
+    );
+  }
+
+  previewSize(): Promise<number> {
+    return Promise.resolve(PREVIEW_SIZE);
+  }
+
+  async useLoras(loras: readonly ModelLora[]): Promise<void> {
+    const same =
+      loras.length === this.#loras.length && loras.every((lora, i) => isSameLora(lora, this.#loras[i].given));
+    if (same) {
+      return;
+    }
+    const { textEncoder, unetComponent } = this.components;
+    const read: ReadLora[] = [];
+    for (const given of loras) {
+      const taken = (name: string) => this.files.has(name) || read.some(({ file }) => file === name);
+      let file = given.name;
+      for (let n = 2; taken(file); n++) {
+        file = `${given.name} (${n})`;
+      }
+      const weights = { text_encoder: textEncoder.weights, unet: unetComponent.weights };
+      read.push({ given, file, layers: await readLora(given.file, file, weights) });
+    }
+    const before = this.#loras;
+    this.#loras = read;
+    for (const network of LORA_NETWORKS) {
+      if ([...before, ...read].some(({ layers }) => layers[network].size > 0)) {
+        for (const name of HOLDERS[network]) {
+          await this.#shelf.drop(name);
+        }
+      }
+    }
+  }
+
+  async provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
+    const { textEncoder, unetComponent } = this.components;
+    const loras = await Promise.all(
+      this.#loras.map(async ({ given }) => ({
+        name: given.name,
+        strength: given.strength,
+        sha256: await fingerprint({ blob: () => Promise.resolve(given.file), version: () => null }, given.name),
+      })),
+    );
+    return {
+      files: filesOf(this.components),
+      facts: {
+        precision: { text_encoder: 'f32', unet: this.engine.report.precision, vae: 'f32' },
+        weights: storedVariant(this.files, [textEncoder, unetComponent]) ?? this.weights,
+        ...(loras.length > 0 && { loras }),
+      },
+    };
+  }
+
+  clear(): Promise<void> {
+    return this.#shelf.clear();
+  }
+
+  /** The network's tensors, with the changes that LoRAs make to them. */
+  #weightsOf(network: LoraNetwork): WeightIndex {
+    const { textEncoder, unetComponent } = this.components;
+    const own = { text_encoder: textEncoder, unet: unetComponent }[network].weights;
+    return this.#loras.reduce((weights, { given, layers }) => withLora(weights, layers[network], given.strength), own);
+  }
+
+  /** Keys and values of every attention to the text, for `embeddings` [batch, tokens, width]. */
+  async #context(
+    embeddings: DeviceTensor,
+    hold: (dims: readonly number[]) => DeviceTensor,
+  ): Promise<Record<string, DeviceTensor>> {
+    const { unet } = this.components;
+    const [batch, sequence] = embeddings.dims;
+    const network = await this.#shelf.get('unet_context', { batch, sequence }, (options) =>
+      unet2d.buildContext(unet, this.#weightsOf('unet'), {
+        ...options,
+        batch,
+        sequence,
+        height: 0,
+        width: 0,
+        weights: this.weights,
+      }),
+    );
+    // Every dimension of our own graphs is a number.
+    const context = Object.fromEntries(network.outputs.map(({ name, dims }) => [name, hold(dims as number[])]));
+    await this.engine.run(network, { encoder_hidden_states: embeddings }, context);
+    return context;
+  }
+}
+
+/** The same file, as far as can be told without reading it, at the same strength. */
+function isSameLora(a: ModelLora, b: ModelLora): boolean {
+  const date = ({ file }: ModelLora) => (file instanceof File ? file.lastModified : null);
+  const sameFile = a.file === b.file || (date(a) !== null && date(a) === date(b) && a.file.size === b.file.size);
+  return sameFile && a.name === b.name && a.strength === b.strength;
 }
 
 function factorOf(vae: Autoencoder): number {
@@ -459,7 +369,12 @@ function factorOf(vae: Autoencoder): number {
   return 2 ** (blocks.length - 1);
 }
 
-async function open(checkpoint: Checkpoint, engine: Engine): Promise<LoadedModel> {
+function filesOf({ textEncoder, unetComponent, vaeComponent }: Components): string[] {
+  return [textEncoder, unetComponent, vaeComponent].flatMap((component) => component.files);
+}
+
+async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
+  const checkpoint = await Checkpoint.open(files);
   const [textEncoder, unetComponent, vaeComponent] = await Promise.all(
     ['text_encoder', 'unet', 'vae'].map((name) => checkpoint.component(name)),
   );
@@ -474,30 +389,45 @@ async function open(checkpoint: Checkpoint, engine: Engine): Promise<LoadedModel
   if (schedulerText === undefined) {
     throw new StudioError(
       'checkpoint_incomplete',
-      `"${checkpoint.files.name}" has no scheduler/scheduler_config.json; open the whole checkpoint folder.`,
+      `"${files.name}" has no scheduler/scheduler_config.json; open the whole checkpoint folder.`,
     );
   }
-  const tokenizerFiles = new Map<string, string>();
-  for (const path of checkpoint.files.paths().filter((path) => /^tokenizer\/[^/]+\.(json|txt)$/.test(path))) {
-    tokenizerFiles.set(path.slice('tokenizer/'.length), (await checkpoint.text(path)) ?? '');
-  }
-  const parts: Parts = {
+  const components: Components = {
     textEncoder,
     text: clipText.parseConfig(textEncoder.config),
     unetComponent,
     unet: unet2d.parseConfig(unetComponent.config),
     vaeComponent,
     vae,
-    scheduler: parseSchedulerConfig(schedulerText),
-    tokenizer: new ClipTokenizer({ read: (name) => tokenizerFiles.get(name) }),
   };
-  if (parts.unet.in_channels !== vae.config.latent_channels || parts.unet.out_channels !== vae.config.latent_channels) {
+  const { unet } = components;
+  if (unet.in_channels !== vae.config.latent_channels || unet.out_channels !== vae.config.latent_channels) {
     throw new StudioError(
       'checkpoint_unsupported',
-      `The UNet of "${checkpoint.files.name}" takes ${parts.unet.in_channels} channels and its autoencoder gives ${vae.config.latent_channels}; special checkpoints such as 9-channel inpainting ones cannot be run yet.`,
+      `The UNet of "${files.name}" takes ${unet.in_channels} channels and its autoencoder gives ${vae.config.latent_channels}; special checkpoints such as 9-channel inpainting ones cannot be run yet.`,
     );
   }
-  return new StableDiffusion(checkpoint, engine, parts, await summarise(checkpoint, engine, parts));
+  const scheduler = parseSchedulerConfig(schedulerText);
+  const tokenizer = new ClipTokenizer(await tokenizerTexts(checkpoint));
+  return new LatentDiffusion(
+    files,
+    engine,
+    { networks: new GraphNetworks(engine, files, components, weights), tokenizer, padded: true, scheduler },
+    await summarise(checkpoint, engine, components, scheduler, weights),
+  );
+}
+
+/** The texts of the tokenizer's folder, read ahead. */
+async function tokenizerTexts(checkpoint: Checkpoint): Promise<{ read(name: string): string | undefined }> {
+  const texts = new Map<string, string>();
+  for (const path of checkpoint.files.paths().filter(isTokenizerText)) {
+    texts.set(path.slice('tokenizer/'.length), (await checkpoint.text(path)) ?? '');
+  }
+  return { read: (name) => texts.get(name) };
+}
+
+function isTokenizerText(path: string): boolean {
+  return /^tokenizer\/[^/]+\.(json|txt)$/.test(path);
 }
 
 function expectClass(component: Component, ...known: string[]): void {
@@ -509,47 +439,79 @@ function expectClass(component: Component, ...known: string[]): void {
   }
 }
 
-async function summarise(checkpoint: Checkpoint, engine: Engine, parts: Parts): Promise<CheckpointSummary> {
+async function summarise(
+  checkpoint: Checkpoint,
+  engine: Engine,
+  components: Components,
+  scheduler: SchedulerConfig,
+  weights: WeightVariant,
+): Promise<CheckpointSummary> {
   const { files } = checkpoint;
-  const components = [
-    { component: parts.textEncoder, bytes: 4 },
-    { component: parts.unetComponent, bytes: engine.report.precision === 'f16' ? 2 : 4 },
-    { component: parts.vaeComponent, bytes: 4 },
+  const { textEncoder, unetComponent, vaeComponent, vae } = components;
+  const tensors = [
+    ...onDevice(textEncoder, 4, weights),
+    ...onDevice(unetComponent, engine.report.precision === 'f16' ? 2 : 4, weights),
+    ...onDevice(vaeComponent, 4, 'full'),
   ];
-  const onDevice = components.flatMap(({ component, bytes }) =>
-    [...component.weights.names()].map((name) => elementsOf(component.weights.get(name) as StoredTensor) * bytes),
-  );
-  const paths = components.flatMap(({ component }) => component.files);
-  const sizes = await Promise.all(paths.map(async (path) => (await files.blob(path)).size));
-  const factor = factorOf(parts.vae);
-  const [height, width] = sampleSize(parts.unetComponent.config.sample_size);
+  const weightFiles = filesOf(components);
+  const sizes = await Promise.all(weightFiles.map(async (path) => (await files.blob(path)).size));
+  const stored = storedVariant(files, [textEncoder, unetComponent]);
+  const [height, width] = sampleSize(unetComponent.config.sample_size);
+  const factor = factorOf(vae);
   return {
     ref: files.ref,
     name: files.name,
     pipelineClass: checkpoint.pipelineClass,
+    parameters: tensors.reduce((sum, { elements }) => sum + elements, 0),
+    needs: files.paths().filter((path) => weightFiles.includes(path) || isText(path)),
+    variants: stored ? [stored] : [...WEIGHT_VARIANTS],
     bytes: sizes.reduce((sum, size) => sum + size, 0),
-    memoryBytes: onDevice.reduce((sum, size) => sum + size, 0),
-    largestTensorBytes: onDevice.reduce((largest, size) => Math.max(largest, size), 0),
+    memoryBytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
+    largestTensorBytes: tensors.reduce((largest, { bytes }) => Math.max(largest, bytes), 0),
     defaults: {
       width: width * factor,
       height: height * factor,
-      ...schedulerDefaults(parts.scheduler),
+      ...schedulerDefaults(scheduler),
       ...files.habits,
     },
     prompts: files.prompts,
   };
 }
 
-/** A checkpoint whose own scheduler is not known can still be run with a named sampler, so this is no refusal yet. */
-function schedulerDefaults(config: SchedulerConfig): { sampler: string; schedule: string } {
-  try {
-    return defaultsOf(config, samplers);
-  } catch (error) {
-    if (error instanceof StudioError && error.code === 'checkpoint_unsupported') {
-      return { sampler: config.className, schedule: '' };
-    }
-    throw error;
+/** A component's tensors once on the device, where a number takes `width` bytes. */
+function onDevice(
+  { weights: index }: Component,
+  width: number,
+  weights: WeightVariant,
+): { elements: number; bytes: number }[] {
+  return [...index.names()].map((name) => {
+    const tensor = index.get(name) as StoredTensor;
+    const elements = tensor.shape.reduce((product, dim) => product * dim, 1);
+    const bits = tensor.quantised?.bits ?? quantisedBits(name, tensor.shape, weights);
+    return { elements, bytes: bits === null ? elements * width : (elements * bits) / 8 + (elements / BLOCK) * width };
+  });
+}
+
+/** The variant in which the files keep their weights quantised already; null where they are whole. */
+function storedVariant({ ref }: CheckpointFiles, components: Component[]): WeightVariant | null {
+  const named = WEIGHT_VARIANTS.find((variant) => ref.endsWith(`#${variant}`));
+  if (named) {
+    return named;
   }
+  const bits = components.flatMap(({ weights }) =>
+    [...weights.names()].flatMap((name) => weights.get(name)?.quantised?.bits ?? []),
+  );
+  return bits.length === 0 ? null : bits.includes(4) ? 'q4' : 'q8';
+}
+
+/** Small files that say how the networks are put together, and words into numbers. */
+function isText(path: string): boolean {
+  return (
+    path === 'model_index.json' ||
+    path === 'scheduler/scheduler_config.json' ||
+    /^(text_encoder|unet|vae)\/[^/]+\.json$/.test(path) ||
+    isTokenizerText(path)
+  );
 }
 
 function sampleSize(size: unknown): [number, number] {
@@ -559,11 +521,20 @@ function sampleSize(size: unknown): [number, number] {
   return typeof size === 'number' ? [size, size] : [64, 64];
 }
 
-function elementsOf(tensor: StoredTensor): number {
-  return tensor.shape.reduce((product, dim) => product * dim, 1);
-}
+const PIPELINE_CLASSES = [
+  'StableDiffusionPipeline',
+  'StableDiffusionImg2ImgPipeline',
+  'StableDiffusionInpaintPipeline',
+];
 
 export const family: Family = {
-  pipelineClasses: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
+  pipelineClasses: PIPELINE_CLASSES,
+  async recognises(files) {
+    // Exporters to ONNX copy model_index.json as it was, so the files decide.
+    if (!files.has('model_index.json') || isReadyMade(files)) {
+      return false;
+    }
+    return PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass);
+  },
   open,
 };

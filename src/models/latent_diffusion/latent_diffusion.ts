@@ -1,0 +1,381 @@
+/**
+ * The five services of a latent diffusion model with text conditioning: what all checkpoints of the Stable Diffusion family share,
+ * whatever their networks are made of. Reads as the story of a picture; the networks are asked through {@link Networks}.
+ *
+ * Reference: diffusers/pipelines/stable_diffusion/pipeline_stable_diffusion{,_img2img,_inpaint}.py
+ */
+import { StudioError, cancelled } from '../../core/errors.ts';
+import type { PixelImage } from '../../core/media.ts';
+import type {
+  CheckpointSummary,
+  Conditioning,
+  Estimate,
+  EstimateRequest,
+  ImageRequest,
+  Latents,
+  SampleRequest,
+  TextRequest,
+} from '../../core/model.ts';
+import type { DeviceTensor, LoopState, PreviewColours } from '../../engine/arithmetic.ts';
+import type { Engine } from '../../engine/engine.ts';
+import { fitPreviewColours } from '../../engine/latent_preview.ts';
+import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
+import type { SchedulerConfig } from '../../samplers/config.ts';
+import { defaultsOf, planSampling } from '../../samplers/plan.ts';
+import { samplers, schedules } from '../../samplers/registry.ts';
+import type { SamplerPlan } from '../../samplers/sampler.ts';
+import type { ClipTokenizer } from '../../text/clip_tokenizer.ts';
+import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import { fingerprint } from '../../weights/fingerprint.ts';
+import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
+import { estimate } from './estimate.ts';
+import type { Decoder, Networks } from './networks.ts';
+
+export interface Parts {
+  networks: Networks;
+  tokenizer: ClipTokenizer;
+  /** Whether prompts are padded to the tokenizer's full length, as all but a few exports want it. */
+  padded: boolean;
+  scheduler: SchedulerConfig;
+}
+
+/** Embeddings of the prompt and, with guidance, of the negative prompt, `[1, tokens, width]` each. */
+class TextConditioning implements Conditioning {
+  constructor(
+    readonly prompt: DeviceTensor,
+    readonly negative: DeviceTensor | null,
+    readonly tokens: Conditioning['tokens'],
+    readonly guidance: number,
+  ) {}
+
+  dispose(): void {
+    this.prompt.dispose();
+    this.negative?.dispose();
+  }
+}
+
+class DeviceLatents implements Latents {
+  constructor(
+    readonly tensor: DeviceTensor,
+    readonly engine: Engine,
+  ) {}
+
+  get dims(): Latents['dims'] {
+    return this.tensor.dims as unknown as Latents['dims'];
+  }
+
+  read(): Promise<Float32Array<ArrayBuffer>> {
+    return this.engine.arithmetic.read(this.tensor);
+  }
+
+  dispose(): void {
+    this.tensor.dispose();
+  }
+}
+
+export class LatentDiffusion implements LoadedModel {
+  #previewColours: PreviewColours | null | undefined;
+  #used: Record<string, unknown> = {};
+
+  constructor(
+    readonly files: CheckpointFiles,
+    readonly engine: Engine,
+    readonly parts: Parts,
+    readonly summary: CheckpointSummary,
+  ) {}
+
+  set onLoading(listener: ((network: string) => void) | null) {
+    this.parts.networks.onLoading = listener;
+  }
+
+  async provenance(): Promise<Record<string, unknown>> {
+    const { files, facts } = await this.parts.networks.provenance();
+    const sha256: Record<string, string> = {};
+    for (const file of files) {
+      sha256[file] = await fingerprint(this.files, file);
+    }
+    return {
+      checkpoint: {
+        name: this.summary.name,
+        ref: this.summary.ref,
+        pipeline_class: this.summary.pipelineClass,
+        sha256,
+      },
+      scheduler_config: this.parts.scheduler.values,
+      ...facts,
+      ...this.#used,
+    };
+  }
+
+  async encodeText(request: TextRequest): Promise<Conditioning> {
+    const { networks, tokenizer, padded } = this.parts;
+    const guided = request.guidance_scale > 1 && !(await networks.embedsGuidance());
+    const prompt = tokenizer.encode(request.prompt);
+    const negative = guided ? tokenizer.encode(request.negative_prompt) : null;
+    const length = padded ? tokenizer.length : Math.max(prompt.kept, negative?.kept ?? 0);
+    const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: tokenizer.length };
+    return new TextConditioning(
+      await networks.encodeText(prompt.ids.slice(0, length)),
+      negative && (await networks.encodeText(negative.ids.slice(0, length))),
+      tokens,
+      request.guidance_scale,
+    );
+  }
+
+  async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
+    const { arithmetic } = this.engine;
+    const { networks } = this.parts;
+    const { channels, factor, scale } = networks.latents;
+    const { width, height } = request;
+    const scaled = image.width === width && image.height === height ? image : resizeLanczos(image, width, height);
+    const pixels = imageToTensor(scaled);
+    const dims = [1, channels, height / factor, width / factor];
+    const input = arithmetic.upload(pixels.data, pixels.dims);
+    const held = [input];
+    try {
+      const encoded = await networks.encodeImage(input);
+      held.push(encoded.tensor);
+      const latents = arithmetic.empty([request.batch_size, ...dims.slice(1)]);
+      if (encoded.kind === 'moments') {
+        const noise = arithmetic.upload(request.random.randn(dims[1] * dims[2] * dims[3]), dims);
+        const single = arithmetic.empty(dims);
+        held.push(noise, single);
+        arithmetic.posterior(single, encoded.tensor, noise, scale);
+        arithmetic.combine(latents, 1, single, 0, null, request.batch_size);
+      } else {
+        arithmetic.combine(latents, scale, encoded.tensor, 0, null, request.batch_size);
+      }
+      return new DeviceLatents(latents, this.engine);
+    } finally {
+      held.forEach((tensor) => {
+        tensor.dispose();
+      });
+    }
+  }
+
+  async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
+    const { engine } = this;
+    const { arithmetic } = engine;
+    const { networks, scheduler } = this.parts;
+    const { channels, factor } = networks.latents;
+    const text = conditioning as TextConditioning;
+    const plan = planSampling(
+      {
+        config: scheduler,
+        sampler: request.sampler,
+        schedule: request.schedule,
+        steps: request.steps,
+        strength: request.start ? request.strength : undefined,
+      },
+      samplers,
+      schedules,
+    );
+    const [batch, height, width] = [request.batch_size, request.height / factor, request.width / factor];
+    const guided = text.negative !== null;
+    const batched = guided && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
+    const rows = batched ? 2 * batch : batch;
+    this.#used = {
+      sampler: plan.sampler,
+      schedule: plan.schedule,
+      guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
+    };
+
+    const held: { dispose(): void }[] = [];
+    const hold = <T extends { dispose(): void }>(one: T): T => {
+      held.push(one);
+      return one;
+    };
+    const dims = [batch, channels, height, width];
+    const count = batch * channels * height * width;
+    let x: DeviceTensor | undefined;
+    try {
+      const embeddings = batched
+        ? [hold(this.#rows([text.negative, text.prompt], batch))]
+        : [...(text.negative ? [text.negative] : []), text.prompt].map((rows) => hold(this.#rows([rows], batch)));
+      const denoiser = hold(
+        await networks.denoiser({ batch: rows, height, width, embeddings, guidance: text.guidance }),
+      );
+      const colours = request.previews ? await this.#colours() : null;
+
+      x = arithmetic.empty(dims);
+      const noise = hold(arithmetic.upload(request.random.randn(count), dims));
+      this.#start(x, noise, plan, request);
+      const state: LoopState = {
+        x,
+        input: hold(arithmetic.empty([rows, ...dims.slice(1)])),
+        copies: rows / batch,
+        denoised: hold(arithmetic.empty(dims)),
+        history: plan.historyLength > 0 ? hold(arithmetic.empty([plan.historyLength * count])) : null,
+        historyLength: plan.historyLength,
+        historyHead: 0,
+        blend: request.mask ? hold(this.#blend(request, request.mask, noise, count)) : null,
+      };
+      arithmetic.combine(state.input, plan.steps[0].inputScale, x, 0, null, state.copies);
+
+      request.onStart(plan.steps.length);
+      for (const [i, step] of plan.steps.entries()) {
+        if (request.signal.aborted) {
+          throw cancelled();
+        }
+        const predictions = await denoiser.predict(state.input, step.timestep);
+        arithmetic.step({
+          step,
+          state,
+          uncond: guided ? predictions[0] : null,
+          cond: predictions[predictions.length - 1],
+          condOffset: batched ? count : 0,
+          guidance: text.guidance,
+          nextInputScale: plan.steps[i + 1]?.inputScale ?? 1,
+          blend: state.blend ? plan.addNoise(i + 1) : null,
+        });
+        // Without waiting, every step would be queued at once: no progress to see and nothing left to cancel.
+        await arithmetic.settle();
+        await request.onStep({
+          step: i + 1,
+          steps: plan.steps.length,
+          preview: colours && ((canvas) => arithmetic.preview(state.denoised, colours, canvas)),
+        });
+      }
+      return new DeviceLatents(x, engine);
+    } catch (error) {
+      x?.dispose();
+      throw error;
+    } finally {
+      held.forEach((one) => {
+        one.dispose();
+      });
+    }
+  }
+
+  async decode(latents: Latents): Promise<PixelImage[]> {
+    const { arithmetic } = this.engine;
+    const [batch, channels, height, width] = latents.dims;
+    const count = channels * height * width;
+    const decoder = await this.parts.networks.decoder({ height, width }, 'picture');
+    const images: PixelImage[] = [];
+    const one = arithmetic.empty([1, channels, height, width]);
+    try {
+      // One picture at a time: the decoder's activations are the largest of the whole pipeline.
+      for (let n = 0; n < batch; n++) {
+        arithmetic.copy((latents as DeviceLatents).tensor, n * count, one, 0, count);
+        images.push(...(await this.#pictures(decoder, one)));
+      }
+    } finally {
+      one.dispose();
+      await decoder.dispose();
+    }
+    return images;
+  }
+
+  useLoras(loras: readonly ModelLora[]): Promise<void> {
+    return this.parts.networks.useLoras(loras);
+  }
+
+  estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate> {
+    return estimate(this.parts.networks, this.summary.variants, request, circumstances);
+  }
+
+  isFrom(files: CheckpointFiles): boolean {
+    const paths = this.files.paths();
+    return (
+      files.paths().length === paths.length &&
+      paths.every((path) => files.has(path) && files.version(path) === this.files.version(path))
+    );
+  }
+
+  release(): Promise<void> {
+    return this.parts.networks.clear();
+  }
+
+  async #pictures(decoder: Decoder, latents: DeviceTensor): Promise<PixelImage[]> {
+    return this.engine.arithmetic.toPixels(await decoder.decode(latents));
+  }
+
+  /** The start of sampling: noise, or the picture with as much noise as the first step to run expects. */
+  #start(x: DeviceTensor, noise: DeviceTensor, plan: SamplerPlan, request: SampleRequest): void {
+    const { arithmetic } = this.engine;
+    // diffusers' inpainting starts from pure noise at full strength, its image-to-image never does.
+    if (!request.start || (request.mask && request.strength === 1)) {
+      arithmetic.combine(x, plan.initNoise, noise, 0, null);
+      return;
+    }
+    const mix = plan.addNoise(0);
+    arithmetic.combine(x, mix.image, (request.start as DeviceLatents).tensor, mix.noise, noise);
+  }
+
+  /** image | noise | mask, each the size of the latents. */
+  #blend(request: SampleRequest, mask: PixelImage, noise: DeviceTensor, count: number): DeviceTensor {
+    const { arithmetic } = this.engine;
+    const { factor } = this.parts.networks.latents;
+    const [height, width] = [request.height / factor, request.width / factor];
+    const change = maskToTensor(mask, request.width, request.height, width, height).data;
+    const repeated = new Float32Array(count);
+    for (let at = 0; at < count; at += change.length) {
+      repeated.set(change, at);
+    }
+    const blend = arithmetic.empty([3 * count]);
+    const uploaded = arithmetic.upload(repeated, [count]);
+    arithmetic.copy((request.start as DeviceLatents).tensor, 0, blend, 0, count);
+    arithmetic.copy(noise, 0, blend, count, count);
+    arithmetic.copy(uploaded, 0, blend, 2 * count, count);
+    uploaded.dispose();
+    return blend;
+  }
+
+  /** Each of `rows` [1, tokens, width] repeated `batch` times, one after another. */
+  #rows(rows: DeviceTensor[], batch: number): DeviceTensor {
+    const { arithmetic } = this.engine;
+    const [, tokens, width] = rows[0].dims;
+    const all = arithmetic.empty([rows.length * batch, tokens, width]);
+    for (let n = 0; n < rows.length * batch; n++) {
+      arithmetic.copy(rows[Math.floor(n / batch)], 0, all, n * tokens * width, tokens * width);
+    }
+    return all;
+  }
+
+  async #guidanceIsBatched(request: SampleRequest, rows: number, height: number, width: number): Promise<boolean> {
+    return request.guidance_mode === 'auto'
+      ? this.parts.networks.batchesGuidance(rows, { height, width })
+      : request.guidance_mode === 'batched';
+  }
+
+  /** How the decoder colours latents, measured on it once. */
+  async #colours(): Promise<PreviewColours | null> {
+    if (this.#previewColours === undefined) {
+      const { networks } = this.parts;
+      const size = await networks.previewSize();
+      this.#previewColours = size === null ? null : await this.#fitColours(size);
+    }
+    return this.#previewColours;
+  }
+
+  async #fitColours(size: number): Promise<PreviewColours> {
+    const { arithmetic } = this.engine;
+    const { networks } = this.parts;
+    const decoder = await networks.decoder({ height: size, width: size }, 'preview');
+    try {
+      return await fitPreviewColours(networks.latents, size, async (latents, dims) => {
+        const tensor = arithmetic.upload(latents, dims);
+        try {
+          return (await this.#pictures(decoder, tensor))[0];
+        } finally {
+          tensor.dispose();
+        }
+      });
+    } finally {
+      await decoder.dispose();
+    }
+  }
+}
+
+/** A checkpoint whose own scheduler is not known can still be run with a named sampler, so this is no refusal yet. */
+export function schedulerDefaults(config: SchedulerConfig): { sampler: string; schedule: string } {
+  try {
+    return defaultsOf(config, samplers);
+  } catch (error) {
+    if (error instanceof StudioError && error.code === 'checkpoint_unsupported') {
+      return { sampler: config.className, schedule: '' };
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * What a latent diffusion model asks of its networks, wherever they come from: graphs of our own over a diffusers folder, or
+ * ready-made ONNX files. All tensors are float32 on the engine's device; whoever is given one has to dispose it, unless it says
+ * otherwise.
+ */
+import type { DeviceTensor } from '../../engine/arithmetic.ts';
+import type { ModelLora } from '../family.ts';
+import type { NetworkRequest, PlannedNetwork } from './estimate.ts';
+
+export interface LatentSize {
+  /** In latents. */
+  height: number;
+  width: number;
+}
+
+export interface LatentSpace {
+  channels: number;
+  /** Pixels per latent along one side. */
+  factor: number;
+  /** What latents are multiplied with after the encoder, and divided by before the decoder. */
+  scale: number;
+}
+
+/** What the encoder makes of a picture, not yet scaled. */
+export interface EncodedPicture {
+  /** `moments` [1, 2·channels, h, w] are mean ‖ log variance of a Gaussian to be sampled, `latents` are [1, channels, h, w]. */
+  kind: 'moments' | 'latents';
+  tensor: DeviceTensor;
+}
+
+export interface DenoiserRequest extends LatentSize {
+  /** Rows of each call of {@link Denoiser.predict}. */
+  batch: number;
+  /** One or more [batch, tokens, width]: what the rows are conditioned on. They outlive the denoiser. */
+  embeddings: DeviceTensor[];
+  /** The guidance scale, for a network that takes it as an input. */
+  guidance: number;
+}
+
+/** The denoising network, ready for one sampling. */
+export interface Denoiser {
+  /**
+   * @param sample [batch, channels, height, width], scaled as the sampler asks
+   * @returns the prediction for each of the embeddings, shaped like the sample; the denoiser's own, and overwritten by the next call
+   */
+  predict(sample: DeviceTensor, timestep: number): Promise<DeviceTensor[]>;
+  dispose(): void;
+}
+
+/** The decoder, ready for latents of one size. */
+export interface Decoder {
+  /**
+   * @param latents [1, channels, height, width], scaled as the sampler leaves them
+   * @returns [1, 3, factor·height, factor·width] around [-1, 1]; the decoder's own, and overwritten by the next call
+   */
+  decode(latents: DeviceTensor): Promise<DeviceTensor>;
+  dispose(): Promise<void>;
+}
+
+export interface Networks {
+  readonly latents: LatentSpace;
+  /** Called with a network's name while its weights are being brought to the device. */
+  onLoading: ((network: string) => void) | null;
+
+  /** Token ids → [1, ids.length, width]. */
+  encodeText(ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor>;
+  /** @param pixels [1, 3, H, W] in [-1, 1] */
+  encodeImage(pixels: DeviceTensor): Promise<EncodedPicture>;
+  denoiser(request: DenoiserRequest): Promise<Denoiser>;
+  /** @param purpose the decoder of a preview leaves the device again with its disposal */
+  decoder(size: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder>;
+
+  /** Whether the denoiser takes the guidance scale as an input and is not run for a negative prompt. */
+  embedsGuidance(): Promise<boolean>;
+  /** Whether guidance is better run as one batch of `rows` latents than as two of half as many. */
+  batchesGuidance(rows: number, size: LatentSize): Promise<boolean>;
+  /** Latents per side of the picture that preview colours are fitted on; null where none can be decoded. */
+  previewSize(): Promise<number | null>;
+
+  /** What a run would ask of each network; loads none. */
+  planned(request: NetworkRequest): Promise<PlannedNetwork[]>;
+
+  /** Merges these, and no others, into the weights from now on. Networks that have them otherwise leave the device. */
+  useLoras(loras: readonly ModelLora[]): Promise<void>;
+  /** Paths of the weight files, and what is needed to compute the same numbers again. */
+  provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }>;
+  /** Frees all that is held on the device. */
+  clear(): Promise<void>;
+}
