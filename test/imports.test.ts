@@ -10,13 +10,13 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url));
 /** Which layers each may import beside itself; "x types" = only its types. `protocol` is workers/protocol.ts. */
 const ARROWS: Record<string, readonly string[]> = {
   core: [],
-  pipelines: [],
+  pipelines: ['core', 'configs', 'chunks'],
   configs: [],
   graphs: ['core'],
   schedules: ['core', 'samplers types'],
   samplers: ['core', 'schedules'],
   text: ['core'],
-  weights: ['core', 'graphs'],
+  weights: ['core', 'graphs', 'protocol types'],
   formats: ['core'],
   engine: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats'],
   models: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats', 'engine'],

@@ -1,29 +1,37 @@
-/** Operations, plans and the contracts that every chunk, pipeline and config must keep. */
+/** Operations, plans and estimates, and the contracts that every chunk, pipeline and config must keep. */
 import { describe, expect, test } from 'vitest';
-import type { Chunk, ChunkContract } from '../src/core/chunk.ts';
+import type { Chunk } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { DeviceReport } from '../src/core/job.ts';
-import type { CheckpointSummary } from '../src/core/model.ts';
+import type { CheckpointSummary, Estimate, EstimateRequest, VariantEstimate } from '../src/core/model.ts';
 import { OPERATION_KINDS, parseOperation } from '../src/core/operation.ts';
-import { plan, type Catalogue, type Config, type Pipeline } from '../src/core/plan.ts';
+import { estimateRequest, fit, plan, type Plan, type PlanResult } from '../src/core/plan.ts';
+import {
+  deviceKey,
+  measureRate,
+  rateOf,
+  Speedometer,
+  type OpenWorkload,
+  type Rates,
+} from '../src/engine/self_measurement.ts';
+import type { Circumstances, LoadedModel } from '../src/models/family.ts';
+import { memoryBudget } from '../src/models/latent_diffusion/estimate.ts';
+import { family } from '../src/models/stable_diffusion.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
+import { FolderFiles } from '../src/weights/checkpoint_files.ts';
+import { startNodeEngine } from './node_engine.ts';
+import { autoencoderShapes, textShapes, unetShapes } from './stable_diffusion_shapes.ts';
 
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts', { eager: true });
-const pipelineFiles = import.meta.glob<Pipeline>('../src/pipelines/*.json', { eager: true, import: 'default' });
-const configFiles = import.meta.glob<Omit<Config, 'id'>>('../src/configs/*.json', { eager: true, import: 'default' });
-
 const stem = (path: string) => path.slice(path.lastIndexOf('/') + 1, path.lastIndexOf('.'));
-const catalogue: Catalogue = {
-  chunks: Object.fromEntries(Object.values(chunkFiles).map((chunk): [string, ChunkContract] => [chunk.meta.id, chunk])),
-  pipelines: Object.fromEntries(Object.entries(pipelineFiles).map(([path, pipeline]) => [stem(path), pipeline])),
-  configs: Object.fromEntries(
-    Object.entries(configFiles).map(([path, config]) => [stem(path), { ...config, id: stem(path) }]),
-  ),
-};
 
 const checkpoint: CheckpointSummary = {
   ref: 'folder:tiny',
   name: 'tiny',
   pipelineClass: 'StableDiffusionPipeline',
+  parameters: 500,
+  needs: ['unet/config.json'],
+  variants: ['full', 'q8', 'q4'],
   bytes: 1000,
   memoryBytes: 2000,
   largestTensorBytes: 500,
@@ -179,7 +187,9 @@ describe('the plan', () => {
   });
 
   test('unknown configs, foreign checkpoints and tensors beyond the GPU are refused before anything runs', () => {
-    expect(refusal({}, { config: 'sdxl' }).message).toMatch(/no config "sdxl"; the configs here are: stable_diffusion/);
+    expect(refusal({}, { config: 'sdxl' }).message).toMatch(
+      /no config "sdxl"; the configs here are: .*stable_diffusion,/,
+    );
     expect(refusal({}, { config: '__proto__' }).message).toMatch(/no config "__proto__"/);
     const flux = plan(operation(), catalogue, { ...checkpoint, pipelineClass: 'FluxPipeline' }, device);
     expect(flux).toMatchObject({ ok: false, reasons: [{ code: 'checkpoint_unsupported' }] });
@@ -188,6 +198,432 @@ describe('the plan', () => {
       reasons: [{ code: 'checkpoint_incomplete' }],
     });
     const large = plan(operation(), catalogue, { ...checkpoint, largestTensorBytes: 1001 }, device);
-    expect(large).toMatchObject({ ok: false, reasons: [{ code: 'out_of_memory' }] });
+    expect(large).toMatchObject({ ok: false, reasons: [{ code: 'does_not_fit' }] });
   });
 });
+
+/** What a plan says, or its first refusal. */
+function outcome(result: PlanResult): Plan | string {
+  return result.ok ? result.plan : result.reasons[0].message;
+}
+
+describe('fitting a plan to a device', () => {
+  const GIB = 2 ** 30;
+  const asked: EstimateRequest = {
+    operation: 'image_generation',
+    width: 512,
+    height: 512,
+    batch_size: 1,
+    steps: 25,
+    guidance_scale: 7.5,
+  };
+
+  /** An estimate in which the variants need so many GiB of a budget. */
+  function estimated(
+    needs: Record<'full' | 'q8' | 'q4', number>,
+    budget: Estimate['budget'],
+    more: Partial<Estimate> = {},
+  ) {
+    const variants = Object.entries(needs).map(([variant, gib]): VariantEstimate => ({
+      variant: variant as 'full' | 'q8' | 'q4',
+      precision: 'f16',
+      memory: { weights: gib * GIB, loading: 0, activations: 0, loop: 0, peak: gib * GIB },
+      largestTensor: 0,
+      seconds: 3,
+      rate: 'pictures',
+      misfit:
+        gib * GIB <= budget.bytes
+          ? null
+          : { code: 'does_not_fit', guessed: budget.source === 'guess', message: `This needs about ${gib} GiB.` },
+      runsHere: true,
+    }));
+    const recommended = variants.find(({ misfit }) => !misfit)?.variant ?? null;
+    const rest = {
+      request: asked,
+      flops: null,
+      recommended,
+      seconds: 3,
+      rate: 'pictures',
+      downloadBytes: 7,
+      smaller: null,
+    };
+    return { ...rest, variants, budget, ...more } as Estimate;
+  }
+  const planned = (): Plan => {
+    const result = plan(operation(), catalogue, checkpoint, device);
+    return outcome(result) as Plan;
+  };
+  const set = (gib: number) => ({ bytes: gib * GIB, source: 'set' as const });
+  const guess = (gib: number) => ({ bytes: gib * GIB, source: 'guess' as const });
+  const needs = { full: 6, q8: 4, q4: 3 };
+
+  test('full precision where it fits, with what it costs and without a word', () => {
+    expect(outcome(fit(planned(), checkpoint, estimated(needs, set(8))))).toMatchObject({
+      variant: 'full',
+      memoryBytes: 6 * GIB,
+      downloadBytes: 7,
+      seconds: 3,
+      notices: [],
+    });
+  });
+
+  test.each([
+    [5, 'q8', '8'],
+    [3, 'q4', '4'],
+  ] as const)('%d GiB are enough for %s, and a notice says so', (gib, variant, bits) => {
+    expect(outcome(fit(planned(), checkpoint, estimated(needs, set(gib))))).toMatchObject({
+      variant,
+      notices: [
+        `"tiny" runs with weights of ${bits} bits, because in full precision it needs about 6.0 GiB and the memory set for the GPU is ${gib}.0 GiB.`,
+      ],
+    });
+  });
+
+  test('what nothing fits is refused with what would fit', () => {
+    const one = estimated(needs, set(2));
+    expect(outcome(fit(planned(), checkpoint, one))).toBe('This needs about 6 GiB. Choose a smaller checkpoint.');
+    const more = estimated(needs, guess(2), {
+      smaller: { width: 256, height: 256 },
+      request: { ...asked, batch_size: 2 },
+    });
+    expect(outcome(fit(planned(), checkpoint, more))).toBe(
+      'This needs about 6 GiB. Choose 256×256 pixels, make fewer pictures at a time, choose a smaller checkpoint or say how much memory your GPU has, if it is more than that.',
+    );
+    expect(fit(planned(), checkpoint, more)).toMatchObject({ ok: false, reasons: [{ code: 'does_not_fit' }] });
+  });
+
+  test('a mere guess refuses a download, and only warns of what is here already', () => {
+    const doubtful = estimated(needs, guess(2));
+    expect(fit(planned(), checkpoint, doubtful).ok).toBe(false);
+    const tried = outcome(fit(planned(), checkpoint, doubtful, 'warn')) as Plan;
+    expect(tried.variant).toBe('q4');
+    expect(tried.notices.at(-1)).toBe(
+      'This needs about 3.0 GiB and this device is guessed to have 2.0 GiB for it, so it may fail; a smaller size needs less.',
+    );
+    expect(fit(planned(), checkpoint, estimated(needs, set(2)), 'warn').ok).toBe(false);
+  });
+
+  test('what cannot be computed here is not chosen', () => {
+    const estimate = estimated(needs, set(8));
+    const elsewhere = { ...estimate, variants: estimate.variants.map((one) => ({ ...one, runsHere: false })) };
+    expect(outcome(fit(planned(), checkpoint, elsewhere))).toMatch(/cannot be run on this device in any precision/);
+  });
+
+  test('a plan knows what is to be estimated', () => {
+    expect(estimateRequest(planned(), checkpoint)).toEqual({ ...asked, guidance_scale: 7.5, steps: 25 });
+    const parameters = { image: PICTURE, strength: 0.5, batch_size: 3, height: 256, guidance_mode: 'serial' };
+    const result = plan(operation(parameters, { operation: 'image_transform' }), catalogue, checkpoint, device);
+    expect(estimateRequest(outcome(result) as Plan, checkpoint, { width: 640, height: 480 })).toEqual({
+      operation: 'image_transform',
+      width: 640,
+      height: 256,
+      batch_size: 3,
+      steps: 25,
+      guidance_scale: 7.5,
+      guidance_mode: 'serial',
+      strength: 0.5,
+    });
+  });
+});
+
+describe('estimates of whole checkpoints, from configs and headers alone', () => {
+  const gpu = (precision: 'f32' | 'f16', buffer = 4 * 2 ** 30): DeviceReport => ({
+    ...device,
+    precision,
+    limits: { maxBufferSize: buffer, maxStorageBufferBindingSize: buffer },
+  });
+  const asked: EstimateRequest = {
+    operation: 'image_generation',
+    width: 512,
+    height: 512,
+    batch_size: 1,
+    steps: 1,
+    guidance_scale: 1,
+  };
+  const circumstances = (more: Partial<Circumstances> = {}): Circumstances => ({
+    device: gpu('f16'),
+    budget: { bytes: 16 * 2 ** 30, source: 'set' },
+    rates: { measured: { f16: 1e12, f32: 5e11 }, pictures: {} },
+    downloadBytes: 0,
+    ...more,
+  });
+
+  /** A Stable Diffusion of nothing but headers, as its release is configured. */
+  async function open(version: 1 | 2): Promise<LoadedModel> {
+    const [context, heads] = version === 1 ? [768, 8] : [1024, [5, 10, 20, 20]];
+    const [width, inner, layers, textHeads] = version === 1 ? [768, 3072, 12, 12] : [1024, 4096, 23, 16];
+    const json = (path: string, value: unknown) => ({ path, file: new File([JSON.stringify(value)], path) });
+    const files = [
+      json('model_index.json', {
+        _class_name: 'StableDiffusionPipeline',
+        text_encoder: ['transformers', 'CLIPTextModel'],
+        unet: ['diffusers', 'UNet2DConditionModel'],
+        vae: ['diffusers', 'AutoencoderKL'],
+      }),
+      json('scheduler/scheduler_config.json', { _class_name: 'EulerDiscreteScheduler' }),
+      json('tokenizer/vocab.json', { '<|startoftext|>': 0, '<|endoftext|>': 1 }),
+      { path: 'tokenizer/merges.txt', file: new File(['#version: 0.2\n'], 'merges.txt') },
+      json('text_encoder/config.json', {
+        hidden_size: width,
+        intermediate_size: inner,
+        num_hidden_layers: layers,
+        num_attention_heads: textHeads,
+      }),
+      json('unet/config.json', {
+        attention_head_dim: heads,
+        cross_attention_dim: context,
+        use_linear_projection: version === 2,
+        sample_size: 64,
+      }),
+      json('vae/config.json', {
+        block_out_channels: [128, 256, 512, 512],
+        down_block_types: Array<string>(4).fill('DownEncoderBlock2D'),
+        up_block_types: Array<string>(4).fill('UpDecoderBlock2D'),
+        layers_per_block: 2,
+      }),
+      header('text_encoder/model.safetensors', textShapes(width, inner, layers)),
+      header('unet/diffusion_pytorch_model.safetensors', unetShapes(context)),
+      header('vae/diffusion_pytorch_model.safetensors', autoencoderShapes()),
+      json('notes/of_nobody.json', {}),
+    ];
+    return family.open(new FolderFiles('made-up', files), startNodeEngine().engine, { weights: 'full' });
+  }
+
+  /** A weight file that is only as long as it says. */
+  function header(path: string, shapes: Map<string, number[]>): { path: string; file: File } {
+    let end = 0;
+    const tensors = Array.from(shapes, ([name, shape]) => {
+      const begin = end;
+      end += 2 * shape.reduce((product, dim) => product * dim, 1);
+      return [name, { dtype: 'F16', shape, data_offsets: [begin, end] }];
+    });
+    const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(tensors)));
+    const length = new Uint8Array(new BigUint64Array([BigInt(text.length)]).buffer);
+    const file = new File([length, text], 'weights');
+    return { path, file: Object.defineProperty(file, 'size', { value: 8 + text.length + end }) };
+  }
+
+  // TFLOP of one UNet call, counted on the classes of diffusers (../shared/facts/models.md §1).
+  test.each([
+    [1, 256, 0.18, 859_520_964 + 123_060_480 + 83_653_863],
+    [1, 512, 0.803, 859_520_964 + 123_060_480 + 83_653_863],
+    [1, 768, 2.148, 859_520_964 + 123_060_480 + 83_653_863],
+    [2, 512, 0.804, 865_910_724 + 340_387_840 + 83_653_863],
+  ] as const)('Stable Diffusion %d at %d²: %f TFLOP a step', async (version, size, tera, parameters) => {
+    const model = await open(version);
+    const { flops, variants } = await model.estimate({ ...asked, width: size, height: size }, circumstances());
+    console.log(
+      `Stable Diffusion ${version} at ${size}²: ${((flops?.step ?? 0) / 1e12).toFixed(3)} TFLOP a step, ${((flops?.total ?? 0) / 1e12).toFixed(2)} in all; ` +
+        variants
+          .map(
+            ({ variant, precision, memory: { peak, weights } }) =>
+              `${variant} ${precision} ${gib(peak)} GiB (weights ${gib(weights)})`,
+          )
+          .join(', '),
+    );
+    expect((flops?.step ?? 0) / 1e12 / tera).toBeCloseTo(1, 1.4);
+    expect(model.summary.parameters).toBe(parameters);
+    expect(model.summary.needs).not.toContain('notes/of_nobody.json');
+    expect(model.summary.needs).toHaveLength(10);
+    expect(variants.map(({ variant, precision }) => `${variant} ${precision}`)).toEqual([
+      'full f16',
+      'full f32',
+      'q8 f16',
+      'q4 f16',
+    ]);
+    const [f16, f32, q8, q4] = variants.map(({ memory }) => memory);
+    expect(f32.weights).toBeGreaterThan(f16.weights + 1.6e9);
+    expect(q8.weights).toBeLessThan(f16.weights);
+    expect(q4.weights).toBeLessThan(q8.weights);
+  });
+
+  test('guidance, batch, strength and steps count as they are run', async () => {
+    const model = await open(1);
+    const flops = async (more: Partial<EstimateRequest>) => {
+      const { flops } = await model.estimate({ ...asked, ...more }, circumstances());
+      return flops ?? { step: NaN, total: NaN };
+    };
+    const one = await flops({});
+    expect((await flops({ guidance_scale: 7.5 })).step / one.step).toBeCloseTo(2, 3);
+    expect((await flops({ guidance_scale: 7.5, guidance_mode: 'serial' })).step / one.step).toBeCloseTo(2, 3);
+    expect((await flops({ batch_size: 2 })).step / one.step).toBeCloseTo(2, 3);
+    const [ten, four] = [
+      await flops({ steps: 10 }),
+      await flops({ steps: 10, operation: 'image_transform', strength: 0.4 }),
+    ];
+    expect(ten.total - one.total).toBeCloseTo(9 * one.step, -9);
+    // Four steps, and the picture that it starts from has to be encoded.
+    expect((four.total - (await flops({ steps: 4 })).total) / 1e12).toBeCloseTo(1.12, 1);
+  });
+
+  test('seconds follow from the rate, that of pictures before that of the self-measurement', async () => {
+    const model = await open(1);
+    const slow = await model.estimate(asked, circumstances());
+    expect(slow.rate).toBe('self-measurement');
+    // UNet at 1 TFLOP/s in f16; text encoder and decoder compute in f32, at half of that.
+    expect(slow.seconds).toBeCloseTo(0.803 + 2 * (2.51 + 0.013), 1);
+    const rates: Rates = { measured: { f32: 1e12 }, pictures: { 'f16 full': 2e12 } };
+    const fast = await model.estimate(asked, circumstances({ rates }));
+    expect(fast.rate).toBe('pictures');
+    expect(fast.seconds).toBeCloseTo(0.803 / 2 + 2.52, 1);
+    const unknown = await model.estimate(asked, circumstances({ rates: { measured: {}, pictures: {} } }));
+    expect(unknown).toMatchObject({ seconds: null, rate: null });
+  });
+
+  test('what is too large is said, with a smaller size where one fits', async () => {
+    const model = await open(1);
+    const at = (bytes: number, more: Partial<Circumstances> = {}) =>
+      model.estimate(asked, circumstances({ budget: { bytes, source: 'set' }, ...more }));
+    const enough = await at(16 * 2 ** 30);
+    expect(enough).toMatchObject({ recommended: 'full', smaller: null });
+    const [full, , q8, q4] = enough.variants.map(({ memory }) => memory.peak);
+    expect((await at(full - 1)).recommended).toBe('q8');
+    expect((await at(q8 - 1)).recommended).toBe('q4');
+    const less = await at(q4 - 1);
+    expect(less).toMatchObject({ recommended: null, smaller: { width: 384, height: 384 } });
+    expect(less.variants[0].misfit?.message).toMatch(
+      /^This needs about [\d.]+ GiB, but the memory set for the GPU is [\d.]+ GiB\.$/,
+    );
+    expect(await at(2 ** 28)).toMatchObject({ recommended: null, smaller: null });
+
+    const narrow = await at(16 * 2 ** 30, { device: gpu('f16', 128 * 2 ** 20) });
+    expect(narrow.recommended).toBeNull();
+    expect(narrow.variants[0].misfit).toEqual({
+      code: 'does_not_fit',
+      guessed: false,
+      message: 'This needs a tensor of 256 MiB, but this GPU takes at most 128 MiB in one buffer.',
+    });
+  });
+
+  test('a device without half precision shows f16 and does not choose it', async () => {
+    const { variants, recommended } = await (await open(1)).estimate(asked, circumstances({ device: gpu('f32') }));
+    expect(variants.map(({ variant, precision, runsHere }) => [variant, precision, runsHere])).toEqual([
+      ['full', 'f32', true],
+      ['full', 'f16', false],
+      ['q8', 'f32', true],
+      ['q4', 'f32', true],
+    ]);
+    expect(recommended).toBe('full');
+  });
+});
+
+describe('memory to plan with', () => {
+  const buffers = (gib: number): DeviceReport => ({
+    ...device,
+    limits: { maxBufferSize: gib * 2 ** 30, maxStorageBufferBindingSize: gib * 2 ** 30 },
+  });
+  const wasm: DeviceReport = { ...device, backend: 'wasm', limits: null };
+
+  test.each([
+    ['what the person says', buffers(1), 6 * 2 ** 30, 8, 6, 'set'],
+    ['never more than the wasm heap', wasm, 6 * 2 ** 30, 8, 4, 'set'],
+    ['three quarters of the machine’s memory', buffers(1), null, 16, 12, 'guess'],
+    ['at least one buffer', buffers(7), null, 8, 7, 'guess'],
+    ['4 GiB where the browser says nothing', buffers(1), null, undefined, 4, 'guess'],
+    ['half of the memory on the processor', wasm, null, 4, 2, 'guess'],
+  ] as const)('%s', (_, report, said, deviceMemory, gib, source) => {
+    expect(memoryBudget(report, said, deviceMemory)).toEqual({ bytes: gib * 2 ** 30, source });
+  });
+});
+
+describe('the self-measurement', () => {
+  /** A device of this speed with a clock of its own; sessions cost a second and are not counted. */
+  function made(perSecond: number) {
+    const log: string[] = [];
+    let now = 0;
+    let queued = 0;
+    const open: OpenWorkload = (layer, channels, precision) => {
+      now += 1;
+      log.push(`${layer} ${channels} ${precision}`);
+      const flops = 2 * 128 * channels * channels * (layer === 'linear' ? 8 : 9);
+      return Promise.resolve({
+        flops,
+        run: () => {
+          queued += flops / perSecond;
+          return Promise.resolve();
+        },
+        read: () => {
+          now += queued;
+          queued = 0;
+          return Promise.resolve();
+        },
+        release: () => {
+          log.push('released');
+          return Promise.resolve();
+        },
+      });
+    };
+    return { open, log, clock: () => now };
+  }
+
+  test('finds the rate of a fast device on layers of the real size', async () => {
+    const { open, log, clock } = made(2e12);
+    expect((await measureRate('f16', open, clock)) / 2e12).toBeCloseTo(1, 6);
+    expect(log.filter((line) => line !== 'released').slice(0, 3)).toEqual(
+      [160, 480, 1280].map((channels) => `convolution ${channels} f16`),
+    );
+    expect(log.filter((line) => line === 'released')).toHaveLength(6);
+  });
+
+  test('stops early on a slow one', async () => {
+    const { open, log, clock } = made(1e9);
+    const before = clock();
+    expect((await measureRate('f32', open, clock)) / 1e9).toBeCloseTo(1, 6);
+    const opened = log.filter((line) => line !== 'released');
+    expect(opened).toEqual(['convolution 160 f32', 'linear 160 f32']);
+    expect(clock() - before - opened.length).toBeLessThan(1.2);
+  });
+
+  test('a clock too coarse to see anything gives a finite rate', async () => {
+    const { open } = made(1e18);
+    expect(Number.isFinite(await measureRate('f32', open, () => 0))).toBe(true);
+  });
+
+  /** Rates as a browser keeps them. */
+  const memory = () => {
+    const kept = new Map<string, Rates>();
+    return {
+      kept,
+      get: (key: string) => Promise.resolve(structuredClone(kept.get(key))),
+      set: (key: string, rates: Rates) => {
+        kept.set(key, structuredClone(rates));
+        return Promise.resolve();
+      },
+    };
+  };
+
+  test('is done once per device and kept; pictures take its place', async () => {
+    const store = memory();
+    const { open, log, clock } = made(1e12);
+    const first = new Speedometer('gpu/a', store, clock);
+    const both = await Promise.all([first.measured(['f16', 'f32'], open), first.measured(['f16', 'f32'], open)]);
+    expect(both[0]).toBe(both[1]);
+    const { length } = log;
+    const again = new Speedometer('gpu/a', store, clock);
+    expect(rateOf(await again.measured(['f16', 'f32'], open), 'f16', 'full')?.source).toBe('self-measurement');
+    expect(log).toHaveLength(length);
+    await again.observe('f16', 'full', 4e12, 2);
+    await again.observe('f16', 'full', 4e12, 1);
+    await again.observe('f16', 'full', 0, 0);
+    expect(rateOf(await again.known(), 'f16', 'full')).toEqual({ perSecond: 3e12, source: 'pictures' });
+    expect(rateOf(await again.known(), 'f16', 'q8')?.source).toBe('self-measurement');
+    expect(rateOf(await new Speedometer('gpu/a', store).known(), 'f16', 'full')?.perSecond).toBe(3e12);
+    expect(rateOf(await new Speedometer('gpu/b', store).known(), 'f16', 'full')).toBeNull();
+  });
+
+  test('a browser that keeps nothing only measures again', async () => {
+    const refuse = () => Promise.reject(new DOMException('no', 'InvalidStateError'));
+    const { open, clock } = made(1e12);
+    const rates = await new Speedometer('gpu', { get: refuse, set: refuse }, clock).measured(['f32'], open);
+    expect(rateOf(rates, 'f32', 'full')?.perSecond).toBeGreaterThan(0);
+  });
+
+  test('another adapter, backend or runtime is another device', () => {
+    expect(deviceKey(device, '1.30.0')).toBe('webgpu/test/jspi/1.30.0');
+    expect(deviceKey({ ...device, backend: 'wasm' }, '1.31.0')).toBe('wasm/test/jspi/1.31.0');
+  });
+});
+
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(2);
+}

@@ -1,16 +1,29 @@
 /** The generation worker: the only place that holds the GPU. One owner class, served by Comlink. */
 import type * as Comlink from 'comlink';
 import { version } from '../package.json';
-import type { Chunk, ChunkContract, Context } from '../src/core/chunk.ts';
+import type { Chunk, Context } from '../src/core/chunk.ts';
 import { StudioError, cancelled } from '../src/core/errors.ts';
 import type { DeviceReport, Entity, JobEvent, LedgerReport, Stage } from '../src/core/job.ts';
-import type { CheckpointSummary } from '../src/core/model.ts';
+import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import { parseOperation, type Operation } from '../src/core/operation.ts';
-import { plan, type Config, type Pipeline, type Plan } from '../src/core/plan.ts';
+import { estimateRequest, fit, plan, type Plan } from '../src/core/plan.ts';
 import { Engine } from '../src/engine/engine.ts';
+import { deviceKey, IndexedRates, Speedometer, workloads } from '../src/engine/self_measurement.ts';
+import { inscribe } from '../src/formats/container.ts';
 import { decodePicture, encodePng } from '../src/formats/picture.ts';
-import { openModel, type LoadedModel } from '../src/models/family.ts';
-import { FolderFiles, ServedFiles } from '../src/weights/checkpoint_files.ts';
+import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
+import { openModel, type Circumstances, type LoadedModel } from '../src/models/family.ts';
+import { memoryBudget } from '../src/models/latent_diffusion/estimate.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
+import { FolderFiles, ServedFiles, type CheckpointFiles } from '../src/weights/checkpoint_files.ts';
+import { browserNetwork } from '../src/weights/library/browser_surroundings.ts';
+import { IndexedKeyValues } from '../src/weights/library/key_values.ts';
+import { RemoteFiles } from '../src/weights/library/remote_files.ts';
+import { Requests } from '../src/weights/library/requests.ts';
+import { LibraryStore } from '../src/weights/library/store.ts';
+import { StoredFiles } from '../src/weights/library/stored_files.ts';
+import { systemClock } from '../src/weights/library/surroundings.ts';
+import { transformMakers } from '../src/weights/quantise.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import {
   EventSender,
@@ -22,21 +35,12 @@ import {
   type StartOptions,
 } from './protocol.ts';
 
-// The folders are the registry: a new chunk, pipeline or config is one file and no other edit.
-const contracts = byId(
-  import.meta.glob<ChunkContract['meta']>('../chunks/*.ts', { eager: true, import: 'meta' }),
-  import.meta.glob<ChunkContract['parameters']>('../chunks/*.ts', { eager: true, import: 'parameters' }),
-);
+/** Loaded one by one, when it is their turn. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
-const pipelines = byName(import.meta.glob<Pipeline>('../src/pipelines/*.json', { eager: true, import: 'default' }));
-const configs = byName(
-  import.meta.glob<Omit<Config, 'id'>>('../src/configs/*.json', { eager: true, import: 'default' }),
-);
-const catalogue = {
-  chunks: contracts,
-  pipelines,
-  configs: Object.fromEntries(Object.entries(configs).map(([id, config]) => [id, { ...config, id }])),
-};
+
+/** The same database as the library worker's, which alone writes files there. */
+const library = new LibraryStore(new IndexedKeyValues());
+const requests = new Requests(browserNetwork(self.location.href), systemClock);
 
 class GenerationWorker implements GenerationApi {
   #engine: Engine | undefined;
@@ -46,25 +50,35 @@ class GenerationWorker implements GenerationApi {
   /** The model of the last job, with its networks on the device. Only one is held: the next one needs its memory. */
   #held: LoadedModel | undefined;
   #canvas: OffscreenCanvas | null = null;
+  #speedometer: Speedometer | undefined;
+  /** As the person says; null = a guess. */
+  #memoryBytes: number | null = null;
+  /** How the models' weights were asked for when they were opened. */
+  readonly #variants = new WeakMap<LoadedModel, WeightVariant>();
   readonly #running = new Map<string, AbortController>();
 
   async start({
     backend = 'auto',
     precision = 'auto',
     countLaunches = false,
+    memoryBytes = null,
     recorder,
   }: StartOptions & { recorder: MessagePort }): Promise<DeviceReport> {
     this.#recorder = callsTo<RecorderApi>(recorder);
+    this.#memoryBytes = memoryBytes;
     this.#engine = await Engine.start({ backend, precision, countLaunches });
+    const { report, runtime } = this.#engine;
+    const { web, common } = runtime.ort.env.versions;
+    this.#speedometer = new Speedometer(deviceKey(report, web ?? common), new IndexedRates());
     return this.#engine.report;
   }
 
   async openCheckpoint(source: CheckpointSource): Promise<CheckpointSummary> {
-    return (await this.#open(source)).summary;
+    return (await this.#open(source, null)).summary;
   }
 
   async execute(
-    request: { jobId: string; operation: Operation; source: CheckpointSource },
+    request: { jobId: string; operation: Operation; source: CheckpointSource; inscribes: boolean },
     onEvent: (event: JobEvent) => void,
   ): Promise<{ run: string }> {
     const events = new EventSender(onEvent);
@@ -98,41 +112,87 @@ class GenerationWorker implements GenerationApi {
     return Promise.resolve(this.#started.ledger.report());
   }
 
-  async #prepare({ operation: asked, source }: { operation: Operation; source: CheckpointSource }): Promise<Prepared> {
+  async #prepare({
+    operation: asked,
+    source,
+    inscribes,
+  }: {
+    operation: Operation;
+    source: CheckpointSource;
+    inscribes: boolean;
+  }): Promise<Prepared> {
     const operation = parseOperation(asked);
-    const model = await this.#open(source);
-    const result = plan(operation, catalogue, model.summary, this.#started.report);
+    const opened = await this.#open(source, null);
+    const { summary } = opened;
+    let result = plan(operation, catalogue, summary, this.#started.report);
+    const request = result.ok ? estimateRequest(result.plan, summary) : null;
+    const estimate = request && (await opened.estimate(request, await this.#circumstances(source, summary)));
+    if (result.ok && estimate) {
+      result = fit(result.plan, summary, estimate, 'warn');
+    }
     if (!result.ok) {
       throw new StudioError(result.reasons[0].code, result.reasons.map(({ message }) => message).join(' '));
     }
+    const model = await this.#open(source, result.plan.variant);
     // Only here, where no other job runs, may a model be released.
     if (this.#held !== model) {
       await this.#held?.release();
       this.#held = model;
     }
-    return { plan: result.plan, model, engine: this.#started };
+    return { plan: result.plan, model, engine: this.#started, estimate, speedometer: this.#speed, inscribes };
   }
 
-  async #open(source: CheckpointSource): Promise<LoadedModel> {
-    const engine = this.#started;
-    const ref = source.kind === 'builtin' ? `builtin:${source.name}` : `folder:${source.name}`;
-    // A folder of the same name may hold other files by now, so only served checkpoints are taken as known.
-    for (const known of [this.#opened, this.#held]) {
-      if (
-        known?.summary.ref === ref &&
-        (source.kind === 'builtin' || known.isFrom(new FolderFiles(source.name, source.files)))
-      ) {
-        return known;
-      }
+  async estimate(source: CheckpointSource, request: EstimateRequest): Promise<Estimate> {
+    const model = await this.#open(source, null);
+    // Beside a picture in the making nothing true could be measured.
+    if (this.#running.size === 0) {
+      const { report } = this.#started;
+      const precisions = report.precision === 'f16' ? (['f16', 'f32'] as const) : (['f32'] as const);
+      await this.#speed.measured(precisions, workloads(this.#started));
     }
-    const files =
-      source.kind === 'builtin'
-        ? await ServedFiles.open(
-            ref,
-            new URL(`${import.meta.env.BASE_URL}checkpoints/${encodeURIComponent(source.name)}/`, self.location.origin),
-          )
-        : new FolderFiles(source.name, source.files);
-    const model = await openModel(files, engine);
+    return model.estimate(request, await this.#circumstances(source, model.summary));
+  }
+
+  planWith(memoryBytes: number | null): Promise<MemoryBudget> {
+    this.#memoryBytes = memoryBytes;
+    return Promise.resolve(this.#budget);
+  }
+
+  get #budget(): MemoryBudget {
+    const { deviceMemory } = navigator as { deviceMemory?: number };
+    return memoryBudget(this.#started.report, this.#memoryBytes, deviceMemory);
+  }
+
+  async #circumstances(source: CheckpointSource, { needs }: CheckpointSummary): Promise<Circumstances> {
+    const missing = source.kind === 'remote' ? source.listing.files.filter(({ path }) => needs.includes(path)) : [];
+    return {
+      device: this.#started.report,
+      budget: this.#budget,
+      rates: await this.#speed.known(),
+      downloadBytes: missing.reduce((sum, { size }) => sum + size, 0),
+    };
+  }
+
+  /** @param variant how its weights are to be run; null = no matter, because only its summary is asked for */
+  async #open(source: CheckpointSource, variant: WeightVariant | null): Promise<LoadedModel> {
+    const engine = this.#started;
+    const known = [this.#held, this.#opened]
+      .filter((model) => model !== undefined)
+      .filter(
+        (model) => variant === null || model.summary.variants.length === 1 || this.#variants.get(model) === variant,
+      );
+    // Served files stay as they are while the page is open; others of the same name may hold something else by now.
+    const served = known.find(({ summary }) => source.kind === 'builtin' && summary.ref === `builtin:${source.name}`);
+    if (served) {
+      return served;
+    }
+    const files = await filesOf(source);
+    const same = known.find((model) => model.summary.ref === files.ref && model.isFrom(files));
+    if (same) {
+      return same;
+    }
+    const model = await openModel(files, engine, { weights: variant ?? 'full' });
+    this.#variants.set(model, variant ?? 'full');
     this.#opened = model;
     return model;
   }
@@ -144,6 +204,13 @@ class GenerationWorker implements GenerationApi {
     return this.#engine;
   }
 
+  get #speed(): Speedometer {
+    if (!this.#speedometer) {
+      throw new StudioError('internal', 'The engine was not started; reload the page.', { retry: 'same' });
+    }
+    return this.#speedometer;
+  }
+
   get #recording(): Comlink.Remote<RecorderApi> {
     if (!this.#recorder) {
       throw new StudioError('internal', 'The recorder was not connected; reload the page.', { retry: 'same' });
@@ -152,10 +219,35 @@ class GenerationWorker implements GenerationApi {
   }
 }
 
+/** The files that a source speaks of. */
+async function filesOf(source: CheckpointSource): Promise<CheckpointFiles> {
+  switch (source.kind) {
+    case 'builtin':
+      return ServedFiles.open(
+        `builtin:${source.name}`,
+        new URL(`${import.meta.env.BASE_URL}checkpoints/${encodeURIComponent(source.name)}/`, self.location.origin),
+      );
+    case 'folder':
+      return new FolderFiles(source.name, source.files);
+    case 'stored': {
+      const files = await StoredFiles.open(library, source.ref, transformMakers);
+      await library.changeManifest(source.ref, { usedAt: Date.now() });
+      return files;
+    }
+    case 'remote':
+      return new RemoteFiles(requests, source.listing, source.token);
+  }
+}
+
 interface Prepared {
   plan: Plan;
   model: LoadedModel;
   engine: Engine;
+  /** Null where the plan runs no checkpoint. */
+  estimate: Estimate | null;
+  speedometer: Speedometer;
+  /** Whether pictures are recorded with their settings in them. */
+  inscribes: boolean;
 }
 
 /** One job from its plan to its recorded pictures. */
@@ -187,6 +279,9 @@ class Execution {
     model.onLoading = () => {
       this.#report('load');
     };
+    plan.notices.forEach((message) => {
+      this.#notice(message);
+    });
     try {
       for (const [name, source] of pictures) {
         // Recorded as what was used, so that the run can be made again from its folder alone.
@@ -233,7 +328,7 @@ class Execution {
       if (this.signal.aborted) {
         throw cancelled();
       }
-      await this.#record('output_image', image, {
+      const metadata = {
         operation: plan.operation.operation,
         config: plan.config,
         chunk: id,
@@ -253,7 +348,9 @@ class Execution {
         device: engine.report,
         notices: this.#notices,
         ms: Math.round(performance.now() - this.#started),
-      });
+      };
+      const settings = this.prepared.inscribes ? settingsOf(metadata) : null;
+      await this.#record('output_image', settings ? await inscribe(image, inscriptionOf(settings)) : image, metadata);
     }
   }
 
@@ -269,8 +366,7 @@ class Execution {
       },
       preview: this.canvas,
       notice: (message) => {
-        this.#notices.push(message);
-        this.events.send({ type: 'notice', message });
+        this.#notice(message);
       },
       wants: (what) => plan.operation.record.includes(what),
       record: (type, content, metadata) => this.#record(type, content, metadata),
@@ -281,6 +377,11 @@ class Execution {
         }),
       signal: this.signal,
     };
+  }
+
+  #notice(message: string): void {
+    this.#notices.push(message);
+    this.events.send({ type: 'notice', message });
   }
 
   #report(stage: Stage, step = 0, steps = 0): void {
@@ -298,8 +399,19 @@ class Execution {
     const secondsLeft = measured
       ? ((performance.now() - this.#sampleStarted) / (step - 1) / 1000) * (steps - step)
       : null;
+    if (measured && step === steps) {
+      this.#observe(steps - 1);
+    }
     this.#stage = stage;
     this.events.send({ type: 'progress', progress: { stage: this.#stage, step, steps, secondsLeft } });
+  }
+
+  /** Keeps how fast the last `steps` steps were, for the next estimate. */
+  #observe(steps: number): void {
+    const { plan, engine, estimate, speedometer } = this.prepared;
+    const flops = steps * (estimate?.flops?.step ?? 0);
+    const seconds = (performance.now() - this.#sampleStarted) / 1000;
+    void speedometer.observe(engine.report.precision, plan.variant, flops, seconds);
   }
 
   async #record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
@@ -323,23 +435,6 @@ function takePictures(parameters: Record<string, unknown>): Map<string, Blob | s
 
 function pick(record: Record<string, unknown>, names: Iterable<string>): Record<string, unknown> {
   return Object.fromEntries([...names].map((name) => [name, record[name]]));
-}
-
-function byName<T>(files: Record<string, T>): Record<string, T> {
-  return Object.fromEntries(Object.entries(files).map(([path, value]) => [stem(path), value]));
-}
-
-function byId(
-  metas: Record<string, ChunkContract['meta']>,
-  parameters: Record<string, ChunkContract['parameters']>,
-): Record<string, ChunkContract> {
-  return Object.fromEntries(
-    Object.entries(metas).map(([path, meta]) => [meta.id, { meta, parameters: parameters[path] }]),
-  );
-}
-
-function stem(path: string): string {
-  return path.slice(path.lastIndexOf('/') + 1, path.lastIndexOf('.'));
 }
 
 void serve(new GenerationWorker(), self);

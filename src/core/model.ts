@@ -2,11 +2,20 @@
  * The five services of a checkpoint (load, encodeText, encodeImage, sample, decode) and what flows between them.
  * Every family of checkpoints (`src/models/*.ts`) offers exactly these; chunks know nothing else of a model.
  */
+import type { ErrorCode } from './errors.ts';
 import type { PixelImage } from './media.ts';
+import type { OperationKind } from './operation.ts';
 import type { TorchGenerator } from './random.ts';
 
 /** Where a checkpoint comes from; written into operations and recordings. */
 export type CheckpointRef = string;
+
+/** How weights are kept: as they come, or quantised to blocks of 32 at 8 or 4 bits. In the order in which they are preferred. */
+export const WEIGHT_VARIANTS = ['full', 'q8', 'q4'] as const;
+export type WeightVariant = (typeof WEIGHT_VARIANTS)[number];
+
+/** What a checkpoint's networks compute in. */
+export type Precision = 'f32' | 'f16';
 
 /** What is known of an opened checkpoint before any weight is loaded. */
 export interface CheckpointSummary {
@@ -14,6 +23,12 @@ export interface CheckpointSummary {
   name: string;
   /** `_class_name` of its `model_index.json`, such as `StableDiffusionPipeline`. */
   pipelineClass: string;
+  /** Of all its networks. */
+  parameters: number;
+  /** Paths of the files that a run reads; whatever else lies in the folder need not be fetched. */
+  needs: string[];
+  /** How its weights can be run: a stored one that is quantised only as it is, ready-made ONNX files only as they come. */
+  variants: WeightVariant[];
   /** Bytes of all its weight files, and of those weights once on the device as this machine computes them. */
   bytes: number;
   memoryBytes: number;
@@ -30,6 +45,82 @@ export interface CheckpointSummary {
   };
   /** Prompts that it does well, when it says so itself. */
   prompts: string[];
+}
+
+/** What is to be estimated, with every value settled. */
+export interface EstimateRequest {
+  operation: OperationKind;
+  /** In pixels. */
+  width: number;
+  height: number;
+  batch_size: number;
+  steps: number;
+  guidance_scale: number;
+  guidance_mode?: 'auto' | 'batched' | 'serial' | undefined;
+  /** The share of the steps that is run on a given picture. */
+  strength?: number | undefined;
+}
+
+/** GPU memory to plan with. No browser tells how much there is, so it is what the person says, or a guess. */
+export interface MemoryBudget {
+  bytes: number;
+  source: 'set' | 'guess';
+}
+
+/** Bytes on the device, by what they are for. */
+export interface MemoryEstimate {
+  /** All networks of a run stay on the device, so that the next picture begins at once. */
+  weights: number;
+  /** The largest tensor, which is there twice for a moment while it is loaded. */
+  loading: number;
+  /** What the networks hold between their layers; null for ready-made ONNX files, which do not say. */
+  activations: number | null;
+  /** Latents, embeddings and pictures of the loop. */
+  loop: number;
+  /** The most that is there at once, of what is known. */
+  peak: number;
+}
+
+/** Why something does not fit, as codes and whole sentences. */
+export interface Misfit {
+  code: ErrorCode;
+  /** True when it is only more than a guessed budget; false when it cannot be. */
+  guessed: boolean;
+  message: string;
+}
+
+export interface VariantEstimate {
+  variant: WeightVariant;
+  precision: Precision;
+  memory: MemoryEstimate;
+  /** Bytes of the largest tensor, which must fit in one buffer. */
+  largestTensor: number;
+  /** Without loading; null when nothing was measured on this device yet. */
+  seconds: number | null;
+  /** Where the rate comes from: pictures made here with such weights, or the short self-measurement. */
+  rate: 'pictures' | 'self-measurement' | null;
+  /** Null = it fits. */
+  misfit: Misfit | null;
+  /** Whether this machine would compute it so: a GPU without half precision computes nothing in f16. */
+  runsHere: boolean;
+}
+
+export interface Estimate {
+  request: EstimateRequest;
+  /** Floating point operations, a multiplication and an addition being two; null where the networks' layers are not known. */
+  flops: { step: number; total: number } | null;
+  /** Those that the checkpoint can be run in, and full precision in f32 and in f16, in the order of preference. */
+  variants: VariantEstimate[];
+  /** The first that runs here and fits; null when none does. */
+  recommended: WeightVariant | null;
+  /** Of the recommended variant, or of the first that runs here. */
+  seconds: number | null;
+  rate: 'pictures' | 'self-measurement' | null;
+  budget: MemoryBudget;
+  /** Bytes to fetch before it can run; 0 for one that is here. */
+  downloadBytes: number;
+  /** A smaller size at which some variant fits, when none does at this one. */
+  smaller: { width: number; height: number } | null;
 }
 
 /** Embeddings on the engine's device. Batch row 0 is the negative prompt when `guided`. */
