@@ -18,6 +18,7 @@ export default ts.config(
       'test-results',
       'e2e/fixtures/new_chunk',
       'bench/.dist',
+      'bench/.dist_app',
       '.cache',
     ],
   },

@@ -20,6 +20,8 @@ export default defineConfig({
     baseURL: `http://127.0.0.1:${port}`,
     launchOptions: { executablePath, args: chromiumFlags() },
     screenshot: 'only-on-failure',
+    // What is tested is what lies on the disk; e2e/faults/offline.spec.ts allows them.
+    serviceWorkers: 'block',
   },
   webServer: { command: `node cli/server.js dist ${port}`, port, reuseExistingServer: false },
 });

@@ -19,9 +19,10 @@ if (address.door === 'cli') {
   const { default: Door } = await import('./app/Door.svelte');
   mount(Door, { target, props: { device } });
 } else {
-  const [{ default: App }, { Studio }] = await Promise.all([
+  const [{ default: App }, { Studio }, { Update }] = await Promise.all([
     import('./app/App.svelte'),
     import('./app/studio.svelte.ts'),
+    import('./app/update.svelte.ts'),
   ]);
-  mount(App, { target, props: { studio: new Studio(address, client) } });
+  mount(App, { target, props: { studio: new Studio(address, client), update: new Update() } });
 }

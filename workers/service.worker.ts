@@ -1,0 +1,123 @@
+/**
+ * The service worker: keeps the page on this device, so that it opens and works without a network, and gives it the
+ * response headers that its host may not be able to send.
+ */
+import { PrecacheController, type PrecacheEntry } from 'workbox-precaching';
+
+/** What a host should send, written in at build time from cli/headers.js. */
+declare const __HOST_HEADERS__: Record<string, string>;
+declare const self: ServiceWorkerGlobalScope & { __WB_MANIFEST: PrecacheEntry[] };
+
+/** Answers a request for `url` on our own origin, or says null and leaves it to the next one, in the end to the browser. */
+type Route = (event: FetchEvent, url: URL) => Promise<Response> | null;
+
+const HEADERS = Object.entries(__HOST_HEADERS__);
+
+/** ONNX Runtime comes in two builds; a browser uses one of them (src/engine/runtime.ts), so only that one is kept. */
+const OTHER_RUNTIME = 'Suspending' in WebAssembly ? '.asyncify-' : '.jspi-';
+
+class PageKeeper {
+  readonly #precache = new PrecacheController({
+    plugins: [{ requestWillFetch: ({ request }) => revalidating(request) }],
+  });
+  readonly #page = new URL('index.html', self.location.href);
+  #isFirst = false;
+  /** The first that answers does. */
+  readonly #routes: readonly Route[] = [
+    (event, url) => this.#openPage(event, url),
+    (event, url) => this.#kept(event, url),
+    (event) => this.#elsewhere(event),
+  ];
+
+  constructor(files: PrecacheEntry[]) {
+    this.#precache.addToCacheList(files.filter(({ url }) => !url.includes(OTHER_RUNTIME)));
+  }
+
+  /** What arrived in an earlier try that was cut is not fetched again. */
+  install(event: ExtendableEvent): void {
+    this.#isFirst = self.registration.active === null;
+    void this.#precache.install(event);
+  }
+
+  /** Drops what only earlier versions needed: from here on nobody runs them. */
+  activate(event: ExtendableEvent): void {
+    void this.#precache.activate(event);
+    if (this.#isFirst) {
+      // The page that fetched all this can use it at once. A page of another version must not.
+      event.waitUntil(self.clients.claim());
+    }
+  }
+
+  answer(event: FetchEvent): void {
+    const url = new URL(event.request.url);
+    if (url.origin !== self.location.origin) {
+      return;
+    }
+    for (const route of this.#routes) {
+      const response = route(event, url);
+      if (response) {
+        event.respondWith(response);
+        return;
+      }
+    }
+  }
+
+  /** The page, whatever its address asks of it. Never in place of another path: those are the server's to answer. */
+  #openPage(event: FetchEvent, { pathname }: URL): Promise<Response> | null {
+    const isPage = pathname === this.#page.pathname || pathname === new URL('.', this.#page).pathname;
+    return isPage && event.request.mode === 'navigate' ? this.#kept(event, this.#page) : null;
+  }
+
+  #kept(event: FetchEvent, { href }: URL): Promise<Response> | null {
+    const cacheKey = this.#precache.getCacheKeyForURL(href);
+    if (cacheKey === undefined || event.request.method !== 'GET') {
+      return null;
+    }
+    // With its hash at hand, a file that is missing here after all is fetched, checked and kept.
+    const integrity = this.#precache.getIntegrityForCacheKey(cacheKey);
+    const request = new Request(href, { credentials: 'same-origin' });
+    return this.#precache.strategy.handle({ event, request, params: { cacheKey, integrity } }).then(withHeaders);
+  }
+
+  #elsewhere({ request }: FetchEvent): Promise<Response> | null {
+    return request.mode === 'navigate' ? fetch(request).catch(() => this.#unreachable()) : null;
+  }
+
+  #unreachable(): Response {
+    const home = new URL('.', this.#page).pathname;
+    return withHeaders(
+      new Response(
+        `<!doctype html><html lang="en"><meta charset="utf-8" /><meta name="viewport" content="width=device-width" />` +
+          `<meta name="color-scheme" content="light dark" /><title>Darkroom</title>` +
+          `<p>This address is not kept on this device and cannot be reached now; open <a href="${home}">Darkroom</a> instead.</p>`,
+        { status: 503, headers: { 'Content-Type': 'text/html; charset=utf-8' } },
+      ),
+    );
+  }
+}
+
+/** Of files without a hash in their names; a host that knows them by their ETag need not send them twice. */
+function revalidating(request: Request): Promise<Request> {
+  return Promise.resolve(request.cache === 'reload' ? new Request(request, { cache: 'no-cache' }) : request);
+}
+
+/** What the server has sent stays; hosts that cannot send headers get ours, and with them cross-origin isolation. */
+function withHeaders(response: Response): Response {
+  const missing = HEADERS.filter(([name]) => !response.headers.has(name));
+  if (missing.length === 0) {
+    return response;
+  }
+  const { status, statusText } = response;
+  return new Response(response.body, { status, statusText, headers: [...response.headers, ...missing] });
+}
+
+const keeper = new PageKeeper(self.__WB_MANIFEST);
+self.addEventListener('install', (event) => keeper.install(event));
+self.addEventListener('activate', (event) => keeper.activate(event));
+self.addEventListener('fetch', (event) => keeper.answer(event));
+self.addEventListener('message', ({ data }) => {
+  // A new version waits until every tab is closed, or until somebody agrees (src/app/update.svelte.ts).
+  if (data === 'take_over') {
+    void self.skipWaiting();
+  }
+});
