@@ -1,0 +1,129 @@
+/** How a picture was made travels in its file: out of other tools, into ours, out again, and not at all when that is switched off. */
+import { readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { expect, test, type Page } from '@playwright/test';
+import { readMetadata } from '../../src/formats/container.ts';
+import { ExifTag } from '../../src/formats/exif.ts';
+
+const TINY = resolve('test/checkpoints/tiny-sd15');
+/** Pillow wrote an infotext of AUTOMATIC1111's shape into it; see reference/make_format_goldens.py. */
+const A1111 = resolve('test/goldens/formats/text_unicode.png');
+const PROMPT = 'a 紙の船 🚣, (blue:1.2)\nsecond line';
+
+async function drop(page: Page, name: string, type: string, content: Uint8Array): Promise<void> {
+  await page.evaluate(
+    ([name, type, content]) => {
+      const transfer = new DataTransfer();
+      transfer.items.add(new File([new Uint8Array(content)], name, { type }));
+      document.body.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
+    },
+    [name, type, [...content]] as const,
+  );
+}
+
+async function saved(page: Page, format: 'PNG' | 'WebP' | 'JPEG'): Promise<Uint8Array<ArrayBuffer>> {
+  const download = page.waitForEvent('download');
+  const role = format === 'PNG' ? 'link' : 'button';
+  await page.getByRole(role, { name: `Save as ${format}` }).click();
+  return new Uint8Array(readFileSync(await (await download).path()));
+}
+
+/** What the form holds, in the fields' words. */
+async function form(page: Page): Promise<Record<string, string>> {
+  const values: Record<string, string> = {};
+  for (const name of ['Prompt', 'Negative prompt', 'Steps', 'Guidance', 'Seed', 'Width', 'Height']) {
+    values[name] = await page.getByRole('textbox', { name, exact: true }).inputValue();
+  }
+  for (const name of ['Sampler', 'Schedule']) {
+    values[name] = await page.getByRole('combobox', { name, exact: true }).inputValue();
+  }
+  return values;
+}
+
+test('the settings of a dropped picture make a picture that brings them along', async ({ page }) => {
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await page.goto('/');
+  const generate = page.getByRole('button', { name: /^Generate/ });
+  await expect(generate).toBeEnabled();
+  await page.getByTestId('checkpoint-folder').setInputFiles(TINY);
+  await expect(page.getByText('tiny-sd15', { exact: true })).toBeVisible();
+  await page.getByText('More settings').click();
+
+  await drop(page, 'boat.png', 'image/png', new Uint8Array(readFileSync(A1111)));
+  await expect(page.getByRole('img', { name: 'The starting picture, boat.png' })).toBeVisible();
+  await expect(page.getByText('Made with AUTOMATIC1111.')).toBeVisible();
+  await page.getByText('Made with').getByRole('button', { name: 'Use its settings' }).click();
+  await expect(
+    page.getByRole('main').getByText('Its settings are in the form now, except for the checkpoint boats_v1.'),
+  ).toBeVisible();
+  // The picture came out of these settings; a run of them starts from nothing.
+  await expect(page.getByRole('img', { name: 'The starting picture, boat.png' })).toBeHidden();
+  expect(await form(page)).toEqual({
+    Prompt: PROMPT,
+    'Negative prompt': 'rain',
+    Steps: '20',
+    Guidance: '7',
+    Seed: '4294967295',
+    Width: '512',
+    Height: '768',
+    Sampler: 'dpmpp_2m',
+    Schedule: 'karras',
+  });
+
+  const field = (name: string) => page.getByRole('textbox', { name, exact: true });
+  await field('Width').fill('64');
+  await field('Height').fill('72');
+  await field('Steps').fill('2');
+  const asked = await form(page);
+  await generate.click();
+  await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible({ timeout: 120_000 });
+
+  for (const format of ['PNG', 'WebP', 'JPEG'] as const) {
+    const bytes = await saved(page, format);
+    const { texts, exif, xmp } = (await readMetadata(bytes)) ?? { texts: new Map(), exif: new Map(), xmp: null };
+    expect(texts.get('parameters') ?? exif.get(ExifTag.userComment)).toContain(
+      `${PROMPT}\nNegative prompt: rain\nSteps: 2, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 4294967295, Size: 64x72, Model`,
+    );
+    expect(texts.get('darkroom') ?? xmp).toContain('"schema_version":1');
+
+    await field('Prompt').fill('something else');
+    await field('Seed').fill('1');
+    await field('Steps').fill('9');
+    await drop(page, `again.${format.toLowerCase()}`, `image/${format.toLowerCase()}`, bytes);
+    await expect(page.getByText('Made with Darkroom.')).toBeVisible();
+    await page.getByText('Made with').getByRole('button', { name: 'Use its settings' }).click();
+    await expect(page.getByRole('main').getByText('Its settings are in the form now.', { exact: true })).toBeVisible();
+    expect(await form(page)).toEqual(asked);
+  }
+
+  const off = page.getByRole('checkbox', { name: 'Write settings into saved pictures' });
+  await expect(off).toBeChecked();
+  await off.uncheck();
+  const nothing = { texts: new Map(), exif: new Map(), xmp: null, comment: null };
+  for (const format of ['PNG', 'WebP', 'JPEG'] as const) {
+    await expect(page.getByRole('link', { name: 'Save as PNG' })).toHaveAttribute('href', /^blob:/);
+    expect(await readMetadata(await saved(page, format)), format).toEqual(nothing);
+  }
+
+  // What is made from now on is recorded without them as well, and the choice outlasts a reload.
+  await generate.click();
+  await expect(page.getByRole('region', { name: 'Made so far' }).getByRole('button', { name: /^Show:/ })).toHaveCount(
+    2,
+    { timeout: 120_000 },
+  );
+  const recorded = await page.evaluate(async () => {
+    const door = globalThis.darkroom;
+    const [run] = (await door?.runs({ limit: 1 })) ?? [];
+    const picture = run?.entities.find(({ type }) => type === 'output_image');
+    const blob = picture && (await door?.entity(run.run_id, picture.filename));
+    return blob ? [...new Uint8Array(await blob.arrayBuffer())] : [];
+  });
+  expect(await readMetadata(new Uint8Array(recorded))).toEqual(nothing);
+  await page.reload();
+  await page
+    .getByRole('region', { name: 'Made so far' })
+    .getByRole('button', { name: /^Show:/ })
+    .first()
+    .click();
+  await expect(off).not.toBeChecked();
+});

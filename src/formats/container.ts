@@ -1,0 +1,43 @@
+/** Metadata in and out of a picture file of whichever format, without touching its pixels. */
+import { StudioError } from '../core/errors.ts';
+import { isJpeg, readJpeg, writeJpeg } from './jpeg.ts';
+import type { Inscription, Metadata } from './metadata.ts';
+import { isPng, readPng, writePng } from './png.ts';
+import { isWebp, readWebp, writeWebp } from './webp.ts';
+
+/**
+ * @returns null for bytes that are no PNG, WebP or JPEG
+ * @throws StudioError `image_unreadable`, when the file contradicts itself
+ */
+export async function readMetadata(bytes: Uint8Array<ArrayBuffer>): Promise<Metadata | null> {
+  if (isPng(bytes)) {
+    return readPng(bytes);
+  }
+  return isWebp(bytes) ? readWebp(bytes) : isJpeg(bytes) ? readJpeg(bytes) : null;
+}
+
+/**
+ * The same encoded pixels with this metadata instead of what was there; null = with none.
+ * @throws StudioError `image_unreadable`, also when the inscription is too long for a JPEG (64 KiB)
+ */
+export function writeMetadata(
+  bytes: Uint8Array<ArrayBuffer>,
+  inscription: Inscription | null,
+): Uint8Array<ArrayBuffer> {
+  if (isPng(bytes)) {
+    return writePng(bytes, inscription);
+  }
+  if (isWebp(bytes)) {
+    return writeWebp(bytes, inscription);
+  }
+  if (isJpeg(bytes)) {
+    return writeJpeg(bytes, inscription);
+  }
+  throw new StudioError('image_unreadable', 'Settings can be written only into PNG, WebP and JPEG files.');
+}
+
+/** As {@link writeMetadata}, for a file in memory or on disk. */
+export async function inscribe(picture: Blob, inscription: Inscription | null): Promise<Blob> {
+  const bytes = new Uint8Array(await picture.arrayBuffer());
+  return new Blob([writeMetadata(bytes, inscription)], { type: picture.type });
+}

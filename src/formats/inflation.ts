@@ -1,0 +1,42 @@
+/** Decompression with a limit: a few bytes can claim to be gigabytes. */
+import { join } from './bytes.ts';
+
+/** Of the input at once: deflate grows a byte at most 1,032-fold, so the limit is overstepped by little. */
+const SLICE = 1024;
+
+/**
+ * @returns null when the result is longer than `limit` bytes
+ * @throws TypeError from the platform when the data is damaged
+ */
+export async function inflate(
+  bytes: Uint8Array<ArrayBuffer>,
+  format: 'deflate' | 'gzip',
+  limit: number,
+): Promise<Uint8Array<ArrayBuffer> | null> {
+  let position = 0;
+  const source = new ReadableStream<Uint8Array<ArrayBuffer>>({
+    pull(controller) {
+      if (position >= bytes.length) {
+        controller.close();
+      } else {
+        controller.enqueue(bytes.slice(position, position + SLICE));
+        position += SLICE;
+      }
+    },
+  });
+  const reader = source.pipeThrough(new DecompressionStream(format)).getReader();
+  const pieces: Uint8Array[] = [];
+  let length = 0;
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) {
+      return join(pieces);
+    }
+    if (length + value.length > limit) {
+      await reader.cancel();
+      return null;
+    }
+    pieces.push(value);
+    length += value.length;
+  }
+}

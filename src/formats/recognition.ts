@@ -1,0 +1,90 @@
+/** Which tool made a picture, and with which settings. */
+import { StudioError } from '../core/errors.ts';
+import type { PixelImage } from '../core/media.ts';
+import { readMetadata } from './container.ts';
+import { readJsonObject, textOf } from './json.ts';
+import type { Metadata } from './metadata.ts';
+import { emptyMetadata } from './metadata.ts';
+import { decodePicture } from './picture.ts';
+import { isPng } from './png.ts';
+import type { Reading, Tool } from './reading.ts';
+import { readStealth } from './stealth.ts';
+import { isWebp } from './webp.ts';
+
+/** The folder is the registry: every file that exports a `tool` is one. */
+const tools = Object.values(import.meta.glob<{ tool?: Tool }>('./tools/*.ts', { eager: true }))
+  .flatMap(({ tool }) => (tool ? [tool] : []))
+  .sort((a, b) => Number(a.turn === 'shared') - Number(b.turn === 'shared'));
+
+/** Larger files are no pictures that a tool of this kind makes. */
+const MAX_BYTES = 256 * 2 ** 20;
+/** Of files whose pixels are looked at: decoding is dear, and who hides settings makes pictures of a few mebibytes. */
+const MAX_HIDING = 32 * 2 ** 20;
+
+/**
+ * Asks every tool in turn. Settings hidden in the pixels are looked for where the file says nothing.
+ * @param decode makes pixels of the file; called only for formats that can hide something
+ * @returns null when nobody knows it
+ * @throws StudioError `image_unreadable`, when there is something and it is damaged
+ */
+export async function readPicture(
+  source: Blob | Uint8Array<ArrayBuffer>,
+  decode: (picture: Blob) => Promise<PixelImage> = (picture) => decodePicture(picture, 'picture'),
+): Promise<Reading | null> {
+  if ((source instanceof Blob ? source.size : source.length) > MAX_BYTES) {
+    return null;
+  }
+  const bytes = source instanceof Blob ? new Uint8Array(await source.arrayBuffer()) : source;
+  const metadata = await readMetadata(bytes);
+  const said = metadata && readFrom(metadata);
+  if (said) {
+    return said;
+  }
+  if ((!isPng(bytes) && !isWebp(bytes)) || bytes.length > MAX_HIDING) {
+    return null;
+  }
+  const hidden = await readStealth(await decode(source instanceof Blob ? source : new Blob([source])));
+  return hidden === null ? null : readFrom(hiddenMetadata(hidden));
+}
+
+/** @throws StudioError `image_unreadable` */
+function readFrom(metadata: Metadata): Reading | null {
+  let failure: StudioError | null = null;
+  for (const tool of tools) {
+    try {
+      const reading = tool.read(metadata);
+      if (reading) {
+        return reading;
+      }
+    } catch (error) {
+      // Damaged as one tool wrote it, it may still be whole in the form of another.
+      failure ??= StudioError.from(error);
+    }
+  }
+  if (failure) {
+    throw failure;
+  }
+  return null;
+}
+
+/** The names of all tools whose pictures are read, in alphabetical order. */
+export function toolNames(): string[] {
+  return tools.map(({ name }) => name).sort((a, b) => a.localeCompare(b));
+}
+
+/** NovelAI hides all its text chunks as one JSON object, others the infotext. */
+function hiddenMetadata(text: string): Metadata {
+  const metadata = emptyMetadata();
+  const json = readJsonObject(text);
+  if (json) {
+    for (const [key, value] of Object.entries(json)) {
+      const content = textOf(value);
+      if (content !== undefined) {
+        metadata.texts.set(key, content);
+      }
+    }
+  } else {
+    metadata.texts.set('parameters', text);
+  }
+  return metadata;
+}

@@ -1,0 +1,105 @@
+/**
+ * What the tools call samplers and schedules. Inside we use ComfyUI's ids, in infotext AUTOMATIC1111's labels; our own plms and the
+ * spacings leading, linspace and trailing have no id there and keep theirs.
+ */
+
+/** Id, label, and what else it is called, as ids or labels. */
+const SAMPLERS: readonly (readonly [id: string, label: string, ...aliases: string[]])[] = [
+  ['euler', 'Euler'],
+  ['euler_ancestral', 'Euler a'],
+  ['heun', 'Heun'],
+  ['heunpp2', 'HeunPP2'],
+  ['dpm_2', 'DPM2', 'kdpm_2'],
+  ['dpm_2_ancestral', 'DPM2 a', 'DPM2 Ancestral', 'kdpm_2_a'],
+  ['lms', 'LMS'],
+  ['dpm_fast', 'DPM fast'],
+  ['dpm_adaptive', 'DPM adaptive'],
+  ['dpmpp_2s_ancestral', 'DPM++ 2S a', 'DPM++ 2S Ancestral'],
+  ['dpmpp_sde', 'DPM++ SDE', 'dpmpp_sde_gpu'],
+  ['dpmpp_2m', 'DPM++ 2M'],
+  ['dpmpp_2m_sde', 'DPM++ 2M SDE', 'dpmpp_2m_sde_gpu'],
+  ['dpmpp_2m_sde_heun', 'DPM++ 2M SDE Heun', 'dpmpp_2m_sde_heun_gpu'],
+  ['dpmpp_3m_sde', 'DPM++ 3M SDE', 'dpmpp_3m_sde_gpu'],
+  ['ddpm', 'DDPM'],
+  ['lcm', 'LCM'],
+  ['ipndm', 'IPNDM'],
+  ['ipndm_v', 'IPNDM_V'],
+  ['deis', 'DEIS'],
+  ['res_multistep', 'Res Multistep'],
+  ['gradient_estimation', 'Gradient Estimation'],
+  ['er_sde', 'ER SDE'],
+  ['sa_solver', 'SA Solver'],
+  ['ddim', 'DDIM'],
+  ['uni_pc', 'UniPC'],
+  ['uni_pc_bh2', 'UniPC BH2'],
+  ['plms', 'PLMS', 'pndm'],
+];
+
+const SCHEDULES: readonly (readonly [id: string, label: string, ...aliases: string[]])[] = [
+  ['normal', 'Normal', 'Uniform', 'native'],
+  ['karras', 'Karras'],
+  ['exponential', 'Exponential'],
+  ['sgm_uniform', 'SGM Uniform'],
+  ['simple', 'Simple'],
+  ['ddim_uniform', 'DDIM Uniform', 'DDIM'],
+  ['beta', 'Beta'],
+  ['linear_quadratic', 'Linear Quadratic'],
+  ['kl_optimal', 'KL Optimal'],
+  ['polyexponential', 'Polyexponential'],
+  ['leading', 'Leading'],
+  ['linspace', 'Linspace'],
+  ['trailing', 'Trailing'],
+];
+
+const samplerIds = index(SAMPLERS);
+const scheduleIds = index(SCHEDULES);
+/** Said where the tool chose by itself. */
+const AUTOMATIC = new Set(['automatic', 'default', 'none', 'scheduler', '']);
+
+/** Longer names first, so that "SGM Uniform" is not taken for "Uniform". */
+const joinedSchedules = [...scheduleIds.keys()].filter((key) => key !== 'ddim').sort((a, b) => b.length - a.length);
+
+/**
+ * @param label any tool's label or id, older joined ones such as "DPM++ 2M Karras" too
+ * @returns null when nothing is known by that name
+ */
+export function samplerNamed(label: string): { sampler: string; schedule: string | null } | null {
+  const key = keyOf(label.replace(/^k[ _](?=\w)/i, ''));
+  const sampler = samplerIds.get(key);
+  if (sampler !== undefined) {
+    return { sampler, schedule: null };
+  }
+  for (const ending of joinedSchedules) {
+    const before = key.endsWith(ending) ? samplerIds.get(key.slice(0, -ending.length)) : undefined;
+    if (before !== undefined) {
+      return { sampler: before, schedule: scheduleIds.get(ending) ?? null };
+    }
+  }
+  return null;
+}
+
+/** @returns undefined where the tool chose by itself, null when nothing is known by that name */
+export function scheduleNamed(label: string): string | null | undefined {
+  const key = keyOf(label);
+  return AUTOMATIC.has(key) ? undefined : (scheduleIds.get(key) ?? null);
+}
+
+/** AUTOMATIC1111's label, else the id itself. */
+export function samplerLabel(id: string): string {
+  return SAMPLERS.find(([known]) => known === id)?.[1] ?? id;
+}
+
+export function scheduleLabel(id: string): string {
+  return SCHEDULES.find(([known]) => known === id)?.[1] ?? id;
+}
+
+function index(table: readonly (readonly string[])[]): Map<string, string> {
+  return new Map(table.flatMap((names) => names.map((name) => [keyOf(name), names[0]] as const)));
+}
+
+function keyOf(name: string): string {
+  return name
+    .toLowerCase()
+    .replaceAll('+', 'p')
+    .replace(/[^a-z0-9]/g, '');
+}

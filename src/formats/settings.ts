@@ -1,0 +1,123 @@
+/** Our own JSON in a picture: the operation with everything that was chosen for it, and what it ran on. No picture data. */
+import * as v from 'valibot';
+import { OPERATION_KINDS, type OperationKind } from '../core/operation.ts';
+import { StudioError } from '../core/errors.ts';
+import { infotextFields, writeInfotext } from './infotext.ts';
+import { asciiJson, isObject, readJsonObject } from './json.ts';
+import type { Inscription } from './metadata.ts';
+
+export const SCHEMA_VERSION = 1;
+
+const text = v.string();
+const scalar = v.union([v.string(), v.number(), v.boolean()]);
+const textRecord = v.record(text, text);
+
+const schema = v.object({
+  schema_version: v.pipe(v.number(), v.integer(), v.minValue(1)),
+  operation: v.object({
+    operation: v.picklist(OPERATION_KINDS),
+    config: text,
+    /** As run: also what nobody chose. Pictures are left out. */
+    parameters: v.record(text, scalar),
+  }),
+  /** Which of the pictures made at once. */
+  index: v.fallback(v.number(), 0),
+  width: v.number(),
+  height: v.number(),
+  checkpoint: v.fallback(v.object({ name: text, ref: v.fallback(text, ''), sha256: v.fallback(textRecord, {}) }), {
+    name: '',
+    ref: '',
+    sha256: {},
+  }),
+  /** Program and libraries, by name. */
+  versions: v.fallback(textRecord, {}),
+  /** What sampled in the end, where the checkpoint decides. */
+  sampler: v.optional(text),
+  schedule: v.optional(text),
+});
+
+export type Settings = v.InferOutput<typeof schema>;
+
+/**
+ * From what is recorded beside a picture (the metadata of an `output_image`).
+ * @param metadata foreign data: recordings outlive versions
+ * @returns null when it lacks what every picture of ours has
+ */
+export function settingsOf(metadata: Record<string, unknown>): Settings | null {
+  const given = isObject(metadata.parameters) ? metadata.parameters : {};
+  const parameters = Object.fromEntries(Object.entries(given).filter(([, value]) => isPlain(value)));
+  // In the recorded parameters the operation stands beside the others, as chunks take it.
+  delete parameters.operation;
+  const result = v.safeParse(schema, {
+    ...metadata,
+    schema_version: SCHEMA_VERSION,
+    operation: { operation: metadata.operation, config: metadata.config, parameters },
+  });
+  return result.success ? result.output : null;
+}
+
+export function writeSettings(settings: Settings): string {
+  return asciiJson(settings);
+}
+
+/**
+ * @returns null for a text that is not ours
+ * @throws StudioError `image_unreadable`, for one of ours that is damaged
+ */
+export function readSettings(json: string): Settings | null {
+  const value = readJsonObject(json);
+  if (!value || !('schema_version' in value)) {
+    return null;
+  }
+  const result = v.safeParse(schema, value);
+  if (!result.success) {
+    throw new StudioError(
+      'image_unreadable',
+      'The settings in this picture are damaged, or from a much later Darkroom; update the page and try again.',
+    );
+  }
+  return result.output;
+}
+
+/** What is written into a picture of these settings, in each form. */
+export function inscriptionOf(settings: Settings): Inscription {
+  const { operation, checkpoint, versions } = settings;
+  const { parameters } = operation;
+  const string = (name: string) => (typeof parameters[name] === 'string' ? parameters[name] : undefined);
+  const number = (name: string) => (typeof parameters[name] === 'number' ? parameters[name] : undefined);
+  const software = versions.darkroom ? `Darkroom ${versions.darkroom}` : 'Darkroom';
+  const hashes = Object.values(checkpoint.sha256);
+  const startsFromPicture = operation.operation !== 'image_generation';
+  return {
+    parameters: writeInfotext({
+      prompt: string('prompt') ?? '',
+      negative_prompt: string('negative_prompt') ?? '',
+      fields: infotextFields({
+        steps: number('steps'),
+        sampler: string('sampler') ?? settings.sampler,
+        schedule: string('schedule') ?? settings.schedule,
+        guidance_scale: number('guidance_scale'),
+        seed: string('seed'),
+        width: settings.width,
+        height: settings.height,
+        // AUTOMATIC1111's hash is of the one file that a checkpoint is; a folder of several has none.
+        hash: hashes.length === 1 ? hashes[0].slice(0, 10) : undefined,
+        model: checkpoint.name || undefined,
+        strength: startsFromPicture ? (number('strength') ?? usualStrength(operation.operation)) : undefined,
+        software,
+      }),
+    }),
+    darkroom: writeSettings(settings),
+    software,
+    isComposite: startsFromPicture,
+  };
+}
+
+/** Of the chunks, where nothing is said: diffusers' defaults. */
+function usualStrength(operation: OperationKind): number {
+  return operation === 'image_inpaint' ? 1 : 0.8;
+}
+
+function isPlain(value: unknown): boolean {
+  return typeof value === 'string' ? !value.startsWith('data:') : ['number', 'boolean'].includes(typeof value);
+}

@@ -1,0 +1,52 @@
+/** Darkroom itself: the JSON holds everything; without it (another program rewrote the file) the infotext does nearly. */
+import { parseInfotext, readingOf } from '../infotext.ts';
+import { ExifTag } from '../exif.ts';
+import type { Metadata } from '../metadata.ts';
+import { Findings, type Reading, type Tool } from '../reading.ts';
+import { readSettings, type Settings } from '../settings.ts';
+import { XMP_DARKROOM, xmpValue } from '../xmp.ts';
+
+const NAME = 'Darkroom';
+
+export const tool: Tool = {
+  name: NAME,
+  turn: 'own',
+  read(metadata: Metadata) {
+    const json =
+      metadata.texts.get('darkroom') ?? (metadata.xmp === null ? null : xmpValue(metadata.xmp, XMP_DARKROOM));
+    const settings = json === null ? null : readSettings(json);
+    if (settings) {
+      return fromSettings(settings);
+    }
+    const text = metadata.texts.get('parameters') ?? metadata.exif.get(ExifTag.userComment) ?? '';
+    const infotext = parseInfotext(text);
+    return /^Darkroom\b/.test(infotext.fields.get('Version') ?? '') ? readingOf(infotext, NAME) : null;
+  },
+};
+
+function fromSettings({ operation, checkpoint, width, height, sampler, schedule, index }: Settings): Reading | null {
+  const { parameters } = operation;
+  const hashes = Object.values(checkpoint.sha256);
+  const findings = new Findings(NAME)
+    .negativePrompt(parameters.negative_prompt)
+    .steps(parameters.steps)
+    .guidance(parameters.guidance_scale)
+    .seed(parameters.seed)
+    .size(width, height)
+    .sampler(parameters.sampler ?? sampler, parameters.schedule ?? schedule)
+    .checkpoint(checkpoint.name, hashes.length === 1 ? hashes[0] : undefined);
+  if (operation.operation !== 'image_generation') {
+    findings.strength(parameters.strength).lost('the picture it started from');
+  }
+  if (operation.operation === 'image_inpaint') {
+    findings.lost('the mask');
+  }
+  if (index > 0) {
+    findings.lost(`that it was number ${index + 1} of pictures made at once`);
+  }
+  const reading = findings.reading();
+  // Our own words are taken as they are, tags and all.
+  return reading && typeof parameters.prompt === 'string'
+    ? { ...reading, parameters: { ...reading.parameters, prompt: parameters.prompt } }
+    : reading;
+}
