@@ -117,6 +117,10 @@ export async function exportedGraph(name: NetworkName, exporter: Exporter, trans
     inputs: [],
     outputs: [],
     nodes: 0,
+    flops: 0,
+    activationBytes: 0,
+    activationSizes: new Map(),
+    weightBytes: 0,
   };
 }
 

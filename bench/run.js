@@ -1,6 +1,7 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm]`: builds the benchmark's page, runs it in Chromium and prints the tables. Times are of this
- * machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
+ * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory]`: builds the benchmark's page, runs it in
+ * Chromium and prints the tables; the last five choose parts. Times are of this machine and compare only within one run; launches and bytes are
+ * exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
 import { cpus } from 'node:os';
@@ -8,12 +9,16 @@ import { chromium } from 'playwright';
 import { build } from 'vite';
 import { NO_CHROMIUM, chromiumFlags, findChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
+import { watchMainThread } from './main_thread.js';
 
 const HERE = import.meta.dirname;
 const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
+const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory'];
+const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
+const parts = named.length > 0 ? named : PARTS;
 const RUNS = quick ? 1 : 5;
 const LOOP_STEPS = quick ? 2 : 4;
 
@@ -56,7 +61,7 @@ try {
     console.log(
       `\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`,
     );
-    for (const network of ['unet', 'vae_decoder']) {
+    for (const network of ['unet', 'vae_decoder'].filter((part) => parts.includes(part))) {
       /** @type {import('./bench.ts').Row[]} */
       const rows = [];
       for (const graph of ['torchscript', 'dynamo', 'ours']) {
@@ -86,16 +91,26 @@ try {
         }
       }
     }
-    /** @type {import('./bench.ts').LoopRow} */
-    const loop = await ask(`loop('${backend}', ${LOOP_STEPS})`);
-    console.log(
-      `\nsampling loop of ${LOOP_STEPS} guided steps: on the device ${loop.deviceMs.toFixed(0)} ms, CPU tensors at every step ${loop.cpuMs.toFixed(0)} ms (${(loop.cpuMs / loop.deviceMs).toFixed(2)}x), difference ${loop.difference.toExponential(1)}`,
-    );
-    /** @type {import('./bench.ts').MemoryRow} */
-    const memory = await ask(`memory('${backend}')`);
-    console.log(
-      `loading ${(memory.weightBytes / 2 ** 20).toFixed(0)} MiB of weights: wasm heap grew by ${(memory.wasmHeapGrowth / 2 ** 20).toFixed(1)} MiB, JS heap peak ${memory.jsPeakBytes === null ? 'unknown' : `${(memory.jsPeakBytes / 2 ** 20).toFixed(0)} MiB`}`,
-    );
+    if (parts.includes('loop')) {
+      /** @type {import('./bench.ts').LoopRow} */
+      const loop = await ask(`loop('${backend}', ${LOOP_STEPS})`);
+      console.log(
+        `\nsampling loop of ${LOOP_STEPS} guided steps: on the device ${loop.deviceMs.toFixed(0)} ms, CPU tensors at every step ${loop.cpuMs.toFixed(0)} ms (${(loop.cpuMs / loop.deviceMs).toFixed(2)}x), difference ${loop.difference.toExponential(1)}`,
+      );
+    }
+    if (parts.includes('page')) {
+      const responsive = await watchMainThread(browser, backend);
+      console.log(
+        `main thread from Generate to the picture (${(responsive.watchedMs / 1000).toFixed(1)} s): ${responsive.over50} tasks over 50 ms, the longest ${responsive.longestMs.toFixed(0)} ms (0: none of 50 ms or more)`,
+      );
+    }
+    if (parts.includes('memory')) {
+      /** @type {import('./bench.ts').MemoryRow} */
+      const memory = await ask(`memory('${backend}')`);
+      console.log(
+        `loading ${(memory.weightBytes / 2 ** 20).toFixed(0)} MiB of weights: wasm heap grew by ${(memory.wasmHeapGrowth / 2 ** 20).toFixed(1)} MiB, JS heap peak ${memory.jsPeakBytes === null ? 'unknown' : `${(memory.jsPeakBytes / 2 ** 20).toFixed(0)} MiB`}`,
+      );
+    }
   }
 } finally {
   await browser.close();

@@ -1,0 +1,201 @@
+/**
+ * A checkpoint of gigabytes in the library: what it costs in memory to bring it to the GPU, and how fast that is beside the
+ * least that anybody has to do, reading the same Blobs and writing them to a buffer. `SCALE_GB=5` takes a larger one.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { expect, test, type CDPSession, type Page } from '@playwright/test';
+import { openDoor } from './fixtures/door.ts';
+import { writeLargeCheckpoint, type Size } from './fixtures/large_checkpoint.ts';
+
+/** SD 2.1's topology in f32, narrower or wider than published. */
+const SIZES: Record<string, Size> = {
+  '2': { channels: [256, 512, 1024, 1024], type: 'F32' },
+  '5': { channels: [384, 768, 1536, 1536], type: 'F32' },
+};
+const SCALE = process.env.SCALE_GB ?? '2';
+
+const MIB = 2 ** 20;
+
+interface Measured {
+  error: string | null;
+  loadMs: number;
+  bytes: number;
+}
+
+test(`a checkpoint of ${SCALE} GB loads from the library within small heaps`, async ({ playwright, baseURL }, info) => {
+  test.setTimeout(1_800_000);
+  const folder = mkdtempSync(join(tmpdir(), 'darkroom-library-'));
+  const profile = mkdtempSync(join(tmpdir(), 'darkroom-profile-'));
+  // An ordinary profile on disk, as people have: a private one keeps what it stores in memory and cannot read so much back.
+  const context = await playwright.chromium.launchPersistentContext(profile, {
+    ...info.project.use.launchOptions,
+    ...(baseURL === undefined ? {} : { baseURL }),
+    serviceWorkers: 'block',
+  });
+  try {
+    writeLargeCheckpoint(folder, SIZES[SCALE]);
+    const visit = await context.newPage();
+    await openDoor(visit, 'wasm');
+    const ref = await importFolder(visit, folder);
+    await visit.close();
+
+    const page = await context.newPage();
+    const heaps = await WorkerHeaps.watch(page);
+    await openDoor(page, 'webgpu');
+    const before = await ledger(page);
+    const { error, loadMs } = await load(page, ref);
+    const after = await ledger(page);
+    heaps.stop();
+    expect(error).toBeNull();
+
+    const growth = after.wasmHeapBytes - before.wasmHeapBytes;
+    console.log(
+      `${SCALE} GB from the library: ${(after.liveBytes / MIB).toFixed(0)} MiB on the GPU, JS heap peak ${(heaps.peak / MIB).toFixed(0)} MiB (${heaps.samples} samples), wasm heap + ${(growth / MIB).toFixed(0)} MiB`,
+    );
+    expect(heaps.samples).toBeGreaterThan(0);
+    expect(heaps.peak).toBeLessThanOrEqual(300 * MIB);
+    expect(growth).toBeLessThanOrEqual(64 * MIB);
+
+    const bare = await readAndWrite(page, ref);
+    console.log(
+      `ready after ${(loadMs / 1000).toFixed(1)} s; reading the same ${(bare.bytes / MIB).toFixed(0)} MiB and writeBuffer alone ${(bare.ms / 1000).toFixed(1)} s: ${((100 * bare.ms) / loadMs).toFixed(0)} % of that speed`,
+    );
+  } finally {
+    await context.close();
+    rmSync(folder, { recursive: true, force: true });
+    rmSync(profile, { recursive: true, force: true });
+  }
+});
+
+const ledger = (page: Page) =>
+  page.evaluate(() => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).ledger());
+
+async function importFolder(page: Page, folder: string): Promise<string> {
+  await page.getByTestId('checkpoint-folder').setInputFiles(folder);
+  return page.evaluate(async () => {
+    const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+    const input = document.querySelector<HTMLInputElement>('[data-testid="checkpoint-folder"]');
+    const files = [...(input?.files ?? [])].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
+    const stored = await door.library.importFolder('large', files, () => undefined);
+    return stored.ref;
+  });
+}
+
+/** From the request to the first step, when every network is on the GPU. A software GPU computes a step of this size for many minutes. */
+function load(page: Page, ref: string): Promise<Pick<Measured, 'error' | 'loadMs'>> {
+  return page.evaluate(
+    ({ ref }) =>
+      new Promise<Pick<Measured, 'error' | 'loadMs'>>((loaded) => {
+        const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+        const begun = performance.now();
+        const { id } = door.submit({
+          operation: 'image_generation',
+          config: 'stable_diffusion',
+          checkpoint: ref,
+          parameters: { prompt: 'a cat', steps: 1, guidance_scale: 0, width: 16, height: 16, seed: '1' },
+        });
+        door.follow(id, ({ error, progress }) => {
+          if (error || progress?.stage === 'sample') {
+            loaded({ error: error?.message ?? null, loadMs: performance.now() - begun });
+          }
+        });
+      }),
+    { ref },
+  );
+}
+
+/** In a page of its own: every piece of the checkpoint from IndexedDB into one GPU buffer, 4 MiB at a time. */
+async function readAndWrite(page: Page, ref: string): Promise<{ ms: number; bytes: number }> {
+  const other = await page.context().newPage();
+  await other.goto('/theme.js');
+  try {
+    return await other.evaluate(async (ref) => {
+      const adapter = await navigator.gpu.requestAdapter();
+      const device = (await adapter?.requestDevice()) as GPUDevice;
+      const part = 4 * 2 ** 20;
+      const buffer = device.createBuffer({ size: part, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.STORAGE });
+      const database = await new Promise<IDBDatabase>((resolve, reject) => {
+        const request = indexedDB.open('darkroom-library');
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(new Error(request.error?.message));
+      });
+      const [name] = database.objectStoreNames;
+      const prefix = `piece/${ref}/`;
+      const pieces = await new Promise<Blob[]>((resolve, reject) => {
+        const request = database
+          .transaction(name)
+          .objectStore(name)
+          .getAll(IDBKeyRange.bound(prefix, `${prefix}\uffff`));
+        request.onsuccess = () => resolve(request.result as Blob[]);
+        request.onerror = () => reject(new Error(request.error?.message));
+      });
+      let bytes = 0;
+      const begun = performance.now();
+      for (const piece of pieces) {
+        for (let at = 0; at < piece.size; at += part) {
+          const data = await piece.slice(at, at + part).arrayBuffer();
+          device.queue.writeBuffer(buffer, 0, data, 0, data.byteLength - (data.byteLength % 4));
+          bytes += data.byteLength;
+        }
+      }
+      await device.queue.onSubmittedWorkDone();
+      return { ms: performance.now() - begun, bytes };
+    }, ref);
+  } finally {
+    await other.close();
+  }
+}
+
+/** The JavaScript heaps of the page's workers, array buffers included, as the browser's debugger counts them. */
+class WorkerHeaps {
+  /** Of all workers together, in bytes, since it was last set to 0. */
+  peak = 0;
+  samples = 0;
+  readonly #workers = new Map<string, number>();
+  #isWatching = true;
+
+  static async watch(page: Page): Promise<WorkerHeaps> {
+    const heaps = new WorkerHeaps();
+    const session = await page.context().newCDPSession(page);
+    session.on('Target.attachedToTarget', ({ sessionId, targetInfo }) => {
+      if (targetInfo.type === 'worker') {
+        heaps.#workers.set(sessionId, 0);
+        heaps.#ask(session, sessionId);
+      }
+    });
+    session.on('Target.detachedFromTarget', ({ sessionId }) => heaps.#workers.delete(sessionId));
+    session.on('Target.receivedMessageFromTarget', ({ sessionId, message }) => {
+      const { result } = JSON.parse(message) as { result?: { usedSize: number; backingStorageSize: number } };
+      if (result) {
+        heaps.#workers.set(sessionId, result.usedSize + result.backingStorageSize);
+        heaps.peak = Math.max(
+          heaps.peak,
+          [...heaps.#workers.values()].reduce((sum, size) => sum + size, 0),
+        );
+        heaps.samples++;
+      }
+      // The next question follows the answer, so a busy worker is asked as often as it can answer.
+      heaps.#ask(session, sessionId);
+    });
+    await session.send('Target.setAutoAttach', { autoAttach: true, waitForDebuggerOnStart: false, flatten: false });
+    return heaps;
+  }
+
+  stop(): void {
+    this.#isWatching = false;
+  }
+
+  #ask(session: CDPSession, sessionId: string): void {
+    if (this.#isWatching && this.#workers.has(sessionId)) {
+      // A worker that ends meanwhile answers no more.
+      session
+        .send('Target.sendMessageToTarget', {
+          sessionId,
+          message: JSON.stringify({ id: 1, method: 'Runtime.getHeapUsage' }),
+        })
+        .catch(() => undefined);
+    }
+  }
+}
