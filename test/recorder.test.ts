@@ -1,11 +1,22 @@
-/** The recorder's contract, on a file system in memory: numbers, formats, what a reader finds, and what faults leave. */
+/**
+ * The recorder's contract, on file systems in memory: numbers, formats, what a reader finds, what is kept; and that what it
+ * reported as saved is there after a failure, a crash, a torn write or a lost tail at any operation, recovery included.
+ */
 import { createHash } from 'node:crypto';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { ErrorCode, StudioErrorData } from '../src/core/errors.ts';
+import { StudioError } from '../src/core/errors.ts';
+import type { StudioErrorData } from '../src/core/errors.ts';
+import type { Entity } from '../src/core/job.ts';
 import { parseOperation } from '../src/core/operation.ts';
-import type { FileStore } from '../src/recorder/file_store.ts';
+import type { AppendFile, FileStore } from '../src/recorder/file_store.ts';
+import { decodeLines, encodeLines, recordOf, runState } from '../src/recorder/journal.ts';
+import { MemoryLocks } from '../src/recorder/locks.ts';
 import { MemoryFileStore } from '../src/recorder/memory_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
+import { UnitedFileStore } from '../src/recorder/united_file_store.ts';
 import type { RunOpening, RunRecord } from '../workers/protocol.ts';
 
 const PNG = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13]);
@@ -26,7 +37,7 @@ describe('a run', () => {
     expect(device?.name).toMatch(/^[0-9a-f-]{36}$/);
     const record = await json(store, `exports/json/2026-03-04/${device?.name}/${run}/metadata.json`);
     expect(record).toMatchObject({
-      schema_version: 1,
+      schema_version: 2,
       run_id: run,
       device_id: device?.name,
       config_name: 'stable_diffusion',
@@ -175,172 +186,1204 @@ describe('reading', () => {
   });
 
   test.for(['', '{"schema_ver', 'null', '{"schema_version":99}', '[]'])(
-    'a metadata.json of %j is rebuilt from the files',
+    'a metadata.json of %j is written anew from the journal',
     async (torn) => {
       const { recorder, run, store, folder } = await open();
-      await recorder.saveEntity(run, 'input', { a: 1 });
+      await recorder.saveEntity(run, 'input', { a: 1 }, { b: 2 });
       await recorder.saveEntity(run, 'output_image', new Blob([PNG]));
+      const before = await recorder.readRun(run);
       await store.write(`${folder}/metadata.json`, new Blob([torn]));
       const [record] = await new Recorder(store).listRuns({ limit: 9 });
-      expect(record).toMatchObject({ run_id: run, operation: null, current_state: { stage: 'failed' } });
-      expect(record.entities.map(({ filename }) => filename)).toEqual(['01_input.json', '02_output_image.png']);
+      expect(record).toEqual({ ...before, current_state: { stage: 'interrupted' } });
+      expect(await json(store, `${folder}/metadata.json`)).toEqual({
+        ...record,
+        journal_length: (await store.read(`${folder}/journal`))?.size,
+      });
     },
   );
+
+  test('a metadata.json that others have broken is written anew when its run is read', async () => {
+    const { recorder, run, store, folder } = await open();
+    await recorder.closeRun(run, 'completed');
+    const before = await json(store, `${folder}/metadata.json`);
+    await store.write(`${folder}/metadata.json`, new Blob(['torn']));
+    await new Recorder(store).readRun(run);
+    expect(await json(store, `${folder}/metadata.json`)).toEqual(before);
+  });
+
+  test.for(['', 'x', '00000000 {}\n'])('a journal of %j is made anew from metadata.json', async (torn) => {
+    const { recorder, run, store, folder } = await open();
+    await recorder.saveEntity(run, 'input', { a: 1 }, { b: 2 });
+    await recorder.closeRun(run, 'completed');
+    const before = await recorder.readRun(run);
+    await store.write(`${folder}/journal`, new Blob([torn]));
+    const later = new Recorder(store);
+    expect(await later.readRun(run)).toEqual(before);
+    await store.remove(`${folder}/metadata.json`);
+    expect(await new Recorder(store).readRun(run)).toEqual(before);
+  });
+
+  test('without journal and metadata.json, a run is what its files tell', async () => {
+    const { recorder, run, store, folder } = await open();
+    await recorder.saveEntity(run, 'input', { a: 1 });
+    await recorder.saveEntity(run, 'output_image', new Blob([PNG]));
+    await store.remove(`${folder}/journal`);
+    await store.remove(`${folder}/metadata.json`);
+    const [record] = await new Recorder(store).listRuns({ limit: 9 });
+    expect(record).toMatchObject({ run_id: run, operation: null, current_state: { stage: 'failed' } });
+    expect(record.entities.map(({ filename }) => filename)).toEqual(['01_input.json', '02_output_image.png']);
+  });
+
+  test('files that were deleted, cut or changed by others are told', async () => {
+    const { recorder, run, store, folder } = await open();
+    for (const text of ['whole', 'deleted', 'cut', 'changed']) {
+      await recorder.saveEntity(run, 'note', text);
+    }
+    await recorder.closeRun(run, 'completed');
+    await store.remove(`${folder}/02_note.txt`);
+    await store.write(`${folder}/03_note.txt`, new Blob(['c']));
+    await store.write(`${folder}/04_note.txt`, new Blob(['CHANGED']));
+    const later = new Recorder(store);
+    const record = await later.readRun(run);
+    expect(record.lost).toEqual(['02_note.txt', '03_note.txt']);
+    expect(record.entities.map(({ filename }) => filename)).toEqual(['01_note.txt', '04_note.txt']);
+    expect(await (await later.readEntity(run, '01_note.txt')).text()).toBe('whole');
+    for (const name of ['03_note.txt', '04_note.txt']) {
+      await expect(later.readEntity(run, name)).rejects.toMatchObject({ code: 'storage_unavailable' });
+    }
+  });
+
+  test('a run of a later version is passed over in lists, refused by name and left as it is', async () => {
+    const { recorder, run, store, folder } = await open();
+    await recorder.closeRun(run, 'completed');
+    const later = await recorder.openRun(opening);
+    const text = (await (await store.read(`${folder}/journal`))?.text()) ?? '';
+    const first = { ...(JSON.parse(text.split('\n')[0].slice(9)) as object), schema_version: 3 };
+    const journal = new Blob(encodeLines([first, { record: 'hologram' }]));
+    await store.write(`${folder}/journal`, journal);
+    const reader = new Recorder(store);
+    expect(ids(await reader.listRuns({ limit: 9 }))).toEqual([later]);
+    await expect(reader.readRun(run)).rejects.toMatchObject({ code: 'storage_unavailable' });
+    await expect(reader.starRun(run, true)).rejects.toMatchObject({ code: 'storage_unavailable' });
+    expect(await (await store.read(`${folder}/journal`))?.text()).toBe(await journal.text());
+  });
+});
+
+describe('changes', () => {
+  test('an interrupted run is known as that, and goes on under the next number', async () => {
+    const { recorder, run, store } = await open();
+    const first = await recorder.saveEntity(run, 'note', 'a', { step: 1 });
+    const later = new Recorder(store, () => NOON);
+    expect((await later.listRuns({ limit: 9 }))[0].current_state).toEqual({ stage: 'interrupted' });
+    expect((await later.resumeRun(run)).current_state).toEqual({ stage: 'running' });
+    const second = await later.saveEntity(run, 'note', 'b');
+    await later.closeRun(run, 'completed');
+    const record = await new Recorder(store).readRun(run);
+    expect(record.current_state).toEqual({ stage: 'completed' });
+    expect(record.entities.map((entity) => ({ run, ...entity }))).toEqual([first, second]);
+    expect(second.sequence).toBe(2);
+  });
+
+  test('a star stays, also over recovery', async () => {
+    const { recorder, run, store } = await open();
+    await recorder.starRun(run, true);
+    const later = new Recorder(store);
+    expect(ids(await later.listRuns({ limit: 9, starred: true }))).toEqual([run]);
+    await later.starRun(run, false);
+    expect(await new Recorder(store).listRuns({ limit: 9, starred: true })).toEqual([]);
+  });
+
+  test('content comes from Blobs and addresses, and what an address answers is said', async () => {
+    const answers: Record<string, Response> = {
+      'https://example.org/a.png?key=secret': new Response(PNG),
+      'https://example.org/none': new Response('', { status: 404 }),
+    };
+    const fetch = (url: string) =>
+      url in answers ? Promise.resolve(answers[url]) : Promise.reject(new TypeError('Failed to fetch'));
+    const recorder = new Recorder(new MemoryFileStore(), () => NOON, { fetch });
+    const run = await recorder.openRun(opening);
+    expect(await recorder.saveFromUrl(run, 'picture', 'https://example.org/a.png?key=secret', { a: 1 })).toMatchObject({
+      filename: '01_picture.png',
+      sha256: digest(PNG),
+      metadata: { a: 1, source: 'https://example.org/a.png' },
+    });
+    expect((await recorder.saveFromBlob(run, 'picture', new Blob([PNG]))).filename).toBe('02_picture.png');
+    for (const [url, code] of [
+      ['https://example.org/none', 'origin_unavailable'],
+      ['https://example.org/offline', 'origin_unavailable'],
+      ['file:///etc/passwd', 'invalid_operation'],
+      ['no address', 'invalid_operation'],
+    ]) {
+      await expect(recorder.saveFromUrl(run, 'picture', url)).rejects.toMatchObject({ code });
+    }
+    await expect(recorder.saveFromBlob(run, 'picture', 'x' as unknown as Blob)).rejects.toBeInstanceOf(StudioError);
+    expect((await new Recorder(new MemoryFileStore()).listRuns({ limit: 1 })).length).toBe(0);
+    const real = new Recorder(new MemoryFileStore());
+    const data = await real.saveFromUrl(await real.openRun(opening), 'note', 'data:text/plain,hello');
+    expect(data).toMatchObject({ filename: '01_note.txt', metadata: {} });
+  });
+
+  test('search finds all words in prompt, config, checkpoint and id, whatever their case', async () => {
+    const { recorder, runs } = await recorded(['a Red fox', 'a red hen', 'blue']);
+    const find = async (text: string) => (await recorder.findRuns({ limit: 9, text })).map(({ run_id }) => run_id);
+    expect(await find('RED')).toEqual([runs[1], runs[0]]);
+    expect(await find('red fox')).toEqual([runs[0]]);
+    expect(await find('stable_diffusion')).toHaveLength(3);
+    expect(await find(runs[2].slice(4))).toEqual([runs[2]]);
+    expect(await find('green')).toEqual([]);
+    expect(ids(await recorder.listRuns({ limit: 1, text: 'red', before: runs[1] }))).toEqual([runs[0]]);
+    expect((await recorder.findRuns({ limit: 1 }))[0]).toMatchObject({ entities: 1, pictures: 1, bytes: PNG.length });
+  });
+});
+
+describe('retention', () => {
+  test('by default all runs are kept', async () => {
+    const { recorder } = await recorded(['a', 'b', 'c']);
+    expect(await recorder.retention()).toEqual({ keep: 'all' });
+    expect(await recorder.listRuns({ limit: 9 })).toHaveLength(3);
+  });
+
+  test('the newest stay, and the starred, and the running of any tab', async () => {
+    const { store, recorder, runs, locks, tick } = await recorded(['a', 'b', 'c', 'd']);
+    await recorder.starRun(runs[0], true);
+    const other = new Recorder(store, tick, { locks });
+    const running = await other.openRun(opening);
+    expect(await recorder.setRetention({ keep: 'runs', runs: 2 })).toEqual([runs[2], runs[1]]);
+    expect(ids(await recorder.listRuns({ limit: 9 }))).toEqual([running, runs[3], runs[0]]);
+    const next = await recorder.openRun(opening);
+    await recorder.closeRun(next, 'completed');
+    expect(ids(await new Recorder(store, tick, { locks }).listRuns({ limit: 9 }))).toEqual([next, running, runs[0]]);
+    expect(await new Recorder(store).retention()).toEqual({ keep: 'runs', runs: 2 });
+  });
+
+  test('bytes are counted from the newest, which always stays', async () => {
+    const { recorder, runs } = await recorded(['a', 'b', 'c', 'd']);
+    expect(await recorder.setRetention({ keep: 'bytes', bytes: 2 * PNG.length })).toEqual([runs[1], runs[0]]);
+    expect(await recorder.setRetention({ keep: 'bytes', bytes: 1 })).toEqual([runs[2]]);
+    expect(ids(await recorder.listRuns({ limit: 9 }))).toEqual([runs[3]]);
+  });
+
+  test('what makes no sense is refused', async () => {
+    const { recorder } = await open();
+    for (const retention of [null, {}, { keep: 'runs' }, { keep: 'runs', runs: 0 }, { keep: 'bytes', bytes: 0.5 }]) {
+      await expect(recorder.setRetention(retention as never)).rejects.toMatchObject({ code: 'invalid_operation' });
+    }
+  });
+});
+
+describe('two tabs', () => {
+  test('a run belongs to one of them, and the other one sees it', async () => {
+    const [store, locks] = [new MemoryFileStore(), new MemoryLocks()];
+    const [one, two] = [new Recorder(store, () => NOON, { locks }), new Recorder(store, () => NOON, { locks })];
+    const run = await one.openRun(opening);
+    await one.saveEntity(run, 'note', 'a');
+    const [seen] = await two.listRuns({ limit: 9 });
+    expect(seen).toEqual(await one.readRun(run));
+    for (const change of [two.resumeRun(run), two.starRun(run, true), two.deleteRun(run)]) {
+      await expect(change).rejects.toMatchObject({ code: 'storage_unavailable', message: /another tab/ });
+    }
+    await one.saveEntity(run, 'note', 'b');
+    await one.closeRun(run, 'completed');
+    expect((await two.readRun(run)).entities).toHaveLength(2);
+    await two.deleteRun(run);
+    expect(await one.listRuns({ limit: 9 })).toEqual([]);
+  });
+
+  test('runs that both record at once are in both lists, and in that of a third', async () => {
+    const [store, locks] = [new MemoryFileStore(), new MemoryLocks()];
+    const tick = clock();
+    const tabs = [1, 2].map(() => new Recorder(store, tick, { locks }));
+    const runs = await Promise.all(
+      Array.from({ length: 20 }, async (_, index) => {
+        const tab = tabs[index % 2];
+        const run = await tab.openRun(opening);
+        await Promise.all(['a', 'b', 'c'].map((text) => tab.saveEntity(run, 'note', text)));
+        await tab.closeRun(run, 'completed');
+        return run;
+      }),
+    );
+    for (const tab of [...tabs, new Recorder(store, tick, { locks })]) {
+      const found = await tab.findRuns({ limit: 99 });
+      expect(found.map(({ run_id }) => run_id).sort()).toEqual([...runs].sort());
+      expect(found.every(({ entities, stage }) => entities === 3 && stage === 'completed')).toBe(true);
+    }
+  });
+
+  test('earlier recordings outside of the bucket stay where they are, and new ones go into it', async () => {
+    const [bucket, root] = [new MemoryFileStore(), new MemoryFileStore()];
+    const tick = clock();
+    const earlier = new Recorder(root, tick);
+    const old = await earlier.openRun(opening);
+    await earlier.saveEntity(old, 'note', 'old');
+    const recorder = new Recorder(new UnitedFileStore(bucket, root), tick);
+    const fresh = await recorder.openRun(opening);
+    await recorder.saveEntity(fresh, 'note', 'new');
+    expect(ids(await recorder.listRuns({ limit: 9 }))).toEqual([fresh, old]);
+    await recorder.resumeRun(old);
+    await recorder.saveEntity(old, 'note', 'more');
+    await recorder.closeRun(old, 'completed');
+    const day = 'exports/json/2026-03-04';
+    const [device] = await root.list(day);
+    expect((await root.list(`${day}/${device.name}/${old}`)).map(({ name }) => name).sort()).toEqual([
+      '01_note.txt',
+      '02_note.txt',
+      'journal',
+      'metadata.json',
+    ]);
+    expect(await bucket.list(`${day}/${device.name}/${old}`)).toEqual([]);
+    expect(await bucket.list(`${day}/${device.name}/${fresh}`)).toHaveLength(3);
+    await recorder.deleteRun(old);
+    await recorder.deleteRun(fresh);
+    expect(await new Recorder(new UnitedFileStore(bucket, root)).listRuns({ limit: 9 })).toEqual([]);
+    expect([...(await root.list('exports/json/2026-03-04')), ...(await bucket.list(day))]).toEqual([]);
+  });
+});
+
+describe('the layout without journals (schema_version 1)', () => {
+  /** As the version before journals wrote it: a completed, a failed and a running run, and one whose metadata.json is torn. */
+  async function older() {
+    const root = join(import.meta.dirname, 'recordings', 'layout_1');
+    const disk = new Disk();
+    for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+      if (entry.isFile()) {
+        const path = join(entry.parentPath, entry.name);
+        await disk.write(relative(root, path).replaceAll('\\', '/'), new Blob([readFileSync(path)]));
+      }
+    }
+    return disk;
+  }
+  const RUNS = [
+    'run_1772625603000_e241b7',
+    'run_1772625602000_9b4deb',
+    'run_1772625601250_b3bbaf',
+    'run_1772625600250_24ddac',
+  ];
+
+  test('is listed, searched and read as it is, and nothing of it is written to', async () => {
+    const disk = await older();
+    const before = disk.snapshot();
+    const recorder = new Recorder(disk, () => NOON);
+    const records = await recorder.listRuns({ limit: 9 });
+    expect(ids(records)).toEqual(RUNS);
+    expect(records.map(({ current_state }) => current_state.stage)).toEqual([
+      'failed',
+      'interrupted',
+      'failed',
+      'completed',
+    ]);
+    for (const record of records.slice(1)) {
+      const path = [...before.keys()].find((name) => name.endsWith(`${record.run_id}/metadata.json`)) as string;
+      const written = JSON.parse(Buffer.from(before.get(path) as Uint8Array).toString()) as RunRecord;
+      const stage = written.current_state.stage === 'running' ? { stage: 'interrupted' } : written.current_state;
+      expect(record).toEqual({ ...written, current_state: stage });
+      expect(await recorder.readRun(record.run_id)).toEqual(record);
+    }
+    for (const { run_id, entities } of records) {
+      for (const { filename, sha256 } of entities) {
+        const bytes = new Uint8Array(await (await recorder.readEntity(run_id, filename)).arrayBuffer());
+        expect(digest(bytes)).toBe(sha256 || digest(bytes));
+      }
+    }
+    expect(records[0].entities).toHaveLength(3);
+    expect((await recorder.findRuns({ limit: 9, text: 'circle completed' })).map(({ run_id }) => run_id)).toEqual([
+      RUNS[3],
+    ]);
+    for (const [path, bytes] of before) {
+      expect(disk.snapshot().get(path), path).toEqual(bytes);
+    }
+  });
+
+  test.for(RUNS)('%s gets its journal when it goes on, and loses nothing', async (run) => {
+    const disk = await older();
+    const recorder = new Recorder(disk, () => NOON);
+    const before = await recorder.readRun(run);
+    await recorder.resumeRun(run);
+    await recorder.saveEntity(run, 'output_image', new Blob([PNG]), { late: true });
+    await recorder.starRun(run, true);
+    await recorder.closeRun(run, 'completed');
+    const after = await new Recorder(disk).readRun(run);
+    expect(after).toMatchObject({ schema_version: 2, starred: true, current_state: { stage: 'completed' } });
+    expect(after.operation).toEqual(before.operation);
+    const filled = before.entities.map((entity) => ({
+      ...entity,
+      sha256: entity.sha256 || (expect.any(String) as string),
+    }));
+    expect(after.entities.slice(0, -1)).toEqual(filled);
+    expect(after.entities.at(-1)).toMatchObject({ sequence: before.entities.length + 1, metadata: { late: true } });
+    expect(after.lost).toBeUndefined();
+  });
+
+  test('the migration broken off anywhere loses nothing', async () => {
+    const points: Image[] = [];
+    const disk = await older();
+    disk.watch = (image) => points.push(image);
+    await new Recorder(disk, () => NOON).starRun(RUNS[1], true);
+    expect(points.length).toBeGreaterThan(20);
+    for (const { files } of points) {
+      const record = await new Recorder(new Disk(files), () => NOON).readRun(RUNS[1]);
+      expect(record.current_state).toEqual({ stage: 'interrupted' });
+      expect(record.entities.map(({ filename }) => filename)).toEqual([
+        '01_input.json',
+        '02_config.json',
+        '03_output_image.png',
+      ]);
+      expect(record.entities[2].metadata).toMatchObject({ seed: '7' });
+    }
+  });
+});
+
+describe('the journal', () => {
+  const entity = (sequence: number, text: string) => ({
+    record: 'entity',
+    sequence,
+    type: 'note',
+    filename: `${String(sequence).padStart(2, '0')}_note.txt`,
+    length: text.length,
+    sha256: digest(Buffer.from(text)),
+    timestamp: NOON.toISOString(),
+    metadata: { text },
+  });
+  const values = [
+    {
+      record: 'run',
+      schema_version: 2,
+      run_id: 'run_1772625600250_24ddac',
+      timestamp: NOON.toISOString(),
+      device_id: 'd',
+      config_name: 'c',
+      operation: null,
+      expected_outputs: [],
+    },
+    ...Array.from({ length: 6 }, (_, index) => entity(index + 1, `note “${index}”\n`)),
+    { record: 'state', stage: 'completed', timestamp: NOON.toISOString() },
+  ];
+  const whole = new Uint8Array(Buffer.concat(encodeLines(values)));
+
+  test('comes back as it was written, whatever it says', () => {
+    expect(decodeLines(whole)).toMatchObject({ values, length: whole.length });
+    fc.assert(
+      fc.property(fc.array(fc.jsonValue()), (said) => {
+        const bytes = new Uint8Array(Buffer.concat(encodeLines(said)));
+        expect(JSON.stringify(decodeLines(bytes).values)).toBe(JSON.stringify(said));
+      }),
+      { seed: 5, numRuns: 500 },
+    );
+  });
+
+  test('10,000 mutated ones give a beginning of what was written, or a typed error', () => {
+    const random = randomNumbers(2026);
+    let shorter = 0;
+    for (let count = 0; count < 10_000; count++) {
+      const mutant = mutate(whole, random);
+      const decoded = decodeLines(mutant);
+      // Compared as text: the assertions of ten thousand objects would take longer than the work.
+      expect(JSON.stringify(decoded.values)).toBe(JSON.stringify(values.slice(0, decoded.values.length)));
+      expect(Buffer.compare(mutant.subarray(0, decoded.length), whole.subarray(0, decoded.length))).toBe(0);
+      shorter += Number(decoded.values.length < values.length);
+      const state = runState(decoded.values);
+      expect(state ? recordOf(state).entities.length : 0).toBe(Math.min(6, Math.max(0, decoded.values.length - 1)));
+    }
+    expect(shorter).toBeGreaterThan(8_000);
+  });
+
+  test('10,000 journals with other facts under good checksums give a run, none, or a typed error', () => {
+    const anything = fc.oneof(
+      fc.jsonValue(),
+      fc.constantFrom(...values),
+      fc.record({ record: fc.constantFrom('run', 'entity', 'state', 'star', 'deleted'), schema_version: fc.nat(4) }),
+      fc
+        .tuple(fc.constantFrom(...values), fc.string(), fc.jsonValue())
+        .map(([value, key, other]) => ({ ...value, [key]: other })),
+      fc
+        .tuple(
+          fc.constantFrom(...values),
+          fc.constantFrom('filename', 'sequence', 'stage', 'schema_version'),
+          fc.jsonValue(),
+        )
+        .map(([value, key, other]) => ({ ...value, [key]: other })),
+    );
+    fc.assert(
+      fc.property(fc.constantFrom(values[0], null), fc.array(anything, { maxLength: 5 }), (first, others) => {
+        let state;
+        try {
+          state = runState([first, ...others]);
+        } catch (error) {
+          expect(error).toBeInstanceOf(StudioError);
+          return;
+        }
+        if (state) {
+          const sequences = state.entities.map(({ sequence }) => sequence);
+          expect(new Set(sequences).size).toBe(sequences.length);
+          expect(state.entities.every(({ filename }) => !filename.includes('/'))).toBe(true);
+        }
+      }),
+      { seed: 5, numRuns: 10_000 },
+    );
+  });
 });
 
 describe('faults', () => {
-  /** One whole run; how many operations of the store it takes is found by the test. */
-  async function record(store: FileStore): Promise<string[]> {
-    const saved: string[] = [];
-    const recorder = new Recorder(store, () => NOON);
+  test('at every operation of a session, what was reported is there: failures, crashes, torn writes, lost tails', async () => {
+    const points = {
+      fail: 0,
+      'fail torn': 0,
+      'fail for good': 0,
+      crash: 0,
+      torn: 0,
+      'lost tail': 0,
+      'torn tail': 0,
+      recovery: 0,
+    };
+
+    // Crashes: what would lie on the disk is kept at every operation, and recovered afterwards. Once more where no
+    // metadata.json can be written, so that the journal stands alone.
+    let operations = 0;
+    for (const isDescribed of [true, false]) {
+      const disk = new Disk();
+      const session = new Session(disk);
+      const images: { image: Image; told: Told }[] = [];
+      disk.watch = (image) => images.push({ image, told: session.told() });
+      disk.fault = (_operation, kind, path) =>
+        !isDescribed && kind === 'write' && path.endsWith('/metadata.json.part') ? { torn: true, error: FULL } : null;
+      await session.run();
+      disk.watch = null;
+      expect(session.errors).toEqual([]);
+      for (const [index, { image, told }] of images.entries()) {
+        points[image.mode] += 1;
+        // Of every seventh one recovery itself is broken off, at each of its own operations.
+        const breakOff = isDescribed && index % 7 === 0;
+        points.recovery += await expectRecovered(image.files, told, { breakOff });
+      }
+      operations ||= disk.operations;
+    }
+
+    // Failures: the session goes on, and says what it could not do.
+    for (const mode of ['fail', 'fail torn', 'fail for good'] as const) {
+      for (let at = 1; at <= operations; at++) {
+        const faulty = new Disk();
+        const one = new Session(faulty);
+        faulty.fault = (operation) => {
+          const isNow = mode === 'fail for good' ? operation >= at : operation === at;
+          return isNow ? { torn: mode === 'fail torn', error: FULL } : null;
+        };
+        await one.run();
+        faulty.fault = null;
+        points[mode] += 1;
+        expect(one.errors.every((error) => error instanceof StudioError)).toBe(true);
+        await expectRecovered(faulty.snapshot(), one.told(), { breakOff: false });
+      }
+    }
+    const total = Object.values(points).reduce((sum, count) => sum + count, 0);
+    console.log(
+      `Recorder fail-at-k: ${operations} operations, ${total} points: ${JSON.stringify(points)}, 0 violations`,
+    );
+    expect(total - points.recovery).toBeGreaterThanOrEqual(2_000);
+  }, 600_000);
+
+  test('a recorder does what a simple model of it does, over random sessions with faults and crashes', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 40 }), async (steps) => {
+        const model = new Model();
+        for (const one of steps) {
+          await model.take(one);
+        }
+        await model.crash('crash');
+        await model.compare();
+      }),
+      { seed: 11, numRuns: 150 },
+    );
+  }, 600_000);
+
+  test('a number is not given again while its file may be there', async () => {
+    const disk = new Disk();
+    const recorder = new Recorder(disk, () => NOON);
     const run = await recorder.openRun(opening);
-    for (const [type, content] of [
-      ['input', { a: 1 }],
-      ['output_image', new Blob([PNG, PNG])],
-    ] as const) {
-      saved.push((await recorder.saveEntity(run, type, content)).filename);
-    }
-    await recorder.closeRun(run, 'completed');
-    return saved;
-  }
-
-  test.for([false, true])('at every operation, only whole entities are listed (torn writes: %s)', async (torn) => {
-    for (let failAt = 1; ; failAt += 1) {
-      const files = new MemoryFileStore();
-      const faulty = new FaultyStore(files, { failAt, torn, forGood: false });
-      const error = await record(faulty).then(
-        () => null,
-        (thrown: unknown) => thrown,
-      );
-      await expectWhole(files);
-      if (faulty.operations < failAt) {
-        expect(error).toBeNull();
-        expect(failAt).toBeGreaterThan(10);
-        return;
-      }
-      expect(error).toMatchObject({ code: 'storage_unavailable', retry: 'same' });
-    }
+    let failing = false;
+    disk.fault = (_operation, kind, path) => {
+      // The journal can neither be flushed nor cut.
+      const isIt = path.endsWith('/journal') && (kind === 'flush' || kind === 'truncate');
+      return failing && isIt ? { torn: false, error: FULL } : null;
+    };
+    failing = true;
+    await expect(recorder.saveEntity(run, 'note', 'lost')).rejects.toMatchObject({ code: 'storage_full' });
+    failing = false;
+    expect((await recorder.saveEntity(run, 'note', 'kept')).sequence).toBe(2);
+    const record = await new Recorder(new Disk(disk.snapshot())).readRun(run);
+    expect(record.entities.map(({ filename }) => filename)).toEqual(['02_note.txt']);
   });
 
-  test('at every operation and for good, as when the tab dies, what was reported as saved is listed', async () => {
-    for (let failAt = 1; ; failAt += 1) {
-      const files = new MemoryFileStore();
-      const faulty = new FaultyStore(files, { failAt, torn: true, forGood: true });
-      const reported: string[] = [];
-      const recorder = new Recorder(faulty, () => NOON);
-      try {
-        const run = await recorder.openRun(opening);
-        reported.push((await recorder.saveEntity(run, 'input', { a: 1 })).filename);
-        reported.push((await recorder.saveEntity(run, 'output_image', new Blob([PNG, PNG]))).filename);
-      } catch {
-        // Looked at below.
-      }
-      const [record] = await expectWhole(files);
-      expect(record?.entities.map(({ filename }) => filename) ?? []).toEqual(reported);
-      if (faulty.operations < failAt) {
-        expect(reported).toHaveLength(2);
-        return;
-      }
-    }
-  });
-
-  test('after one, the run goes on where it was', async () => {
-    const { run, recorder, faulty } = await openFaulty();
+  test('a full disk says so, says that nothing is lost, and the run goes on when there is room', async () => {
+    const disk = new Disk();
+    const recorder = new Recorder(disk, () => NOON);
+    const run = await recorder.openRun(opening);
     await recorder.saveEntity(run, 'note', 'a');
-    faulty.failAt = faulty.operations + 3;
-    await expect(recorder.saveEntity(run, 'note', 'b')).rejects.toMatchObject({ code: 'storage_unavailable' });
-    expect(await recorder.saveEntity(run, 'note', 'c')).toMatchObject({ sequence: 2 });
-    expect((await recorder.readRun(run)).entities).toHaveLength(2);
-  });
-
-  test('a full disk says so, and says that nothing is lost', async () => {
-    const { run, recorder, faulty } = await openFaulty();
-    await recorder.saveEntity(run, 'note', 'a');
-    faulty.failAt = faulty.operations + 2;
-    faulty.error = new DOMException('No space.', 'QuotaExceededError');
-    const code: ErrorCode = 'storage_full';
+    disk.fault = () => ({ torn: true, error: FULL });
     await expect(recorder.saveEntity(run, 'note', 'b')).rejects.toMatchObject({
-      code,
+      code: 'storage_full',
       message: expect.stringMatching(/^[^.]+\. What is recorded so far is kept\.$/) as string,
     });
-    expect((await recorder.readRun(run)).entities).toHaveLength(1);
+    await expect(recorder.closeRun(run, 'failed')).rejects.toMatchObject({ code: 'storage_full' });
+    disk.fault = () => ({ torn: true, error: new Error('The disk is on fire.') });
+    await expect(recorder.saveEntity(run, 'note', 'b')).rejects.toMatchObject({ code: 'storage_unavailable' });
+    disk.fault = null;
+    expect(await recorder.saveEntity(run, 'note', 'c')).toMatchObject({ sequence: 4 });
+    // How the run ended is written as soon as another one is opened.
+    await recorder.openRun(opening);
+    expect((await recorder.readRun(run)).current_state).toEqual({ stage: 'failed' });
   });
-
-  async function openFaulty() {
-    const faulty = new FaultyStore(new MemoryFileStore(), { failAt: Infinity, torn: true, forGood: false });
-    const recorder = new Recorder(faulty, () => NOON);
-    return { faulty, recorder, run: await recorder.openRun(opening) };
-  }
-
-  /** Every listed entity is there with its bytes, for a reader that comes later. */
-  async function expectWhole(store: FileStore): Promise<RunRecord[]> {
-    const reader = new Recorder(store);
-    const runs = await reader.listRuns({ limit: 99 });
-    for (const { run_id, entities } of runs) {
-      for (const { filename, sha256 } of entities) {
-        const bytes = await (await reader.readEntity(run_id, filename)).arrayBuffer();
-        expect(createHash('sha256').update(new Uint8Array(bytes)).digest('hex')).toBe(sha256);
-      }
-    }
-    return runs;
-  }
 });
 
-/** Fails at its k-th operation, once or from then on; a torn write leaves half of its content behind. */
-class FaultyStore implements FileStore {
+test('10,000 runs are listed and searched from the index', async () => {
+  const store = new MemoryFileStore();
+  const tick = clock();
+  const writer = new Recorder(store, tick);
+  const COUNT = 10_000;
+  const device = '4a1402cd-a7cc-4f3e-ba83-84b3d5fcf300';
+  await store.write('device_id.txt', new Blob([device]));
+  const lines: unknown[] = [{ record: 'index', id: '0123456789abcdef' }];
+  const first = await writer.openRun(opening);
+  await writer.closeRun(first, 'completed');
+  const [known] = await writer.findRuns({ limit: 1 });
+  const folders = new Map<string, { name: string; kind: 'file' | 'folder' }[]>();
+  for (let index = 0; index < COUNT; index++) {
+    const day = new Date(Date.UTC(2025, 0, 1 + (index % 300))).toISOString().slice(0, 10);
+    const run_id = `run_${1_735_700_000_000 + index * 60_000}_${index.toString(16).padStart(6, '0')}`;
+    const folder = `exports/json/${day}/${device}/${run_id}`;
+    const parent = `exports/json/${day}/${device}`;
+    folders.set(parent, [...(folders.get(parent) ?? []), { name: run_id, kind: 'folder' }]);
+    const prompt = `${['a red circle', 'two blue squares', 'a green star'][index % 3]} number ${index}, oil on canvas`;
+    lines.push({ record: 'put', entry: { ...known, run_id, folder, prompt, due: false } });
+  }
+  /** The folders are only named: to open one would be seen. */
+  class Named extends MemoryFileStore {
+    opened = 0;
+    override async list(path: string) {
+      const names = path === 'exports/json' ? new Set([...folders.keys()].map((parent) => parent.split('/')[2])) : null;
+      const own = await super.list(path);
+      if (names) {
+        return [...names].map((name) => ({ name, kind: 'folder' as const }));
+      }
+      const day = folders.has(`${path}/${device}`) ? [{ name: device, kind: 'folder' as const }] : own;
+      this.opened += Number(path.includes('/run_'));
+      return folders.get(path) ?? day;
+    }
+  }
+  const named = new Named();
+  await named.write('exports/runs.index', new Blob(encodeLines(lines)));
+  const recorder = new Recorder(named, tick);
+  const timed = async <T>(work: () => Promise<T>): Promise<{ ms: number; result: T }> => {
+    const start = performance.now();
+    const result = await work();
+    return { ms: Math.round(performance.now() - start), result };
+  };
+  const start = await timed(() => recorder.recover());
+  const all = await timed(() => recorder.findRuns({ limit: COUNT }));
+  const found = await timed(() => recorder.findRuns({ limit: COUNT, text: 'green 99' }));
+  const opened = named.opened;
+  console.log(`${COUNT} recorded runs: start ${start.ms} ms, list ${all.ms} ms, search ${found.ms} ms`);
+  expect(all.result).toHaveLength(COUNT);
+  expect(all.result[0].run_id > all.result[1].run_id).toBe(true);
+  expect(found.result.length).toBeGreaterThan(10);
+  expect(found.result.every(({ prompt }) => prompt.includes('green'))).toBe(true);
+  expect(opened).toBe(0);
+});
+
+test('an index that is missing, torn or wrong is made anew from the folders', async () => {
+  const { store, runs } = await recorded(['a', 'b', 'c']);
+  const bytes = new Uint8Array((await (await store.read('exports/runs.index'))?.arrayBuffer()) as ArrayBuffer);
+  const random = randomNumbers(7);
+  const broken = [
+    new Uint8Array(0),
+    bytes.slice(0, bytes.length / 2),
+    ...Array.from({ length: 200 }, () => mutate(bytes, random)),
+  ];
+  for (const index of broken) {
+    await store.write('exports/runs.index', new Blob([index]));
+    expect(ids(await new Recorder(store).listRuns({ limit: 9 }))).toEqual([...runs].reverse());
+    expect((await new Recorder(store).findRuns({ limit: 9, text: 'b' })).map(({ run_id }) => run_id)).toContain(
+      runs[1],
+    );
+  }
+  await store.remove('exports/runs.index');
+  expect(ids(await new Recorder(store).listRuns({ limit: 9 }))).toEqual([...runs].reverse());
+});
+
+const FULL = new DOMException('No space.', 'QuotaExceededError');
+
+type Kind = 'write' | 'move' | 'read' | 'list' | 'remove' | 'open' | 'append' | 'truncate' | 'flush';
+type CrashMode = 'crash' | 'torn' | 'lost tail' | 'torn tail';
+
+/** What lies on the disk when everything ends at one operation. */
+interface Image {
+  mode: CrashMode;
+  files: Map<string, Uint8Array>;
+}
+
+/** A disk that can be told to fail at an operation, and shows what would lie on it if everything ended there. */
+class Disk implements FileStore {
   readonly persistent = false;
   operations = 0;
-  failAt: number;
-  error: Error = new Error('The disk is on fire.');
-  readonly #store: FileStore;
-  readonly #torn: boolean;
-  readonly #forGood: boolean;
+  fault: ((operation: number, kind: Kind, path: string) => { torn: boolean; error: Error } | null) | null = null;
+  watch: ((image: Image) => void) | null = null;
+  #files: Map<string, Uint8Array>;
+  /** What of the files that are being appended to is on the disk for certain. */
+  readonly #flushed = new Map<string, Uint8Array>();
 
-  constructor(store: FileStore, faults: { failAt: number; torn: boolean; forGood: boolean }) {
-    this.#store = store;
-    this.failAt = faults.failAt;
-    this.#torn = faults.torn;
-    this.#forGood = faults.forGood;
+  constructor(files: Map<string, Uint8Array> = new Map()) {
+    this.#files = new Map(files);
+  }
+
+  snapshot(): Map<string, Uint8Array> {
+    return new Map(this.#files);
   }
 
   async write(path: string, content: Blob): Promise<void> {
-    if (this.#fails()) {
-      // Once dead, nothing is written any more, not even in part.
-      if (this.#torn && this.operations === this.failAt) {
-        await this.#store.write(path, content.slice(0, Math.floor(content.size / 2)));
+    const bytes = new Uint8Array(await content.arrayBuffer());
+    await this.#operation('write', path, {
+      whole: (files) => files.set(path, bytes),
+      torn: (files) => files.set(path, bytes.slice(0, bytes.length / 2)),
+    });
+  }
+
+  async move(folder: string, from: string, to: string): Promise<void> {
+    await this.#operation('move', `${folder}/${from}`, {
+      whole: (files) => {
+        const content = files.get(`${folder}/${from}`);
+        if (!content) {
+          throw new DOMException('There is no such file.', 'NotFoundError');
+        }
+        files.set(`${folder}/${to}`, content);
+        files.delete(`${folder}/${from}`);
+      },
+    });
+  }
+
+  async read(path: string): Promise<Blob | null> {
+    await this.#operation('read', path, {});
+    const bytes = this.#files.get(path);
+    return bytes ? new Blob([new Uint8Array(bytes)]) : null;
+  }
+
+  async list(folder: string): Promise<{ name: string; kind: 'file' | 'folder' }[]> {
+    await this.#operation('list', folder, {});
+    const found = new Map<string, 'file' | 'folder'>();
+    for (const path of this.#files.keys()) {
+      if (path.startsWith(`${folder}/`)) {
+        const [name = '', ...below] = path.slice(folder.length + 1).split('/');
+        found.set(name, below.length > 0 ? 'folder' : 'file');
       }
-      throw this.error;
     }
-    await this.#store.write(path, content);
+    return [...found].map(([name, kind]) => ({ name, kind }));
   }
 
-  move(folder: string, from: string, to: string) {
-    return this.#guard(() => this.#store.move(folder, from, to));
+  async remove(path: string): Promise<void> {
+    const below = (files: Map<string, Uint8Array>) =>
+      [...files.keys()].filter((known) => known === path || known.startsWith(`${path}/`));
+    await this.#operation('remove', path, {
+      whole: (files) => below(files).forEach((known) => files.delete(known)),
+      torn: (files) =>
+        below(files)
+          .filter((_, index) => index % 2 === 0)
+          .forEach((known) => files.delete(known)),
+    });
   }
 
-  read(path: string) {
-    return this.#guard(() => this.#store.read(path));
+  async append(path: string): Promise<AppendFile> {
+    await this.#operation('open', path, {
+      whole: (files) => files.set(path, files.get(path) ?? new Uint8Array(0)),
+    });
+    const content = () => this.#files.get(path) ?? new Uint8Array(0);
+    this.#flushed.set(path, content());
+    const change = async (kind: Kind, bytes: Uint8Array, torn: Uint8Array) => {
+      await this.#operation(kind, path, {
+        whole: (files) => files.set(path, bytes),
+        torn: (files) => files.set(path, torn),
+      });
+    };
+    return {
+      read: async () => {
+        await this.#operation('read', path, {});
+        return content();
+      },
+      write: (bytes, at) => {
+        const before = content().subarray(0, at);
+        return change(
+          'append',
+          Buffer.concat([before, bytes]),
+          Buffer.concat([before, bytes.subarray(0, bytes.length / 2)]),
+        );
+      },
+      truncate: (length) => change('truncate', content().slice(0, length), content()),
+      flush: () =>
+        this.#operation('flush', path, {
+          whole: () => this.#flushed.set(path, content()),
+        }),
+      close: () => {
+        this.#flushed.delete(path);
+        return Promise.resolve();
+      },
+    };
   }
 
-  list(folder: string) {
-    return this.#guard(() => this.#store.list(folder));
-  }
-
-  remove(path: string) {
-    return this.#guard(() => this.#store.remove(path));
-  }
-
-  async #guard<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#fails()) {
-      throw this.error;
-    }
-    return work();
-  }
-
-  #fails(): boolean {
+  async #operation(
+    kind: Kind,
+    path: string,
+    effect: { whole?: (files: Map<string, Uint8Array>) => unknown; torn?: (files: Map<string, Uint8Array>) => unknown },
+  ): Promise<void> {
     this.operations += 1;
-    return this.#forGood ? this.operations >= this.failAt : this.operations === this.failAt;
+    this.#show(effect);
+    const fault = this.fault?.(this.operations, kind, path);
+    await Promise.resolve();
+    if (fault) {
+      if (fault.torn) {
+        effect.torn?.(this.#files);
+      }
+      throw fault.error;
+    }
+    effect.whole?.(this.#files);
   }
+
+  #show(effect: { torn?: (files: Map<string, Uint8Array>) => unknown }): void {
+    if (!this.watch) {
+      return;
+    }
+    this.watch({ mode: 'crash', files: this.snapshot() });
+    if (effect.torn) {
+      const files = this.snapshot();
+      effect.torn(files);
+      this.watch({ mode: 'torn', files });
+    }
+    const loose = [...this.#flushed].filter(([path, bytes]) => this.#files.get(path) !== bytes);
+    if (loose.length > 0) {
+      const [lost, torn] = [this.snapshot(), this.snapshot()];
+      for (const [path, flushed] of loose) {
+        const bytes = this.#files.get(path) as Uint8Array;
+        lost.set(path, flushed);
+        torn.set(path, bytes.subarray(0, (flushed.length + bytes.length) / 2));
+      }
+      this.watch({ mode: 'lost tail', files: lost });
+      this.watch({ mode: 'torn tail', files: torn });
+    }
+  }
+}
+
+/** What a session was told by the recorder up to some moment. */
+interface Told {
+  saved: Entity[];
+  ended: Map<string, string>;
+  starred: Set<string>;
+  /** Asked to be deleted: there or not, from then on. */
+  leaving: Set<string>;
+  deleted: Set<string>;
+}
+
+/** Eight runs with all that can happen to runs, in two tabs. What fails is noted, and the session goes on. */
+class Session {
+  readonly errors: unknown[] = [];
+  readonly #told: Told = {
+    saved: [],
+    ended: new Map(),
+    starred: new Set(),
+    leaving: new Set(),
+    deleted: new Set(),
+  };
+  readonly #disk: Disk;
+
+  constructor(disk: Disk) {
+    this.#disk = disk;
+  }
+
+  told(): Told {
+    const { saved, ended, starred, leaving, deleted } = this.#told;
+    return {
+      saved: [...saved],
+      ended: new Map(ended),
+      starred: new Set(starred),
+      leaving: new Set(leaving),
+      deleted: new Set(deleted),
+    };
+  }
+
+  async run(): Promise<void> {
+    const locks = new MemoryLocks();
+    const tick = clock();
+    const tabs = [1, 2].map(() => new Recorder(this.#disk, tick, { locks }));
+    const runs: (string | undefined)[] = [];
+    for (let index = 0; index < 8; index++) {
+      const tab = tabs[index % 2];
+      const run = await this.#try(() => tab.openRun(opening));
+      runs.push(run);
+      if (run === undefined) {
+        continue;
+      }
+      for (let entity = 0; entity < 4; entity++) {
+        const content = [{ a: index }, 'text', new Blob([PNG]), new Blob([new Uint8Array(300).fill(index)])][entity];
+        const saved = await this.#try(() => tab.saveEntity(run, `thing_${entity}`, content, { index, entity }));
+        if (saved) {
+          this.#told.saved.push(saved);
+        }
+      }
+      // Two runs stay open, as in a tab that is closed.
+      if (index % 4 !== 3) {
+        await this.#end(tab, run, index % 2 === 0 ? 'completed' : 'failed');
+      }
+    }
+    const [first, second, third] = runs;
+    if (first && this.#told.ended.has(first)) {
+      await this.#try(() => tabs[1].starRun(first, true).then(() => this.#told.starred.add(first)));
+    }
+    if (second && this.#told.ended.has(second)) {
+      const before = this.#told.ended.get(second) as string;
+      this.#told.ended.delete(second);
+      const resumed = await this.#try(() => tabs[0].resumeRun(second));
+      if (resumed) {
+        const saved = await this.#try(() => tabs[0].saveEntity(second, 'late', 'text'));
+        if (saved) {
+          this.#told.saved.push(saved);
+        }
+        await this.#end(tabs[0], second, 'cancelled');
+      } else {
+        expect(before).toBe('failed');
+      }
+    }
+    if (third && this.#told.ended.has(third)) {
+      this.#told.leaving.add(third);
+      await this.#try(() => tabs[1].deleteRun(third).then(() => this.#told.deleted.add(third)));
+    }
+  }
+
+  async #end(tab: Recorder, run: string, stage: 'completed' | 'failed' | 'cancelled'): Promise<void> {
+    await this.#try(() => tab.closeRun(run, stage).then(() => this.#told.ended.set(run, stage)));
+  }
+
+  async #try<T>(work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      this.errors.push(error);
+      return undefined;
+    }
+  }
+}
+
+/** Recovers a disk as it was left, checks it against what was told, and counts how often recovery was broken off. */
+async function expectRecovered(
+  files: Map<string, Uint8Array>,
+  told: Told,
+  { breakOff }: { breakOff: boolean },
+): Promise<number> {
+  const disk = new Disk(files);
+  const images: Image[] = [];
+  if (breakOff) {
+    disk.watch = (image) => images.push(image);
+  }
+  const records = await new Recorder(disk, () => NOON).listRuns({ limit: 99 });
+  disk.watch = null;
+  expectTold(disk, records, told);
+
+  const recovered = disk.snapshot();
+  expect(await new Recorder(disk, () => NOON).listRuns({ limit: 99 })).toEqual(records);
+  expect(apartFromIndex(disk.snapshot())).toEqual(apartFromIndex(recovered));
+
+  for (const image of images) {
+    const again = new Disk(image.files);
+    expect(await new Recorder(again, () => NOON).listRuns({ limit: 99 })).toEqual(records);
+    expect(apartFromIndex(again.snapshot())).toEqual(apartFromIndex(recovered));
+  }
+  return images.length;
+}
+
+function expectTold(disk: Disk, records: RunRecord[], told: Told): void {
+  const files = disk.snapshot();
+  for (const path of files.keys()) {
+    expect(path).not.toMatch(/\.(part|crswap)$/);
+  }
+  const byRun = new Map(records.map((record) => [record.run_id, record]));
+  for (const { run, ...entity } of told.saved) {
+    if (!told.leaving.has(run)) {
+      expect(byRun.get(run)?.entities).toContainEqual(entity);
+    }
+  }
+  for (const [run, stage] of told.ended) {
+    if (!told.leaving.has(run)) {
+      expect(byRun.get(run)?.current_state.stage).toBe(stage);
+    }
+  }
+  for (const run of told.starred) {
+    expect(byRun.get(run)?.starred).toBe(true);
+  }
+  for (const run of told.deleted) {
+    expect(byRun.has(run)).toBe(false);
+  }
+  for (const record of records) {
+    expect(record.current_state.stage).not.toBe('running');
+    expect(record.lost).toBeUndefined();
+    const sequences = record.entities.map(({ sequence }) => sequence);
+    expect(new Set(sequences).size).toBe(sequences.length);
+    const folder =
+      [...files.keys()].find((path) => path.endsWith(`/${record.run_id}/metadata.json`))?.slice(0, -14) ?? '';
+    const described = JSON.parse(Buffer.from(files.get(`${folder}/metadata.json`) as Uint8Array).toString()) as object;
+    expect(described).toEqual({ ...record, journal_length: files.get(`${folder}/journal`)?.length });
+    const stored = [...files.keys()]
+      .filter((path) => path.startsWith(`${folder}/`))
+      .map((path) => path.slice(folder.length + 1));
+    const listed = record.entities.map(({ filename }) => filename);
+    expect(stored.sort()).toEqual([...listed, 'journal', 'metadata.json'].sort());
+    for (const { filename, sha256 } of record.entities) {
+      expect(digest(files.get(`${folder}/${filename}`) as Uint8Array)).toBe(sha256);
+    }
+  }
+}
+
+function apartFromIndex(files: Map<string, Uint8Array>): [string, string][] {
+  return [...files]
+    .filter(([path]) => path !== 'exports/runs.index')
+    .map(([path, bytes]): [string, string] => [path, digest(bytes)])
+    .sort(([a], [b]) => Number(a > b) - Number(a < b));
+}
+
+type Step =
+  | { do: 'open' | 'restart' | 'list' }
+  | { do: 'save' | 'end' | 'star' | 'delete' | 'resume'; which: number; text: string }
+  | { do: 'fault'; after: number; torn: boolean }
+  | { do: 'crash'; mode: CrashMode; at: number };
+
+const step: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 3, arbitrary: fc.record({ do: fc.constant('open' as const) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constantFrom('restart' as const, 'list' as const) }) },
+  {
+    weight: 8,
+    arbitrary: fc.record({
+      do: fc.constantFrom(
+        'save' as const,
+        'save' as const,
+        'save' as const,
+        'end' as const,
+        'star' as const,
+        'delete' as const,
+        'resume' as const,
+      ),
+      which: fc.nat(3),
+      text: fc.string({ maxLength: 20 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('fault' as const), after: fc.nat(12), torn: fc.boolean() }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('crash' as const),
+      mode: fc.constantFrom<CrashMode>('crash', 'torn', 'lost tail', 'torn tail'),
+      at: fc.nat(12),
+    }),
+  },
+);
+
+/** What a recorder promises, kept as simply as possible beside a real one. */
+class Model {
+  #disk = new Disk();
+  #recorder: Recorder;
+  readonly #tick = clock();
+  readonly #runs = new Map<
+    string,
+    { open: boolean; saved: Map<string, string>; stage: string | null; starred: boolean | null; gone: boolean | null }
+  >();
+
+  constructor() {
+    this.#recorder = new Recorder(this.#disk, this.#tick);
+  }
+
+  async take(one: Step): Promise<void> {
+    switch (one.do) {
+      case 'fault': {
+        const at = this.#disk.operations + 1 + one.after;
+        this.#disk.fault = (operation) => (operation === at ? { torn: one.torn, error: FULL } : null);
+        return;
+      }
+      case 'crash': {
+        // The next save ends in the middle of everything.
+        const at = this.#disk.operations + 1 + one.at;
+        const disk = this.#disk;
+        const seen: { found: Image | null } = { found: null };
+        disk.watch = (image) => {
+          if (disk.operations === at && (image.mode === one.mode || image.mode === 'crash')) {
+            seen.found = image;
+          }
+        };
+        const [run] = [...this.#runs].find(([, { open }]) => open) ?? [];
+        if (run !== undefined) {
+          await this.#recorder.saveEntity(run, 'dying', 'x').catch(() => null);
+        }
+        disk.watch = null;
+        await this.crash(one.mode, seen.found?.files);
+        return;
+      }
+      case 'restart':
+        return this.crash('crash');
+      case 'list':
+        await this.#recorder.listRuns({ limit: 99 }).catch(expectTyped);
+        return;
+      case 'open': {
+        const run = await this.#recorder.openRun(opening).catch(expectTyped);
+        if (run) {
+          this.#runs.set(run, { open: true, saved: new Map(), stage: null, starred: false, gone: false });
+        }
+        return;
+      }
+      default:
+        return this.#change(one);
+    }
+  }
+
+  /** Everything in memory is gone; the disk is as it is, or as it was at the moment. */
+  crash(_mode: CrashMode, files = this.#disk.snapshot()): Promise<void> {
+    this.#disk = new Disk(files);
+    this.#recorder = new Recorder(this.#disk, this.#tick);
+    for (const known of this.#runs.values()) {
+      known.open = false;
+    }
+    return Promise.resolve();
+  }
+
+  async compare(): Promise<void> {
+    const records = await this.#recorder.listRuns({ limit: 999 });
+    const byRun = new Map(records.map((record) => [record.run_id, record]));
+    for (const [run, known] of this.#runs) {
+      const record = byRun.get(run);
+      if (known.gone === false) {
+        expect(record).toBeDefined();
+      } else if (known.gone) {
+        expect(record).toBeUndefined();
+      }
+      if (!record || known.gone === null) {
+        continue;
+      }
+      for (const [filename, text] of known.saved) {
+        expect(await (await this.#recorder.readEntity(run, filename)).text()).toBe(text);
+      }
+      expect(record.entities.map(({ filename }) => filename)).toEqual(expect.arrayContaining([...known.saved.keys()]));
+      if (known.stage !== null) {
+        expect(record.current_state.stage).toBe(known.stage);
+      }
+      if (known.starred !== null) {
+        expect(record.starred).toBe(known.starred);
+      }
+    }
+  }
+
+  async #change(one: Extract<Step, { which: number }>): Promise<void> {
+    const living = [...this.#runs].filter(([, { gone }]) => gone === false);
+    const [run, known] = living[living.length - 1 - (one.which % Math.max(1, living.length))] ?? [];
+    if (run === undefined || !known) {
+      return;
+    }
+    const recorder = this.#recorder;
+    switch (one.do) {
+      case 'save': {
+        const saved = known.open ? await recorder.saveEntity(run, 'note', one.text).catch(expectTyped) : null;
+        if (saved) {
+          expect(known.saved.has(saved.filename)).toBe(false);
+          known.saved.set(saved.filename, one.text);
+        }
+        return;
+      }
+      case 'end':
+        if (known.open) {
+          // What fails may have happened or not.
+          known.stage = null;
+          await recorder.closeRun(run, 'completed').then(() => {
+            known.open = false;
+            known.stage = 'completed';
+          }, expectTyped);
+        }
+        return;
+      case 'resume':
+        known.stage = null;
+        await recorder.resumeRun(run).then(() => {
+          known.open = true;
+        }, expectTyped);
+        return;
+      case 'star': {
+        const wanted = known.starred !== true;
+        known.starred = null;
+        await recorder.starRun(run, wanted).then(() => {
+          known.starred = wanted;
+        }, expectTyped);
+        return;
+      }
+      case 'delete':
+        known.gone = null;
+        known.open = false;
+        await recorder.deleteRun(run).then(() => {
+          known.gone = true;
+        }, expectTyped);
+    }
+  }
+}
+
+function expectTyped(error: unknown): null {
+  expect(error).toBeInstanceOf(StudioError);
+  return null;
+}
+
+/** Ended runs of these prompts, each with one picture, a second apart. */
+async function recorded(prompts: string[]) {
+  const [store, locks, tick] = [new MemoryFileStore(), new MemoryLocks(), clock()];
+  const recorder = new Recorder(store, tick, { locks });
+  const runs: string[] = [];
+  for (const prompt of prompts) {
+    const operation = { ...opening.operation, parameters: { prompt } };
+    const run = await recorder.openRun({ ...opening, operation });
+    await recorder.saveEntity(run, 'output_image', new Blob([PNG]));
+    await recorder.closeRun(run, 'completed');
+    runs.push(run);
+  }
+  return { store, recorder, runs, locks, tick };
+}
+
+/** Every look at it is a second later. */
+function clock(): () => Date {
+  let now = NOON.getTime();
+  return () => new Date((now += 1000));
+}
+
+function randomNumbers(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+
+/** The bytes after one to three accidents: changed, cut, cut out, repeated, swapped, followed by rubbish. */
+function mutate(bytes: Uint8Array, random: (below: number) => number): Uint8Array<ArrayBuffer> {
+  let mutant = new Uint8Array(bytes);
+  for (let accidents = 1 + random(3); accidents > 0; accidents--) {
+    const at = random(mutant.length + 1);
+    const to = at + random(Math.min(200, mutant.length - at) + 1);
+    const pieces = [mutant.subarray(0, at), mutant.subarray(at, to), mutant.subarray(to)];
+    switch (random(6)) {
+      case 0:
+        mutant[Math.min(at, mutant.length - 1)] ^= 1 << random(8);
+        break;
+      case 1:
+        mutant = mutant.slice(0, at);
+        break;
+      case 2:
+        mutant = new Uint8Array(Buffer.concat([pieces[0], pieces[2]]));
+        break;
+      case 3:
+        mutant = new Uint8Array(Buffer.concat([pieces[0], pieces[1], pieces[1], pieces[2]]));
+        break;
+      case 4:
+        mutant = new Uint8Array(Buffer.concat([pieces[0], pieces[2], pieces[1]]));
+        break;
+      default:
+        mutant = new Uint8Array(
+          Buffer.concat([mutant, Uint8Array.from({ length: 1 + random(50) }, () => random(256))]),
+        );
+    }
+  }
+  return mutant;
 }
 
 async function open() {
@@ -349,6 +1392,11 @@ async function open() {
   const run = await recorder.openRun(opening);
   const [device] = await store.list('exports/json/2026-03-04');
   return { store, recorder, run, folder: `exports/json/2026-03-04/${device?.name}/${run}` };
+}
+
+/** Of any test data: what the bytes are, in one word. */
+function digest(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
 }
 
 async function json(store: FileStore, path: string): Promise<unknown> {

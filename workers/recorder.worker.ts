@@ -1,10 +1,21 @@
 /** The recorder's worker: opens the browser's private storage and serves one recorder to page and generator. */
 import { StudioError } from '../src/core/errors.ts';
+import type { FileStore } from '../src/recorder/file_store.ts';
+import { MemoryLocks, WebLocks } from '../src/recorder/locks.ts';
 import { MemoryFileStore } from '../src/recorder/memory_file_store.ts';
 import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
+import { UnitedFileStore } from '../src/recorder/united_file_store.ts';
 import type { RecorderApi, StorageReport } from './protocol.ts';
 import { serve, serveOn } from './protocol.ts';
+
+/** Storage Buckets, which only some browsers have and TypeScript does not know. */
+interface StorageBuckets {
+  open(
+    name: string,
+    options: { durability: 'strict' },
+  ): Promise<{ getDirectory(): Promise<FileSystemDirectoryHandle> }>;
+}
 
 class RecorderOwner implements RecorderApi {
   readonly #opened = open();
@@ -22,8 +33,20 @@ class RecorderOwner implements RecorderApi {
     return (await this.#recorder()).openRun(...args);
   }
 
+  async resumeRun(...args: Parameters<RecorderApi['resumeRun']>) {
+    return (await this.#recorder()).resumeRun(...args);
+  }
+
   async saveEntity(...args: Parameters<RecorderApi['saveEntity']>) {
     return (await this.#recorder()).saveEntity(...args);
+  }
+
+  async saveFromBlob(...args: Parameters<RecorderApi['saveFromBlob']>) {
+    return (await this.#recorder()).saveFromBlob(...args);
+  }
+
+  async saveFromUrl(...args: Parameters<RecorderApi['saveFromUrl']>) {
+    return (await this.#recorder()).saveFromUrl(...args);
   }
 
   async closeRun(...args: Parameters<RecorderApi['closeRun']>) {
@@ -34,6 +57,10 @@ class RecorderOwner implements RecorderApi {
     return (await this.#recorder()).listRuns(...args);
   }
 
+  async findRuns(...args: Parameters<RecorderApi['findRuns']>) {
+    return (await this.#recorder()).findRuns(...args);
+  }
+
   async readRun(...args: Parameters<RecorderApi['readRun']>) {
     return (await this.#recorder()).readRun(...args);
   }
@@ -42,8 +69,20 @@ class RecorderOwner implements RecorderApi {
     return (await this.#recorder()).readEntity(...args);
   }
 
+  async starRun(...args: Parameters<RecorderApi['starRun']>) {
+    return (await this.#recorder()).starRun(...args);
+  }
+
   async deleteRun(...args: Parameters<RecorderApi['deleteRun']>) {
     return (await this.#recorder()).deleteRun(...args);
+  }
+
+  async retention() {
+    return (await this.#recorder()).retention();
+  }
+
+  async setRetention(...args: Parameters<RecorderApi['setRetention']>) {
+    return (await this.#recorder()).setRetention(...args);
   }
 
   async #recorder(): Promise<Recorder> {
@@ -52,16 +91,36 @@ class RecorderOwner implements RecorderApi {
 }
 
 async function open(): Promise<{ recorder: Recorder; report: StorageReport }> {
-  try {
-    return { recorder: new Recorder(await OpfsFileStore.open()), report: { persistent: true, note: null } };
-  } catch (cause) {
-    const refusal = new StudioError(
-      'storage_unavailable',
-      'This browser gives the page no storage (a private window often does not), so recordings last only for this visit; download what you want to keep.',
-      { cause },
-    );
-    return { recorder: new Recorder(new MemoryFileStore()), report: { persistent: false, note: refusal.message } };
-  }
+  const opened = await openStore().then(
+    (store) => ({
+      recorder: new Recorder(store, undefined, {
+        locks: 'locks' in navigator ? new WebLocks(navigator.locks) : new MemoryLocks(),
+      }),
+      report: { persistent: true, note: null },
+    }),
+    (cause: unknown) => {
+      const refusal = new StudioError(
+        'storage_unavailable',
+        'This browser gives the page no storage (a private window often does not), so recordings last only for this visit; download what you want to keep.',
+        { cause },
+      );
+      return { recorder: new Recorder(new MemoryFileStore()), report: { persistent: false, note: refusal.message } };
+    },
+  );
+  // What goes wrong is told to whoever lists the runs.
+  opened.recorder.recover().catch(() => {});
+  return opened;
+}
+
+/** A bucket of its own, where there are any, is flushed strictly and not evicted with the weights. Earlier recordings lie outside of it. */
+async function openStore(): Promise<FileStore> {
+  const root = await OpfsFileStore.open(await navigator.storage.getDirectory());
+  const { storageBuckets } = navigator as { storageBuckets?: StorageBuckets };
+  const bucket = await storageBuckets
+    ?.open('recordings', { durability: 'strict' })
+    .then(async (opened) => OpfsFileStore.open(await opened.getDirectory()))
+    .catch(() => null);
+  return bucket ? new UnitedFileStore(bucket, root) : root;
 }
 
 await serve(new RecorderOwner(), globalThis);

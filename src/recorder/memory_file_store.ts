@@ -1,5 +1,5 @@
 /** Files in memory, for browsers that give a page no storage. */
-import type { FileStore } from './file_store.ts';
+import type { AppendFile, FileStore } from './file_store.ts';
 
 export class MemoryFileStore implements FileStore {
   readonly persistent = false;
@@ -42,5 +42,24 @@ export class MemoryFileStore implements FileStore {
       }
     }
     return Promise.resolve();
+  }
+
+  append(path: string): Promise<AppendFile> {
+    const files = this.#files;
+    const content = () => files.get(path) ?? new Blob([]);
+    files.set(path, content());
+    return Promise.resolve({
+      read: async () => new Uint8Array(await content().arrayBuffer()),
+      write: (bytes, at) => {
+        files.set(path, new Blob([content().slice(0, at), bytes]));
+        return Promise.resolve();
+      },
+      truncate: (length) => {
+        files.set(path, content().slice(0, length));
+        return Promise.resolve();
+      },
+      flush: () => Promise.resolve(),
+      close: () => Promise.resolve(),
+    });
   }
 }

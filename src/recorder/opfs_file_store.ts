@@ -1,10 +1,14 @@
 /** The browser's private file system (OPFS). */
-import type { FileStore } from './file_store.ts';
+import { StudioError } from '../core/errors.ts';
+import type { AppendFile, FileStore } from './file_store.ts';
 
 /** Not in the standard and missing in some browsers; TypeScript does not know it. */
 interface Movable {
   move?(name: string): Promise<void>;
 }
+
+/** Waits before a file that is held is asked for again: a tab that has died lets go of its files within two seconds. */
+const BACK_OFF_MS = [10, 20, 40, 80, 160, 320, 640, 730];
 
 export class OpfsFileStore implements FileStore {
   readonly persistent = true;
@@ -15,28 +19,36 @@ export class OpfsFileStore implements FileStore {
   }
 
   /** Rejects where the browser has no such storage or refuses it, as in some private windows. */
-  static async open(): Promise<OpfsFileStore> {
-    const root = await navigator.storage.getDirectory();
+  static async open(root: FileSystemDirectoryHandle): Promise<OpfsFileStore> {
     const store = new OpfsFileStore(root);
-    // Some browsers hand out the folder and refuse only the first file.
-    const probe = `.probe_${crypto.randomUUID()}`;
-    await store.write(probe, new Blob(['darkroom']));
-    await store.remove(probe);
+    try {
+      // Some browsers hand out the folder and refuse only the first file.
+      await store.write('.probe', new Blob([]));
+    } catch (error) {
+      // What lies on a full disk can be read all the same.
+      if (!(error instanceof DOMException) || error.name !== 'QuotaExceededError') {
+        throw error;
+      }
+    }
     return store;
   }
 
   async write(path: string, content: Blob): Promise<void> {
     const { folder, name } = split(path);
     const directory = await this.#directory(folder, true);
-    const file = await directory.getFileHandle(name, { create: true });
-    const stream = await file.createWritable();
+    const handle = await openHandle(await directory.getFileHandle(name, { create: true }));
     try {
-      await stream.write(content);
-    } catch (error) {
-      await stream.abort().catch(() => {});
-      throw error;
+      handle.truncate(0);
+      let at = 0;
+      const reader = content.stream().getReader();
+      for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+        writeAll(handle, piece.value, at);
+        at += piece.value.length;
+      }
+      handle.flush();
+    } finally {
+      handle.close();
     }
-    await stream.close();
   }
 
   async move(folder: string, from: string, to: string): Promise<void> {
@@ -46,8 +58,15 @@ export class OpfsFileStore implements FileStore {
       await file.move(to);
       return;
     }
-    // A copy becomes visible when it is closed, so it is whole or not there.
-    await this.write(`${folder}/${to}`, await file.getFile());
+    // What a writable holds becomes visible when it is closed, so the copy is whole or not there.
+    const stream = await (await directory.getFileHandle(to, { create: true })).createWritable();
+    try {
+      await stream.write(await file.getFile());
+    } catch (error) {
+      await stream.abort().catch(() => {});
+      throw error;
+    }
+    await stream.close();
     await directory.removeEntry(from);
   }
 
@@ -78,6 +97,12 @@ export class OpfsFileStore implements FileStore {
     });
   }
 
+  async append(path: string): Promise<AppendFile> {
+    const { folder, name } = split(path);
+    const directory = await this.#directory(folder, true);
+    return new OpfsAppendFile(await openHandle(await directory.getFileHandle(name, { create: true })));
+  }
+
   async #directory(path: string, create: boolean): Promise<FileSystemDirectoryHandle> {
     let directory = this.#root;
     for (const name of path.split('/').filter((part) => part !== '')) {
@@ -85,6 +110,72 @@ export class OpfsFileStore implements FileStore {
     }
     return directory;
   }
+}
+
+class OpfsAppendFile implements AppendFile {
+  readonly #handle: FileSystemSyncAccessHandle;
+
+  constructor(handle: FileSystemSyncAccessHandle) {
+    this.#handle = handle;
+  }
+
+  read(): Promise<Uint8Array> {
+    return promised(() => {
+      const bytes = new Uint8Array(this.#handle.getSize());
+      return bytes.subarray(0, this.#handle.read(bytes, { at: 0 }));
+    });
+  }
+
+  write(bytes: Uint8Array<ArrayBuffer>, at: number): Promise<void> {
+    return promised(() => writeAll(this.#handle, bytes, at));
+  }
+
+  truncate(length: number): Promise<void> {
+    return promised(() => this.#handle.truncate(length));
+  }
+
+  flush(): Promise<void> {
+    return promised(() => this.#handle.flush());
+  }
+
+  close(): Promise<void> {
+    return promised(() => this.#handle.close());
+  }
+}
+
+/** What these handles throw, as a rejection. */
+function promised<T>(work: () => T): Promise<T> {
+  return new Promise((resolve) => {
+    resolve(work());
+  });
+}
+
+function writeAll(handle: FileSystemSyncAccessHandle, bytes: Uint8Array<ArrayBuffer>, at: number): void {
+  // On a full disk some throw; Chromium's private windows answer with a huge number instead.
+  if (handle.write(bytes, { at }) !== bytes.length) {
+    throw new DOMException('Only a part could be written.', 'QuotaExceededError');
+  }
+}
+
+async function openHandle(file: FileSystemFileHandle): Promise<FileSystemSyncAccessHandle> {
+  for (const wait of [...BACK_OFF_MS, null]) {
+    try {
+      return await file.createSyncAccessHandle();
+    } catch (cause) {
+      if (!(cause instanceof DOMException) || cause.name !== 'NoModificationAllowedError') {
+        throw cause;
+      }
+      if (wait === null) {
+        throw new StudioError(
+          'storage_unavailable',
+          'This recording is open in another tab; close that tab, then try again.',
+          { retry: 'same', cause },
+        );
+      }
+    }
+    await new Promise((over) => setTimeout(over, wait));
+  }
+  throw new Error('Assertion failed: the last attempt returns or throws');
 }
 
 function split(path: string): { folder: string; name: string } {

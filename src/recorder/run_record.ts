@@ -1,16 +1,20 @@
-/** `metadata.json`: its schema gate, and how it is rebuilt from a run's files when it cannot be read. */
+/**
+ * `metadata.json`: its schema gate, and how it is rebuilt from a run's files when there is neither it nor a journal.
+ * Version 1, from before there were journals, is read as it is; version 2 is derived from the journal.
+ */
 import * as v from 'valibot';
 import type { Operation } from '../core/operation.ts';
 import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
 import { parseFilename } from './entity_file.ts';
+import { SCHEMA_VERSION } from './journal.ts';
 
-export const SCHEMA_VERSION = 1;
 export const METADATA = 'metadata.json';
+const OLDER_SCHEMA_VERSION = 1;
 
 const RUN_ID = /^run_([0-9]{10,16})_[0-9a-f]{6}$/;
 
 const recordSchema = v.object({
-  schema_version: v.literal(SCHEMA_VERSION),
+  schema_version: v.picklist([OLDER_SCHEMA_VERSION, SCHEMA_VERSION]),
   run_id: v.string(),
   timestamp: v.string(),
   device_id: v.string(),
@@ -18,26 +22,38 @@ const recordSchema = v.object({
   operation: v.nullable(v.record(v.string(), v.unknown())),
   expected_outputs: v.array(v.string()),
   current_state: v.object({
-    stage: v.picklist(['running', 'completed', 'failed', 'cancelled']),
+    stage: v.picklist(['running', 'completed', 'failed', 'cancelled', 'interrupted']),
     error: v.optional(v.record(v.string(), v.unknown())),
   }),
+  starred: v.optional(v.boolean()),
+  journal_length: v.optional(v.number()),
   entities: v.array(
-    v.object({
-      sequence: v.number(),
-      type: v.string(),
-      filename: v.string(),
-      timestamp: v.string(),
-      sha256: v.string(),
-      metadata: v.record(v.string(), v.unknown()),
-    }),
+    v.pipe(
+      v.object({
+        sequence: v.number(),
+        type: v.string(),
+        filename: v.string(),
+        timestamp: v.string(),
+        sha256: v.union([v.literal(''), v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))]),
+        metadata: v.record(v.string(), v.unknown()),
+      }),
+      // A name is joined to a path, so it must not lead elsewhere.
+      v.check(({ sequence, type, filename }) => {
+        const parsed = parseFilename(filename);
+        return parsed?.sequence === sequence && parsed.type === type;
+      }),
+    ),
   ),
 });
 
+/** A record as the file has it: with the bytes of the journal that it was derived from. */
+export type Described = RunRecord & { journal_length?: number };
+
 /** The record in the text of a `metadata.json`, or null when it is torn, foreign or of another version. */
-export function parseRecord(text: string): RunRecord | null {
+export function parseRecord(text: string): Described | null {
   try {
     const result = v.safeParse(recordSchema, JSON.parse(text));
-    return result.success ? (result.output as RunRecord) : null;
+    return result.success ? (result.output as unknown as Described) : null;
   } catch {
     return null;
   }
@@ -55,7 +71,7 @@ export function rebuildRecord(run: string, deviceId: string, filenames: string[]
   }
   entities.sort((a, b) => a.sequence - b.sequence);
   return {
-    schema_version: SCHEMA_VERSION,
+    schema_version: OLDER_SCHEMA_VERSION,
     run_id: run,
     timestamp,
     device_id: deviceId,
@@ -74,11 +90,6 @@ export function isRunId(name: string): boolean {
 /** Milliseconds since 1970 at which the run was opened. */
 export function startOf(run: string): number {
   return Number(RUN_ID.exec(run)?.[1]);
-}
-
-/** Newest first; the random part decides between runs of the same millisecond. */
-export function byNewest(a: string, b: string): number {
-  return startOf(b) - startOf(a) || Number(a < b) - Number(a > b);
 }
 
 /** The operation as JSON can hold it: a picture is kept as an entity, here only its type and size are said. */

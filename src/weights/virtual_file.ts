@@ -290,32 +290,42 @@ class VirtualBlob extends Blob {
 
   override stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
     const parts = this.#content.parts(this.#begin, this.#end)[Symbol.iterator]();
-    let given: Uint8Array<ArrayBuffer> | null = null;
+    const read = async (): Promise<Bytes | null> => {
+      const next = parts.next();
+      if (next.done) {
+        return null;
+      }
+      const { blobs, make } = next.value;
+      const contents = await Promise.all(blobs.map(readBytes));
+      const bytes = make(contents);
+      contents.filter(({ buffer }) => buffer !== bytes.buffer).forEach(free);
+      return bytes;
+    };
+    let given: Bytes | null = null;
+    let ahead: Promise<Bytes | null> | null = null;
     return new ReadableStream(
       {
         async pull(controller) {
+          // Being asked means that what was given before is used up.
           free(given);
-          given = null;
-          const next = parts.next();
-          if (next.done) {
+          given = await (ahead ?? read());
+          if (given === null) {
             controller.close();
             return;
           }
-          const { blobs, make } = next.value;
-          const read = await Promise.all(blobs.map(readBytes));
-          given = make(read);
-          read.filter(({ buffer }) => buffer !== given?.buffer).forEach(free);
+          // The disk works while the runtime copies. A failure is told when this part is asked for.
+          ahead = read();
+          ahead.catch(() => undefined);
           controller.enqueue(given);
         },
       },
-      // Nothing is read ahead, so being asked means that what was given before is used up.
       { highWaterMark: 0 },
     );
   }
 }
 
 /** Gives the memory back at once. Node 20, where the tests run, cannot; browsers with JSPI can. */
-function free(bytes: Uint8Array<ArrayBuffer> | null): void {
+function free(bytes: Bytes | null): void {
   (bytes?.buffer as { transfer?: (length: number) => void } | undefined)?.transfer?.(0);
 }
 

@@ -1,0 +1,262 @@
+/**
+ * The list of all runs, so that listing and searching open no run's folder. Derived from the folders and made anew from
+ * them where it is missing or wrong; what it cannot keep is never an error. One file of chained lines (see journal.ts)
+ * that all tabs add to in turn: a header, then one line per change, of which the last of each run counts.
+ */
+import * as v from 'valibot';
+import type { RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
+import type { FileStore } from './file_store.ts';
+import { decodeLines, encodeLine, encodeLines } from './journal.ts';
+import type { Locks } from './locks.ts';
+import { isRunId, startOf } from './run_record.ts';
+import { hex, isLeftover, writeWhole } from './whole_file.ts';
+
+const FOLDER = 'exports';
+const NAME = 'runs.index';
+export const LOCK = 'darkroom:recordings';
+/** What decides that two readings of the file belong together: the header with its random part. */
+const HEADER_BYTES = 52;
+/** Lines of the past that are carried along before the file is written anew. */
+const SPARE_LINES = 500;
+/** Of a prompt, in characters: enough to search and show. */
+const LONGEST_TEXT = 2000;
+
+const entrySchema = v.object({
+  run_id: v.pipe(v.string(), v.check(isRunId)),
+  folder: v.pipe(v.string(), v.regex(/^exports\/json\/[^/]+\/[^/]+\/run_[0-9a-f_]+$/)),
+  /** Recovery has to look at its folder. */
+  due: v.boolean(),
+  timestamp: v.string(),
+  stage: v.picklist(['running', 'completed', 'failed', 'cancelled', 'interrupted']),
+  starred: v.boolean(),
+  config_name: v.string(),
+  checkpoint: v.string(),
+  prompt: v.string(),
+  negative_prompt: v.string(),
+  entities: v.number(),
+  pictures: v.number(),
+  bytes: v.number(),
+});
+
+export type IndexEntry = v.InferOutput<typeof entrySchema>;
+
+const changeSchema = v.variant('record', [
+  v.object({ record: v.literal('put'), entry: entrySchema }),
+  v.object({ record: v.literal('drop'), run_id: v.string() }),
+]);
+
+type Change = v.InferOutput<typeof changeSchema>;
+
+interface Listed {
+  entry: IndexEntry;
+  start: number;
+  /** Lower case, of all that is searched. */
+  text: string;
+}
+
+export class RunIndex {
+  readonly #store: FileStore;
+  readonly #locks: Locks;
+  readonly #listed = new Map<string, Listed>();
+  #sorted: Listed[] | null = null;
+  /** As far as the file was read. */
+  #read: { header: string; length: number; checksum: number; lines: number } | null = null;
+  /** Not in the file yet. */
+  #unwritten: Change[] = [];
+
+  constructor(store: FileStore, locks: Locks) {
+    this.#store = store;
+    this.#locks = locks;
+  }
+
+  /** Reads the file for the first time, sweeps what interrupted writes left beside it, and drops the past from it. */
+  async open(): Promise<void> {
+    await this.#locks.within(LOCK, async () => {
+      for (const { name, kind } of await this.#store.list(FOLDER)) {
+        if (kind === 'file' && isLeftover(name)) {
+          await this.#store.remove(`${FOLDER}/${name}`);
+        }
+      }
+      await this.#catchUp();
+      if (this.#read && this.#read.lines > 2 * this.#listed.size + SPARE_LINES) {
+        await this.#compact();
+      }
+    });
+  }
+
+  get(run: string): IndexEntry | null {
+    return this.#listed.get(run)?.entry ?? null;
+  }
+
+  get runs(): string[] {
+    return [...this.#listed.keys()];
+  }
+
+  /** Takes in what other tabs have added. */
+  async refresh(): Promise<void> {
+    await this.#locks.within(LOCK, () => this.#catchUp()).catch(() => {});
+  }
+
+  async put(...entries: IndexEntry[]): Promise<void> {
+    await this.#change(entries.map((entry) => ({ record: 'put', entry })));
+  }
+
+  async drop(...runs: string[]): Promise<void> {
+    await this.#change(runs.map((run_id) => ({ record: 'drop', run_id })));
+  }
+
+  /** Newest first, all that the query asks for from `before` on; its limit is the caller's. */
+  *select({ before, text = '', starred }: Omit<RunQuery, 'limit'>): Generator<IndexEntry> {
+    const sorted = (this.#sorted ??= [...this.#listed.values()].sort(byNewest));
+    const words = text
+      .toLowerCase()
+      .split(/\s+/)
+      .filter((word) => word !== '');
+    const last = before === undefined ? null : { entry: { run_id: before }, start: startOf(before) };
+    for (const listed of sorted) {
+      const isWanted =
+        (last === null || byNewest(last, listed) < 0) &&
+        (starred === undefined || listed.entry.starred === starred) &&
+        words.every((word) => listed.text.includes(word));
+      if (isWanted) {
+        yield listed.entry;
+      }
+    }
+  }
+
+  async #change(changes: Change[]): Promise<void> {
+    if (changes.length === 0) {
+      return;
+    }
+    changes.forEach((change) => this.#apply(change));
+    this.#unwritten.push(...changes);
+    await this.#locks
+      .within(LOCK, () => this.#write())
+      .catch(() => {
+        // They stay in memory and are written with the next change, or found in the folders at the next start.
+      });
+  }
+
+  async #write(): Promise<void> {
+    await this.#catchUp();
+    const changes = this.#unwritten;
+    const file = await this.#store.append(`${FOLDER}/${NAME}`);
+    try {
+      let { length, checksum, lines, header } = this.#read ?? { length: 0, checksum: 0, lines: 0, header: '' };
+      const values: unknown[] = length === 0 ? [newHeader(), ...changes] : changes;
+      const bytes: Uint8Array<ArrayBuffer>[] = [];
+      for (const value of values) {
+        const line = encodeLine(value, checksum);
+        bytes.push(line.bytes);
+        checksum = line.checksum;
+      }
+      const added = new Uint8Array(await new Blob(bytes).arrayBuffer());
+      // Behind the last good line there may be a torn one.
+      await file.truncate(length);
+      await file.write(added, length);
+      await file.flush();
+      header ||= headerOf(added);
+      lines += values.length;
+      length += added.length;
+      this.#read = { header, length, checksum, lines };
+      this.#unwritten = this.#unwritten.slice(changes.length);
+    } finally {
+      await file.close();
+    }
+  }
+
+  async #catchUp(): Promise<void> {
+    const file = await this.#store.read(`${FOLDER}/${NAME}`);
+    if (!file) {
+      this.#read = null;
+      return;
+    }
+    const header = headerOf(new Uint8Array(await file.slice(0, HEADER_BYTES).arrayBuffer()));
+    const known = this.#read?.header === header && this.#read.length <= file.size ? this.#read : null;
+    if (known?.length === file.size) {
+      return;
+    }
+    const from = known ?? { length: 0, checksum: 0, lines: 0 };
+    const bytes = new Uint8Array(await file.slice(from.length).arrayBuffer());
+    const { values, length, checksum } = decodeLines(bytes, from.checksum);
+    if (!known) {
+      this.#listed.clear();
+      this.#sorted = null;
+    }
+    const read = { header, length: from.length + length, checksum, lines: from.lines + values.length };
+    this.#read = read.length === 0 ? null : read;
+    for (const value of values) {
+      const change = v.safeParse(changeSchema, value);
+      if (change.success) {
+        this.#apply(change.output);
+      }
+    }
+    this.#unwritten.forEach((change) => this.#apply(change));
+  }
+
+  async #compact(): Promise<void> {
+    const changes = [...this.#listed.values()].map(({ entry }): Change => ({ record: 'put', entry }));
+    await writeWhole(this.#store, FOLDER, NAME, new Blob(encodeLines([newHeader(), ...changes])));
+    this.#unwritten = [];
+    await this.#catchUp();
+  }
+
+  #apply(change: Change): void {
+    this.#sorted = null;
+    if (change.record === 'drop') {
+      this.#listed.delete(change.run_id);
+      return;
+    }
+    const { entry } = change;
+    const { run_id, prompt, negative_prompt, config_name, checkpoint } = entry;
+    const text = [prompt, negative_prompt, config_name, checkpoint, run_id].join('\n').toLowerCase();
+    this.#listed.set(run_id, { entry, start: startOf(run_id), text });
+  }
+}
+
+export function indexEntry(
+  folder: string,
+  record: RunRecord,
+  { bytes, due }: { bytes: number; due: boolean },
+): IndexEntry {
+  const { run_id, timestamp, current_state, starred = false, config_name, operation, entities } = record;
+  const text = (name: string) => {
+    const value = operation?.parameters?.[name];
+    return typeof value === 'string' ? value.slice(0, LONGEST_TEXT) : '';
+  };
+  return {
+    run_id,
+    folder,
+    due,
+    timestamp,
+    stage: current_state.stage,
+    starred,
+    config_name,
+    checkpoint: operation?.checkpoint ?? '',
+    prompt: text('prompt'),
+    negative_prompt: text('negative_prompt'),
+    entities: entities.length,
+    pictures: entities.filter(({ type }) => type === 'output_image').length,
+    bytes,
+  };
+}
+
+export function summary({ folder: _folder, due: _due, ...shown }: IndexEntry): RunSummary {
+  return shown;
+}
+
+function newHeader() {
+  return { record: 'index', id: hex(crypto.getRandomValues(new Uint8Array(8))) };
+}
+
+function headerOf(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes.subarray(0, HEADER_BYTES));
+}
+
+/** The random part decides between runs of the same millisecond. */
+function byNewest(
+  a: { entry: { run_id: string }; start: number },
+  b: { entry: { run_id: string }; start: number },
+): number {
+  return b.start - a.start || Number(a.entry.run_id < b.entry.run_id) - Number(a.entry.run_id > b.entry.run_id);
+}
