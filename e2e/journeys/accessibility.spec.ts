@@ -9,12 +9,51 @@ async function open(page: Page): Promise<void> {
   await page.getByText('More settings').click();
 }
 
-test('landmarks, headings and names', async ({ page }) => {
+/** With everything unfolded, and a problem on show. */
+async function openLibrary(page: Page): Promise<void> {
+  await page.goto('/#library');
+  await expect(page.getByRole('heading', { level: 2, name: 'Library' })).toBeFocused();
+  await page.getByText('Hub token').click();
+  await page.getByRole('textbox', { name: 'Token', exact: true }).fill('hf_example');
+  await page.getByRole('textbox', { name: 'Name or address' }).fill('no name');
+  await page.getByRole('button', { name: 'Look', exact: true }).click();
+  await expect(page.getByText('is not a name like org/name')).toBeVisible();
+}
+
+const VIEWS = { studio: open, library: openLibrary };
+
+for (const [view, openView] of Object.entries(VIEWS)) {
+  test(`landmarks, unique ids and names for everything, ${view}`, async ({ page }) => {
+    await openView(page);
+    await expect(page.getByRole('banner')).toHaveCount(1);
+    await expect(page.getByRole('main')).toHaveCount(1);
+    await expect(page.getByRole('navigation', { name: 'Views' })).toHaveCount(1);
+    await expect(page.getByRole('heading', { level: 1 })).toHaveText('Darkroom');
+    await expect(page.locator('html')).toHaveAttribute('lang', 'en');
+
+    const nameless = await page.evaluate(() =>
+      [...document.querySelectorAll('button, a[href], input, select, textarea, summary')]
+        .filter((element) => element.checkVisibility())
+        .filter((element) => {
+          const labels = 'labels' in element ? [...((element as HTMLInputElement).labels ?? [])] : [];
+          const name = [
+            element.getAttribute('aria-label'),
+            element.textContent,
+            ...labels.map((one) => one.textContent),
+          ];
+          return !name.some((text) => text?.trim());
+        })
+        .map((element) => element.outerHTML),
+    );
+    expect(nameless).toEqual([]);
+
+    const ids = await page.evaluate(() => [...document.querySelectorAll('[id]')].map(({ id }) => id));
+    expect(new Set(ids).size).toBe(ids.length);
+  });
+}
+
+test('regions, headings and names of the studio', async ({ page }) => {
   await open(page);
-  await expect(page.getByRole('banner')).toHaveCount(1);
-  await expect(page.getByRole('main')).toHaveCount(1);
-  await expect(page.getByRole('heading', { level: 1 })).toHaveText('Darkroom');
-  await expect(page.locator('html')).toHaveAttribute('lang', 'en');
   for (const name of ['Picture', 'Made so far', 'Checkpoint', 'Start from a picture']) {
     await expect(page.getByRole('region', { name, exact: true })).toHaveCount(1);
   }
@@ -25,21 +64,19 @@ test('landmarks, headings and names', async ({ page }) => {
   await expect(page.getByRole('combobox', { name: 'Schedule' })).toHaveValue('');
   await expect(page.getByRole('radiogroup', { name: 'Pictures at once' }).getByRole('radio')).toHaveCount(4);
   await expect(page.getByRole('group', { name: 'Size' })).toBeVisible();
+});
 
-  const nameless = await page.evaluate(() =>
-    [...document.querySelectorAll('button, a[href], input, select, textarea, summary')]
-      .filter((element) => element.checkVisibility())
-      .filter((element) => {
-        const labels = 'labels' in element ? [...((element as HTMLInputElement).labels ?? [])] : [];
-        const name = [element.getAttribute('aria-label'), element.textContent, ...labels.map((one) => one.textContent)];
-        return !name.some((text) => text?.trim());
-      })
-      .map((element) => element.outerHTML),
-  );
-  expect(nameless).toEqual([]);
-
-  const ids = await page.evaluate(() => [...document.querySelectorAll('[id]')].map(({ id }) => id));
-  expect(new Set(ids).size).toBe(ids.length);
+test('regions, headings and names of the library', async ({ page }) => {
+  await openLibrary(page);
+  for (const name of ['Stored here', 'On your disk', 'Space', 'Get another one', 'Good ones to begin with']) {
+    await expect(page.getByRole('region', { name, exact: true })).toHaveCount(1);
+    await expect(page.getByRole('heading', { level: 3, name, exact: true })).toHaveCount(1);
+  }
+  await expect(page.getByRole('listitem', { name: 'Darkroom shapes' })).toBeVisible();
+  const field = page.getByRole('textbox', { name: 'Name or address' });
+  await expect(field).toBeFocused();
+  await expect(field).toHaveAttribute('aria-invalid', 'true');
+  await expect(field).toHaveAccessibleDescription(/is not a name like org\/name/);
 });
 
 test('a wrong value is tied to its field', async ({ page }) => {
@@ -52,9 +89,23 @@ test('a wrong value is tied to its field', async ({ page }) => {
 });
 
 test('messages have a place to be read out from', async ({ page }) => {
+  for (const openView of Object.values(VIEWS)) {
+    await openView(page);
+    await expect(page.getByRole('status')).toHaveCount(1);
+    await expect(page.getByRole('alert')).toHaveCount(1);
+  }
+});
+
+test('the view is part of the address, of the title and of the way back', async ({ page }) => {
   await open(page);
-  await expect(page.getByRole('status')).toHaveCount(1);
-  await expect(page.getByRole('alert')).toHaveCount(1);
+  await page.getByRole('region', { name: 'Checkpoint' }).getByRole('link', { name: 'Library' }).click();
+  await expect(page).toHaveURL(/#library$/);
+  await expect(page).toHaveTitle('Library · Darkroom');
+  await expect(page.getByRole('heading', { level: 2, name: 'Library' })).toBeFocused();
+  await expect(page.getByRole('link', { name: 'Library' })).toHaveAttribute('aria-current', 'page');
+  await page.goBack();
+  await expect(page).toHaveTitle('Darkroom');
+  await expect(page.getByRole('textbox', { name: 'Prompt', exact: true })).toBeVisible();
 });
 
 for (const [device, viewport] of Object.entries(SIZES)) {
@@ -63,58 +114,44 @@ for (const [device, viewport] of Object.entries(SIZES)) {
 
     test('Tab visits everything once, from top to bottom, and shows where it is', async ({ page }) => {
       await open(page);
-      // Where one clicked last is where Tab goes on from.
-      await page.getByRole('heading', { level: 1 }).click();
-      const stops: { name: string; outline: boolean; column: string; top: number }[] = [];
-      for (let i = 0; i < 80; i++) {
-        await page.keyboard.press('Tab');
-        const stop = await page.evaluate(() => {
-          const element = document.activeElement;
-          if (!element || element === document.body) {
-            return null;
-          }
-          const shows = (one: Element | null) => one !== null && getComputedStyle(one).outlineStyle !== 'none';
-          const labels = 'labels' in element ? ((element as HTMLInputElement).labels?.[0]?.textContent ?? '') : '';
-          return {
-            name: (element.getAttribute('aria-label') ?? (labels || element.textContent)).trim(),
-            outline: shows(element) || shows(element.closest('label')),
-            column: element.closest('header') ? 'head' : element.closest('.left') ? 'left' : 'rest',
-            // Within its own scroller, so that following the focus does not count as movement.
-            top: element.getBoundingClientRect().top + (element.closest('.scroll')?.scrollTop ?? window.scrollY),
-          };
-        });
-        if (stop === null) {
-          break;
-        }
-        stops.push(stop);
-      }
+      const stops = await tabThrough(page);
       expect(stops.length).toBeGreaterThan(20);
       expect(stops.filter(({ outline }) => !outline)).toEqual([]);
       const names = stops.map(({ name }) => name);
       expect(names.indexOf('Prompt')).toBeLessThan(names.findIndex((name) => name.startsWith('Generate')));
-      for (const [index, stop] of stops.entries()) {
-        const before = stops[index - 1];
-        if (before && before.column === stop.column && !stop.name.startsWith('Generate')) {
-          // Controls side by side may differ a little in height.
-          expect(stop.top, `${stop.name} after ${before.name}`).toBeGreaterThanOrEqual(before.top - 48);
-        }
-      }
+      expectDownwards(stops.filter(({ name }) => !name.startsWith('Generate')));
     });
 
-    test('targets are large enough', async ({ page }) => {
-      await open(page);
-      const small = await page.evaluate(() =>
-        [...document.querySelectorAll('button, a[href], select, input:not([type=file]), textarea, summary')]
-          .filter((element) => element.checkVisibility())
-          .map((element) => (element.matches('input[type=radio]') ? (element.closest('label') ?? element) : element))
-          .filter((element) => {
-            const { width, height } = element.getBoundingClientRect();
-            return width < 24 || height < 24;
-          })
-          .map((element) => element.outerHTML),
-      );
-      expect(small).toEqual([]);
+    test('Tab goes through the library the same way', async ({ page }) => {
+      await openLibrary(page);
+      const stops = await tabThrough(page);
+      expect(stops.length).toBeGreaterThan(12);
+      expect(stops.filter(({ outline }) => !outline)).toEqual([]);
+      expectDownwards(stops);
     });
+
+    for (const [view, openView] of Object.entries(VIEWS)) {
+      test(`targets are large enough, ${view}`, async ({ page }) => {
+        await openView(page);
+        const small = await page.evaluate(() =>
+          [...document.querySelectorAll('button, a[href], select, input:not([type=file]), textarea, summary')]
+            .filter((element) => element.checkVisibility())
+            .map((element) => (element.matches('input[type=radio]') ? (element.closest('label') ?? element) : element))
+            .filter((element) => {
+              const { width, height } = element.getBoundingClientRect();
+              return width < 24 || height < 24;
+            })
+            .map((element) => element.outerHTML),
+        );
+        expect(small).toEqual([]);
+      });
+
+      test(`nothing is wider than the screen, ${view}`, async ({ page }) => {
+        await openView(page);
+        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+        expect(overflow).toBeLessThanOrEqual(0);
+      });
+    }
 
     for (const colorScheme of ['light', 'dark'] as const) {
       test(`text and edges stand out, ${colorScheme}`, async ({ page }) => {
@@ -125,6 +162,12 @@ for (const [device, viewport] of Object.entries(SIZES)) {
         await page.getByRole('button', { name: 'What is seed?' }).click();
         await expect(page.getByText('Width must be a multiple of 8')).toBeVisible();
         await expect(page.getByText('randomness grows from')).toBeVisible();
+        expect(await faint(page)).toEqual([]);
+      });
+
+      test(`text and edges of the library stand out, ${colorScheme}`, async ({ page }) => {
+        await page.emulateMedia({ colorScheme });
+        await openLibrary(page);
         expect(await faint(page)).toEqual([]);
       });
     }
@@ -143,11 +186,67 @@ test('motion rests for those who ask for it', async ({ page }) => {
   expect(moving).toBe(0);
 });
 
+interface Stop {
+  name: string;
+  outline: boolean;
+  column: string;
+  top: number;
+}
+
+async function tabThrough(page: Page): Promise<Stop[]> {
+  // Where one clicked last is where Tab goes on from.
+  await page.getByRole('heading', { level: 1 }).click();
+  const stops: Stop[] = [];
+  for (let i = 0; i < 80; i++) {
+    await page.keyboard.press('Tab');
+    const stop = await page.evaluate(() => {
+      const element = document.activeElement;
+      if (!element || element === document.body) {
+        return null;
+      }
+      const shows = (one: Element | null) => one !== null && getComputedStyle(one).outlineStyle !== 'none';
+      const labels = 'labels' in element ? ((element as HTMLInputElement).labels?.[0]?.textContent ?? '') : '';
+      return {
+        name: (element.getAttribute('aria-label') ?? (labels || element.textContent)).trim(),
+        outline: shows(element) || shows(element.closest('label')),
+        column: element.closest('header')
+          ? 'head'
+          : // Cards may lie side by side.
+            String(
+              element.closest('.left, li.card, .shelf, .counter, .rest section, .right')?.getBoundingClientRect().left,
+            ),
+        // Within its own scroller, so that following the focus does not count as movement.
+        top: element.getBoundingClientRect().top + (element.closest('.scroll')?.scrollTop ?? window.scrollY),
+      };
+    });
+    if (stop === null) {
+      break;
+    }
+    stops.push(stop);
+  }
+  return stops;
+}
+
+function expectDownwards(stops: Stop[]): void {
+  for (const [index, stop] of stops.entries()) {
+    const before = stops[index - 1];
+    if (before && before.column === stop.column) {
+      // Controls side by side may differ a little in height.
+      expect(stop.top, `${stop.name} after ${before.name}`).toBeGreaterThanOrEqual(before.top - 48);
+    }
+  }
+}
+
 /**
  * Text below 4.5:1 (3:1 when large) and edges of fields below 3:1, as WCAG 2.2 counts it (1.4.3, 1.4.11). Colours are
  * read through a canvas pixel, which understands every notation; gradients count by the colour beneath them.
  */
-function faint(page: Page): Promise<string[]> {
+async function faint(page: Page): Promise<string[]> {
+  // A button that has just become usable is on its way to its colour.
+  await page.evaluate(async () => {
+    const ending = document.getAnimations().filter((one) => one.effect?.getComputedTiming().endTime !== Infinity);
+    await Promise.allSettled(ending.map((one) => one.finished));
+  });
   return page.evaluate(() => {
     type Rgba = [number, number, number, number];
     const context = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });

@@ -1,11 +1,10 @@
-/** What the folders hold, as far as the page needs it: names, metas and schemas, never the code that runs a model. */
-import type * as v from 'valibot';
-import type { ChunkContract, ChunkMeta } from '../core/chunk.ts';
+/** What the folders hold, as the page shows it. */
 import type { DeviceReport } from '../core/job.ts';
 import type { CheckpointSummary } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
-import type { Catalogue, Config, Pipeline, PlanResult } from '../core/plan.ts';
+import type { CatalogueCheckpoint, Config, PlanResult } from '../core/plan.ts';
 import { plan } from '../core/plan.ts';
+import { catalogue, offers as allOffers } from '../pipelines/catalogue.ts';
 import * as registry from '../samplers/registry.ts';
 import type { Suggestions } from './form.svelte.ts';
 
@@ -17,30 +16,19 @@ export interface Choice {
 export const samplers = choices(Object.keys(registry.samplers));
 export const schedules = choices(Object.keys(registry.schedules));
 
-const metas = import.meta.glob<ChunkMeta>('/chunks/*.ts', { eager: true, import: 'meta' });
-const schemas = import.meta.glob<v.GenericSchema>('/chunks/*.ts', { eager: true, import: 'parameters' });
-const configs = import.meta.glob<Omit<Config, 'id'>>('../configs/*.json', { eager: true, import: 'default' });
-const pipelines = import.meta.glob<Pipeline>('../pipelines/*.json', { eager: true, import: 'default' });
+export interface Offer {
+  /** Of the config that brings it. */
+  id: string;
+  name: string;
+  checkpoint: CatalogueCheckpoint;
+}
 
-const catalogue: Catalogue = {
-  pipelines: Object.fromEntries(Object.values(pipelines).map((pipeline) => [pipeline.name, pipeline])),
-  configs: Object.fromEntries(
-    Object.entries(configs).map(([path, config]): [string, Config] => {
-      const id = path.replace(/^.*\//, '').replace(/\.json$/, '');
-      return [id, { ...config, id }];
-    }),
-  ),
-  chunks: Object.fromEntries(
-    Object.entries(metas).map(([path, meta]): [string, ChunkContract] => [
-      meta.id,
-      { meta, parameters: schemas[path] },
-    ]),
-  ),
-};
+/** Checkpoints that can be had, the most permissive licences first. */
+export const offers: Offer[] = allOffers.map((offer) => ({ ...offer, name: offer.name.en }));
 
 /** The config that makes pictures with this checkpoint, with what it suggests; null when none can. */
 export function configFor(checkpoint: CheckpointSummary): { id: string; suggestions: Suggestions } | null {
-  for (const id of Object.keys(catalogue.configs)) {
+  for (const { id } of inOrder(checkpoint)) {
     const result = planFor(
       {
         operation: 'image_generation',
@@ -58,6 +46,15 @@ export function configFor(checkpoint: CheckpointSummary): { id: string; suggesti
     }
   }
   return null;
+}
+
+/** Those configs first that bring this very checkpoint, then those that take any; never one that brings another. */
+function inOrder({ ref }: CheckpointSummary): Config[] {
+  const configs = Object.values(catalogue.configs);
+  return [
+    ...configs.filter(({ checkpoint }) => checkpoint && ref.startsWith(`hub:${checkpoint.repo}@`)),
+    ...configs.filter(({ checkpoint }) => checkpoint === null),
+  ];
 }
 
 export function planFor(operation: Operation, checkpoint: CheckpointSummary, device: DeviceReport | null): PlanResult {

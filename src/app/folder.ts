@@ -11,6 +11,17 @@ export function droppedFolder(transfer: DataTransfer): FileSystemDirectoryEntry 
   return entries.find((entry): entry is FileSystemDirectoryEntry => entry?.isDirectory ?? false) ?? null;
 }
 
+/** The same folder as a handle that can be kept, where the browser gives one. Must be called within the drop event, too. */
+export function droppedHandle(transfer: DataTransfer): Promise<FileSystemDirectoryHandle | null> | null {
+  const item = [...transfer.items].find((one) => one.webkitGetAsEntry()?.isDirectory);
+  return (
+    item?.getAsFileSystemHandle?.().then(
+      (handle) => (handle?.kind === 'directory' ? (handle as FileSystemDirectoryHandle) : null),
+      () => null,
+    ) ?? null
+  );
+}
+
 export async function filesOfFolder(folder: FileSystemDirectoryEntry): Promise<FolderFile[]> {
   const files: FolderFile[] = [];
   for (const entry of await entriesOf(folder)) {

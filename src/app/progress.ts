@@ -35,3 +35,24 @@ export function megabytes(bytes: number): string {
     `${value.toLocaleString('en', { maximumFractionDigits: value < 10 ? 1 : 0 })} ${unit}`;
   return bytes < 1e9 ? format(bytes / 1e6, 'MB') : format(bytes / 1e9, 'GB');
 }
+
+/** `StableDiffusionXLPipeline` → "Stable Diffusion XL" */
+export function family(pipelineClass: string): string {
+  return pipelineClass.replace(/Pipeline$/, '').replace(/([a-z\d])([A-Z])/g, '$1 $2');
+}
+
+/** "860 million", "2.6 billion" */
+export function large(count: number): string {
+  const [value, word] = count < 1e9 ? [count / 1e6, 'million'] : [count / 1e9, 'billion'];
+  return `${value.toLocaleString('en', { maximumSignificantDigits: 2 })} ${word}`;
+}
+
+/** "today", "yesterday", "3 Nov 2026" */
+export function day(time: number, now = Date.now()): string {
+  const midnight = (at: number) => new Date(at).setHours(0, 0, 0, 0);
+  const days = Math.round((midnight(now) - midnight(time)) / 86_400_000);
+  if (days <= 0) {
+    return 'today';
+  }
+  return days === 1 ? 'yesterday' : new Date(time).toLocaleDateString('en-GB', { dateStyle: 'medium' });
+}

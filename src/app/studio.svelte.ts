@@ -1,14 +1,19 @@
 import { tick } from 'svelte';
+import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { DeviceReport, Job } from '../core/job.ts';
-import type { CheckpointSummary } from '../core/model.ts';
+import type { CheckpointSummary, MemoryBudget } from '../core/model.ts';
 import type { OperationInput } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
 import type { JobClient } from '../jobs/client.ts';
 import type { FolderFile } from '../jobs/folder_source.ts';
 import type { Address } from './address.ts';
+import { Brought } from './brought.svelte.ts';
 import { configFor, planFor } from './catalogue.ts';
+import { filesOfHandle } from './disk.svelte.ts';
 import { Form } from './form.svelte.ts';
+import { Library } from './library.svelte.ts';
+import { Persisted } from './persisted.svelte.ts';
 import { StartPicture } from './picture.svelte.ts';
 import { duration, stageWords } from './progress.ts';
 import type { Run } from './runs.ts';
@@ -16,6 +21,16 @@ import { fromJob, fromRecord } from './runs.ts';
 
 const BUILTIN = 'shapes';
 const RUNS_AT_ONCE = 48;
+
+/** For the next visit. */
+const keptSchema = v.object({
+  /** What was open last, if it is stored; null for the built-in one. */
+  checkpoint: v.fallback(v.nullable(v.string()), null),
+  /** What somebody says to plan with, in bytes. */
+  memory: v.fallback(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1))), null),
+  /** Whether pictures hold how they were made. */
+  inscribes: v.fallback(v.boolean(), true),
+});
 
 export interface Alert {
   message: string;
@@ -26,11 +41,19 @@ export interface Alert {
 export class Studio {
   readonly picture = new StartPicture();
   readonly form = new Form(() => !this.picture.mask.isEmpty);
+  readonly library: Library;
+  readonly brought = new Brought();
 
   phase = $state<'starting' | 'ready' | 'failed'>('starting');
   device = $state.raw<DeviceReport | null>(null);
   checkpoint = $state.raw<CheckpointSummary | null>(null);
   isOpening = $state(false);
+  /** What comes with the page, once it was opened. */
+  builtin = $state.raw<CheckpointSummary | null>(null);
+  /** What is planned with; null until the engine is up. */
+  budget = $state.raw<MemoryBudget | null>(null);
+  /** The id of the folder on disk that is open, or null. */
+  diskFolder = $state<string | null>(null);
 
   jobs = $state.raw<Job[]>([]);
   readonly running = $derived(this.jobs.find((job) => job.state === 'running') ?? null);
@@ -51,10 +74,12 @@ export class Studio {
 
   readonly #address: Address;
   readonly #client: JobClient;
+  readonly #kept = new Persisted('darkroom.studio', keptSchema);
 
   constructor(address: Address, client: JobClient) {
     this.#address = address;
     this.#client = client;
+    this.library = new Library(client, this);
     client.onChange((jobs) => this.#take(jobs));
     client.onEngine((device) => {
       this.device = device;
@@ -83,9 +108,10 @@ export class Studio {
   async start(): Promise<void> {
     this.phase = 'starting';
     try {
-      this.device = await this.#client.start({ backend: this.#address.backend });
+      this.device = await this.#client.start({ backend: this.#address.backend, inscribes: this.inscribes });
       this.phase = 'ready';
-      await this.openBuiltin();
+      this.budget = await this.#client.planWith(this.#kept.current.memory);
+      await this.#openFirst();
     } catch (error) {
       this.phase = 'failed';
       this.tell(StudioError.from(error).message);
@@ -145,23 +171,75 @@ export class Studio {
     this.#client.watch(canvas).catch(() => undefined);
   }
 
-  /** @param list finds the files; a dropped folder that cannot be read is told like a checkpoint that cannot */
-  async openFolder(list: () => FolderFile[] | Promise<FolderFile[]>): Promise<void> {
+  /**
+   * Opening resolves with false when it failed, which the person was told.
+   * @param list finds the files; a dropped folder that cannot be read is told like a checkpoint that cannot
+   */
+  openFolder(list: () => FolderFile[] | Promise<FolderFile[]>): Promise<boolean> {
     this.alert = null;
-    await this.#open(async () => this.#client.openFolder(await list()));
+    return this.#open(async () => this.#client.openFolder(await list()));
   }
 
-  async openBuiltin(): Promise<void> {
-    await this.#open(() => this.#client.openBuiltin(BUILTIN));
+  /** As {@link openFolder}, and from then on it is listed in the library. */
+  async openDisk(folder: FileSystemDirectoryHandle): Promise<boolean> {
+    const isOpen = await this.openFolder(() => filesOfHandle(folder));
+    if (isOpen) {
+      this.diskFolder = await this.library.disk.remember(folder);
+    }
+    return isOpen;
+  }
+
+  async openBuiltin(): Promise<boolean> {
+    const isOpen = await this.#open(() => this.#client.openBuiltin(BUILTIN));
+    if (isOpen) {
+      this.builtin = this.checkpoint;
+      this.#remember(null);
+    }
+    return isOpen;
+  }
+
+  /** @param ref of a complete one in the library */
+  async openStored(ref: string): Promise<boolean> {
+    this.alert = null;
+    const isOpen = await this.#open(() => this.#client.openStored(ref));
+    if (isOpen) {
+      this.#remember(ref);
+    }
+    return isOpen;
   }
 
   async putPicture(blob: Blob, name: string): Promise<void> {
     try {
       await this.picture.put(blob, name);
       this.announce(`Starting from ${name}.`);
+      await this.brought.look(blob);
     } catch (error) {
       this.tell(StudioError.from(error).message);
     }
+  }
+
+  /** Takes over the settings that the starting picture brought along. The picture came out of them and is not what they start from. */
+  useBrought(): void {
+    this.brought.use(this.form, this.checkpoint?.name ?? null);
+    this.picture.remove();
+    this.announce(this.brought.outcome ?? '');
+  }
+
+  /** Whether pictures are recorded, and leave the page, with how they were made written into them. */
+  get inscribes(): boolean {
+    return this.#kept.current.inscribes;
+  }
+
+  inscribe(isOn: boolean): void {
+    this.#kept.current.inscribes = isOn;
+    this.#kept.keep();
+    this.#client.inscribe(isOn);
+  }
+
+  /** What is recorded beside a picture; null where that is lost. */
+  async madeHow(run: string, file: string): Promise<Record<string, unknown> | null> {
+    const { entities } = await this.#client.run(run);
+    return entities.find(({ filename }) => filename === file)?.metadata ?? null;
   }
 
   /** Brings back the settings of an earlier run, and the picture that it started from; a mask is painted anew. */
@@ -220,13 +298,46 @@ export class Studio {
     void tick().then(() => (this.announcement = message));
   }
 
-  async #open(open: () => Promise<CheckpointSummary>): Promise<void> {
+  /** @param bytes of memory to plan with from now on; null = a guess */
+  async planWith(bytes: number | null): Promise<void> {
+    try {
+      this.budget = await this.#client.planWith(bytes);
+      this.#kept.current.memory = bytes;
+      this.#kept.keep();
+      await this.library.inquiry?.reckon();
+    } catch (error) {
+      this.tell(StudioError.from(error).message);
+    }
+  }
+
+  /** What was open last, where it is still stored; else what comes with the page. */
+  async #openFirst(): Promise<void> {
+    const known = this.library.start();
+    const { checkpoint: ref } = this.#kept.current;
+    if (ref !== null) {
+      await known;
+      const isStored = this.library.stored.some((one) => one.ref === ref && one.state === 'complete');
+      if (isStored && (await this.#open(() => this.#client.openStored(ref)))) {
+        return;
+      }
+    }
+    await this.openBuiltin();
+  }
+
+  #remember(ref: string | null): void {
+    this.#kept.current.checkpoint = ref;
+    this.#kept.keep();
+  }
+
+  async #open(open: () => Promise<CheckpointSummary>): Promise<boolean> {
     this.isOpening = true;
     try {
       this.#use(await open());
       this.announce(`Opened ${this.checkpoint?.name}.`);
+      return true;
     } catch (error) {
       this.tell(StudioError.from(error).message);
+      return false;
     } finally {
       this.isOpening = false;
     }
@@ -234,6 +345,7 @@ export class Studio {
 
   #use(checkpoint: CheckpointSummary): void {
     this.checkpoint = checkpoint;
+    this.diskFolder = null;
     if (this.config) {
       this.form.suggest(this.config.suggestions);
     }
