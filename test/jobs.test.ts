@@ -22,6 +22,12 @@ import type { CheckpointSource } from '../workers/protocol.ts';
 const SOURCE: CheckpointSource = { kind: 'builtin', name: 'shapes' };
 const PROGRESS: JobEvent = { type: 'progress', progress: { stage: 'sample', step: 1, steps: 4, secondsLeft: 3 } };
 
+test('a file that cannot be read any more is told as one, whoever read it', () => {
+  const error = StudioError.from(new DOMException('The requested file could not be read.', 'NotReadableError'));
+  expect(error).toMatchObject({ code: 'checkpoint_incomplete', retry: 'same' });
+  expect(error.message).toContain('open it again');
+});
+
 describe('states', () => {
   const changes: JobChange[] = [
     { type: 'started', at: 2 },

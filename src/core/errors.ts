@@ -63,8 +63,17 @@ export class StudioError extends Error {
     if (thrown instanceof StudioError) {
       return thrown;
     }
-    if (typeof thrown === 'object' && thrown !== null && (thrown as { name?: unknown }).name === 'AbortError') {
+    const name = typeof thrown === 'object' && thrown !== null ? (thrown as { name?: unknown }).name : undefined;
+    if (name === 'AbortError') {
       return cancelled();
+    }
+    if (name === 'NotReadableError') {
+      // A file that was moved or changed since it was opened; or, in private windows, gigabytes that the browser kept in memory and lost.
+      return new StudioError(
+        'checkpoint_incomplete',
+        'A file could not be read any more; if it was moved or changed, open it again, and in a private window, which cannot keep large checkpoints, use an ordinary one.',
+        { retry: 'same', cause: thrown },
+      );
     }
     return new StudioError(
       'internal',
