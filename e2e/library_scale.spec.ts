@@ -5,7 +5,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test, type CDPSession, type Page } from '@playwright/test';
+import { expect, test, type BrowserContext, type CDPSession, type Page } from '@playwright/test';
 import { openDoor } from './fixtures/door.ts';
 import { writeLargeCheckpoint, type Size } from './fixtures/large_checkpoint.ts';
 
@@ -45,7 +45,7 @@ test(`a checkpoint of ${SCALE} GB loads from the library within small heaps`, as
     const heaps = await WorkerHeaps.watch(page);
     await openDoor(page, 'webgpu');
     const before = await ledger(page);
-    const { error, loadMs } = await load(page, ref);
+    const { error } = await load(page, ref);
     const after = await ledger(page);
     heaps.stop();
     expect(error).toBeNull();
@@ -58,7 +58,14 @@ test(`a checkpoint of ${SCALE} GB loads from the library within small heaps`, as
     expect(heaps.peak).toBeLessThanOrEqual(300 * MIB);
     expect(growth).toBeLessThanOrEqual(64 * MIB);
 
-    const bare = await readAndWrite(page, ref);
+    await page.close();
+
+    // Once more without anybody who counts heaps, which slows the workers down.
+    const unwatched = await context.newPage();
+    await openDoor(unwatched, 'webgpu');
+    const { loadMs } = await load(unwatched, ref);
+    await unwatched.close();
+    const bare = await readAndWrite(context, ref);
     console.log(
       `ready after ${(loadMs / 1000).toFixed(1)} s; reading the same ${(bare.bytes / MIB).toFixed(0)} MiB and writeBuffer alone ${(bare.ms / 1000).toFixed(1)} s: ${((100 * bare.ms) / loadMs).toFixed(0)} % of that speed`,
     );
@@ -107,8 +114,8 @@ function load(page: Page, ref: string): Promise<Pick<Measured, 'error' | 'loadMs
 }
 
 /** In a page of its own: every piece of the checkpoint from IndexedDB into one GPU buffer, 4 MiB at a time. */
-async function readAndWrite(page: Page, ref: string): Promise<{ ms: number; bytes: number }> {
-  const other = await page.context().newPage();
+async function readAndWrite(context: BrowserContext, ref: string): Promise<{ ms: number; bytes: number }> {
+  const other = await context.newPage();
   await other.goto('/theme.js');
   try {
     return await other.evaluate(async (ref) => {
