@@ -20,6 +20,7 @@ export default defineConfig({
     include: [
       '@bufbuild/protobuf',
       '@bufbuild/protobuf/codegenv2',
+      '@bufbuild/protobuf/wire',
       '@huggingface/tokenizers',
       'comlink',
       'hash-wasm',
