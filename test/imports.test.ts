@@ -107,6 +107,21 @@ test('imports of every form are read', () => {
   ]);
 });
 
+test('the dev server knows every package of the workers beforehand, or it would reload the page in the middle of a picture', async () => {
+  const { default: config } = await import('../vite.config.ts');
+  const known = new Set((config as { optimizeDeps: { include: string[] } }).optimizeDeps.include);
+  const inWorkers = sources.filter((file) => file.endsWith('.ts') && !/^src\/(app|main)|service\.worker/.test(file));
+  const asked = inWorkers.flatMap((file) =>
+    [
+      ...readFileSync(join(ROOT, file), 'utf8').matchAll(
+        /^import (?!type )[^;]*?from '([^.'][^']*)';|import\('([^.'][^']*)'\)/gm,
+      ),
+    ].map(([, imported, late]) => imported ?? late),
+  );
+  expect(new Set(asked).size).toBeGreaterThan(5);
+  expect([...new Set(asked)].filter((name) => !known.has(name))).toEqual([]);
+});
+
 /** What is wrong with one import, as sentences. */
 function fault(file: string, { target, typeOnly }: Import): string[] {
   const from = layerOf(file);
