@@ -1,11 +1,13 @@
 /** Checkpoint folders, float conversions and the virtual files that feed weights to the runtime. */
 import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { External } from '../src/graphs/graph.ts';
 import { Checkpoint } from '../src/weights/checkpoint.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { convert } from '../src/weights/conversion.ts';
+import { ComposedBlob } from '../src/weights/library/composed_blob.ts';
 import { mount } from '../src/weights/virtual_file.ts';
 import { readVirtual } from './onnx_node.ts';
 
@@ -113,6 +115,41 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
     expect(asFloats(await read(external, 4, 12))).toEqual([2, 3]);
   });
 
+  test('whatever range is asked for, tiny tensors that are fetched together and large ones give their own bytes', async () => {
+    // 3 MB in which every byte tells where it lies; tensors of all sizes, some beside each other and some far away.
+    const bytes = Uint8Array.from({ length: 3_000_000 }, (_, i) => (i * 31 + (i >> 8) * 7) & 255);
+    const blobs = new Map([['a', new ComposedBlob(cut(bytes, [1000, 1001, 700_000, 2_999_999]))]]);
+    const ranges: [number, number][] = [
+      [0, 4],
+      [4, 1004],
+      [90_000, 90_016],
+      [100_000, 2_400_000],
+      [2_400_000, 2_400_001],
+      [2_999_990, 3_000_000],
+      [500, 500],
+    ];
+    let asked = 0;
+    const externals: External[] = [{ location: 'a', kind: 'file', file: 'a', ranges }];
+    const [{ data }] = mount(externals, blobs, 'jspi', (length) => (asked += length));
+    for (const [begin, end] of [...ranges, [2, 90_010], [0, 3_000_000]]) {
+      expect(await readVirtual((data as Blob).slice(begin, end))).toEqual(bytes.slice(begin, end));
+    }
+    expect(asked).toBe(ranges.reduce((sum, [begin, end]) => sum + end - begin, 0) + 90_008 + 3_000_000);
+  });
+
+  test('a file in pieces is cut as the browser cuts one in one piece', async () => {
+    const bytes = Uint8Array.from({ length: 100 }, (_, i) => i);
+    const whole = new Blob([bytes]);
+    const pieces = new ComposedBlob([...cut(bytes, [1, 7, 40, 40]), new Uint8Array([200, 201])]);
+    const same = new Blob([whole, new Uint8Array([200, 201])]);
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: -120, max: 120 }), fc.integer({ min: -120, max: 120 }), async (begin, end) => {
+        expect(await pieces.slice(begin, end).arrayBuffer()).toEqual(await same.slice(begin, end).arrayBuffer());
+      }),
+    );
+    expect(await pieces.slice(10).arrayBuffer()).toEqual(await same.slice(10).arrayBuffer());
+  });
+
   test('a constant vector takes no storage', async () => {
     expect(asFloats(await read({ location: 'ones', kind: 'fill', value: 1, type: 'f32', length: 12 }, 0, 12))).toEqual([
       1, 1, 1,
@@ -122,6 +159,11 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
     ]);
   });
 });
+
+/** The bytes as Blobs that end at `ends` and at the end. */
+function cut(bytes: Uint8Array<ArrayBuffer>, ends: number[]): Blob[] {
+  return [...ends, bytes.length].map((end, i) => new Blob([bytes.subarray(ends[i - 1] ?? 0, end)]));
+}
 
 describe('checkpoint folders', () => {
   test.each(readdirSync(CHECKPOINTS))('%s opens from its headers alone', async (name) => {

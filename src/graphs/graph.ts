@@ -68,8 +68,8 @@ export interface GraphOptions {
 
 /** One external location that the graph refers to. All offsets within it are those of its initializers. */
 export type External =
-  /** A checkpoint's file as it is, with the checkpoint's own offsets. */
-  | { location: string; kind: 'file'; file: string }
+  /** A checkpoint's file as it is, with the checkpoint's own offsets; `ranges` [begin, end) are what is used of it, where that is known. */
+  | { location: string; kind: 'file'; file: string; ranges?: [begin: number, end: number][] }
   /** One tensor, widened or narrowed and with its deltas added while it streams; the location begins with its first byte. */
   | { location: string; kind: 'cast'; tensor: StoredTensor; to: FloatType; length: number }
   /** The blocks of one tensor, or their scales in `type`: as the file keeps them, or quantised while they stream. */

@@ -359,13 +359,21 @@ export class OnnxWriter {
     const { file, name, offset } = tensor;
     const asStored = STORED[tensor.dtype] === type && !tensor.quantised && !tensor.deltas;
     if (asStored && offset + tensor.length <= OFFSET_LIMIT) {
-      this.#externals.set(file, { location: file, kind: 'file', file });
-      return external(file, offset, count * BYTES[type]);
+      return this.#inPlace(file, offset, count * BYTES[type]);
     }
     const location = `${file}#${name}.${type}`;
     const length = size(tensor.shape) * BYTES[type];
     this.#externals.set(location, { location, kind: 'cast', tensor, to: type, length });
     return external(location, 0, count * BYTES[type]);
+  }
+
+  /** Bytes of a checkpoint's file that are used as they are. */
+  #inPlace(file: string, offset: number, length: number) {
+    const known = this.#externals.get(file);
+    const ranges = (known?.kind === 'file' && known.ranges) || [];
+    ranges.push([offset, offset + length]);
+    this.#externals.set(file, { location: file, kind: 'file', file, ranges });
+    return external(file, offset, length);
   }
 
   #quantisedPart(tensor: StoredTensor, bits: Bits, part: 'data' | 'scales', type: FloatType, location: string) {
@@ -375,8 +383,7 @@ export class OnnxWriter {
     if (quantised && !deltas && (part === 'data' || STORED[tensor.dtype] === type)) {
       const offset = part === 'data' ? quantised.dataOffset : quantised.scalesOffset;
       if (offset + length <= OFFSET_LIMIT) {
-        this.#externals.set(file, { location: file, kind: 'file', file });
-        return external(file, offset, length);
+        return this.#inPlace(file, offset, length);
       }
     }
     this.#externals.set(location, { location, kind: 'quantised', tensor, bits, part, type, length });

@@ -6,14 +6,16 @@
  * The runtime's two builds ask in two ways (measured with onnxruntime-web 1.30.0, held by a test): JSPI takes a Blob
  * and reads `slice(a, b).stream()`; asyncify takes a Uint8Array and calls `subarray(a, b)` synchronously.
  */
-import { StudioError } from '../core/errors.ts';
 import type { External, QuantisedBytes, StoredTensor } from '../graphs/graph.ts';
 import { BLOCK } from '../graphs/quantisation.ts';
 import { BYTES, convert, type FloatType } from './conversion.ts';
 import { asFloats, dequantise, quantise } from './quantise.ts';
+import { WeightSource, type Bytes, type Range } from './weight_source.ts';
 
-/** Bytes per read while converting: large enough for speed, small against the memory of a phone. */
+/** Bytes per part: large enough for speed, small against the memory of a phone. */
 const PART = 4 * 2 ** 20;
+/** Parts that are being read while the runtime copies one. */
+const AHEAD = 3;
 
 const FLOAT_TYPE: Record<'f32' | 'f16', FloatType> = { f32: 'F32', f16: 'F16' };
 
@@ -22,11 +24,9 @@ export interface MountedFile {
   data: Blob | Uint8Array;
 }
 
-type Bytes = Uint8Array<ArrayBuffer>;
-
-/** Bytes that are made from the contents of blobs, none for a constant. */
+/** Bytes that are made from the contents of ranges, none for a constant. */
 interface Part {
-  blobs: Blob[];
+  ranges: Range[];
   make: (contents: Bytes[]) => Bytes;
 }
 
@@ -36,31 +36,51 @@ interface Content {
   parts(begin: number, end: number): Iterable<Part>;
 }
 
-/** @param blobs the checkpoint's files that the externals name */
-export function mount(externals: External[], blobs: Map<string, Blob>, runtime: 'jspi' | 'asyncify'): MountedFile[] {
+type OnBytes = (bytes: number) => void;
+
+/**
+ * @param blobs the checkpoint's files that the externals name
+ * @param onBytes called with the length of each range as the runtime asks for it
+ */
+export function mount(
+  externals: External[],
+  blobs: Map<string, Blob>,
+  runtime: 'jspi' | 'asyncify',
+  onBytes: OnBytes = () => undefined,
+): MountedFile[] {
+  const source = new WeightSource(blobs, externals.flatMap(expected));
   return externals.map((external) => {
-    const content = contentOf(external, blobs);
-    return { path: external.location, data: runtime === 'jspi' ? new VirtualBlob(content) : new VirtualBytes(content) };
+    const content = contentOf(external, source);
+    const data =
+      runtime === 'jspi' ? new VirtualBlob(content, source, onBytes) : new VirtualBytes(content, source, onBytes);
+    return { path: external.location, data };
   });
 }
 
-function file(blobs: Map<string, Blob>, name: string): Blob {
-  const blob = blobs.get(name);
-  if (!blob) {
-    throw new Error(`The graph refers to ${name}, which was not opened.`);
+/** The ranges that will surely be asked for. */
+function expected(external: External): Range[] {
+  switch (external.kind) {
+    case 'file':
+      return (external.ranges ?? []).map(([begin, end]) => ({ file: external.file, begin, end }));
+    case 'cast': {
+      const { file, offset, length, quantised, deltas } = external.tensor;
+      return quantised || deltas ? [] : [{ file, begin: offset, end: offset + length }];
+    }
+    case 'quantised':
+    case 'fill':
+      return [];
   }
-  return blob;
 }
 
-function contentOf(external: External, blobs: Map<string, Blob>): Content {
+function contentOf(external: External, source: WeightSource): Content {
   switch (external.kind) {
     case 'file': {
-      const blob = file(blobs, external.file);
+      const { file } = external;
       return {
-        length: blob.size,
+        length: source.size(file),
         *parts(begin, end) {
           for (const [from, until] of steps(begin, end, PART)) {
-            yield { blobs: [blob.slice(from, until)], make: ([bytes]) => bytes };
+            yield { ranges: [{ file, begin: from, end: until }], make: ([bytes]) => bytes };
           }
         },
       };
@@ -74,18 +94,18 @@ function contentOf(external: External, blobs: Map<string, Blob>): Content {
         *parts(begin, end) {
           for (const [from, until] of steps(begin / width, end / width, PART / width)) {
             if (tensor.quantised || tensor.deltas) {
-              const { blobs: sources, make } = elements(tensor, from, until, blobs);
-              yield { blobs: sources, make: (contents) => convert(bytesOf(make(contents)), 'F32', FLOAT_TYPE[to]) };
+              const { ranges, make } = elements(tensor, from, until);
+              yield { ranges, make: (contents) => convert(bytesOf(make(contents)), 'F32', FLOAT_TYPE[to]) };
             } else {
               const make = ([bytes]: Bytes[]) => convert(bytes, tensor.dtype, FLOAT_TYPE[to]);
-              yield { blobs: [stored(tensor, from, until, blobs)], make };
+              yield { ranges: [stored(tensor, from, until)], make };
             }
           }
         },
       };
     }
     case 'quantised':
-      return quantisedContent(external, blobs);
+      return quantisedContent(external);
     case 'fill': {
       const unit = convert(bytesOf(Float32Array.of(external.value)), 'F32', FLOAT_TYPE[external.type]);
       return {
@@ -95,7 +115,7 @@ function contentOf(external: External, blobs: Map<string, Blob>): Content {
           for (let i = 0; i < bytes.length; i++) {
             bytes[i] = unit[(begin + i) % unit.length];
           }
-          yield { blobs: [], make: () => bytes };
+          yield { ranges: [], make: () => bytes };
         },
       };
     }
@@ -103,7 +123,7 @@ function contentOf(external: External, blobs: Map<string, Blob>): Content {
 }
 
 /** The blocks or the scales of one tensor; ranges are whole blocks, or whole scales. */
-function quantisedContent(external: External & { kind: 'quantised' }, blobs: Map<string, Blob>): Content {
+function quantisedContent(external: External & { kind: 'quantised' }): Content {
   const { tensor, bits, part, type, length } = external;
   const [scaleType, width] = [FLOAT_TYPE[type], BYTES[FLOAT_TYPE[type]]];
   const { quantised, deltas } = tensor;
@@ -113,14 +133,14 @@ function quantisedContent(external: External & { kind: 'quantised' }, blobs: Map
     *parts(begin, end) {
       for (const [from, until] of steps(begin / blockBytes, end / blockBytes, PART / (4 * BLOCK))) {
         if (quantised?.bits === bits && !deltas) {
-          const [data, scales] = storedBlocks(tensor, quantised, from, until, blobs);
+          const [data, scales] = storedBlocks(tensor, quantised, from, until);
           yield part === 'data'
-            ? { blobs: [data], make: ([bytes]) => bytes }
-            : { blobs: [scales], make: ([bytes]) => convert(bytes, tensor.dtype, scaleType) };
+            ? { ranges: [data], make: ([bytes]) => bytes }
+            : { ranges: [scales], make: ([bytes]) => convert(bytes, tensor.dtype, scaleType) };
         } else {
-          const { blobs: sources, make } = elements(tensor, from * BLOCK, until * BLOCK, blobs);
+          const { ranges, make } = elements(tensor, from * BLOCK, until * BLOCK);
           yield {
-            blobs: sources,
+            ranges,
             make: (contents) => {
               const { data, scales } = quantise(make(contents), bits);
               return part === 'data' ? data : convert(new Uint8Array(scales.buffer), 'F16', scaleType);
@@ -143,19 +163,17 @@ function* steps(begin: number, end: number, length: number): Iterable<[from: num
  * The numbers of a tensor's elements [from, until), dequantised where the file has it in blocks (of which both are then borders), and
  * with its deltas.
  */
-function elements(tensor: StoredTensor, from: number, until: number, blobs: Map<string, Blob>) {
+function elements(tensor: StoredTensor, from: number, until: number) {
   const { quantised, deltas = [], dtype } = tensor;
   const columns = tensor.shape.slice(1).reduce((product, dimension) => product * dimension, 1);
   const [firstRow, lastRow] = [Math.floor(from / columns), Math.ceil(until / columns)];
-  const own = quantised
-    ? storedBlocks(tensor, quantised, from / BLOCK, until / BLOCK, blobs)
-    : [stored(tensor, from, until, blobs)];
+  const own = quantised ? storedBlocks(tensor, quantised, from / BLOCK, until / BLOCK) : [stored(tensor, from, until)];
   const added = deltas.flatMap(({ up, down }) => {
     const rank = down.shape[0];
-    return [stored(up, firstRow * rank, lastRow * rank, blobs), stored(down, 0, rank * columns, blobs)];
+    return [stored(up, firstRow * rank, lastRow * rank), stored(down, 0, rank * columns)];
   });
   return {
-    blobs: [...own, ...added],
+    ranges: [...own, ...added],
     make: (contents: Bytes[]): Float32Array<ArrayBuffer> => {
       const values = quantised
         ? dequantise(contents[0], asFloats(contents[1], dtype), quantised.bits)
@@ -190,8 +208,19 @@ function addProduct(
     const start = from + at - row * columns;
     const end = Math.min(columns, start + values.length - at);
     sums.fill(0, start, end);
-    for (let inner = 0; inner < rank; inner++) {
-      const factor = up[(row - firstRow) * rank + inner];
+    const factors = (row - firstRow) * rank;
+    let inner = 0;
+    // Four at a time: most of the work is reading and writing the sums.
+    for (; inner + 4 <= rank; inner += 4) {
+      const [f0, f1, f2, f3] = up.subarray(factors + inner, factors + inner + 4);
+      const [o0, o1, o2, o3] = [inner, inner + 1, inner + 2, inner + 3].map((one) => one * columns);
+      for (let column = start; column < end; column++) {
+        sums[column] +=
+          f0 * down[o0 + column] + f1 * down[o1 + column] + f2 * down[o2 + column] + f3 * down[o3 + column];
+      }
+    }
+    for (; inner < rank; inner++) {
+      const factor = up[factors + inner];
       const offset = inner * columns;
       for (let column = start; column < end; column++) {
         sums[column] += factor * down[offset + column];
@@ -204,21 +233,23 @@ function addProduct(
 }
 
 /** Whole elements as their file has them. */
-function stored(tensor: StoredTensor, from: number, until: number, blobs: Map<string, Blob>): Blob {
-  const width = BYTES[tensor.dtype];
-  return file(blobs, tensor.file).slice(tensor.offset + from * width, tensor.offset + until * width);
+function stored({ file, dtype, offset }: StoredTensor, from: number, until: number): Range {
+  const width = BYTES[dtype];
+  return { file, begin: offset + from * width, end: offset + until * width };
 }
 
 /** Data and scales of blocks [from, until) as their file has them. */
 function storedBlocks(
-  { file: name, dtype }: StoredTensor,
+  { file, dtype }: StoredTensor,
   { bits, dataOffset, scalesOffset }: QuantisedBytes,
   from: number,
   until: number,
-  blobs: Map<string, Blob>,
-): [data: Blob, scales: Blob] {
-  const source = file(blobs, name);
-  const range = (offset: number, width: number) => source.slice(offset + from * width, offset + until * width);
+): [data: Range, scales: Range] {
+  const range = (offset: number, width: number) => ({
+    file,
+    begin: offset + from * width,
+    end: offset + until * width,
+  });
   return [range(dataOffset, (BLOCK * bits) / 8), range(scalesOffset, BYTES[dtype])];
 }
 
@@ -226,101 +257,92 @@ function bytesOf(floats: Float32Array<ArrayBuffer>): Bytes {
   return new Uint8Array(floats.buffer);
 }
 
-/** A read of 4 MiB that takes longer than this is asked for a second time. */
-const PATIENCE_MS = 20_000;
-const ATTEMPTS = 3;
-
 /**
- * The bytes of a blob. Under load, creating a session was seen to hang while weights were read from a file. One unanswered read
- * would do that to the whole engine, so a range that does not come is asked for again.
- * @throws StudioError `checkpoint_incomplete` when the file cannot be read (any more)
- */
-async function readBytes(blob: Blob): Promise<Uint8Array<ArrayBuffer>> {
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const patience = new Promise<null>((give) => {
-      timer = setTimeout(give, PATIENCE_MS, null);
-    });
-    try {
-      const bytes = await Promise.race([blob.slice().arrayBuffer(), patience]);
-      if (bytes) {
-        return new Uint8Array(bytes);
-      }
-    } catch (cause) {
-      throw unreadable(cause);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-  throw unreadable('no answer');
-}
-
-function unreadable(cause: unknown): StudioError {
-  return new StudioError(
-    'checkpoint_incomplete',
-    'A weight file of this checkpoint could not be read; if it was moved or changed, open its folder again.',
-    { retry: 'same', cause },
-  );
-}
-
-/**
- * Lazily read: `slice` remembers the range, `stream` reads and converts it part by part. A part lives until the next one is asked for,
- * as the runtime needs it: left to the garbage collector, the parts of a large tensor grew into hundreds of megabytes. Who keeps parts
- * has to copy them.
+ * Lazily read: `slice` remembers a range of the content. It is a Blob because the runtime asks for one; what it slices need not be, and
+ * a Blob costs most of a millisecond, of which a network has as many as tensors.
  */
 class VirtualBlob extends Blob {
   readonly #content: Content;
-  readonly #begin: number;
-  readonly #end: number;
+  readonly #source: WeightSource;
+  readonly #onBytes: OnBytes;
 
-  constructor(content: Content, begin = 0, end = content.length) {
+  constructor(content: Content, source: WeightSource, onBytes: OnBytes) {
     super([]);
     this.#content = content;
-    this.#begin = begin;
-    this.#end = end;
+    this.#source = source;
+    this.#onBytes = onBytes;
   }
 
   override get size(): number {
-    return this.#end - this.#begin;
+    return this.#content.length;
   }
 
   override slice(begin = 0, end = this.size): Blob {
-    return new VirtualBlob(this.#content, this.#begin + begin, this.#begin + end);
+    this.#onBytes(end - begin);
+    return new VirtualSlice(this.#content, this.#source, begin, end) as Pick<Blob, 'size' | 'stream'> as Blob;
   }
 
-  override stream(): ReadableStream<Uint8Array<ArrayBuffer>> {
-    const parts = this.#content.parts(this.#begin, this.#end)[Symbol.iterator]();
-    const read = async (): Promise<Bytes | null> => {
-      const next = parts.next();
-      if (next.done) {
-        return null;
+  override stream(): ReadableStream<Bytes> {
+    return new VirtualSlice(this.#content, this.#source, 0, this.size).stream();
+  }
+}
+
+/**
+ * Read and converted part by part. A part lives until the next one is asked for, as the runtime needs it: left to the garbage collector,
+ * the parts of a large tensor grew into hundreds of megabytes. Who keeps parts has to copy them.
+ */
+class VirtualSlice {
+  readonly #source: WeightSource;
+  readonly #parts: Iterator<Part>;
+  readonly size: number;
+
+  constructor(content: Content, source: WeightSource, begin: number, end: number) {
+    this.#source = source;
+    this.#parts = content.parts(begin, end)[Symbol.iterator]();
+    this.size = end - begin;
+  }
+
+  /** To be called once. */
+  stream(): ReadableStream<Bytes> {
+    const ahead: Promise<Bytes>[] = [];
+    // The disk works while the runtime copies. A failure is told when its part is asked for.
+    const readOn = () => {
+      while (ahead.length < AHEAD) {
+        const next = this.#parts.next();
+        if (next.done) {
+          return;
+        }
+        const part = this.#make(next.value);
+        part.catch(() => undefined);
+        ahead.push(part);
       }
-      const { blobs, make } = next.value;
-      const contents = await Promise.all(blobs.map(readBytes));
-      const bytes = make(contents);
-      contents.filter(({ buffer }) => buffer !== bytes.buffer).forEach(free);
-      return bytes;
     };
     let given: Bytes | null = null;
-    let ahead: Promise<Bytes | null> | null = null;
     return new ReadableStream(
       {
-        async pull(controller) {
+        pull: async (controller) => {
           // Being asked means that what was given before is used up.
           free(given);
-          given = await (ahead ?? read());
-          if (given === null) {
+          given = null;
+          readOn();
+          const part = ahead.shift();
+          if (part === undefined) {
             controller.close();
             return;
           }
-          // The disk works while the runtime copies. A failure is told when this part is asked for.
-          ahead = read();
-          ahead.catch(() => undefined);
+          given = await part;
           controller.enqueue(given);
         },
       },
       { highWaterMark: 0 },
     );
+  }
+
+  async #make({ ranges, make }: Part): Promise<Bytes> {
+    const contents = await Promise.all(ranges.map((range) => this.#source.read(range)));
+    const bytes = make(contents);
+    contents.filter(({ buffer }) => buffer !== bytes.buffer).forEach(free);
+    return bytes;
   }
 }
 
@@ -337,10 +359,14 @@ class VirtualBytes extends Uint8Array {
   }
 
   readonly #content: Content;
+  readonly #source: WeightSource;
+  readonly #onBytes: OnBytes;
 
-  constructor(content: Content) {
+  constructor(content: Content, source: WeightSource, onBytes: OnBytes) {
     super(0);
     this.#content = content;
+    this.#source = source;
+    this.#onBytes = onBytes;
   }
 
   override get byteLength(): number {
@@ -352,11 +378,11 @@ class VirtualBytes extends Uint8Array {
   }
 
   override subarray(begin = 0, end = this.length): Uint8Array<ArrayBuffer> {
-    const reader = new FileReaderSync();
+    this.#onBytes(end - begin);
     const bytes = new Uint8Array(end - begin);
     let at = 0;
-    for (const { blobs, make } of this.#content.parts(begin, end)) {
-      const read = make(blobs.map((blob) => new Uint8Array(reader.readAsArrayBuffer(blob))));
+    for (const { ranges, make } of this.#content.parts(begin, end)) {
+      const read = make(ranges.map((range) => this.#source.readSync(range)));
       bytes.set(read, at);
       at += read.length;
     }

@@ -1,6 +1,7 @@
 /** The files of a checkpoint that is complete in the library. A file is composed of its pieces and read only where it is sliced. */
 import { StudioError } from '../../core/errors.ts';
 import type { CheckpointFiles, Habits } from '../checkpoint_files.ts';
+import { ComposedBlob } from './composed_blob.ts';
 import { layoutSize } from './piece_transform.ts';
 import type { TransformMakers } from './piece_transform.ts';
 import type { FileRecord, Manifest } from './records.ts';
@@ -69,7 +70,7 @@ export class StoredFiles implements CheckpointFiles {
     }
     const pieces = await this.#pieces(path, record);
     if (!record.transformed) {
-      return new Blob(pieces);
+      return new ComposedBlob(pieces);
     }
     const { variant, ref } = this.#manifest;
     const maker = variant === 'full' ? null : (this.#makers?.[variant] ?? null);
@@ -82,7 +83,7 @@ export class StoredFiles implements CheckpointFiles {
     if (!transform || !isSame) {
       throw unreadable(this.name, path);
     }
-    return new Blob(
+    return new ComposedBlob(
       transform.layout.map((part) => ('bytes' in part ? part.bytes : pieces[part.piece].slice(part.begin, part.end))),
     );
   }
