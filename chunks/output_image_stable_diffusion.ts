@@ -5,9 +5,22 @@
 import * as v from 'valibot';
 import type { ChunkMeta, Context } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
+import { takeLoraTags } from '../src/core/loras.ts';
 import type { Media, PixelImage } from '../src/core/media.ts';
 import type { Latents } from '../src/core/model.ts';
-import { batchSize, guidanceScale, image, prompt, seed, size, steps, strength } from '../src/core/parameters.ts';
+import {
+  batchSize,
+  guidanceScale,
+  image,
+  loras,
+  prompt,
+  seed,
+  size,
+  steps,
+  strength,
+  tileSize,
+  weights,
+} from '../src/core/parameters.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 
 export const meta = {
@@ -15,6 +28,7 @@ export const meta = {
   media: 'image',
   operations: ['image_generation', 'image_transform', 'image_inpaint'],
   pipelineClasses: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
+  records: ['encoded_prompt'],
 } as const satisfies ChunkMeta;
 
 const id = (name: string) => v.string(`${name} must be the id of a ${name}.`);
@@ -39,6 +53,9 @@ export const parameters = v.pipe(
     strength: v.optional(strength()),
     image: v.optional(image('image')),
     mask_image: v.optional(image('mask_image')),
+    loras: v.optional(loras()),
+    weights: v.optional(weights(), 'auto'),
+    tile_size: v.optional(tileSize()),
   }),
   v.check(
     ({ operation, image }) => operation === 'image_generation' || image !== undefined,
@@ -58,18 +75,27 @@ type Input = v.InferOutput<typeof parameters>;
 
 export async function execute(input: Input, context: Context): Promise<Media> {
   const { models, progress, recordTensors, signal } = context;
-  const model = await models.load(context.checkpoint);
+  const { words, loras: tagged } = takeLoraTags(input.prompt);
+  if (/<(?:lora|lyco):/i.test(input.negative_prompt)) {
+    context.notice('A LoRA counts only in the prompt; in the negative prompt its tag was read as words.');
+  }
+  const model = await models.load(context.checkpoint, [...(input.loras ?? []), ...tagged]);
   const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');
   const mask = input.mask_image === undefined ? undefined : await context.readImage(input.mask_image, 'mask_image');
   const { width, height } = pictureSize(input, picture, model.summary.defaults, context);
   const random = new TorchGenerator(input.seed);
 
   progress('encode');
-  const text = await model.encodeText(input);
+  const text = await model.encodeText({ ...input, prompt: words });
   let start: Latents | undefined;
   let latents: Latents | undefined;
   try {
     sayWhatWasCut(text.tokens, context);
+    await context.record('encoded_prompt', {
+      prompt: text.texts.prompt,
+      negative_prompt: text.texts.negative,
+      tokens: text.tokens,
+    });
     start = picture && (await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random }));
 
     latents = await model.sample(text, {
@@ -83,8 +109,10 @@ export async function execute(input: Input, context: Context): Promise<Media> {
       mask,
       previews: context.preview() !== null,
       signal,
-      onStart(steps) {
-        progress('sample', 0, steps);
+      resume: context.resume,
+      keep: context.keep,
+      onStart(steps, done) {
+        progress('sample', done, steps);
       },
       onStep({ step, steps, preview }) {
         progress('sample', step, steps);
@@ -99,7 +127,14 @@ export async function execute(input: Input, context: Context): Promise<Media> {
     if (context.wants('latents')) {
       await recordTensors('latents', { latents: { dims: [...latents.dims], data: await latents.read() } });
     }
-    return { kind: 'image', images: await model.decode(latents) };
+    const images = await model.decode(latents, {
+      tile_size: input.tile_size,
+      signal,
+      onPart(done, parts) {
+        progress('decode', done, parts);
+      },
+    });
+    return { kind: 'image', images };
   } finally {
     text.dispose();
     start?.dispose();

@@ -30,6 +30,8 @@ test('between the first step and the picture no buffer is mapped for reading', a
   expect(pictures).toHaveLength(1);
   // The one map is the picture itself.
   expect(after.readMaps - before.readMaps).toBe(1);
+  // Where the job stood was kept beside it, without anything waiting for that.
+  expect(after.snapshotMaps - before.snapshotMaps).toBeGreaterThanOrEqual(1);
 });
 
 test(`${PICTURES_IN_A_ROW} pictures in a row leave as many live GPU buffers as one`, async ({ page }) => {
@@ -42,7 +44,7 @@ test(`${PICTURES_IN_A_ROW} pictures in a row leave as many live GPU buffers as o
   await page.evaluate(
     async ({ operation, count }) => {
       const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-      const jobs = Array.from({ length: count }, () => door.submit(operation));
+      const jobs = await Promise.all(Array.from({ length: count }, () => door.submit(operation)));
       for (const { id } of jobs) {
         const job = await door.wait(id);
         if (job.state !== 'completed') {
@@ -111,16 +113,17 @@ test('a full-size Stable Diffusion 2.1 UNet (866 M parameters) loads, and its we
     await openFolder(page, folder);
     // Until its first step begins: a software GPU computes one step of this size for many minutes.
     const error = await page.evaluate(
-      (operation) =>
-        new Promise<string | null>((loaded) => {
-          const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-          const { id } = door.submit(operation);
+      async (operation) => {
+        const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+        const { id } = await door.submit(operation);
+        return new Promise<string | null>((loaded) => {
           door.follow(id, ({ error, progress }) => {
             if (error || progress?.stage === 'sample') {
               loaded(error?.message ?? null);
             }
           });
-        }),
+        });
+      },
       small({ width: 16, height: 16 }),
     );
     expect(error).toBeNull();

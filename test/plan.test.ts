@@ -32,6 +32,7 @@ const checkpoint: CheckpointSummary = {
   parameters: 500,
   needs: ['unet/config.json'],
   variants: ['full', 'q8', 'q4'],
+  takesLoras: true,
   bytes: 1000,
   memoryBytes: 2000,
   largestTensorBytes: 500,

@@ -2,12 +2,18 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { StudioError } from '../src/core/errors.ts';
+import { TorchGenerator } from '../src/core/random.ts';
+import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
+import type { OrtModule } from '../src/engine/runtime.ts';
+import { SamplingLoop } from '../src/engine/sampling_loop.ts';
 import type { StepBuffers } from '../src/samplers/apply.ts';
 import { applyStep } from '../src/samplers/apply.ts';
 import { parseSchedulerConfig } from '../src/samplers/config.ts';
 import { defaultsOf, layPath, planSampling } from '../src/samplers/plan.ts';
 import { samplers, schedules } from '../src/samplers/registry.ts';
 import type { Sampler, SamplerPlan } from '../src/samplers/sampler.ts';
+import { readState } from '../src/samplers/state.ts';
+import type { SamplingState } from '../src/samplers/state.ts';
 import type { Schedule } from '../src/schedules/schedule.ts';
 
 /** Written by Python, which spells infinity in its own way. */
@@ -76,6 +82,58 @@ function expectClose(actual: readonly number[], expected: readonly number[], tol
     );
   });
 }
+/** Elements of the latents that {@link Stage} samples: two of four channels of one point. */
+const COUNT = 8;
+
+const bits = (values: Float32Array<ArrayBuffer>) => [
+  ...new Uint32Array(values.buffer, values.byteOffset, values.length),
+];
+
+/** A whole sampling on plain arrays, with guidance, and with a network that any change of its input changes. */
+class Stage {
+  readonly x: Float32Array<ArrayBuffer>;
+  readonly loop: SamplingLoop;
+  readonly random = new TorchGenerator('3');
+  readonly #arithmetic = new CpuArithmetic({
+    Tensor: class {
+      constructor(
+        readonly type: string,
+        readonly data: unknown,
+      ) {}
+    },
+  } as unknown as OrtModule);
+
+  constructor(plan: SamplerPlan, masked: boolean) {
+    const dims = [2, 4, 1, 1];
+    const noise = this.random.randn(COUNT);
+    const x = this.#arithmetic.upload(noise, dims);
+    this.x = x.data as Float32Array<ArrayBuffer>;
+    const mask = Float32Array.from({ length: COUNT }, (_, i) => (i % 3) / 2);
+    const blend = masked ? this.#arithmetic.upload(Float32Array.of(...noise, ...noise, ...mask), [3 * COUNT]) : null;
+    this.loop = new SamplingLoop(this.#arithmetic, plan, x, 2, blend, this.#arithmetic.snapshots());
+  }
+
+  step(): void {
+    const { timestep } = this.loop.plan.steps[this.loop.done];
+    const input = this.loop.input.ort.data as Float32Array;
+    const draw = this.random.randn(1)[0];
+    const predict = (at: number) =>
+      this.#arithmetic.upload(
+        Float32Array.from({ length: COUNT }, (_, i) => Math.sin(timestep + 3 * input[at + i] + 0.1 * draw)),
+        [2, 4, 1, 1],
+      );
+    this.loop.step({ uncond: predict(0), cond: predict(COUNT), condOffset: 0, guidance: 7.5 });
+  }
+
+  state(): SamplingState {
+    let state: SamplingState | undefined;
+    this.loop.keep(this.random.state, (kept) => {
+      state = kept;
+    });
+    return state as SamplingState;
+  }
+}
+
 const sigmaTolerance = (sigma: number) => 1e-5 * Math.max(1, sigma);
 
 function codeOf(action: () => unknown): string {
@@ -290,6 +348,74 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
     expect([x[0], x[2]]).toEqual([0.5, 2]);
     expect([x[1], x[3]].every(Number.isFinite)).toBe(true);
   });
+
+  test.each(Object.keys(schedules))(
+    'with %s: stopped after any step and gone on elsewhere, the latents are the same to the bit',
+    (schedule) => {
+      for (const { steps, strength, masked } of [
+        { steps: 1, strength: 1, masked: false },
+        { steps: 9, strength: 1, masked: false },
+        { steps: 17, strength: 0.7, masked: true },
+      ]) {
+        let plan: SamplerPlan;
+        try {
+          const config = configOf(sampler.diffusersClass, { ...SD, steps_offset: 1 });
+          plan = planSampling({ config, schedule, steps, strength }, samplers, schedules);
+        } catch {
+          // PLMS off the grid, which the test above allows.
+          expect(sampler.id).toBe('plms');
+          continue;
+        }
+        const undisturbed = new Stage(plan, masked);
+        const states: unknown[] = [undisturbed.state()];
+        while (undisturbed.loop.done < plan.steps.length) {
+          undisturbed.step();
+          states.push(undisturbed.state());
+        }
+        expect(states).toHaveLength(plan.steps.length + 1);
+        for (const [done, kept] of states.entries()) {
+          const state = readState(structuredClone(kept), plan, COUNT);
+          expect(state?.done).toBe(done);
+          const elsewhere = new Stage(plan, masked);
+          // What was there before must not matter.
+          elsewhere.x.fill(7);
+          elsewhere.loop.restore(state as SamplingState);
+          elsewhere.random.state = (state as SamplingState).random;
+          while (elsewhere.loop.done < plan.steps.length) {
+            elsewhere.step();
+          }
+          expect(bits(elsewhere.x)).toEqual(bits(undisturbed.x));
+          expect(elsewhere.state()).toEqual(undisturbed.state());
+        }
+      }
+    },
+  );
+});
+
+test('a state of another plan, torn or with numbers that are none is not gone on from', () => {
+  const plan = (steps: number, name = 'DPMSolverMultistepScheduler') =>
+    planSampling({ config: configOf(name, SD), steps }, samplers, schedules);
+  const stage = new Stage(plan(4), false);
+  stage.step();
+  const state = stage.state();
+  expect(readState(state, plan(4), COUNT)).toEqual(state);
+  expect(readState(state, plan(5), COUNT)).toBeNull();
+  expect(readState(state, plan(4, 'EulerDiscreteScheduler'), COUNT)).toBeNull();
+  expect(readState(state, plan(4), COUNT + 1)).toBeNull();
+  for (const wrong of [
+    null,
+    'x',
+    {},
+    { ...state, done: 5 },
+    { ...state, done: -1 },
+    { ...state, x: [...state.x] },
+    { ...state, x: state.x.map(() => NaN) },
+    { ...state, history: state.history.slice(1) },
+    { ...state, random: { ...state.random, words: new Uint32Array(3) } },
+    { ...state, random: { ...state.random, index: 625 } },
+  ]) {
+    expect(readState(wrong, plan(4), COUNT)).toBeNull();
+  }
 });
 
 describe('guidance', () => {

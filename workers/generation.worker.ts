@@ -1,18 +1,30 @@
 /** The generation worker: the only place that holds the GPU. One owner class, served by Comlink. */
 import type * as Comlink from 'comlink';
+import * as v from 'valibot';
 import { version } from '../package.json';
 import type { Chunk, Context } from '../src/core/chunk.ts';
 import { StudioError, cancelled } from '../src/core/errors.ts';
-import type { DeviceReport, Entity, JobEvent, LedgerReport, Stage } from '../src/core/job.ts';
+import type { DeviceReport, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
+import { JobProgress } from '../src/core/job_progress.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
-import { parseOperation, type Operation } from '../src/core/operation.ts';
+import { parseOperation } from '../src/core/operation.ts';
 import { estimateRequest, fit, plan, type Plan } from '../src/core/plan.ts';
+import { smallerThan, type Change } from '../src/core/smaller.ts';
 import { Engine } from '../src/engine/engine.ts';
-import { deviceKey, IndexedRates, Speedometer, workloads } from '../src/engine/self_measurement.ts';
+import type { Loading } from '../src/engine/network_shelf.ts';
+import {
+  deviceKey,
+  expectedSeconds,
+  IndexedRates,
+  rateOf,
+  Speedometer,
+  workloads,
+  type StageUnits,
+} from '../src/engine/self_measurement.ts';
 import { inscribe } from '../src/formats/container.ts';
 import { decodePicture, encodePng } from '../src/formats/picture.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
-import { openModel, type Circumstances, type LoadedModel } from '../src/models/family.ts';
+import { openModel, type Circumstances, type LoadedModel, type ModelLora } from '../src/models/family.ts';
 import { memoryBudget } from '../src/models/latent_diffusion/estimate.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { FolderFiles, ServedFiles, type CheckpointFiles } from '../src/weights/checkpoint_files.ts';
@@ -22,16 +34,21 @@ import { RemoteFiles } from '../src/weights/library/remote_files.ts';
 import { Requests } from '../src/weights/library/requests.ts';
 import { LibraryStore } from '../src/weights/library/store.ts';
 import { StoredFiles } from '../src/weights/library/stored_files.ts';
+import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts';
 import { systemClock } from '../src/weights/library/surroundings.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import {
   EventSender,
   callsTo,
+  resign,
   serve,
   type CheckpointSource,
+  type ExecuteRequest,
   type GenerationApi,
+  type LoraFit,
   type RecorderApi,
+  type RunEntity,
   type StartOptions,
 } from './protocol.ts';
 
@@ -67,6 +84,10 @@ class GenerationWorker implements GenerationApi {
     this.#recorder = callsTo<RecorderApi>(recorder);
     this.#memoryBytes = memoryBytes;
     this.#engine = await Engine.start({ backend, precision, countLaunches });
+    // Told at once, at work or idle: a lost device is replaced by replacing this worker.
+    void this.#engine.lost.then((error) => {
+      resign(error, self);
+    });
     const { report, runtime } = this.#engine;
     const { web, common } = runtime.ort.env.versions;
     this.#speedometer = new Speedometer(deviceKey(report, web ?? common), new IndexedRates());
@@ -77,21 +98,18 @@ class GenerationWorker implements GenerationApi {
     return (await this.#open(source, null)).summary;
   }
 
-  async execute(
-    request: { jobId: string; operation: Operation; source: CheckpointSource; inscribes: boolean },
-    onEvent: (event: JobEvent) => void,
-  ): Promise<{ run: string }> {
+  async execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void): Promise<{ run: string }> {
     const events = new EventSender(onEvent);
+    events.send({
+      type: 'progress',
+      progress: { stage: 'load', step: 0, steps: 0, fraction: 0, secondsLeft: null },
+    });
     const controller = new AbortController();
     this.#running.set(request.jobId, controller);
     try {
-      return await new Execution(
-        await this.#prepare(request),
-        this.#recording,
-        events,
-        controller.signal,
-        () => this.#canvas,
-      ).run();
+      const prepared = await this.#prepare(request);
+      const execution = new Execution(prepared, this.#recording, events, controller.signal, () => this.#canvas);
+      return await execution.run(request.run, request.point);
     } finally {
       this.#running.delete(request.jobId);
       await events.delivered();
@@ -112,26 +130,21 @@ class GenerationWorker implements GenerationApi {
     return Promise.resolve(this.#started.ledger.report());
   }
 
-  async #prepare({
-    operation: asked,
-    source,
-    inscribes,
-  }: {
-    operation: Operation;
-    source: CheckpointSource;
-    inscribes: boolean;
-  }): Promise<Prepared> {
+  async #prepare({ operation: asked, source, inscribes, point }: ExecuteRequest): Promise<Prepared> {
     const operation = parseOperation(asked);
     const opened = await this.#open(source, null);
     const { summary } = opened;
-    let result = plan(operation, catalogue, summary, this.#started.report);
+    let result = plan(operation, catalogue, summary, this.#started.report, point?.parameters);
     const request = result.ok ? estimateRequest(result.plan, summary) : null;
     const estimate = request && (await opened.estimate(request, await this.#circumstances(source, summary)));
     if (result.ok && estimate) {
       result = fit(result.plan, summary, estimate, 'warn');
     }
     if (!result.ok) {
-      throw new StudioError(result.reasons[0].code, result.reasons.map(({ message }) => message).join(' '));
+      const [{ code }] = result.reasons;
+      throw new StudioError(code, result.reasons.map(({ message }) => message).join(' '), {
+        retry: code === 'does_not_fit' ? 'smaller' : 'never',
+      });
     }
     const model = await this.#open(source, result.plan.variant);
     // Only here, where no other job runs, may a model be released.
@@ -139,7 +152,53 @@ class GenerationWorker implements GenerationApi {
       await this.#held?.release();
       this.#held = model;
     }
-    return { plan: result.plan, model, engine: this.#started, estimate, speedometer: this.#speed, inscribes };
+    const load = request ? await model.toLoad({ ...request, weights: result.plan.variant }) : new Map<string, number>();
+    return {
+      plan: result.plan,
+      model,
+      engine: this.#started,
+      estimate,
+      load,
+      speedometer: this.#speed,
+      inscribes,
+    };
+  }
+
+  async smaller({ operation, source, point, stage }: Parameters<GenerationApi['smaller']>[0]): Promise<Change | null> {
+    const opened = await this.#open(source, null);
+    const { summary } = opened;
+    const planned = plan(parseOperation(operation), catalogue, summary, null, point?.parameters);
+    const request = planned.ok ? estimateRequest(planned.plan, summary) : null;
+    if (!planned.ok || !request) {
+      return null;
+    }
+    const circumstances = await this.#circumstances(source, summary);
+    const estimate = await opened.estimate(request, circumstances);
+    const fitted = fit(planned.plan, summary, estimate, 'warn');
+    const { id, parameters } = planned.plan.chunks.find((chunk) => typeof chunk.parameters.steps === 'number') ?? {
+      id: '',
+      parameters: {},
+    };
+    const { entries = {} } = catalogue.chunks[id].parameters as { entries?: Record<string, unknown> };
+    const changes = smallerThan({
+      known: new Set(Object.keys(entries)),
+      stage,
+      request,
+      estimate,
+      checkpoint: summary,
+      variant: fitted.ok ? fitted.plan.variant : (summary.variants.at(-1) ?? 'full'),
+    });
+    let chosen = changes.at(0) ?? null;
+    for (const change of changes) {
+      const { recommended } = await opened.estimate({ ...request, ...change.parameters }, circumstances);
+      if (recommended !== null) {
+        chosen = change;
+        break;
+      }
+    }
+    // The same picture, as far as a smaller one can be that.
+    const seed = point && 'seed' in parameters ? { seed: parameters.seed } : {};
+    return chosen && { ...chosen, parameters: { ...seed, ...chosen.parameters } };
   }
 
   async estimate(source: CheckpointSource, request: EstimateRequest): Promise<Estimate> {
@@ -151,6 +210,24 @@ class GenerationWorker implements GenerationApi {
       await this.#speed.measured(precisions, workloads(this.#started));
     }
     return model.estimate(request, await this.#circumstances(source, model.summary));
+  }
+
+  async checkLoras(source: CheckpointSource): Promise<LoraFit[]> {
+    const model = await this.#open(source, null);
+    if (!model.summary.takesLoras) {
+      return [];
+    }
+    const fits: LoraFit[] = [];
+    for (const { ref, name } of await storedLoras(library)) {
+      const problem = await openLora(ref, 1)
+        .then((lora) => model.checkLora(lora))
+        .then(
+          () => null,
+          (error: unknown) => StudioError.from(error).message,
+        );
+      fits.push({ ref, name, problem });
+    }
+    return fits;
   }
 
   planWith(memoryBytes: number | null): Promise<MemoryBudget> {
@@ -239,22 +316,47 @@ async function filesOf(source: CheckpointSource): Promise<CheckpointFiles> {
   }
 }
 
+/** A LoRA of the library, by its ref or its name. */
+async function openLora(named: string, weight: number): Promise<ModelLora> {
+  const { ref, name, file, sha256 } = await storedLora(library, named);
+  return { ref, name, file, sha256, strength: weight };
+}
+
 interface Prepared {
   plan: Plan;
   model: LoadedModel;
   engine: Engine;
   /** Null where the plan runs no checkpoint. */
   estimate: Estimate | null;
+  /** Bytes of weights that are not on the device yet, by the name of their network. */
+  load: ReadonlyMap<string, number>;
   speedometer: Speedometer;
   /** Whether pictures are recorded with their settings in them. */
   inscribes: boolean;
 }
 
+/** The state of a {@link ResumePoint}: which chunk was at work, and what it kept. */
+const pointSchema = v.nullable(v.object({ chunk: v.string(), kept: v.unknown() }));
+
+/** How often loading is told of, in milliseconds. */
+const TOLD_EVERY = 100;
+
 /** One job from its plan to its recorded pictures. */
 class Execution {
   #run = '';
-  #sampleStarted = 0;
-  #stage: Stage = 'load';
+  /** What an earlier attempt recorded, by type, in order; each is taken once, in place of recording it again. */
+  #recorded = new Map<string, RunEntity[]>();
+  #progress: JobProgress;
+  #units: StageUnits = { load: 0, encode: 1, decode: 0, record: 0 };
+  #stage: Exclude<Stage, 'load'> = 'encode';
+  #place: [step: number, steps: number] = [0, 0];
+  readonly #loaded = new Map<string, number>();
+  #loadTold = -Infinity;
+  /** Steps that were done when this attempt began to sample. */
+  #firstStep: number | null = null;
+  #measuredFrom: { step: number; at: number } | null = null;
+  /** What every chunk ran with. */
+  readonly #settled: ResumePoint['parameters'];
   readonly #started = performance.now();
   readonly #notices: string[] = [];
 
@@ -264,20 +366,39 @@ class Execution {
     readonly events: EventSender,
     readonly signal: AbortSignal,
     readonly canvas: () => OffscreenCanvas | null,
-  ) {}
+  ) {
+    this.#settled = settledOf(prepared.plan);
+    this.#progress = new JobProgress(NOTHING_KNOWN, 1, seconds);
+  }
 
-  async run(): Promise<{ run: string }> {
+  /**
+   * @param run that an earlier attempt opened
+   * @param point from where to go on
+   */
+  async run(run: string | null, point: ResumePoint | null): Promise<{ run: string }> {
     const { plan, model } = this.prepared;
     const operation = { ...plan.operation, parameters: { ...plan.operation.parameters }, checkpoint: plan.checkpoint };
     const pictures = takePictures(operation.parameters);
-    this.#run = await this.recorder.openRun({
-      config_name: plan.config,
-      operation,
-      expected_outputs: ['input', 'config', ...operation.record, 'output_image'],
-    });
+    await this.#expect();
+    if (!(run !== null && (await this.#goOnWith(run)))) {
+      this.#run = await this.recorder.openRun({
+        config_name: plan.config,
+        operation,
+        expected_outputs: [
+          'input',
+          'config',
+          ...plan.chunks.flatMap(({ id }) => catalogue.chunks[id].meta.records ?? []),
+          ...operation.record,
+          'output_image',
+        ],
+      });
+    }
     this.events.send({ type: 'run', run: this.#run });
-    model.onLoading = () => {
-      this.#report('load');
+    if (!point) {
+      this.#keep(null);
+    }
+    model.onLoading = (loading) => {
+      this.#load(loading);
     };
     plan.notices.forEach((message) => {
       this.#notice(message);
@@ -301,26 +422,73 @@ class Execution {
         checkpoint: plan.checkpoint,
         chunks: steps,
       });
-      for (const { id, parameters } of plan.chunks) {
-        await this.#execute(id, parameters);
+      const state = v.safeParse(pointSchema, point?.state ?? null);
+      const kept = state.success ? state.output : null;
+      // Chunks before the one that was at work have recorded what they made.
+      const first = Math.max(
+        0,
+        plan.chunks.findIndex(({ id }) => id === kept?.chunk),
+      );
+      for (const { id, parameters } of plan.chunks.slice(first)) {
+        await this.#execute(id, parameters, kept?.chunk === id ? kept.kept : null);
       }
       await this.recorder.closeRun(this.#run, 'completed');
+      this.events.send({ type: 'progress', progress: this.#progress.finish() });
+      void this.prepared.speedometer.observeStages(this.#units, this.#progress.measured);
       return { run: this.#run };
-    } catch (thrown) {
-      const error = StudioError.from(thrown);
-      await this.recorder
-        .closeRun(this.#run, error.code === 'cancelled' ? 'cancelled' : 'failed', error.toData())
-        .catch(() => undefined);
-      throw error;
     } finally {
       model.onLoading = null;
     }
   }
 
-  async #execute(id: string, parameters: Record<string, unknown>): Promise<void> {
+  /** False when there is no such run any more, because somebody deleted it, or when another tab does not let go of it. */
+  async #goOnWith(run: string): Promise<boolean> {
+    try {
+      const { entities } = await this.recorder.resumeRun(run);
+      for (const entity of entities) {
+        this.#recorded.set(entity.type, [...(this.#recorded.get(entity.type) ?? []), entity]);
+      }
+      this.#run = run;
+      return true;
+    } catch (error) {
+      const { code } = StudioError.from(error);
+      if (code === 'storage_unavailable') {
+        // A tab that hangs still has it open. Where nothing can be stored at all, opening another one says so.
+        this.#notice('The tab that began this did not let go of its recording, so it was recorded anew.');
+        return false;
+      }
+      if (code === 'invalid_operation') {
+        return false;
+      }
+      throw error;
+    }
+  }
+
+  /** What the stages will take, as far as that was ever measured on this device. */
+  async #expect(): Promise<void> {
+    const { estimate, load, plan, engine, speedometer } = this.prepared;
+    if (!estimate) {
+      return;
+    }
+    const { request, flops } = estimate;
+    const rates = await speedometer.known();
+    const rate = rateOf(rates, engine.report.precision, plan.variant)?.perSecond;
+    const steps = Math.max(1, Math.floor(request.steps * (request.strength ?? 1)));
+    const pixels = request.width * request.height * request.batch_size;
+    const bytes = [...load.values()].reduce((sum, each) => sum + each, 0);
+    this.#units = { load: bytes, encode: 1, decode: pixels, record: pixels };
+    const sample = flops && rate ? (steps * flops.step) / rate : null;
+    this.#progress = new JobProgress(expectedSeconds(rates, this.#units, sample), steps, seconds);
+    if (bytes === 0) {
+      this.#progress.load(1);
+    }
+  }
+
+  /** @param resume what the chunk kept in an earlier attempt */
+  async #execute(id: string, parameters: Record<string, unknown>, resume: unknown): Promise<void> {
     const { plan, model, engine } = this.prepared;
     const chunk = await chunkFiles[`../chunks/${id}.ts`]();
-    const media = await chunk.execute(parameters, this.#context());
+    const media = await chunk.execute(parameters, this.#context(id, resume));
     this.#report('record');
     const images = await Promise.all(media.images.map(encodePng));
     const provenance = await model.provenance();
@@ -332,8 +500,9 @@ class Execution {
         operation: plan.operation.operation,
         config: plan.config,
         chunk: id,
+        // As settled, so that a run that was resumed says the same as one that was not.
         parameters: pick(
-          parameters,
+          { ...parameters, ...this.#settled[id] },
           Object.keys(parameters).filter((name) => typeof parameters[name] !== 'object'),
         ),
         seed: parameters.seed,
@@ -354,15 +523,29 @@ class Execution {
     }
   }
 
-  #context(): Context {
+  #context(id: string, resume: unknown): Context {
     const { plan, model } = this.prepared;
     return {
+      resume,
+      keep: (kept) => {
+        this.#keep({ chunk: id, kept });
+      },
       operation: plan.operation.operation,
       checkpoint: plan.checkpoint,
-      models: { load: () => Promise.resolve(model) },
+      models: {
+        load: async (_, loras = []) => {
+          const opened = await Promise.all(loras.map(({ lora, weight }) => openLora(lora, weight)));
+          await model.useLoras(opened);
+          const usedAt = Date.now();
+          await Promise.all(opened.map(({ ref = '' }) => library.changeManifest(ref, { usedAt })));
+          return model;
+        },
+      },
       readImage: decodePicture,
       progress: (stage, step, steps) => {
-        this.#report(stage, step, steps);
+        if (stage !== 'load') {
+          this.#report(stage, step, steps);
+        }
       },
       preview: this.canvas,
       notice: (message) => {
@@ -384,41 +567,84 @@ class Execution {
     this.events.send({ type: 'notice', message });
   }
 
-  #report(stage: Stage, step = 0, steps = 0): void {
+  #keep(state: v.InferOutput<typeof pointSchema>): void {
+    this.events.send({ type: 'resume_point', point: { parameters: this.#settled, state } });
+  }
+
+  #report(stage: Exclude<Stage, 'load'>, step = 0, steps = 0): void {
     if (this.signal.aborted) {
       throw cancelled();
     }
-    if (stage === 'sample' && step === 0) {
-      this.#sampleStarted = performance.now();
-    }
-    // The first step carries one-time costs (shader compilation), so rates are taken from the second step on.
-    if (stage === 'sample' && step === 1) {
-      this.#sampleStarted = performance.now();
-    }
-    const measured = stage === 'sample' && step > 1;
-    const secondsLeft = measured
-      ? ((performance.now() - this.#sampleStarted) / (step - 1) / 1000) * (steps - step)
-      : null;
-    if (measured && step === steps) {
-      this.#observe(steps - 1);
-    }
     this.#stage = stage;
-    this.events.send({ type: 'progress', progress: { stage: this.#stage, step, steps, secondsLeft } });
+    this.#place = [step, steps];
+    this.events.send({ type: 'progress', progress: this.#progress.report(stage, step, steps) });
+    if (stage === 'sample') {
+      this.#observe(step, steps);
+    }
   }
 
-  /** Keeps how fast the last `steps` steps were, for the next estimate. */
-  #observe(steps: number): void {
-    const { plan, engine, estimate, speedometer } = this.prepared;
-    const flops = steps * (estimate?.flops?.step ?? 0);
-    const seconds = (performance.now() - this.#sampleStarted) / 1000;
-    void speedometer.observe(engine.report.precision, plan.variant, flops, seconds);
+  /** Weights are brought to the device whenever a network is needed, so afterwards the stage is what it was before. */
+  #load({ network, bytes, total }: Loading): void {
+    // Not in the middle: the runtime would be told so while it reads.
+    if (this.signal.aborted && bytes === 0) {
+      throw cancelled();
+    }
+    const isOver = bytes === total && total > 0;
+    this.#loaded.set(network, total === 0 ? 1 : bytes / total);
+    const now = performance.now();
+    if (!isOver && bytes > 0 && now - this.#loadTold < TOLD_EVERY) {
+      return;
+    }
+    this.#loadTold = now;
+    const { load } = this.prepared;
+    const here = [...load].reduce((sum, [name, size]) => sum + size * (this.#loaded.get(name) ?? 0), 0);
+    const progress = this.#progress.load(this.#units.load === 0 ? 1 : here / this.#units.load);
+    this.events.send({ type: 'progress', progress });
+    if (isOver && !this.signal.aborted) {
+      this.#report(this.#stage, ...this.#place);
+    }
+  }
+
+  /** Keeps how fast the steps of this attempt were, for the next estimate; not the first one, which also compiles. */
+  #observe(step: number, steps: number): void {
+    const at = performance.now();
+    this.#firstStep ??= step;
+    if (step > this.#firstStep) {
+      this.#measuredFrom ??= { step, at };
+    }
+    if (this.#measuredFrom && step === steps && step > this.#measuredFrom.step) {
+      const { plan, engine, estimate, speedometer } = this.prepared;
+      const flops = (step - this.#measuredFrom.step) * (estimate?.flops?.step ?? 0);
+      void speedometer.observe(engine.report.precision, plan.variant, flops, (at - this.#measuredFrom.at) / 1000);
+    }
   }
 
   async #record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
-    const entity: Entity = await this.recorder.saveEntity(this.#run, type, content, metadata);
+    const known = this.#recorded.get(type)?.shift();
+    const entity = known
+      ? { ...known, run: this.#run }
+      : await this.recorder.saveEntity(this.#run, type, content, metadata);
     this.events.send({ type: 'entity', entity });
     return entity.filename;
   }
+}
+
+const NOTHING_KNOWN = { load: null, encode: null, sample: null, decode: null, record: null };
+
+function seconds(): number {
+  return performance.now() / 1000;
+}
+
+/** What the chunks of a plan run with, every value settled; pictures are the operation's. */
+function settledOf({ chunks, variant }: Plan): ResumePoint['parameters'] {
+  return Object.fromEntries(
+    chunks.map(({ id, parameters }) => {
+      const settled = { ...parameters };
+      takePictures(settled);
+      // Chosen by what fits at this moment, which may be another variant in the next attempt, and with it another picture.
+      return [id, 'weights' in settled ? { ...settled, weights: variant } : settled];
+    }),
+  );
 }
 
 /** Takes the pictures out of the parameters, which are recorded as files beside them. */

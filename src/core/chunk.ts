@@ -4,6 +4,7 @@
  */
 import type * as v from 'valibot';
 import type { ImageSource } from './parameters.ts';
+import type { LoraUse } from './loras.ts';
 import type { CheckpointRef, Model } from './model.ts';
 import type { CpuTensor, Media, PixelImage } from './media.ts';
 import type { OperationKind, Recordable } from './operation.ts';
@@ -16,16 +17,32 @@ export interface ChunkMeta {
   operations: readonly OperationKind[];
   /** `_class_name`s of the `model_index.json` files that it runs; empty = it needs no checkpoint. */
   pipelineClasses: readonly string[];
+  /** Entity types that it always records between its parameters and its result, such as the text that was really encoded. */
+  records?: readonly string[];
 }
 
 /** The generic abilities that a chunk is handed; it imports no engine, queue or store. */
 export interface Context {
   operation: OperationKind;
   checkpoint: CheckpointRef;
-  models: { load(ref: CheckpointRef): Promise<Model> };
+  /**
+   * `loras` are merged into the model's weights, and no others. Throws `invalid_operation` for one that is not stored,
+   * `checkpoint_unsupported` for one of another kind of model.
+   */
+  models: { load(ref: CheckpointRef, loras?: readonly LoraUse[]): Promise<Model> };
   /** Decodes a picture parameter. Throws `image_unreadable`. */
   readImage: (source: ImageSource, name: string) => Promise<PixelImage>;
   progress: (stage: Stage, step?: number, steps?: number) => void;
+  /**
+   * What this chunk last gave to {@link keep} in an attempt that was broken off; null when it begins anew. The parameters are then those
+   * of that attempt. It has been in a database meanwhile, so the chunk reads it as foreign data.
+   */
+  resume: unknown;
+  /**
+   * Keeps what the chunk needs to go on from here with the same result, in place of what it kept before; survives structured clone. Call
+   * it as often as there is something finished; it never waits.
+   */
+  keep: (state: unknown) => void;
   /** The canvas that somebody watches, asked for anew at every step; null when nobody does. */
   preview: () => OffscreenCanvas | null;
   /** One sentence for the person, such as a prompt that was cut; also kept in the recording. */

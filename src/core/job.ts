@@ -10,8 +10,25 @@ export interface Progress {
   /** Steps done within the stage, and how many there are; 0 of 0 where a stage has no steps. */
   step: number;
   steps: number;
-  /** Measured from the steps so far; null until there is something to measure. */
+  /** Of the whole job, 0 to 1, by the time that its stages take as far as that was measured; never goes back within an attempt. */
+  fraction: number;
+  /** Of the whole job, from measured rates; null until there is something to measure. */
   secondsLeft: number | null;
+}
+
+/** From here a job can go on in another worker and end with the same result. Survives structured clone. */
+export interface ResumePoint {
+  /** The parameters of each chunk of the plan by its id, every default settled, the seed included; pictures are the operation's. */
+  parameters: Record<string, Record<string, unknown>>;
+  /** What the worker that made it needs besides, such as latents after a step; null before the first one. Nobody else looks into it. */
+  state: unknown;
+}
+
+/** A smaller operation that may succeed where one failed for want of memory or because it lost the GPU again and again. */
+export interface Offer {
+  /** What is different about it, for a button: "Try with tiled decoding". */
+  label: string;
+  operation: Operation;
 }
 
 /** One recorded file of a run. */
@@ -32,12 +49,18 @@ export interface Job {
   submittedAt: number;
   startedAt: number | null;
   finishedAt: number | null;
+  /** How often it was begun; 1 for one that ran undisturbed. */
+  attempts: number;
+  /** Why it waits although its turn has come, as a sentence (its folder is not open); null when nothing holds it. */
+  obstacle: string | null;
   progress: Progress | null;
   notices: string[];
   /** The run folder and its entities so far, outputs included. */
   run: string | null;
   entities: Entity[];
   error: StudioErrorData | null;
+  /** What to try instead of a failed one; null where nothing smaller is known. */
+  offer: Offer | null;
 }
 
 /** What a running job reports, in order. */
@@ -45,7 +68,9 @@ export type JobEvent =
   | { type: 'progress'; progress: Progress }
   | { type: 'notice'; message: string }
   | { type: 'run'; run: string }
-  | { type: 'entity'; entity: Entity };
+  | { type: 'entity'; entity: Entity }
+  | { type: 'resume_point'; point: ResumePoint }
+  | { type: 'offer'; offer: Offer };
 
 /** What the engine can say of the machine it runs on. */
 export interface DeviceReport {
@@ -65,8 +90,10 @@ export interface LedgerReport {
   createdBuffers: number;
   liveBuffers: number;
   liveBytes: number;
-  /** Buffers mapped for reading since the start. */
+  /** Buffers mapped for reading since the start, by whoever then waited for it. */
   readMaps: number;
+  /** Those mapped beside them to keep where a job stands, for which nothing waited. */
+  snapshotMaps: number;
   /** Compute dispatches and the bytes of all buffers bound to them; counted only when asked for at the start. */
   launches: number;
   boundBytes: number;

@@ -29,6 +29,8 @@ export interface CheckpointSummary {
   needs: string[];
   /** How its weights can be run: a stored one that is quantised only as it is, ready-made ONNX files only as they come. */
   variants: WeightVariant[];
+  /** Whether LoRAs can be merged into its weights; not into ready-made ONNX files. */
+  takesLoras: boolean;
   /** Bytes of all its weight files, and of those weights once on the device as this machine computes them. */
   bytes: number;
   memoryBytes: number;
@@ -59,6 +61,10 @@ export interface EstimateRequest {
   guidance_mode?: 'auto' | 'batched' | 'serial' | undefined;
   /** The share of the steps that is run on a given picture. */
   strength?: number | undefined;
+  /** Pixels per side of the tiles that are decoded one after another; undefined = the picture as a whole. */
+  tile_size?: number | undefined;
+  /** The only variant of the weights that is to be considered; undefined = whichever fits. */
+  weights?: WeightVariant | undefined;
 }
 
 /** GPU memory to plan with. No browser tells how much there is, so it is what the person says, or a guess. */
@@ -127,6 +133,8 @@ export interface Estimate {
 export interface Conditioning {
   /** Number of tokens used by prompt and negative prompt and the encoder's limit, begin and end marks included. */
   tokens: { prompt: number; negative: number; limit: number };
+  /** What was encoded, as the tokenizer spells it after cutting; null where no negative prompt was. */
+  texts: { prompt: string; negative: string | null };
   dispose(): void;
 }
 
@@ -174,9 +182,16 @@ export interface SampleRequest {
   /** Whether somebody watches: then each StepReport can draw. */
   previews: boolean;
   signal: AbortSignal;
-  /** The networks are on the device and the first of `steps` steps begins. */
-  onStart(steps: number): void;
+  /** The networks are on the device; `done` of `steps` steps were finished by an earlier attempt, and the next one begins. */
+  onStart(steps: number, done: number): void;
   onStep(step: StepReport): void | Promise<void>;
+  /**
+   * What `keep` was given in an attempt that was broken off; null = from the first step. Whatever cannot be this model's, for this
+   * request, is as good as null.
+   */
+  resume: unknown;
+  /** Takes what is needed to go on from the steps done so far with the same latents; see {@link Context} in `chunk.ts`. */
+  keep(state: unknown): void;
 }
 
 /** After each step: `step` of `steps` is done. `preview` draws the predicted picture without a read-back. */
@@ -187,6 +202,17 @@ export interface StepReport {
   preview: ((canvas: OffscreenCanvas) => void) | null;
 }
 
+export interface DecodeRequest {
+  /**
+   * Decodes overlapping tiles of this many pixels per side one after another and blends them, as diffusers' `tiled_decode`: less memory, more
+   * time, and not exactly the same picture. Undefined = whole.
+   */
+  tile_size?: number | undefined;
+  signal: AbortSignal;
+  /** After each picture or tile. */
+  onPart: (done: number, parts: number) => void;
+}
+
 export interface Model {
   readonly summary: CheckpointSummary;
   /** Everything needed to make the same picture again: files with their SHA-256, dtypes, sampler and schedule used. */
@@ -194,5 +220,6 @@ export interface Model {
   encodeText(request: TextRequest): Promise<Conditioning>;
   encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents>;
   sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents>;
-  decode(latents: Latents): Promise<PixelImage[]>;
+  /** @throws StudioError `result_invalid` where latents or pictures hold NaN or infinity, or nothing but zeros */
+  decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]>;
 }

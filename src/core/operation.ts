@@ -3,6 +3,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from './errors.ts';
+import { isBlob, pictureFacts } from './parameters.ts';
 
 export const OPERATION_KINDS = ['image_generation', 'image_transform', 'image_inpaint'] as const;
 export type OperationKind = (typeof OPERATION_KINDS)[number];
@@ -11,6 +12,7 @@ export type OperationKind = (typeof OPERATION_KINDS)[number];
 export const RECORDABLE = ['latents'] as const;
 export type Recordable = (typeof RECORDABLE)[number];
 
+export /** The envelope; what stands in `parameters` is the chunk's to judge. */
 const operationSchema = v.strictObject({
   operation: v.picklist(
     OPERATION_KINDS,
@@ -35,7 +37,47 @@ export type OperationInput = v.InferInput<typeof operationSchema>;
  * @throws StudioError `invalid_operation`, naming the field at fault.
  */
 export function parseOperation(value: unknown): Operation {
-  return parse(operationSchema, value, 'The operation');
+  // To valibot a list is an object, too.
+  if (Array.isArray((value as { parameters?: unknown } | null | undefined)?.parameters)) {
+    throw new StudioError('invalid_operation', 'parameters must be an object.');
+  }
+  const operation = parse(operationSchema, value, 'The operation');
+  for (const [name, parameter] of Object.entries(operation.parameters)) {
+    if (!isPlain(parameter, new Set(), 0)) {
+      throw new StudioError(
+        'invalid_operation',
+        `The parameter "${name}" must be plain data: text, numbers, true, false, null, lists and objects of these, or a picture.`,
+      );
+    }
+  }
+  return operation;
+}
+
+/** Not an instance of anything; a frame's objects have another Object.prototype than ours. */
+function isRecord(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
+/** Of parameters: deeper ones are nobody's. */
+const DEEPEST = 32;
+
+/**
+ * Whether JSON can hold it, pictures apart: a job is stored, told over every door and recorded, and one that cannot be would be in the way of all
+ * the others. What is `seen` twice would grow without end in JSON.
+ */
+function isPlain(value: unknown, seen: Set<object>, depth: number): boolean {
+  if (typeof value !== 'object' || value === null) {
+    return typeof value !== 'function' && typeof value !== 'symbol' && typeof value !== 'bigint';
+  }
+  if (isBlob(value)) {
+    return true;
+  }
+  if (seen.has(value) || depth > DEEPEST || !(Array.isArray(value) || isRecord(value))) {
+    return false;
+  }
+  seen.add(value);
+  return Object.values(value).every((inner) => isPlain(inner, seen, depth + 1));
 }
 
 /**
@@ -61,4 +103,12 @@ export function parse<S extends v.GenericSchema>(schema: S, value: unknown, subj
     }
   }
   throw new StudioError('invalid_operation', message);
+}
+
+/** The operation as JSON can hold it: of a picture only its type and its size are said. */
+export function withoutPictures(operation: Operation): Operation {
+  const parameters = Object.fromEntries(
+    Object.entries(operation.parameters).map(([name, value]) => [name, pictureFacts(value) ?? value]),
+  );
+  return { ...operation, parameters };
 }

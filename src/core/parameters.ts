@@ -3,9 +3,11 @@
  * A chunk composes its own `parameters` from these and adds what only it understands.
  */
 import * as v from 'valibot';
+import { GREATEST_LORA_WEIGHT } from './loras.ts';
+import { WEIGHT_VARIANTS } from './model.ts';
 
 /** Seeds are decimal strings because they reach 2^64 − 1, beyond what a JSON number holds. */
-const MAX_SEED = 2n ** 64n - 1n;
+const SEED = decimalUpTo(String(2n ** 64n - 1n));
 
 const integer = (name: string, min: number, max: number) => {
   const message = `${name} must be a whole number from ${min} to ${max}.`;
@@ -31,6 +33,27 @@ export const strength = () => {
   return v.pipe(v.number(message), v.gtValue(0, message), v.maxValue(1, message));
 };
 
+const MOST_LORAS = 16;
+
+/** Factor of a LoRA's changes: 1 as it was trained, 0 none, negative the opposite. */
+export const loraWeight = () => real('weight', -GREATEST_LORA_WEIGHT, GREATEST_LORA_WEIGHT);
+
+/** LoRAs of the library by ref or name, all of them applied together. See `LoraUse`. */
+export const loras = () =>
+  v.pipe(
+    v.array(
+      v.strictObject({
+        lora: v.pipe(
+          v.string('lora must be the ref or the name of a stored LoRA.'),
+          v.nonEmpty('lora must be the ref or the name of a stored LoRA.'),
+        ),
+        weight: v.optional(loraWeight(), 1),
+      }),
+      'loras must be a list of LoRAs, such as [{"lora": "paper", "weight": 0.8}].',
+    ),
+    v.maxLength(MOST_LORAS, `loras must be at most ${MOST_LORAS}.`),
+  );
+
 /** Pixels; the networks work on blocks of 8×8 pixels. */
 export const size = (name: string, min = 16, max = 4096) => {
   const message = `${name} must be a multiple of 8 from ${min} to ${max} pixels.`;
@@ -43,15 +66,41 @@ export const size = (name: string, min = 16, max = 4096) => {
   );
 };
 
+/** Pixels per side of the tiles that a picture is decoded in; smaller tiles need less memory and show their borders sooner. */
+export const tileSize = () => {
+  const message = 'tile_size must be a multiple of 32 from 64 to 2048 pixels.';
+  return v.pipe(
+    v.number(message),
+    v.integer(message),
+    v.minValue(64, message),
+    v.maxValue(2048, message),
+    v.multipleOf(32, message),
+  );
+};
+
+/** How the weights are run; `auto` takes the best that fits. */
+export const weights = () => v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights must be auto, full, q8 or q4.');
+
 /** A decimal string from 0 to 2^64 − 1. */
 export const seed = () => {
   const message = 'seed must be a whole number from 0 to 18446744073709551615, written as a string such as "42".';
-  return v.pipe(
-    v.string(message),
-    v.regex(/^(0|[1-9][0-9]{0,19})$/, message),
-    v.check((text) => BigInt(text) <= MAX_SEED, message),
-  );
+  return v.pipe(v.string(message), v.regex(SEED, message));
 };
+
+/**
+ * Decimal numbers from 0 to `max`, which is longer than one digit: fewer digits; or its own first digits, then a smaller one, then any; or
+ * itself. As a pattern, so that the JSON Schema says the same.
+ */
+function decimalUpTo(max: string): RegExp {
+  const any = (count: number) => `[0-9]{${count}}`;
+  const below = [...max].flatMap((digit, at) => {
+    const lowest = at === 0 ? 1 : 0;
+    return Number(digit) > lowest
+      ? [`${max.slice(0, at)}[${lowest}-${Number(digit) - 1}]${any(max.length - at - 1)}`]
+      : [];
+  });
+  return new RegExp(`^(?:0|[1-9][0-9]{0,${max.length - 2}}|${below.join('|')}|${max})$`);
+}
 
 /** A picture in a parameter: a Blob (in the page) or a data URL (in JSON). */
 export type ImageSource = Blob | string;
@@ -62,7 +111,22 @@ export const image = (name: string) =>
     `${name} must be a picture: a file, or a data URL that begins with "data:image/".`,
   );
 
-function isBlob(value: unknown): boolean {
+/** Type and bytes of a picture parameter, or null for any other value. */
+export function pictureFacts(value: unknown): { type: string; bytes: number } | null {
+  if (isBlob(value)) {
+    return { type: value.type, bytes: value.size };
+  }
+  if (typeof value === 'string' && value.startsWith('data:image/')) {
+    const comma = value.indexOf(',');
+    return {
+      type: value.slice(5, comma).replace(/;base64$/, ''),
+      bytes: Math.floor(((value.length - comma - 1) * 3) / 4),
+    };
+  }
+  return null;
+}
+
+export function isBlob(value: unknown): value is Blob {
   return (
     Object.prototype.toString.call(value) === '[object Blob]' ||
     Object.prototype.toString.call(value) === '[object File]'

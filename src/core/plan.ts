@@ -7,7 +7,8 @@ import * as v from 'valibot';
 import type { ChunkContract } from './chunk.ts';
 import type { ErrorCode } from './errors.ts';
 import { StudioError } from './errors.ts';
-import type { DeviceReport } from './job.ts';
+import type { DeviceReport, ResumePoint } from './job.ts';
+import { WEIGHT_VARIANTS } from './model.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, WeightVariant } from './model.ts';
 import type { Operation } from './operation.ts';
 import { parse } from './operation.ts';
@@ -105,12 +106,14 @@ const OPEN_PLACE = /^\{\{([A-Z_]+)\}\}$/;
 /**
  * @param checkpoint the summary of the operation's checkpoint, or null when none could be opened
  * @param device what the engine runs on, or null when it is not known yet (then fitting is not judged)
+ * @param settled parameters by chunk that an earlier attempt at this operation ran with; they come before all others
  */
 export function plan(
   operation: Operation,
   catalogue: Catalogue,
   checkpoint: CheckpointSummary | null,
   device: DeviceReport | null,
+  settled: ResumePoint['parameters'] = {},
 ): PlanResult {
   const reasons: Refusal[] = [];
   const refuse = (code: ErrorCode, message: string) => {
@@ -131,8 +134,7 @@ export function plan(
 
   const chunks: Plan['chunks'] = [];
   for (const place of pipeline.chunks) {
-    const open = OPEN_PLACE.exec(place);
-    const id = open ? String(config.parameters[open[1]]) : place;
+    const id = chunkId(place, config.parameters);
     const contract = own(catalogue.chunks, id);
     if (!contract) {
       refuse('internal', `The pipeline "${pipeline.name}" needs the chunk "${id}", which does not exist.`);
@@ -154,9 +156,21 @@ export function plan(
     }
     try {
       // Unset values fall back from the operation to the checkpoint's own habit, then to the config, then to the chunk.
-      const values = { ...closed(config.parameters), ...habits(checkpoint, contract), ...operation.parameters };
+      const values = {
+        ...closed(config.parameters),
+        ...habits(checkpoint, contract),
+        ...operation.parameters,
+        ...own(settled, id),
+      };
       const input = parse(contract.parameters, { ...values, operation: operation.operation }, 'The parameter object');
       chunks.push({ id, parameters: input as Record<string, unknown> });
+      const { weights } = input as { weights?: unknown };
+      if (checkpoint && isVariant(weights) && !checkpoint.variants.includes(weights)) {
+        refuse(
+          'invalid_operation',
+          `"${checkpoint.name}" cannot be run with weights of the kind "${weights}", only ${checkpoint.variants.join(', ')}; leave weights at auto.`,
+        );
+      }
     } catch (error) {
       const refusal = StudioError.from(error);
       refuse(refusal.code, refusal.message);
@@ -212,7 +226,7 @@ export function estimateRequest(
     return typeof value === 'number' ? value : otherwise;
   };
   const usual = picture ?? checkpoint.defaults;
-  const { guidance_mode: mode, strength } = parameters;
+  const { guidance_mode: mode, strength, tile_size: tile, weights } = parameters;
   return {
     operation: operation.operation,
     width: number('width', usual.width),
@@ -222,6 +236,8 @@ export function estimateRequest(
     guidance_scale: number('guidance_scale', 1),
     ...(mode === 'batched' || mode === 'serial' ? { guidance_mode: mode } : {}),
     ...(typeof strength === 'number' ? { strength } : {}),
+    ...(typeof tile === 'number' ? { tile_size: tile } : {}),
+    ...(isVariant(weights) ? { weights } : {}),
   };
 }
 
@@ -305,13 +321,31 @@ export function gibibytes(bytes: number): string {
   return Math.max(0.1, bytes / 2 ** 30).toFixed(1);
 }
 
+function isVariant(value: unknown): value is WeightVariant {
+  return WEIGHT_VARIANTS.some((variant) => variant === value);
+}
+
 /** A name from outside must not reach `Object.prototype`. */
 function own<T>(record: Record<string, T>, key: string): T | undefined {
   return Object.hasOwn(record, key) ? record[key] : undefined;
 }
 
+/** The chunks that a config runs, in order, as far as they exist. */
+export function chunksOf({ pipeline, parameters }: Config, { pipelines, chunks }: Catalogue): ChunkContract[] {
+  return (own(pipelines, pipeline)?.chunks ?? []).flatMap((place) => {
+    const contract = own(chunks, chunkId(place, parameters));
+    return contract ? [contract] : [];
+  });
+}
+
+/** The chunk in one place of a pipeline; an open place is filled by the config's value. */
+function chunkId(place: string, parameters: Record<string, unknown>): string {
+  const open = OPEN_PLACE.exec(place);
+  return open ? String(parameters[open[1]]) : place;
+}
+
 /** A config's values without the names that fill open places. */
-function closed(parameters: Record<string, unknown>): Record<string, unknown> {
+export function closed(parameters: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(Object.entries(parameters).filter(([name]) => !/^[A-Z_]+$/.test(name)));
 }
 

@@ -6,7 +6,9 @@
  * `sincos` (avx_mathfun.h, compiled with fused multiply-add) are repeated here operation by operation; shorter calls follow
  * its scalar path in f64. Sources: ATen/native/cpu/DistributionTemplates.h, ATen/core/{MT19937RNGEngine,TransformationHelper}.h.
  */
-const STATE = 624;
+/** Of MT19937's state. */
+export const GENERATOR_WORDS = 624;
+const STATE = GENERATOR_WORDS;
 const SHIFT = 397;
 
 const f = Math.fround;
@@ -83,6 +85,15 @@ function log(value: number): number {
   return fma(exponent, LOG_Q2, f(x + y));
 }
 
+/** Where a generator stands, so that another one can go on with the same numbers. Survives structured clone. */
+export interface GeneratorState {
+  /** {@link GENERATOR_WORDS} of them, and how many of them are used up. */
+  words: Uint32Array<ArrayBuffer>;
+  index: number;
+  /** The second number of the pair that the last short call began, where it is still owed. */
+  cached: number | null;
+}
+
 /** MT19937 and the two ways in which `torch.randn` turns its output into normal numbers. */
 export class TorchGenerator {
   readonly #state = new Uint32Array(STATE);
@@ -98,6 +109,21 @@ export class TorchGenerator {
       previous = (Math.imul(1812433253, previous ^ (previous >>> 30)) + j) >>> 0;
       this.#state[j] = previous;
     }
+  }
+
+  /** A copy; what is drawn later does not change it. */
+  get state(): GeneratorState {
+    return { words: this.#state.slice(), index: this.#index, cached: this.#cached };
+  }
+
+  /** Goes on where the generator stood that `state` was taken from. */
+  set state({ words, index, cached }: GeneratorState) {
+    if (words.length !== STATE || !Number.isInteger(index) || index < 0 || index > STATE) {
+      throw new TypeError(`A generator's state has ${STATE} words, of which 0 to ${STATE} are used up.`);
+    }
+    this.#state.set(words);
+    this.#index = index;
+    this.#cached = cached;
   }
 
   /**

@@ -45,6 +45,18 @@ export interface StepArguments {
 /** rgb per latent channel, then a constant: how the checkpoint's own decoder colours its latents. */
 export type PreviewColours = readonly (readonly [number, number, number])[];
 
+/** Copies of tensors on their way to the CPU, beside a loop that does not wait for them: one at a time. */
+export interface Snapshots {
+  /**
+   * Copies f32 tensors as they are after everything submitted so far. Never waits: `taken` is called some time later, or never where the
+   * device is lost meanwhile.
+   * @returns false while an earlier one is on its way; then nothing is copied
+   */
+  take(tensors: readonly DeviceTensor[], taken: (contents: Float32Array<ArrayBuffer>[]) => void): boolean;
+  /** Drops the one that is on its way. */
+  dispose(): void;
+}
+
 export interface Arithmetic {
   upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, dims: readonly number[]): DeviceTensor;
   /** @param type `float16` only for what a network takes or gives in that type; nothing else here reads it but {@link convert} */
@@ -64,8 +76,12 @@ export interface Arithmetic {
   /** Samples the encoder's posterior; `moments` is [1, 2·channels, h, w]. */
   posterior(out: DeviceTensor, moments: DeviceTensor, noise: DeviceTensor, scale: number): void;
   step(args: StepArguments): void;
-  /** @throws StudioError `result_invalid` when the decoder produced NaN or infinity */
-  toPixels(decoded: DeviceTensor): Promise<PixelImage[]>;
+  snapshots(): Snapshots;
+  /**
+   * @param latents what was decoded
+   * @throws StudioError `result_invalid` when there is NaN or infinity in either, or nothing but zeros in the picture
+   */
+  toPixels(decoded: DeviceTensor, latents: DeviceTensor): Promise<PixelImage[]>;
   /** Draws the first picture of the batch; the canvas takes the latents' size. */
   preview(latents: DeviceTensor, colours: PreviewColours, canvas: OffscreenCanvas): void;
   /** Resolves when everything submitted so far has been computed. Maps no buffer. */
@@ -75,6 +91,13 @@ export interface Arithmetic {
 export function elements(dims: readonly number[]): number {
   return dims.reduce((product, dim) => product * dim, 1);
 }
+
+/** Labels the buffers of {@link Snapshots}, so that the ledger counts them apart. */
+export const SNAPSHOT = 'snapshot';
+
+/** No decoder computes exactly zero everywhere; a command that the device dropped leaves such a buffer. */
+export const EMPTY =
+  'The picture came out empty, which means that the device did not compute it; try again, or reload the page.';
 
 export const NOT_FINITE =
   'The picture came out as invalid numbers (NaN), which happens when a checkpoint overflows in half precision; run it with ?precision=f32, or try another checkpoint.';

@@ -1,17 +1,17 @@
 /** The arithmetic between networks on plain arrays, for the wasm backend: the same formulas as the kernels. */
 import type * as Ort from 'onnxruntime-web';
-import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import { applyStep } from '../samplers/apply.ts';
 import { convert } from '../weights/conversion.ts';
 import {
-  NOT_FINITE,
   elements,
   type Arithmetic,
   type DeviceTensor,
   type PreviewColours,
+  type Snapshots,
   type StepArguments,
 } from './arithmetic.ts';
+import { requireFinite, toPixels } from './pixels.ts';
 import type { OrtModule } from './runtime.ts';
 
 class CpuTensor implements DeviceTensor {
@@ -117,27 +117,20 @@ export class CpuArithmetic implements Arithmetic {
     this.combine(state.input, nextInputScale, state.x, 0, null, state.copies);
   }
 
-  toPixels(decoded: DeviceTensor): Promise<PixelImage[]> {
-    const [batch, , height, width] = decoded.dims;
-    const plane = height * width;
-    const source = values(decoded);
-    const images: PixelImage[] = [];
-    for (let n = 0; n < batch; n++) {
-      // A Uint8ClampedArray clamps and rounds half to even by itself.
-      const data = new Uint8ClampedArray(plane * 4).fill(255);
-      for (let c = 0; c < 3; c++) {
-        const at = (n * 3 + c) * plane;
-        for (let i = 0; i < plane; i++) {
-          const value = source[at + i];
-          if (!Number.isFinite(value)) {
-            return Promise.reject(new StudioError('result_invalid', NOT_FINITE));
-          }
-          data[i * 4 + c] = Math.fround(Math.fround(Math.fround(value * 0.5) + 0.5) * 255);
-        }
-      }
-      images.push({ width, height, data });
-    }
-    return Promise.resolve(images);
+  snapshots(): Snapshots {
+    return {
+      take: (tensors, taken) => {
+        taken(tensors.map((tensor) => values(tensor).slice()));
+        return true;
+      },
+      dispose: () => undefined,
+    };
+  }
+
+  // eslint-disable-next-line @typescript-eslint/require-await -- what is wrong with the numbers rejects, as on the GPU
+  async toPixels(decoded: DeviceTensor, latents: DeviceTensor): Promise<PixelImage[]> {
+    requireFinite(values(latents));
+    return toPixels(values(decoded), decoded.dims);
   }
 
   preview(latents: DeviceTensor, colours: PreviewColours, canvas: OffscreenCanvas): void {

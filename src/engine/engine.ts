@@ -12,7 +12,7 @@ import { CpuArithmetic } from './cpu_arithmetic.ts';
 import { findAdapter, type Adapter } from './device.ts';
 import { GpuArithmetic } from './gpu_arithmetic.ts';
 import { Ledger } from './ledger.ts';
-import { Runtime, type Network, type RunnableGraph } from './runtime.ts';
+import { Runtime, lossOf, rejection, type Network, type RunnableGraph } from './runtime.ts';
 
 export interface EngineOptions {
   /** `auto` takes WebGPU where a hardware adapter exists, else the wasm provider. */
@@ -37,7 +37,7 @@ export class Engine {
   }
 
   /**
-   * @throws StudioError `no_webgpu` when WebGPU is forced and cannot be had
+   * @throws StudioError `no_webgpu` when WebGPU is forced and cannot be had, `gpu_lost`
    */
   static async start(options: EngineOptions): Promise<Engine> {
     const ledger = new Ledger();
@@ -104,8 +104,14 @@ export class Engine {
     return new Engine(runtime, null, new CpuArithmetic(runtime.ort), report, ledger);
   }
 
-  createNetwork(graph: RunnableGraph, blobs: Map<string, Blob>): Promise<Network> {
-    return this.runtime.createNetwork(graph, blobs, { name: this.provider, device: this.device });
+  /** Resolves with `gpu_lost` when the device is lost; its worker has to go then, see {@link Runtime.lost}. */
+  get lost(): Promise<StudioError> {
+    return this.runtime.lost;
+  }
+
+  /** @param onBytes as of {@link Runtime.createNetwork} */
+  createNetwork(graph: RunnableGraph, blobs: Map<string, Blob>, onBytes?: (bytes: number) => void): Promise<Network> {
+    return this.runtime.createNetwork(graph, blobs, { name: this.provider, device: this.device }, onBytes);
   }
 
   /**
@@ -158,7 +164,8 @@ async function openTrusted(
       subgroups,
     });
     ledger.watch(device, options.countLaunches);
-    if (await attentionIsRight(runtime, device)) {
+    // What waits for a lost device may wait for ever.
+    if (await Promise.race([attentionIsRight(runtime, device), rejection(lossOf(device))])) {
       return device;
     }
     device.destroy();

@@ -3,14 +3,18 @@ import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import {
+  EMPTY,
   NOT_FINITE,
+  SNAPSHOT,
   elements,
   type Arithmetic,
   type DeviceTensor,
   type PreviewColours,
+  type Snapshots,
   type StepArguments,
 } from './arithmetic.ts';
 import combineSource from './kernels/combine.wgsl?raw';
+import finiteSource from './kernels/finite.wgsl?raw';
 import narrowSource from './kernels/narrow.wgsl?raw';
 import pixelsSource from './kernels/pixels.wgsl?raw';
 import posteriorSource from './kernels/posterior.wgsl?raw';
@@ -172,16 +176,33 @@ export class GpuArithmetic implements Arithmetic {
     }
   }
 
-  async toPixels(decoded: DeviceTensor): Promise<PixelImage[]> {
+  snapshots(): Snapshots {
+    return new GpuSnapshots(this.device);
+  }
+
+  async toPixels(decoded: DeviceTensor, latents: DeviceTensor): Promise<PixelImage[]> {
     const [batch, , height, width] = decoded.dims;
     const plane = height * width;
     const count = batch * plane;
-    const out = this.#tensor([count + 1], 'float32');
+    // Behind the pixels: how many numbers are not finite, and whether any is not zero.
+    const out = this.#tensor([count + 2], 'float32');
     try {
+      const length = elements(latents.dims);
+      this.#dispatch(
+        'finite',
+        finiteSource,
+        new Uniforms(16).u32(length, count),
+        [buffer(latents), out.buffer],
+        length,
+      );
       this.#dispatch('pixels', pixelsSource, new Uniforms(16).u32(plane, count), [buffer(decoded), out.buffer], count);
-      const bytes = await this.#readBuffer(out.buffer, (count + 1) * 4);
-      if (new Uint32Array(bytes, count * 4, 1)[0] > 0) {
+      const bytes = await this.#readBuffer(out.buffer, (count + 2) * 4);
+      const [infinite, isThere] = new Uint32Array(bytes, count * 4, 2);
+      if (infinite > 0) {
         throw new StudioError('result_invalid', NOT_FINITE);
+      }
+      if (isThere === 0) {
+        throw new StudioError('result_invalid', EMPTY, { retry: 'same' });
       }
       return Array.from({ length: batch }, (_, n) => ({
         width,
@@ -300,6 +321,58 @@ export class GpuArithmetic implements Arithmetic {
       return staging.getMappedRange().slice(0);
     } finally {
       staging.destroy();
+    }
+  }
+}
+
+class GpuSnapshots implements Snapshots {
+  #staging: GPUBuffer | null = null;
+
+  constructor(readonly device: GPUDevice) {}
+
+  take(tensors: readonly DeviceTensor[], taken: (contents: Float32Array<ArrayBuffer>[]) => void): boolean {
+    if (this.#staging) {
+      return false;
+    }
+    const lengths = tensors.map(({ dims }) => elements(dims));
+    const size = 4 * lengths.reduce((sum, length) => sum + length, 0);
+    const staging = this.device.createBuffer({
+      label: SNAPSHOT,
+      size,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    this.#staging = staging;
+    const encoder = this.device.createCommandEncoder();
+    let at = 0;
+    for (const [n, tensor] of tensors.entries()) {
+      encoder.copyBufferToBuffer(buffer(tensor), 0, staging, at, lengths[n] * 4);
+      at += lengths[n] * 4;
+    }
+    // The queue works in order, so the copy is of what was submitted before it, whatever is submitted next.
+    this.device.queue.submit([encoder.finish()]);
+    staging.mapAsync(GPUMapMode.READ).then(
+      () => {
+        const all = new Float32Array(staging.getMappedRange().slice(0));
+        this.#drop(staging);
+        let from = 0;
+        taken(lengths.map((length) => all.slice(from, (from += length))));
+      },
+      // Disposed, or the device is lost, which whoever waits for the device is told.
+      () => this.#drop(staging),
+    );
+    return true;
+  }
+
+  dispose(): void {
+    if (this.#staging) {
+      this.#drop(this.#staging);
+    }
+  }
+
+  #drop(staging: GPUBuffer): void {
+    staging.destroy();
+    if (this.#staging === staging) {
+      this.#staging = null;
     }
   }
 }

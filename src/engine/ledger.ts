@@ -3,12 +3,14 @@
  * Tests and the benchmark read it; a leak or a read-back inside the sampling loop shows as a number.
  */
 import type { LedgerReport } from '../core/job.ts';
+import { SNAPSHOT } from './arithmetic.ts';
 
 export class Ledger {
   #created = 0;
   #live = 0;
   #bytes = 0;
   #readMaps = 0;
+  #snapshotMaps = 0;
   #launches = 0;
   #boundBytes = 0;
   readonly #memories = new Set<WebAssembly.Memory>();
@@ -36,7 +38,9 @@ export class Ledger {
       };
       const mapAsync = buffer.mapAsync.bind(buffer);
       buffer.mapAsync = (mode, offset, size) => {
-        if ((mode & GPUMapMode.READ) !== 0) {
+        if (descriptor.label === SNAPSHOT) {
+          this.#snapshotMaps += 1;
+        } else if ((mode & GPUMapMode.READ) !== 0) {
           this.#readMaps += 1;
         }
         return mapAsync(mode, offset, size);
@@ -104,6 +108,7 @@ export class Ledger {
       liveBuffers: this.#live,
       liveBytes: this.#bytes,
       readMaps: this.#readMaps,
+      snapshotMaps: this.#snapshotMaps,
       launches: this.#launches,
       boundBytes: this.#boundBytes,
       wasmHeapBytes: [...this.#memories].reduce((sum, memory) => sum + memory.buffer.byteLength, 0),

@@ -4,10 +4,18 @@ import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import type { Engine } from './engine.ts';
 import type { Network, RunnableGraph } from './runtime.ts';
 
+/** Weights on their way to the device. */
+export interface Loading {
+  network: string;
+  /** Bytes of this network that were handed to the device, and how many it has. */
+  bytes: number;
+  total: number;
+}
+
 /** Shapes are static, so a network of another shape takes the place of the one that was there. */
 export class NetworkShelf {
-  /** Called with a network's name while its weights are being brought to the device. */
-  onLoading: ((name: string) => void) | null = null;
+  /** Called again and again while the weights of a network are being brought to the device, first with 0 bytes and last with all. */
+  onLoading: ((loading: Loading) => void) | null = null;
   readonly #networks = new Map<string, { key: string; network: Network }>();
 
   constructor(
@@ -27,11 +35,29 @@ export class NetworkShelf {
       return existing.network;
     }
     await this.drop(name);
-    this.onLoading?.(name);
     const graph = build({ provider: this.engine.provider, dtype: this.engine.report.precision });
-    const network = await this.engine.createNetwork(graph, await this.#blobs(graph));
+    const blobs = await this.#blobs(graph);
+    const total = graph.weightBytes ?? [...blobs.values()].reduce((sum, { size }) => sum + size, 0);
+    let bytes = 0;
+    const report = () => this.onLoading?.({ network: name, bytes, total });
+    report();
+    const start = performance.now();
+    const network = await this.engine.createNetwork(graph, blobs, (more) => {
+      // A range may be asked for more than once.
+      bytes = Math.min(bytes + more, total);
+      report();
+    });
+    // In the browser's own timeline, where e2e/library_scale.spec.ts reads it too.
+    performance.measure(`darkroom:session:${name}`, { start, detail: { bytes: total } });
+    bytes = total;
+    report();
     this.#networks.set(name, { key, network });
     return network;
+  }
+
+  /** Names of the networks that are on the device. */
+  get names(): string[] {
+    return [...this.#networks.keys()];
   }
 
   async drop(name: string): Promise<void> {

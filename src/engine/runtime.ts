@@ -32,16 +32,25 @@ export interface Network {
 
 /** A model for the runtime, its weights outside of it. */
 export interface RunnableGraph extends Pick<Graph, 'bytes' | 'externals'> {
+  /** Of all its initializers that lie outside the model, on the device; where it is known. */
+  weightBytes?: number;
   /** Values for dimensions that the model only names. */
   freeDimensions?: Record<string, number>;
   /** Names of nodes that run on the CPU whatever the provider. */
   cpuNodes?: string[];
 }
 
+/**
+ * Milliseconds that a failure waits to see whether the device is lost. The loss is told on a way of its own, and what fails because of it
+ * often looks like want of memory: even the smallest buffer cannot be made then.
+ */
+const LOSS_SHOWS_WITHIN = 500;
+
 export class Runtime {
   readonly #mutex = new Mutex();
+  #lost: Promise<StudioError> | undefined;
   /** Rejects when the device is lost; everything waited for races with it, because a run on a lost device may never settle. */
-  #lost: Promise<never> | undefined;
+  #loss: Promise<never> | undefined;
   #lostError: StudioError | undefined;
   #fault: StudioError | undefined;
 
@@ -64,27 +73,19 @@ export class Runtime {
 
   /** Sessions of provider `webgpu` run on this device; its loss or errors fail the call that is under way. */
   attach(device: GPUDevice): void {
-    this.#lost = device.lost.then((info) => {
-      this.#lostError = new StudioError(
-        'gpu_lost',
-        'The GPU stopped responding and its work was lost; press Generate to start again.',
-        {
-          retry: 'same',
-          cause: info.message,
-        },
-      );
-      throw this.#lostError;
-    });
-    this.#lost.catch(() => undefined);
+    this.#lost = lossOf(device).then((error) => (this.#lostError = error));
+    this.#loss = rejection(this.#lost);
     device.addEventListener('uncapturederror', (event) => {
       this.#fault ??= gpuFault(event.error);
     });
   }
 
+  /** @param onBytes called with the length of each range of weights that is taken to the device */
   createNetwork(
     graph: RunnableGraph,
     blobs: Map<string, Blob>,
     provider: { name: Provider; device: GPUDevice | null },
+    onBytes: (bytes: number) => void = () => undefined,
   ): Promise<Network> {
     return this.#exclusive(async () => {
       const session = await this.ort.InferenceSession.create(graph.bytes, {
@@ -100,7 +101,7 @@ export class Runtime {
               } as Ort.InferenceSession.ExecutionProviderConfig)
             : 'wasm',
         ],
-        externalData: mount(graph.externals, blobs, this.build),
+        externalData: mount(graph.externals, blobs, this.build, onBytes),
         preferredOutputLocation: provider.name === 'webgpu' ? 'gpu-buffer' : 'cpu',
         ...(graph.freeDimensions && { freeDimensionOverrides: graph.freeDimensions }),
         graphOptimizationLevel: 'all',
@@ -131,30 +132,43 @@ export class Runtime {
   }
 
   /**
+   * Resolves with `gpu_lost` when the device is lost, whether or not anybody waits for it. After that nothing made of this runtime can be
+   * used, and no other device opened in this worker either (measured: a new session hangs).
+   */
+  get lost(): Promise<StudioError> {
+    return this.#lost ?? new Promise(() => undefined);
+  }
+
+  /**
    * What `work` resolves to, unless the GPU was lost or refused a command meanwhile: GPU errors arrive asynchronously,
    * so they show at the points where something is waited for.
    * @throws StudioError `gpu_lost` | `out_of_memory` | `internal`
    */
   async guard<T>(work: Promise<T>): Promise<T> {
     try {
-      const result = await (this.#lost ? Promise.race([work, this.#lost]) : work);
+      const result = await (this.#loss ? Promise.race([work, this.#loss]) : work);
       if (this.#lostError || this.#fault) {
         throw new Error('The GPU reported an error.');
       }
       return result;
     } catch (thrown) {
-      throw this.#explain(thrown);
+      throw await this.#explain(thrown);
     }
   }
 
-  #explain(thrown: unknown): StudioError {
+  async #explain(thrown: unknown): Promise<StudioError> {
     if (thrown instanceof StudioError) {
       return thrown;
     }
-    const reported = this.#lostError ?? this.#fault;
-    if (reported) {
+    // Before anything is called want of memory.
+    const lost = this.#lost && (await Promise.race([this.#lost, patience()]));
+    if (lost) {
+      return lost;
+    }
+    const fault = this.#fault;
+    if (fault) {
       this.#fault = undefined;
-      return reported;
+      return fault;
     }
     const text = describe(thrown);
     if (/out of memory|allocation failed|bad_alloc|exceeds the max buffer size|failed to allocate/i.test(text)) {
@@ -169,6 +183,28 @@ export class Runtime {
       cause: thrown,
     });
   }
+}
+
+/** Resolves with `gpu_lost` when this device is. */
+export async function lossOf(device: GPUDevice): Promise<StudioError> {
+  const { message } = await device.lost;
+  return new StudioError('gpu_lost', 'The GPU stopped responding and its work was lost; try again.', {
+    retry: 'same',
+    cause: message,
+  });
+}
+
+/** Rejects with what `error` resolves to; nobody needs to wait for it. */
+export function rejection(error: Promise<StudioError>): Promise<never> {
+  const rejects = error.then((reason): never => {
+    throw reason;
+  });
+  rejects.catch(() => undefined);
+  return rejects;
+}
+
+function patience(): Promise<null> {
+  return new Promise((resolve) => setTimeout(() => resolve(null), LOSS_SHOWS_WITHIN));
 }
 
 function port(metadata: Ort.InferenceSession.ValueMetadata): TensorPort {

@@ -4,7 +4,8 @@
  * this adapter and this version of the runtime. The rates of pictures that were really made take its place.
  */
 import { createStore, get, set, type UseStore } from 'idb-keyval';
-import type { DeviceReport } from '../core/job.ts';
+import type { DeviceReport, Stage } from '../core/job.ts';
+import type { StageSeconds } from '../core/job_progress.ts';
 import type { Precision, WeightVariant } from '../core/model.ts';
 import { LayerWriter } from '../graphs/layers.ts';
 import type { WeightIndex } from '../graphs/graph.ts';
@@ -12,10 +13,23 @@ import type { Engine } from './engine.ts';
 
 /** Floating point operations per second; a multiplication and an addition are two. */
 export interface Rates {
+  /** Seconds that the last pictures took per unit of the stages around the sampling; see {@link StageUnits}. */
+  stages?: Partial<Record<keyof StageUnits, number>>;
   /** Of the self-measurement. */
   measured: Partial<Record<Precision, number>>;
   /** Of the sampling of the last pictures made here, by precision and variant. */
   pictures: Partial<Record<`${Precision} ${WeightVariant}`, number>>;
+}
+
+/** How much of each stage a job has. */
+export interface StageUnits {
+  /** Bytes of weights to bring to the device. */
+  load: number;
+  /** Texts. */
+  encode: number;
+  /** Pixels of all pictures. */
+  decode: number;
+  record: number;
 }
 
 /** Where rates are kept. A browser that refuses to keep them (private mode) only measures again. */
@@ -151,6 +165,20 @@ export class Speedometer {
     await this.#keep(rates);
   }
 
+  /** Takes how long the stages around the sampling of one job took; each counts half, as in {@link observe}. */
+  async observeStages(units: StageUnits, seconds: Partial<Record<Stage, number>>): Promise<void> {
+    const rates = await this.known();
+    const stages = (rates.stages ??= {});
+    for (const stage of Object.keys(units) as (keyof StageUnits)[]) {
+      const rate = (seconds[stage] ?? 0) / units[stage];
+      if (rate > 0 && Number.isFinite(rate)) {
+        const before = stages[stage];
+        stages[stage] = before === undefined ? rate : (before + rate) / 2;
+      }
+    }
+    await this.#keep(rates);
+  }
+
   async #measure(rates: Rates, precisions: readonly Precision[], open: OpenWorkload): Promise<void> {
     const missing = precisions.filter((precision) => rates.measured[precision] === undefined);
     for (const precision of missing) {
@@ -178,6 +206,15 @@ export function rateOf(
   }
   const measured = rates.measured[precision];
   return measured === undefined ? null : { perSecond: measured, source: 'self-measurement' };
+}
+
+/** Seconds to expect of each stage of a job; null where nothing like it was measured here. @param sample of all sampling steps */
+export function expectedSeconds(rates: Rates, units: StageUnits, sample: number | null): StageSeconds {
+  const of = (stage: keyof StageUnits): number | null => {
+    const rate = rates.stages?.[stage];
+    return rate === undefined ? null : rate * units[stage];
+  };
+  return { load: of('load'), encode: of('encode'), sample, decode: of('decode'), record: of('record') };
 }
 
 /** @param version of ONNX Runtime */

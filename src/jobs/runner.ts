@@ -1,20 +1,52 @@
-/** Drains the receiving end of the queue: one job at a time on one engine. */
-import { StudioError } from '../core/errors.ts';
-import type { JobEvent } from '../core/job.ts';
+/**
+ * Drains the receiving end of the queue: one job at a time on one engine, and what becomes of a job whose engine is lost.
+ *
+ * The policy: a lost GPU or a worker that ended or hangs costs a restart. The engine makes new workers, and the job goes on in the same run
+ * folder from the last point that was kept, which ends with the identical result. After three restarts within one visit it fails, and
+ * something smaller is offered. Want of memory is never tried again as it was. Attempts are told apart: what an ended one still says is
+ * nobody's news.
+ */
+import { StudioError, cancelled } from '../core/errors.ts';
+import type { StudioErrorData } from '../core/errors.ts';
+import type { JobEvent, Offer, ResumePoint, Stage } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
-import type { CheckpointSource } from '../../workers/protocol.ts';
+import type { CheckpointSource, RunEnd } from '../../workers/protocol.ts';
 import type { JobReceiver, JobRequest } from './queue.ts';
 
 export interface Work {
   jobId: string;
   operation: Operation;
   source: CheckpointSource;
+  /** How often the job was begun, this time included. */
+  attempt: number;
+  /** The run that an earlier attempt records into; null = a new one. */
+  run: string | null;
+  /** From where to go on; null = from the beginning. */
+  point: ResumePoint | null;
 }
 
 export interface Engine {
-  /** Does the work; when `signal` is aborted it stops as soon as it can and rejects with `cancelled`. */
+  /**
+   * Does the work; when `signal` is aborted it stops as soon as it can and rejects with `cancelled`. After `gpu_lost` and `worker_failed`
+   * the next call runs on new workers.
+   */
   execute(work: Work, onEvent: (event: JobEvent) => void, signal: AbortSignal): Promise<unknown>;
+  /**
+   * Something smaller that may succeed on this machine; null where nothing is known.
+   * @param stage where it failed; null = it was not begun, because it does not fit
+   */
+  smaller(work: Work, stage: Stage | null): Promise<Offer | null>;
+  /** Writes how a run ended that nobody goes on with. */
+  closeRun(run: string, stage: RunEnd, error: StudioErrorData): Promise<void>;
 }
+
+const RESTARTS = 3;
+
+/** These are answered by another attempt at the same. */
+const LOST = new Set<StudioError['code']>(['gpu_lost', 'worker_failed']);
+
+/** After these only something smaller can succeed. */
+const TOO_LARGE = new Set<StudioError['code']>(['out_of_memory', 'does_not_fit']);
 
 /** Never returns: the engine is there for as long as the page is. */
 export async function drain(receiver: JobReceiver<CheckpointSource>, engine: Engine): Promise<never> {
@@ -24,11 +56,98 @@ export async function drain(receiver: JobReceiver<CheckpointSource>, engine: Eng
 }
 
 async function run(request: JobRequest<CheckpointSource>, engine: Engine): Promise<void> {
-  const { id: jobId, operation, payload: source, signal } = request;
-  try {
-    await engine.execute({ jobId, operation, source }, (event) => request.report(event), signal);
-    request.complete();
-  } catch (error) {
-    request.fail(StudioError.from(error));
+  for (let restarts = 0; ; restarts++) {
+    const attempt = new Attempt(request);
+    try {
+      await engine.execute(attempt.work, (event) => attempt.onEvent(event), request.signal);
+      request.complete();
+      return;
+    } catch (thrown) {
+      const error = request.signal.aborted ? cancelled() : StudioError.from(thrown);
+      if (!attempt.mayBeRepeated(error)) {
+        await end(request, attempt, error, TOO_LARGE.has(error.code), engine);
+        return;
+      }
+      if (restarts === RESTARTS) {
+        await end(request, attempt, lostAgain(error), true, engine);
+        return;
+      }
+      request.restart();
+      request.report({ type: 'notice', message: restartNotice(error, request.point, restarts + 1) });
+    } finally {
+      attempt.isOver = true;
+    }
   }
+}
+
+class Attempt {
+  readonly work: Work;
+  isOver = false;
+  #hasBegun = false;
+  #stage: Stage | null = null;
+  readonly #request: JobRequest<CheckpointSource>;
+
+  constructor(request: JobRequest<CheckpointSource>) {
+    const { id: jobId, operation, payload: source, attempt, run, point } = request;
+    this.#request = request;
+    this.work = { jobId, operation, source, attempt, run, point };
+  }
+
+  /** How far it came. */
+  get stage(): Stage | null {
+    return this.#stage;
+  }
+
+  onEvent(event: JobEvent): void {
+    if (this.isOver) {
+      return;
+    }
+    this.#hasBegun = true;
+    if (event.type === 'progress') {
+      this.#stage = event.progress.stage;
+    }
+    this.#request.report(event);
+  }
+
+  /** A worker that never got to work, because its script is missing, would not do so the next time either. */
+  mayBeRepeated({ code }: StudioError): boolean {
+    return code === 'gpu_lost' || (LOST.has(code) && this.#hasBegun);
+  }
+}
+
+async function end(
+  request: JobRequest<CheckpointSource>,
+  { work, stage }: Attempt,
+  error: StudioError,
+  isTooMuch: boolean,
+  engine: Engine,
+): Promise<void> {
+  if (request.run !== null) {
+    await engine
+      .closeRun(request.run, error.code === 'cancelled' ? 'cancelled' : 'failed', error.toData())
+      .catch(() => undefined); // What the job ends with matters more; recovery marks the run at the next start.
+  }
+  if (isTooMuch) {
+    const where = error.code === 'does_not_fit' ? null : stage;
+    const offer = await engine.smaller({ ...work, point: request.point }, where).catch(() => null);
+    if (offer) {
+      request.report({ type: 'offer', offer });
+    }
+  }
+  request.fail(error);
+}
+
+function lostAgain(error: StudioError): StudioError {
+  const what = error.code === 'gpu_lost' ? 'The GPU was lost' : 'The generator stopped';
+  return new StudioError(
+    error.code,
+    `${what} ${RESTARTS + 1} times during this job, which is more than bad luck; try something smaller, or reload the page.`,
+    { retry: 'smaller', cause: error.message },
+  );
+}
+
+function restartNotice({ code, message }: StudioError, point: ResumePoint | null, restart: number): string {
+  const what = code === 'gpu_lost' ? 'The GPU was lost' : message.replace(/;.*$|\.$/, '');
+  const where = point?.state ? 'from where it was' : 'from the beginning';
+  return `${what}; the job goes on ${where} (restart ${restart} of ${RESTARTS}).`;
 }

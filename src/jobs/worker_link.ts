@@ -1,5 +1,5 @@
 /** A worker and the calls that are waiting for it: none of them waits for a worker that cannot answer any more. */
-import type * as Comlink from 'comlink';
+import * as Comlink from 'comlink';
 import { StudioError } from '../core/errors.ts';
 import { callsTo } from '../../workers/protocol.ts';
 import type { WorkerSignal } from '../../workers/protocol.ts';
@@ -16,31 +16,64 @@ type Methods<Api> = { [M in keyof Api]: (...args: never[]) => Promise<unknown> }
 /** How long a worker's script may take to load and speak up. */
 const READY_WITHIN_MS = 60_000;
 
+/** How long a call may go without a sign of life where nothing else is said: far longer than any of them takes on a slow machine. */
+const CALL_WITHIN_MS = 5 * 60_000;
+
+/** How often the watchdog looks, at most. */
+const LOOK_EVERY_MS = 5_000;
+
+/** How long the worker may be silent, in milliseconds. */
+export interface Patience<Api> {
+  /** Before it speaks up for the first time. */
+  ready?: number;
+  /** During a call of these methods, asked anew at every look. */
+  calls?: Partial<Record<keyof Api, () => number>>;
+  /** During any other call. */
+  call?: number;
+}
+
+interface Waiting {
+  method: string;
+  reject: (error: StudioError) => void;
+  /** Milliseconds of silence that the watchdog saw during this call. */
+  silent: number;
+}
+
 /**
  * Owns one worker. Comlink's promises stay pending for ever when a worker's script is missing, when the worker dies or
  * when a message is unreadable; here every call also ends with the worker, as `worker_failed`.
+ *
+ * A worker that hangs is ended by the watchdog. What proves what: a timer in the worker would prove that its event loop turns, which it also
+ * does while a run on a lost GPU never settles (measured), and does not do while the processor backend computes a step, which is no hang. So
+ * there is no such heartbeat. The signs of life are answers, and calls of the functions that a call was handed: those tell of something that
+ * was finished (a range of weights handed over, a step whose commands the queue has done, a file saved), and only such things prove that
+ * work gets done. How long one of them may take is known to whoever makes the link, not here. A call that waits behind a long one has that
+ * one's patience, because a busy worker answers when it comes to it.
  */
 export class WorkerLink<Api extends Methods<Api>> {
   readonly #name: string;
+  readonly #patience: Patience<Api>;
   readonly #worker: WorkerLike;
   readonly #remote: Remote;
   readonly #ready = deferred<string[]>();
   readonly #ended = deferred<StudioError>();
-  readonly #waiting = new Set<(error: StudioError) => void>();
+  readonly #waiting = new Set<Waiting>();
   readonly #watch = new AbortController();
+  #watchdog: ReturnType<typeof setTimeout> | null = null;
   #failure: StudioError | null = null;
 
   /** @param name what the worker does, for sentences such as "The generator stopped …" */
-  constructor(name: string, worker: WorkerLike, readyWithin = READY_WITHIN_MS) {
+  constructor(name: string, worker: WorkerLike, patience: Patience<Api> = {}) {
     this.#name = name;
     this.#worker = worker;
+    this.#patience = patience;
     this.#ready.promise.catch(() => {});
     this.#remote = callsTo(worker) as unknown as Remote;
 
-    const patience = setTimeout(() => {
+    const start = setTimeout(() => {
       this.#fail(`The ${name} did not start; reload the page.`);
-    }, readyWithin);
-    void this.#ready.promise.finally(() => clearTimeout(patience)).catch(() => {});
+    }, patience.ready ?? READY_WITHIN_MS);
+    void this.#ready.promise.finally(() => clearTimeout(start)).catch(() => {});
 
     worker.addEventListener('message', (event) => {
       this.#onSignal((event as MessageEvent<WorkerSignal | null>).data);
@@ -70,7 +103,7 @@ export class WorkerLink<Api extends Methods<Api>> {
 
   /**
    * Calls a method of the worker's owner. Objects marked by `Comlink.transfer` are moved, functions marked by
-   * `Comlink.proxy` can be called from there.
+   * `Comlink.proxy` can be called from there, until the worker is ended.
    * @throws StudioError the owner's own, or `worker_failed`
    */
   async call<M extends keyof Api & string>(
@@ -85,15 +118,18 @@ export class WorkerLink<Api extends Methods<Api>> {
       throw new StudioError('worker_failed', `The ${this.#name} does not know "${method}"; reload the page.`);
     }
     const { promise, resolve, reject } = deferred<unknown>();
-    this.#waiting.add(reject);
+    const waiting: Waiting = { method, reject, silent: 0 };
+    this.#waiting.add(waiting);
+    this.#look();
     try {
       const answer = this.#remote[method];
-      answer(...args).then(resolve, reject);
+      answer(...args.map((argument: unknown) => this.#heard(argument))).then(resolve, reject);
       return (await promise) as Awaited<ReturnType<Api[M]>>;
     } catch (error) {
       throw StudioError.from(error);
     } finally {
-      this.#waiting.delete(reject);
+      this.#waiting.delete(waiting);
+      this.#sign();
     }
   }
 
@@ -106,9 +142,10 @@ export class WorkerLink<Api extends Methods<Api>> {
     }
     this.#failure = reason;
     this.#watch.abort();
+    clearTimeout(this.#watchdog ?? undefined);
     this.#worker.terminate();
     this.#ready.reject(reason);
-    this.#waiting.forEach((reject) => reject(reason));
+    this.#waiting.forEach(({ reject }) => reject(reason));
     this.#waiting.clear();
     this.#ended.resolve(reason);
   }
@@ -117,12 +154,66 @@ export class WorkerLink<Api extends Methods<Api>> {
     this.terminate(new StudioError('worker_failed', message, { retry: 'same', cause: cause || undefined }));
   }
 
+  /** A function that the worker may call: it is a sign of life, and what comes after the end is for nobody. */
+  #heard(argument: unknown): unknown {
+    if (typeof argument !== 'function' || !(Comlink.proxyMarker in argument)) {
+      return argument;
+    }
+    const listener = argument as unknown as (...given: unknown[]) => unknown;
+    return Comlink.proxy((...given: unknown[]) => {
+      if (this.#failure) {
+        return undefined;
+      }
+      this.#sign();
+      return listener(...given);
+    });
+  }
+
+  #sign(): void {
+    this.#waiting.forEach((waiting) => (waiting.silent = 0));
+  }
+
+  /** Goes on looking while a call waits. */
+  #look(): void {
+    if (this.#watchdog !== null || this.#failure) {
+      return;
+    }
+    const patience = this.#longest();
+    const every = Math.min(LOOK_EVERY_MS, Math.max(1, patience / 4));
+    const from = performance.now();
+    this.#watchdog = setTimeout(() => {
+      this.#watchdog = null;
+      if (this.#waiting.size === 0) {
+        return;
+      }
+      // A machine that slept, or a page whose timers were slowed down, saw no silence for all of that time.
+      const passed = Math.min(performance.now() - from, 2 * every);
+      this.#waiting.forEach((waiting) => (waiting.silent += passed));
+      const silent = [...this.#waiting].find((waiting) => waiting.silent >= this.#longest());
+      if (silent) {
+        this.#fail(
+          `The ${this.#name} does not respond any more; try again.`,
+          `no sign of life during ${silent.method}`,
+        );
+      } else {
+        this.#look();
+      }
+    }, every);
+  }
+
+  #longest(): number {
+    const { calls, call = CALL_WITHIN_MS } = this.#patience;
+    return Math.max(0, ...[...this.#waiting].map(({ method }) => calls?.[method as keyof Api]?.() ?? call));
+  }
+
   #onSignal(signal: WorkerSignal | null): void {
     if (signal?.darkroom === 'ready') {
       this.#ready.resolve(signal.methods);
       if (signal.lock !== null) {
         this.#awaitDeath(signal.lock);
       }
+    } else if (signal?.darkroom === 'ended') {
+      this.terminate(StudioError.fromData(signal.error));
     } else if (signal?.darkroom === 'unreadable') {
       this.#fail(`The ${this.#name} was sent something that this browser cannot pass on; reload the page.`);
     }

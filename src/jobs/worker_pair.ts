@@ -1,14 +1,35 @@
 /** The two workers, connected: the generator, which holds the GPU, and the recorder it writes to. Made anew when they end. */
 import * as Comlink from 'comlink';
 import { StudioError, cancelled } from '../core/errors.ts';
-import type { DeviceReport, JobEvent } from '../core/job.ts';
-import type { GenerationApi, RecorderApi, StartOptions } from '../../workers/protocol.ts';
+import type { StudioErrorData } from '../core/errors.ts';
+import type { DeviceReport, JobEvent, Offer, Stage } from '../core/job.ts';
+import type { GenerationApi, RecorderApi, RunEnd, StartOptions } from '../../workers/protocol.ts';
+import { TAKEN } from './queue.ts';
 import type { Engine, Work } from './runner.ts';
 import { WorkerLink } from './worker_link.ts';
 import type { WorkerLike } from './worker_link.ts';
 
 /** After these a generator cannot be trusted, or its memory not be won back, so the next job gets a new one. */
-const FATAL = new Set<StudioError['code']>(['gpu_lost', 'out_of_memory']);
+const FATAL = new Set<StudioError['code']>(['gpu_lost', 'out_of_memory', 'internal']);
+
+/** How long things may take, in milliseconds. Generous: a software GPU computes a step for minutes. */
+export interface PairPatience {
+  /** The start of a generator: loading the runtime and a first computation. */
+  start: number;
+  /** Between two things that are finished while a job runs, on a GPU and on the processor, which also computes steps for many minutes. */
+  work: { webgpu: number; wasm: number };
+  /** What a cancelled job may take to its next step, where it can stop, before its worker is ended. */
+  cancel: number;
+  /** What a job that has failed may wait for an offer. */
+  offer: number;
+}
+
+const PATIENCE: PairPatience = {
+  start: 5 * 60_000,
+  work: { webgpu: 15 * 60_000, wasm: 60 * 60_000 },
+  cancel: 30_000,
+  offer: 30_000,
+};
 
 export interface WorkerMaker {
   generation(): WorkerLike;
@@ -31,17 +52,29 @@ export class WorkerPair implements Engine {
   options: StartOptions = {};
   readonly #make: WorkerMaker;
   readonly #listeners = new Set<(device: DeviceReport) => void>();
+  readonly #patience: PairPatience;
   #generator: Generator | null = null;
   #recorder: WorkerLink<RecorderApi> | null = null;
+  #backend: DeviceReport['backend'] = 'wasm';
+  /** What a running job said last. */
+  #secondsLeft = 0;
 
-  constructor(make: WorkerMaker = bundled) {
+  constructor(make: WorkerMaker = bundled, patience: Partial<PairPatience> = {}) {
     this.#make = make;
+    this.#patience = { ...PATIENCE, ...patience };
   }
 
   /** The living generator; calls to it wait until it has loaded, not until it is started. */
   get generator(): Generator {
     if (!this.#generator || this.#generator.link.failure) {
-      const link = new WorkerLink<GenerationApi>('generator', this.#make.generation());
+      const { start, work } = this.#patience;
+      const link = new WorkerLink<GenerationApi>('generator', this.#make.generation(), {
+        calls: {
+          start: () => start,
+          // A job that says it needs hours may well spend one of them in silence.
+          execute: () => Math.max(work[this.#backend], 2000 * this.#secondsLeft),
+        },
+      });
       const device = this.#start(link);
       // Who asks for the device is told; until then a failed start is nobody's unhandled rejection.
       device.catch(() => {});
@@ -76,13 +109,27 @@ export class WorkerPair implements Engine {
     if (signal.aborted) {
       throw cancelled();
     }
+    let grace: ReturnType<typeof setTimeout> | undefined;
     const stop = () => {
+      if (signal.reason === TAKEN) {
+        // The other tab waits for a moment only, and needs the memory.
+        link.terminate(cancelled());
+        return;
+      }
       // A generator that cannot be asked has ended, and `execute` with it.
       link.call('cancel', work.jobId).catch(() => {});
+      grace = setTimeout(() => link.terminate(cancelled()), this.#patience.cancel);
     };
     signal.addEventListener('abort', stop);
+    const listen = (event: JobEvent) => {
+      if (event.type === 'progress') {
+        this.#secondsLeft = event.progress.secondsLeft ?? 0;
+      }
+      onEvent(event);
+    };
+    this.#secondsLeft = 0;
     try {
-      await link.call('execute', { ...work, inscribes: this.options.inscribes ?? true }, Comlink.proxy(onEvent));
+      await link.call('execute', { ...work, inscribes: this.options.inscribes ?? true }, Comlink.proxy(listen));
     } catch (error) {
       const failure = StudioError.from(error);
       if (FATAL.has(failure.code)) {
@@ -90,8 +137,32 @@ export class WorkerPair implements Engine {
       }
       throw failure;
     } finally {
+      clearTimeout(grace);
       signal.removeEventListener('abort', stop);
     }
+  }
+
+  async smaller({ operation, source, point }: Work, stage: Stage | null): Promise<Offer | null> {
+    let patience: ReturnType<typeof setTimeout> | undefined;
+    const change = await Promise.race([
+      this.started().then((link) => link.call('smaller', { operation, source, point, stage })),
+      new Promise<null>((give) => {
+        patience = setTimeout(give, this.#patience.offer, null);
+      }),
+    ]).finally(() => clearTimeout(patience));
+    return (
+      change && {
+        label: change.label,
+        operation: { ...operation, parameters: { ...operation.parameters, ...change.parameters } },
+      }
+    );
+  }
+
+  async closeRun(run: string, stage: RunEnd, error: StudioErrorData): Promise<void> {
+    const { recorder } = this;
+    // A new recorder does not hold the run yet; one that holds it first finishes what it is writing.
+    await recorder.call('resumeRun', run);
+    await recorder.call('closeRun', run, stage, error);
   }
 
   async #start(link: WorkerLink<GenerationApi>): Promise<DeviceReport> {
@@ -102,6 +173,7 @@ export class WorkerPair implements Engine {
     try {
       await recorder.call('connect', Comlink.transfer(port1, [port1]));
       const device = await link.call('start', Comlink.transfer({ ...this.options, recorder: port2 }, [port2]));
+      this.#backend = device.backend;
       this.#listeners.forEach((listener) => listener(device));
       return device;
     } catch (error) {

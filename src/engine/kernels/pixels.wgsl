@@ -1,5 +1,6 @@
 // Decoder output [batch, 3, height, width] in [−1, 1] → RGBA bytes, rounded to nearest even as numpy does.
-// The last word of `out` counts values that are not finite: a picture of NaN must become an error, not black.
+// Behind the pixels `out` counts values that are not finite, and says whether any is not zero: neither a picture of NaN nor a buffer that
+// nothing was written to may pass for black or grey.
 
 struct Pixels {
   plane: u32,   // height · width
@@ -29,5 +30,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let r = byte(decoded[at]);
   let g = byte(decoded[at + pixels.plane]);
   let b = byte(decoded[at + 2u * pixels.plane]);
+  let any = bitcast<u32>(decoded[at]) | bitcast<u32>(decoded[at + pixels.plane]) | bitcast<u32>(decoded[at + 2u * pixels.plane]);
+  if ((any & 0x7fffffffu) != 0u && atomicLoad(&out[pixels.count + 1u]) == 0u) {
+    atomicStore(&out[pixels.count + 1u], 1u);
+  }
   atomicStore(&out[i], r | (g << 8u) | (b << 16u) | 0xff000000u);
 }

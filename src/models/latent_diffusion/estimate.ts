@@ -21,6 +21,7 @@ import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { quantisedBits } from '../../graphs/quantisation.ts';
 import type { Circumstances } from '../family.ts';
 import type { LatentSize, Networks } from './networks.ts';
+import { layTiles } from './tiles.ts';
 
 /**
  * Buffers that the runtime keeps per value that flows between nodes: its convolutions work on another layout, so most values are there
@@ -44,8 +45,9 @@ export interface NetworkRequest extends LatentSize {
   steps: number;
   /** Texts to encode. */
   texts: number;
-  /** Pictures to decode, one at a time. */
-  pictures: number;
+  /** Runs of the decoder, and the latents that each of them decodes. */
+  decodings: number;
+  decoded: LatentSize;
   startsFromPicture: boolean;
 }
 
@@ -98,7 +100,8 @@ export async function estimate(
   { device, budget, rates, downloadBytes }: Circumstances,
 ): Promise<Estimate> {
   const run = await plannedRun(networks, request);
-  const kinds = variants.flatMap((variant): { variant: WeightVariant; precision: Precision }[] =>
+  const asked = variants.filter((variant) => request.weights === undefined || variant === request.weights);
+  const kinds = asked.flatMap((variant): { variant: WeightVariant; precision: Precision }[] =>
     variant === 'full' && run.isOurs
       ? fullPrecisions(device).map((precision) => ({ variant, precision }))
       : [{ variant, precision: device.precision }],
@@ -122,7 +125,7 @@ export async function estimate(
     rate: shown?.rate ?? null,
     budget,
     downloadBytes,
-    smaller: recommended ? null : await smallerSize(networks, variants, request, device, budget),
+    smaller: recommended ? null : await smallerSize(networks, asked, request, device, budget),
   };
 }
 
@@ -131,6 +134,11 @@ interface Run {
   loop: number;
   /** Whether the layers of all networks are known. */
   isOurs: boolean;
+}
+
+/** The networks that a request runs, each with what it costs. */
+export async function plannedNetworks(networks: Networks, request: EstimateRequest): Promise<PlannedNetwork[]> {
+  return (await plannedRun(networks, request)).networks;
 }
 
 /** As `LatentDiffusion` runs it. */
@@ -145,6 +153,7 @@ async function plannedRun(networks: Networks, request: EstimateRequest): Promise
   const strength = startsFromPicture ? (request.strength ?? (operation === 'image_inpaint' ? 1 : 0.8)) : 1;
   const rows = batched ? 2 * batch : batch;
   const calls = guided && !batched ? 2 : 1;
+  const tiles = request.tile_size === undefined ? null : layTiles({ height, width }, request.tile_size / factor);
   const planned = await networks.planned({
     height,
     width,
@@ -152,7 +161,9 @@ async function plannedRun(networks: Networks, request: EstimateRequest): Promise
     calls,
     steps: Math.max(1, Math.floor(request.steps * strength)),
     texts: guided ? 2 : 1,
-    pictures: batch,
+    decodings: batch * (tiles?.length ?? 1),
+    // The first is the largest.
+    decoded: tiles?.[0] ?? { height, width },
     startsFromPicture,
   });
   // Latents, their noise, prediction, history and blend; embeddings are small beside the networks; the picture as floats and as bytes.

@@ -9,6 +9,7 @@ import type { PixelImage } from '../../core/media.ts';
 import type {
   CheckpointSummary,
   Conditioning,
+  DecodeRequest,
   Estimate,
   EstimateRequest,
   ImageRequest,
@@ -16,20 +17,25 @@ import type {
   SampleRequest,
   TextRequest,
 } from '../../core/model.ts';
-import type { DeviceTensor, LoopState, PreviewColours } from '../../engine/arithmetic.ts';
+import { NOT_FINITE, type DeviceTensor, type PreviewColours, type Snapshots } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { fitPreviewColours } from '../../engine/latent_preview.ts';
+import type { Loading } from '../../engine/network_shelf.ts';
+import { requireFinite, toPixels } from '../../engine/pixels.ts';
+import { SamplingLoop } from '../../engine/sampling_loop.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
 import type { SchedulerConfig } from '../../samplers/config.ts';
 import { defaultsOf, planSampling } from '../../samplers/plan.ts';
 import { samplers, schedules } from '../../samplers/registry.ts';
 import type { SamplerPlan } from '../../samplers/sampler.ts';
+import { readState } from '../../samplers/state.ts';
 import type { ClipTokenizer } from '../../text/clip_tokenizer.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
 import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
-import { estimate } from './estimate.ts';
+import { estimate, plannedNetworks } from './estimate.ts';
 import type { Decoder, Networks } from './networks.ts';
+import { cutTile, joinTiles, layTiles, type Tile } from './tiles.ts';
 
 export interface Parts {
   networks: Networks;
@@ -45,6 +51,7 @@ class TextConditioning implements Conditioning {
     readonly prompt: DeviceTensor,
     readonly negative: DeviceTensor | null,
     readonly tokens: Conditioning['tokens'],
+    readonly texts: Conditioning['texts'],
     readonly guidance: number,
   ) {}
 
@@ -55,9 +62,11 @@ class TextConditioning implements Conditioning {
 }
 
 class DeviceLatents implements Latents {
+  /** @param snapshots a copy of them may still be on its way */
   constructor(
     readonly tensor: DeviceTensor,
     readonly engine: Engine,
+    readonly snapshots: Snapshots | null = null,
   ) {}
 
   get dims(): Latents['dims'] {
@@ -69,7 +78,51 @@ class DeviceLatents implements Latents {
   }
 
   dispose(): void {
+    this.snapshots?.dispose();
     this.tensor.dispose();
+  }
+}
+
+/** Milliseconds between two states that are kept; steps that are faster than this are not worth a copy each. */
+const KEPT_EVERY = 500;
+
+/**
+ * Keeps where a sampling stands, so that after a lost device it goes on from there. The loop never waits for it: a copy is begun behind a
+ * finished step and arrives some steps later; while one is on its way no other is begun.
+ */
+class Keeper {
+  #last = -Infinity;
+  #isFinite = true;
+
+  constructor(
+    readonly loop: SamplingLoop,
+    readonly request: Pick<SampleRequest, 'keep' | 'random'>,
+  ) {}
+
+  /** @throws StudioError `result_invalid` when an earlier state turned out to hold NaN or infinity, of which no picture can come */
+  afterStep(): void {
+    if (!this.#isFinite) {
+      throw new StudioError('result_invalid', NOT_FINITE);
+    }
+    const now = performance.now();
+    if (now - this.#last >= KEPT_EVERY && this.#keep()) {
+      this.#last = now;
+    }
+  }
+
+  /** The finished latents are always kept, in place of what is on its way. */
+  afterLast(): void {
+    this.loop.snapshots.dispose();
+    this.#keep();
+  }
+
+  #keep(): boolean {
+    return this.loop.keep(this.request.random.state, (state) => {
+      this.#isFinite = state.x.every(Number.isFinite);
+      if (this.#isFinite) {
+        this.request.keep(state);
+      }
+    });
   }
 }
 
@@ -84,7 +137,7 @@ export class LatentDiffusion implements LoadedModel {
     readonly summary: CheckpointSummary,
   ) {}
 
-  set onLoading(listener: ((network: string) => void) | null) {
+  set onLoading(listener: ((loading: Loading) => void) | null) {
     this.parts.networks.onLoading = listener;
   }
 
@@ -114,10 +167,12 @@ export class LatentDiffusion implements LoadedModel {
     const negative = guided ? tokenizer.encode(request.negative_prompt) : null;
     const length = padded ? tokenizer.length : Math.max(prompt.kept, negative?.kept ?? 0);
     const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: tokenizer.length };
+    const texts = { prompt: prompt.text, negative: negative?.text ?? null };
     return new TextConditioning(
       await networks.encodeText(prompt.ids.slice(0, length)),
       negative && (await networks.encodeText(negative.ids.slice(0, length))),
       tokens,
+      texts,
       request.guidance_scale,
     );
   }
@@ -180,13 +235,21 @@ export class LatentDiffusion implements LoadedModel {
       guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
     };
 
+    const dims = [batch, channels, height, width];
+    const count = batch * channels * height * width;
+    const state = readState(request.resume, plan, count);
+    if (state?.done === plan.steps.length) {
+      // Only the picture was missing: the networks of sampling need not be brought to the device for it.
+      request.random.state = state.random;
+      return new DeviceLatents(arithmetic.upload(state.x, dims), engine);
+    }
+
     const held: { dispose(): void }[] = [];
     const hold = <T extends { dispose(): void }>(one: T): T => {
       held.push(one);
       return one;
     };
-    const dims = [batch, channels, height, width];
-    const count = batch * channels * height * width;
+    const snapshots = arithmetic.snapshots();
     let x: DeviceTensor | undefined;
     try {
       const embeddings = batched
@@ -200,44 +263,39 @@ export class LatentDiffusion implements LoadedModel {
       x = arithmetic.empty(dims);
       const noise = hold(arithmetic.upload(request.random.randn(count), dims));
       this.#start(x, noise, plan, request);
-      const state: LoopState = {
-        x,
-        input: hold(arithmetic.empty([rows, ...dims.slice(1)])),
-        copies: rows / batch,
-        denoised: hold(arithmetic.empty(dims)),
-        history: plan.historyLength > 0 ? hold(arithmetic.empty([plan.historyLength * count])) : null,
-        historyLength: plan.historyLength,
-        historyHead: 0,
-        blend: request.mask ? hold(this.#blend(request, request.mask, noise, count)) : null,
-      };
-      arithmetic.combine(state.input, plan.steps[0].inputScale, x, 0, null, state.copies);
+      const blend = request.mask ? hold(this.#blend(request, request.mask, noise, count)) : null;
+      const loop = hold(new SamplingLoop(arithmetic, plan, x, rows / batch, blend, snapshots));
+      if (state) {
+        loop.restore(state);
+        request.random.state = state.random;
+      }
+      const keeper = new Keeper(loop, request);
 
-      request.onStart(plan.steps.length);
-      for (const [i, step] of plan.steps.entries()) {
+      request.onStart(plan.steps.length, loop.done);
+      for (const { timestep } of plan.steps.slice(loop.done)) {
         if (request.signal.aborted) {
           throw cancelled();
         }
-        const predictions = await denoiser.predict(state.input, step.timestep);
-        arithmetic.step({
-          step,
-          state,
+        const predictions = await denoiser.predict(loop.input, timestep);
+        loop.step({
           uncond: guided ? predictions[0] : null,
           cond: predictions[predictions.length - 1],
           condOffset: batched ? count : 0,
           guidance: text.guidance,
-          nextInputScale: plan.steps[i + 1]?.inputScale ?? 1,
-          blend: state.blend ? plan.addNoise(i + 1) : null,
         });
         // Without waiting, every step would be queued at once: no progress to see and nothing left to cancel.
         await arithmetic.settle();
+        keeper.afterStep();
         await request.onStep({
-          step: i + 1,
+          step: loop.done,
           steps: plan.steps.length,
-          preview: colours && ((canvas) => arithmetic.preview(state.denoised, colours, canvas)),
+          preview: colours && ((canvas) => arithmetic.preview(loop.denoised, colours, canvas)),
         });
       }
-      return new DeviceLatents(x, engine);
+      keeper.afterLast();
+      return new DeviceLatents(x, engine, snapshots);
     } catch (error) {
+      snapshots.dispose();
       x?.dispose();
       throw error;
     } finally {
@@ -247,7 +305,16 @@ export class LatentDiffusion implements LoadedModel {
     }
   }
 
-  async decode(latents: Latents): Promise<PixelImage[]> {
+  async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
+    const { factor } = this.parts.networks.latents;
+    const [, , height, width] = latents.dims;
+    const side = request.tile_size === undefined ? Infinity : request.tile_size / factor;
+    return height > side || width > side
+      ? this.#decodeTiled(latents, side, request)
+      : this.#decodeWhole(latents as DeviceLatents, request);
+  }
+
+  async #decodeWhole(latents: DeviceLatents, { signal, onPart }: DecodeRequest): Promise<PixelImage[]> {
     const { arithmetic } = this.engine;
     const [batch, channels, height, width] = latents.dims;
     const count = channels * height * width;
@@ -257,8 +324,12 @@ export class LatentDiffusion implements LoadedModel {
     try {
       // One picture at a time: the decoder's activations are the largest of the whole pipeline.
       for (let n = 0; n < batch; n++) {
-        arithmetic.copy((latents as DeviceLatents).tensor, n * count, one, 0, count);
+        if (signal.aborted) {
+          throw cancelled();
+        }
+        arithmetic.copy(latents.tensor, n * count, one, 0, count);
         images.push(...(await this.#pictures(decoder, one)));
+        onPart(n + 1, batch);
       }
     } finally {
       one.dispose();
@@ -267,12 +338,78 @@ export class LatentDiffusion implements LoadedModel {
     return images;
   }
 
+  /** See `tiles.ts`. The tiles are blended on the CPU: where memory is short, it is the device's. */
+  async #decodeTiled(latents: Latents, side: number, { signal, onPart }: DecodeRequest): Promise<PixelImage[]> {
+    const { arithmetic } = this.engine;
+    const { networks } = this.parts;
+    const { factor } = networks.latents;
+    const [batch, channels, height, width] = latents.dims;
+    const all = await latents.read();
+    requireFinite(all);
+    const tiles = layTiles({ height, width }, side);
+    const decoded = Array.from({ length: batch }, () => new Map<Tile, Float32Array>());
+    // Shapes are static, so tiles of one size go through one decoder before the next size takes its place.
+    const sizes = new Map(tiles.map((tile) => [`${tile.height}×${tile.width}`, tile]));
+    let done = 0;
+    for (const size of sizes.values()) {
+      const decoder = await networks.decoder({ height: size.height, width: size.width }, 'picture');
+      try {
+        for (const tile of tiles.filter((other) => other.height === size.height && other.width === size.width)) {
+          for (const [n, parts] of decoded.entries()) {
+            if (signal.aborted) {
+              throw cancelled();
+            }
+            const picture = all.subarray((n * all.length) / batch, ((n + 1) * all.length) / batch);
+            const input = arithmetic.upload(cutTile(picture, { height, width }, channels, tile), [
+              1,
+              channels,
+              tile.height,
+              tile.width,
+            ]);
+            try {
+              parts.set(tile, await arithmetic.read(await decoder.decode(input)));
+            } finally {
+              input.dispose();
+            }
+            onPart(++done, batch * tiles.length);
+          }
+        }
+      } finally {
+        await decoder.dispose();
+      }
+    }
+    return decoded.flatMap((parts) => {
+      const given = tiles.map((tile) => ({ tile, pixels: parts.get(tile) as Float32Array }));
+      const picture = joinTiles(given, { height, width }, side, factor);
+      return toPixels(picture, [1, 3, height * factor, width * factor]);
+    });
+  }
+
   useLoras(loras: readonly ModelLora[]): Promise<void> {
     return this.parts.networks.useLoras(loras);
   }
 
+  checkLora(lora: ModelLora): Promise<void> {
+    return this.parts.networks.checkLora(lora);
+  }
+
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate> {
     return estimate(this.parts.networks, this.summary.variants, request, circumstances);
+  }
+
+  async toLoad(request: EstimateRequest): Promise<Map<string, number>> {
+    const { networks } = this.parts;
+    const onDevice = new Set(networks.onDevice);
+    const { precision } = this.engine.report;
+    const planned = await plannedNetworks(networks, request);
+    return new Map(
+      planned
+        .filter(({ name }) => !onDevice.has(name))
+        .map((network) => [
+          network.name,
+          network.cost(network.precision ?? precision, request.weights ?? 'full').weightBytes,
+        ]),
+    );
   }
 
   isFrom(files: CheckpointFiles): boolean {
@@ -288,7 +425,7 @@ export class LatentDiffusion implements LoadedModel {
   }
 
   async #pictures(decoder: Decoder, latents: DeviceTensor): Promise<PixelImage[]> {
-    return this.engine.arithmetic.toPixels(await decoder.decode(latents));
+    return this.engine.arithmetic.toPixels(await decoder.decode(latents), latents);
   }
 
   /** The start of sampling: noise, or the picture with as much noise as the first step to run expects. */

@@ -4,6 +4,7 @@
  * otherwise.
  */
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
+import type { Loading } from '../../engine/network_shelf.ts';
 import type { ModelLora } from '../family.ts';
 import type { NetworkRequest, PlannedNetwork } from './estimate.ts';
 
@@ -59,8 +60,10 @@ export interface Decoder {
 
 export interface Networks {
   readonly latents: LatentSpace;
-  /** Called with a network's name while its weights are being brought to the device. */
-  onLoading: ((network: string) => void) | null;
+  /** Called again and again while weights are being brought to the device. */
+  onLoading: ((loading: Loading) => void) | null;
+  /** Names of the networks that are on the device, as {@link planned} names them. */
+  readonly onDevice: readonly string[];
 
   /** Token ids → [1, ids.length, width]. */
   encodeText(ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor>;
@@ -82,6 +85,8 @@ export interface Networks {
 
   /** Merges these, and no others, into the weights from now on. Networks that have them otherwise leave the device. */
   useLoras(loras: readonly ModelLora[]): Promise<void>;
+  /** Throws what {@link useLoras} would throw for this one; changes nothing. */
+  checkLora(lora: ModelLora): Promise<void>;
   /** Paths of the weight files, and what is needed to compute the same numbers again. */
   provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }>;
   /** Frees all that is held on the device. */

@@ -6,7 +6,7 @@
 import { StudioError } from '../../core/errors.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
-import { NetworkShelf } from '../../engine/network_shelf.ts';
+import { NetworkShelf, type Loading } from '../../engine/network_shelf.ts';
 import type { Network, TensorPort } from '../../engine/runtime.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { readOnnxFile, type DeclaredPort, type OnnxFile } from '../../weights/onnx_file.ts';
@@ -57,12 +57,16 @@ export class OnnxNetworks implements Networks {
     this.#shelf = new NetworkShelf(engine, files);
   }
 
-  get onLoading(): ((network: string) => void) | null {
+  get onLoading(): ((loading: Loading) => void) | null {
     return this.#shelf.onLoading;
   }
 
-  set onLoading(listener: ((network: string) => void) | null) {
+  set onLoading(listener: ((loading: Loading) => void) | null) {
     this.#shelf.onLoading = listener;
+  }
+
+  get onDevice(): readonly string[] {
+    return this.#shelf.names;
   }
 
   get latents(): LatentSpace {
@@ -234,11 +238,11 @@ export class OnnxNetworks implements Networks {
     };
   }
 
-  async planned({ calls, steps, texts, pictures, startsFromPicture }: NetworkRequest): Promise<PlannedNetwork[]> {
+  async planned({ calls, steps, texts, decodings, startsFromPicture }: NetworkRequest): Promise<PlannedNetwork[]> {
     const runs = {
       text_encoder: texts,
       unet: calls * steps,
-      vae_decoder: pictures,
+      vae_decoder: decodings,
       vae_encoder: startsFromPicture ? 1 : 0,
     };
     const planned: PlannedNetwork[] = [];
@@ -278,14 +282,16 @@ export class OnnxNetworks implements Networks {
   }
 
   useLoras(loras: readonly unknown[]): Promise<void> {
-    return loras.length === 0
-      ? Promise.resolve()
-      : Promise.reject(
-          new StudioError(
-            'checkpoint_unsupported',
-            `"${this.files.name}" is ready-made ONNX, into which no LoRA can be merged; use its diffusers folder instead.`,
-          ),
-        );
+    return loras.length === 0 ? Promise.resolve() : this.checkLora();
+  }
+
+  checkLora(): Promise<void> {
+    return Promise.reject(
+      new StudioError(
+        'checkpoint_unsupported',
+        `"${this.files.name}" is ready-made ONNX, into which no LoRA can be merged; use its diffusers folder instead.`,
+      ),
+    );
   }
 
   provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {

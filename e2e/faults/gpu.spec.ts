@@ -1,0 +1,302 @@
+/**
+ * The GPU fails in every way that could be thought of, at every stage: the job goes on in a new worker, and the picture is the same to the
+ * byte as the undisturbed one of the same browser; or it ends with one sentence. Nothing in the product knows of these tests: the faults are
+ * put in front of the worker's script, or come from the browser itself.
+ */
+import { join } from 'node:path';
+import { expect, test, type Browser, type Page, type Worker } from '@playwright/test';
+import type { Job } from '../../src/core/job.ts';
+import { CHECKPOINTS, openDoor, openFolder, passUntilRestart, runOperation, type Outcome } from '../fixtures/door.ts';
+
+const CHECKPOINT = join(CHECKPOINTS, 'tiny-turbo');
+
+/** Its sampler goes on from the step before, so more than the latents has to be kept. */
+const OPERATION = {
+  operation: 'image_generation',
+  config: 'stable_diffusion',
+  parameters: {
+    prompt: 'a lighthouse',
+    steps: 5,
+    guidance_scale: 0,
+    sampler: 'dpmpp_2m',
+    width: 32,
+    height: 32,
+    seed: '7',
+  },
+  record: ['latents'],
+};
+
+/** What happens to a worker once it tells of `stage` for the `count`-th time. */
+interface Fault {
+  what: 'lost' | 'hang' | 'nan';
+  stage: string;
+  count: number;
+}
+
+/** Runs in the worker, before its own script. */
+function sabotage(self: { fault: Fault | null; device: GPUDevice | null }, fault: Fault | null): void {
+  Object.assign(self, { fault, device: null });
+  /* eslint-disable @typescript-eslint/unbound-method -- called with their own `this` */
+  const { requestDevice } = GPUAdapter.prototype;
+  GPUAdapter.prototype.requestDevice = async function (...given) {
+    self.device = await requestDevice.apply(this, given);
+    return self.device;
+  };
+  const { writeBuffer } = GPUQueue.prototype;
+  const happen: Record<Fault['what'], () => void> = {
+    lost: () => self.device?.destroy(),
+    hang: () => {
+      GPUQueue.prototype.onSubmittedWorkDone = () => new Promise(() => {});
+    },
+    nan: () => {
+      GPUQueue.prototype.writeBuffer = function (buffer, offset, data, ...range) {
+        // The start noise: four channels of 4 × 4 latents.
+        const isNoise = data instanceof Float32Array && data.length === 64;
+        writeBuffer.call(
+          this,
+          buffer,
+          offset,
+          isNoise ? new Float32Array(64).fill(NaN) : (data as GPUAllowSharedBufferSource),
+          ...range,
+        );
+        return undefined;
+      };
+    },
+  };
+  const { postMessage } = MessagePort.prototype;
+  MessagePort.prototype.postMessage = function (message: unknown, ...rest) {
+    (postMessage as (...given: unknown[]) => void).call(this, message, ...rest);
+    // What is told of a job is a call of the page's listener.
+    const told = (message as { argumentList?: { value?: { progress?: { stage: string } } }[] } | null)?.argumentList;
+    if (self.fault && told?.[0]?.value?.progress?.stage === self.fault.stage && --self.fault.count === 0) {
+      const { what } = self.fault;
+      self.fault = null;
+      happen[what]();
+    }
+  };
+}
+
+test.describe.configure({ mode: 'serial' });
+
+test.describe('on one page', () => {
+  let page: Page;
+  let undisturbed: Outcome;
+  /** Of the workers that are made from now on, in order; an empty text is a worker without a fault. */
+  const next: (Fault | string)[] = [];
+
+  test.beforeAll(async ({ browser, baseURL }, info) => {
+    page = await (await browser.newContext({ baseURL, serviceWorkers: 'block' })).newPage();
+    info.setTimeout(120_000);
+    await page.route('**/assets/generation.worker-*.js', async (route) => {
+      const response = await route.fetch();
+      const given = next.shift() ?? '';
+      const fault = typeof given === 'string' ? null : given;
+      const more = typeof given === 'string' ? given : '';
+      const before = `(${sabotage.toString()})(self, ${JSON.stringify(fault)});${more}\n`;
+      await route.fulfill({ response, body: before + (await response.text()) });
+    });
+    await openDoor(page, 'webgpu');
+    await openFolder(page, CHECKPOINT);
+    undisturbed = await runOperation(page, OPERATION);
+    expect(undisturbed.job).toMatchObject({ state: 'completed', attempts: 1 });
+  });
+
+  test.afterAll(() => page.context().close());
+
+  /** The worker that is there now. */
+  function generator(): Worker {
+    const workers = page.workers().filter((worker) => worker.url().includes('generation.worker'));
+    expect(workers).toHaveLength(1);
+    return workers[0];
+  }
+
+  const befall = (fault: Fault) =>
+    generator().evaluate((given) => {
+      (globalThis as unknown as { fault: Fault }).fault = given;
+    }, fault);
+
+  const loseGpu = async () => {
+    const worker = generator();
+    const gone = worker.waitForEvent('close');
+    await worker.evaluate(() => (globalThis as unknown as { device: GPUDevice }).device.destroy());
+    await gone;
+  };
+
+  /** The same picture and latents, with every entity recorded once, and in that many attempts. */
+  function expectSame({ job, latents, pictures }: Outcome, attempts: number): void {
+    expect(job).toMatchObject({ state: 'completed', attempts, error: null });
+    expect(job.notices.filter((notice) => notice.startsWith('The GPU was lost; '))).toHaveLength(attempts - 1);
+    expect(latents).toEqual(undisturbed.latents);
+    expect(pictures).toEqual(undisturbed.pictures);
+    expect(job.entities.map(({ filename }) => filename)).toEqual(
+      undisturbed.job.entities.map(({ filename }) => filename),
+    );
+  }
+
+  test('lost while idle: the next job runs on a new worker, as if nothing had been', async () => {
+    await loseGpu();
+    expectSame(await runOperation(page, OPERATION), 1);
+  });
+
+  test('lost while loading', async () => {
+    await loseGpu();
+    next.push({ what: 'lost', stage: 'load', count: 3 });
+    expectSame(await runOperation(page, OPERATION), 2);
+  });
+
+  test('lost while encoding', async () => {
+    await befall({ what: 'lost', stage: 'encode', count: 1 });
+    expectSame(await runOperation(page, OPERATION), 2);
+  });
+
+  test('lost while decoding: nothing is sampled again that was finished', async () => {
+    await befall({ what: 'lost', stage: 'decode', count: 1 });
+    const sampled = firstSteps();
+    expectSame(await runOperation(page, OPERATION), 2);
+    expect((await sampled).at(-1)).not.toBe(0);
+  });
+
+  test('destroyed while sampling: it goes on behind a step that was done', async () => {
+    await befall({ what: 'lost', stage: 'sample', count: 5 });
+    const sampled = firstSteps();
+    expectSame(await runOperation(page, OPERATION), 2);
+    expect((await sampled)[0]).toBe(0);
+    expect((await sampled)[1]).toBeGreaterThan(0);
+  });
+
+  test('lost twice', async () => {
+    await befall({ what: 'lost', stage: 'sample', count: 3 });
+    next.push({ what: 'lost', stage: 'sample', count: 2 });
+    expectSame(await runOperation(page, OPERATION), 3);
+  });
+
+  test('lost four times: the job fails with a way out', async () => {
+    await befall({ what: 'lost', stage: 'sample', count: 3 });
+    next.push(...Array.from({ length: 3 }, (): Fault => ({ what: 'lost', stage: 'sample', count: 2 })));
+    const { job } = await runOperation(page, OPERATION);
+    expect(job).toMatchObject({ state: 'failed', attempts: 4, error: { code: 'gpu_lost', retry: 'smaller' } });
+    expect(job.error?.message).toMatch(/^The GPU was lost 4 times during this job, [^.]+\.$/);
+    expect(job.offer?.label).toBe('Try with weights of 8 bits');
+    expect(await stageOf(job)).toBe('failed');
+    const smaller = await runOperation(page, job.offer?.operation);
+    expect(smaller.job).toMatchObject({ state: 'completed', attempts: 1 });
+  });
+
+  test('no adapter any more: the job ends with that sentence', async () => {
+    await befall({ what: 'lost', stage: 'sample', count: 3 });
+    next.push('GPU.prototype.requestAdapter = () => Promise.resolve(null);');
+    const { job } = await runOperation(page, OPERATION);
+    expect(job).toMatchObject({ state: 'failed', attempts: 2, error: { code: 'no_webgpu' } });
+    expect(job.error?.message).toContain('this browser offers no GPU adapter');
+    expectSame(await runOperation(page, OPERATION), 1);
+  });
+
+  test('limits too small: refused before anything is loaded, and what fits is offered', async () => {
+    await loseGpu();
+    next.push(`
+      const limits = Object.getOwnPropertyDescriptor(GPUDevice.prototype, 'limits').get;
+      Object.defineProperty(GPUDevice.prototype, 'limits', { get() {
+        const own = limits.call(this);
+        return new Proxy(own, { get: (_, name) => name === 'maxStorageBufferBindingSize' ? 2 ** 20 : own[name] });
+      } });`);
+    const large = { ...OPERATION, parameters: { ...OPERATION.parameters, steps: 1, width: 256, height: 256 } };
+    const { job } = await runOperation(page, large);
+    expect(job).toMatchObject({ state: 'failed', attempts: 1, error: { code: 'does_not_fit', retry: 'smaller' } });
+    expect(job.error?.message).toContain('this GPU takes at most 1 MiB in one buffer');
+    expect(job.offer?.label).toMatch(/^Try (with tiled decoding|at [0-9]+×[0-9]+ pixels)$/);
+    const smaller = await runOperation(page, job.offer?.operation);
+    expect(smaller.job.state).toBe('completed');
+    await loseGpu();
+  });
+
+  test('latents of NaN are an error, never a picture', async () => {
+    await runOperation(page, OPERATION);
+    await befall({ what: 'nan', stage: 'load', count: 1 });
+    const { job, pictures } = await runOperation(page, OPERATION);
+    expect(job).toMatchObject({ state: 'failed', attempts: 1, error: { code: 'result_invalid' } });
+    expect(pictures).toEqual([]);
+    await loseGpu();
+  });
+
+  test('a hang is ended by the watchdog, and the job goes on', async () => {
+    await runOperation(page, OPERATION);
+    await befall({ what: 'hang', stage: 'sample', count: 3 });
+    await page.clock.install();
+    const outcome = runOperation(page, OPERATION);
+    // Until it hangs, which shows as the worker without its fault.
+    const worker = generator();
+    await expect
+      .poll(() => worker.evaluate(() => (globalThis as unknown as { fault: unknown }).fault), { timeout: 120_000 })
+      .toBeNull();
+    await passUntilRestart(page, '14:00');
+    const { job, latents, pictures } = await outcome;
+    expect(job).toMatchObject({ state: 'completed', attempts: 2 });
+    expect(job.notices[0]).toBe(
+      'The generator does not respond any more; the job goes on from where it was (restart 1 of 3).',
+    );
+    expect(latents).toEqual(undisturbed.latents);
+    expect(pictures).toEqual(undisturbed.pictures);
+  });
+
+  /** The step at which each attempt at the next job begins to sample; resolves when that job has ended. */
+  function firstSteps(): Promise<number[]> {
+    return page.evaluate(
+      () =>
+        new Promise<number[]>((ended) => {
+          const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+          const steps = new Map<number, number>();
+          const submit = door.submit.bind(door);
+          door.submit = async (operation) => {
+            door.submit = submit;
+            const job = await submit(operation);
+            door.follow(job.id, ({ attempts, progress, state }) => {
+              if (progress && progress.stage === 'sample' && !steps.has(attempts)) {
+                steps.set(attempts, progress.step);
+              }
+              if (state === 'completed' || state === 'failed') {
+                ended([...steps.values()]);
+              }
+            });
+            return job;
+          };
+        }),
+    );
+  }
+
+  const stageOf = ({ run }: Job) =>
+    page.evaluate(async (id) => (await globalThis.darkroom?.run(id))?.current_state.stage, run ?? '');
+});
+
+test('lost while sampling, as the GPU process crashes', async ({ playwright, baseURL }, info) => {
+  // A browser of its own: after repeated crashes a browser gives up its GPU.
+  const browser: Browser = await playwright.chromium.launch(info.project.use.launchOptions);
+  try {
+    const page = await (await browser.newContext({ baseURL, serviceWorkers: 'block' })).newPage();
+    await openDoor(page, 'webgpu');
+    await openFolder(page, CHECKPOINT);
+    const operation = { ...OPERATION, parameters: { ...OPERATION.parameters, steps: 16 } };
+    const undisturbed = await runOperation(page, operation);
+    const outcome = runOperation(page, operation);
+    await page.evaluate(
+      () =>
+        new Promise<void>((sampling) => {
+          const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+          void door.list().then((jobs) => {
+            const running = jobs.at(-1);
+            door.follow(running?.id ?? '', ({ progress }) => {
+              if (progress?.stage === 'sample' && progress.step >= 3) {
+                sampling();
+              }
+            });
+          });
+        }),
+    );
+    await (await browser.newBrowserCDPSession()).send('Browser.crashGpuProcess');
+    const { job, latents, pictures } = await outcome;
+    expect(job).toMatchObject({ state: 'completed', attempts: 2, error: null });
+    expect(latents).toEqual(undisturbed.latents);
+    expect(pictures).toEqual(undisturbed.pictures);
+  } finally {
+    await browser.close();
+  }
+});

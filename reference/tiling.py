@@ -1,0 +1,28 @@
+"""Golden pictures of tiled decoding: diffusers' AutoencoderKL with `enable_tiling`, on latents of a size that leaves small tiles over."""
+
+import torch
+
+from files import GOLDENS, write_tensors
+from models import load
+
+CHECKPOINT = "tiny-sd15"
+TILE = 64  # pixels per side
+SIZE = (11, 14)  # latents: tiles begin every 6, so the last ones are 5 high and 2 wide
+
+
+@torch.no_grad()
+def make_tiling() -> None:
+    vae = load(CHECKPOINT).vae
+    latents = torch.randn(1, vae.config.latent_channels, *SIZE, generator=torch.Generator().manual_seed(5))
+    scaled = latents / vae.config.scaling_factor
+    vae.enable_tiling()
+    vae.tile_sample_min_size = TILE
+    vae.tile_latent_min_size = TILE // 2 ** (len(vae.config.block_out_channels) - 1)
+    tiled = vae.decode(scaled).sample
+    vae.disable_tiling()
+    whole = vae.decode(scaled).sample
+    write_tensors(GOLDENS / "tiling.safetensors", {"latents": latents, "tiled": tiled, "whole": whole})
+
+
+if __name__ == "__main__":
+    make_tiling()

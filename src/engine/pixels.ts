@@ -1,0 +1,40 @@
+/** From what a decoder gives, on plain arrays, to pictures of bytes. */
+import { StudioError } from '../core/errors.ts';
+import type { PixelImage } from '../core/media.ts';
+import { EMPTY, NOT_FINITE } from './arithmetic.ts';
+
+/**
+ * @param decoded [batch, 3, height, width] around [-1, 1]
+ * @throws StudioError `result_invalid` for NaN, infinity, or nothing but zeros
+ */
+export function toPixels(decoded: Float32Array, [batch, , height, width]: readonly number[]): PixelImage[] {
+  if (decoded.every((value) => value === 0)) {
+    throw new StudioError('result_invalid', EMPTY, { retry: 'same' });
+  }
+  const plane = height * width;
+  const images: PixelImage[] = [];
+  for (let n = 0; n < batch; n++) {
+    // A Uint8ClampedArray clamps and rounds half to even by itself.
+    const data = new Uint8ClampedArray(plane * 4).fill(255);
+    for (let c = 0; c < 3; c++) {
+      const at = (n * 3 + c) * plane;
+      for (let i = 0; i < plane; i++) {
+        data[i * 4 + c] = Math.fround(Math.fround(Math.fround(finite(decoded[at + i]) * 0.5) + 0.5) * 255);
+      }
+    }
+    images.push({ width, height, data });
+  }
+  return images;
+}
+
+/** @throws StudioError `result_invalid` for NaN or infinity among latents */
+export function requireFinite(latents: Float32Array): void {
+  latents.forEach(finite);
+}
+
+function finite(value: number): number {
+  if (!Number.isFinite(value)) {
+    throw new StudioError('result_invalid', NOT_FINITE);
+  }
+  return value;
+}
