@@ -5,16 +5,18 @@ Tiny LoRAs for tiny-sd15 in the layouts that are around, and what diffusers make
 attention and one for the text encoder, whatever the file says, so there is one; and it loses the text encoder's attention (with
 transformers 5), so that is left out. `peft` has all of these layers in diffusers' own layout, its alphas in the file's metadata; `old` attention alone, without alphas. Their numbers differ. `expected.safetensors` holds, for each,
 outputs of the networks with the LoRA fused at scale 0.8, for the inputs `unet.0` and `input_ids.0` of components/tiny-sd15, and two
-merged weights.
+merged weights. `picture` is a whole operation with the kohya file at that scale.
 """
 
 import json
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from files import GOLDENS, fresh_folder, write_json, write_tensors
 from models import load
+from pipelines import make_case
 
 CHECKPOINT = "tiny-sd15"
 SCALE = 0.8
@@ -82,6 +84,19 @@ def make_files(pipeline) -> dict[str, tuple[dict[str, torch.Tensor], dict[str, s
     return {"kohya": (kohya, {"ss_network_module": "networks.lora"}), "peft": (peft, metadata), "old": (old, {})}
 
 
+def make_lora_picture(folder: Path) -> None:
+    """A whole operation with the kohya file, as in pipelines/."""
+
+    def with_lora(checkpoint, pipeline_class):
+        pipeline = load(checkpoint, pipeline_class)
+        pipeline.load_lora_weights(folder, weight_name="kohya.safetensors")
+        pipeline.fuse_lora(lora_scale=SCALE)
+        return pipeline
+
+    chosen = dict(prompt="a lighthouse at dusk, oil painting", steps=3, guidance_scale=7.5, seed=42)
+    print(make_case(folder / "picture", CHECKPOINT, f"kohya.safetensors fused at {SCALE}", chosen, with_lora))
+
+
 @torch.no_grad()
 def make_loras() -> None:
     folder = fresh_folder(GOLDENS / "lora")
@@ -104,6 +119,7 @@ def make_loras() -> None:
         text_change = (expected[f"{name}.prompt_embeds"] - embeds).norm() / embeds.norm()
         change = (expected[f"{name}.unet.out"] - inputs["unet.0.out"]).norm() / inputs["unet.0.out"].norm()
         about[name] = {"tensors": len(tensors), "change of unet.0.out": round(change.item(), 4), "of prompt_embeds.0": round(text_change.item(), 4)}
+    make_lora_picture(folder)
     write_tensors(folder / "expected.safetensors", expected)
     write_json(folder / "expected.json", {"about": __doc__.strip(), "checkpoint": CHECKPOINT, "scale": SCALE, "files": about})
 

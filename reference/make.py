@@ -5,9 +5,11 @@ import make_checkpoints
 import make_format_goldens
 import make_goldens
 import onnx_repository
+import single_files
 
 make_checkpoints.main()
 make_goldens.main()
 make_format_goldens.main()
 onnx_repository.main()
+single_files.main()
 export_bench.main()

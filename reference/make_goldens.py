@@ -11,6 +11,7 @@ from loras import make_loras
 from pipelines import make_pipelines
 from resampling import make_resampling
 from samplers import make_samplers
+from tiling import make_tiling
 from tokens import make_tokens
 
 
@@ -22,6 +23,7 @@ def main() -> None:
     make_resampling()
     make_all_components()
     make_loras()
+    make_tiling()
     make_pipelines()
 
 

@@ -1,5 +1,7 @@
 """Golden pictures: whole operations through diffusers' Stable Diffusion pipelines, from the prompt to the pixels."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
@@ -70,12 +72,13 @@ def _plain(config) -> dict:
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
 
-def _make_case(name: str, checkpoint: str, note: str, chosen: dict) -> str:
-    folder = fresh_folder(GOLDENS / "pipelines" / name)
+def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=load) -> str:
+    """Writes one golden into `folder`; `made_with(checkpoint, class)` gives the pipeline."""
+    name = fresh_folder(folder).name
     parameters = {"negative_prompt": "", "width": 64, "height": 64, "batch_size": 1, **chosen, "seed": str(chosen["seed"])}
     image, mask = parameters.pop("image", None), parameters.pop("mask", None)
     operation = "image_inpaint" if mask else "image_transform" if image else "image_generation"
-    pipeline = load(checkpoint, CLASSES[operation])
+    pipeline = made_with(checkpoint, CLASSES[operation])
     pipeline.scheduler = _scheduler(pipeline, parameters.get("sampler"), parameters.get("schedule"))
 
     arguments = {
@@ -150,4 +153,4 @@ def make_pipelines() -> None:
     print(f"sigmas agree with ComfyUI in {check_against_comfyui()} cases")
     fresh_folder(GOLDENS / "pipelines")
     for name, (checkpoint, note, parameters) in CASES.items():
-        print(_make_case(name, checkpoint, note, parameters), flush=True)
+        print(make_case(GOLDENS / "pipelines" / name, checkpoint, note, parameters), flush=True)

@@ -19,6 +19,7 @@ import { isPath, keyOf } from '../src/weights/library/records.ts';
 import { RemoteFiles } from '../src/weights/library/remote_files.ts';
 import { Requests } from '../src/weights/library/requests.ts';
 import { LibraryStore } from '../src/weights/library/store.ts';
+import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts';
 import { StoredFiles } from '../src/weights/library/stored_files.ts';
 import type { Channel, Clock, LibraryMessage, Locks, Network } from '../src/weights/library/surroundings.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
@@ -976,11 +977,11 @@ describe('storage', () => {
     } as unknown as IDBFactory;
     const library = world.tab({ values: new IndexedKeyValues() });
     for (const work of [
-      library.list(),
-      library.download(request, () => undefined),
-      library.resume(REF, null, () => undefined),
+      () => library.list(),
+      () => library.download(request, () => undefined),
+      () => library.resume(REF, null, () => undefined),
     ]) {
-      expect(await refusal(work)).toMatchObject({ code: 'storage_unavailable' });
+      expect(await refusal(work())).toMatchObject({ code: 'storage_unavailable' });
     }
   });
 
@@ -1153,6 +1154,98 @@ describe('a folder', () => {
     expect(await refusal(world.tab().importFolder('e', [], () => undefined))).toMatchObject({
       code: 'checkpoint_incomplete',
     });
+  });
+});
+
+describe('LoRAs', () => {
+  const pair = (prefix: string, seed: number): [string, { dims: number[]; data: Float32Array<ArrayBuffer> }][] => [
+    [`${prefix}.lora_down.weight`, { dims: [4, 64], data: Float32Array.from(noise(256, seed)) }],
+    [`${prefix}.lora_up.weight`, { dims: [64, 4], data: Float32Array.from(noise(256, seed + 1)) }],
+  ];
+  const loraBytes = (seed: number) => writeSafetensors(pair('lora_unet_mid_block_attentions_0_proj_in', seed));
+  const onDisk = (bytes: Uint8Array<ArrayBuffer>, name: string) => new File([bytes], name);
+
+  test('from the disk are stored by name, once, and another one of that name beside it', async () => {
+    const world = new World();
+    const library = world.tab();
+    const nobody = () => undefined;
+    expect(await library.kindOf(onDisk(loraBytes(1), 'Paper.safetensors'))).toBe('lora');
+    expect(await library.kindOf(onDisk(safetensors(8), 'model.safetensors'))).toBe('checkpoint');
+    const stored = await library.importLora(onDisk(loraBytes(1), 'Paper.safetensors'), nobody);
+    expect(stored).toMatchObject({
+      ref: 'lora:import:Paper',
+      name: 'Paper',
+      origin: { kind: 'import' },
+      state: 'complete',
+      sha256: sha256(loraBytes(1)),
+    });
+    expect(await library.importLora(onDisk(loraBytes(1), 'Other name.safetensors'), nobody)).toMatchObject({
+      ref: 'lora:import:Paper',
+    });
+    expect(await library.importLora(onDisk(loraBytes(2), 'Paper.safetensors'), nobody)).toMatchObject({
+      ref: 'lora:import:Paper (2)',
+      name: 'Paper (2)',
+    });
+    expect((await library.list()).map(({ ref }) => ref).sort()).toEqual(['lora:import:Paper', 'lora:import:Paper (2)']);
+    for (const named of ['lora:import:Paper', 'Paper', 'paper', 'styles/Paper.safetensors']) {
+      const found = await storedLora(world.store, named);
+      expect(found).toMatchObject({ ref: 'lora:import:Paper', name: 'Paper', sha256: sha256(loraBytes(1)) });
+      expect(new Uint8Array(await found.file.arrayBuffer())).toEqual(loraBytes(1));
+    }
+    for (const named of ['lora:import:Ink', 'Ink']) {
+      expect(await refusal(storedLora(world.store, named))).toMatchObject({
+        code: 'invalid_operation',
+        message: `There is no LoRA "${named}" here; add its file in the library first, or take it out.`,
+      });
+    }
+    expect((await storedLoras(world.store)).map(({ name }) => name)).toEqual(['Paper', 'Paper (2)']);
+    expect((await library.verify('lora:import:Paper', nobody)).state).toBe('complete');
+    await library.remove('lora:import:Paper');
+    expect(await refusal(storedLora(world.store, 'Paper'))).toMatchObject({ code: 'invalid_operation' });
+    expect(await storedLora(world.store, 'Paper (2)')).toMatchObject({ name: 'Paper (2)' });
+  });
+
+  test('come from a file of a repository, piece by piece, with their hash, and only when they are some', async () => {
+    const bytes = writeSafetensors([...pair('lora_unet_a', 1), ...pair('lora_unet_b', 7), ...pair('lora_unet_c', 13)]);
+    const world = new World({ 'styles/Paper.safetensors': bytes, 'model.safetensors': safetensors(8) });
+    world.origin.license = {};
+    const library = world.tab();
+    const listing = await library.look(ORIGIN, null);
+    const ask = (path: string) => library.downloadLora({ listing, path, token: null }, () => undefined);
+    expect(await refusal(ask('styles/Paper.safetensors'))).toMatchObject({ code: 'invalid_operation' });
+    await library.acceptLicense(listing.ref);
+    const ref = `lora:${REF}/styles/Paper.safetensors`;
+    expect(await ask('styles/Paper.safetensors')).toMatchObject({ ref, name: 'Paper', state: 'complete' });
+    expect((await world.store.files(ref, ['styles/Paper.safetensors']))[0]?.pieces.length).toBeGreaterThan(3);
+    expect(await storedLora(world.store, 'Paper')).toMatchObject({ ref, sha256: sha256(bytes) });
+    expect(await refusal(ask('model.safetensors'))).toMatchObject({
+      code: 'checkpoint_unsupported',
+      message: 'model.safetensors is not a LoRA; if it is a checkpoint, open it or get it as one.',
+    });
+    expect((await library.list()).map((one) => one.ref)).toEqual([ref]);
+    // Two of the same name, from different places.
+    await library.importLora(onDisk(loraBytes(1), 'PAPER.safetensors'), () => undefined);
+    expect(await storedLora(world.store, 'Paper')).toMatchObject({ ref });
+    expect(await refusal(storedLora(world.store, 'papeR'))).toMatchObject({
+      message: expect.stringMatching(/^There are 2 LoRAs named "papeR" here; choose one/) as string,
+    });
+  });
+
+  test('of other kinds and pickles are refused before anything is stored', async () => {
+    const library = new World().tab();
+    const data = new Float32Array(16);
+    const loha = writeSafetensors([['lora_unet_a.hada_w1_a', { dims: [4, 4], data }]]);
+    for (const [file, message] of [
+      [onDisk(loha, 'x.safetensors'), /^x\.safetensors is a relative of LoRA .* use a plain LoRA\.$/],
+      [onDisk(safetensors(8), 'y.safetensors'), /^y\.safetensors is not a LoRA/],
+      [onDisk(loraBytes(1), 'z.ckpt'), /^z\.ckpt is a pickle, which can run code; get the \.safetensors version/],
+    ] as const) {
+      expect(await refusal(library.importLora(file, () => undefined))).toMatchObject({
+        code: 'checkpoint_unsupported',
+        message: expect.stringMatching(message) as string,
+      });
+    }
+    expect(await library.list()).toEqual([]);
   });
 });
 

@@ -21,6 +21,7 @@ const LAYERS = {
 
 describe('LoRAs', () => {
   test('change the pictures as the merged weights would, and leave no trace when they are taken off', async () => {
+    const hex = expect.stringMatching(/^[0-9a-f]{64}$/) as string;
     const both = [lora('a', 0.75, ['unet', 'text_encoder']), lora('b', -0.5, ['unet'])];
     const merged = await open((contents) => {
       for (const { matrices, strength } of both) {
@@ -38,8 +39,8 @@ describe('LoRAs', () => {
     expect(largest(changed, plain)).toBeGreaterThan(1e-2);
     expect(largest(changed, expected)).toBeLessThanOrEqual(1e-4);
     expect((await model.provenance()).loras).toEqual([
-      { name: 'a.safetensors', strength: 0.75, sha256: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
-      { name: 'b.safetensors', strength: -0.5, sha256: expect.stringMatching(/^[0-9a-f]{64}$/) as string },
+      { name: 'a.safetensors', weight: 0.75, sha256: hex, data_sha256: hex },
+      { name: 'b.safetensors', weight: -0.5, sha256: hex, data_sha256: hex },
     ]);
 
     await model.useLoras([]);
@@ -63,6 +64,41 @@ describe('LoRAs', () => {
     await model.useLoras([lora('a', 0.5, ['unet'])]);
     await latents(model);
     expect(log.created - before).toBe(4);
+    // One more that changes only the text encoder leaves the denoiser alone, and one of weight 0 everything.
+    const words = lora('b', 1, ['text_encoder']);
+    await model.useLoras([lora('a', 0.5, ['unet']), words]);
+    await latents(model);
+    expect(log.created - before).toBe(5);
+    await model.useLoras([lora('a', 0.5, ['unet']), words, lora('c', 0, ['unet', 'text_encoder'])]);
+    await latents(model);
+    expect(log.created - before).toBe(5);
+    // The same file of the library comes as another Blob each time.
+    const stored = (strength: number) => ({ ...lora('d', strength, ['unet']), sha256: 'ab'.repeat(32) });
+    await model.useLoras([stored(1)]);
+    await latents(model);
+    const changed = log.created;
+    await model.useLoras([{ ...stored(1), file: new Blob([stored(1).file]) }]);
+    await latents(model);
+    expect(log.created).toBe(changed);
+  });
+
+  test('are judged before they are used', async () => {
+    const { model } = await open();
+    await model.checkLora(lora('a', 1, ['unet']));
+    const foreign = new Blob([
+      writeSafetensors([
+        ['lora_te2_text_model_x.lora_down.weight', { dims: [2, 8], data: new Float32Array(16) }],
+        ['lora_te2_text_model_x.lora_up.weight', { dims: [8, 2], data: new Float32Array(16) }],
+      ]),
+    ]);
+    await expect(model.checkLora({ file: foreign, name: 'XL', strength: 1 })).rejects.toMatchObject({
+      code: 'checkpoint_unsupported',
+      message: expect.stringMatching(
+        /^The LoRA XL changes "lora_te2_.*", which this checkpoint does not have; /,
+      ) as string,
+    });
+    expect(await model.provenance()).not.toHaveProperty('loras');
+    expect(model.summary.takesLoras).toBe(true);
   });
 
   test('of other models are refused, and those in use stay', async () => {
@@ -169,6 +205,8 @@ async function latents(model: LoadedModel): Promise<Float32Array> {
     mask: undefined,
     previews: false,
     signal: new AbortController().signal,
+    resume: null,
+    keep: () => undefined,
     onStart: () => undefined,
     onStep: () => undefined,
   });

@@ -414,10 +414,12 @@ async function picture(root: string, { operation }: Pick<Golden, 'operation'>, {
     mask,
     previews: true,
     signal: new AbortController().signal,
+    resume: null,
+    keep: () => undefined,
     onStart: () => undefined,
     onStep: () => undefined,
   });
-  const images = await model.decode(latents);
+  const images = await model.decode(latents, { signal: new AbortController().signal, onPart: () => undefined });
   const provenance = await model.provenance();
   const result = {
     latents: await latents.read(),

@@ -115,6 +115,7 @@ export function infotextFields(made: {
   hash: string | undefined;
   model: string | undefined;
   strength: number | undefined;
+  loraHashes: string | undefined;
   software: string;
 }): InfotextSource['fields'] {
   return {
@@ -129,6 +130,7 @@ export function infotextFields(made: {
     'Denoising strength': made.strength,
     // Our noise is torch's on the CPU.
     RNG: 'CPU',
+    'Lora hashes': made.loraHashes,
     Version: made.software,
   };
 }
@@ -153,7 +155,8 @@ export function readingOf({ prompt, negative_prompt, fields }: Infotext, tool: s
     .guidance(take('CFG scale'))
     .seed(take('Seed'))
     .size(take('Size-1'), take('Size-2'))
-    .checkpoint(fields.get('Model'), fields.get('Model hash'));
+    .checkpoint(fields.get('Model'), fields.get('Model hash'))
+    .loraHashes(fields.get('Lora hashes'));
   const strength = take('Denoising strength');
   if (hasHires) {
     findings.lost('the second pass at a larger size (hires)');

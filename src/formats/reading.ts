@@ -1,5 +1,6 @@
 /** What could be read of how a picture was made, by whichever tool, in our names. */
 import * as v from 'valibot';
+import { loraName } from '../core/loras.ts';
 import * as parameter from '../core/parameters.ts';
 import { numberOf, textOf } from './json.ts';
 import type { Metadata } from './metadata.ts';
@@ -26,8 +27,18 @@ export interface Reading {
   parameters: ReadParameters;
   /** Hints: the tool's file name or key, and a hash as the tool writes it, short or long. */
   checkpoint: { name: string | null; hash: string | null };
+  /** What changed the checkpoint's weights; `hash` as the tool writes it, or of the whole file in `sha256`. */
+  loras: ReadLora[];
   /** What was there and could not be taken over, each as a part of a sentence: `the LoRA "paper" at 0.8`. */
   notRestored: string[];
+}
+
+export interface ReadLora {
+  /** As prompts have it: a file without its ending. */
+  name: string;
+  weight: number;
+  hash: string | null;
+  sha256: string | null;
 }
 
 /** One file of src/formats/tools: how one tool's pictures are known and read. */
@@ -50,6 +61,8 @@ const NETWORK_TAG = /<(lora|lyco|hypernet):([^<>:]+)(?::([^<>]*))?>/gi;
 export class Findings {
   readonly #parameters: ReadParameters = {};
   readonly #checkpoint: Reading['checkpoint'] = { name: null, hash: null };
+  readonly #loras: ReadLora[] = [];
+  readonly #loraHashes = new Map<string, string>();
   readonly #notRestored = new Set<string>();
 
   constructor(readonly tool: string) {}
@@ -151,9 +164,28 @@ export class Findings {
       : this.lost(what);
   }
 
-  lora(name: unknown, strength: unknown): this {
-    const weight = textOf(strength);
-    return this.lost(`the LoRA ${shown(name)}${weight === undefined ? '' : ` at ${shown(weight)}`}`);
+  /** @param strength absent where the tool means 1 */
+  lora(name: unknown, strength: unknown, sha256: string | null = null): this {
+    const text = textOf(name);
+    const weight = textOf(strength) === undefined ? 1 : numberOf(strength);
+    if (text === undefined || !v.is(parameter.loraWeight(), weight)) {
+      return this.lost(`the LoRA ${shown(name)} at ${shown(strength)}`);
+    }
+    if (this.#loras.length < MAX_NOT_RESTORED) {
+      this.#loras.push({ name: loraName(text).slice(0, 256), weight, hash: null, sha256 });
+    }
+    return this;
+  }
+
+  /** @param list `name: hash, name: hash`, as AUTOMATIC1111 writes it */
+  loraHashes(list: unknown): this {
+    for (const pair of (textOf(list) ?? '').split(',').slice(0, MAX_NOT_RESTORED)) {
+      const [name, hash] = pair.split(':').map((part) => part.trim());
+      if (name && hash) {
+        this.#loraHashes.set(name, hash);
+      }
+    }
+    return this;
   }
 
   /** @returns null when nothing was found that an operation could use */
@@ -165,6 +197,7 @@ export class Findings {
       tool: this.tool,
       parameters: this.#parameters,
       checkpoint: this.#checkpoint,
+      loras: this.#loras.map((lora) => ({ ...lora, hash: this.#loraHashes.get(lora.name) ?? null })),
       notRestored: [...this.#notRestored],
     };
   }

@@ -1,6 +1,7 @@
 /** Our own JSON in a picture: the operation with everything that was chosen for it, and what it ran on. No picture data. */
 import * as v from 'valibot';
 import { OPERATION_KINDS, type OperationKind } from '../core/operation.ts';
+import { loraTags, withoutLoraTags } from '../core/loras.ts';
 import { StudioError } from '../core/errors.ts';
 import { infotextFields, writeInfotext } from './infotext.ts';
 import { asciiJson, isObject, readJsonObject } from './json.ts';
@@ -11,6 +12,16 @@ export const SCHEMA_VERSION = 1;
 const text = v.string();
 const scalar = v.union([v.string(), v.number(), v.boolean()]);
 const textRecord = v.record(text, text);
+
+const loraSchema = v.object({
+  /** In the library that it came from. */
+  lora: v.fallback(v.optional(text), undefined),
+  name: text,
+  weight: v.number(),
+  /** Of the file, and of its tensors' bytes alone. */
+  sha256: v.fallback(v.optional(text), undefined),
+  data_sha256: v.fallback(v.optional(text), undefined),
+});
 
 const schema = v.object({
   schema_version: v.pipe(v.number(), v.integer(), v.minValue(1)),
@@ -29,6 +40,8 @@ const schema = v.object({
     ref: '',
     sha256: {},
   }),
+  /** All that were merged into the weights, whether the prompt named them or not. */
+  loras: v.optional(v.array(loraSchema)),
   /** Program and libraries, by name. */
   versions: v.fallback(textRecord, {}),
   /** What sampled in the end, where the checkpoint decides. */
@@ -81,7 +94,7 @@ export function readSettings(json: string): Settings | null {
 
 /** What is written into a picture of these settings, in each form. */
 export function inscriptionOf(settings: Settings): Inscription {
-  const { operation, checkpoint, versions } = settings;
+  const { operation, checkpoint, versions, loras = [] } = settings;
   const { parameters } = operation;
   const string = (name: string) => (typeof parameters[name] === 'string' ? parameters[name] : undefined);
   const number = (name: string) => (typeof parameters[name] === 'number' ? parameters[name] : undefined);
@@ -90,7 +103,9 @@ export function inscriptionOf(settings: Settings): Inscription {
   const startsFromPicture = operation.operation !== 'image_generation';
   return {
     parameters: writeInfotext({
-      prompt: string('prompt') ?? '',
+      prompt: [wordsOf(string('prompt') ?? '', loras.length > 0), loraTags(loras)]
+        .filter((part) => part !== '')
+        .join(' '),
       negative_prompt: string('negative_prompt') ?? '',
       fields: infotextFields({
         steps: number('steps'),
@@ -103,6 +118,7 @@ export function inscriptionOf(settings: Settings): Inscription {
         // AUTOMATIC1111's hash is of the one file that a checkpoint is; a folder of several has none.
         hash: hashes.length === 1 ? hashes[0].slice(0, 10) : undefined,
         model: checkpoint.name || undefined,
+        loraHashes: loraHashes(loras),
         strength: startsFromPicture ? (number('strength') ?? usualStrength(operation.operation)) : undefined,
         software,
       }),
@@ -111,6 +127,19 @@ export function inscriptionOf(settings: Settings): Inscription {
     software,
     isComposite: startsFromPicture,
   };
+}
+
+/** The prompt without its own tags, where those of all LoRAs follow it. */
+function wordsOf(prompt: string, hasLoras: boolean): string {
+  return hasLoras ? withoutLoraTags(prompt) : prompt;
+}
+
+/** `paper: 0123456789ab, ink: …`, as AUTOMATIC1111's own: twelve digits of the hash over the tensors' bytes. */
+function loraHashes(loras: NonNullable<Settings['loras']>): string | undefined {
+  const known = loras.flatMap(({ name, data_sha256: hash }) =>
+    hash === undefined ? [] : [`${name.replace(/[:,]/g, '')}: ${hash.slice(0, 12)}`],
+  );
+  return known.length > 0 ? known.join(', ') : undefined;
 }
 
 /** Of the chunks, where nothing is said: diffusers' defaults. */

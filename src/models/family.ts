@@ -3,6 +3,7 @@ import { StudioError } from '../core/errors.ts';
 import type { DeviceReport } from '../core/job.ts';
 import type { Estimate, EstimateRequest, MemoryBudget, Model, WeightVariant } from '../core/model.ts';
 import type { Engine } from '../engine/engine.ts';
+import type { Loading } from '../engine/network_shelf.ts';
 import type { Rates } from '../engine/self_measurement.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
@@ -30,11 +31,17 @@ export interface ModelLora {
   name: string;
   /** 1 = as it was trained; 0 = not at all; may be negative. */
   strength: number;
+  /** In the library, for recordings. */
+  ref?: string;
+  /** Of the file, where it is known without reading it. */
+  sha256?: string | null;
 }
 
 export interface LoadedModel extends Model {
-  /** Called with a network's name while its weights are being brought to the device. */
-  onLoading: ((network: string) => void) | null;
+  /** Called again and again while weights are being brought to the device. */
+  onLoading: ((loading: Loading) => void) | null;
+  /** What a run would still have to bring to the device: bytes by the name of the network, as `onLoading` names it. */
+  toLoad(request: EstimateRequest): Promise<Map<string, number>>;
   /** Whether it was opened from exactly these files, unchanged since. */
   isFrom(files: CheckpointFiles): boolean;
   /**
@@ -43,6 +50,11 @@ export interface LoadedModel extends Model {
    *   as it was
    */
   useLoras(loras: readonly ModelLora[]): Promise<void>;
+  /**
+   * Reads a LoRA's header and compares it with this checkpoint's; uses it for nothing.
+   * @throws StudioError as {@link useLoras}
+   */
+  checkLora(lora: ModelLora): Promise<void>;
   /** What a run would compute and hold, and whether that fits; from configs and headers alone. */
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate>;
   /** Frees all that it holds on the device. */

@@ -46,6 +46,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       ref: files.ref,
       name: files.name,
       pipelineClass: layout.pipelineClass,
+      takesLoras: false,
       needs: [...layout.texts, ...paths],
       variants: ['full'],
       bytes,

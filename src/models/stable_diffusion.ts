@@ -6,7 +6,7 @@ import { StudioError } from '../core/errors.ts';
 import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../core/model.ts';
 import type { DeviceTensor } from '../engine/arithmetic.ts';
 import type { Engine } from '../engine/engine.ts';
-import { NetworkShelf } from '../engine/network_shelf.ts';
+import { NetworkShelf, type Loading } from '../engine/network_shelf.ts';
 import * as autoencoderKl from '../graphs/autoencoder_kl.ts';
 import * as autoencoderTiny from '../graphs/autoencoder_tiny.ts';
 import * as clipText from '../graphs/clip_text.ts';
@@ -14,11 +14,13 @@ import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
 import { BLOCK, quantisedBits } from '../graphs/quantisation.ts';
 import * as unet2d from '../graphs/unet2d_condition.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../samplers/config.ts';
-import { ClipTokenizer } from '../text/clip_tokenizer.ts';
-import { Checkpoint, type Component } from '../weights/checkpoint.ts';
+import { ClipTokenizer, type TokenizerFiles } from '../text/clip_tokenizer.ts';
+import { clipTokenizerFiles } from '../text/clip_vocabulary.ts';
+import { Checkpoint, type CheckpointComponents, type Component } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import { fingerprint } from '../weights/fingerprint.ts';
-import { LORA_NETWORKS, readLora, withLora, type Lora, type LoraNetwork } from '../weights/lora.ts';
+import { SingleFile, singleFileOf } from '../weights/single_file.ts';
+import { LORA_NETWORKS, loraDataHash, readLora, withLora, type Lora, type LoraNetwork } from '../weights/lora.ts';
 import type { Family, LoadedModel, ModelLora, OpenOptions } from './family.ts';
 import { isReadyMade } from './latent_diffusion/onnx_layout.ts';
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './latent_diffusion/estimate.ts';
@@ -57,6 +59,8 @@ interface ReadLora {
   given: ModelLora;
   file: string;
   layers: Lora;
+  /** SHA-256 of the file and of its tensors' bytes alone; they are read once. */
+  hashes: () => Promise<{ sha256: string; data_sha256: string }>;
 }
 
 /** Which networks on the device hold whose weights. */
@@ -81,12 +85,16 @@ class GraphNetworks implements Networks {
     });
   }
 
-  get onLoading(): ((network: string) => void) | null {
+  get onLoading(): ((loading: Loading) => void) | null {
     return this.#shelf.onLoading;
   }
 
-  set onLoading(listener: ((network: string) => void) | null) {
+  set onLoading(listener: ((loading: Loading) => void) | null) {
     this.#shelf.onLoading = listener;
+  }
+
+  get onDevice(): readonly string[] {
+    return this.#shelf.names;
   }
 
   get latents(): LatentSpace {
@@ -215,10 +223,10 @@ class GraphNetworks implements Networks {
 
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
     const { textEncoder, text, unetComponent, unet, vaeComponent, vae } = this.components;
-    const { rows, calls, steps, texts, pictures, startsFromPicture, height, width } = request;
+    const { rows, calls, steps, texts, decodings, decoded, startsFromPicture, height, width } = request;
     const { provider } = this.engine;
     const sequence = text.max_position_embeddings;
-    const latents = { provider, batch: 1, height, width, weights: 'full' as const };
+    const latents = { provider, batch: 1, ...decoded, weights: 'full' as const };
     const pixels = { ...latents, height: height * factorOf(vae), width: width * factorOf(vae) };
     const context = { provider, batch: rows, sequence, height: 0, width: 0 };
     const once = { runsPerStep: 0, precision: 'f32' as const };
@@ -241,10 +249,14 @@ class GraphNetworks implements Networks {
         { ...context, height, width, projected: true },
         (options) => unet2d.build(unet, unetComponent.weights, options),
       ),
-      this.#costs.network({ name: 'vae_decoder', runs: pictures, ...once }, vaeComponent.weights, latents, (options) =>
-        vae.kind === 'gaussian'
-          ? vae.graphs.buildDecoder(vae.config, vaeComponent.weights, options)
-          : vae.graphs.buildDecoder(vae.config, vaeComponent.weights, options),
+      this.#costs.network(
+        { name: 'vae_decoder', runs: decodings, ...once },
+        vaeComponent.weights,
+        latents,
+        (options) =>
+          vae.kind === 'gaussian'
+            ? vae.graphs.buildDecoder(vae.config, vaeComponent.weights, options)
+            : vae.graphs.buildDecoder(vae.config, vaeComponent.weights, options),
       ),
     ];
     if (startsFromPicture) {
@@ -281,21 +293,17 @@ class GraphNetworks implements Networks {
     if (same) {
       return;
     }
-    const { textEncoder, unetComponent } = this.components;
+    const before = this.#loras;
     const read: ReadLora[] = [];
     for (const given of loras) {
-      const taken = (name: string) => this.files.has(name) || read.some(({ file }) => file === name);
-      let file = given.name;
-      for (let n = 2; taken(file); n++) {
-        file = `${given.name} (${n})`;
-      }
-      const weights = { text_encoder: textEncoder.weights, unet: unetComponent.weights };
-      read.push({ given, file, layers: await readLora(given.file, file, weights) });
+      const isTaken = (name: string) => this.files.has(name) || read.some(({ file }) => file === name);
+      const known = before.find((one) => isSameFile(one.given, given) && !isTaken(one.file));
+      read.push(known ? { ...known, given } : await this.#read(given, isTaken));
     }
-    const before = this.#loras;
     this.#loras = read;
     for (const network of LORA_NETWORKS) {
-      if ([...before, ...read].some(({ layers }) => layers[network].size > 0)) {
+      const [old, now] = [before, read].map((all) => changing(all, network));
+      if (old.length !== now.length || old.some((lora, i) => !isSameLora(lora, now[i]))) {
         for (const name of HOLDERS[network]) {
           await this.#shelf.drop(name);
         }
@@ -303,13 +311,31 @@ class GraphNetworks implements Networks {
     }
   }
 
+  async checkLora(lora: ModelLora): Promise<void> {
+    await this.#read(lora, (name) => this.files.has(name));
+  }
+
+  /** @param isTaken whether graphs cannot call it by this name */
+  async #read(given: ModelLora, isTaken: (name: string) => boolean): Promise<ReadLora> {
+    const { textEncoder, unetComponent } = this.components;
+    let file = given.name;
+    for (let n = 2; isTaken(file); n++) {
+      file = `${given.name} (${n})`;
+    }
+    const weights = { text_encoder: textEncoder.weights, unet: unetComponent.weights };
+    const layers = await readLora(given.file, file, weights);
+    let hashes: ReturnType<ReadLora['hashes']> | null = null;
+    return { given, file, layers, hashes: () => (hashes ??= hashesOf(given)) };
+  }
+
   async provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
     const { textEncoder, unetComponent } = this.components;
     const loras = await Promise.all(
-      this.#loras.map(async ({ given }) => ({
-        name: given.name,
-        strength: given.strength,
-        sha256: await fingerprint({ blob: () => Promise.resolve(given.file), version: () => null }, given.name),
+      this.#loras.map(async ({ given: { ref, name, strength }, hashes }) => ({
+        ...(ref !== undefined && { lora: ref }),
+        name,
+        weight: strength,
+        ...(await hashes()),
       })),
     );
     return {
@@ -357,11 +383,30 @@ class GraphNetworks implements Networks {
   }
 }
 
-/** The same file, as far as can be told without reading it, at the same strength. */
+/** Those that change a network's weights. */
+function changing(loras: readonly ReadLora[], network: LoraNetwork): ModelLora[] {
+  return loras
+    .filter(({ given, layers }) => layers[network].size > 0 && given.strength !== 0)
+    .map(({ given }) => given);
+}
+
 function isSameLora(a: ModelLora, b: ModelLora): boolean {
+  return isSameFile(a, b) && a.strength === b.strength;
+}
+
+/** The same file under the same name, as far as can be told without reading it. */
+function isSameFile(a: ModelLora, b: ModelLora): boolean {
   const date = ({ file }: ModelLora) => (file instanceof File ? file.lastModified : null);
-  const sameFile = a.file === b.file || (date(a) !== null && date(a) === date(b) && a.file.size === b.file.size);
-  return sameFile && a.name === b.name && a.strength === b.strength;
+  const isKnown = typeof a.sha256 === 'string' && a.sha256 === b.sha256;
+  const isDated = date(a) !== null && date(a) === date(b) && a.file.size === b.file.size;
+  return (a.file === b.file || isKnown || isDated) && a.name === b.name;
+}
+
+async function hashesOf({ file, name, sha256 }: ModelLora): Promise<{ sha256: string; data_sha256: string }> {
+  return {
+    sha256: sha256 ?? (await fingerprint({ blob: () => Promise.resolve(file), version: () => null }, name)),
+    data_sha256: await loraDataHash(file, name),
+  };
 }
 
 function factorOf(vae: Autoencoder): number {
@@ -370,11 +415,12 @@ function factorOf(vae: Autoencoder): number {
 }
 
 function filesOf({ textEncoder, unetComponent, vaeComponent }: Components): string[] {
-  return [textEncoder, unetComponent, vaeComponent].flatMap((component) => component.files);
+  return [...new Set([textEncoder, unetComponent, vaeComponent].flatMap((component) => component.files))];
 }
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
-  const checkpoint = await Checkpoint.open(files);
+  const single = singleFileOf(files);
+  const checkpoint = single === null ? await Checkpoint.open(files) : await SingleFile.open(files, single);
   const [textEncoder, unetComponent, vaeComponent] = await Promise.all(
     ['text_encoder', 'unet', 'vae'].map((name) => checkpoint.component(name)),
   );
@@ -417,8 +463,11 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   );
 }
 
-/** The texts of the tokenizer's folder, read ahead. */
-async function tokenizerTexts(checkpoint: Checkpoint): Promise<{ read(name: string): string | undefined }> {
+/** The texts of the tokenizer's folder, read ahead; one file has none, and its family's are at hand. */
+async function tokenizerTexts(checkpoint: CheckpointComponents): Promise<TokenizerFiles> {
+  if (checkpoint instanceof SingleFile) {
+    return clipTokenizerFiles(checkpoint.isSecond ? '!' : '<|endoftext|>');
+  }
   const texts = new Map<string, string>();
   for (const path of checkpoint.files.paths().filter(isTokenizerText)) {
     texts.set(path.slice('tokenizer/'.length), (await checkpoint.text(path)) ?? '');
@@ -440,7 +489,7 @@ function expectClass(component: Component, ...known: string[]): void {
 }
 
 async function summarise(
-  checkpoint: Checkpoint,
+  checkpoint: CheckpointComponents,
   engine: Engine,
   components: Components,
   scheduler: SchedulerConfig,
@@ -460,11 +509,12 @@ async function summarise(
   const factor = factorOf(vae);
   return {
     ref: files.ref,
-    name: files.name,
+    name: checkpoint.name,
     pipelineClass: checkpoint.pipelineClass,
     parameters: tensors.reduce((sum, { elements }) => sum + elements, 0),
     needs: files.paths().filter((path) => weightFiles.includes(path) || isText(path)),
     variants: stored ? [stored] : [...WEIGHT_VARIANTS],
+    takesLoras: true,
     bytes: sizes.reduce((sum, size) => sum + size, 0),
     memoryBytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
     largestTensorBytes: tensors.reduce((largest, { bytes }) => Math.max(largest, bytes), 0),
@@ -530,6 +580,9 @@ const PIPELINE_CLASSES = [
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,
   async recognises(files) {
+    if (singleFileOf(files) !== null) {
+      return true;
+    }
     // Exporters to ONNX copy model_index.json as it was, so the files decide.
     if (!files.has('model_index.json') || isReadyMade(files)) {
       return false;

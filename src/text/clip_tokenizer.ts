@@ -19,6 +19,8 @@ export interface Encoded {
   tokens: number;
   /** How many of them are in `ids`. */
   kept: number;
+  /** What is in `ids`, without begin, end and padding, as the tokenizer spells it. */
+  text: string;
   /** The end of the prompt that did not fit, as the tokenizer spells it; empty when everything fitted. */
   cutText: string;
 }
@@ -112,12 +114,18 @@ export class ClipTokenizer {
     const ids = new Int32Array(this.length).fill(this.#pad);
     if (all.length <= this.length) {
       ids.set(all);
-      return { ids, tokens: all.length, kept: all.length, cutText: '' };
+      return { ids, tokens: all.length, kept: all.length, text: this.#spell(all.slice(1, -1)), cutText: '' };
     }
     ids.set(all.slice(0, this.length - 1));
     ids[this.length - 1] = this.#end;
-    const cut = this.#tokenizer.decode(all.slice(this.length - 1, -1), { clean_up_tokenization_spaces: false });
-    return { ids, tokens: all.length, kept: this.length, cutText: cut.trim() };
+    const [text, cutText] = [all.slice(1, this.length - 1), all.slice(this.length - 1, -1)].map((part) =>
+      this.#spell(part),
+    );
+    return { ids, tokens: all.length, kept: this.length, text, cutText };
+  }
+
+  #spell(ids: number[]): string {
+    return ids.length === 0 ? '' : this.#tokenizer.decode(ids, { clean_up_tokenization_spaces: false }).trim();
   }
 }
 

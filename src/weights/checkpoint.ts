@@ -27,7 +27,18 @@ export interface Component {
   files: string[];
 }
 
-export class Checkpoint {
+/** What a family of models asks of a checkpoint, in whichever layout it lies. */
+export interface CheckpointComponents {
+  readonly files: CheckpointFiles;
+  /** For people. */
+  readonly name: string;
+  readonly pipelineClass: string;
+  component(name: string): Promise<Component>;
+  /** A small text of the diffusers layout, or undefined when there is none. */
+  text(path: string): Promise<string | undefined>;
+}
+
+export class Checkpoint implements CheckpointComponents {
   readonly #index: Record<string, unknown>;
 
   private constructor(
@@ -46,7 +57,9 @@ export class Checkpoint {
       const single = files.paths().find((path) => /\.(safetensors|ckpt|bin|pt)$/.test(path));
       throw new StudioError(
         'checkpoint_incomplete',
-        `"${files.name}" has no model_index.json${single ? `, only files such as ${single}` : ''}; choose a checkpoint in the diffusers layout.`,
+        single
+          ? `"${files.name}" has no model_index.json, only files such as ${single}; open one .safetensors file by itself, or a folder in the diffusers layout.`
+          : `"${files.name}" has no model_index.json; choose a checkpoint in the diffusers layout.`,
       );
     }
     const index = await readJson(files, 'model_index.json');
@@ -58,6 +71,10 @@ export class Checkpoint {
       );
     }
     return new Checkpoint(files, index, parsed.output._class_name);
+  }
+
+  get name(): string {
+    return this.files.name;
   }
 
   /** Class name of a component, or undefined when the checkpoint has none (a null entry counts as none). */
@@ -142,7 +159,7 @@ export class Checkpoint {
   }
 }
 
-class TensorIndex implements WeightIndex {
+export class TensorIndex implements WeightIndex {
   constructor(readonly tensors: Map<string, StoredTensor>) {}
 
   get(name: string): StoredTensor | undefined {

@@ -10,6 +10,7 @@
  *
  * Reference: diffusers/loaders/lora_conversion_utils.py, peft/tuners/lora/layer.py
  */
+import { createSHA256 } from 'hash-wasm';
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { LowRankDelta, StoredTensor, WeightIndex } from '../graphs/graph.ts';
@@ -123,6 +124,43 @@ export async function readLora(blob: Blob, file: string, networks: Record<LoraNe
     lora[network].set(path, { down, up, alpha, scale });
   }
   return lora;
+}
+
+/** Whether a file changes layers in one of the ways known here; from its header. @throws StudioError `checkpoint_damaged` */
+export async function isLora(blob: Blob, file: string): Promise<boolean> {
+  const { tensors } = await readSafetensorsHeader(blob, file);
+  return [...tensors.keys()].some((name) => PAIR.test(name));
+}
+
+/**
+ * Reads the header of a file that is to be kept as a LoRA.
+ * @param file its name, for the message
+ * @throws StudioError `checkpoint_damaged`, `checkpoint_unsupported` for a file that changes no layer in the ways known here
+ */
+export async function requireLora(blob: Blob, file: string): Promise<void> {
+  const { tensors } = await readSafetensorsHeader(blob, file);
+  const names = [...tensors.keys()];
+  if (names.some((name) => PAIR.test(name))) {
+    return;
+  }
+  const isOtherKind = names.some((name) => /\.(hada_w|lokr_w|oft_|glora|diff)/.test(name));
+  throw new StudioError(
+    'checkpoint_unsupported',
+    isOtherKind
+      ? `${file} is a relative of LoRA (LoHa, LoKr or another) that Darkroom cannot apply; use a plain LoRA.`
+      : `${file} is not a LoRA; if it is a checkpoint, open it or get it as one.`,
+  );
+}
+
+/** SHA-256 of everything behind the header, by which AUTOMATIC1111 and kohya know a LoRA whatever its metadata say; lower-case hex. */
+export async function loraDataHash(blob: Blob, file: string): Promise<string> {
+  const { headerBytes } = await readSafetensorsHeader(blob, file);
+  const hasher = await createSHA256();
+  const reader = blob.slice(headerBytes).stream().getReader();
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    hasher.update(part.value);
+  }
+  return hasher.digest('hex');
 }
 
 /**

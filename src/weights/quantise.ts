@@ -18,6 +18,7 @@ import { StudioError } from '../core/errors.ts';
 import type { WeightVariant } from '../core/model.ts';
 import type { Bits, StoredTensor } from '../graphs/graph.ts';
 import { BLOCK, quantisedBits } from '../graphs/quantisation.ts';
+import { isOriginalLayout, originalNames } from './original_layout.ts';
 import { BYTES, convert, fromHalf, toHalf, type FloatType } from './conversion.ts';
 import type { PieceTransform, TransformMaker, TransformMakers } from './library/piece_transform.ts';
 import { parseSafetensorsHeader, writeSafetensorsHeader } from './safetensors.ts';
@@ -164,10 +165,14 @@ export function quantisingTransform(
       return null;
     }
     const sections: Section[] = [{ kind: 'dropped', begin: 0, end: header.length }];
+    // In a file of the original layout the kind of a layer shows in the name that it has in diffusers' modules.
+    const meaningsOf = isOriginalLayout((name) => tensors.has(name)) ? originalNames(tensors.keys()) : null;
     const stored: [name: string, { dtype: Dtype; shape: number[] }][] = [];
     for (const { name, dtype, shape, offset, length } of tensors.values()) {
       const range = { begin: offset, end: offset + length };
-      const bits = isFloat(dtype) ? quantisedBits(name, shape, variant) : null;
+      const meant = meaningsOf ? meaningsOf(name) : [{ name, third: undefined }];
+      const isWhole = meant.length === 1 && meant[0].third === undefined;
+      const bits = isFloat(dtype) && isWhole ? quantisedBits(meant[0].name, shape, variant) : null;
       if (bits === null) {
         stored.push([name, { dtype, shape }]);
         sections.push({ kind: 'kept', ...range });

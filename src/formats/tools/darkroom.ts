@@ -1,4 +1,5 @@
 /** Darkroom itself: the JSON holds everything; without it (another program rewrote the file) the infotext does nearly. */
+import { withoutLoraTags } from '../../core/loras.ts';
 import { parseInfotext, readingOf } from '../infotext.ts';
 import { ExifTag } from '../exif.ts';
 import type { Metadata } from '../metadata.ts';
@@ -24,7 +25,8 @@ export const tool: Tool = {
   },
 };
 
-function fromSettings({ operation, checkpoint, width, height, sampler, schedule, index }: Settings): Reading | null {
+function fromSettings(settings: Settings): Reading | null {
+  const { operation, checkpoint, width, height, sampler, schedule, index, loras = [] } = settings;
   const { parameters } = operation;
   const hashes = Object.values(checkpoint.sha256);
   const findings = new Findings(NAME)
@@ -44,9 +46,13 @@ function fromSettings({ operation, checkpoint, width, height, sampler, schedule,
   if (index > 0) {
     findings.lost(`that it was number ${index + 1} of pictures made at once`);
   }
+  loras.forEach(({ name, weight, sha256 }) => findings.lora(name, weight, sha256));
   const reading = findings.reading();
-  // Our own words are taken as they are, tags and all.
-  return reading && typeof parameters.prompt === 'string'
-    ? { ...reading, parameters: { ...reading.parameters, prompt: parameters.prompt } }
-    : reading;
+  const { prompt } = parameters;
+  if (!reading || typeof prompt !== 'string') {
+    return reading;
+  }
+  // Our own words are taken as they are; tags of LoRAs are not words where LoRAs were in use, and those are listed already.
+  const words = loras.length > 0 ? withoutLoraTags(prompt) : prompt;
+  return { ...reading, parameters: { ...reading.parameters, prompt: words } };
 }

@@ -10,7 +10,7 @@ export const CARD = 'darkroom.json';
 
 const cardSchema = v.object({
   darkroom_library: v.literal(1),
-  ref: v.pipe(v.string(), v.regex(/^(hub|url|import):./)),
+  ref: v.pipe(v.string(), v.regex(/^(lora:)?(hub|url|import):./)),
   name: v.string(),
   origin: v.union([originSchema, v.object({ kind: v.literal('import') })]),
   revision: v.nullable(v.string()),

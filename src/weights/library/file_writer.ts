@@ -259,6 +259,16 @@ export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)));
 }
 
+/** SHA-256 of a file on disk, as it streams by; lower-case hex. */
+export async function digestOf(file: Blob): Promise<string> {
+  const hasher = await createSHA256();
+  const reader = file.stream().getReader();
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    hasher.update(part.value);
+  }
+  return hasher.digest('hex');
+}
+
 /** What Git calls a file of this content. */
 async function gitSha1(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   const head = new TextEncoder().encode(`blob ${bytes.length}\0`);

@@ -100,6 +100,16 @@ export function hubFile(repo: string, commit: string, path: string): string {
   return `${HUB}/${repo}/resolve/${commit}/${path.split('/').map(encodeURIComponent).join('/')}`;
 }
 
+/** @throws StudioError `checkpoint_unsupported` for the name of a file that only Python could read */
+export function refusePickle(name: string): void {
+  if (/\.(bin|ckpt|pt|pth)$/i.test(name)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `${name} is a pickle, which can run code; get the .safetensors version of it.`,
+    );
+  }
+}
+
 /** Says at once, before anything is fetched, when there is nothing that could be run. */
 export function requireWeights(name: string, paths: readonly string[]): void {
   if (paths.some((path) => /\.(safetensors|onnx|gguf)$/.test(path))) {

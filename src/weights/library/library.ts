@@ -5,6 +5,7 @@
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
 import type { StudioErrorData } from '../../core/errors.ts';
+import { isLoraRef, loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type {
   LibraryApi,
@@ -14,12 +15,13 @@ import type {
   StoredCheckpoint,
   TransferProgress,
 } from '../../../workers/protocol.ts';
+import { isLora, requireLora } from '../lora.ts';
 import { lookAtAddress } from './address.ts';
 import { readFolder, writeFolder } from './exported_folder.ts';
-import type { FolderFile } from './exported_folder.ts';
-import { FileWriter, WrongBytes, sha256 } from './file_writer.ts';
+import type { Card, FolderFile } from './exported_folder.ts';
+import { FileWriter, WrongBytes, digestOf, sha256 } from './file_writer.ts';
 import type { ByteSource } from './file_writer.ts';
-import { lookAtHub, requireWeights } from './hub.ts';
+import { lookAtHub, refusePickle, requireWeights } from './hub.ts';
 import type { KeyValues } from './key_values.ts';
 import { storageError } from './key_values.ts';
 import { OriginFile } from './origin_file.ts';
@@ -27,7 +29,7 @@ import { Pace } from './pace.ts';
 import type { TransformMakers } from './piece_transform.ts';
 import { SCHEMA_VERSION, isPath, listingSchema, variantSchema } from './records.ts';
 import type { FileRecord, Manifest, ManifestFile } from './records.ts';
-import { addressOf } from './remote_files.ts';
+import { RemoteFiles, addressOf } from './remote_files.ts';
 import { FileChanged, Requests } from './requests.ts';
 import { LibraryStore } from './store.ts';
 import type { Listed } from './store.ts';
@@ -101,27 +103,7 @@ export class Library implements LibraryApi {
     request: { listing: Listing; paths: string[]; variant: WeightVariant; token: string | null },
     onProgress: OnProgress,
   ): Promise<StoredCheckpoint> {
-    const parsed = v.safeParse(requestSchema, request);
-    if (!parsed.success) {
-      throw new StudioError(
-        'invalid_operation',
-        `This download does not say what to fetch (${parsed.issues[0].message}); look the checkpoint up again.`,
-      );
-    }
-    const { listing, paths, variant, token } = parsed.output;
-    const files = [...new Set(paths)].map((path) => {
-      const file = listing.files.find((listed) => listed.path === path);
-      if (!file) {
-        throw new StudioError('checkpoint_incomplete', `${listing.name} has no ${path}; look it up again.`);
-      }
-      return file;
-    });
-    if (listing.license.mustAccept && !(await this.#store.licenses()).includes(listing.ref)) {
-      throw new StudioError(
-        'invalid_operation',
-        `The licence of ${listing.name} (${listing.license.id ?? 'none is stated'}) has to be accepted before it is downloaded; read it and accept it first.`,
-      );
-    }
+    const { listing, files, variant, token } = await this.#requested(request);
     const ref = variant === 'full' ? listing.ref : `${listing.ref}#${variant}`;
     return this.#transfer(ref, onProgress, async (signal, tell) => {
       const known = await this.#store.manifest(ref);
@@ -131,6 +113,65 @@ export class Library implements LibraryApi {
         this.#changed(ref);
         await this.#fetch(manifest, token, signal, tell);
       }
+    });
+  }
+
+  async downloadLora(
+    request: { listing: Listing; path: string; token: string | null },
+    onProgress: OnProgress,
+  ): Promise<StoredCheckpoint> {
+    const { path, token } = request;
+    const { listing, files } = await this.#requested({
+      listing: request.listing,
+      paths: [path],
+      variant: 'full',
+      token,
+    });
+    const of = listing.origin.kind === 'hub' ? `${listing.ref}/${path}` : listing.ref;
+    const lora = { ...listing, ref: `lora:${of}`, name: loraName(path) };
+    return this.#transfer(lora.ref, onProgress, async (signal, tell) => {
+      const known = await this.#store.manifest(lora.ref);
+      const manifest = known ? extended(known, lora, files) : this.#begun(lora.ref, lora, 'full', files);
+      if (!known?.complete || !manifest.complete) {
+        await requireLora(await new RemoteFiles(this.#requests, listing, token).blob(path), path);
+        await this.#store.writeManifest(manifest);
+        this.#changed(lora.ref);
+        await this.#fetch(manifest, token, signal, tell);
+      }
+    });
+  }
+
+  async kindOf(file: File): Promise<'checkpoint' | 'lora'> {
+    refusePickle(file.name);
+    return (await isLora(file, file.name)) ? 'lora' : 'checkpoint';
+  }
+
+  async importLora(file: File, onProgress: OnProgress): Promise<StoredCheckpoint> {
+    refusePickle(file.name);
+    await requireLora(file, file.name);
+    const digest = await digestOf(file);
+    const loras = (await this.#store.list()).flatMap(({ ref, manifest }) =>
+      isLoraRef(ref) && manifest ? [manifest] : [],
+    );
+    const same = loras.find(({ complete, files }) => complete && files[0]?.sha256 === digest);
+    if (same) {
+      return this.#describe({ ref: same.ref, manifest: same }, new Set());
+    }
+    // Another file of that name is another LoRA.
+    const stem = loraName(file.name).replace(/#/g, '_') || 'lora';
+    const isTaken = (name: string) => loras.some((one) => one.name === name && one.files[0]?.sha256 !== digest);
+    let name = stem;
+    for (let n = 2; isTaken(name); n++) {
+      name = `${stem} (${n})`;
+    }
+    const ref = `lora:import:${name}`;
+    const path = isPath(file.name) ? file.name : `${name}.safetensors`;
+    return this.#transfer(ref, onProgress, async (signal, tell) => {
+      const known = await this.#store.manifest(ref);
+      const manifest = this.#imported(ref, name, [{ path, size: file.size, sha256: digest }], null, known);
+      await this.#store.writeManifest(manifest);
+      this.#changed(ref);
+      await this.#fill(manifest, null, () => new DiskFile(file, path), signal, tell);
     });
   }
 
@@ -228,22 +269,7 @@ export class Library implements LibraryApi {
         // Without hashes nothing tells whether what is there is of these files.
         await this.#store.remove(ref);
       }
-      const manifest: Manifest = {
-        schema_version: SCHEMA_VERSION,
-        ref,
-        name: card?.name ?? name,
-        origin: card?.origin ?? { kind: 'import' },
-        revision: card?.revision ?? null,
-        license: card?.license ?? { id: null, link: null, mustAccept: false },
-        variant: card?.variant ?? 'full',
-        files: listed,
-        addedAt: known?.addedAt ?? this.#around.clock.now(),
-        usedAt: null,
-        complete: false,
-        damaged: false,
-        imported: true,
-        error: null,
-      };
+      const manifest = this.#imported(ref, name, listed, card, known);
       await this.#store.writeManifest(manifest);
       this.#changed(ref);
       await this.#fill(manifest, null, (file) => new DiskFile(disk.get(file.path) as File, file.path), signal, tell);
@@ -267,6 +293,32 @@ export class Library implements LibraryApi {
     return this.#store.acceptLicense(ref.replace(/#.*$/, ''));
   }
 
+  /** A request that can be carried out, and the files that it names. */
+  async #requested(request: { listing: Listing; paths: string[]; variant: WeightVariant; token: string | null }) {
+    const parsed = v.safeParse(requestSchema, request);
+    if (!parsed.success) {
+      throw new StudioError(
+        'invalid_operation',
+        `This download does not say what to fetch (${parsed.issues[0].message}); look the checkpoint up again.`,
+      );
+    }
+    const { listing, paths, variant, token } = parsed.output;
+    const files = [...new Set(paths)].map((path) => {
+      const file = listing.files.find((listed) => listed.path === path);
+      if (!file) {
+        throw new StudioError('checkpoint_incomplete', `${listing.name} has no ${path}; look it up again.`);
+      }
+      return file;
+    });
+    if (listing.license.mustAccept && !(await this.#store.licenses()).includes(listing.ref)) {
+      throw new StudioError(
+        'invalid_operation',
+        `The licence of ${listing.name} (${listing.license.id ?? 'none is stated'}) has to be accepted before it is downloaded; read it and accept it first.`,
+      );
+    }
+    return { listing, files, variant, token };
+  }
+
   #begun(ref: string, listing: Listing, variant: WeightVariant, files: ManifestFile[]): Manifest {
     const { name, origin, revision, license } = listing;
     return {
@@ -283,6 +335,26 @@ export class Library implements LibraryApi {
       complete: false,
       damaged: false,
       imported: false,
+      error: null,
+    };
+  }
+
+  /** Of files from the disk. */
+  #imported(ref: string, name: string, files: ManifestFile[], card: Card | null, known: Manifest | null): Manifest {
+    return {
+      schema_version: SCHEMA_VERSION,
+      ref,
+      name: card?.name ?? name,
+      origin: card?.origin ?? { kind: 'import' },
+      revision: card?.revision ?? null,
+      license: card?.license ?? { id: null, link: null, mustAccept: false },
+      variant: card?.variant ?? 'full',
+      files,
+      addedAt: known?.addedAt ?? this.#around.clock.now(),
+      usedAt: null,
+      complete: false,
+      damaged: false,
+      imported: true,
       error: null,
     };
   }
@@ -521,6 +593,7 @@ export class Library implements LibraryApi {
       addedAt,
       usedAt,
       error,
+      ...(isLoraRef(ref) && records[0]?.digest ? { sha256: records[0].digest } : {}),
     };
   }
 

@@ -1,0 +1,197 @@
+/** LoRAs and checkpoints of one file, from the disk to the picture: the numbers of diffusers through the door, and what a person sees. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, test, type Page } from '@playwright/test';
+import { readMetadata } from '../../src/formats/container.ts';
+import {
+  CHECKPOINTS,
+  openDoor,
+  openFile,
+  openFolder,
+  readGolden,
+  runOperation,
+  type Golden,
+} from '../fixtures/door.ts';
+
+const TEST = join(import.meta.dirname, '..', '..', 'test');
+const LORA = join(TEST, 'goldens', 'lora', 'kohya.safetensors');
+const TINY = join(CHECKPOINTS, 'tiny-sd15');
+const single = (name: string) => join(TEST, 'single_files', `${name}.safetensors`);
+
+/** Differences from a golden: of latents the largest, of pixels the largest of 255. */
+async function compare(page: Page, golden: Golden, operation: unknown) {
+  const { job, latents, pictures } = await runOperation(page, operation);
+  expect(job.error).toBeNull();
+  const worst = golden.latents.reduce((most, value, i) => Math.max(most, Math.abs(value - (latents?.[i] ?? NaN))), 0);
+  const rgb = pictures.flatMap(({ rgba }) => [...rgba.filter((_, i) => i % 4 !== 3)]);
+  expect(rgb.length).toBe(golden.pixels.length);
+  const pixels = rgb.reduce((most, value, i) => Math.max(most, Math.abs(value - golden.pixels[i])), 0);
+  return { job, latents: worst, pixels };
+}
+
+test('on WebGPU a LoRA and a checkpoint of one file give what diffusers gives', async ({ page }) => {
+  await openDoor(page, 'webgpu');
+  await openFolder(page, TINY);
+  await page.getByTestId('checkpoint-file').setInputFiles(LORA);
+  const stored = await page.evaluate(async () => {
+    const [file] = document.querySelector<HTMLInputElement>('[data-testid="checkpoint-file"]')?.files ?? [];
+    return globalThis.darkroom?.library.importLora(file, () => undefined);
+  });
+  expect(stored).toMatchObject({ ref: 'lora:import:kohya', name: 'kohya', state: 'complete' });
+
+  const golden = readGolden('../lora/picture');
+  const asked = golden.operation.parameters;
+  // Once in the list and once in the words: together they are the golden's weight.
+  const loras = [{ lora: 'lora:import:kohya', weight: 0.5 }];
+  const prompt = `${String(asked.prompt)}<lora:kohya:0.3>`;
+  const { job, latents, pixels } = await compare(page, golden, {
+    ...golden.operation,
+    parameters: { ...asked, prompt, loras },
+  });
+  console.log(`LoRA: latents ${latents.toExponential(1)}, pixels ${pixels}`);
+  expect(latents).toBeLessThanOrEqual(1e-3);
+  expect(pixels).toBeLessThanOrEqual(2);
+  const made = job.entities.find(({ type }) => type === 'output_image')?.metadata;
+  const used = { lora: 'lora:import:kohya', name: 'kohya', sha256: stored?.sha256 };
+  expect(made?.loras).toMatchObject([
+    { ...used, weight: 0.5 },
+    { ...used, weight: 0.3 },
+  ]);
+
+  const unknown = { ...asked, prompt: 'a <lora:no such thing:1>' };
+  const refused = await runOperation(page, { ...golden.operation, parameters: unknown });
+  expect(refused.job.error).toMatchObject({
+    code: 'invalid_operation',
+    message: 'There is no LoRA "no such thing" here; add its file in the library first, or take it out.',
+  });
+
+  await openFile(page, single('sd2'));
+  const velocity = readGolden('../single_files/sd2');
+  const alone = await compare(page, velocity, velocity.operation);
+  console.log(`one file: latents ${alone.latents.toExponential(1)}, pixels ${alone.pixels}`);
+  expect(alone.latents).toBeLessThanOrEqual(1e-3);
+  expect(alone.pixels).toBeLessThanOrEqual(2);
+  // The LoRA's layers are others than this checkpoint's.
+  const misfit = await runOperation(page, { ...golden.operation, parameters: { ...asked, loras } });
+  expect(misfit.job.error).toMatchObject({
+    code: 'checkpoint_unsupported',
+    message: expect.stringMatching(/^The LoRA kohya changes .*; choose a LoRA that was made for this kind of model\.$/),
+  });
+});
+
+/** Drops a file on the page. */
+async function drop(page: Page, name: string, bytes: Uint8Array): Promise<void> {
+  const transfer = await page.evaluateHandle(
+    ({ base64, file }) => {
+      const data = new DataTransfer();
+      const content = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+      data.items.add(new File([content], file, { type: file.endsWith('.png') ? 'image/png' : '' }));
+      return data;
+    },
+    { base64: Buffer.from(bytes).toString('base64'), file: name },
+  );
+  await page.dispatchEvent('body', 'drop', { dataTransfer: transfer });
+}
+
+for (const [device, viewport, colorScheme] of [
+  ['phone', { width: 390, height: 844 }, 'dark'],
+  ['desktop', { width: 1280, height: 900 }, 'light'],
+] as const) {
+  test.describe(device, () => {
+    test.use({ viewport, colorScheme });
+
+    test('a LoRA is added, used, written into the picture, brought back and deleted', async ({ page }, info) => {
+      const troubles: string[] = [];
+      page.on('pageerror', (error) => troubles.push(error.message));
+      await page.goto('/?backend=wasm');
+      const generate = page.getByRole('button', { name: /^Generate/ });
+      await expect(generate).toBeEnabled();
+      await page.getByTestId('checkpoint-folder').setInputFiles(TINY);
+      await expect(page.getByText('tiny-sd15', { exact: true })).toBeVisible();
+      await page.getByText('LoRAs', { exact: true }).click();
+      await expect(page.getByText('None is stored here yet.')).toBeVisible();
+
+      await page.getByTestId('lora-file').setInputFiles(LORA);
+      const lora = page.getByRole('group', { name: 'kohya', exact: true });
+      await expect(lora.getByRole('checkbox', { name: 'kohya' })).toBeChecked();
+      await expect(page.getByText('1 in use')).toBeVisible();
+      const weight = lora.getByRole('textbox', { name: 'Weight' });
+      await weight.fill('7');
+      await page.getByRole('textbox', { name: 'Prompt', exact: true }).fill('a boat');
+      await generate.click();
+      await expect(lora.getByText('Weight must be a number from -4 to 4.')).toBeVisible();
+      await weight.fill('0.8');
+      for (const [field, value] of Object.entries({ Width: '64', Height: '64', Steps: '2' })) {
+        await page.getByRole('textbox', { name: field, exact: true }).fill(value);
+      }
+      await page.screenshot({ path: info.outputPath(`field-${device}.png`), fullPage: true });
+      await generate.click();
+      const shown = page.getByRole('figure').getByRole('img').first();
+      await expect(shown).toHaveAttribute('alt', 'a boat', { timeout: 120_000 });
+
+      const [download] = await Promise.all([
+        page.waitForEvent('download'),
+        page.getByRole('link', { name: 'Save as PNG' }).click(),
+      ]);
+      const picture = new Uint8Array(readFileSync(await download.path()));
+      const infotext = (await readMetadata(picture))?.texts.get('parameters') ?? '';
+      expect(infotext).toMatch(/^a boat <lora:kohya:0\.8>\n/);
+      expect(infotext).toMatch(/Lora hashes: "kohya: [0-9a-f]{12}"/);
+
+      // Brought back from the picture, while it is stored here.
+      await lora.getByRole('checkbox').uncheck();
+      await expect(page.getByText('1 in use')).toBeHidden();
+      await drop(page, 'boat.png', picture);
+      const use = page.getByText('Made with').getByRole('button', { name: 'Use its settings' });
+      await use.click();
+      await expect(
+        page.getByRole('main').getByText('Its settings are in the form now.', { exact: true }),
+      ).toBeVisible();
+      await expect(lora.getByRole('checkbox')).toBeChecked();
+      await expect(weight).toHaveValue('0.8');
+
+      // One of another kind is listed, and says why it is not used.
+      await page.getByRole('button', { name: 'Use the built-in one' }).click();
+      await expect(
+        lora.getByText(/^Left out: The LoRA kohya changes .*; choose a LoRA that was made for/),
+      ).toBeVisible();
+      await page.reload();
+      await expect(lora.getByText(/^Left out: /)).toBeVisible();
+
+      // A checkpoint of one file is dropped, a pickle is not taken, and the LoRA does not fit there either.
+      await drop(page, 'old.ckpt', new Uint8Array(8));
+      await expect(
+        page.getByText(/^old\.ckpt is a pickle, which can run code; get the \.safetensors version/),
+      ).toBeVisible();
+      await drop(page, 'sd1.safetensors', new Uint8Array(readFileSync(single('sd1'))));
+      await expect(page.getByText('sd1', { exact: true })).toBeVisible();
+      await expect(page.getByText(/From your disk/)).toBeVisible();
+
+      await page.getByRole('link', { name: 'Library' }).first().click();
+      const shelf = page.getByRole('region', { name: 'LoRAs' });
+      await shelf.scrollIntoViewIfNeeded();
+      await page.screenshot({ path: info.outputPath(`library-${device}.png`), fullPage: true });
+      const card = shelf.getByRole('listitem', { name: 'kohya', exact: true });
+      await expect(card).toContainText('Read in from a file');
+      await expect(
+        page.getByRole('region', { name: 'Stored here' }).getByRole('listitem', { name: 'kohya' }),
+      ).toHaveCount(0);
+      await shelf
+        .getByTestId('library-lora-file')
+        .setInputFiles(join(TINY, 'vae', 'diffusion_pytorch_model.safetensors'));
+      await expect(page.getByText(/^diffusion_pytorch_model\.safetensors is not a LoRA; /)).toBeVisible();
+      await card.getByRole('button', { name: 'Delete … kohya' }).click();
+      await card.getByRole('button', { name: 'Delete', exact: true }).click();
+      await expect(card).toBeHidden();
+
+      // Without it, what the picture brings along is listed as lost.
+      await page.getByRole('link', { name: 'Studio' }).first().click();
+      await drop(page, 'boat.png', picture);
+      await use.click();
+      await expect(
+        page.getByRole('main').getByText(/^Its settings are in the form now, except for .*the LoRA kohya at 0\.8\.$/),
+      ).toBeVisible();
+      expect(troubles).toEqual([]);
+    });
+  });
+}

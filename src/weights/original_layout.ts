@@ -1,0 +1,197 @@
+/**
+ * The layout of Stable Diffusion's original code, in which a whole checkpoint is one file: which tensor of it is which of diffusers'
+ * and transformers' modules. Nothing is copied; where the original keeps several layers in one tensor, each is a range of its rows.
+ *
+ * Reference: diffusers/loaders/single_file_utils.py (convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint,
+ * convert_ldm_clip_checkpoint, convert_open_clip_checkpoint)
+ */
+
+export type OriginalComponent = 'unet' | 'vae' | 'text_encoder';
+
+/** What a tensor of the file is for. */
+export interface Meaning {
+  component: OriginalComponent;
+  name: string;
+  /** Of the tensor's rows, the third that begins here; absent = all of them. */
+  third?: 0 | 1 | 2;
+}
+
+const UNET = 'model.diffusion_model.';
+const VAE = 'first_stage_model.';
+const CLIP = 'cond_stage_model.transformer.';
+const OPEN_CLIP = 'cond_stage_model.model.';
+
+/** Stable Diffusion 2 stops before OpenCLIP's last layer of 24. */
+export const OPEN_CLIP_LAYERS = 23;
+
+const RESNET: Record<string, string> = {
+  'in_layers.0': 'norm1',
+  'in_layers.2': 'conv1',
+  'out_layers.0': 'norm2',
+  'out_layers.3': 'conv2',
+  'emb_layers.1': 'time_emb_proj',
+  skip_connection: 'conv_shortcut',
+};
+
+const UNET_LAYERS: Record<string, string> = {
+  'time_embed.0': 'time_embedding.linear_1',
+  'time_embed.2': 'time_embedding.linear_2',
+  'input_blocks.0.0': 'conv_in',
+  'out.0': 'conv_norm_out',
+  'out.2': 'conv_out',
+};
+
+const VAE_ATTENTION: Record<string, string> = {
+  norm: 'group_norm',
+  q: 'to_q',
+  k: 'to_k',
+  v: 'to_v',
+  proj_out: 'to_out.0',
+};
+
+const RESBLOCK: Record<string, string> = {
+  ln_1: 'layer_norm1',
+  ln_2: 'layer_norm2',
+  'mlp.c_fc': 'mlp.fc1',
+  'mlp.c_proj': 'mlp.fc2',
+  'attn.out_proj': 'self_attn.out_proj',
+};
+
+/** Whether these are the tensors of such a file, or at least of its denoising network. */
+export function isOriginalLayout(has: (name: string) => boolean): boolean {
+  return has(`${UNET}input_blocks.0.0.weight`) && has(`${UNET}time_embed.0.weight`);
+}
+
+/** Whether its text encoder is OpenCLIP's, as in Stable Diffusion 2, and not OpenAI's. */
+export function hasOpenClip(has: (name: string) => boolean): boolean {
+  return has(`${OPEN_CLIP}token_embedding.weight`);
+}
+
+/**
+ * Reads names of this layout.
+ * @param names all of the file, from which it follows how many layers and blocks there are
+ * @returns for one of them: nothing where it is no weight of a network (copies for training, other bookkeeping), three for one that
+ *   holds the layers of an attention together
+ */
+export function originalNames(names: Iterable<string>): (name: string) => Meaning[] {
+  const all = [...names];
+  // A block's layers are followed by the convolution that halves the picture; the first one says how many they are.
+  const perBlock = all.flatMap(
+    (name) => /^model\.diffusion_model\.input_blocks\.(\d+)\.0\.op\.weight$/.exec(name)?.[1] ?? [],
+  );
+  const inputs = all.flatMap((name) => /^model\.diffusion_model\.input_blocks\.(\d+)\./.exec(name)?.[1] ?? []);
+  const layers = perBlock.length > 0 ? Math.min(...perBlock.map(Number)) : Math.max(1, ...inputs.map(Number)) + 1;
+  const ups = all.flatMap((name) => /^first_stage_model\.decoder\.up\.(\d+)\./.exec(name)?.[1] ?? []);
+  const lastUp = Math.max(0, ...ups.map(Number));
+  return (name) => {
+    const [path, ending] = /^(.*)\.(weight|bias)$/.exec(name)?.slice(1) ?? [name, ''];
+    if (path.startsWith(UNET)) {
+      return one('unet', unetPath(path.slice(UNET.length), layers), ending);
+    }
+    if (path.startsWith(VAE)) {
+      return one('vae', vaePath(path.slice(VAE.length), lastUp), ending);
+    }
+    if (path.startsWith(CLIP)) {
+      return one('text_encoder', path.slice(CLIP.length), ending);
+    }
+    return path.startsWith(OPEN_CLIP) ? openClip(path.slice(OPEN_CLIP.length), ending) : [];
+  };
+}
+
+function one(component: OriginalComponent, path: string | null, ending: string): Meaning[] {
+  return path === null || ending === '' ? [] : [{ component, name: `${path}.${ending}` }];
+}
+
+/** @param perBlock entries of `input_blocks` that make a block: its layers and the halving */
+function unetPath(path: string, perBlock: number): string | null {
+  const known = UNET_LAYERS[path];
+  if (known !== undefined) {
+    return known;
+  }
+  const [, side, number, part, rest] = /^(input|output)_blocks\.(\d+)\.(\d+)\.(.+)$/.exec(path) ?? [];
+  if (side !== undefined) {
+    const index = side === 'input' ? Number(number) - 1 : Number(number);
+    const [block, layer] = [Math.floor(index / perBlock), index % perBlock];
+    const base = `${side === 'input' ? 'down' : 'up'}_blocks.${block}`;
+    if (rest === 'op') {
+      return `${base}.downsamplers.0.conv`;
+    }
+    if (rest === 'conv') {
+      return `${base}.upsamplers.0.conv`;
+    }
+    if (part === '0') {
+      return RESNET[rest] === undefined ? null : `${base}.resnets.${layer}.${RESNET[rest]}`;
+    }
+    return `${base}.attentions.${layer}.${rest}`;
+  }
+  const [, middle, inner] = /^middle_block\.([012])\.(.+)$/.exec(path) ?? [];
+  if (middle === undefined) {
+    return null;
+  }
+  if (middle === '1') {
+    return `mid_block.attentions.0.${inner}`;
+  }
+  return RESNET[inner] === undefined ? null : `mid_block.resnets.${middle === '0' ? 0 : 1}.${RESNET[inner]}`;
+}
+
+function vaePath(path: string, lastUp: number): string | null {
+  if (/^(quant_conv|post_quant_conv|(en|de)coder\.conv_(in|out))$/.test(path)) {
+    return path;
+  }
+  const [, coder, rest] = /^(encoder|decoder)\.(.+)$/.exec(path) ?? [];
+  if (coder === undefined) {
+    return null;
+  }
+  if (rest === 'norm_out') {
+    return `${coder}.conv_norm_out`;
+  }
+  const [, middle, inner] = /^mid\.(block_1|block_2|attn_1)\.(.+)$/.exec(rest) ?? [];
+  if (middle === 'attn_1') {
+    return VAE_ATTENTION[inner] === undefined ? null : `${coder}.mid_block.attentions.0.${VAE_ATTENTION[inner]}`;
+  }
+  if (middle !== undefined) {
+    return `${coder}.mid_block.resnets.${middle === 'block_1' ? 0 : 1}.${shortcut(inner)}`;
+  }
+  const [, way, number, within] = /^(down|up)\.(\d+)\.(.+)$/.exec(rest) ?? [];
+  if (way === undefined) {
+    return null;
+  }
+  // The original numbers the decoder's blocks from the picture backwards.
+  const base = `${coder}.${way}_blocks.${way === 'down' ? Number(number) : lastUp - Number(number)}`;
+  const [, layer, part] = /^block\.(\d+)\.(.+)$/.exec(within) ?? [];
+  if (layer !== undefined) {
+    return `${base}.resnets.${layer}.${shortcut(part)}`;
+  }
+  return /^(up|down)sample\.conv$/.test(within) ? `${base}.${way}samplers.0.conv` : null;
+}
+
+function shortcut(part: string): string {
+  return part === 'nin_shortcut' ? 'conv_shortcut' : part;
+}
+
+function openClip(path: string, ending: string): Meaning[] {
+  const named = (name: string): Meaning[] => [{ component: 'text_encoder', name: `text_model.${name}` }];
+  if (path === 'token_embedding' && ending === 'weight') {
+    return named('embeddings.token_embedding.weight');
+  }
+  if (path === 'positional_embedding') {
+    return named('embeddings.position_embedding.weight');
+  }
+  if (path === 'ln_final' && ending !== '') {
+    return named(`final_layer_norm.${ending}`);
+  }
+  const [, number, rest] = /^transformer\.resblocks\.(\d+)\.(.+)$/.exec(path) ?? [];
+  if (number === undefined || Number(number) >= OPEN_CLIP_LAYERS) {
+    return [];
+  }
+  const layer = `encoder.layers.${Number(number)}`;
+  const [, together] = /^attn\.in_proj_(weight|bias)$/.exec(rest) ?? [];
+  if (together !== undefined) {
+    return ([0, 1, 2] as const).map((third) => ({
+      component: 'text_encoder',
+      name: `text_model.${layer}.self_attn.${'qkv'[third]}_proj.${together}`,
+      third,
+    }));
+  }
+  return RESBLOCK[rest] === undefined || ending === '' ? [] : named(`${layer}.${RESBLOCK[rest]}.${ending}`);
+}

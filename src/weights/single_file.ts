@@ -1,0 +1,251 @@
+/**
+ * A whole checkpoint in one `.safetensors` file of the original layout, as AUTOMATIC1111, ComfyUI and Civitai have them: Stable
+ * Diffusion 1 (OpenAI's text encoder) and 2 (OpenCLIP's). It is used as it lies; how its networks are put together is not in the file
+ * and follows from its tensors' shapes.
+ *
+ * Reference: diffusers/loaders/single_file_utils.py; whether a Stable Diffusion 2 predicts the noise or the velocity, which diffusers
+ * guesses from `global_step`, is told from the metadata, else from a norm's bias, which differs far between the two.
+ */
+import { StudioError } from '../core/errors.ts';
+import type { StoredTensor } from '../graphs/graph.ts';
+import { TensorIndex, type CheckpointComponents, type Component } from './checkpoint.ts';
+import type { CheckpointFiles } from './checkpoint_files.ts';
+import { BYTES } from './conversion.ts';
+import { hasOpenClip, isOriginalLayout, originalNames, type OriginalComponent } from './original_layout.ts';
+import { asFloats, storedTensors } from './quantise.ts';
+import { readSafetensorsHeader } from './safetensors.ts';
+
+const CLASSES = { unet: 'UNet2DConditionModel', vae: 'AutoencoderKL', text_encoder: 'CLIPTextModel' } as const;
+const PARTS = { unet: 'UNet', vae: 'autoencoder (VAE)', text_encoder: 'text encoder' } as const;
+
+/** Of attention in CLIP's text encoders and in Stable Diffusion 2's UNet. */
+const HEAD_WIDTH = 64;
+/** Of every attention in Stable Diffusion 1's UNet. */
+const HEADS = 8;
+/** Standard deviation of the last block's first norm's bias; those that predict the noise lie far below. */
+const VELOCITY_BIAS = 0.09;
+
+const BETAS = { beta_start: 0.00085, beta_end: 0.012, beta_schedule: 'scaled_linear', num_train_timesteps: 1000 };
+const COMMON = { ...BETAS, clip_sample: false, set_alpha_to_one: false, skip_prk_steps: true, steps_offset: 1 };
+
+/** The schedulers of the published Stable Diffusion 1.5, 2-base and 2.1. */
+const SCHEDULERS = {
+  epsilon: { _class_name: 'PNDMScheduler', ...COMMON, prediction_type: 'epsilon' },
+  v_prediction: {
+    _class_name: 'DDIMScheduler',
+    ...COMMON,
+    prediction_type: 'v_prediction',
+    timestep_spacing: 'leading',
+  },
+};
+
+/** The one weight file of what was opened, where it has no `model_index.json`; else null. */
+export function singleFileOf(files: CheckpointFiles): string | null {
+  const weights = files.paths().filter((path) => !path.includes('/') && /\.safetensors$/i.test(path));
+  return weights.length === 1 && !files.has('model_index.json') ? weights[0] : null;
+}
+
+export class SingleFile implements CheckpointComponents {
+  readonly pipelineClass = 'StableDiffusionPipeline';
+
+  private constructor(
+    readonly files: CheckpointFiles,
+    readonly path: string,
+    /** By their names in diffusers' modules. */
+    readonly tensors: Record<OriginalComponent, Map<string, StoredTensor>>,
+    /** Whether its text encoder is OpenCLIP's. */
+    readonly isSecond: boolean,
+    readonly prediction: keyof typeof SCHEDULERS,
+    readonly metadata: ReadonlyMap<string, string>,
+  ) {}
+
+  /**
+   * @param path of the file
+   * @throws StudioError `checkpoint_damaged`, `checkpoint_incomplete` (a network is missing), `checkpoint_unsupported`
+   */
+  static async open(files: CheckpointFiles, path: string): Promise<SingleFile> {
+    const blob = await files.blob(path);
+    const header = await readSafetensorsHeader(blob, path);
+    const stored = storedTensors(header, path);
+    const names = new Set(stored.map(({ name }) => name));
+    const has = (name: string) => names.has(name);
+    if (!isOriginalLayout(has)) {
+      throw new StudioError('checkpoint_unsupported', `${path} is ${whatElse(names)}`);
+    }
+    if ([...names].some((name) => /^conditioner\.|^model\.diffusion_model\.label_emb\./.test(name))) {
+      throw new StudioError(
+        'checkpoint_unsupported',
+        `${path} is a Stable Diffusion XL checkpoint, which Darkroom cannot run yet; choose one of Stable Diffusion 1 or 2.`,
+      );
+    }
+    const meaningsOf = originalNames(names);
+    const tensors = { unet: new Map(), vae: new Map(), text_encoder: new Map() } as SingleFile['tensors'];
+    for (const tensor of stored) {
+      for (const { component, name, third } of meaningsOf(tensor.name)) {
+        tensors[component].set(name, viewOf(tensor, name, third));
+      }
+    }
+    for (const [component, part] of Object.entries(PARTS)) {
+      if (tensors[component as OriginalComponent].size === 0) {
+        throw new StudioError(
+          'checkpoint_incomplete',
+          `${path} has no ${part} in it, and a picture needs one; choose a checkpoint that is complete, or a diffusers folder.`,
+        );
+      }
+    }
+    const isSecond = hasOpenClip(has);
+    const prediction = isSecond ? await predictionOf(tensors.unet, blob, header.metadata) : 'epsilon';
+    return new SingleFile(files, path, tensors, isSecond, prediction, header.metadata);
+  }
+
+  get name(): string {
+    return this.files.name.replace(/\.safetensors$/i, '');
+  }
+
+  component(name: string): Promise<Component> {
+    const component = name as OriginalComponent;
+    return Promise.resolve({
+      name,
+      className: CLASSES[component],
+      config: this.#config(component),
+      weights: new TensorIndex(this.tensors[component]),
+      files: [this.path],
+    });
+  }
+
+  text(path: string): Promise<string | undefined> {
+    const isScheduler = path === 'scheduler/scheduler_config.json';
+    return Promise.resolve(isScheduler ? JSON.stringify(SCHEDULERS[this.prediction]) : undefined);
+  }
+
+  /** As the `config.json` of a diffusers folder has it. */
+  #config(component: OriginalComponent): Record<string, unknown> {
+    const shape = (name: string): number[] => this.tensors[component].get(name)?.shape ?? [];
+    const names = [...this.tensors[component].keys()];
+    const count = (pattern: RegExp) => new Set(names.flatMap((name) => pattern.exec(name)?.[1] ?? [])).size;
+    switch (component) {
+      case 'unet':
+        return this.#unetConfig(shape, names, count);
+      case 'vae': {
+        const blocks = count(/^encoder\.down_blocks\.(\d+)\./);
+        return {
+          block_out_channels: numbers(blocks, (i) => shape(`encoder.down_blocks.${i}.resnets.0.conv1.weight`)[0]),
+          down_block_types: numbers(blocks, () => 'DownEncoderBlock2D'),
+          up_block_types: numbers(blocks, () => 'UpDecoderBlock2D'),
+          layers_per_block: count(/^encoder\.down_blocks\.0\.resnets\.(\d+)\./),
+          in_channels: shape('encoder.conv_in.weight')[1],
+          out_channels: shape('decoder.conv_out.weight')[0],
+          latent_channels: shape('decoder.conv_in.weight')[1],
+          norm_num_groups: 32,
+          scaling_factor: 0.18215,
+          use_quant_conv: names.includes('quant_conv.weight'),
+          use_post_quant_conv: names.includes('post_quant_conv.weight'),
+        };
+      }
+      case 'text_encoder': {
+        const root = names.some((name) => name.startsWith('text_model.')) ? 'text_model.' : '';
+        const [vocabulary, width] = shape(`${root}embeddings.token_embedding.weight`);
+        return {
+          vocab_size: vocabulary,
+          hidden_size: width,
+          intermediate_size: shape(`${root}encoder.layers.0.mlp.fc1.weight`)[0],
+          num_hidden_layers: count(/^(?:text_model\.)?encoder\.layers\.(\d+)\./),
+          num_attention_heads: Math.max(1, Math.floor(width / HEAD_WIDTH)),
+          max_position_embeddings: shape(`${root}embeddings.position_embedding.weight`)[0],
+          hidden_act: this.isSecond ? 'gelu' : 'quick_gelu',
+        };
+      }
+    }
+  }
+
+  #unetConfig(
+    shape: (name: string) => number[],
+    names: string[],
+    count: (pattern: RegExp) => number,
+  ): Record<string, unknown> {
+    const blocks = count(/^down_blocks\.(\d+)\./);
+    const channels = numbers(blocks, (i) => shape(`down_blocks.${i}.resnets.0.conv1.weight`)[0]);
+    const attends = (block: string) => names.some((name) => name.startsWith(`${block}.attentions.`));
+    const keys = names.find((name) => name.endsWith('.transformer_blocks.0.attn2.to_k.weight')) ?? '';
+    return {
+      in_channels: shape('conv_in.weight')[1],
+      out_channels: shape('conv_out.weight')[0],
+      block_out_channels: channels,
+      layers_per_block: count(/^down_blocks\.0\.resnets\.(\d+)\./),
+      down_block_types: numbers(blocks, (i) => (attends(`down_blocks.${i}`) ? 'CrossAttnDownBlock2D' : 'DownBlock2D')),
+      up_block_types: numbers(blocks, (i) => (attends(`up_blocks.${i}`) ? 'CrossAttnUpBlock2D' : 'UpBlock2D')),
+      transformer_layers_per_block: Math.max(1, count(/^mid_block\.attentions\.0\.transformer_blocks\.(\d+)\./)),
+      cross_attention_dim: shape(keys)[1],
+      // diffusers means the number of heads by it.
+      attention_head_dim: this.isSecond ? channels.map((width) => Math.max(1, Math.floor(width / HEAD_WIDTH))) : HEADS,
+      use_linear_projection: this.isSecond,
+      upcast_attention: this.isSecond,
+      norm_num_groups: 32,
+      sample_size: this.#sampleSize(),
+    };
+  }
+
+  /** Of the latents that it was trained at: as its metadata say, else as the published ones of its kind were. */
+  #sampleSize(): [number, number] {
+    const [, width, height] = /^(\d+)x(\d+)$/.exec(this.metadata.get('modelspec.resolution') ?? '') ?? [];
+    if (width !== undefined && height !== undefined) {
+      return [Math.round(Number(height) / 8), Math.round(Number(width) / 8)];
+    }
+    return this.prediction === 'v_prediction' ? [96, 96] : [64, 64];
+  }
+}
+
+/** The range of a tensor that a module has, under the module's name. */
+function viewOf(tensor: StoredTensor, name: string, third: 0 | 1 | 2 | undefined): StoredTensor {
+  const { shape, offset, length } = tensor;
+  if (third !== undefined) {
+    const rows = shape[0] / 3;
+    return {
+      ...tensor,
+      name,
+      shape: [rows, ...shape.slice(1)],
+      offset: offset + (third * length) / 3,
+      length: length / 3,
+    };
+  }
+  // The autoencoder's attention is made of 1×1 convolutions there and of linear layers here: the same bytes.
+  const isLinear = /\.mid_block\.attentions\.0\.to_/.test(name) && shape.length === 4;
+  return { ...tensor, name, shape: isLinear ? shape.slice(0, 2) : shape };
+}
+
+async function predictionOf(
+  unet: Map<string, StoredTensor>,
+  blob: Blob,
+  metadata: ReadonlyMap<string, string>,
+): Promise<keyof typeof SCHEDULERS> {
+  const said = metadata.get('modelspec.prediction_type')?.toLowerCase();
+  if (said !== undefined && /^(v|epsilon)/.test(said)) {
+    return said.startsWith('v') ? 'v_prediction' : 'epsilon';
+  }
+  const biases = [...unet.keys()].filter((name) => /^up_blocks\..*\.transformer_blocks\.0\.norm1\.bias$/.test(name));
+  const last = unet.get(biases.sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).at(-1) ?? '');
+  if (!last) {
+    return 'epsilon';
+  }
+  const bytes = await blob.slice(last.offset, last.offset + last.shape[0] * BYTES[last.dtype]).arrayBuffer();
+  const values = asFloats(new Uint8Array(bytes), last.dtype);
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length;
+  return Math.sqrt(variance) > VELOCITY_BIAS ? 'v_prediction' : 'epsilon';
+}
+
+/** The end of a sentence for a file that is something else. */
+function whatElse(names: ReadonlySet<string>): string {
+  const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
+  if (has(/\.lora_(down|up|A|B)\b|_lora\.(down|up)\./)) {
+    return 'a LoRA and no checkpoint; add it to the LoRAs, and use it with a checkpoint of its kind.';
+  }
+  if (has(/^(conv_in|down_blocks\.0\..*|encoder\.conv_in|text_model\..*)\.weight$/)) {
+    return 'one part of a diffusers folder; open the whole folder, the one that holds model_index.json.';
+  }
+  return 'in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1 and 2, and diffusers folders.';
+}
+
+function numbers<T>(count: number, at: (index: number) => T): T[] {
+  return Array.from({ length: count }, (_, index) => at(index));
+}

@@ -1,0 +1,363 @@
+/** Whole checkpoints in one file of the original layout: read as they lie, put together from their shapes, the pictures diffusers makes. */
+import 'fake-indexeddb/auto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { TorchGenerator } from '../src/core/random.ts';
+import * as unet2d from '../src/graphs/unet2d_condition.ts';
+import { openModel, type LoadedModel } from '../src/models/family.ts';
+import { ClipTokenizer } from '../src/text/clip_tokenizer.ts';
+import { clipTokenizerFiles } from '../src/text/clip_vocabulary.ts';
+import { FolderFiles } from '../src/weights/checkpoint_files.ts';
+import { convert } from '../src/weights/conversion.ts';
+import { transformMakers } from '../src/weights/quantise.ts';
+import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } from '../src/weights/safetensors.ts';
+import { SingleFile } from '../src/weights/single_file.ts';
+import { startNodeEngine } from './node_engine.ts';
+
+const HERE = import.meta.dirname;
+const bytesOf = (path: string) => new Uint8Array(readFileSync(join(HERE, path)));
+const checkpoint = (name: string) => bytesOf(`single_files/${name}.safetensors`);
+
+interface Golden {
+  parameters: { prompt: string; negative_prompt: string; steps: number; guidance_scale: number; seed: string };
+  latents: Float32Array;
+  pixels: Uint8Array;
+}
+
+function golden(name: string): Golden {
+  const folder = `goldens/single_files/${name}`;
+  const { parameters } = JSON.parse(readFileSync(join(HERE, folder, 'operation.json'), 'utf8')) as Golden;
+  const file = bytesOf(`${folder}/expected.safetensors`);
+  const tensor = (key: string) => {
+    const { offset, length } = headerOf(file).tensors.get(key)!;
+    return file.slice(offset, offset + length);
+  };
+  return { parameters, latents: new Float32Array(tensor('latents').buffer), pixels: tensor('pixels') };
+}
+
+function headerOf(file: Uint8Array) {
+  const length = safetensorsHeaderLength(file.subarray(0, 8), file.length, 'file');
+  return parseSafetensorsHeader(file.subarray(8, 8 + length), file.length, 'file');
+}
+
+function asFile(bytes: BlobPart | Blob, name = 'model.safetensors'): FolderFiles {
+  return new FolderFiles(name, [{ path: name, file: new File([bytes], name) }]);
+}
+
+function openFile(bytes: BlobPart, name?: string): Promise<LoadedModel> {
+  return openModel(asFile(bytes, name), startNodeEngine().engine);
+}
+
+async function latentsOf(model: LoadedModel, { parameters }: Golden) {
+  const text = await model.encodeText({ ...parameters, batch_size: 1 });
+  return model.sample(text, {
+    ...parameters,
+    width: 64,
+    height: 64,
+    batch_size: 1,
+    strength: 1,
+    guidance_mode: 'auto',
+    random: new TorchGenerator(parameters.seed),
+    start: undefined,
+    mask: undefined,
+    previews: false,
+    signal: new AbortController().signal,
+    onStart: () => undefined,
+    onStep: () => undefined,
+    resume: null,
+    keep: () => undefined,
+  });
+}
+
+const largest = (a: ArrayLike<number>, b: ArrayLike<number>) =>
+  Array.from(a).reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
+
+// The vocabulary is an asset of the page, which Node reads from the disk.
+beforeAll(() => {
+  vi.stubGlobal('fetch', (url: URL) => Promise.resolve(new Response(readFileSync(fileURLToPath(url)))));
+});
+afterAll(() => {
+  vi.unstubAllGlobals();
+});
+
+describe.each(['sd1', 'sd2'])('%s', (name) => {
+  test('gives the picture that diffusers makes with the same networks', async () => {
+    const expected = golden(name);
+    const model = await openFile(checkpoint(name), `${name}.safetensors`);
+    const latents = await latentsOf(model, expected);
+    const worst = largest(await latents.read(), expected.latents);
+    const [picture] = await model.decode(latents, { signal: new AbortController().signal, onPart: () => undefined });
+    const rgb = picture.data.filter((_, i) => i % 4 !== 3);
+    const pixels = largest(rgb, expected.pixels);
+    console.log(`${name}: latents ${worst.toExponential(1)}, pixels ${pixels}`);
+    expect(worst).toBeLessThanOrEqual(1e-3);
+    expect(rgb.length).toBe(expected.pixels.length);
+    expect(pixels).toBeLessThanOrEqual(2);
+    await model.release();
+  });
+
+  test('says what it is', async () => {
+    const bytes = checkpoint(name);
+    const { summary, provenance } = await openFile(bytes, `${name}.safetensors`).then(async (model) => ({
+      summary: model.summary,
+      provenance: await model.provenance(),
+    }));
+    expect(summary).toMatchObject({
+      ref: `folder:${name}.safetensors`,
+      name,
+      pipelineClass: 'StableDiffusionPipeline',
+      needs: [`${name}.safetensors`],
+      bytes: bytes.length,
+      variants: ['full', 'q8', 'q4'],
+      takesLoras: true,
+      defaults: { width: 64, height: 64, sampler: name === 'sd1' ? 'plms' : 'ddim' },
+    });
+    expect(provenance).toMatchObject({
+      checkpoint: { name, sha256: { [`${name}.safetensors`]: expect.stringMatching(/^[0-9a-f]{64}$/) as string } },
+      scheduler_config: { prediction_type: name === 'sd1' ? 'epsilon' : 'v_prediction' },
+    });
+  });
+
+  test('its words become the tokens of transformers, with CLIP’s own vocabulary', async () => {
+    const expected = JSON.parse(
+      readFileSync(join(HERE, 'goldens/single_files', name, 'tokens.json'), 'utf8'),
+    ) as number[][];
+    const tokenizer = new ClipTokenizer(await clipTokenizerFiles(name === 'sd1' ? '<|endoftext|>' : '!'));
+    const prompts = [golden(name).parameters.prompt, "Ça va? naïve 3D!! don't 🙂 __proto__"];
+    expect(prompts.map((prompt) => [...tokenizer.encode(prompt).ids])).toEqual(expected);
+  });
+
+  test('is quantised as it arrives like a folder, and runs from that', async () => {
+    const whole = checkpoint(name);
+    const length = 8 + safetensorsHeaderLength(whole.subarray(0, 8), whole.length, name);
+    const transform = transformMakers.q8(`${name}.safetensors`, whole.slice(0, length), whole.length)!;
+    const begins = [0, ...transform.cuts];
+    const pieces = transform.cuts.map((end, n) => transform.apply(n, whole.slice(begins[n], end)));
+    const stored = transform.layout.map((part) =>
+      'bytes' in part ? part.bytes : pieces[part.piece].slice(part.begin, part.end),
+    );
+    const kept = new File(stored, 'model.safetensors');
+    expect(kept.size).toBeLessThan(whole.length);
+    const model = await openFile(kept);
+    expect(model.summary.variants).toEqual(['q8']);
+    // A network of random weights under strong guidance enlarges what 8 bits cost; a wrong layer would change everything.
+    const latents = await (await latentsOf(model, golden(name))).read();
+    const greatest = largest(golden(name).latents, new Float32Array(golden(name).latents.length));
+    const difference = largest(latents, golden(name).latents) / greatest;
+    expect(difference).toBeGreaterThan(0.01);
+    expect(difference).toBeLessThan(0.2);
+  });
+});
+
+test('a LoRA in kohya’s names fits a single file of its kind', async () => {
+  const model = await openFile(checkpoint('sd1'));
+  const wave = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
+  const lora = new Blob([
+    writeSafetensors([
+      ['lora_unet_mid_block_attentions_0_proj_in.lora_down.weight', { dims: [2, 64, 1, 1], data: wave(128) }],
+      ['lora_unet_mid_block_attentions_0_proj_in.lora_up.weight', { dims: [64, 2, 1, 1], data: wave(128) }],
+      ['lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight', { dims: [2, 32], data: wave(64) }],
+      ['lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight', { dims: [128, 2], data: wave(256) }],
+    ]),
+  ]);
+  const expected = golden('sd1');
+  const plain = await (await latentsOf(model, expected)).read();
+  await model.useLoras([{ file: lora, name: 'Wave', strength: 1 }]);
+  expect(largest(await (await latentsOf(model, expected)).read(), plain)).toBeGreaterThan(1e-2);
+});
+
+describe('put together from their shapes are', () => {
+  /** Of a file that is only a header, as large as it says. */
+  class Header extends Blob {
+    override readonly size: number;
+    constructor(shapes: Map<string, number[]>, metadata: Record<string, string> = {}) {
+      let end = 0;
+      const entries = [...shapes].map(([name, shape]) => {
+        const begin = end;
+        end += 2 * shape.reduce((product, side) => product * side, 1);
+        return [name, { dtype: 'F16', shape, data_offsets: [begin, end] }];
+      });
+      const json = new TextEncoder().encode(JSON.stringify({ __metadata__: metadata, ...Object.fromEntries(entries) }));
+      const length = new Uint8Array(new BigUint64Array([BigInt(json.length)]).buffer);
+      super([length, json]);
+      this.size = 8 + json.length + end;
+    }
+  }
+
+  const CHANNELS = [320, 640, 1280, 1280];
+
+  /** The published UNets, as their code numbers the layers. */
+  function unet(context: number, linear: boolean, inputs = 4): Map<string, number[]> {
+    const shapes = new Map<string, number[]>();
+    const add = (path: string, shape: number[], bias = true) => {
+      shapes.set(`model.diffusion_model.${path}.weight`, shape);
+      if (bias) {
+        shapes.set(`model.diffusion_model.${path}.bias`, [shape[0]]);
+      }
+    };
+    const resnet = (path: string, from: number, to: number) => {
+      add(`${path}.in_layers.0`, [from]);
+      add(`${path}.in_layers.2`, [to, from, 3, 3]);
+      add(`${path}.emb_layers.1`, [to, 1280]);
+      add(`${path}.out_layers.0`, [to]);
+      add(`${path}.out_layers.3`, [to, to, 3, 3]);
+      if (from !== to) {
+        add(`${path}.skip_connection`, [to, from, 1, 1]);
+      }
+    };
+    const transformer = (path: string, width: number) => {
+      add(`${path}.norm`, [width]);
+      add(`${path}.proj_in`, linear ? [width, width] : [width, width, 1, 1]);
+      add(`${path}.proj_out`, linear ? [width, width] : [width, width, 1, 1]);
+      for (const [attention, from] of [
+        ['attn1', width],
+        ['attn2', context],
+      ] as const) {
+        const base = `${path}.transformer_blocks.0.${attention}`;
+        add(`${base}.to_q`, [width, width], false);
+        add(`${base}.to_k`, [width, from], false);
+        add(`${base}.to_v`, [width, from], false);
+        add(`${base}.to_out.0`, [width, width]);
+      }
+      [1, 2, 3].forEach((n) => add(`${path}.transformer_blocks.0.norm${n}`, [width]));
+      add(`${path}.transformer_blocks.0.ff.net.0.proj`, [8 * width, width]);
+      add(`${path}.transformer_blocks.0.ff.net.2`, [width, 4 * width]);
+    };
+    add('time_embed.0', [1280, 320]);
+    add('time_embed.2', [1280, 1280]);
+    add('input_blocks.0.0', [320, inputs, 3, 3]);
+    const skips = [320];
+    let [width, place] = [320, 1];
+    CHANNELS.forEach((to, block) => {
+      for (let layer = 0; layer < 2; layer++, place++) {
+        resnet(`input_blocks.${place}.0`, width, to);
+        if (block < 3) {
+          transformer(`input_blocks.${place}.1`, to);
+        }
+        skips.push((width = to));
+      }
+      if (block < 3) {
+        add(`input_blocks.${place++}.0.op`, [to, to, 3, 3]);
+        skips.push(to);
+      }
+    });
+    resnet('middle_block.0', 1280, 1280);
+    transformer('middle_block.1', 1280);
+    resnet('middle_block.2', 1280, 1280);
+    place = 0;
+    [...CHANNELS].reverse().forEach((to, block) => {
+      for (let layer = 0; layer < 3; layer++, place++) {
+        resnet(`output_blocks.${place}.0`, width + skips.pop()!, to);
+        width = to;
+        if (block > 0) {
+          transformer(`output_blocks.${place}.1`, to);
+        }
+        if (block < 3 && layer === 2) {
+          add(`output_blocks.${place}.${block > 0 ? 2 : 1}.conv`, [to, to, 3, 3]);
+        }
+      }
+    });
+    add('out.0', [320]);
+    add('out.2', [4, 320, 3, 3]);
+    return shapes;
+  }
+
+  const part = (name: string): [string, number[]][] => [[name, [4]]];
+  const clip = new Map([
+    ['cond_stage_model.transformer.text_model.embeddings.token_embedding.weight', [49408, 768]],
+    ['cond_stage_model.transformer.text_model.embeddings.position_embedding.weight', [77, 768]],
+    ...Array.from({ length: 12 }, (_, n): [string, number[]] => [
+      `cond_stage_model.transformer.text_model.encoder.layers.${n}.mlp.fc1.weight`,
+      [3072, 768],
+    ]),
+  ]);
+  const openClip = new Map([
+    ['cond_stage_model.model.token_embedding.weight', [49408, 1024]],
+    ['cond_stage_model.model.positional_embedding', [77, 1024]],
+    ...Array.from({ length: 24 }, (_, n): [string, number[]] => [
+      `cond_stage_model.model.transformer.resblocks.${n}.mlp.c_fc.weight`,
+      [4096, 1024],
+    ]),
+  ]);
+  const vae = part('first_stage_model.encoder.conv_in.weight');
+
+  test.each([
+    ['Stable Diffusion 1.5', clip, 768, false, 8, 12],
+    ['Stable Diffusion 2.1', openClip, 1024, true, [5, 10, 20, 20], 23],
+  ] as const)('%s', async (_, text, context, linear, heads, layers) => {
+    const shapes = unet(context, linear);
+    const file = new Header(new Map([...shapes, ...vae, ...text]), { 'modelspec.prediction_type': 'epsilon' });
+    const files = { ...asFile(''), blob: () => Promise.resolve(file) } as unknown as FolderFiles;
+    const opened = await SingleFile.open(files, 'model.safetensors');
+    const component = await opened.component('unet');
+    expect(component.config).toMatchObject({
+      block_out_channels: CHANNELS,
+      layers_per_block: 2,
+      cross_attention_dim: context,
+      attention_head_dim: heads,
+      use_linear_projection: linear,
+      sample_size: [64, 64],
+      down_block_types: ['CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'DownBlock2D'],
+      up_block_types: ['UpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D'],
+    });
+    expect((await opened.component('text_encoder')).config).toMatchObject({
+      num_hidden_layers: layers,
+      num_attention_heads: context / 64,
+      hidden_act: linear ? 'gelu' : 'quick_gelu',
+    });
+    // Every weight of the graph is found, and none is left over.
+    const options = { provider: 'webgpu', dtype: 'f16', batch: 1, height: 64, width: 64 } as const;
+    unet2d.build(unet2d.parseConfig(component.config), component.weights, options);
+    expect([...component.weights.names()]).toHaveLength(shapes.size);
+  });
+
+  test('files that are something else, or not whole, refused with a next step', async () => {
+    const of = (...parts: Iterable<[string, number[]]>[]) => new Header(new Map(parts.flatMap((one) => [...one])));
+    const core = unet(768, false);
+    for (const [file, message] of [
+      [
+        of(core, clip),
+        /^model\.safetensors has no autoencoder \(VAE\) in it, .*; choose a checkpoint that is complete/,
+      ],
+      [of(core, vae), /^model\.safetensors has no text encoder in it/],
+      [
+        of(core, part('conditioner.embedders.0.x.weight')),
+        /is a Stable Diffusion XL checkpoint, which .*; choose one of/,
+      ],
+      [of(part('lora_unet_a.lora_down.weight')), /is a LoRA and no checkpoint; add it to the LoRAs/],
+      [of(part('down_blocks.0.resnets.0.conv1.weight')), /is one part of a diffusers folder; open the whole folder/],
+      [of(part('model.diffusion_model.double_blocks.0.x.weight')), /is in a layout that Darkroom cannot run; it runs/],
+    ] as const) {
+      const files = { ...asFile(''), blob: () => Promise.resolve(file) } as unknown as FolderFiles;
+      await expect(SingleFile.open(files, 'model.safetensors')).rejects.toThrow(message);
+    }
+  });
+});
+
+test.each([
+  ['noise', 0.02, 'epsilon'],
+  ['velocity', 0.2, 'v_prediction'],
+])(
+  'what a Stable Diffusion 2 predicts, the %s, shows in its weights where nothing says it',
+  async (_, spread, expected) => {
+    const whole = checkpoint('sd2');
+    const { tensors, headerBytes } = headerOf(whole);
+    const last = [...tensors.values()]
+      .filter(({ name }) => /output_blocks\.\d+\.1\.transformer_blocks\.0\.norm1\.bias$/.test(name))
+      .sort((a, b) => a.name.localeCompare(b.name, 'en', { numeric: true }))
+      .at(-1)!;
+    const values = Float32Array.from({ length: last.shape[0] }, (__, i) => (i % 2 ? spread : -spread));
+    const bias = convert(new Uint8Array(values.buffer), 'F32', 'F16');
+    whole.set(bias, last.offset);
+    const text = new TextDecoder().decode(whole.subarray(8, headerBytes));
+    const silent = text
+      .replace('"modelspec.prediction_type":"v"', '"modelspec.prediction_typo":"v"')
+      .replace('"modelspec.prediction_type": "v"', '"modelspec.prediction_typo": "v"');
+    expect(silent).not.toBe(text);
+    whole.set(new TextEncoder().encode(silent), 8);
+    const model = await openFile(whole);
+    expect(await model.provenance()).toMatchObject({ scheduler_config: { prediction_type: expected } });
+  },
+);
