@@ -10,19 +10,22 @@ import { describe, expect, test } from 'vitest';
 import { StudioError } from '../src/core/errors.ts';
 import type { StudioErrorData } from '../src/core/errors.ts';
 import type { Entity } from '../src/core/job.ts';
+import type { Operation } from '../src/core/operation.ts';
 import { parseOperation } from '../src/core/operation.ts';
 import type { AppendFile, FileStore } from '../src/recorder/file_store.ts';
 import { decodeLines, encodeLines, recordOf, runState } from '../src/recorder/journal.ts';
 import { MemoryLocks } from '../src/recorder/locks.ts';
 import { MemoryFileStore } from '../src/recorder/memory_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
+import { readRunFolder } from '../src/recorder/run_import.ts';
+import { parseRecord } from '../src/recorder/run_record.ts';
 import { UnitedFileStore } from '../src/recorder/united_file_store.ts';
 import type { RunOpening, RunRecord } from '../workers/protocol.ts';
 
 const PNG = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13]);
 const NOON = new Date('2026-03-04T12:00:00');
 
-const opening: RunOpening = {
+const opening: RunOpening & { operation: Operation } = {
   config_name: 'stable_diffusion',
   operation: parseOperation({ operation: 'image_generation', config: 'stable_diffusion', parameters: { seed: '7' } }),
   expected_outputs: ['input', 'output_image'],
@@ -348,6 +351,10 @@ describe('retention', () => {
     await recorder.starRun(runs[0], true);
     const other = new Recorder(store, tick, { locks });
     const running = await other.openRun(opening);
+    const told = await recorder.outdatedRuns({ keep: 'runs', runs: 2 });
+    expect(told.map(({ run_id }) => run_id)).toEqual([runs[2], runs[1]]);
+    expect(await recorder.listRuns({ limit: 9 })).toHaveLength(5);
+    expect(await recorder.retention()).toEqual({ keep: 'all' });
     expect(await recorder.setRetention({ keep: 'runs', runs: 2 })).toEqual([runs[2], runs[1]]);
     expect(ids(await recorder.listRuns({ limit: 9 }))).toEqual([running, runs[3], runs[0]]);
     const next = await recorder.openRun(opening);
@@ -367,8 +374,271 @@ describe('retention', () => {
     const { recorder } = await open();
     for (const retention of [null, {}, { keep: 'runs' }, { keep: 'runs', runs: 0 }, { keep: 'bytes', bytes: 0.5 }]) {
       await expect(recorder.setRetention(retention as never)).rejects.toMatchObject({ code: 'invalid_operation' });
+      await expect(recorder.outdatedRuns(retention as never)).rejects.toMatchObject({ code: 'invalid_operation' });
     }
   });
+});
+
+describe('a picture that somebody keeps', () => {
+  test('is a run of its own without an operation, found by its name', async () => {
+    const store = new MemoryFileStore();
+    const recorder = new Recorder(store, () => NOON);
+    const run = await recorder.openRun({ config_name: '', operation: null, expected_outputs: ['input_image'] });
+    await recorder.saveFromBlob(run, 'input_image', new Blob([PNG]), { name: 'Holiday.png' });
+    await recorder.closeRun(run, 'completed');
+    for (const reader of [recorder, new Recorder(store)]) {
+      expect(await reader.findRuns({ limit: 9, text: 'holiday' })).toMatchObject([
+        { run_id: run, name: 'Holiday.png', picture: '01_input_image.png', pictures: 0, prompt: '' },
+      ]);
+    }
+    expect((await new Recorder(store).readRun(run)).operation).toBeNull();
+  });
+
+  test('the picture that stands for a run is the first one made', async () => {
+    const { recorder, run } = await open();
+    await recorder.saveEntity(run, 'input_image', new Blob([PNG]));
+    await recorder.saveEntity(run, 'output_image', new Blob([PNG]));
+    await recorder.closeRun(run, 'completed');
+    expect(await recorder.findRuns({ limit: 1 })).toMatchObject([{ picture: '02_output_image.png', name: '' }]);
+  });
+});
+
+describe('runs that leave as a folder and come back', () => {
+  type Files = { path: string; file: Blob }[];
+
+  /** The folder as the page writes it: the numbered files, and the record without what only the journal knows. */
+  async function exported(recorder: Recorder, run: string): Promise<Files> {
+    const record = await recorder.readRun(run);
+    const files: Files = [];
+    for (const { filename } of record.entities) {
+      files.push({ path: `stick/${run}/${filename}`, file: await recorder.readEntity(run, filename) });
+    }
+    files.push({ path: `stick/${run}/metadata.json`, file: new Blob([JSON.stringify(record)]) });
+    return files;
+  }
+
+  /** A run with everything that a run can have, exported. */
+  async function whole(): Promise<{ files: Files; record: RunRecord }> {
+    const { recorder, run } = await open();
+    await recorder.saveEntity(run, 'input', { prompt: 'a “boat”' }, { step: 1 });
+    await recorder.saveEntity(run, 'note', '');
+    await recorder.saveEntity(run, 'output_image', new Blob([PNG]), { seed: '18446744073709551615' });
+    await recorder.starRun(run, true);
+    await recorder.closeRun(run, 'failed', { code: 'gpu_lost', message: 'Gone.', retry: 'same' });
+    return { files: await exported(recorder, run), record: await recorder.readRun(run) };
+  }
+
+  function replaced(files: Files, name: string, file: Blob | string | null): Files {
+    const others = files.filter(({ path }) => !path.endsWith(`/${name}`));
+    return file === null ? others : [...others, { path: `stick/${name}`, file: new Blob([file]) }];
+  }
+
+  test('the same record, bytes and hashes, in another browser and after deletion, and again from there', async () => {
+    const { files, record } = await whole();
+    const store = new MemoryFileStore();
+    const there = new Recorder(store);
+    expect(await there.importRun([...files].reverse())).toEqual(record);
+    for (const reader of [there, new Recorder(store)]) {
+      expect(await reader.readRun(record.run_id)).toEqual(record);
+      expect(await reader.listRuns({ limit: 9, starred: true })).toEqual([record]);
+      for (const { filename, sha256 } of record.entities) {
+        const bytes = new Uint8Array(await (await reader.readEntity(record.run_id, filename)).arrayBuffer());
+        expect(digest(bytes)).toBe(sha256);
+      }
+    }
+    await expect(there.importRun(files)).rejects.toMatchObject({ message: /is recorded here already/ });
+    const again = await exported(there, record.run_id);
+    await there.deleteRun(record.run_id);
+    expect(await there.importRun(again)).toEqual(record);
+    // It goes on like any other run.
+    await there.resumeRun(record.run_id);
+    expect((await there.saveEntity(record.run_id, 'note', 'x')).filename).toBe('04_note.txt');
+  });
+
+  test('runs of the layout without journals come back with the hashes that they lacked', async () => {
+    const recorder = new Recorder(await older(), () => NOON);
+    for (const record of await recorder.listRuns({ limit: 9 })) {
+      const there = new Recorder(new MemoryFileStore());
+      const read = await there.importRun(await exported(recorder, record.run_id));
+      const filled = record.entities.map((entity) => ({
+        ...entity,
+        sha256: entity.sha256 || (expect.any(String) as string),
+      }));
+      expect(read).toEqual({ ...record, schema_version: 2, starred: false, entities: filled });
+      expect((await there.readRun(record.run_id)).lost).toBeUndefined();
+    }
+  });
+
+  test('what is wrong or damaged gets one sentence, and nothing of it is recorded', async () => {
+    const { files, record } = await whole();
+    const metadata = (change: object) => replaced(files, 'metadata.json', JSON.stringify({ ...record, ...change }));
+    const [first, ...rest] = record.entities;
+    const wrong: [files: Files, sentence: RegExp][] = [
+      [[], /has no metadata.json/],
+      [replaced(files, 'metadata.json', null), /has no metadata.json/],
+      [replaced(files, 'metadata.json', '{'), /damaged or not from Darkroom/],
+      [metadata({ schema_version: 3 }), /a later version of Darkroom/],
+      [metadata({ run_id: '../../etc' }), /damaged or not from Darkroom/],
+      [metadata({ run_id: 'run_9999999999999999_abcdef' }), /damaged or not from Darkroom/],
+      [metadata({ device_id: '../..' }), /damaged or not from Darkroom/],
+      [metadata({ entities: [first, { ...first }] }), /damaged or not from Darkroom/],
+      [metadata({ entities: [{ ...first, sequence: 0, filename: '00_input.json' }] }), /damaged or not from Darkroom/],
+      [metadata({ entities: [{ ...first, filename: '../01_input.json' }] }), /damaged or not from Darkroom/],
+      [metadata({ entities: rest }), /holds "01_input.json", which its metadata.json does not name/],
+      [replaced(files, '02_note.txt', null), /lacks "02_note.txt"/],
+      [replaced(files, '02_note.txt', 'x'), /holds a "02_note.txt" that was changed or damaged/],
+    ];
+    const store = new MemoryFileStore();
+    const recorder = new Recorder(store);
+    for (const [given, sentence] of wrong) {
+      await expect(recorder.importRun(given)).rejects.toMatchObject({ code: 'invalid_operation', message: sentence });
+      await expect(recorder.importRun(given)).rejects.toThrow(
+        /^This folder cannot be read in as a run: it [^.]+(\.\w+[^.]*)*\.$/,
+      );
+    }
+    expect(await recorder.listRuns({ limit: 9 })).toEqual([]);
+    expect(await store.list('exports/json')).toEqual([]);
+    // What an operating system leaves beside them is nobody's.
+    await recorder.importRun([...files, { path: 'stick/.DS_Store', file: new Blob(['x']) }]);
+  });
+
+  test('broken off or failed at any operation, it is there whole, or not, or as a run that was broken off', async () => {
+    const { files, record } = await whole();
+    const disk = new Disk();
+    const images: Image[] = [];
+    disk.watch = (image) => images.push(image);
+    await new Recorder(disk).importRun(files);
+    disk.watch = null;
+    const seen = { whole: 0, none: 0, interrupted: 0 };
+    for (const image of images) {
+      const recovered = new Disk(image.files);
+      const [found] = await new Recorder(recovered, () => NOON).listRuns({ limit: 9 });
+      if (!found) {
+        seen.none += 1;
+      } else if (found.current_state.stage === 'interrupted') {
+        seen.interrupted += 1;
+        // What was moved and has no line yet is whole, and known by its name alone.
+        const told = record.entities.slice(0, found.entities.length);
+        expect(found.entities.map(({ filename, sha256 }) => [filename, sha256])).toEqual(
+          told.map(({ filename, sha256 }) => [filename, sha256]),
+        );
+        expect(found.entities.slice(0, -1)).toEqual(told.slice(0, -1));
+        expect(found.lost).toBeUndefined();
+      } else {
+        seen.whole += 1;
+        expect(found).toEqual(record);
+      }
+    }
+    expect(Object.values(seen).every((count) => count > 5)).toBe(true);
+    for (let at = 1; at <= disk.operations; at++) {
+      const faulty = new Disk();
+      faulty.fault = (operation) => (operation === at ? { torn: at % 2 === 0, error: FULL } : null);
+      const read = await new Recorder(faulty).importRun(files).catch(expectTyped);
+      faulty.fault = null;
+      const listed = await new Recorder(faulty, () => NOON).listRuns({ limit: 9 });
+      expect(listed).toEqual(read ? [record] : []);
+    }
+  });
+
+  test('10,000 mutated folders are read whole or refused with a typed error, each within 50 ms', async () => {
+    const { files, record } = await whole();
+    const random = randomNumbers(2027);
+    const entries = await Promise.all(
+      files.map(async ({ path, file }) => ({ path, bytes: new Uint8Array(await file.arrayBuffer()) })),
+    );
+    const seen = { read: 0, refused: 0 };
+    const times: number[] = [];
+    for (let count = 0; count < 10_000; count++) {
+      // Mostly the description; now and then a file, a name or a whole field.
+      const which = count % 5 === 0 ? random(entries.length) : entries.length - 1;
+      const mutant = entries.map(({ path, bytes }, index) => {
+        if (index !== which) {
+          return { path, file: new Blob([bytes]) };
+        }
+        const field = count % 5 === 1 ? mutatedField(record, random) : null;
+        return {
+          path: random(20) === 0 ? `${path}${random(10)}` : path,
+          file: new Blob([field ?? mutate(bytes, random)]),
+        };
+      });
+      const start = process.cpuUsage();
+      try {
+        const { record: read, entities } = await readRunFolder(mutant);
+        seen.read += 1;
+        expect(read.run_id).toMatch(/^run_[0-9]+_[0-9a-f]{6}$/);
+        expect(entities.map(({ entity }) => entity.filename).join()).not.toContain('/');
+        for (const { entity, blob } of entities) {
+          expect(entity.sha256).toHaveLength(64);
+          expect(blob).toBeInstanceOf(Blob);
+        }
+      } catch (error) {
+        expectTyped(error);
+        seen.refused += 1;
+      }
+      const { user, system } = process.cpuUsage(start);
+      times.push((user + system) / 1000);
+    }
+    times.sort((a, b) => a - b);
+    console.log(
+      `project import: ${JSON.stringify(seen)}; median ${times[5_000].toFixed(2)} ms, 99.9 % within ${times[9_990].toFixed(2)} ms`,
+    );
+    expect(seen.read).toBeGreaterThan(100);
+    expect(seen.refused).toBeGreaterThan(5_000);
+    expect(times[9_990]).toBeLessThanOrEqual(50);
+  });
+
+  test('10,000 mutated metadata.json are a record or none, and any record comes back from its text', async () => {
+    const { record } = await whole();
+    const random = randomNumbers(2028);
+    const bytes = new TextEncoder().encode(JSON.stringify(record, null, 2));
+    const decoder = new TextDecoder();
+    let records = 0;
+    for (let count = 0; count < 10_000; count++) {
+      const text = count % 3 === 0 ? mutatedField(record, random) : decoder.decode(mutate(bytes, random));
+      const parsed = parseRecord(text);
+      if (parsed) {
+        records += 1;
+        expect(parseRecord(JSON.stringify(parsed))).toEqual(parsed);
+        expect(parsed.entities.every(({ filename }) => !filename.includes('/'))).toBe(true);
+      }
+    }
+    expect(records).toBeGreaterThan(500);
+    expect(records).toBeLessThan(9_000);
+    fc.assert(
+      fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.jsonValue(), (parameters, value) => {
+        const one = {
+          ...record,
+          operation: { ...opening.operation, parameters },
+          entities: record.entities.map((entity) => ({ ...entity, metadata: { value } })),
+        };
+        expect(JSON.stringify(parseRecord(JSON.stringify(one)))).toBe(JSON.stringify(one));
+      }),
+      { seed: 5, numRuns: 500 },
+    );
+  });
+
+  /** The record's text with another value in one place. */
+  function mutatedField(record: RunRecord, random: (below: number) => number): string {
+    const copy = JSON.parse(JSON.stringify(record)) as unknown;
+    const places: [Record<string, unknown>, string][] = [];
+    const visit = (value: unknown) => {
+      if (typeof value === 'object' && value !== null) {
+        for (const [key, below] of Object.entries(value)) {
+          places.push([value as Record<string, unknown>, key]);
+          visit(below);
+        }
+      }
+    };
+    visit(copy);
+    const [holder, key] = places[random(places.length)];
+    const others = [null, true, -1, 0.5, 1e308, '', 'x', '../x', [], {}, [[]], { __proto__: null }, '\u0000', 2 ** 53];
+    if (random(4) === 0) {
+      delete holder[key];
+    } else {
+      holder[key] = others[random(others.length)];
+    }
+    return JSON.stringify(copy);
+  }
 });
 
 describe('two tabs', () => {
@@ -440,18 +710,6 @@ describe('two tabs', () => {
 });
 
 describe('the layout without journals (schema_version 1)', () => {
-  /** As the version before journals wrote it: a completed, a failed and a running run, and one whose metadata.json is torn. */
-  async function older() {
-    const root = join(import.meta.dirname, 'recordings', 'layout_1');
-    const disk = new Disk();
-    for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
-      if (entry.isFile()) {
-        const path = join(entry.parentPath, entry.name);
-        await disk.write(relative(root, path).replaceAll('\\', '/'), new Blob([readFileSync(path)]));
-      }
-    }
-    return disk;
-  }
   const RUNS = [
     'run_1772625603000_e241b7',
     'run_1772625602000_9b4deb',
@@ -511,6 +769,61 @@ describe('the layout without journals (schema_version 1)', () => {
     expect(after.entities.slice(0, -1)).toEqual(filled);
     expect(after.entities.at(-1)).toMatchObject({ sequence: before.entities.length + 1, metadata: { late: true } });
     expect(after.lost).toBeUndefined();
+  });
+
+  test('starring, searching, deleting and what is kept work on migrated and unmigrated ones alike', async () => {
+    const disk = await older();
+    const recorder = new Recorder(disk, () => NOON);
+    const found = async (text: string, starred?: boolean) =>
+      (await recorder.findRuns({ limit: 9, text, ...(starred === undefined ? {} : { starred }) })).map(
+        ({ run_id }) => run_id,
+      );
+    await recorder.starRun(RUNS[1], true);
+    expect(await found('', true)).toEqual([RUNS[1]]);
+    expect(await found('', false)).toEqual([RUNS[0], RUNS[2], RUNS[3]]);
+    expect(await found(RUNS[1].slice(-6))).toEqual([RUNS[1]]);
+    for (const reader of [recorder, new Recorder(disk, () => NOON)]) {
+      expect(await reader.findRuns({ limit: 9 })).toMatchObject(
+        [0, 1, 2, 3].map((index) => ({ run_id: RUNS[index], starred: index === 1 })),
+      );
+      expect((await reader.findRuns({ limit: 9 })).every(({ bytes }) => bytes > 0)).toBe(true);
+      expect(await reader.findRuns({ limit: 9, text: 'circle completed' })).toMatchObject([
+        { picture: expect.stringMatching(/_output_image\.png$/) as string },
+      ]);
+    }
+    await recorder.deleteRun(RUNS[3]);
+    await expect(recorder.readRun(RUNS[3])).rejects.toMatchObject({ code: 'invalid_operation' });
+    // The starred one stays though it is the second, the unmigrated one goes.
+    expect(await recorder.setRetention({ keep: 'runs', runs: 1 })).toEqual([RUNS[2]]);
+    expect(ids(await new Recorder(disk, () => NOON).listRuns({ limit: 9 }))).toEqual([RUNS[0], RUNS[1]]);
+  });
+
+  test('an index of the version without pictures and names in it is read as it is', async () => {
+    const { store, runs } = await recorded(['a', 'b']);
+    const text = (await (await store.read('exports/runs.index'))?.text()) ?? '';
+    const lines = text
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line.slice(9)) as { entry?: Record<string, unknown> });
+    lines.forEach(({ entry }) => {
+      delete entry?.picture;
+      delete entry?.name;
+    });
+    const disk = new Disk(new Map([['exports/runs.index', new Uint8Array(Buffer.concat(encodeLines(lines)))]]));
+    for (const run of runs) {
+      const folder = (lines.find(({ entry }) => entry?.run_id === run)?.entry?.folder ?? '') as string;
+      for (const { name } of await store.list(folder)) {
+        await disk.write(`${folder}/${name}`, (await store.read(`${folder}/${name}`)) as Blob);
+      }
+    }
+    const found = await new Recorder(disk).findRuns({ limit: 9, text: 'a' });
+    expect(found).toMatchObject(
+      [
+        { picture: '', name: '', pictures: 1 },
+        { picture: '', name: '' },
+      ].slice(0, found.length),
+    );
+    expect(found.map(({ run_id }) => run_id)).toContain(runs[0]);
   });
 
   test('the migration broken off anywhere loses nothing', async () => {
@@ -771,14 +1084,20 @@ test('10,000 runs are listed and searched from the index', async () => {
   const named = new Named();
   await named.write('exports/runs.index', new Blob(encodeLines(lines)));
   const recorder = new Recorder(named, tick);
-  const timed = async <T>(work: () => Promise<T>): Promise<{ ms: number; result: T }> => {
-    const start = performance.now();
-    const result = await work();
-    return { ms: Math.round(performance.now() - start), result };
+  /** The last answer, and the median of the milliseconds that each took. */
+  const timed = async <T>(times: number, work: () => Promise<T>): Promise<{ ms: number; result: T }> => {
+    const taken: number[] = [];
+    let result: T;
+    do {
+      const start = performance.now();
+      result = await work();
+      taken.push(performance.now() - start);
+    } while (taken.length < times);
+    return { ms: Math.round(taken.sort((a, b) => a - b)[Math.floor(times / 2)]), result };
   };
-  const start = await timed(() => recorder.recover());
-  const all = await timed(() => recorder.findRuns({ limit: COUNT }));
-  const found = await timed(() => recorder.findRuns({ limit: COUNT, text: 'green 99' }));
+  const start = await timed(1, () => recorder.recover());
+  const all = await timed(7, () => recorder.findRuns({ limit: COUNT }));
+  const found = await timed(7, () => recorder.findRuns({ limit: COUNT, text: 'green 99' }));
   const opened = named.opened;
   console.log(`${COUNT} recorded runs: start ${start.ms} ms, list ${all.ms} ms, search ${found.ms} ms`);
   expect(all.result).toHaveLength(COUNT);
@@ -786,6 +1105,9 @@ test('10,000 runs are listed and searched from the index', async () => {
   expect(found.result.length).toBeGreaterThan(10);
   expect(found.result.every(({ prompt }) => prompt.includes('green'))).toBe(true);
   expect(opened).toBe(0);
+  // What issue 5 asks; usually they take a hundredth of it.
+  expect(all.ms).toBeLessThanOrEqual(200);
+  expect(found.ms).toBeLessThanOrEqual(200);
 });
 
 test('an index that is missing, torn or wrong is made anew from the folders', async () => {
@@ -807,6 +1129,19 @@ test('an index that is missing, torn or wrong is made anew from the folders', as
   await store.remove('exports/runs.index');
   expect(ids(await new Recorder(store).listRuns({ limit: 9 }))).toEqual([...runs].reverse());
 });
+
+/** As the version before journals wrote it: a completed, a failed and a running run, and one whose metadata.json is torn. */
+async function older() {
+  const root = join(import.meta.dirname, 'recordings', 'layout_1');
+  const disk = new Disk();
+  for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
+    if (entry.isFile()) {
+      const path = join(entry.parentPath, entry.name);
+      await disk.write(relative(root, path).replaceAll('\\', '/'), new Blob([readFileSync(path)]));
+    }
+  }
+  return disk;
+}
 
 const FULL = new DOMException('No space.', 'QuotaExceededError');
 

@@ -1,21 +1,12 @@
 /** The recorder's worker: opens the browser's private storage and serves one recorder to page and generator. */
 import { StudioError } from '../src/core/errors.ts';
-import type { FileStore } from '../src/recorder/file_store.ts';
+import { browserStore } from '../src/recorder/browser_store.ts';
 import { MemoryLocks, WebLocks } from '../src/recorder/locks.ts';
 import { MemoryFileStore } from '../src/recorder/memory_file_store.ts';
 import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
-import { UnitedFileStore } from '../src/recorder/united_file_store.ts';
 import type { RecorderApi, StorageReport } from './protocol.ts';
 import { serve, serveOn } from './protocol.ts';
-
-/** Storage Buckets, which only some browsers have and TypeScript does not know. */
-interface StorageBuckets {
-  open(
-    name: string,
-    options: { durability: 'strict' },
-  ): Promise<{ getDirectory(): Promise<FileSystemDirectoryHandle> }>;
-}
 
 class RecorderOwner implements RecorderApi {
   readonly #opened = open();
@@ -77,6 +68,14 @@ class RecorderOwner implements RecorderApi {
     return (await this.#recorder()).deleteRun(...args);
   }
 
+  async importRun(...args: Parameters<RecorderApi['importRun']>) {
+    return (await this.#recorder()).importRun(...args);
+  }
+
+  async outdatedRuns(...args: Parameters<RecorderApi['outdatedRuns']>) {
+    return (await this.#recorder()).outdatedRuns(...args);
+  }
+
   async retention() {
     return (await this.#recorder()).retention();
   }
@@ -91,7 +90,7 @@ class RecorderOwner implements RecorderApi {
 }
 
 async function open(): Promise<{ recorder: Recorder; report: StorageReport }> {
-  const opened = await openStore().then(
+  const opened = await browserStore((root) => OpfsFileStore.open(root)).then(
     (store) => ({
       recorder: new Recorder(store, undefined, {
         locks: 'locks' in navigator ? new WebLocks(navigator.locks) : new MemoryLocks(),
@@ -110,17 +109,6 @@ async function open(): Promise<{ recorder: Recorder; report: StorageReport }> {
   // What goes wrong is told to whoever lists the runs.
   opened.recorder.recover().catch(() => {});
   return opened;
-}
-
-/** A bucket of its own, where there are any, is flushed strictly and not evicted with the weights. Earlier recordings lie outside of it. */
-async function openStore(): Promise<FileStore> {
-  const root = await OpfsFileStore.open(await navigator.storage.getDirectory());
-  const { storageBuckets } = navigator as { storageBuckets?: StorageBuckets };
-  const bucket = await storageBuckets
-    ?.open('recordings', { durability: 'strict' })
-    .then(async (opened) => OpfsFileStore.open(await opened.getDirectory()))
-    .catch(() => null);
-  return bucket ? new UnitedFileStore(bucket, root) : root;
 }
 
 await serve(new RecorderOwner(), globalThis);

@@ -23,7 +23,7 @@ async function open(page: Page): Promise<void> {
 function generate(page: Page): Promise<Job> {
   return page.evaluate(async (operation) => {
     const door = globalThis.darkroom as Door;
-    return door.wait(door.submit(operation).id);
+    return door.wait((await door.submit(operation)).id);
   }, OPERATION);
 }
 

@@ -2,7 +2,8 @@
 import * as v from 'valibot';
 import type { Job } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
-import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
+import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../workers/protocol.ts';
+import { megabytes } from './progress.ts';
 
 export interface Run {
   id: string;
@@ -57,3 +58,35 @@ const madeSchema = v.object({
   notices: v.fallback(v.array(v.string()), []),
   ms: v.fallback(v.nullable(v.number()), null),
 });
+
+/** How a run ended, in a word or two. */
+export function stageWord(stage: RunStage): string {
+  return {
+    running: 'Being made',
+    completed: 'Done',
+    failed: 'Failed',
+    cancelled: 'Cancelled',
+    interrupted: 'Broken off',
+  }[stage];
+}
+
+/** "1 run", "1,204 runs" */
+export function runs(count: number): string {
+  return count === 1 ? '1 run' : `${count.toLocaleString('en')} runs`;
+}
+
+/** "34 kB", "1.2 MB" */
+export function size(bytes: number): string {
+  return bytes < 100_000 ? `${Math.ceil(bytes / 1000)} kB` : megabytes(bytes);
+}
+
+/** "37 runs (120 MB)" */
+export function runsAndBytes(list: readonly { bytes: number }[]): string {
+  return `${runs(list.length)} (${size(list.reduce((sum, { bytes }) => sum + bytes, 0))})`;
+}
+
+/** Those of the ids that are no run of the list. */
+export function missing(ids: Iterable<string>, list: readonly RunSummary[]): string[] {
+  const known = new Set(list.map(({ run_id }) => run_id));
+  return [...ids].filter((id) => !known.has(id));
+}

@@ -33,6 +33,11 @@ export class OpfsFileStore implements FileStore {
     return store;
   }
 
+  /** Of what is there already, for places that may not write, such as the service worker. */
+  static reading(root: FileSystemDirectoryHandle): OpfsFileStore {
+    return new OpfsFileStore(root);
+  }
+
   async write(path: string, content: Blob): Promise<void> {
     const { folder, name } = split(path);
     const directory = await this.#directory(folder, true);

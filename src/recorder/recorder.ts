@@ -6,6 +6,7 @@
 import { StudioError, assert } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
+import { withoutPictures } from '../core/operation.ts';
 import type { Retention, RunEnd, RunOpening, RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
 import { ENTITY_TYPE, mediaType, parseFilename, throughJson, toFile } from './entity_file.ts';
 import type { FileStore } from './file_store.ts';
@@ -13,17 +14,16 @@ import { JOURNAL, SCHEMA_VERSION, entityOf, stateFact } from './journal.ts';
 import { MemoryLocks } from './locks.ts';
 import type { Locks } from './locks.ts';
 import { outdated, parseRetention, readRetention, writeRetention } from './retention.ts';
-import { RunFolder, filesIn, isDescribed, readFolder, withoutLost } from './run_folder.ts';
-import type { Told } from './run_folder.ts';
-import { LOCK, RunIndex, indexEntry, summary } from './run_index.ts';
-import type { IndexEntry } from './run_index.ts';
-import { METADATA, isRunId, withoutPictures } from './run_record.ts';
+import { RunFolder, filesIn, readFolder } from './run_folder.ts';
+import { readRunFolder } from './run_import.ts';
+import type { ImportedFile } from './run_import.ts';
+import { LOCK, summary } from './run_index.ts';
+import { RunList, entryOf, folderFor, lockOf } from './run_list.ts';
+import { METADATA } from './run_record.ts';
+import { guarded, noSuchRun } from './storage_refusal.ts';
 import { hex, sha256 } from './whole_file.ts';
 
-const ROOT = 'exports/json';
 const DEVICE_ID = 'device_id.txt';
-/** Runs that recovery looks at before it writes down what it found. */
-const RECOVERED_AT_ONCE = 100;
 
 /** A tab that was closed lets go of its runs within a moment, and others hold them only for one to look at them. */
 const PATIENCE_MS = 2000;
@@ -49,31 +49,23 @@ export class Recorder {
   readonly #now: () => Date;
   readonly #locks: Locks;
   readonly #fetch: (url: string) => Promise<Response>;
-  readonly #index: RunIndex;
+  readonly #list: RunList;
   readonly #open = new Map<string, OpenRun>();
   /** Files whose hash was compared since the start, as `run/filename`. */
   readonly #verified = new Set<string>();
   #deviceId: Promise<string> | null = null;
-  #recovered: Promise<void> | null = null;
 
   constructor(store: FileStore, now: () => Date = () => new Date(), surroundings: Surroundings = {}) {
     this.#store = store;
     this.#now = now;
     this.#locks = surroundings.locks ?? new MemoryLocks();
     this.#fetch = surroundings.fetch ?? ((url) => fetch(url));
-    this.#index = new RunIndex(store, this.#locks);
+    this.#list = new RunList(store, this.#locks, now, (run) => this.#open.get(run)?.folder);
   }
 
-  /**
-   * Takes up what earlier visits left, once: makes the index agree with the folders, and recovers the runs that nobody
-   * is writing and that had not ended. Listing waits for it, recording does not.
-   */
+  /** Takes up what earlier visits left (see {@link RunList}). Listing waits for it, recording does not. */
   recover(): Promise<void> {
-    this.#recovered ??= guarded(() => this.#recover());
-    this.#recovered.catch(() => {
-      this.#recovered = null;
-    });
-    return this.#recovered;
+    return this.#list.recover();
   }
 
   async openRun(opening: RunOpening): Promise<string> {
@@ -82,7 +74,7 @@ export class Recorder {
       const now = this.#now();
       const run = `run_${now.getTime()}_${hex(crypto.getRandomValues(new Uint8Array(3)))}`;
       const device_id = await this.#device();
-      const path = `${ROOT}/${localDay(now)}/${device_id}/${run}`;
+      const path = folderFor(run, device_id);
       const release = await this.#lock(run);
       try {
         const folder = await RunFolder.create(this.#store, path, [
@@ -93,7 +85,7 @@ export class Recorder {
             timestamp: now.toISOString(),
             device_id,
             config_name: opening.config_name,
-            operation: throughJson(withoutPictures(opening.operation)),
+            operation: opening.operation && throughJson(withoutPictures(opening.operation)),
             expected_outputs: opening.expected_outputs,
           },
         ]);
@@ -109,9 +101,9 @@ export class Recorder {
 
   async resumeRun(run: string): Promise<RunRecord> {
     return guarded(async () => {
-      const open = this.#open.get(run);
-      if (open) {
-        return open.folder.record;
+      if (this.#open.has(run)) {
+        // Whoever wrote to it before may have ended in the middle of an entity, which is finished first.
+        return this.#inTurn(run, ({ folder }) => Promise.resolve(folder.record));
       }
       const { folder, release } = await this.#take(run);
       try {
@@ -176,56 +168,22 @@ export class Recorder {
     });
   }
 
-  async listRuns(query: RunQuery): Promise<RunRecord[]> {
-    return guarded(async () => {
-      await this.#upToDate();
-      const found: RunRecord[] = [];
-      const entries = this.#index.select(query);
-      for (let page = take(entries, query.limit); page.length > 0; page = take(entries, query.limit - found.length)) {
-        const records = await Promise.all(page.map((entry) => this.#listed(entry)));
-        found.push(...records.filter((record) => record !== null));
-      }
-      return found;
-    });
+  listRuns(query: RunQuery): Promise<RunRecord[]> {
+    return guarded(() => this.#list.list(query));
   }
 
-  async findRuns(query: RunQuery): Promise<RunSummary[]> {
-    return guarded(async () => {
-      await this.#upToDate();
-      return take(this.#index.select(query), query.limit).map((entry) => {
-        const open = this.#open.get(entry.run_id);
-        return summary(open ? entryOf(open.folder) : entry);
-      });
-    });
+  findRuns(query: RunQuery): Promise<RunSummary[]> {
+    return guarded(() => this.#list.find(query));
   }
 
-  /** Files that are no longer there, or have another length, are named as lost. */
-  async readRun(run: string): Promise<RunRecord> {
-    return guarded(async () => {
-      const open = this.#open.get(run);
-      if (open) {
-        return open.folder.record;
-      }
-      const path = await this.#folder(run);
-      const told = await this.#told(run, path, { withMetadata: true });
-      if (!told) {
-        throw noSuchRun(run);
-      }
-      const { record, lengths } = told;
-      const sizes = new Map<string, number | undefined>();
-      for (const { filename } of record.entities) {
-        sizes.set(filename, (await this.#store.read(`${path}/${filename}`))?.size);
-      }
-      const lost = record.lost ?? [];
-      const checked = withoutLost(record, (name) => lengths === null || lengths.get(name) === sizes.get(name));
-      return lost.length > 0 ? { ...checked, lost: [...lost, ...(checked.lost ?? [])] } : checked;
-    });
+  readRun(run: string): Promise<RunRecord> {
+    return guarded(() => this.#list.read(run));
   }
 
   /** The hash of a file is compared when it is read for the first time. */
   async readEntity(run: string, name: string): Promise<Blob> {
     return guarded(async () => {
-      const path = await this.#folder(run);
+      const path = await this.#list.folder(run);
       // A path from outside must not lead out of the run's folder.
       const known = name === METADATA || parseFilename(name) !== null;
       const file = known ? await this.#store.read(`${path}/${name}`) : null;
@@ -244,7 +202,7 @@ export class Recorder {
       const open = this.#open.get(run);
       if (open) {
         await this.#inTurn(run, ({ folder }) => folder.say({ record: 'star', starred }));
-        await this.#index.put(entryOf(open.folder));
+        await this.#list.index.put(entryOf(open.folder));
         return;
       }
       const { folder, release } = await this.#take(run);
@@ -252,9 +210,55 @@ export class Recorder {
         if (folder.state.starred !== starred) {
           await folder.say({ record: 'star', starred });
         }
-        await this.#index.put(entryOf(folder));
+        await this.#list.index.put(entryOf(folder));
       } finally {
         await folder.close();
+        release();
+      }
+    });
+  }
+
+  /**
+   * Records what {@link readRunFolder} accepts, under its own id and numbers. Nothing of it stays where it cannot be written.
+   * @throws StudioError `invalid_operation`, also for a run that is here already
+   */
+  async importRun(files: ImportedFile[]): Promise<RunRecord> {
+    return guarded(async () => {
+      const { record, entities } = await readRunFolder(files);
+      const { run_id: run, timestamp, device_id, config_name, operation, expected_outputs } = record;
+      await this.#list.upToDate();
+      const release = await this.#lock(run);
+      try {
+        if (await this.#list.has(run)) {
+          throw new StudioError('invalid_operation', `The run "${run}" is recorded here already.`);
+        }
+        const path = folderFor(run, device_id);
+        const opened = { run_id: run, timestamp, device_id, config_name, operation, expected_outputs };
+        const folder = await RunFolder.create(this.#store, path, [
+          { record: 'run', schema_version: SCHEMA_VERSION, ...opened },
+        ]).catch(async (error: unknown) => {
+          await this.#store.remove(path).catch(() => {});
+          throw error;
+        });
+        try {
+          for (const { entity, blob } of entities) {
+            await folder.keep(entity, blob);
+          }
+          if (record.starred) {
+            await folder.append({ record: 'star', starred: true });
+          }
+          const { stage } = record.current_state;
+          const ending = stage === 'running' ? { stage: 'interrupted' as const } : record.current_state;
+          // Last, so that an import that is broken off is known as that.
+          await folder.say(stateFact(ending, timestamp));
+        } catch (error) {
+          await folder.delete().catch(() => {});
+          throw error;
+        }
+        await folder.close();
+        await this.#list.index.put(entryOf(folder));
+        return folder.record;
+      } finally {
         release();
       }
     });
@@ -264,7 +268,7 @@ export class Recorder {
     await guarded(async () => {
       const open = this.#open.get(run);
       if (!open) {
-        const path = await this.#folder(run);
+        const path = await this.#list.folder(run);
         const release = await this.#lock(run);
         try {
           await this.#delete(run, path);
@@ -276,9 +280,9 @@ export class Recorder {
       await this.#inTurn(run, async ({ folder, release }) => {
         this.#open.delete(run);
         try {
-          await this.#index.put({ ...entryOf(folder), due: true });
+          await this.#list.index.put({ ...entryOf(folder), due: true });
           await folder.delete();
-          await this.#index.drop(run);
+          await this.#list.index.drop(run);
         } finally {
           release();
         }
@@ -288,6 +292,15 @@ export class Recorder {
 
   retention(): Promise<Retention> {
     return guarded(() => readRetention(this.#store));
+  }
+
+  /** What {@link setRetention} would delete now, newest first. */
+  async outdatedRuns(retention: Retention): Promise<RunSummary[]> {
+    const setting = parseRetention(retention);
+    return guarded(async () => {
+      await this.#list.upToDate();
+      return outdated(this.#list.index.select({}), setting).map(summary);
+    });
   }
 
   async setRetention(retention: Retention): Promise<string[]> {
@@ -311,13 +324,13 @@ export class Recorder {
 
   async #keepOpen(run: string, folder: RunFolder, release: () => void): Promise<void> {
     this.#open.set(run, { folder, release, last: Promise.resolve(), ending: null });
-    await this.#index.put(entryOf(folder));
+    await this.#list.index.put(entryOf(folder));
   }
 
   async #end(run: string, open: OpenRun, ending: RunRecord['current_state']): Promise<void> {
     open.ending = ending;
     await open.folder.say(stateFact(ending, this.#now().toISOString()));
-    await this.#index.put(entryOf(open.folder));
+    await this.#list.index.put(entryOf(open.folder));
     this.#open.delete(run);
     await open.folder.close();
     open.release();
@@ -332,81 +345,14 @@ export class Recorder {
     }
   }
 
-  async #recover(): Promise<void> {
-    await this.#index.open();
-    const folders = await this.#folders();
-    await this.#index.drop(...this.#index.runs.filter((run) => !folders.has(run) && !this.#open.has(run)));
-    let found: IndexEntry[] = [];
-    for (const [run, path] of folders) {
-      const entry = this.#index.get(run);
-      if (this.#open.has(run) || (entry && !entry.due && entry.stage !== 'running')) {
-        continue;
-      }
-      // One that cannot be recovered now, as on a full disk, is listed as it is and looked at again later.
-      const recovered = await this.#recoverRun(run, path).catch(() => this.#dueEntry(path).catch(() => null));
-      if (recovered && JSON.stringify(recovered) !== JSON.stringify(entry)) {
-        found.push(recovered);
-      }
-      if (found.length >= RECOVERED_AT_ONCE) {
-        await this.#index.put(...found);
-        found = [];
-      }
-    }
-    await this.#index.put(...found);
-  }
-
-  /** What the index should say of the run; null when nothing is left of it. */
-  async #recoverRun(run: string, path: string): Promise<IndexEntry | null> {
-    const names = await filesIn(this.#store, path);
-    if (!names.includes(JOURNAL) && (names.includes(METADATA) || names.some(parseFilename))) {
-      // The older layout gets a journal when it is changed; until then nothing is written to it.
-      return this.#olderEntry(path);
-    }
-    const release = await this.#locks.tryHold(lockOf(run));
-    if (!release) {
-      // Another tab writes it.
-      return this.#dueEntry(path);
-    }
-    try {
-      const folder = await RunFolder.recover(this.#store, path, this.#now());
-      if (!folder) {
-        await this.#index.drop(run);
-        return null;
-      }
-      await folder.close();
-      return entryOf(folder);
-    } finally {
-      release();
-    }
-  }
-
-  async #dueEntry(path: string): Promise<IndexEntry | null> {
-    const told = await readFolder(this.#store, path);
-    return told && indexEntry(path, told.record, { bytes: bytesOf(told), due: true });
-  }
-
-  async #olderEntry(path: string): Promise<IndexEntry | null> {
-    const told = await readFolder(this.#store, path);
-    if (!told) {
-      return null;
-    }
-    let bytes = 0;
-    for (const { filename } of told.record.entities) {
-      bytes += (await this.#store.read(`${path}/${filename}`))?.size ?? 0;
-    }
-    // A tab with an older version of the page may still be writing it, so its end is looked for again.
-    const due = told.record.current_state.stage === 'running';
-    return indexEntry(path, interrupted(told.record), { bytes, due });
-  }
-
   /** Opens a run that has ended or was interrupted, to change it. */
   async #take(run: string): Promise<{ folder: RunFolder; release: () => void }> {
-    const path = await this.#folder(run);
+    const path = await this.#list.folder(run);
     const release = await this.#lock(run);
     try {
       // A change that is broken off is found at the next start.
-      const entry = this.#index.get(run);
-      await this.#index.put(...(entry ? [{ ...entry, due: true }] : []));
+      const entry = this.#list.index.get(run);
+      await this.#list.index.put(...(entry ? [{ ...entry, due: true }] : []));
       const folder = await RunFolder.recover(this.#store, path, this.#now());
       if (!folder) {
         throw noSuchRun(run);
@@ -420,14 +366,14 @@ export class Recorder {
 
   /** The run's lock is held. */
   async #delete(run: string, path: string): Promise<void> {
-    const entry = this.#index.get(run);
+    const entry = this.#list.index.get(run);
     if (entry) {
-      await this.#index.put({ ...entry, due: true });
+      await this.#list.index.put({ ...entry, due: true });
     }
     const names = await filesIn(this.#store, path);
     const folder = names.includes(JOURNAL) ? await RunFolder.recover(this.#store, path, this.#now()) : null;
     await (folder ? folder.delete() : this.#store.remove(path));
-    await this.#index.drop(run);
+    await this.#list.index.drop(run);
   }
 
   async #discardOutdated(): Promise<string[]> {
@@ -435,9 +381,9 @@ export class Recorder {
     if (retention.keep === 'all') {
       return [];
     }
-    await this.#upToDate();
+    await this.#list.upToDate();
     const deleted: string[] = [];
-    for (const { run_id, folder } of outdated(this.#index.select({}), retention)) {
+    for (const { run_id, folder } of outdated(this.#list.index.select({}), retention)) {
       const release = this.#open.has(run_id) ? null : await this.#locks.tryHold(lockOf(run_id));
       if (release) {
         try {
@@ -453,57 +399,6 @@ export class Recorder {
       }
     }
     return deleted;
-  }
-
-  async #upToDate(): Promise<void> {
-    await this.recover();
-    await this.#index.refresh();
-  }
-
-  async #listed({ run_id, folder }: IndexEntry): Promise<RunRecord | null> {
-    const open = this.#open.get(run_id);
-    if (open) {
-      return open.folder.record;
-    }
-    try {
-      return (await this.#told(run_id, folder))?.record ?? null;
-    } catch (error) {
-      if (error instanceof StudioError) {
-        // Of a later version: its neighbours can be listed all the same.
-        return null;
-      }
-      throw error;
-    }
-  }
-
-  /** What lies in the folder, recovered first where that is due and no tab writes it. */
-  async #told(run: string, path: string, { withMetadata = false } = {}): Promise<Told | null> {
-    const told = await readFolder(this.#store, path);
-    if (!told) {
-      return null;
-    }
-    if (!told.lengths && !told.isDamaged) {
-      return { ...told, record: interrupted(told.record) };
-    }
-    const isDue =
-      told.isDamaged ||
-      told.record.current_state.stage === 'running' ||
-      (withMetadata && !(await isDescribed(this.#store, path, told)));
-    const release = isDue ? await this.#locks.tryHold(lockOf(run)) : null;
-    if (!release) {
-      return told;
-    }
-    try {
-      const folder = await RunFolder.recover(this.#store, path, this.#now());
-      await folder?.close();
-      await (folder ? this.#index.put(entryOf(folder)) : this.#index.drop(run));
-      return await readFolder(this.#store, path);
-    } catch {
-      // On a full disk it is read as it is.
-      return { ...told, record: interrupted(told.record) };
-    } finally {
-      release();
-    }
   }
 
   async #verify(run: string, path: string, name: string, file: Blob): Promise<void> {
@@ -550,34 +445,6 @@ export class Recorder {
     return release;
   }
 
-  async #folder(run: string): Promise<string> {
-    const folder = this.#open.get(run)?.folder.path ?? this.#index.get(run)?.folder ?? (await this.#folders()).get(run);
-    if (!folder) {
-      throw noSuchRun(run);
-    }
-    return folder;
-  }
-
-  async #folders(): Promise<Map<string, string>> {
-    const found = new Map<string, string>();
-    for (const day of await this.#subfolders(ROOT)) {
-      for (const device of await this.#subfolders(day)) {
-        for (const folder of await this.#subfolders(device)) {
-          const run = folder.slice(folder.lastIndexOf('/') + 1);
-          if (isRunId(run)) {
-            found.set(run, folder);
-          }
-        }
-      }
-    }
-    return found;
-  }
-
-  async #subfolders(path: string): Promise<string[]> {
-    const entries = await this.#store.list(path);
-    return entries.filter(({ kind }) => kind === 'folder').map(({ name }) => `${path}/${name}`);
-  }
-
   #device(): Promise<string> {
     this.#deviceId ??= this.#readDevice();
     this.#deviceId.catch(() => {
@@ -595,67 +462,4 @@ export class Recorder {
     await this.#store.write(DEVICE_ID, new Blob([id]));
     return id;
   }
-}
-
-/** What a storage throws, as the sentence that a person can act on. */
-async function guarded<T>(work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof StudioError) {
-      throw error;
-    }
-    if (error instanceof DOMException && error.name === 'QuotaExceededError') {
-      throw new StudioError(
-        'storage_full',
-        'The browser has no room left for recordings; delete some runs or free space on the disk, then try again. What is recorded so far is kept.',
-        { retry: 'same', cause: error },
-      );
-    }
-    throw new StudioError(
-      'storage_unavailable',
-      'The browser could not read or write the recordings; reload the page and try again. What is recorded so far is kept.',
-      { retry: 'same', cause: error },
-    );
-  }
-}
-
-function entryOf(folder: RunFolder): IndexEntry {
-  const bytes = folder.state.entities.reduce((sum, { length }) => sum + length, 0);
-  return indexEntry(folder.path, folder.record, { bytes, due: !folder.isDescribed });
-}
-
-function bytesOf({ lengths }: Told): number {
-  return [...(lengths?.values() ?? [])].reduce((sum, length) => sum + length, 0);
-}
-
-/** Nobody writes the older layout any more. */
-function interrupted(record: RunRecord): RunRecord {
-  return record.current_state.stage === 'running' ? { ...record, current_state: { stage: 'interrupted' } } : record;
-}
-
-function noSuchRun(run: string): StudioError {
-  return new StudioError('invalid_operation', `There is no recorded run "${run}".`);
-}
-
-function lockOf(run: string): string {
-  return `darkroom:run:${run}`;
-}
-
-function take<T>(from: Iterator<T, void>, count: number): T[] {
-  const taken: T[] = [];
-  while (taken.length < count) {
-    const next = from.next();
-    if (next.done) {
-      break;
-    }
-    taken.push(next.value);
-  }
-  return taken;
-}
-
-/** The day as the person's own calendar has it. */
-function localDay(date: Date): string {
-  const part = (value: number) => String(value).padStart(2, '0');
-  return `${date.getFullYear()}-${part(date.getMonth() + 1)}-${part(date.getDate())}`;
 }

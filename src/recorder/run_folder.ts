@@ -4,7 +4,7 @@
  * journal and may be behind it until recovery. Whoever makes or opens a RunFolder holds the run's lock.
  */
 import { StudioError } from '../core/errors.ts';
-import type { RunRecord } from '../../workers/protocol.ts';
+import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
 import { filename, jsonBlob, parseFilename } from './entity_file.ts';
 import type { EntityFile } from './entity_file.ts';
 import type { AppendFile, FileStore } from './file_store.ts';
@@ -141,6 +141,14 @@ export class RunFolder {
     this.#next = sequence + 1;
     await this.#describe();
     return saved;
+  }
+
+  /** Saves an entity under a number that it has already; the rest as {@link save}. Its hash was compared with the content's. */
+  async keep({ sequence, type, filename: name, sha256: hash, timestamp, metadata }: RunEntity, blob: Blob) {
+    const file = { sequence, type, filename: name, length: blob.size, sha256: hash };
+    await writeWhole(this.#store, this.path, name, blob);
+    await this.append({ record: 'entity', ...file, timestamp, metadata });
+    this.#next = Math.max(this.#next, sequence + 1);
   }
 
   /** Ends, reopens or stars the run. */

@@ -35,6 +35,9 @@ const entrySchema = v.object({
   negative_prompt: v.string(),
   entities: v.number(),
   pictures: v.number(),
+  /** Absent in lines of earlier versions. */
+  picture: v.optional(v.string(), ''),
+  name: v.optional(v.string(), ''),
   bytes: v.number(),
 });
 
@@ -208,8 +211,8 @@ export class RunIndex {
       return;
     }
     const { entry } = change;
-    const { run_id, prompt, negative_prompt, config_name, checkpoint } = entry;
-    const text = [prompt, negative_prompt, config_name, checkpoint, run_id].join('\n').toLowerCase();
+    const { run_id, prompt, negative_prompt, config_name, checkpoint, name } = entry;
+    const text = [prompt, negative_prompt, config_name, checkpoint, run_id, name].join('\n').toLowerCase();
     this.#listed.set(run_id, { entry, start: startOf(run_id), text });
   }
 }
@@ -224,6 +227,9 @@ export function indexEntry(
     const value = operation?.parameters?.[name];
     return typeof value === 'string' ? value.slice(0, LONGEST_TEXT) : '';
   };
+  const shown =
+    entities.find(({ type }) => type === 'output_image') ?? entities.find(({ type }) => type === 'input_image');
+  const name = operation === null ? shown?.metadata.name : undefined;
   return {
     run_id,
     folder,
@@ -237,6 +243,8 @@ export function indexEntry(
     negative_prompt: text('negative_prompt'),
     entities: entities.length,
     pictures: entities.filter(({ type }) => type === 'output_image').length,
+    picture: shown?.filename ?? '',
+    name: typeof name === 'string' ? name.slice(0, LONGEST_TEXT) : '',
     bytes,
   };
 }

@@ -3,7 +3,6 @@
  * Version 1, from before there were journals, is read as it is; version 2 is derived from the journal.
  */
 import * as v from 'valibot';
-import type { Operation } from '../core/operation.ts';
 import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
 import { parseFilename } from './entity_file.ts';
 import { SCHEMA_VERSION } from './journal.ts';
@@ -90,26 +89,4 @@ export function isRunId(name: string): boolean {
 /** Milliseconds since 1970 at which the run was opened. */
 export function startOf(run: string): number {
   return Number(RUN_ID.exec(run)?.[1]);
-}
-
-/** The operation as JSON can hold it: a picture is kept as an entity, here only its type and size are said. */
-export function withoutPictures(operation: Operation): Operation {
-  const parameters = Object.fromEntries(
-    Object.entries(operation.parameters).map(([name, value]) => [name, picture(value) ?? value]),
-  );
-  return { ...operation, parameters };
-}
-
-function picture(value: unknown): { type: string; bytes: number } | null {
-  if (value instanceof Blob) {
-    return { type: value.type, bytes: value.size };
-  }
-  if (typeof value === 'string' && value.startsWith('data:')) {
-    const comma = value.indexOf(',');
-    return {
-      type: value.slice(5, comma).replace(/;base64$/, ''),
-      bytes: Math.floor(((value.length - comma - 1) * 3) / 4),
-    };
-  }
-  return null;
 }

@@ -1,0 +1,86 @@
+/** The way to what was recorded: search, stars, what is kept, and runs that come and go as folders. */
+import { StudioError } from '../core/errors.ts';
+import type { Entity } from '../core/job.ts';
+import type { RecorderApi, Retention, RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
+import type { WorkerLink } from './worker_link.ts';
+
+/** Of what lies in a run's folder; the numbered files are its entities. */
+export const METADATA = 'metadata.json';
+
+export class RecordingsClient {
+  readonly #link: () => WorkerLink<RecorderApi>;
+
+  /** @param link the living recorder; another one when that has ended */
+  constructor(link: () => WorkerLink<RecorderApi>) {
+    this.#link = link;
+  }
+
+  /** Newest first, from the index alone. */
+  find(query: RunQuery): Promise<RunSummary[]> {
+    return this.#link().call('findRuns', query);
+  }
+
+  read(run: string): Promise<RunRecord> {
+    return this.#link().call('readRun', run);
+  }
+
+  /** One of the run's files, {@link METADATA} included. */
+  file(run: string, filename: string): Promise<Blob> {
+    return this.#link().call('readEntity', run, filename);
+  }
+
+  star(run: string, starred: boolean): Promise<void> {
+    return this.#link().call('starRun', run, starred);
+  }
+
+  delete(run: string): Promise<void> {
+    return this.#link().call('deleteRun', run);
+  }
+
+  /** Records a run again from the files of its folder. */
+  import(files: { path: string; file: Blob }[]): Promise<RunRecord> {
+    return this.#link().call('importRun', files);
+  }
+
+  retention(): Promise<Retention> {
+    return this.#link().call('retention');
+  }
+
+  /** What {@link setRetention} would delete now. */
+  outdated(retention: Retention): Promise<RunSummary[]> {
+    return this.#link().call('outdatedRuns', retention);
+  }
+
+  setRetention(retention: Retention): Promise<string[]> {
+    return this.#link().call('setRetention', retention);
+  }
+
+  /**
+   * Records a picture that was not made here, as the `input_image` of a run of its own.
+   * @param picture its bytes, or the address to fetch it from; `name` is what it is found by
+   * @throws StudioError `origin_unavailable` for an address that gives nothing, `image_unreadable` for one that gives no picture
+   */
+  async keep(picture: Blob | string, name: string): Promise<Entity> {
+    const recorder = this.#link();
+    const type = 'input_image';
+    const run = await recorder.call('openRun', { config_name: '', operation: null, expected_outputs: [type] });
+    try {
+      const entity =
+        typeof picture === 'string'
+          ? await recorder.call('saveFromUrl', run, type, picture, { name })
+          : await recorder.call('saveFromBlob', run, type, picture, { name });
+      if (typeof picture === 'string' && !/\.(png|jpg|webp)$/.test(entity.filename)) {
+        throw new StudioError(
+          'image_unreadable',
+          'What was found there is no PNG, JPEG or WebP picture; save the picture on your disk and drop its file here.',
+        );
+      }
+      await recorder.call('closeRun', run, 'completed');
+      return entity;
+    } catch (error) {
+      // A run with nothing in it would be found with every search.
+      await recorder.call('deleteRun', run).catch(() => {});
+      throw error;
+    }
+  }
+}

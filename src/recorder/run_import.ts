@@ -1,0 +1,99 @@
+/**
+ * Runs that come back from a folder on the disk, as the page wrote it there: `metadata.json` and the numbered files
+ * that it names, here or on another device. All of it is foreign: what does not pass this gate is not recorded.
+ */
+import * as v from 'valibot';
+import { StudioError } from '../core/errors.ts';
+import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
+import { parseFilename } from './entity_file.ts';
+import { SCHEMA_VERSION } from './journal.ts';
+import { METADATA, isRunId, parseRecord, startOf } from './run_record.ts';
+import { sha256 } from './whole_file.ts';
+
+/** Of a run with some thousand entities; more is no run. */
+const LARGEST_METADATA = 16 * 2 ** 20;
+const DEVICE = /^[0-9a-f-]{36}$/;
+/** Milliseconds that a date can have in four digits of year. */
+const LATEST = Date.UTC(9999, 11, 31);
+
+/** A file of the folder that somebody chose. */
+export interface ImportedFile {
+  /** With forward slashes; the last folder is the run's own. */
+  path: string;
+  file: Blob;
+}
+
+export interface ImportedRun {
+  record: RunRecord;
+  /** In the order of their numbers, each with its hash. */
+  entities: { entity: RunEntity; blob: Blob }[];
+}
+
+/**
+ * Reads every byte and compares it with what `metadata.json` says. Files without a number, such as those of an operating system, are
+ * passed over.
+ * @throws StudioError `invalid_operation`, one sentence with the folder's name
+ */
+export async function readRunFolder(files: ImportedFile[]): Promise<ImportedRun> {
+  const byName = new Map(files.map(({ path, file }) => [path.slice(path.lastIndexOf('/') + 1), file]));
+  const described = byName.get(METADATA);
+  if (!described) {
+    throw refusal(`has no ${METADATA}; choose the folder of a run that was saved from Darkroom`);
+  }
+  const record = await recordIn(described);
+  const names = new Set(record.entities.map(({ filename }) => filename));
+  if (names.size < files.length) {
+    const stranger = [...byName.keys()].find((name) => parseFilename(name) && !names.has(name));
+    if (stranger !== undefined) {
+      throw refusal(`holds "${stranger}", which its ${METADATA} does not name; take that file out`);
+    }
+  }
+  const entities: ImportedRun['entities'] = [];
+  for (const entity of [...record.entities].sort((a, b) => a.sequence - b.sequence)) {
+    const blob = byName.get(entity.filename);
+    if (!blob) {
+      throw refusal(`lacks "${entity.filename}"; copy the whole folder`);
+    }
+    const hash = await sha256(blob);
+    if (entity.sha256 !== '' && entity.sha256 !== hash) {
+      throw refusal(`holds a "${entity.filename}" that was changed or damaged; copy it again`);
+    }
+    entities.push({ entity: { ...entity, sha256: hash }, blob });
+  }
+  return { record, entities };
+}
+
+async function recordIn(file: Blob): Promise<RunRecord> {
+  const text = file.size <= LARGEST_METADATA ? await file.text() : '';
+  const version = v.safeParse(v.object({ schema_version: v.number() }), jsonOf(text));
+  if (version.success && version.output.schema_version > SCHEMA_VERSION) {
+    throw refusal('was recorded by a later version of Darkroom; reload the page to get that version');
+  }
+  const parsed = parseRecord(text);
+  const start = parsed && isRunId(parsed.run_id) ? startOf(parsed.run_id) : NaN;
+  const isSound =
+    parsed !== null &&
+    start <= LATEST &&
+    // It becomes a folder's name.
+    DEVICE.test(parsed.device_id) &&
+    parsed.entities.every(({ sequence }) => Number.isSafeInteger(sequence) && sequence > 0) &&
+    new Set(parsed.entities.map(({ sequence }) => sequence)).size === parsed.entities.length;
+  if (!isSound) {
+    throw refusal(`has a ${METADATA} that is damaged or not from Darkroom; copy it again`);
+  }
+  const record = { ...parsed };
+  delete record.journal_length;
+  return record;
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}
+
+function refusal(what: string): StudioError {
+  return new StudioError('invalid_operation', `This folder cannot be read in as a run: it ${what}.`);
+}

@@ -1,0 +1,305 @@
+/**
+ * All recorded runs: where their folders are, what lists and readers find, and the recovery of what earlier visits left.
+ * Listing reads the index, a run's own folder is opened only to say more than the index knows, or where recovery is due.
+ */
+import { StudioError } from '../core/errors.ts';
+import type { RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
+import { parseFilename } from './entity_file.ts';
+import type { FileStore } from './file_store.ts';
+import { JOURNAL } from './journal.ts';
+import type { Locks } from './locks.ts';
+import { RunFolder, filesIn, isDescribed, readFolder, withoutLost } from './run_folder.ts';
+import type { Told } from './run_folder.ts';
+import { RunIndex, indexEntry, summary } from './run_index.ts';
+import type { IndexEntry } from './run_index.ts';
+import { METADATA, isRunId, startOf } from './run_record.ts';
+import { guarded, noSuchRun } from './storage_refusal.ts';
+
+const ROOT = 'exports/json';
+const DAY_MS = 24 * 60 * 60 * 1000;
+/** Runs that recovery looks at before it writes down what it found. */
+const RECOVERED_AT_ONCE = 100;
+
+export class RunList {
+  readonly index: RunIndex;
+  readonly #store: FileStore;
+  readonly #locks: Locks;
+  readonly #now: () => Date;
+  /** The run's folder, if this tab is writing it. */
+  readonly #written: (run: string) => RunFolder | undefined;
+  #recovered: Promise<void> | null = null;
+
+  constructor(store: FileStore, locks: Locks, now: () => Date, written: (run: string) => RunFolder | undefined) {
+    this.#store = store;
+    this.#locks = locks;
+    this.#now = now;
+    this.#written = written;
+    this.index = new RunIndex(store, locks);
+  }
+
+  /**
+   * Takes up what earlier visits left, once: makes the index agree with the folders, and recovers the runs that nobody
+   * is writing and that had not ended.
+   */
+  recover(): Promise<void> {
+    this.#recovered ??= guarded(() => this.#recover());
+    this.#recovered.catch(() => {
+      this.#recovered = null;
+    });
+    return this.#recovered;
+  }
+
+  /** As {@link recover}, with what other tabs have added since. */
+  async upToDate(): Promise<void> {
+    await this.recover();
+    await this.index.refresh();
+  }
+
+  async list(query: RunQuery): Promise<RunRecord[]> {
+    await this.upToDate();
+    const found: RunRecord[] = [];
+    const entries = this.index.select(query);
+    for (let page = take(entries, query.limit); page.length > 0; page = take(entries, query.limit - found.length)) {
+      const records = await Promise.all(page.map((entry) => this.#listed(entry)));
+      found.push(...records.filter((record) => record !== null));
+    }
+    return found;
+  }
+
+  async find(query: RunQuery): Promise<RunSummary[]> {
+    await this.upToDate();
+    return take(this.index.select(query), query.limit).map((entry) => {
+      const folder = this.#written(entry.run_id);
+      return summary(folder ? entryOf(folder) : entry);
+    });
+  }
+
+  /** Files that are no longer there, or have another length, are named as lost. */
+  async read(run: string): Promise<RunRecord> {
+    const written = this.#written(run);
+    if (written) {
+      return written.record;
+    }
+    const path = await this.folder(run);
+    const told = await this.#told(run, path, { withMetadata: true });
+    if (!told) {
+      throw noSuchRun(run);
+    }
+    const { record, lengths } = told;
+    const sizes = new Map<string, number | undefined>();
+    for (const { filename } of record.entities) {
+      sizes.set(filename, (await this.#store.read(`${path}/${filename}`))?.size);
+    }
+    const lost = record.lost ?? [];
+    const checked = withoutLost(record, (name) => lengths === null || lengths.get(name) === sizes.get(name));
+    return lost.length > 0 ? { ...checked, lost: [...lost, ...(checked.lost ?? [])] } : checked;
+  }
+
+  /** @throws StudioError `invalid_operation` where there is no such run */
+  async folder(run: string): Promise<string> {
+    const folder =
+      this.#written(run)?.path ??
+      this.index.get(run)?.folder ??
+      (await this.#dated(run)) ??
+      (await this.#folders()).get(run);
+    if (!folder) {
+      throw noSuchRun(run);
+    }
+    return folder;
+  }
+
+  async has(run: string): Promise<boolean> {
+    return this.index.get(run) !== null || (await this.#folders()).has(run);
+  }
+
+  async #recover(): Promise<void> {
+    await this.index.open();
+    const folders = await this.#folders();
+    await this.index.drop(...this.index.runs.filter((run) => !folders.has(run) && !this.#written(run)));
+    let found: IndexEntry[] = [];
+    for (const [run, path] of folders) {
+      const entry = this.index.get(run);
+      if (this.#written(run) || (entry && !entry.due && entry.stage !== 'running')) {
+        continue;
+      }
+      // One that cannot be recovered now, as on a full disk, is listed as it is and looked at again later.
+      const recovered = await this.#recoverRun(run, path).catch(() => this.#dueEntry(path).catch(() => null));
+      if (recovered && JSON.stringify(recovered) !== JSON.stringify(entry)) {
+        found.push(recovered);
+      }
+      if (found.length >= RECOVERED_AT_ONCE) {
+        await this.index.put(...found);
+        found = [];
+      }
+    }
+    await this.index.put(...found);
+  }
+
+  /** What the index should say of the run; null when nothing is left of it. */
+  async #recoverRun(run: string, path: string): Promise<IndexEntry | null> {
+    const names = await filesIn(this.#store, path);
+    if (!names.includes(JOURNAL) && (names.includes(METADATA) || names.some(parseFilename))) {
+      // The older layout gets a journal when it is changed; until then nothing is written to it.
+      return this.#olderEntry(path);
+    }
+    const release = await this.#locks.tryHold(lockOf(run));
+    if (!release) {
+      // Another tab writes it.
+      return this.#dueEntry(path);
+    }
+    try {
+      const folder = await RunFolder.recover(this.#store, path, this.#now());
+      if (!folder) {
+        await this.index.drop(run);
+        return null;
+      }
+      await folder.close();
+      return entryOf(folder);
+    } finally {
+      release();
+    }
+  }
+
+  async #dueEntry(path: string): Promise<IndexEntry | null> {
+    const told = await readFolder(this.#store, path);
+    return told && indexEntry(path, told.record, { bytes: bytesOf(told), due: true });
+  }
+
+  async #olderEntry(path: string): Promise<IndexEntry | null> {
+    const told = await readFolder(this.#store, path);
+    if (!told) {
+      return null;
+    }
+    let bytes = 0;
+    for (const { filename } of told.record.entities) {
+      bytes += (await this.#store.read(`${path}/${filename}`))?.size ?? 0;
+    }
+    // A tab with an older version of the page may still be writing it, so its end is looked for again.
+    const due = told.record.current_state.stage === 'running';
+    return indexEntry(path, interrupted(told.record), { bytes, due });
+  }
+
+  async #listed({ run_id, folder }: IndexEntry): Promise<RunRecord | null> {
+    const written = this.#written(run_id);
+    if (written) {
+      return written.record;
+    }
+    try {
+      return (await this.#told(run_id, folder))?.record ?? null;
+    } catch (error) {
+      if (error instanceof StudioError) {
+        // Of a later version: its neighbours can be listed all the same.
+        return null;
+      }
+      throw error;
+    }
+  }
+
+  /** What lies in the folder, recovered first where that is due and no tab writes it. */
+  async #told(run: string, path: string, { withMetadata = false } = {}): Promise<Told | null> {
+    const told = await readFolder(this.#store, path);
+    if (!told) {
+      return null;
+    }
+    if (!told.lengths && !told.isDamaged) {
+      return { ...told, record: interrupted(told.record) };
+    }
+    const isDue =
+      told.isDamaged ||
+      told.record.current_state.stage === 'running' ||
+      (withMetadata && !(await isDescribed(this.#store, path, told)));
+    const release = isDue ? await this.#locks.tryHold(lockOf(run)) : null;
+    if (!release) {
+      return told;
+    }
+    try {
+      const folder = await RunFolder.recover(this.#store, path, this.#now());
+      await folder?.close();
+      await (folder ? this.index.put(entryOf(folder)) : this.index.drop(run));
+      return await readFolder(this.#store, path);
+    } catch {
+      // On a full disk it is read as it is.
+      return { ...told, record: interrupted(told.record) };
+    } finally {
+      release();
+    }
+  }
+
+  /** Where it lies by the day that its name says: without an index, looking through all of them takes long. */
+  async #dated(run: string): Promise<string | undefined> {
+    const start = startOf(run);
+    for (const offset of isRunId(run) ? [0, -1, 1] : []) {
+      // The day is the local one of then, and the time zone may be another one now.
+      const day = localDay(start + offset * DAY_MS);
+      for (const device of await this.#subfolders(`${ROOT}/${day}`)) {
+        const found = (await this.#subfolders(device)).find((path) => path.endsWith(`/${run}`));
+        if (found !== undefined) {
+          return found;
+        }
+      }
+    }
+    return undefined;
+  }
+
+  async #folders(): Promise<Map<string, string>> {
+    const found = new Map<string, string>();
+    for (const day of await this.#subfolders(ROOT)) {
+      for (const device of await this.#subfolders(day)) {
+        for (const folder of await this.#subfolders(device)) {
+          const run = folder.slice(folder.lastIndexOf('/') + 1);
+          if (isRunId(run)) {
+            found.set(run, folder);
+          }
+        }
+      }
+    }
+    return found;
+  }
+
+  async #subfolders(path: string): Promise<string[]> {
+    const entries = await this.#store.list(path);
+    return entries.filter(({ kind }) => kind === 'folder').map(({ name }) => `${path}/${name}`);
+  }
+}
+
+/** Where a run of this device lies: under the day on which it was opened, as the person's own calendar has it. */
+export function folderFor(run: string, device: string): string {
+  return `${ROOT}/${localDay(startOf(run))}/${device}/${run}`;
+}
+
+function localDay(time: number): string {
+  const date = new Date(time);
+  const part = (value: number) => String(value).padStart(2, '0');
+  return `${date.getFullYear()}-${part(date.getMonth() + 1)}-${part(date.getDate())}`;
+}
+
+/** Of whoever writes to the run or recovers it. */
+export function lockOf(run: string): string {
+  return `darkroom:run:${run}`;
+}
+
+export function entryOf(folder: RunFolder): IndexEntry {
+  const bytes = folder.state.entities.reduce((sum, { length }) => sum + length, 0);
+  return indexEntry(folder.path, folder.record, { bytes, due: !folder.isDescribed });
+}
+
+function bytesOf({ lengths }: Told): number {
+  return [...(lengths?.values() ?? [])].reduce((sum, length) => sum + length, 0);
+}
+
+/** Nobody writes the older layout any more. */
+function interrupted(record: RunRecord): RunRecord {
+  return record.current_state.stage === 'running' ? { ...record, current_state: { stage: 'interrupted' } } : record;
+}
+
+function take<T>(from: Iterator<T, void>, count: number): T[] {
+  const taken: T[] = [];
+  while (taken.length < count) {
+    const next = from.next();
+    if (next.done) {
+      break;
+    }
+    taken.push(next.value);
+  }
+  return taken;
+}
