@@ -1,5 +1,6 @@
 /** One visit of a headless Chromium to the built page, through its in-page door (`globalThis.darkroom`). */
 import { chromium } from 'playwright';
+import { isWeightFile } from './arguments.js';
 import { NO_CHROMIUM, chromiumFlags, findChromium } from './chromium.js';
 import { Failure } from './failure.js';
 import { serveFolder } from './server.js';
@@ -61,16 +62,17 @@ export class Session {
   }
 
   /**
-   * Opens a checkpoint folder; its files are read in place.
-   * @param {string} folder
+   * Opens a checkpoint's folder, or its one file; both are read in place.
+   * @param {string} path
    * @returns {Promise<string>} the checkpoint's reference
    */
-  async openFolder(folder) {
-    await this.page.getByTestId('checkpoint-folder').setInputFiles(folder);
-    return this.#ask(async (door) => {
-      const input = /** @type {HTMLInputElement} */ (document.querySelector('[data-testid="checkpoint-folder"]'));
-      return (await door.openFolder(input.files ?? [])).ref;
-    }, null);
+  async openFolder(path) {
+    const input = isWeightFile(path) ? 'checkpoint-file' : 'checkpoint-folder';
+    await this.page.getByTestId(input).setInputFiles(path);
+    return this.#ask(async (door, name) => {
+      const chosen = /** @type {HTMLInputElement} */ (document.querySelector(`[data-testid="${name}"]`));
+      return (await door.openFolder(chosen.files ?? [])).ref;
+    }, input);
   }
 
   /**
@@ -143,17 +145,26 @@ export class Session {
    */
   async run(operation, onChange) {
     await this.page.exposeFunction('darkroomJobChanged', onChange);
-    return this.#ask((door, given) => {
-      const { id } = door.submit(given);
-      door.follow(id, (job) => {
-        // Only what is told on the way; the operation may hold whole pictures.
-        const { progress, notices } = job;
-        /** @type {{ darkroomJobChanged?: (news: object) => void }} */ (globalThis).darkroomJobChanged?.({
-          progress,
-          notices,
+    return this.#ask(async (door, given) => {
+      // What an earlier command that was killed left in this profile is nobody's any more.
+      await door.cancelAll();
+      const { id } = await door.submit(given);
+      /** @type {Promise<never>} */
+      const held = new Promise((_, reject) => {
+        door.follow(id, (job) => {
+          // Only what is told on the way; the operation may hold whole pictures.
+          const { progress, notices, obstacle } = job;
+          /** @type {{ darkroomJobChanged?: (news: object) => void }} */ (globalThis).darkroomJobChanged?.({
+            progress,
+            notices,
+          });
+          if (obstacle !== null) {
+            // Nobody is there to do something about it.
+            reject(Object.assign(new Error(obstacle), { code: 'checkpoint_incomplete' }));
+          }
         });
       });
-      return door.wait(id);
+      return Promise.race([door.wait(id), held]);
     }, operation);
   }
 

@@ -1,14 +1,23 @@
-/** Queue, job states, runner, worker links and client, with engines whose promises the tests settle by hand. */
-import { afterEach, describe, expect, test } from 'vitest';
+/** The queue, alone and shared by tabs, job states, runner, worker links and client, with engines whose promises the tests settle by hand. */
+import 'fake-indexeddb/auto';
+import { readFileSync } from 'node:fs';
+import fc from 'fast-check';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { StudioError, cancelled } from '../src/core/errors.ts';
-import type { Job, JobEvent } from '../src/core/job.ts';
+import type { Entity, Job, JobEvent, ResumePoint } from '../src/core/job.ts';
 import { parseOperation } from '../src/core/operation.ts';
 import type { Operation } from '../src/core/operation.ts';
 import { JobClient } from '../src/jobs/client.ts';
 import { deferred } from '../src/jobs/deferred.ts';
 import type { Deferred } from '../src/jobs/deferred.ts';
 import { folderSource } from '../src/jobs/folder_source.ts';
-import { createJobQueue } from '../src/jobs/queue.ts';
+import { MemoryJobStore } from '../src/jobs/job_store.ts';
+import type { JobStore, Writes } from '../src/jobs/job_store.ts';
+import type { JobRequest } from '../src/jobs/queue.ts';
+import { LibraryClient } from '../src/jobs/library.ts';
+import { Sources } from '../src/jobs/sources.ts';
+import { StoredJobs } from '../src/jobs/stored_jobs.ts';
+import { Turn } from '../src/jobs/turn.ts';
 import type { JobChange } from '../src/jobs/state.ts';
 import { newJob, reduce } from '../src/jobs/state.ts';
 import { drain } from '../src/jobs/runner.ts';
@@ -18,9 +27,13 @@ import { WorkerLink } from '../src/jobs/worker_link.ts';
 import type { WorkerLike } from '../src/jobs/worker_link.ts';
 import { EventSender, serve } from '../workers/protocol.ts';
 import type { CheckpointSource } from '../workers/protocol.ts';
+import { Browser, SOURCE } from './tabs.ts';
+import type { Tab } from './tabs.ts';
 
-const SOURCE: CheckpointSource = { kind: 'builtin', name: 'shapes' };
-const PROGRESS: JobEvent = { type: 'progress', progress: { stage: 'sample', step: 1, steps: 4, secondsLeft: 3 } };
+const PROGRESS: Extract<JobEvent, { type: 'progress' }> = {
+  type: 'progress',
+  progress: { stage: 'sample', step: 1, steps: 4, fraction: 0.4, secondsLeft: 3 },
+};
 
 test('a file that cannot be read any more is told as one, whoever read it', () => {
   const error = StudioError.from(new DOMException('The requested file could not be read.', 'NotReadableError'));
@@ -31,14 +44,17 @@ test('a file that cannot be read any more is told as one, whoever read it', () =
 describe('states', () => {
   const changes: JobChange[] = [
     { type: 'started', at: 2 },
+    { type: 'restarted', at: 2 },
+    { type: 'interrupted' },
+    { type: 'held', obstacle: 'Its folder is closed.' },
     { type: 'event', event: PROGRESS },
     { type: 'completed', at: 3 },
     { type: 'failed', at: 3, error: new StudioError('internal', 'Broken.').toData() },
     { type: 'cancelled', at: 3 },
   ];
   const legal: Record<Job['state'], JobChange['type'][]> = {
-    pending: ['started', 'cancelled'],
-    running: ['event', 'completed', 'failed', 'cancelled'],
+    pending: ['started', 'held', 'cancelled'],
+    running: ['restarted', 'interrupted', 'event', 'completed', 'failed', 'cancelled'],
     completed: [],
     failed: [],
     cancelled: [],
@@ -77,45 +93,49 @@ describe('states', () => {
     let job = reduce(newJob('a', operation(), 1), { type: 'started', at: 2 });
     job = events.reduce((so, event) => reduce(so, { type: 'event', event }), job);
     const told = { run: 'r', notices: ['Cut.', 'Cut again.'], entities: [entity] };
-    expect(job).toMatchObject({ ...told, startedAt: 2, progress: PROGRESS.type === 'progress' && PROGRESS.progress });
+    expect(job).toMatchObject({ ...told, startedAt: 2, progress: PROGRESS.progress });
     expect(reduce(job, { type: 'completed', at: 9 })).toMatchObject({ ...told, progress: null, finishedAt: 9 });
   });
 });
 
 describe('the queue', () => {
+  const { open } = browsers();
+
   test('gives jobs by priority, then in order of submission', async () => {
-    const { jobs, receiver } = queue();
+    const { jobs, receiver } = open();
     for (const priority of ['normal', 'low', 'high', 'normal', 'high'] as const) {
-      jobs.submit(operation(priority), SOURCE);
+      await jobs.submit(operation(priority));
     }
     expect(await takeAll(receiver, 5)).toEqual(['3', '5', '1', '4', '2']);
   });
 
   test('is reordered by hand, across priorities', async () => {
-    const { jobs, receiver } = queue();
+    const { jobs, receiver } = open();
     for (const priority of ['high', 'normal', 'low'] as const) {
-      jobs.submit(operation(priority), SOURCE);
+      await jobs.submit(operation(priority));
     }
-    jobs.reorder('3', '1');
-    jobs.reorder('1', null);
-    expect(jobs.list().map(({ id }) => id)).toEqual(['3', '2', '1']);
-    jobs.reorder('2', 'unknown');
-    jobs.reorder('unknown', '1');
-    jobs.reorder('1', '1');
-    expect(await takeAll(receiver, 3)).toEqual(['3', '1', '2']);
+    await jobs.pause(true);
+    await jobs.reorder('3', '1');
+    await jobs.reorder('1', null);
+    expect((await jobs.list()).map(({ id }) => id)).toEqual(['3', '2', '1']);
+    await jobs.reorder('2', 'unknown');
+    await expect(jobs.reorder('unknown', '1')).rejects.toMatchObject({ code: 'invalid_operation' });
+    await jobs.reorder('1', '1');
+    await jobs.pause(false);
+    expect(await takeAll(receiver, 3)).toEqual(['3', '2', '1']);
   });
 
   test('waits for the next job when there is none', async () => {
-    const { jobs, receiver } = queue();
+    const { jobs, receiver } = open();
     const taken = receiver.take();
-    const job = jobs.submit(operation(), SOURCE);
-    expect(job.state).toBe('running');
-    expect(await taken).toMatchObject({ id: job.id, payload: SOURCE });
+    const job = await jobs.submit(operation());
+    expect(await taken).toMatchObject({ id: job.id, payload: SOURCE, attempt: 1, run: null, point: null });
+    expect((await jobs.get(job.id)).state).toBe('running');
   });
 
   test('answers the one who waits, before and after the end', async () => {
-    const { jobs, receiver } = queue();
-    const { id } = jobs.submit(operation(), SOURCE);
+    const { jobs, receiver } = open();
+    const { id } = await jobs.submit(operation());
     const waiting = jobs.wait(id);
     (await receiver.take()).complete();
     expect((await waiting).state).toBe('completed');
@@ -124,80 +144,438 @@ describe('the queue', () => {
   });
 
   test('drops a pending job at once, and asks a running one', async () => {
-    const { jobs, receiver } = queue();
-    const running = jobs.submit(operation(), SOURCE);
-    const pending = jobs.submit(operation(), SOURCE);
+    const { jobs, receiver } = open();
+    const running = await jobs.submit(operation());
+    const pending = await jobs.submit(operation());
     const request = await receiver.take();
-    jobs.cancel(pending.id);
-    expect(jobs.get(pending.id)?.state).toBe('cancelled');
-    jobs.cancel(running.id);
-    expect(jobs.get(running.id)?.state).toBe('running');
+    expect((await jobs.cancel(pending.id)).state).toBe('cancelled');
+    expect((await jobs.cancel(running.id)).state).toBe('running');
     expect(request.signal.aborted).toBe(true);
     request.fail(cancelled());
-    expect(jobs.get(running.id)).toMatchObject({ state: 'cancelled', error: null });
-    jobs.cancel(running.id);
-    jobs.cancel('unknown');
+    expect(await jobs.wait(running.id)).toMatchObject({ state: 'cancelled', error: null });
+    expect((await jobs.cancel(running.id)).state).toBe('cancelled');
+    await expect(jobs.cancel('unknown')).rejects.toMatchObject({ code: 'invalid_operation' });
   });
 
   test('takes no news after the end', async () => {
-    const { jobs, receiver } = queue();
-    const { id } = jobs.submit(operation(), SOURCE);
+    const { jobs, receiver } = open();
+    const { id } = await jobs.submit(operation());
     const request = await receiver.take();
     request.fail(new StudioError('gpu_lost', 'Gone.', { retry: 'same' }));
-    const ended = jobs.get(id);
     request.report(PROGRESS);
     request.complete();
+    request.restart();
     request.fail(cancelled());
-    expect(jobs.get(id)).toBe(ended);
-    expect(ended?.error).toEqual({ code: 'gpu_lost', message: 'Gone.', retry: 'same' });
+    await jobs.submit(operation());
+    await receiver.take();
+    const ended = await jobs.get(id);
+    expect(ended).toMatchObject({ state: 'failed', attempts: 1, progress: null });
+    expect(ended.error).toEqual({ code: 'gpu_lost', message: 'Gone.', retry: 'same' });
   });
 
   test('forgets ended jobs only', async () => {
-    const { jobs, receiver } = queue();
-    const { id } = jobs.submit(operation(), SOURCE);
-    jobs.remove(id);
+    const { jobs, receiver } = open();
+    const { id } = await jobs.submit(operation());
+    await jobs.remove(id);
     const request = await receiver.take();
-    jobs.remove(id);
-    expect(jobs.list()).toHaveLength(1);
+    await jobs.remove(id);
+    expect(await jobs.list()).toHaveLength(1);
     request.complete();
-    jobs.remove(id);
-    expect(jobs.list()).toEqual([]);
+    await jobs.wait(id);
+    await jobs.remove(id);
+    expect(await jobs.list()).toEqual([]);
+    await expect(jobs.get(id)).rejects.toMatchObject({ code: 'invalid_operation' });
   });
 
   test('tells of every change until unsubscribed', async () => {
-    const { jobs, receiver } = queue();
+    const { jobs, receiver } = open();
     const seen: string[] = [];
-    const stop = jobs.subscribe((list) => seen.push(list.map(({ state }) => state).join()));
-    jobs.submit(operation(), SOURCE);
+    const stop = jobs.subscribe(({ jobs: list, changed }) => {
+      if (changed.size > 0) {
+        seen.push(list.map(({ state, progress }) => state + (progress ? ' 1/4' : '')).join());
+      }
+    });
+    const { id } = await jobs.submit(operation());
     const request = await receiver.take();
     request.report(PROGRESS);
+    expect(seen).toEqual(['pending', 'running', 'running 1/4']);
     stop();
     request.complete();
-    expect(seen).toEqual(['pending', 'running', 'running']);
+    await jobs.wait(id);
+    expect(seen.filter((state) => state === 'completed')).toEqual([]);
+  });
+});
+
+describe('the queue of several tabs', () => {
+  const { browser } = browsers();
+  afterEach(() => vi.useRealTimers());
+  const POINT: ResumePoint = { parameters: { chunk: { seed: '7' } }, state: new Uint8Array([1, 2, 3]) };
+  const ids = (jobs: readonly Job[], state: Job['state'] = 'pending') =>
+    jobs.filter((job) => job.state === state).map(({ id }) => id);
+
+  test('random submits, cancels, moves, takes, ends, crashes and restarts keep the order and lose nothing', async () => {
+    const place = fc.nat(30);
+    const action = fc.oneof(
+      { weight: 4, arbitrary: fc.tuple(fc.constant('submit' as const), fc.nat(1), fc.nat(2)) },
+      { weight: 2, arbitrary: fc.tuple(fc.constant('reorder' as const), place, fc.option(place)) },
+      { weight: 2, arbitrary: fc.tuple(fc.constant('take' as const)) },
+      { weight: 2, arbitrary: fc.tuple(fc.constant('end' as const), fc.constantFrom('complete', 'fail')) },
+      { weight: 1, arbitrary: fc.tuple(fc.constant('cancel' as const), place) },
+      { weight: 1, arbitrary: fc.tuple(fc.constant('crash' as const)) },
+      { weight: 1, arbitrary: fc.tuple(fc.constant('steal' as const)) },
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(action, { minLength: 5, maxLength: 30 }), async (actions) => {
+        const one = browser();
+        const tabs = [one.tab(), one.tab()];
+        const line: { id: string; band: number }[] = [];
+        const ended = new Map<string, Job['state']>();
+        let running: { id: string; band: number; request: JobRequest<CheckpointSource> } | null = null;
+        /** The one whose turn it is, which has held the lock since the other one let go of it. */
+        let owner = 0;
+        await until(() => tabs[0].turn.token ?? undefined);
+        const interrupt = async (run: () => Promise<unknown> | void) => {
+          await run();
+          await until(() => tabs[owner].turn.token ?? undefined);
+          if (running) {
+            // It waits again, in its own place; all others wait as before.
+            const { id, band } = running;
+            running = null;
+            // What nobody takes is settled by whoever takes next.
+            const { jobs } = tabs[owner];
+            await until(() => jobs.running().length === 0 || undefined);
+            const now = ids(await tabs[owner].jobs.list());
+            expect(now.filter((other) => other !== id)).toEqual(line.map((job) => job.id));
+            line.splice(now.indexOf(id), 0, { id, band });
+          }
+        };
+        for (const [type, a, b] of actions) {
+          const { jobs, receiver } = tabs[owner];
+          if (type === 'submit') {
+            const band = b;
+            const { id } = await tabs[a].jobs.submit(operation((['high', 'normal', 'low'] as const)[band]));
+            line.splice(line.findLastIndex((job) => job.band <= band) + 1, 0, { id, band });
+          } else if (type === 'reorder' && line.length > 1) {
+            const [moved] = line.splice(a % line.length, 1);
+            const to = b === null ? line.length : (b as number) % line.length;
+            await tabs[1 - owner].jobs.refresh();
+            await tabs[1 - owner].jobs.reorder(moved.id, line[to]?.id ?? null);
+            line.splice(to, 0, { id: moved.id, band: (line[to] ?? line[to - 1]).band });
+          } else if (type === 'take' && !running && line.length > 0) {
+            await jobs.refresh();
+            const request = await receiver.take();
+            const first = line.shift();
+            expect(request.id).toBe(first?.id);
+            running = { id: request.id, band: first?.band ?? 0, request };
+          } else if (type === 'end' && running) {
+            const { id, request } = running;
+            running = null;
+            if (a === 'complete') {
+              request.complete();
+            } else {
+              request.fail(new StudioError('internal', 'No.'));
+            }
+            ended.set(id, (await jobs.wait(id)).state);
+          } else if (type === 'cancel' && line.length > 0) {
+            const [dropped] = line.splice(a % line.length, 1);
+            expect((await tabs[1 - owner].jobs.cancel(dropped.id)).state).toBe('cancelled');
+            ended.set(dropped.id, 'cancelled');
+          } else if (type === 'crash') {
+            const gone = owner;
+            owner = 1 - owner;
+            await interrupt(() => {
+              tabs[gone].end();
+              tabs[gone] = one.tab();
+            });
+          } else if (type === 'steal') {
+            const old = running?.request;
+            owner = 1 - owner;
+            await interrupt(async () => {
+              tabs[owner].turn.take();
+              await until(() => tabs[1 - owner].turn.token === null || undefined);
+              // As a runner does whose job was stopped.
+              old?.fail(cancelled());
+            });
+          }
+          for (const watcher of [tabs[0].jobs, tabs[1].jobs, one.jobs()]) {
+            await watcher.refresh();
+            const known = await watcher.list();
+            expect(ids(known)).toEqual(line.map(({ id }) => id));
+            expect(ids(known, 'running')).toEqual(running ? [running.id] : []);
+            expect(known).toHaveLength(line.length + ended.size + (running ? 1 : 0));
+            for (const job of known.filter(({ id }) => ended.has(id))) {
+              expect(job.state).toBe(ended.get(job.id));
+            }
+          }
+        }
+        one.close();
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  test('two tabs that submit at once lose nothing, and both see the same line', async () => {
+    const one = browser();
+    const tabs = [one.tab(), one.tab()];
+    const made = await Promise.all(
+      Array.from({ length: 20 }, (_, i) =>
+        tabs.map(({ jobs }) => jobs.submit({ ...operation(), parameters: { i } })),
+      ).flat(),
+    );
+    for (const { jobs } of tabs) {
+      await jobs.refresh();
+    }
+    const [here, there] = tabs.map(({ jobs }) => ids(jobs.jobs));
+    expect(here).toEqual(there);
+    expect(new Set(here)).toEqual(new Set(made.map(({ id }) => id)));
+    // What one tab submitted stays in its order.
+    for (const own of [0, 1].map((tab) => made.filter((_, i) => i % 2 === tab).map(({ id }) => id))) {
+      expect(here.filter((id) => own.includes(id))).toEqual(own);
+    }
+  });
+
+  test('only the first tab runs; another one watches, submits, cancels and pauses', async () => {
+    const one = browser();
+    const [owner, other] = [one.tab(), one.tab()];
+    await until(() => owner.turn.token ?? undefined);
+    expect((await owner.jobs.queue()).runs).toBe('here');
+    expect((await other.jobs.queue()).runs).toBe('elsewhere');
+    const { id } = await other.jobs.submit(operation());
+    const request = await owner.receiver.take();
+    request.report(PROGRESS);
+    await until(() => other.jobs.stored(id)?.job.progress ?? undefined);
+    expect((await other.jobs.cancel(id)).state).toBe('running');
+    await until(() => request.signal.aborted || undefined);
+    await other.jobs.pause(true);
+    request.fail(cancelled());
+    expect((await other.jobs.wait(id)).state).toBe('cancelled');
+    const next = await other.jobs.submit(operation());
+    const taken = owner.receiver.take();
+    await owner.jobs.refresh();
+    expect((await owner.jobs.get(next.id)).state).toBe('pending');
+    await other.jobs.pause(false);
+    expect((await taken).id).toBe(next.id);
+    one.close();
+    expect((await one.jobs().queue()).runs).toBe('nowhere');
+  });
+
+  test('a job whose tab crashed goes on in the next one, with its run, entities and last point', async () => {
+    const one = browser();
+    const [first, second] = [one.tab(), one.tab()];
+    const { id } = await first.jobs.submit(operation());
+    const request = await first.receiver.take();
+    request.report({ type: 'run', run: 'r' });
+    request.report({ type: 'entity', entity: ENTITY });
+    request.report({ type: 'resume_point', point: { ...POINT, state: 'an earlier one' } });
+    request.report({ type: 'resume_point', point: POINT });
+    request.restart();
+    await until(() => (first.jobs.stored(id)?.job.attempts === 2 ? true : undefined));
+    first.end();
+    const again = await second.receiver.take();
+    expect(again).toMatchObject({ id, attempt: 3, run: 'r', point: POINT });
+    expect(await second.jobs.get(id)).toMatchObject({ state: 'running', attempts: 3, entities: [ENTITY] });
+    // Whatever the first one still says comes too late.
+    request.complete();
+    again.complete();
+    await second.jobs.wait(id);
+    expect(await second.jobs.point(id)).toBeNull();
+  });
+
+  test('a tab that is robbed of its turn lets go first; one that hangs is not waited for', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const one = browser();
+    const [owner, robber] = [one.tab(), one.tab()];
+    const { id } = await owner.jobs.submit(operation());
+    const request = await owner.receiver.take();
+    robber.turn.take();
+    await until(() => request.signal.aborted || undefined);
+    request.report(PROGRESS);
+    request.fail(cancelled());
+    const taken = await robber.receiver.take();
+    expect(taken).toMatchObject({ id, attempt: 2 });
+    // The same the other way round, and nobody lets go.
+    owner.turn.take();
+    await until(() => taken.signal.aborted || undefined);
+    const last = owner.receiver.take();
+    let isTaken = false;
+    void last.then(() => (isTaken = true));
+    await until(async () => {
+      await vi.advanceTimersByTimeAsync(100);
+      return isTaken || undefined;
+    });
+    expect(await last).toMatchObject({ id, attempt: 3 });
+    taken.complete();
+    (await last).fail(new StudioError('internal', 'No.'));
+    expect(await owner.jobs.wait(id)).toMatchObject({ state: 'failed', attempts: 3 });
+  });
+
+  test('what is stored and could not be told any more is found: a submit by looking now and then, an end by the next owner', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const one = browser();
+    const [owner, other] = [one.tab(), one.tab()];
+    owner.jobs.subscribe(() => undefined);
+    await owner.jobs.list();
+    void one.jobs(new LastWords(one.store)).submit(operation());
+    await until(async () => ((await one.store.readAll('job/')).size > 0 ? true : undefined));
+    expect(ids(owner.jobs.jobs)).toEqual([]);
+    await vi.advanceTimersByTimeAsync(5000);
+    const id = await until(() => ids(owner.jobs.jobs)[0]);
+    owner.end();
+
+    const dying = one.tab(undefined, new LastWords(one.store, 'completed'));
+    other.end();
+    const request = await dying.receiver.take();
+    request.complete();
+    await until(async () => ((await one.jobs().get(id)).state === 'completed' ? true : undefined));
+    dying.end();
+    const heir = one.tab();
+    const next = await heir.jobs.submit(operation());
+    expect((await heir.receiver.take()).id).toBe(next.id);
+    expect(await heir.jobs.get(id)).toMatchObject({ state: 'completed', attempts: 1 });
+  });
+
+  test('records of an older version are taken over; those of a later one are left alone', async () => {
+    const one = browser();
+    const old = JSON.parse(readFileSync(new URL('jobs/schema_1.json', import.meta.url), 'utf8')) as Record<
+      string,
+      unknown
+    >;
+    const later = { schema_version: 3, something: 'else' };
+    await one.store.change([], () => new Map([...Object.entries(old), ['job/later', later]]));
+    const { jobs, receiver } = one.tab();
+    await until(() => (ids(jobs.jobs).length === 2 ? true : undefined));
+    expect(ids(jobs.jobs)).toEqual(['waiting', 'running']);
+    const first = await receiver.take();
+    expect(first).toMatchObject({ id: 'waiting', attempt: 1 });
+    first.complete();
+    expect(await receiver.take()).toMatchObject({
+      id: 'running',
+      attempt: 2,
+      run: 'run_1760000000003_abcdef',
+      point: null,
+    });
+    expect((await one.store.read(['job/later']))[0]).toEqual(later);
+    await expect(jobs.get('later')).rejects.toMatchObject({ code: 'invalid_operation' });
+  });
+
+  test('an id that is known already is not submitted again, also after it was forgotten', async () => {
+    const { jobs, receiver } = browser().tab();
+    const first = await jobs.submit(operation(), 'mine');
+    expect(await jobs.submit({ ...operation(), priority: 'high' }, 'mine')).toEqual(first);
+    await expect(jobs.submit(operation(), 'not an id')).rejects.toMatchObject({ code: 'invalid_operation' });
+    (await receiver.take()).complete();
+    expect((await jobs.submit(operation(), 'mine')).state).not.toBe('pending');
+    await jobs.wait('mine');
+    await jobs.remove('mine');
+    expect((await jobs.submit(operation(), 'mine')).state).toBe('pending');
+    expect(await jobs.list()).toHaveLength(1);
+  });
+
+  test('for ever: another seed after each picture, until it fails, is cancelled or is told to end', async () => {
+    const { jobs, receiver } = browser().tab();
+    const { id } = await jobs.submit({ ...operation(), parameters: { seed: '7', prompt: 'p' } });
+    await jobs.forever(id);
+    const seeds = new Set<unknown>();
+    for (let i = 0; i < 3; i++) {
+      const request = await receiver.take();
+      expect(request.operation.parameters.prompt).toBe('p');
+      seeds.add(request.operation.parameters.seed);
+      request.complete();
+    }
+    expect(seeds.size).toBe(3);
+    (await receiver.take()).fail(new StudioError('internal', 'No.'));
+    await until(() => (jobs.state.forever === null ? true : undefined));
+    expect(ids(jobs.jobs)).toEqual([]);
+    // Of one that has ended it begins at once.
+    await jobs.forever(id);
+    expect(ids(jobs.jobs)).toHaveLength(1);
+    await jobs.cancelAll();
+    expect(jobs.state.forever).toBeNull();
+    expect(ids(jobs.jobs)).toEqual([]);
+    await expect(jobs.forever('unknown')).rejects.toMatchObject({ code: 'invalid_operation' });
+  });
+
+  test('of ended jobs the newest 200 are remembered', async () => {
+    const { jobs } = browser().tab();
+    await jobs.pause(true);
+    const made = [];
+    for (let i = 0; i < 203; i++) {
+      made.push((await jobs.submit(operation())).id);
+    }
+    await jobs.submit(operation());
+    for (const id of made) {
+      await jobs.cancel(id);
+    }
+    expect(ids(jobs.jobs, 'cancelled')).toEqual(made.slice(3));
+    expect(ids(jobs.jobs)).toHaveLength(1);
+  });
+
+  test('moved a hundred times into the same gap, a job is still where it was put', async () => {
+    const { jobs } = browser().tab();
+    await jobs.pause(true);
+    const [a, b, c] = [await jobs.submit(operation()), await jobs.submit(operation()), await jobs.submit(operation())];
+    for (let i = 0; i < 50; i++) {
+      await jobs.reorder(c.id, b.id);
+      await jobs.reorder(b.id, c.id);
+    }
+    expect(ids(jobs.jobs)).toEqual([a.id, b.id, c.id]);
+  });
+
+  test('a full disk refuses a submit with its code; a job that runs goes on', async () => {
+    const one = browser();
+    const store = new FullStore(one.store);
+    const { jobs, receiver } = one.tab(undefined, store);
+    const { id } = await jobs.submit(operation());
+    const request = await receiver.take();
+    store.isFull = true;
+    await expect(jobs.submit(operation())).rejects.toMatchObject({ code: 'storage_full' });
+    request.report({ type: 'entity', entity: ENTITY });
+    request.complete();
+    expect(await jobs.wait(id)).toMatchObject({ state: 'completed', entities: [ENTITY] });
+    expect(jobs.note).toContain('no space left');
+    // What was not written down is what a later visit does again.
+    expect(await one.jobs().get(id)).toMatchObject({ state: 'running', entities: [] });
+  });
+
+  test('where nothing can be stored jobs live as long as the page', async () => {
+    const one = browser();
+    const broken: JobStore = {
+      readAll: () => Promise.reject(new StudioError('storage_unavailable', 'No.')),
+      read: () => Promise.reject(new StudioError('storage_unavailable', 'No.')),
+      change: () => Promise.reject(new StudioError('storage_unavailable', 'No.')),
+    };
+    one.tab();
+    const { jobs, receiver } = one.tab(undefined, broken);
+    const { id } = await jobs.submit(operation());
+    (await receiver.take()).complete();
+    expect((await jobs.wait(id)).state).toBe('completed');
+    expect(jobs.note).toContain('keeps nothing');
   });
 });
 
 describe('the runner', () => {
+  const { open } = browsers();
+
   test('runs one job at a time, passes events on and reports the end', async () => {
     const { jobs, engine } = running();
-    const first = jobs.submit(operation(), SOURCE);
-    const second = jobs.submit(operation(), SOURCE);
+    const first = await jobs.submit(operation());
+    const second = await jobs.submit(operation());
     const one = await engine.next();
     expect(one.request).toMatchObject({ jobId: first.id, source: SOURCE });
     one.onEvent(PROGRESS);
-    expect(jobs.get(first.id)?.progress?.step).toBe(1);
-    expect(jobs.get(second.id)?.state).toBe('pending');
+    expect((await jobs.get(first.id)).progress?.step).toBe(1);
+    expect((await jobs.get(second.id)).state).toBe('pending');
     one.end.resolve(undefined);
     expect((await jobs.wait(first.id)).state).toBe('completed');
     const two = await engine.next();
-    two.end.reject(new StudioError('out_of_memory', 'Too big.', { retry: 'smaller' }));
+    two.end.reject(new StudioError('invalid_operation', 'Too big.', { retry: 'smaller' }));
     expect(await jobs.wait(second.id)).toMatchObject({ state: 'failed', error: { retry: 'smaller' } });
   });
 
   test('goes on after a job that failed with something unknown', async () => {
     const { jobs, engine } = running();
-    const first = jobs.submit(operation(), SOURCE);
-    const second = jobs.submit(operation(), SOURCE);
+    const first = await jobs.submit(operation());
+    const second = await jobs.submit(operation());
     (await engine.next()).end.reject(new TypeError('x is undefined'));
     expect((await jobs.wait(first.id)).error).toMatchObject({ code: 'internal', retry: 'same' });
     (await engine.next()).end.resolve(undefined);
@@ -206,17 +584,17 @@ describe('the runner', () => {
 
   test('asks the engine to stop a cancelled job', async () => {
     const { jobs, engine } = running();
-    const { id } = jobs.submit(operation(), SOURCE);
+    const { id } = await jobs.submit(operation());
     const call = await engine.next();
     expect(call.signal.aborted).toBe(false);
-    jobs.cancel(id);
+    await jobs.cancel(id);
     expect(call.signal.aborted).toBe(true);
     call.end.reject(cancelled());
     expect((await jobs.wait(id)).state).toBe('cancelled');
   });
 
   function running() {
-    const { jobs, receiver } = queue();
+    const { jobs, receiver } = open();
     const engine = new HeldEngine();
     void drain(receiver, engine);
     return { jobs, engine };
@@ -239,7 +617,7 @@ describe('a worker link', () => {
   function link(readyWithin?: number) {
     const worker = new FakeWorker();
     made.push(worker);
-    return { worker, link: new WorkerLink<Owner>('helper', worker, readyWithin) };
+    return { worker, link: new WorkerLink<Owner>('helper', worker, { ready: readyWithin }) };
   }
 
   test('answers, and carries errors whole', async () => {
@@ -323,7 +701,8 @@ describe('the client', () => {
   class HeldGenerator {
     readonly jobs: { jobId: string; source: CheckpointSource; end: Deferred<{ run: string }> }[] = [];
     canvases = 0;
-    start = () => Promise.resolve({ backend: 'wasm', adapter: 'test' });
+    constructor(readonly started: Promise<void>) {}
+    start = () => this.started.then(() => ({ backend: 'wasm', adapter: 'test' }));
     openCheckpoint = (source: CheckpointSource) =>
       Promise.resolve({ ref: `${source.kind}:${'name' in source ? source.name : 'another'}` });
     execute = (request: { jobId: string; source: CheckpointSource }) => {
@@ -338,7 +717,8 @@ describe('the client', () => {
     ledger = () => Promise.resolve({ createdBuffers: 1 });
   }
 
-  function client() {
+  /** @param started when its generators have started */
+  function client(started = Promise.resolve()) {
     const generators: { owner: HeldGenerator; worker: FakeWorker }[] = [];
     const recorders: FakeWorker[] = [];
     const make = (owner: object) => {
@@ -350,7 +730,7 @@ describe('the client', () => {
     const one = new JobClient(
       new WorkerPair({
         generation: () => {
-          const owner = new HeldGenerator();
+          const owner = new HeldGenerator(started);
           generators.push({ owner, worker: make(owner) });
           return generators.at(-1)!.worker;
         },
@@ -364,26 +744,49 @@ describe('the client', () => {
           return recorders.at(-1)!;
         },
       }),
+      new LibraryClient(),
+      {
+        jobs: new StoredJobs({ store: new MemoryJobStore(), channel: null, locks: null }),
+        turn: new Turn(null),
+        sources: new Sources(null),
+      },
     );
     /** The n-th job that reached the k-th generator. */
     const job = (k: number, n: number) => until(() => generators[k]?.owner.jobs[n]);
     return { client: one, generators, recorders, job };
   }
 
-  test('checks an operation at once', () => {
+  test('checks an operation at once', async () => {
     const { client: one } = client();
-    expect(() => one.submit({ operation: 'image_generation' })).toThrow(StudioError);
-    expect(() => one.submit({ ...operation(), checkpoint: 'folder:closed' })).toThrow('is not open');
-    expect(one.jobs).toEqual([]);
+    await expect(one.submit({ operation: 'image_generation' })).rejects.toBeInstanceOf(StudioError);
+    await expect(one.submit({ ...operation(), checkpoint: 'shapes' })).rejects.toThrow(
+      'There is no checkpoint "shapes"',
+    );
+    expect(await one.list()).toEqual([]);
+  });
+
+  test('holds a job whose folder is not open, runs others past it, and goes on when it is opened', async () => {
+    const { client: one, job } = client();
+    const held = await one.submit({ ...operation(), checkpoint: 'folder:mine' });
+    const other = await one.submit(operation());
+    (await job(0, 0)).end.resolve({ run: 'r' });
+    expect((await one.wait(other.id)).state).toBe('completed');
+    expect(await one.get(held.id)).toMatchObject({
+      state: 'pending',
+      obstacle: 'The folder "mine" is not open; open it again, then this goes on.',
+    });
+    await one.openFolder([{ path: 'mine/model_index.json', file: new File(['{}'], 'model_index.json') }]);
+    expect((await job(0, 1)).source).toMatchObject({ kind: 'folder', name: 'mine' });
+    expect((await one.get(held.id)).obstacle).toBeNull();
   });
 
   test('runs on the built-in checkpoint, then on the one that was opened last', async () => {
     const { client: one, job } = client();
-    expect(one.submit(operation()).operation.checkpoint).toBe('builtin:shapes');
+    expect((await one.submit(operation())).operation.checkpoint).toBe('builtin:shapes');
     const first = await job(0, 0);
     expect(first.source).toEqual(SOURCE);
     await one.openFolder([{ path: 'mine/model_index.json', file: new File(['{}'], 'model_index.json') }]);
-    const second = one.submit(operation());
+    const second = await one.submit(operation());
     expect(second.operation.checkpoint).toBe('folder:mine');
     first.end.resolve({ run: 'r' });
     expect((await job(0, 1)).source).toMatchObject({ kind: 'folder', name: 'mine' });
@@ -393,7 +796,7 @@ describe('the client', () => {
     const { client: one, generators, job } = client();
     const engines: string[] = [];
     one.onEngine(({ adapter }) => engines.push(adapter));
-    const [first, second] = [one.submit(operation()), one.submit(operation())];
+    const [first, second] = [await one.submit(operation()), await one.submit(operation())];
     await job(0, 0);
     generators[0].worker.dispatch('error', { message: 'Uncaught' });
     expect(await one.wait(first.id)).toMatchObject({
@@ -405,11 +808,11 @@ describe('the client', () => {
     expect(engines).toEqual(['test', 'test']);
   });
 
-  test.for(['gpu_lost', 'out_of_memory'] as const)('after %s the generator is replaced', async (code) => {
+  test('after out_of_memory the generator is replaced', async () => {
     const { client: one, generators, job } = client();
-    const { id } = one.submit(operation());
-    (await job(0, 0)).end.reject(new StudioError(code, 'Gone.'));
-    expect(await one.wait(id)).toMatchObject({ error: { code } });
+    const { id } = await one.submit(operation());
+    (await job(0, 0)).end.reject(new StudioError('out_of_memory', 'Gone.'));
+    expect(await one.wait(id)).toMatchObject({ error: { code: 'out_of_memory' } });
     expect(generators[0].worker.terminated).toBe(true);
     expect(await one.ledger()).toEqual({ createdBuffers: 1 });
     expect(generators).toHaveLength(2);
@@ -417,27 +820,30 @@ describe('the client', () => {
 
   test('a recorder that dies fails the job that writes to it, and both are made anew', async () => {
     const { client: one, generators, recorders, job } = client();
-    const { id } = one.submit(operation());
+    const { id } = await one.submit(operation());
     await job(0, 0);
     recorders[0].dispatch('error', {});
     expect(await one.wait(id)).toMatchObject({ state: 'failed', error: { code: 'worker_failed' } });
     expect(await one.storage()).toEqual({ persistent: true, note: null });
-    one.submit(operation());
+    await one.submit(operation());
     await job(1, 0);
     expect([generators.length, recorders.length]).toEqual([2, 2]);
   });
 
   test('does not run what was cancelled while the generator was starting', async () => {
-    const { client: one, generators } = client();
-    const { id } = one.submit(operation());
-    await one.cancel(id);
+    const start = deferred<void>();
+    const { client: one, generators } = client(start.promise);
+    const { id } = await one.submit(operation());
+    await until(() => generators[0]);
+    expect((await one.cancel(id)).state).toBe('running');
+    start.resolve();
     expect((await one.wait(id)).state).toBe('cancelled');
     expect(generators[0].owner.jobs).toEqual([]);
   });
 
   test('cancels the running job through the worker', async () => {
     const { client: one, job } = client();
-    const { id } = one.submit(operation());
+    const { id } = await one.submit(operation());
     await job(0, 0);
     await one.cancel(id);
     expect((await one.wait(id)).state).toBe('cancelled');
@@ -483,13 +889,18 @@ function operation(priority: Operation['priority'] = 'normal'): Operation {
   return parseOperation({ operation: 'image_generation', config: 'stable_diffusion', parameters: {}, priority });
 }
 
-function queue() {
-  let time = 0;
-  let id = 0;
-  return createJobQueue<CheckpointSource>({ now: () => (time += 1), newId: () => String((id += 1)) });
+/** Browsers that are closed after each test. */
+function browsers() {
+  const all: Browser[] = [];
+  afterEach(() => all.splice(0).forEach((one) => one.close()));
+  const browser = () => {
+    all.push(new Browser());
+    return all.at(-1)!;
+  };
+  return { browser, open: (): Tab => browser().tab() };
 }
 
-async function takeAll(receiver: ReturnType<typeof queue>['receiver'], count: number): Promise<string[]> {
+async function takeAll(receiver: Tab['receiver'], count: number): Promise<string[]> {
   const taken: string[] = [];
   for (let index = 0; index < count; index += 1) {
     taken.push((await receiver.take()).id);
@@ -497,10 +908,67 @@ async function takeAll(receiver: ReturnType<typeof queue>['receiver'], count: nu
   return taken;
 }
 
+const ENTITY: Entity = {
+  run: 'r',
+  sequence: 1,
+  type: 'input',
+  filename: '01_input.json',
+  timestamp: '',
+  sha256: '',
+  metadata: {},
+};
+
+/** Stores, and never says so: its tab has ended in between. */
+class LastWords implements JobStore {
+  readonly readAll: JobStore['readAll'];
+  readonly read: JobStore['read'];
+  readonly #inner: JobStore;
+  readonly #last: string;
+
+  /** @param last what a record says with which this begins */
+  constructor(inner: JobStore, last = '') {
+    this.#inner = inner;
+    this.#last = last;
+    this.readAll = (prefix) => inner.readAll(prefix);
+    this.read = (keys) => inner.read(keys);
+  }
+
+  async change(keys: readonly string[], decide: (values: unknown[]) => Writes): Promise<void> {
+    let isLast = false;
+    await this.#inner.change(keys, (values) => {
+      const writes = decide(values);
+      isLast = JSON.stringify([...writes.values()]).includes(this.#last);
+      return writes;
+    });
+    if (isLast) {
+      await new Promise<never>(() => {});
+    }
+  }
+}
+
+/** Refuses what makes it larger. */
+class FullStore implements JobStore {
+  isFull = false;
+  readonly readAll: JobStore['readAll'];
+  readonly read: JobStore['read'];
+  readonly #inner: JobStore;
+
+  constructor(inner: JobStore) {
+    this.#inner = inner;
+    this.readAll = (prefix) => inner.readAll(prefix);
+    this.read = (keys) => inner.read(keys);
+  }
+
+  change(keys: readonly string[], decide: (values: unknown[]) => Writes): Promise<void> {
+    const refusal = new StudioError('storage_full', 'There is no space left.', { retry: 'same' });
+    return this.isFull ? Promise.reject(refusal) : this.#inner.change(keys, decide);
+  }
+}
+
 /** Gives the event loop turns until there is something. */
-async function until<T>(look: () => T | undefined): Promise<T> {
+async function until<T>(look: () => T | undefined | Promise<T | undefined>): Promise<T> {
   for (;;) {
-    const found = look();
+    const found = await look();
     if (found !== undefined) {
       return found;
     }
@@ -530,6 +998,14 @@ class HeldEngine implements Engine {
     const call = { request, onEvent, signal, end: deferred<undefined>() };
     this.#next.resolve(call);
     return call.end.promise;
+  }
+
+  smaller(): Promise<null> {
+    return Promise.resolve(null);
+  }
+
+  closeRun(): Promise<void> {
+    return Promise.resolve();
   }
 }
 

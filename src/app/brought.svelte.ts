@@ -1,6 +1,7 @@
 import type { Reading } from '../formats/reading.ts';
 import { readable, samplers, schedules, type Choice } from './catalogue.ts';
 import type { Form } from './form.svelte.ts';
+import type { Loras } from './loras.svelte.ts';
 
 /** The settings that a picture brought along, and what became of them. */
 export class Brought {
@@ -29,7 +30,7 @@ export class Brought {
    * Puts them into the form.
    * @param checkpoint the name of the one that is open, or null
    */
-  use(form: Form, checkpoint: string | null): void {
+  use(form: Form, checkpoint: string | null, loras: Loras): void {
     const { reading } = this;
     if (!reading) {
       return;
@@ -47,7 +48,7 @@ export class Brought {
       ...(has(samplers, sampler) ? { sampler } : {}),
       ...(has(schedules, schedule) ? { schedule } : {}),
     });
-    const lost = [...missing, ...reading.notRestored];
+    const lost = [...missing, ...loras.take(reading.loras), ...reading.notRestored];
     this.outcome =
       lost.length === 0
         ? 'Its settings are in the form now.'

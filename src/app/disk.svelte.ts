@@ -10,6 +10,10 @@ declare global {
       id?: string;
       mode?: 'read' | 'readwrite';
     }) => Promise<FileSystemDirectoryHandle>;
+    showOpenFilePicker?: (options?: {
+      id?: string;
+      types?: { description: string; accept: Record<string, string[]> }[];
+    }) => Promise<FileSystemFileHandle[]>;
   }
   interface DataTransferItem {
     getAsFileSystemHandle?: () => Promise<FileSystemHandle | null>;
@@ -26,7 +30,7 @@ const schema = v.fallback(
   v.array(
     v.object({
       id: v.string(),
-      handle: v.instance(FileSystemDirectoryHandle),
+      handle: v.union([v.instance(FileSystemDirectoryHandle), v.instance(FileSystemFileHandle)]),
       addedAt: v.number(),
       usedAt: v.number(),
     }),
@@ -34,8 +38,9 @@ const schema = v.fallback(
   [],
 );
 
-/** A folder on this computer that was opened once; its files are read where they lie. */
+/** A checkpoint's folder on this computer, or its one file, that was opened once; it is read where it lies. */
 export type DiskFolder = v.InferOutput<typeof schema>[number];
+export type DiskHandle = DiskFolder['handle'];
 
 /** Whether folders can be picked so that they open again after a reload, and be written. */
 export const canPickFolders = 'showDirectoryPicker' in window;
@@ -54,6 +59,24 @@ export async function pickFolder(mode: 'read' | 'readwrite'): Promise<FileSystem
   }
 }
 
+/** Whether a file can be picked so that it opens again after a reload. */
+export const canPickFiles = 'showOpenFilePicker' in window;
+
+/** @returns null when the person closed the picker */
+export async function pickWeightFile(): Promise<FileSystemFileHandle | null> {
+  const types = [{ description: 'Weights', accept: { 'application/octet-stream': ['.safetensors'] } }];
+  try {
+    return (await window.showOpenFilePicker?.({ id: 'checkpoints', types }))?.[0] ?? null;
+  } catch (error) {
+    if (error instanceof DOMException && error.name === 'AbortError') {
+      return null;
+    }
+    throw new StudioError('storage_unavailable', 'The browser did not open that file; choose another one.', {
+      cause: error,
+    });
+  }
+}
+
 /** The folders whose handles are kept, newest use first. */
 export class Disk {
   folders = $state.raw<DiskFolder[]>([]);
@@ -67,7 +90,7 @@ export class Disk {
    * Remembers the folder, or that it was used again.
    * @returns its id
    */
-  async remember(handle: FileSystemDirectoryHandle): Promise<string> {
+  async remember(handle: DiskHandle): Promise<string> {
     const now = Date.now();
     const same = await Promise.all(this.folders.map((folder) => folder.handle.isSameEntry(handle)));
     const known = this.folders[same.indexOf(true)];
@@ -94,11 +117,11 @@ export class Disk {
 }
 
 /**
- * Every file below the folder, with paths that begin with its name. Asks for permission where the browser wants that, so it
+ * Every file below the folder, with paths that begin with its name; a file is alone in a folder of its own name. Asks for permission where the browser wants that, so it
  * has to be called from a press.
  * @throws StudioError `storage_unavailable` when permission is refused or the folder is gone
  */
-export async function filesOfHandle(folder: FileSystemDirectoryHandle): Promise<FolderFile[]> {
+export async function filesOfHandle(folder: DiskHandle): Promise<FolderFile[]> {
   const permission = (await folder.requestPermission?.({ mode: 'read' })) ?? 'granted';
   if (permission !== 'granted') {
     throw new StudioError(
@@ -111,13 +134,33 @@ export async function filesOfHandle(folder: FileSystemDirectoryHandle): Promise<
   } catch (cause) {
     throw new StudioError(
       'storage_unavailable',
-      `The folder "${folder.name}" cannot be read any more; it may have been moved, or its disk removed.`,
+      `"${folder.name}" cannot be read any more; it may have been moved, or its disk removed.`,
       { cause },
     );
   }
 }
 
-async function filesBelow(folder: FileSystemDirectoryHandle, path: string): Promise<FolderFile[]> {
+/**
+ * The files of a checkpoint's folder that was opened in an earlier visit, where the browser still allows to read them without asking.
+ * @param name of the folder that holds the checkpoint, which may lie below the one that was opened
+ * @returns null when there is none
+ */
+export async function findFolder(name: string): Promise<FolderFile[] | null> {
+  for (const { handle } of v.parse(schema, await readKept(KEY))) {
+    if ((await handle.queryPermission?.({ mode: 'read' })) === 'granted') {
+      const files = await filesBelow(handle, handle.name);
+      if (files.some(({ path }) => path.split('/').includes(name))) {
+        return files;
+      }
+    }
+  }
+  return null;
+}
+
+async function filesBelow(folder: DiskHandle, path: string): Promise<FolderFile[]> {
+  if (folder.kind === 'file') {
+    return [{ path: `${path}/${folder.name}`, file: await folder.getFile() }];
+  }
   const files: FolderFile[] = [];
   for await (const entry of folder.values()) {
     const below = `${path}/${entry.name}`;

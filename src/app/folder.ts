@@ -22,6 +22,17 @@ export function droppedHandle(transfer: DataTransfer): Promise<FileSystemDirecto
   );
 }
 
+/** The first dropped file as a handle that can be kept, as {@link droppedHandle}. */
+export function droppedFileHandle(transfer: DataTransfer): Promise<FileSystemFileHandle | null> | null {
+  const item = [...transfer.items].find((one) => one.webkitGetAsEntry()?.isFile);
+  return (
+    item?.getAsFileSystemHandle?.().then(
+      (handle) => (handle?.kind === 'file' ? (handle as FileSystemFileHandle) : null),
+      () => null,
+    ) ?? null
+  );
+}
+
 export async function filesOfFolder(folder: FileSystemDirectoryEntry): Promise<FolderFile[]> {
   const files: FolderFile[] = [];
   for (const entry of await entriesOf(folder)) {

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import type { LoraUse } from '../core/loras.ts';
 import type { OperationInput, OperationKind } from '../core/operation.ts';
 import * as parameter from '../core/parameters.ts';
 import { Entry } from './entry.svelte.ts';
@@ -21,6 +22,9 @@ const schema = v.object({
   sampler: text,
   schedule: text,
   count: v.fallback(v.picklist([1, 2, 3, 4]), 1),
+  /** Switched on; a weight of null is 1. */
+  loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
+  lorasOpen: v.fallback(v.boolean(), false),
   settingsOpen: v.fallback(v.boolean(), false),
 });
 
@@ -46,6 +50,8 @@ type OwnField = 'prompt' | 'steps' | 'guidance' | 'width' | 'height' | 'strength
 export class Form {
   readonly #saved = new Persisted('darkroom.form', schema);
   readonly #hasMask: () => boolean;
+  /** By ref; made when they are first asked for. */
+  readonly #loraWeights: Partial<Record<string, Entry>> = {};
   suggestions = $state.raw<Suggestions>({
     prompts: [],
     width: 512,
@@ -88,15 +94,47 @@ export class Form {
     this.#saved.keep();
   }
 
+  /** Switches a LoRA on or off; without a weight it keeps the one that it has. */
+  chooseLora(ref: string, name: string, isOn: boolean, weight?: number): void {
+    const others = this.options.loras.filter(({ lora }) => lora !== ref);
+    const known = this.options.loras.find(({ lora }) => lora === ref);
+    const text = weight === undefined ? (known?.weight ?? null) : weight === 1 ? null : String(weight);
+    this.options.loras = isOn ? [...others, { lora: ref, name, weight: text }] : others;
+  }
+
+  /** How much of a LoRA that is on is used. */
+  loraWeight(ref: string): Entry {
+    const chosen = () => this.options.loras.find(({ lora }) => lora === ref);
+    const entry =
+      this.#loraWeights[ref] ??
+      new Entry('Weight', {
+        read: () => chosen()?.weight ?? null,
+        write: (weight) => {
+          const lora = chosen();
+          if (lora) {
+            lora.weight = weight;
+          }
+        },
+        suggestion: () => '1',
+        check: (one) => problem(parameter.loraWeight(), one),
+      });
+    this.#loraWeights[ref] = entry;
+    return entry;
+  }
+
   /** From now on the fields that nobody chose follow another checkpoint. Without an example the words stay. */
   suggest(suggestions: Suggestions): void {
     this.#example = suggestions.prompts[0] ?? this.prompt.text;
     this.suggestions = suggestions;
   }
 
-  /** Checks what this operation needs; what is wrong says so from now on. */
-  isValid(kind: OperationKind): boolean {
+  /**
+   * Checks what this operation needs; what is wrong says so from now on.
+   * @param loras refs of those that it uses
+   */
+  isValid(kind: OperationKind, loras: readonly string[]): boolean {
     const needed = [this.steps, this.guidance, this.width, this.height, this.seed];
+    needed.push(...loras.map((ref) => this.loraWeight(ref)));
     if (kind !== 'image_generation') {
       needed.push(this.strength);
     }
@@ -104,7 +142,7 @@ export class Form {
   }
 
   /** The valid form as an operation. Draws the seed, and shows it, unless it is kept. */
-  operation(config: string, checkpoint: string, pictures: Pictures | null): OperationInput {
+  operation(config: string, checkpoint: string, pictures: Pictures | null, loras: readonly LoraUse[]): OperationInput {
     const options = this.options;
     if (!options.keepSeed) {
       this.seed.text = randomSeed();
@@ -124,6 +162,7 @@ export class Form {
         batch_size: options.count,
         ...(options.sampler === '' ? {} : { sampler: options.sampler }),
         ...(options.schedule === '' ? {} : { schedule: options.schedule }),
+        ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
         ...(pictures?.mask ? { mask_image: pictures.mask } : {}),
       },

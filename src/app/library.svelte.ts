@@ -1,9 +1,10 @@
 import { StudioError } from '../core/errors.ts';
+import { isLoraRef, loraName } from '../core/loras.ts';
 import type { JobClient } from '../jobs/client.ts';
 import { folderSource } from '../jobs/folder_source.ts';
 import type { FolderFile } from '../jobs/folder_source.ts';
 import type { LibraryClient } from '../jobs/library.ts';
-import type { Origin, SpaceReport, StoredCheckpoint, TransferProgress } from '../../workers/protocol.ts';
+import type { Listing, Origin, SpaceReport, StoredCheckpoint, TransferProgress } from '../../workers/protocol.ts';
 import { Disk, pickFolder } from './disk.svelte.ts';
 import { Inquiry } from './inquiry.svelte.ts';
 import { HubToken } from './token.svelte.ts';
@@ -30,6 +31,8 @@ export class Library {
   persistAnswer = $state<string | null>(null);
   /** What somebody asks about before it is fetched; null when nobody does. */
   inquiry = $state.raw<Inquiry | null>(null);
+  /** How many pictures are recorded of each checkpoint, by its ref. */
+  pictures = $state.raw<Readonly<Record<string, number>>>({});
   /** Refs without variant. */
   acceptedLicenses = $state.raw<string[]>([]);
 
@@ -50,6 +53,8 @@ export class Library {
     this.#speaker = speaker;
   }
 
+  readonly checkpoints = $derived(this.stored.filter(({ ref }) => !isLoraRef(ref)));
+  readonly loras = $derived(this.stored.filter(({ ref }) => isLoraRef(ref)));
   readonly storedBytes = $derived(this.stored.reduce((sum, { storedBytes }) => sum + storedBytes, 0));
 
   /** One quiet line about what is under way here, for the masthead; null when nothing is. */
@@ -97,6 +102,19 @@ export class Library {
       this.note = null;
     } catch (error) {
       this.note = StudioError.from(error).message;
+    }
+  }
+
+  /** Looks into the recordings; what is shown before is a number of another time. */
+  async countPictures(): Promise<void> {
+    try {
+      const pictures: Record<string, number> = {};
+      for (const run of await this.#client.recordings.find({ limit: Number.MAX_SAFE_INTEGER })) {
+        pictures[run.checkpoint] = (pictures[run.checkpoint] ?? 0) + run.pictures;
+      }
+      this.pictures = pictures;
+    } catch {
+      // Recordings that cannot be read are told of where they are listed.
     }
   }
 
@@ -208,6 +226,51 @@ export class Library {
           this.#speaker.announce(`${source.name} is stored.`);
         });
       }
+    });
+  }
+
+  /** Stores one weight file from the disk, a checkpoint or a LoRA. */
+  async importFile(file: File): Promise<void> {
+    await this.#attempt(async () => {
+      if ((await this.#library.kindOf(file)) === 'lora') {
+        await this.importLora(file);
+      } else {
+        await this.importFolder(() => [{ path: file.name, file }]);
+      }
+    });
+  }
+
+  /** What a weight file from the disk is. @throws StudioError */
+  kindOf(file: File): Promise<'checkpoint' | 'lora'> {
+    return this.#library.kindOf(file);
+  }
+
+  /** @returns null when it failed, which was told */
+  async importLora(file: File): Promise<StoredCheckpoint | null> {
+    const name = loraName(file.name);
+    let stored: StoredCheckpoint | null = null;
+    await this.#transfer('import', name, name, async (onProgress) => {
+      stored = await this.#library.importLora(file, onProgress);
+      this.#speaker.announce(`${stored.name} is stored.`);
+    });
+    return stored;
+  }
+
+  /** What an origin has that could be a LoRA. Nothing is stored. @throws StudioError */
+  async lookForLoras(origin: Origin): Promise<Listing> {
+    const listing = await this.#library.look(origin, this.token.current);
+    return { ...listing, files: listing.files.filter(({ path }) => /\.safetensors$/i.test(path)) };
+  }
+
+  /** @param path of the LoRA among the listing's files */
+  async downloadLora(listing: Listing, path: string): Promise<void> {
+    const name = loraName(path);
+    await this.#transfer('download', `lora:${listing.ref}/${path}`, name, async (onProgress) => {
+      if (listing.license.mustAccept) {
+        await this.#library.acceptLicense(listing.ref);
+      }
+      await this.#library.downloadLora({ listing, path, token: this.token.current }, onProgress);
+      this.#speaker.announce(`${name} is stored.`);
     });
   }
 

@@ -6,21 +6,27 @@ import type { CheckpointSummary, MemoryBudget } from '../core/model.ts';
 import type { OperationInput } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
 import type { JobClient } from '../jobs/client.ts';
+import type { QueueView } from '../jobs/stored_jobs.ts';
 import type { FolderFile } from '../jobs/folder_source.ts';
 import type { Address } from './address.ts';
 import { Brought } from './brought.svelte.ts';
 import { configFor, planFor } from './catalogue.ts';
-import { filesOfHandle } from './disk.svelte.ts';
+import { Unseen, notify } from './attention.ts';
+import { filesOfHandle, findFolder, type DiskHandle } from './disk.svelte.ts';
 import { Form } from './form.svelte.ts';
 import { Library } from './library.svelte.ts';
+import { Loras } from './loras.svelte.ts';
 import { Persisted } from './persisted.svelte.ts';
 import { StartPicture } from './picture.svelte.ts';
 import { duration, stageWords } from './progress.ts';
+import { Queue } from './queue.svelte.ts';
+import { Recordings } from './recordings.svelte.ts';
 import type { Run } from './runs.ts';
 import { fromJob, fromRecord } from './runs.ts';
 
 const BUILTIN = 'shapes';
-const RUNS_AT_ONCE = 48;
+/** The newest, beside the picture; the recordings have all of them. */
+const RECENT_RUNS = 18;
 
 /** For the next visit. */
 const keptSchema = v.object({
@@ -42,6 +48,8 @@ export class Studio {
   readonly picture = new StartPicture();
   readonly form = new Form(() => !this.picture.mask.isEmpty);
   readonly library: Library;
+  readonly loras: Loras;
+  readonly recordings: Recordings;
   readonly brought = new Brought();
 
   phase = $state<'starting' | 'ready' | 'failed'>('starting');
@@ -55,12 +63,12 @@ export class Studio {
   /** The id of the folder on disk that is open, or null. */
   diskFolder = $state<string | null>(null);
 
-  jobs = $state.raw<Job[]>([]);
-  readonly running = $derived(this.jobs.find((job) => job.state === 'running') ?? null);
-  readonly waiting = $derived(this.jobs.filter((job) => job.state === 'pending'));
+  readonly queue: Queue;
+  /** Pictures that were finished while nobody looked at this tab. */
+  unseen = $state(0);
 
+  /** The newest ones with pictures. */
   runs = $state.raw<Run[]>([]);
-  hasMoreRuns = $state(false);
   /** The run on show; what is being made comes before it while `follows`. */
   shown = $state.raw<Run | null>(null);
   /** Whether the stage follows the work, and not somebody who looks at an earlier run. */
@@ -75,18 +83,39 @@ export class Studio {
   readonly #address: Address;
   readonly #client: JobClient;
   readonly #kept = new Persisted('darkroom.studio', keptSchema);
+  readonly #unseen = new Unseen((count) => (this.unseen = count));
+  /** How the jobs were when they were looked at last. */
+  #seen: Record<string, Job> = {};
+  #isWatching = false;
 
   constructor(address: Address, client: JobClient) {
     this.#address = address;
     this.#client = client;
     this.library = new Library(client, this);
-    client.onChange((jobs) => this.#take(jobs));
+    this.recordings = new Recordings(client.recordings, this, (run) => this.#forget(run));
+    this.loras = new Loras(client, this.library, this.form);
+    this.queue = new Queue(client, this);
+    client.onChange((view) => this.#take(view));
+    // What had happened before is no news.
+    void client.queue().then(() => {
+      this.#isWatching = true;
+      this.#take(client.view);
+    });
+    client.rememberFolders(findFolder);
     client.onEngine((device) => {
       this.device = device;
     });
     if (address.note !== null) {
       this.tell(address.note);
     }
+  }
+
+  get running(): Job | null {
+    return this.queue.running;
+  }
+
+  get waiting(): Job[] {
+    return this.queue.waiting;
   }
 
   readonly config = $derived(this.checkpoint && configFor(this.checkpoint));
@@ -124,27 +153,35 @@ export class Studio {
     }
   }
 
-  /** Submits the form; false when something in it is wrong, which the fields then say. */
-  async generate(): Promise<boolean> {
+  /**
+   * Submits the form; false when something in it is wrong, which the fields then say.
+   * @param forever whether it is submitted again whenever its picture is done
+   */
+  async generate({ forever } = { forever: false }): Promise<boolean> {
     const { form, checkpoint, config } = this;
     if (this.obstacle !== null || !checkpoint || !config) {
       this.announce(this.obstacle ?? '');
       return false;
     }
     this.alert = null;
-    if (!form.isValid(this.picture.loaded ? 'image_transform' : 'image_generation')) {
+    const loras = checkpoint.takesLoras ? this.loras.uses : [];
+    const refs = loras.map(({ lora }) => lora);
+    if (!form.isValid(this.picture.loaded ? 'image_transform' : 'image_generation', refs)) {
       return false;
     }
     try {
       const pictures = await this.picture.prepare(form.width.value, form.height.value);
-      this.submit(form.operation(config.id, checkpoint.ref, pictures));
+      const job = await this.submit(form.operation(config.id, checkpoint.ref, pictures, loras));
+      if (forever) {
+        await this.queue.forever(job.id);
+      }
     } catch (error) {
       this.tell(StudioError.from(error).message);
     }
     return true;
   }
 
-  submit(input: OperationInput): void {
+  async submit(input: OperationInput): Promise<Job> {
     const operation = parseOperation(input);
     if (this.checkpoint && operation.checkpoint === this.checkpoint.ref) {
       const planned = planFor(operation, this.checkpoint, this.device);
@@ -154,16 +191,22 @@ export class Studio {
     }
     this.follows = true;
     const isAlone = this.running === null;
-    this.#client.submit(operation);
+    const job = await this.#client.submit(operation);
     if (!isAlone) {
       this.announce(`Waiting in line, place ${this.waiting.length}.`);
     }
+    return job;
   }
 
   cancel(id = this.running?.id): void {
     if (id !== undefined) {
-      void this.#client.cancel(id);
+      void this.queue.cancel(id);
     }
+  }
+
+  /** The folder on disk that a job waits for, if it was opened before and the browser can open it again. */
+  folderOf(checkpoint: string): DiskHandle | null {
+    return this.library.disk.folders.find(({ handle }) => `folder:${handle.name}` === checkpoint)?.handle ?? null;
   }
 
   watch(canvas: OffscreenCanvas): void {
@@ -181,12 +224,30 @@ export class Studio {
   }
 
   /** As {@link openFolder}, and from then on it is listed in the library. */
-  async openDisk(folder: FileSystemDirectoryHandle): Promise<boolean> {
+  async openDisk(folder: DiskHandle): Promise<boolean> {
     const isOpen = await this.openFolder(() => filesOfHandle(folder));
     if (isOpen) {
       this.diskFolder = await this.library.disk.remember(folder);
     }
     return isOpen;
+  }
+
+  /**
+   * Takes one weight file: a checkpoint is opened where it lies, a LoRA is stored and switched on.
+   * @param handle by which the browser can open it again
+   */
+  async takeWeights(file: File, handle: FileSystemFileHandle | null = null): Promise<boolean> {
+    this.alert = null;
+    try {
+      if ((await this.library.kindOf(file)) === 'lora') {
+        await this.loras.add(file);
+        return true;
+      }
+    } catch (error) {
+      this.tell(StudioError.from(error).message);
+      return false;
+    }
+    return handle ? this.openDisk(handle) : this.openFolder(() => [{ path: `${file.name}/${file.name}`, file }]);
   }
 
   async openBuiltin(): Promise<boolean> {
@@ -220,7 +281,7 @@ export class Studio {
 
   /** Takes over the settings that the starting picture brought along. The picture came out of them and is not what they start from. */
   useBrought(): void {
-    this.brought.use(this.form, this.checkpoint?.name ?? null);
+    this.brought.use(this.form, this.checkpoint?.name ?? null, this.loras);
     this.picture.remove();
     this.announce(this.brought.outcome ?? '');
   }
@@ -246,6 +307,7 @@ export class Studio {
   async restore(run: Run): Promise<void> {
     const { image } = run.parameters;
     this.form.restore(run.parameters);
+    this.loras.restore(run.parameters.loras);
     this.picture.remove();
     try {
       if (image instanceof Blob) {
@@ -268,20 +330,17 @@ export class Studio {
     return this.#client.entity(run, file);
   }
 
-  async loadRuns(before?: string): Promise<void> {
-    const records = await this.#client.runs({ limit: RUNS_AT_ONCE, ...(before === undefined ? {} : { before }) });
+  async loadRuns(): Promise<void> {
+    const records = await this.#client.runs({ limit: RECENT_RUNS });
     const loaded = records.map(fromRecord).filter((run) => run.pictures.length > 0);
-    this.runs = [...this.runs, ...loaded.filter((run) => !this.runs.some((known) => known.id === run.id))];
-    this.hasMoreRuns = records.length === RUNS_AT_ONCE;
+    const newer = this.runs.filter((run) => !loaded.some((known) => known.id === run.id));
+    this.runs = [...newer, ...loaded].slice(0, RECENT_RUNS);
   }
 
   async deleteRun(run: Run): Promise<void> {
     try {
       await this.#client.deleteRun(run.id);
-      this.runs = this.runs.filter((other) => other.id !== run.id);
-      if (this.shown?.id === run.id) {
-        this.shown = null;
-      }
+      this.recordings.forget(run.id);
       this.announce('Deleted.');
     } catch (error) {
       this.tell(StudioError.from(error).message);
@@ -324,6 +383,16 @@ export class Studio {
     await this.openBuiltin();
   }
 
+  /** A run is gone. */
+  #forget(id: string): void {
+    if (this.runs.some((run) => run.id === id)) {
+      this.runs = this.runs.filter((run) => run.id !== id);
+    }
+    if (this.shown?.id === id) {
+      this.shown = null;
+    }
+  }
+
   #remember(ref: string | null): void {
     this.#kept.current.checkpoint = ref;
     this.#kept.keep();
@@ -351,35 +420,51 @@ export class Studio {
     }
   }
 
-  #take(jobs: Job[]): void {
-    const before = this.jobs;
-    this.jobs = jobs;
-    for (const job of jobs) {
-      const old = before.find(({ id }) => id === job.id);
+  #take(view: QueueView): void {
+    this.queue.show(view);
+    // After the first look only what changed is looked at: there may be a thousand.
+    const changed = !this.#isWatching ? view.jobs : view.jobs.filter(({ id }) => view.changed.has(id));
+    for (const job of changed) {
+      const old = this.#seen[job.id];
+      this.#seen[job.id] = job;
+      if (!this.#isWatching) {
+        continue;
+      }
       if (job.state === 'running' && job.progress && job.progress.stage !== old?.progress?.stage) {
         this.announce(`${stageWords(job.progress)}.`);
       }
-      if (job.state !== old?.state && old?.state !== undefined) {
+      // A quick one may have ended before it was seen waiting.
+      if (job.state !== (old?.state ?? 'pending')) {
         this.#onState(job);
       }
     }
   }
 
   #onState(job: Job): void {
-    if (job.state === 'running') {
+    if (job.state === 'pending') {
+      this.announce('Interrupted; it goes on when its turn comes.');
+    } else if (job.state === 'running') {
       this.announce('Started.');
     } else if (job.state === 'completed') {
+      this.#unseen.add();
       const run = fromJob(job);
       if (run) {
-        this.runs = [run, ...this.runs];
+        this.runs = [run, ...this.runs].slice(0, RECENT_RUNS);
         this.shown = this.follows ? run : this.shown;
         this.announce(`The picture is ready${run.seconds === null ? '' : `, after ${duration(run.seconds)}`}.`);
       }
     } else if (job.state === 'cancelled') {
       this.announce('Cancelled.');
     } else if (job.state === 'failed' && job.error) {
-      const action = job.error.retry === 'same' ? { label: 'Try again', run: () => this.submit(job.operation) } : null;
-      this.tell(job.error.message, action);
+      const { error, offer } = job;
+      const again = error.retry === 'same' ? { label: 'Try again', run: () => void this.queue.repeat(job.id) } : null;
+      const action = offer ? { label: offer.label, run: () => void this.queue.take(offer) } : again;
+      this.tell(error.message, action);
+    }
+    const { notifies, state, running, waiting } = this.queue;
+    const isDone = running === null && waiting.length === 0;
+    if (isDone && notifies && state.runs === 'here') {
+      void notify(job.state === 'completed' ? 'Your pictures are ready.' : 'All is done.');
     }
   }
 }

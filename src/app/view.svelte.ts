@@ -1,6 +1,6 @@
-export type View = 'studio' | 'library';
+export type View = 'studio' | 'library' | 'recordings';
 
-/** Which view is on show. The address says it (`#library`), so that links, reloads and the back button work. */
+/** Which view is on show. The address says it (`#library`, `#recordings`), so that links, reloads and the back button work. */
 class ViewChoice {
   #current = $state<View>(read());
 
@@ -18,7 +18,8 @@ class ViewChoice {
 }
 
 function read(): View {
-  return location.hash === '#library' ? 'library' : 'studio';
+  const name = location.hash.slice(1);
+  return name === 'library' || name === 'recordings' ? name : 'studio';
 }
 
 export const view = new ViewChoice();

@@ -1,37 +1,62 @@
 /** The page's way to the workers: checkpoints, jobs and recordings. */
 import * as Comlink from 'comlink';
-import { StudioError } from '../core/errors.ts';
 import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import { parseOperation } from '../core/operation.ts';
-import type { CheckpointSource, Listing, RunRecord, StartOptions, StorageReport } from '../../workers/protocol.ts';
+import type {
+  CheckpointSource,
+  Listing,
+  LoraFit,
+  RunRecord,
+  StartOptions,
+  StorageReport,
+} from '../../workers/protocol.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import { LibraryClient } from './library.ts';
-import { createJobQueue } from './queue.ts';
-import type { JobQueue } from './queue.ts';
+import { Receiver } from './queue.ts';
+import { RecordingsClient } from './recordings.ts';
 import { drain } from './runner.ts';
+import type { JobService, QueueState } from './service.ts';
+import { Sources } from './sources.ts';
+import { DEFAULT_CHECKPOINT, StoredJobs } from './stored_jobs.ts';
+import type { QueueView } from './stored_jobs.ts';
+import { Turn } from './turn.ts';
 import { WorkerPair } from './worker_pair.ts';
 
-/** The checkpoint that comes with the page, which runs what names no other. */
-const DEFAULT_CHECKPOINT = 'builtin:shapes';
+/** What the tabs of one browser have in common. */
+export interface Commons {
+  jobs: StoredJobs;
+  turn: Turn;
+  sources: Sources;
+}
 
-const BUILTIN = /^builtin:([a-z0-9_-]+)$/;
-const STORED = /^(hub|url|import):./;
+const inBrowser = (workers: WorkerPair): Commons => ({
+  jobs: new StoredJobs({ entity: (run, filename) => workers.recorder.call('readEntity', run, filename) }),
+  // Absent outside secure contexts.
+  turn: new Turn((navigator as { locks?: LockManager }).locks ?? null),
+  sources: new Sources(),
+});
 
-export class JobClient {
+export class JobClient implements JobService {
   /** What is stored in this browser, and how more gets there. */
   readonly library: LibraryClient;
+  /** What was made and kept. */
+  readonly recordings: RecordingsClient;
   readonly #workers: WorkerPair;
-  readonly #queue: JobQueue<CheckpointSource>;
-  readonly #sources = new Map<string, CheckpointSource>();
+  readonly #jobs: StoredJobs;
+  readonly #turn: Turn;
+  readonly #sources: Sources;
   #current = DEFAULT_CHECKPOINT;
 
-  constructor(workers = new WorkerPair(), library = new LibraryClient()) {
+  constructor(workers = new WorkerPair(), library = new LibraryClient(), commons = inBrowser(workers)) {
     this.#workers = workers;
     this.library = library;
-    const { jobs, receiver } = createJobQueue<CheckpointSource>();
-    this.#queue = jobs;
+    this.recordings = new RecordingsClient(() => workers.recorder);
+    const { jobs, turn, sources } = commons;
+    [this.#jobs, this.#turn, this.#sources] = [jobs, turn, sources];
+    const receiver = new Receiver(jobs, turn, (checkpoint) => sources.resolve(checkpoint));
+    sources.onFound = (checkpoint) => receiver.found(checkpoint);
     void drain(receiver, workers);
   }
 
@@ -71,8 +96,13 @@ export class JobClient {
    * @param checkpoint where it is, or the ref of one that is open, built in or stored
    */
   async estimate(checkpoint: CheckpointSource | string, request: EstimateRequest): Promise<Estimate> {
-    const source = typeof checkpoint === 'string' ? this.#source(checkpoint) : checkpoint;
+    const source = typeof checkpoint === 'string' ? this.#sources.get(checkpoint) : checkpoint;
     return (await this.#workers.started()).call('estimate', source, request);
+  }
+
+  /** Which of the stored LoRAs fit a checkpoint that is open, built in or stored, by its ref. */
+  async checkLoras(checkpoint: string): Promise<LoraFit[]> {
+    return (await this.#workers.started()).call('checkLoras', this.#sources.get(checkpoint));
   }
 
   /** Plans with this much GPU memory from now on, in bytes; null = a guess. */
@@ -86,50 +116,93 @@ export class JobClient {
     this.#workers.options = { ...this.#workers.options, inscribes: isOn };
   }
 
-  /**
-   * Accepts an operation, or throws one sentence about what is wrong with its envelope. Its parameters are checked by
-   * the chunk that runs them, which fails the job.
-   * @throws StudioError `invalid_operation`, `checkpoint_incomplete`
-   */
-  submit(input: unknown): Job {
+  /** The jobs as they are to everybody: what names no checkpoint runs on the one that comes with the page, whichever is open here. */
+  get shared(): JobService {
+    return this.#jobs;
+  }
+
+  /** As {@link JobService.submit}; one that names no checkpoint runs on the one that was opened last in this tab. */
+  async submit(input: unknown, id?: string): Promise<Job> {
     const operation = parseOperation(input);
-    const checkpoint = operation.checkpoint ?? this.#current;
-    return this.#queue.submit({ ...operation, checkpoint }, this.#source(checkpoint));
+    return this.#jobs.submit({ ...operation, checkpoint: operation.checkpoint ?? this.#current }, id);
   }
 
-  /** Resolves with the job when it has ended, in whichever way. */
+  list(): Promise<Job[]> {
+    return this.#jobs.list();
+  }
+
+  get(id: string): Promise<Job> {
+    return this.#jobs.get(id);
+  }
+
   wait(id: string): Promise<Job> {
-    return this.#queue.wait(id);
+    return this.#jobs.wait(id);
   }
 
-  get jobs(): Job[] {
-    return this.#queue.list();
+  follow(id: string, listener: (job: Job) => void): () => void {
+    return this.#jobs.follow(id, listener);
   }
 
-  /** Called after every change with all jobs: those begun, then the waiting ones in the order they will run. */
-  onChange(listener: (jobs: Job[]) => void): () => void {
-    return this.#queue.subscribe(listener);
+  cancel(id: string): Promise<Job> {
+    return this.#jobs.cancel(id);
+  }
+
+  cancelAll(): Promise<void> {
+    return this.#jobs.cancelAll();
+  }
+
+  reorder(id: string, before: string | null): Promise<void> {
+    return this.#jobs.reorder(id, before);
+  }
+
+  repeat(id: string): Promise<Job> {
+    return this.#jobs.repeat(id);
+  }
+
+  remove(id: string): Promise<void> {
+    return this.#jobs.remove(id);
+  }
+
+  forever(id: string | null): Promise<void> {
+    return this.#jobs.forever(id);
+  }
+
+  pause(isPaused: boolean): Promise<void> {
+    return this.#jobs.pause(isPaused);
+  }
+
+  queue(): Promise<QueueState> {
+    return this.#jobs.queue();
+  }
+
+  /** Runs jobs in this tab from now on; another tab that runs one stops it, and it goes on here. */
+  takeOver(): void {
+    this.#turn.take();
+  }
+
+  /** What is known here of jobs and queue by now. */
+  get view(): QueueView {
+    return { jobs: this.#jobs.jobs, changed: new Set(), queue: this.#jobs.state };
+  }
+
+  /** One sentence for the person when waiting jobs do not outlast this visit; null when they do. */
+  get queueNote(): string | null {
+    return this.#jobs.note;
+  }
+
+  /** Called after every change of a job or of the queue, in whichever tab it was made. */
+  onChange(listener: (view: QueueView) => void): () => void {
+    return this.#jobs.subscribe(listener);
+  }
+
+  /** Says how to read a folder that was opened in an earlier visit, where the browser allows that without asking; else null. */
+  rememberFolders(find: (name: string) => Promise<FolderFile[] | null>): void {
+    this.#sources.remembered = find;
   }
 
   /** Called whenever an engine is up; a new one knows nothing of the canvas that the last one drew on. */
   onEngine(listener: (device: DeviceReport) => void): () => void {
     return this.#workers.onStart(listener);
-  }
-
-  /** Drops a waiting job; a running one stops at its next step and ends as cancelled. */
-  cancel(id: string): Promise<void> {
-    this.#queue.cancel(id);
-    return Promise.resolve();
-  }
-
-  /** Puts a waiting job before another one, or last (null). */
-  reorder(id: string, before: string | null): void {
-    this.#queue.reorder(id, before);
-  }
-
-  /** Forgets an ended job; its recording stays. */
-  remove(id: string): void {
-    this.#queue.remove(id);
   }
 
   /** Where previews are drawn; the canvas moves to the worker, so each needs a fresh one. Null stops them. */
@@ -167,26 +240,8 @@ export class JobClient {
   async #open(source: CheckpointSource): Promise<CheckpointSummary> {
     const generator = await this.#workers.started();
     const summary = await generator.call('openCheckpoint', source);
-    this.#sources.set(summary.ref, source);
+    this.#sources.add(summary.ref, source);
     this.#current = summary.ref;
     return summary;
-  }
-
-  #source(checkpoint: string): CheckpointSource {
-    const open = this.#sources.get(checkpoint);
-    if (open) {
-      return open;
-    }
-    const builtin = BUILTIN.exec(checkpoint);
-    if (builtin) {
-      return { kind: 'builtin', name: builtin[1] };
-    }
-    if (STORED.test(checkpoint)) {
-      return { kind: 'stored', ref: checkpoint };
-    }
-    throw new StudioError(
-      'checkpoint_incomplete',
-      `The checkpoint "${checkpoint}" is not open; open its folder first, or leave "checkpoint" out.`,
-    );
   }
 }

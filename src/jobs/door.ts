@@ -7,18 +7,31 @@ import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from 
 import type { Listing, RunRecord } from '../../workers/protocol.ts';
 import type { JobClient } from './client.ts';
 import type { LibraryClient } from './library.ts';
+import type { RecordingsClient } from './recordings.ts';
+import type { QueueState } from './service.ts';
 
 export interface Door {
   /** The device that the engine runs on, once it is up. */
   device(): Promise<DeviceReport>;
   /** Accepts an operation and answers with its job, whose `id` the other calls take. */
-  submit(operation: unknown): Job;
+  submit(operation: unknown, id?: string): Promise<Job>;
   /** Resolves with the job when it has completed, failed or been cancelled. */
   wait(id: string): Promise<Job>;
-  cancel(id: string): Promise<void>;
-  /** Tells of every change of the job until it has ended. */
-  follow(id: string, listener: (job: Job) => void): void;
-  /** Opens a checkpoint folder, as files of an `<input type="file" webkitdirectory>`. */
+  cancel(id: string): Promise<Job>;
+  /** Waiting and running ones, and ends "generate forever". */
+  cancelAll(): Promise<void>;
+  /** Tells the job now and after every change until it has ended. Returns the way to stop. */
+  follow(id: string, listener: (job: Job) => void): () => void;
+  /** Ended and running jobs in order of submission, then the waiting ones in the order in which they will run. */
+  list(): Promise<Job[]>;
+  reorder(id: string, before: string | null): Promise<void>;
+  repeat(id: string): Promise<Job>;
+  forever(id: string | null): Promise<void>;
+  pause(isPaused: boolean): Promise<void>;
+  queue(): Promise<QueueState>;
+  /** Runs jobs in this tab from now on, whichever did before. */
+  takeOver(): void;
+  /** Opens a checkpoint folder, as files of an `<input type="file" webkitdirectory>`, or one `.safetensors` file. */
   openFolder(files: Iterable<File>): Promise<CheckpointSummary>;
   /** Opens a complete checkpoint of the library; operations may also just name its ref. */
   openStored(ref: string): Promise<CheckpointSummary>;
@@ -30,6 +43,8 @@ export interface Door {
   planWith(memoryBytes: number | null): Promise<MemoryBudget>;
   /** What is stored in this browser, and how more gets there. */
   library: LibraryClient;
+  /** What was made and kept: search, stars, what is kept, import. */
+  recordings: RecordingsClient;
   runs(options: { limit: number; before?: string }): Promise<RunRecord[]>;
   run(run: string): Promise<RunRecord>;
   /** One recorded file. */
@@ -44,20 +59,18 @@ declare global {
 export function exposeDoor(client: JobClient): void {
   globalThis.darkroom = {
     device: () => client.device,
-    submit: (operation) => client.submit(operation),
+    submit: (operation, id) => client.submit(operation, id),
     wait: (id) => client.wait(id),
     cancel: (id) => client.cancel(id),
-    follow: (id, listener) => {
-      const tell = (jobs: Job[]) => {
-        const job = jobs.find((one) => one.id === id);
-        if (job) {
-          listener(job);
-        }
-      };
-      const stop = client.onChange(tell);
-      tell(client.jobs);
-      void client.wait(id).then(stop, stop);
-    },
+    cancelAll: () => client.cancelAll(),
+    follow: (id, listener) => client.follow(id, listener),
+    list: () => client.list(),
+    reorder: (id, before) => client.reorder(id, before),
+    repeat: (id) => client.repeat(id),
+    forever: (id) => client.forever(id),
+    pause: (isPaused) => client.pause(isPaused),
+    queue: () => client.queue(),
+    takeOver: () => client.takeOver(),
     openFolder: (files) =>
       client.openFolder([...files].map((file) => ({ path: file.webkitRelativePath || file.name, file }))),
     openStored: (ref) => client.openStored(ref),
@@ -65,6 +78,7 @@ export function exposeDoor(client: JobClient): void {
     estimate: (checkpoint, request) => client.estimate(checkpoint, request),
     planWith: (memoryBytes) => client.planWith(memoryBytes),
     library: client.library,
+    recordings: client.recordings,
     runs: (options) => client.runs(options),
     run: (run) => client.run(run),
     entity: (run, filename) => client.entity(run, filename),

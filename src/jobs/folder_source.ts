@@ -2,7 +2,7 @@
 import { StudioError } from '../core/errors.ts';
 import type { CheckpointSource } from '../../workers/protocol.ts';
 
-/** `path` begins with the name of the chosen folder, as `webkitRelativePath` does. */
+/** `path` begins with the name of the chosen folder, as `webkitRelativePath` does; that of a single file is its name. */
 export interface FolderFile {
   path: string;
   file: File;
@@ -14,7 +14,11 @@ const INDEX = 'model_index.json';
  * Finds the checkpoint in what was chosen: the folder that holds `model_index.json`, which may lie below the chosen one
  * (a hub cache, an unpacked archive). Without one the chosen folder is taken, and opening it says what is missing.
  */
-export function folderSource(files: FolderFile[]): CheckpointSource {
+export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
+  // A file that was chosen by itself is a checkpoint of its own name.
+  const [only] = chosenFiles;
+  const isAlone = chosenFiles.length === 1 && !only.path.includes('/');
+  const files = isAlone ? [{ path: `${only.path}/${only.path}`, file: only.file }] : chosenFiles;
   const depth = (path: string) => path.split('/').length;
   const index = files
     .filter(({ path }) => path.split('/').at(-1) === INDEX)

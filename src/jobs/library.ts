@@ -19,6 +19,21 @@ export const LIBRARY_CHANNEL = 'darkroom:library';
 
 const bundled = () => new Worker(new URL('../../workers/library.worker.ts', import.meta.url), { type: 'module' });
 
+/**
+ * What moves gigabytes tells of its progress, which shows that the library lives; but it is silent while another tab fetches the same, and
+ * while a slow disk is read.
+ */
+const hours = () => 6 * 3_600_000;
+const LONG = {
+  download: hours,
+  downloadLora: hours,
+  importLora: hours,
+  resume: hours,
+  verify: hours,
+  exportFolder: hours,
+  importFolder: hours,
+};
+
 /** Every method as in {@link LibraryApi}; listeners are plain functions. */
 export class LibraryClient implements LibraryApi {
   readonly #make: () => WorkerLike;
@@ -41,6 +56,21 @@ export class LibraryClient implements LibraryApi {
 
   resume(ref: string, token: string | null, onProgress: OnProgress): Promise<StoredCheckpoint> {
     return this.#link.call('resume', ref, token, Comlink.proxy(onProgress));
+  }
+
+  downloadLora(
+    request: { listing: Listing; path: string; token: string | null },
+    onProgress: OnProgress,
+  ): Promise<StoredCheckpoint> {
+    return this.#link.call('downloadLora', request, Comlink.proxy(onProgress));
+  }
+
+  kindOf(file: File): Promise<'checkpoint' | 'lora'> {
+    return this.#link.call('kindOf', file);
+  }
+
+  importLora(file: File, onProgress: OnProgress): Promise<StoredCheckpoint> {
+    return this.#link.call('importLora', file, Comlink.proxy(onProgress));
   }
 
   pause(ref: string): Promise<void> {
@@ -98,7 +128,7 @@ export class LibraryClient implements LibraryApi {
 
   get #link(): WorkerLink<LibraryApi> {
     if (!this.#worker || this.#worker.failure) {
-      this.#worker = new WorkerLink<LibraryApi>('library', this.#make());
+      this.#worker = new WorkerLink<LibraryApi>('library', this.#make(), { calls: LONG });
     }
     return this.#worker;
   }

@@ -1,204 +1,385 @@
 /**
- * The queue of jobs. It has two ends, made together and handed out apart: {@link JobQueue}, which is submitted to,
- * watched and awaited, and {@link JobReceiver}, which an engine drains. The way back travels inside each request.
+ * The queue of jobs. It has two ends, made together and handed out apart: {@link StoredJobs}, which is submitted to, watched and
+ * awaited from anywhere, and {@link JobReceiver}, which the engine of one tab drains. The way back travels inside each request.
  */
-import type { StudioError } from '../core/errors.ts';
-import type { Job, JobEvent } from '../core/job.ts';
+import { StudioError } from '../core/errors.ts';
+import type { JobEvent, ResumePoint } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
 import { deferred } from './deferred.ts';
-import type { Deferred } from './deferred.ts';
-import { isFinished, newJob, reduce } from './state.ts';
+import { isFinished, reduce } from './state.ts';
 import type { JobChange } from './state.ts';
+import type { StoredJob } from './stored_job.ts';
+import type { Draft, StoredJobs } from './stored_jobs.ts';
+import type { Turn } from './turn.ts';
+
+/** Why a job is to stop that goes on in another tab. */
+export const TAKEN = 'taken';
 
 /** One job as the engine takes it. After one of `complete` and `fail` it takes no more news. */
 export interface JobRequest<Payload> {
   readonly id: string;
   readonly operation: Operation;
   readonly payload: Payload;
-  /** Aborted when somebody cancels the job while it runs. */
+  /** Aborted when somebody cancels the job while it runs, and, with the reason {@link TAKEN}, when another tab takes over. */
   readonly signal: AbortSignal;
+  /** Counts how often it was begun, from 1; grows with `restart`. */
+  readonly attempt: number;
+  /** The run that it records into, once it has one; an earlier attempt may have left it. */
+  readonly run: string | null;
+  /** From where it can go on, as last reported; an earlier attempt may have left it. */
+  readonly point: ResumePoint | null;
   report(event: JobEvent): void;
+  /** Its engine ended and another one goes on with it. */
+  restart(): void;
   complete(): void;
-  /** `cancelled` ends the job as cancelled, any other code as failed. */
+  /** `cancelled` ends the job as cancelled, or makes it wait again if another tab took over; any other code ends it as failed. */
   fail(error: StudioError): void;
 }
 
 export interface JobReceiver<Payload> {
-  /** The next job in order, which is running from now on; waits while there is none. One taker at a time. */
+  /** The next job in order, which is running from now on; waits while there is none, or while another tab has its turn. One taker at a time. */
   take(): Promise<JobRequest<Payload>>;
 }
 
-export interface JobQueue<Payload> {
-  /** Appends a job behind the pending ones of its own or a higher priority. */
-  submit(operation: Operation, payload: Payload): Job;
-  /** Resolves with the job when it has ended, in whichever way; rejects when there is no such job. */
-  wait(id: string): Promise<Job>;
-  get(id: string): Job | undefined;
-  /** Finished and running jobs in order of submission, then the pending ones in the order they will run. */
-  list(): Job[];
-  /** A pending job is dropped at once; a running one is asked to stop. Has no effect on a finished job. */
-  cancel(id: string): void;
-  /** Puts a pending job before another pending one, or last (null), whatever their priorities. */
-  reorder(id: string, before: string | null): void;
-  /** Forgets a finished job; its recording stays. Has no effect on others. */
-  remove(id: string): void;
-  /** Called after every change with the jobs as `list` gives them. Returns the way to unsubscribe. */
-  subscribe(listener: (jobs: Job[]) => void): () => void;
-}
+/** Finds what a job runs on when its turn has come, or says in one sentence why it has to wait. */
+export type Resolve<Payload> = (
+  checkpoint: string,
+) => Promise<{ payload: Payload; obstacle: null } | { payload: null; obstacle: string }>;
 
-interface Slot<Payload> {
-  job: Job;
-  readonly payload: Payload;
-  readonly abort: AbortController;
-  readonly ended: Deferred<Job>;
-}
+/** How long whoever ran a job may take to let go of it once its turn was taken, in milliseconds. */
+const LET_GO_WITHIN = 1000;
 
-const RANK: Record<Operation['priority'], number> = { high: 0, normal: 1, low: 2 };
+/** When a database that did not answer is asked again, in milliseconds. */
+const AGAIN_AFTER = 1000;
 
-export function createJobQueue<Payload>(options: { now?: () => number; newId?: () => string } = {}): {
-  jobs: JobQueue<Payload>;
-  receiver: JobReceiver<Payload>;
-} {
-  const line = new Line<Payload>(options.now ?? Date.now, options.newId ?? (() => crypto.randomUUID()));
-  return { jobs: line, receiver: { take: () => line.take() } };
-}
+/** Progress is written down at most this often, in milliseconds. */
+const PROGRESS_EVERY = 500;
 
-/** Both ends. The Map keeps the order of submission, `#pending` the order of running. */
-class Line<Payload> implements JobQueue<Payload>, JobReceiver<Payload> {
-  readonly #slots = new Map<string, Slot<Payload>>();
-  readonly #listeners = new Set<(jobs: Job[]) => void>();
+export class Receiver<Payload> implements JobReceiver<Payload> {
+  readonly #jobs: StoredJobs;
+  readonly #turn: Turn;
+  readonly #resolve: Resolve<Payload>;
   readonly #now: () => number;
-  readonly #newId: () => string;
-  #pending: string[] = [];
-  #taker: Deferred<JobRequest<Payload>> | null = null;
+  /** Checkpoints that cannot be found now. */
+  readonly #obstacles = new Map<string, string>();
+  #current: RunningJob<Payload> | null = null;
+  #settling: { token: string; done: Promise<void> } | null = null;
+  #news = deferred<void>();
 
-  constructor(now: () => number, newId: () => string) {
+  constructor(jobs: StoredJobs, turn: Turn, resolve: Resolve<Payload>, now: () => number = Date.now) {
+    this.#jobs = jobs;
+    this.#turn = turn;
+    this.#resolve = resolve;
     this.#now = now;
-    this.#newId = newId;
+    jobs.subscribe(() => this.#look());
+    turn.onChange(() => this.#look());
+    void this.#enter();
   }
 
-  submit(operation: Operation, payload: Payload): Job {
-    const job = newJob(this.#newId(), operation, this.#now());
-    this.#slots.set(job.id, {
-      job,
-      payload,
-      abort: new AbortController(),
-      ended: deferred<Job>(),
-    });
-    const rank = RANK[operation.priority];
-    const place = this.#pending.findLastIndex((id) => RANK[this.#slot(id).job.operation.priority] <= rank) + 1;
-    this.#pending.splice(place, 0, job.id);
-    this.#tell();
-    this.#handOver();
-    return this.#slot(job.id).job;
-  }
-
-  wait(id: string): Promise<Job> {
-    const slot = this.#slots.get(id);
-    return slot ? slot.ended.promise : Promise.reject(new Error(`There is no job "${id}".`));
-  }
-
-  get(id: string): Job | undefined {
-    return this.#slots.get(id)?.job;
-  }
-
-  list(): Job[] {
-    const begun = [...this.#slots.values()].map(({ job }) => job).filter(({ state }) => state !== 'pending');
-    return [...begun, ...this.#pending.map((id) => this.#slot(id).job)];
-  }
-
-  cancel(id: string): void {
-    const slot = this.#slots.get(id);
-    if (slot?.job.state === 'pending') {
-      this.#change(slot, { type: 'cancelled', at: this.#now() });
-    } else if (slot?.job.state === 'running') {
-      slot.abort.abort();
-    }
-  }
-
-  reorder(id: string, before: string | null): void {
-    if (id === before || !this.#pending.includes(id)) {
-      return;
-    }
-    const others = this.#pending.filter((other) => other !== id);
-    const place = before === null ? -1 : others.indexOf(before);
-    others.splice(place === -1 ? others.length : place, 0, id);
-    this.#pending = others;
-    this.#tell();
-  }
-
-  remove(id: string): void {
-    const slot = this.#slots.get(id);
-    if (slot && isFinished(slot.job)) {
-      this.#slots.delete(id);
-      this.#tell();
-    }
-  }
-
-  subscribe(listener: (jobs: Job[]) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-
-  take(): Promise<JobRequest<Payload>> {
-    this.#taker = deferred<JobRequest<Payload>>();
-    const { promise } = this.#taker;
-    this.#handOver();
-    return promise;
-  }
-
-  #handOver(): void {
-    const id = this.#pending[0];
-    const taker = this.#taker;
-    if (id === undefined || taker === null) {
-      return;
-    }
-    this.#taker = null;
-    const slot = this.#slot(id);
-    this.#change(slot, { type: 'started', at: this.#now() });
-    taker.resolve(this.#request(slot));
-  }
-
-  #request(slot: Slot<Payload>): JobRequest<Payload> {
-    // What still arrives from a worker after the end is old news, not a bug.
-    const change = (news: JobChange) => {
-      if (!isFinished(slot.job)) {
-        this.#change(slot, news);
+  async take(): Promise<JobRequest<Payload>> {
+    await this.#current?.written();
+    this.#current = null;
+    for (;;) {
+      const news = this.#news.promise;
+      const { token } = this.#turn;
+      try {
+        if (token !== null) {
+          await this.#settled(token);
+          const request = await this.#next(token);
+          if (request) {
+            return request;
+          }
+        }
+        await news;
+      } catch {
+        // The database does not answer just now. What is not written down is not begun.
+        const pause = deferred<void>();
+        setTimeout(pause.resolve, AGAIN_AFTER);
+        await pause.promise;
       }
-    };
-    return {
-      id: slot.job.id,
-      operation: slot.job.operation,
-      payload: slot.payload,
-      signal: slot.abort.signal,
-      report: (event) => change({ type: 'event', event }),
-      complete: () => change({ type: 'completed', at: this.#now() }),
-      fail: (error) =>
-        change(
-          error.code === 'cancelled'
-            ? { type: 'cancelled', at: this.#now() }
-            : { type: 'failed', at: this.#now(), error: error.toData() },
-        ),
-    };
-  }
-
-  #change(slot: Slot<Payload>, change: JobChange): void {
-    slot.job = reduce(slot.job, change);
-    if (slot.job.state !== 'pending') {
-      this.#pending = this.#pending.filter((id) => id !== slot.job.id);
-    }
-    this.#tell();
-    if (isFinished(slot.job)) {
-      slot.ended.resolve(slot.job);
     }
   }
 
-  #slot(id: string): Slot<Payload> {
-    return this.#slots.get(id) as Slot<Payload>;
+  /** A checkpoint can be found from now on. */
+  found(checkpoint: string): void {
+    this.#obstacles.delete(checkpoint);
+    this.#look();
   }
 
-  #tell(): void {
-    const jobs = this.list();
-    this.#listeners.forEach((listener) => listener(jobs));
+  async #enter(): Promise<void> {
+    if (await this.#jobs.isShared()) {
+      this.#turn.enter();
+      await this.#jobs.queue();
+    } else {
+      // What others hold has nothing to do with jobs that only this tab knows.
+      this.#turn.enterAlone();
+    }
+    this.#look();
+  }
+
+  #look(): void {
+    const { token } = this.#turn;
+    if (token !== null) {
+      this.#jobs.setRuns('here');
+      // Whoever looks at the queue sees it at once, even while the engine here is still busy with something else.
+      this.#settled(token).catch(() => undefined);
+    } else if (this.#jobs.state.runs === 'here') {
+      this.#jobs.setRuns('elsewhere');
+    }
+    this.#current?.look(token);
+    const { resolve } = this.#news;
+    this.#news = deferred();
+    resolve();
+  }
+
+  #settled(token: string): Promise<void> {
+    if (this.#settling?.token !== token) {
+      const settling = { token, done: this.#settle(token) };
+      this.#settling = settling;
+      settling.done.catch(() => {
+        this.#settling = null;
+      });
+    }
+    return this.#settling?.done ?? Promise.resolve();
+  }
+
+  /** Jobs that somebody ran who is gone, or who had to let go, wait again. */
+  async #settle(token: string): Promise<void> {
+    await this.#jobs.refresh();
+    const left = () => this.#jobs.running().filter(({ runner }) => runner !== token);
+    if (this.#turn.wasTaken && left().length > 0) {
+      await this.#letGo(() => left().length === 0);
+    }
+    const ids = left().map(({ job }) => job.id);
+    await this.#jobs.commit(ids, (draft) => {
+      for (const stored of ids.map((id) => draft.get(id))) {
+        if (stored?.job.state === 'running') {
+          this.#jobs.settle(
+            draft,
+            stored,
+            stored.isCancelled ? { type: 'cancelled', at: this.#now() } : { type: 'interrupted' },
+          );
+        }
+      }
+    });
+  }
+
+  async #letGo(isDone: () => boolean): Promise<void> {
+    const over = deferred<void>();
+    const patience = setTimeout(over.resolve, LET_GO_WITHIN);
+    const stop = this.#jobs.subscribe(() => isDone() && over.resolve());
+    await over.promise;
+    stop();
+    clearTimeout(patience);
+  }
+
+  async #next(token: string): Promise<RunningJob<Payload> | null> {
+    const found = new Map<string, Payload>();
+    for (;;) {
+      if (this.#turn.token !== token || this.#jobs.state.isPaused) {
+        return null;
+      }
+      const first = await this.#firstFree();
+      if (!first) {
+        return null;
+      }
+      const { id } = first.job;
+      const checkpoint = first.job.operation.checkpoint ?? '';
+      const payload = found.get(checkpoint);
+      if (payload !== undefined) {
+        const stored = await this.#start(id, token);
+        if (stored) {
+          this.#current = new RunningJob(this.#jobs, stored, payload, await this.#jobs.point(id), this.#now);
+          this.#current.look(this.#turn.token);
+          return this.#current;
+        }
+        // Another tab has changed it, and its word has not come yet.
+        await this.#jobs.refresh();
+        continue;
+      }
+      const answer = await this.#resolve(checkpoint);
+      if (answer.obstacle === null) {
+        found.set(checkpoint, answer.payload);
+      } else {
+        this.#obstacles.set(checkpoint, answer.obstacle);
+      }
+    }
+  }
+
+  /** Those before it are told why they wait. */
+  async #firstFree(): Promise<StoredJob | null> {
+    for (const stored of this.#jobs.waiting()) {
+      const obstacle = this.#obstacles.get(stored.job.operation.checkpoint ?? '');
+      if (obstacle === undefined) {
+        return stored;
+      }
+      if (stored.job.obstacle !== obstacle) {
+        await this.#jobs.commit([stored.job.id], (draft) => {
+          const now = draft.get(stored.job.id);
+          if (now?.job.state === 'pending') {
+            draft.put({ ...now, job: reduce(now.job, { type: 'held', obstacle }) });
+          }
+        });
+      }
+    }
+    return null;
+  }
+
+  /** Null when it was cancelled, or the queue paused, a moment before. */
+  async #start(id: string, token: string): Promise<StoredJob | null> {
+    let started: StoredJob | null = null;
+    await this.#jobs.commit([id], (draft) => {
+      const stored = draft.get(id);
+      if (stored?.job.state === 'pending' && !draft.queue.isPaused) {
+        draft.put({
+          ...stored,
+          job: reduce(stored.job, { type: 'started', at: this.#now() }),
+          runner: token,
+          isCancelled: false,
+        });
+        started = draft.get(id) ?? null;
+      }
+    });
+    return started;
+  }
+}
+
+/** A job while it runs in this tab. Its changes are written one after another. */
+class RunningJob<Payload> implements JobRequest<Payload> {
+  readonly id: string;
+  readonly operation: Operation;
+  readonly payload: Payload;
+  attempt: number;
+  run: string | null;
+  point: ResumePoint | null;
+  readonly #jobs: StoredJobs;
+  readonly #token: string;
+  readonly #now: () => number;
+  readonly #abort = new AbortController();
+  #writing: Promise<void> = Promise.resolve();
+  #isOver = false;
+  #isTaken = false;
+  #unwrittenPoint = false;
+  #progressWrittenAt = -Infinity;
+
+  constructor(jobs: StoredJobs, stored: StoredJob, payload: Payload, point: ResumePoint | null, now: () => number) {
+    const { job, runner } = stored;
+    this.id = job.id;
+    this.operation = job.operation;
+    this.payload = payload;
+    this.attempt = job.attempts;
+    this.run = job.run;
+    this.point = point;
+    this.#jobs = jobs;
+    this.#token = runner ?? '';
+    this.#now = now;
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  report(event: JobEvent): void {
+    // What still arrives from a worker after the end is old news, not a bug.
+    if (this.#isOver) {
+      return;
+    }
+    if (event.type === 'resume_point') {
+      this.point = event.point;
+      this.#writePoint();
+      return;
+    }
+    if (event.type === 'progress') {
+      this.#jobs.progress(this.id, this.attempt, event.progress);
+      if (this.#now() - this.#progressWrittenAt < PROGRESS_EVERY) {
+        return;
+      }
+      this.#progressWrittenAt = this.#now();
+    } else if (event.type === 'run') {
+      this.run = event.run;
+    }
+    this.#write({ type: 'event', event });
+  }
+
+  restart(): void {
+    if (!this.#isOver) {
+      this.attempt += 1;
+      this.#write({ type: 'restarted', at: this.#now() });
+    }
+  }
+
+  complete(): void {
+    this.#end({ type: 'completed', at: this.#now() });
+  }
+
+  fail(error: StudioError): void {
+    if (this.#isTaken) {
+      this.#end({ type: 'interrupted' });
+    } else if (error.code === 'cancelled') {
+      this.#end({ type: 'cancelled', at: this.#now() });
+    } else {
+      this.#end({ type: 'failed', at: this.#now(), error: error.toData() });
+    }
+  }
+
+  /** Stops when that was asked for, or when the turn is not ours any more. */
+  look(token: string | null): void {
+    const stored = this.#jobs.stored(this.id);
+    this.#isTaken ||= token !== this.#token;
+    if (!this.#isOver && (this.#isTaken || stored?.isCancelled || stored?.runner !== this.#token)) {
+      this.#abort.abort(this.#isTaken ? TAKEN : undefined);
+    }
+  }
+
+  /** Resolves when everything reported so far is written down. */
+  async written(): Promise<void> {
+    await this.#writing;
+  }
+
+  #end(change: JobChange): void {
+    if (!this.#isOver) {
+      this.#isOver = true;
+      this.#write(change);
+    }
+  }
+
+  #write(change: JobChange): void {
+    this.#change(
+      (draft, stored) => {
+        // Who asked for its end gets that, whoever was to go on with it.
+        const isCancelled = change.type === 'interrupted' && stored.isCancelled;
+        this.#jobs.settle(draft, stored, isCancelled ? { type: 'cancelled', at: this.#now() } : change);
+      },
+      (error) => this.#jobs.assume(this.id, change, error),
+    );
+  }
+
+  /** Of points that come faster than they are written only the last one counts. */
+  #writePoint(): void {
+    if (!this.#unwrittenPoint) {
+      this.#unwrittenPoint = true;
+      this.#change(
+        (draft) => {
+          this.#unwrittenPoint = false;
+          draft.point(this.id, this.point);
+        },
+        // Then it goes on from an earlier one.
+        () => (this.#unwrittenPoint = false),
+      );
+    }
+  }
+
+  #change(change: (draft: Draft, stored: StoredJob) => void, otherwise: (error: StudioError) => void): void {
+    this.#writing = this.#writing
+      .then(() =>
+        this.#jobs.commit([this.id], (draft) => {
+          const stored = draft.get(this.id);
+          // Whoever took over says what becomes of it now.
+          if (stored?.runner === this.#token && !isFinished(stored.job)) {
+            change(draft, stored);
+          }
+        }),
+      )
+      .catch((error: unknown) => otherwise(StudioError.from(error)));
   }
 }

@@ -1,11 +1,17 @@
 /** The states of a job and the ways between them, as a pure reducer. */
 import { assert } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
-import type { Job, JobEvent, JobState } from '../core/job.ts';
+import type { Entity, Job, JobEvent, JobState } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
 
 export type JobChange =
   | { type: 'started'; at: number }
+  /** Its engine ended and another one goes on with it. */
+  | { type: 'restarted'; at: number }
+  /** Whoever ran it is gone (a closed tab, a crash): it waits again, and what it recorded stays. */
+  | { type: 'interrupted' }
+  /** It cannot run yet, for this reason; null = nothing holds it any more. */
+  | { type: 'held'; obstacle: string | null }
   | { type: 'event'; event: JobEvent }
   | { type: 'completed'; at: number }
   | { type: 'failed'; at: number; error: StudioErrorData }
@@ -14,6 +20,9 @@ export type JobChange =
 /** From which states each change is possible. */
 const ALLOWED: Record<JobChange['type'], readonly JobState[]> = {
   started: ['pending'],
+  restarted: ['running'],
+  interrupted: ['running'],
+  held: ['pending'],
   event: ['running'],
   completed: ['running'],
   failed: ['running'],
@@ -28,11 +37,14 @@ export function newJob(id: string, operation: Operation, submittedAt: number): J
     submittedAt,
     startedAt: null,
     finishedAt: null,
+    attempts: 0,
+    obstacle: null,
     progress: null,
     notices: [],
     run: null,
     entities: [],
     error: null,
+    offer: null,
   };
 }
 
@@ -45,7 +57,13 @@ export function reduce(job: Job, change: JobChange): Job {
   assert(ALLOWED[change.type].includes(job.state), `a ${job.state} job cannot be changed by "${change.type}"`);
   switch (change.type) {
     case 'started':
-      return { ...job, state: 'running', startedAt: change.at };
+      return { ...job, state: 'running', startedAt: change.at, attempts: job.attempts + 1, obstacle: null };
+    case 'restarted':
+      return { ...job, attempts: job.attempts + 1, progress: null };
+    case 'interrupted':
+      return { ...job, state: 'pending', progress: null };
+    case 'held':
+      return { ...job, obstacle: change.obstacle };
     case 'event':
       return withEvent(job, change.event);
     case 'completed':
@@ -62,10 +80,21 @@ function withEvent(job: Job, event: JobEvent): Job {
     case 'progress':
       return { ...job, progress: event.progress };
     case 'notice':
-      return { ...job, notices: [...job.notices, event.message] };
+      // Each attempt says them anew.
+      return job.notices.includes(event.message) ? job : { ...job, notices: [...job.notices, event.message] };
     case 'run':
-      return { ...job, run: event.run };
+      return { ...job, run: event.run, entities: job.entities.filter(({ run }) => run === event.run) };
     case 'entity':
-      return { ...job, entities: [...job.entities, event.entity] };
+      return has(job, event.entity) ? job : { ...job, entities: [...job.entities, event.entity] };
+    case 'offer':
+      return { ...job, offer: event.offer };
+    case 'resume_point':
+      // Kept beside the job: it is large, and nobody who watches jobs needs it.
+      return job;
   }
+}
+
+/** An attempt that goes on with a run tells what it finds recorded there, too. */
+function has({ entities }: Job, { run, filename }: Entity): boolean {
+  return entities.some((entity) => entity.run === run && entity.filename === filename);
 }

@@ -1,0 +1,18 @@
+/** Pictures that somebody brings to the recordings. */
+
+/** A picture that somebody brought, and may want to keep. */
+export interface Offered {
+  /** Its bytes, or its address. */
+  picture: Blob | string;
+  name: string;
+}
+
+/** What somebody pasted, if it is the address of something that can be fetched. */
+export function offeredAddress(text: string): Offered | null {
+  const address = URL.canParse(text.trim()) ? new URL(text.trim()) : null;
+  if (!address || !['data:', 'http:', 'https:'].includes(address.protocol)) {
+    return null;
+  }
+  const name = address.protocol === 'data:' ? '' : (address.pathname.split('/').at(-1) ?? '');
+  return { picture: address.href, name: name || 'pasted picture' };
+}

@@ -1,0 +1,228 @@
+/**
+ * The door over BroadcastChannel, for pages of our own origin that want no HTTP: they say what they want on `tasks:pending`, and hear of it
+ * on `task_updates:<id>`. One tab serves, the one that holds the Web Lock `darkroom:channel`, so that no message is obeyed twice; when it is
+ * closed, another one takes over. In between nobody hears, so a sender who is not answered says it again: the id is his, and
+ * an id that is known already is not submitted again.
+ */
+import * as v from 'valibot';
+import { StudioError } from '../core/errors.ts';
+import type { ErrorCode, Retry } from '../core/errors.ts';
+import type { Job } from '../core/job.ts';
+import { parse } from '../core/operation.ts';
+import { jobReport } from './job_report.ts';
+import { JOB_ID } from './service.ts';
+import type { JobService, QueueState } from './service.ts';
+import { isFinished } from './state.ts';
+
+export const TASKS_CHANNEL = 'tasks:pending';
+export const UPDATES_CHANNEL = 'task_updates:';
+const LOCK = 'darkroom:channel';
+
+const id = v.pipe(v.string(), v.regex(JOB_ID, 'id must be 1 to 64 letters, digits, "_" or "-".'));
+const known = v.string('job_id must be the id of a job.');
+
+/** What may be said on `tasks:pending`; answers go to `task_updates:<id>`. Of submit, follow, cancel and forget `id` is the job's own. */
+const messageSchema = v.variant(
+  'type',
+  [
+    v.strictObject({ type: v.literal('submit'), id, operation: v.unknown() }),
+    v.strictObject({ type: v.literal('follow'), id }),
+    v.strictObject({ type: v.literal('cancel'), id }),
+    v.strictObject({ type: v.literal('forget'), id }),
+    v.strictObject({ type: v.literal('repeat'), id, job_id: known }),
+    v.strictObject({ type: v.literal('reorder'), id, before: v.nullable(known) }),
+    v.strictObject({ type: v.literal('list'), id }),
+    v.strictObject({ type: v.literal('cancel_all'), id }),
+    v.strictObject({
+      type: v.literal('queue'),
+      id,
+      isPaused: v.optional(v.boolean('isPaused must be true or false.')),
+      forever: v.optional(v.nullable(known)),
+    }),
+    v.strictObject({ type: v.literal('entity'), id, run: v.string(), filename: v.string() }),
+  ],
+  'type must be one of submit, follow, cancel, forget, repeat, reorder, list, cancel_all, queue, entity.',
+);
+
+export type TaskMessage = v.InferOutput<typeof messageSchema>;
+
+/** What is said on `task_updates:<id>`. */
+export type TaskUpdate =
+  /** The job as it is now: at once, and after every change. */
+  | { type: 'job'; job: Job }
+  /** The job as it ended; nothing follows. */
+  | { type: 'end'; job: Job }
+  | { type: 'jobs'; jobs: Job[] }
+  | { type: 'queue'; queue: QueueState }
+  | { type: 'entity'; run: string; filename: string; blob: Blob }
+  | { type: 'forgotten' }
+  | { type: 'error'; error: { code: ErrorCode; message: string; retry: Retry } };
+
+/** The part of BroadcastChannel that is used, so that tests can stand in for it. */
+export interface TaskChannel {
+  onmessage: ((event: { data: unknown }) => void) | null;
+  postMessage(message: unknown): void;
+  close(): void;
+}
+
+export interface ChannelSurroundings {
+  open: (name: string) => TaskChannel;
+  /** Calls `work` once nobody else does under this name, and lets go of the name when its promise settles. */
+  alone: (name: string, signal: AbortSignal, work: () => Promise<void>) => Promise<unknown>;
+}
+
+const browser: ChannelSurroundings = {
+  open: (name) => new BroadcastChannel(name) as TaskChannel,
+  alone: (name, signal, work) =>
+    // Web Locks are missing where there is no secure origin, and there is no door there.
+    (navigator.locks as LockManager | undefined)?.request(name, { signal }, work) ?? Promise.resolve(),
+};
+
+/**
+ * Serves the channel for as long as this page lives, once no other one does.
+ * @returns ends it, also while it waits for its turn
+ */
+export function serveChannel(jobs: JobService, surroundings: ChannelSurroundings = browser): () => void {
+  const ended = new AbortController();
+  const work = () =>
+    new Promise<void>((done) => {
+      const server = new ChannelServer(jobs, surroundings.open);
+      ended.signal.addEventListener('abort', () => {
+        server.close();
+        done();
+      });
+    });
+  // Rejects when it is ended while it waits.
+  surroundings.alone(LOCK, ended.signal, work).catch(() => undefined);
+  return () => ended.abort();
+}
+
+class ChannelServer {
+  readonly #jobs: JobService;
+  readonly #open: (name: string) => TaskChannel;
+  readonly #tasks: TaskChannel;
+  /** Where jobs are told of, and the ways to stop it, by id. Two channels of one name might overtake each other. */
+  readonly #followed = new Map<string, { channel: TaskChannel; stop: () => void }>();
+  #last: Promise<void> = Promise.resolve();
+
+  constructor(jobs: JobService, open: (name: string) => TaskChannel) {
+    this.#jobs = jobs;
+    this.#open = open;
+    this.#tasks = open(TASKS_CHANNEL);
+    this.#tasks.onmessage = ({ data }) => {
+      // One after the other, so that jobs stand in the queue as they were said; a large file holds nobody up.
+      const isFile = (data as { type?: unknown } | null)?.type === 'entity';
+      const heard = isFile ? this.#hear(data) : this.#last.then(() => this.#hear(data));
+      this.#last = isFile ? this.#last : heard;
+    };
+  }
+
+  close(): void {
+    this.#tasks.close();
+    this.#followed.forEach(({ channel, stop }) => {
+      stop();
+      channel.close();
+    });
+    this.#followed.clear();
+  }
+
+  /** Never rejects. What has no id that an answer could go to is not answered. */
+  async #hear(data: unknown): Promise<void> {
+    const to = (typeof data === 'object' && data !== null ? (data as { id?: unknown }).id : null) ?? null;
+    if (typeof to !== 'string' || !JOB_ID.test(to)) {
+      return;
+    }
+    try {
+      await this.#obey(parse(messageSchema, data, 'The message'));
+    } catch (thrown) {
+      const { code, message, retry } = StudioError.from(thrown);
+      this.#say(to, { type: 'error', error: { code, message, retry } });
+    }
+  }
+
+  async #obey(message: TaskMessage): Promise<void> {
+    const { id } = message;
+    switch (message.type) {
+      case 'submit':
+        await this.#jobs.submit(message.operation, id);
+        this.#follow(id);
+        return;
+      case 'repeat':
+        await this.#jobs.submit((await this.#jobs.get(message.job_id)).operation, id);
+        this.#follow(id);
+        return;
+      case 'follow':
+        await this.#jobs.get(id);
+        this.#follow(id);
+        return;
+      case 'cancel':
+        this.#tell(id, await this.#jobs.cancel(id));
+        return;
+      case 'reorder':
+        await this.#jobs.reorder(id, message.before);
+        this.#tell(id, await this.#jobs.get(id));
+        return;
+      case 'forget':
+        if (!isFinished(await this.#jobs.get(id))) {
+          throw new StudioError(
+            'invalid_operation',
+            `The job "${id}" has not ended yet; cancel it first, then forget it.`,
+          );
+        }
+        await this.#jobs.remove(id);
+        this.#say(id, { type: 'forgotten' });
+        return;
+      case 'cancel_all':
+        await this.#jobs.cancelAll();
+        this.#say(id, { type: 'jobs', jobs: (await this.#jobs.list()).map(jobReport) });
+        return;
+      case 'list':
+        this.#say(id, { type: 'jobs', jobs: (await this.#jobs.list()).map(jobReport) });
+        return;
+      case 'queue': {
+        const { isPaused, forever } = message;
+        if (forever !== undefined) {
+          await this.#jobs.forever(forever);
+        }
+        if (isPaused !== undefined) {
+          await this.#jobs.pause(isPaused);
+        }
+        this.#say(id, { type: 'queue', queue: await this.#jobs.queue() });
+        return;
+      }
+      case 'entity': {
+        const { run, filename } = message;
+        this.#say(id, { type: 'entity', run, filename, blob: await this.#jobs.entity(run, filename) });
+      }
+    }
+  }
+
+  /** Tells of the job from now on; asked again, it tells once more. */
+  #follow(id: string): void {
+    const earlier = this.#followed.get(id);
+    earlier?.stop();
+    const following = { channel: earlier?.channel ?? this.#open(UPDATES_CHANNEL + id), stop: () => {} };
+    this.#followed.set(id, following);
+    const stop = this.#jobs.follow(id, (job) => {
+      this.#tell(id, job);
+      if (isFinished(job)) {
+        this.#followed.delete(id);
+        following.channel.close();
+      }
+    });
+    following.stop = stop;
+  }
+
+  #tell(id: string, job: Job): void {
+    this.#say(id, { type: isFinished(job) ? 'end' : 'job', job: jobReport(job) });
+  }
+
+  #say(id: string, update: TaskUpdate): void {
+    const open = this.#followed.get(id)?.channel;
+    const channel = open ?? this.#open(UPDATES_CHANNEL + id);
+    channel.postMessage(update);
+    if (!open) {
+      channel.close();
+    }
+  }
+}

@@ -1,0 +1,482 @@
+/**
+ * The door over HTTP. Pages of our own origin ask, the service worker answers; nothing of it leaves the browser. A Request goes in, a
+ * Response comes out, over any {@link JobService}: no DOM and no worker API, so that tests run it on Node.
+ */
+import * as v from 'valibot';
+import { StudioError } from '../core/errors.ts';
+import type { ErrorCode } from '../core/errors.ts';
+import type { Job } from '../core/job.ts';
+import { parse } from '../core/operation.ts';
+import { jobReport } from './job_report.ts';
+import type { JobService } from './service.ts';
+import { isFinished } from './state.ts';
+
+/** Of one request's body, pictures included. */
+export const MAX_BODY_BYTES = 64 * 2 ** 20;
+
+/** The id of a stream's last event: a browser that comes back with it is told that there is nothing more. */
+const LAST_EVENT = 'end';
+const HEARTBEAT_MS = 15_000;
+/** Chromium stops a service worker five minutes after a request that is still being answered; a stream that ends before is taken up again. */
+const STREAM_MS = 4 * 60_000;
+/** A reader who is further behind than this gets the newest state only. */
+const EVENTS_AHEAD = 64;
+/** When an EventSource that nobody closed after the end comes back: a day. Chromium does not let a service worker see what it was told last. */
+const NEVER_MS = 24 * 60 * 60 * 1000;
+
+const STATUS: Record<ErrorCode, number> = {
+  invalid_operation: 400,
+  image_unreadable: 400,
+  checkpoint_incomplete: 409,
+  checkpoint_damaged: 409,
+  cancelled: 409,
+  checkpoint_unsupported: 422,
+  does_not_fit: 422,
+  result_invalid: 500,
+  internal: 500,
+  origin_unavailable: 502,
+  no_webgpu: 503,
+  gpu_lost: 503,
+  out_of_memory: 503,
+  worker_failed: 503,
+  storage_unavailable: 503,
+  storage_full: 507,
+};
+
+const queueChange = v.pipe(
+  v.strictObject({
+    isPaused: v.optional(v.boolean('isPaused must be true or false.')),
+    forever: v.optional(v.nullable(v.string('forever must be the id of a job, or null.'))),
+  }),
+  v.check(
+    ({ isPaused, forever }) => isPaused !== undefined || forever !== undefined,
+    'Nothing is to be changed: say isPaused or forever.',
+  ),
+);
+
+const jobChange = v.strictObject({
+  before: v.nullable(v.string('before must be the id of a waiting job, or null to run last.')),
+});
+
+/** Answers with this instead. */
+class Refusal extends Error {
+  readonly status: number;
+  readonly headers: Record<string, string>;
+
+  constructor(status: number, sentence: string, headers: Record<string, string> = {}) {
+    super(sentence);
+    this.status = status;
+    this.headers = headers;
+  }
+}
+
+type Method = (request: Request, ...parts: string[]) => Promise<Response>;
+
+export class JobRoutes {
+  readonly #jobs: JobService;
+  /** The path of the folder that the page lies in: it ends with a slash. */
+  readonly #base: string;
+  readonly #heartbeat: number;
+  readonly #longest: number;
+  readonly #routes: readonly [path: RegExp, methods: Record<string, Method>][] = [
+    [
+      /^jobs$/,
+      {
+        GET: () => this.#list(),
+        POST: (request) => this.#submit(request),
+        DELETE: () => this.#cancelAll(),
+      },
+    ],
+    [
+      /^jobs\/([^/]+)$/,
+      {
+        GET: (_, id) => this.#tell(id),
+        PATCH: (request, id) => this.#reorder(request, id),
+        DELETE: (request, id) => this.#cancel(request, id),
+      },
+    ],
+    [/^jobs\/([^/]+)\/stream$/, { GET: (request, id) => this.#follow(request, id) }],
+    [/^jobs\/([^/]+)\/repeat$/, { POST: (_, id) => this.#repeat(id) }],
+    [/^queue$/, { GET: () => this.#queue(), PATCH: (request) => this.#changeQueue(request) }],
+    [/^media\/([^/]+)\/([^/]+)$/, { GET: (request, run, filename) => this.#media(request, run, filename) }],
+  ];
+
+  constructor(jobs: JobService, options: { base: string; heartbeatMs?: number; streamMs?: number }) {
+    this.#jobs = jobs;
+    this.#base = options.base;
+    this.#heartbeat = options.heartbeatMs ?? HEARTBEAT_MS;
+    this.#longest = options.streamMs ?? STREAM_MS;
+  }
+
+  /** Null for an address that is none of these routes'; else always an answer, never a rejection. */
+  answer(request: Request): Promise<Response> | null {
+    const { pathname } = new URL(request.url);
+    const home = `${this.#base}v1`;
+    if (pathname !== home && !pathname.startsWith(`${home}/`)) {
+      return null;
+    }
+    return this.#answer(request, pathname.slice(home.length + 1)).catch(refused);
+  }
+
+  async #answer(request: Request, path: string): Promise<Response> {
+    if (isForeign(request)) {
+      throw new Refusal(403, 'These routes answer pages of their own origin only; open Darkroom itself to use it.');
+    }
+    for (const [pattern, methods] of this.#routes) {
+      const match = pattern.exec(path);
+      if (match) {
+        const allowed = Object.keys(methods).flatMap((name) => (name === 'GET' ? ['GET', 'HEAD'] : [name]));
+        const method = request.method === 'HEAD' ? 'GET' : request.method;
+        if (!Object.hasOwn(methods, method)) {
+          throw new Refusal(
+            405,
+            `${this.#base}v1/${pathWords(path)} takes ${allowed.join(', ')}, not ${request.method}.`,
+            { Allow: allowed.join(', ') },
+          );
+        }
+        const response = await methods[method](request, ...match.slice(1).map(decoded));
+        if (request.method === 'HEAD') {
+          await response.body?.cancel();
+          return new Response(null, { status: response.status, headers: response.headers });
+        }
+        return response;
+      }
+    }
+    throw new Refusal(404, `There is nothing at this address; the routes are described in docs/API.md.`);
+  }
+
+  async #list(): Promise<Response> {
+    return json(200, { jobs: (await this.#jobs.list()).map(jobReport) });
+  }
+
+  async #submit(request: Request): Promise<Response> {
+    const id = request.headers.get('Idempotency-Key') ?? undefined;
+    return this.#accepted(await this.#jobs.submit(await readOperation(request), id));
+  }
+
+  async #cancelAll(): Promise<Response> {
+    await this.#jobs.cancelAll();
+    return this.#list();
+  }
+
+  async #tell(id: string): Promise<Response> {
+    return json(200, jobReport(await this.#known(id)));
+  }
+
+  async #reorder(request: Request, id: string): Promise<Response> {
+    const { before } = parse(jobChange, await readJson(request), 'The change');
+    await this.#known(id);
+    await this.#jobs.reorder(id, before);
+    return this.#tell(id);
+  }
+
+  /** Cancels; with `?forget` it takes an ended one off the list. */
+  async #cancel(request: Request, id: string): Promise<Response> {
+    const job = await this.#known(id);
+    if (!new URL(request.url).searchParams.has('forget')) {
+      return json(200, jobReport(await this.#jobs.cancel(id)));
+    }
+    if (!isFinished(job)) {
+      throw new Refusal(409, `The job "${id}" has not ended yet; cancel it first, then forget it.`);
+    }
+    await this.#jobs.remove(id);
+    return new Response(null, { status: 204 });
+  }
+
+  async #repeat(id: string): Promise<Response> {
+    await this.#known(id);
+    return this.#accepted(await this.#jobs.repeat(id));
+  }
+
+  async #queue(): Promise<Response> {
+    return json(200, await this.#jobs.queue());
+  }
+
+  async #changeQueue(request: Request): Promise<Response> {
+    const { isPaused, forever } = parse(queueChange, await readJson(request), 'The change');
+    if (forever !== undefined) {
+      await this.#jobs.forever(forever);
+    }
+    if (isPaused !== undefined) {
+      await this.#jobs.pause(isPaused);
+    }
+    return this.#queue();
+  }
+
+  async #media(request: Request, run: string, filename: string): Promise<Response> {
+    const file = await this.#jobs.entity(run, filename).catch((thrown: unknown) => {
+      throw absent(thrown);
+    });
+    const headers = {
+      'Content-Type': file.type || 'application/octet-stream',
+      'Content-Disposition': `inline; filename="${filename.replace(/[^\w.-]/g, '_')}"`,
+      'Accept-Ranges': 'bytes',
+      'Cache-Control': 'no-store',
+    };
+    const range = byteRange(request.headers.get('Range'), file.size);
+    if (range === 'whole') {
+      return new Response(file, { status: 200, headers: { ...headers, 'Content-Length': String(file.size) } });
+    }
+    if (range === 'outside') {
+      throw new Refusal(416, `The file has ${file.size} bytes; ask for a range within it.`, {
+        'Content-Range': `bytes */${file.size}`,
+      });
+    }
+    const { begin, end } = range;
+    return new Response(file.slice(begin, end, file.type), {
+      status: 206,
+      headers: {
+        ...headers,
+        'Content-Length': String(end - begin),
+        'Content-Range': `bytes ${begin}-${end - 1}/${file.size}`,
+      },
+    });
+  }
+
+  /**
+   * Server-sent events: `job` at once and after every change, `end` with the job as it ended, then the stream closes. It also closes after some
+   * minutes, without `end`: an EventSource comes back by itself.
+   */
+  async #follow(request: Request, id: string): Promise<Response> {
+    const job = await this.#known(id);
+    if (isFinished(job) && request.headers.get('Last-Event-ID') === LAST_EVENT) {
+      // To an EventSource this says: do not come back.
+      return new Response(null, { status: 204 });
+    }
+    const headers = { 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-store' };
+    return new Response(this.#events(id, request.signal), { status: 200, headers });
+  }
+
+  #events(id: string, left: AbortSignal): ReadableStream<Uint8Array> {
+    const text = new TextEncoder();
+    let stop: () => void = () => {};
+    let flush: () => void = () => {};
+    return new ReadableStream<Uint8Array>(
+      {
+        start: (controller) => {
+          let count = 0;
+          let news: Job | null = null;
+          let isOver = false;
+          let unfollow: () => void = () => {};
+          const send = (event: string) => controller.enqueue(text.encode(event));
+          const beat = setInterval(() => {
+            if ((controller.desiredSize ?? 0) > 0) {
+              send(': still here\n\n');
+            }
+            // Somebody may have forgotten the job, of which nobody tells.
+            this.#jobs.get(id).catch((thrown: unknown) => {
+              if (!isOver) {
+                send(`event: error\ndata: ${JSON.stringify(errorBody(absent(thrown)))}\n\n`);
+                close();
+              }
+            });
+          }, this.#heartbeat);
+          const enough = setTimeout(() => close(), this.#longest);
+          stop = () => {
+            isOver = true;
+            clearInterval(beat);
+            clearTimeout(enough);
+            unfollow();
+          };
+          const close = () => {
+            stop();
+            controller.close();
+          };
+          flush = () => {
+            if (isOver || news === null || (controller.desiredSize ?? 0) <= 0) {
+              return;
+            }
+            const job = news;
+            news = null;
+            const [name, eventId] = isFinished(job) ? ['end', LAST_EVENT] : ['job', String(++count)];
+            const retry = isFinished(job) ? `retry: ${NEVER_MS}\n` : '';
+            send(`event: ${name}\nid: ${eventId}\n${retry}data: ${JSON.stringify(jobReport(job))}\n\n`);
+            if (isFinished(job)) {
+              close();
+            }
+          };
+          left.addEventListener('abort', stop);
+          send('retry: 1000\n\n');
+          unfollow = this.#jobs.follow(id, (job) => {
+            news = job;
+            flush();
+          });
+          if (isOver) {
+            // It had ended already, and was told of before `follow` returned.
+            unfollow();
+          }
+        },
+        pull: () => flush(),
+        cancel: () => stop(),
+      },
+      { highWaterMark: EVENTS_AHEAD },
+    );
+  }
+
+  #accepted({ id }: Job): Response {
+    return json(202, { job_id: id }, { Location: `${this.#base}v1/jobs/${id}` });
+  }
+
+  /** @throws Refusal 404 */
+  #known(id: string): Promise<Job> {
+    return this.#jobs.get(id).catch((thrown: unknown) => {
+      throw absent(thrown);
+    });
+  }
+}
+
+/**
+ * Whether somebody else than a page of our own origin asks. Subresource requests of foreign pages never reach a service worker; their
+ * navigations do, and of those it is not told whence they come, so a form may not do what only a script is meant to.
+ */
+function isForeign(request: Request): boolean {
+  const origin = request.headers.get('Origin');
+  const site = request.headers.get('Sec-Fetch-Site');
+  const changes = request.method !== 'GET' && request.method !== 'HEAD';
+  return (
+    (origin !== null && origin !== new URL(request.url).origin) ||
+    (site !== null && site !== 'same-origin' && site !== 'none') ||
+    (changes && request.mode === 'navigate')
+  );
+}
+
+/** An operation as JSON, or as a form of the operation and its pictures. */
+async function readOperation(request: Request): Promise<unknown> {
+  const type = mediaType(request);
+  if (type === 'application/json') {
+    return readJson(request);
+  }
+  if (type !== 'multipart/form-data') {
+    throw new Refusal(415, 'An operation comes as application/json or as multipart/form-data; set the Content-Type.');
+  }
+  const form = await readForm(request);
+  const given = form.getAll('operation');
+  if (given.length !== 1) {
+    throw new Refusal(400, 'The form must have one field "operation" that holds the operation as JSON.');
+  }
+  const operation = parseJson(typeof given[0] === 'string' ? given[0] : await textOf(given[0]));
+  const parameters = isRecord(operation) && isRecord(operation.parameters) ? operation.parameters : {};
+  for (const [name, value] of form) {
+    if (name === 'operation') {
+      continue;
+    }
+    if (typeof value === 'string') {
+      throw new Refusal(400, `The form's field "${name}" is text; put it into the parameters of the operation.`);
+    }
+    if (Object.hasOwn(parameters, name)) {
+      throw new Refusal(400, `The parameter "${name}" is given twice; leave one of the two out.`);
+    }
+    Object.defineProperty(parameters, name, { value, enumerable: true, writable: true, configurable: true });
+  }
+  return operation;
+}
+
+async function readJson(request: Request): Promise<unknown> {
+  if (mediaType(request) !== 'application/json') {
+    throw new Refusal(415, 'This comes as JSON; set the Content-Type to application/json.');
+  }
+  return parseJson(await textOf(await readBody(request)));
+}
+
+async function readForm(request: Request): Promise<FormData> {
+  const type = request.headers.get('Content-Type') ?? '';
+  const body = await readBody(request);
+  try {
+    return await new Response(body, { headers: { 'Content-Type': type } }).formData();
+  } catch {
+    throw new Refusal(400, 'The form cannot be read; send it as a browser sends a FormData object.');
+  }
+}
+
+async function readBody(request: Request): Promise<Blob> {
+  const tooLarge = new Refusal(
+    413,
+    `The request is larger than ${MAX_BODY_BYTES / 2 ** 20} MiB; send smaller pictures.`,
+  );
+  if (Number(request.headers.get('Content-Length')) > MAX_BODY_BYTES) {
+    throw tooLarge;
+  }
+  const body = await request.blob();
+  if (body.size > MAX_BODY_BYTES) {
+    throw tooLarge;
+  }
+  return body;
+}
+
+async function textOf(body: Blob): Promise<string> {
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(await body.arrayBuffer());
+  } catch {
+    throw new Refusal(400, 'The request is not text in UTF-8.');
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw new Refusal(400, 'The request is not JSON.');
+  }
+}
+
+function mediaType(request: Request): string {
+  return (request.headers.get('Content-Type') ?? '').split(';')[0].trim().toLowerCase();
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** Of one range in bytes, as RFC 9110 has it; what is not understood, several ranges included, means the whole. */
+function byteRange(header: string | null, size: number): { begin: number; end: number } | 'whole' | 'outside' {
+  const match = /^bytes=(?:([0-9]+)-([0-9]*)|-([0-9]+))$/.exec(header ?? '');
+  if (!match) {
+    return 'whole';
+  }
+  const [, first, last, suffix] = match;
+  const begin = first === undefined ? Math.max(0, size - Number(suffix)) : Number(first);
+  const end = first === undefined || last === '' ? size : Math.min(size, Number(last) + 1);
+  if (first !== undefined && last !== '' && Number(last) < begin) {
+    return 'whole';
+  }
+  return begin < end ? { begin, end } : 'outside';
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new Refusal(400, 'The address is not valid: a % in it is not followed by two digits.');
+  }
+}
+
+/** A path as it is told in a sentence: ids and names are somebody else's words. */
+function pathWords(path: string): string {
+  return path.replace(/^(jobs)\/[^/]+/, '$1/{id}').replace(/^media\/.*/, 'media/{run}/{entity}');
+}
+
+/** What is not known is not there. */
+function absent(thrown: unknown): unknown {
+  const error = StudioError.from(thrown);
+  return error.code === 'invalid_operation' ? new Refusal(404, error.message) : error;
+}
+
+function refused(thrown: unknown): Response {
+  const status = thrown instanceof Refusal ? thrown.status : STATUS[StudioError.from(thrown).code];
+  return json(status, errorBody(thrown), thrown instanceof Refusal ? thrown.headers : {});
+}
+
+function errorBody(thrown: unknown): { error: { code: ErrorCode; message: string; retry: string } } {
+  if (thrown instanceof Refusal) {
+    return { error: { code: 'invalid_operation', message: thrown.message, retry: 'never' } };
+  }
+  const { code, message, retry } = StudioError.from(thrown);
+  return { error: { code, message, retry } };
+}
+
+function json(status: number, value: unknown, headers: Record<string, string> = {}): Response {
+  return new Response(JSON.stringify(value), {
+    status,
+    headers: { 'Content-Type': 'application/json; charset=utf-8', 'Cache-Control': 'no-store', ...headers },
+  });
+}

@@ -1,0 +1,142 @@
+/** Where the bytes of a checkpoint are, found when a job's turn has come: here, in another tab, or in a folder that was opened before. */
+import * as v from 'valibot';
+import { StudioError } from '../core/errors.ts';
+import type { CheckpointSource } from '../../workers/protocol.ts';
+import { deferred } from './deferred.ts';
+import type { Deferred } from './deferred.ts';
+import { folderSource } from './folder_source.ts';
+import type { FolderFile } from './folder_source.ts';
+
+const CHANNEL = 'darkroom:sources';
+
+const BUILTIN = /^builtin:([a-z0-9_-]+)$/;
+const STORED = /^(hub|url|import):./;
+const FOLDER = /^folder:(.+)$/;
+
+/** How long other tabs are given to answer, in milliseconds; an answer that comes later still counts. */
+const ANSWER_WITHIN = 1000;
+
+/** What tabs say to one another. Files cross, and stay readable when the tab that gave them is closed. */
+const messageSchema = v.variant('type', [
+  v.object({ type: v.literal('wanted'), ref: v.string() }),
+  v.object({ type: v.literal('opened'), ref: v.string() }),
+  v.object({
+    type: v.literal('given'),
+    ref: v.string(),
+    source: v.object({
+      kind: v.literal('folder'),
+      name: v.string(),
+      files: v.array(v.object({ path: v.string(), file: v.instance(File) })),
+    }),
+  }),
+]);
+type Message = v.InferOutput<typeof messageSchema>;
+
+export class Sources {
+  /** Finds the files of a folder that was opened in an earlier visit and may be read without asking; null when there is none. */
+  remembered: (name: string) => Promise<FolderFile[] | null> = () => Promise.resolve(null);
+  /** Called when a checkpoint can be found that could not be before. */
+  onFound: (ref: string) => void = () => undefined;
+  readonly #channel: BroadcastChannel | null;
+  readonly #open = new Map<string, CheckpointSource>();
+  readonly #asked = new Map<string, Deferred<void>>();
+
+  /** @param channel null: there are no other tabs */
+  constructor(channel: BroadcastChannel | null = new BroadcastChannel(CHANNEL)) {
+    this.#channel = channel;
+    channel?.addEventListener('message', ({ data }) => this.#onMessage(data));
+  }
+
+  /** The checkpoint is open in this tab from now on. */
+  add(ref: string, source: CheckpointSource): void {
+    this.#open.set(ref, source);
+    this.#post({ type: 'opened', ref });
+    this.onFound(ref);
+  }
+
+  /** @throws StudioError `checkpoint_incomplete` when it is not open in this tab */
+  get(ref: string): CheckpointSource {
+    const source = this.#known(ref);
+    if (source) {
+      return source;
+    }
+    throw new StudioError(
+      'checkpoint_incomplete',
+      `The checkpoint "${ref}" is not open; open its folder first, or leave "checkpoint" out.`,
+    );
+  }
+
+  /** Finds it, or says in one sentence what is missing. */
+  async resolve(
+    ref: string,
+  ): Promise<{ payload: CheckpointSource; obstacle: null } | { payload: null; obstacle: string }> {
+    const folder = FOLDER.exec(ref)?.[1];
+    if (!this.#known(ref) && folder !== undefined) {
+      await this.#ask(ref);
+      if (!this.#known(ref)) {
+        await this.#remember(ref, folder);
+      }
+    }
+    const payload = this.#known(ref);
+    return payload
+      ? { payload, obstacle: null }
+      : { payload: null, obstacle: `The folder "${folder ?? ref}" is not open; open it again, then this goes on.` };
+  }
+
+  #known(ref: string): CheckpointSource | undefined {
+    const builtin = BUILTIN.exec(ref)?.[1];
+    if (builtin !== undefined) {
+      return { kind: 'builtin', name: builtin };
+    }
+    return STORED.test(ref) ? { kind: 'stored', ref } : this.#open.get(ref);
+  }
+
+  async #ask(ref: string): Promise<void> {
+    if (this.#channel) {
+      const answer = this.#asked.get(ref) ?? deferred<void>();
+      this.#asked.set(ref, answer);
+      const patience = setTimeout(answer.resolve, ANSWER_WITHIN);
+      this.#post({ type: 'wanted', ref });
+      await answer.promise;
+      clearTimeout(patience);
+      this.#asked.delete(ref);
+    }
+  }
+
+  async #remember(ref: string, name: string): Promise<void> {
+    try {
+      const files = await this.remembered(name);
+      const source = files && folderSource(files);
+      if (source?.kind === 'folder' && source.name === name) {
+        this.#open.set(ref, source);
+      }
+    } catch {
+      // Moved, or its disk removed: it has to be opened again.
+    }
+  }
+
+  #onMessage(data: unknown): void {
+    const result = v.safeParse(messageSchema, data);
+    if (!result.success) {
+      return;
+    }
+    const message = result.output;
+    if (message.type === 'wanted') {
+      const source = this.#open.get(message.ref);
+      if (source?.kind === 'folder') {
+        this.#post({ type: 'given', ref: message.ref, source });
+      }
+      return;
+    }
+    // Every tab hears the answer to one of them, and may need it later.
+    if (message.type === 'given' && !this.#open.has(message.ref)) {
+      this.#open.set(message.ref, message.source);
+    }
+    this.#asked.get(message.ref)?.resolve();
+    this.onFound(message.ref);
+  }
+
+  #post(message: Message): void {
+    this.#channel?.postMessage(message);
+  }
+}

@@ -1,0 +1,177 @@
+/** One job as it lies in the database, the queue's own record, and the order in which jobs wait. */
+import * as v from 'valibot';
+import { ERROR_CODES } from '../core/errors.ts';
+import type { Job, ResumePoint } from '../core/job.ts';
+import { operationSchema } from '../core/operation.ts';
+import type { Operation } from '../core/operation.ts';
+
+/** Of every record here. Records of a later one are left alone and not shown. */
+export const SCHEMA_VERSION = 2;
+
+export const keyOf = {
+  job: (id: string) => `job/${id}`,
+  /** Apart from its job, because it is large and only whoever runs the job reads it. */
+  point: (id: string) => `point/${id}`,
+  queue: 'queue',
+} as const;
+
+/** Where a job waits: in the band of its priority, unless somebody moved it; within a band the lowest place is next. */
+export interface Position {
+  band: number;
+  place: number;
+}
+
+export interface StoredJob {
+  schema_version: typeof SCHEMA_VERSION;
+  /** Grows with every change, so that what was read late never replaces what is newer. */
+  revision: number;
+  job: Job;
+  position: Position;
+  /** Somebody asked for its end while it ran. */
+  isCancelled: boolean;
+  /** Whose turn it runs in; what anybody else says of it comes too late. Null while nobody runs it. */
+  runner: string | null;
+  /** The job that it was made from by "generate forever"; null for one that somebody submitted. */
+  series: string | null;
+}
+
+export interface QueueRecord {
+  schema_version: typeof SCHEMA_VERSION;
+  isPaused: boolean;
+  forever: string | null;
+  /** How often anything here was changed: who knows of fewer has missed some. */
+  changes: number;
+}
+
+export const EMPTY_QUEUE: QueueRecord = { schema_version: SCHEMA_VERSION, isPaused: false, forever: null, changes: 0 };
+
+const BANDS: Record<Operation['priority'], number> = { high: 0, normal: 1, low: 2 };
+
+export function bandOf(operation: Operation): number {
+  return BANDS[operation.priority];
+}
+
+/** Negative when `a` is run before `b`. */
+export function byPosition(a: StoredJob, b: StoredJob): number {
+  return a.position.band - b.position.band || a.position.place - b.position.place || bySubmission(a, b);
+}
+
+/** Negative when `a` was submitted before `b`. */
+export function bySubmission(a: StoredJob, b: StoredJob): number {
+  const places = a.position.place - b.position.place;
+  return a.job.submittedAt - b.job.submittedAt || places || (a.job.id < b.job.id ? -1 : 1);
+}
+
+export const progressSchema = v.object({
+  stage: v.picklist(['load', 'encode', 'sample', 'decode', 'record']),
+  step: v.number(),
+  steps: v.number(),
+  fraction: v.number(),
+  secondsLeft: v.nullable(v.number()),
+});
+
+const nullableString = v.nullable(v.string());
+const nullableNumber = v.nullable(v.number());
+
+/** What a job was before it knew attempts, obstacles and offers. */
+const firstJobEntries = {
+  id: v.string(),
+  operation: operationSchema,
+  state: v.picklist(['pending', 'running', 'completed', 'failed', 'cancelled']),
+  submittedAt: v.number(),
+  startedAt: nullableNumber,
+  finishedAt: nullableNumber,
+  notices: v.array(v.string()),
+  run: nullableString,
+  entities: v.array(
+    v.object({
+      run: v.string(),
+      sequence: v.number(),
+      type: v.string(),
+      filename: v.string(),
+      timestamp: v.string(),
+      sha256: v.string(),
+      metadata: v.record(v.string(), v.unknown()),
+    }),
+  ),
+  error: v.nullable(
+    v.object({
+      code: v.picklist(ERROR_CODES),
+      message: v.string(),
+      retry: v.picklist(['same', 'smaller', 'never']),
+      cause: v.optional(v.string()),
+    }),
+  ),
+};
+
+const jobSchema = v.object({
+  ...firstJobEntries,
+  attempts: v.number(),
+  obstacle: nullableString,
+  // Worth less than the job.
+  progress: v.fallback(v.nullable(progressSchema), null),
+  offer: v.fallback(v.nullable(v.object({ label: v.string(), operation: operationSchema })), null),
+});
+
+const storedSchema = v.object({
+  schema_version: v.literal(SCHEMA_VERSION),
+  revision: v.number(),
+  job: jobSchema,
+  position: v.object({ band: v.number(), place: v.number() }),
+  isCancelled: v.boolean(),
+  runner: nullableString,
+  series: nullableString,
+});
+
+/** Schema 1: a position was one number within the priority, and who ran a job was not written down. */
+const firstStoredSchema = v.pipe(
+  v.object({
+    schema_version: v.literal(1),
+    job: v.object(firstJobEntries),
+    position: v.number(),
+    isCancelled: v.boolean(),
+  }),
+  v.transform(({ job, position, isCancelled }): StoredJob => ({
+    schema_version: SCHEMA_VERSION,
+    revision: 0,
+    job: { ...job, attempts: job.startedAt === null ? 0 : 1, obstacle: null, progress: null, offer: null },
+    position: { band: bandOf(job.operation), place: position },
+    isCancelled,
+    runner: null,
+    series: null,
+  })),
+);
+
+const queueSchema = v.object({
+  schema_version: v.literal(SCHEMA_VERSION),
+  isPaused: v.boolean(),
+  forever: nullableString,
+  changes: v.number(),
+});
+
+const firstQueueSchema = v.pipe(
+  v.object({ schema_version: v.literal(1), isPaused: v.boolean(), forever: nullableString }),
+  v.transform((queue): QueueRecord => ({ ...queue, schema_version: SCHEMA_VERSION, changes: 0 })),
+);
+
+/** Null for what this version cannot read: nothing, something damaged, or what a later version wrote. */
+export function parseStoredJob(value: unknown): StoredJob | null {
+  const result = v.safeParse(v.union([storedSchema, firstStoredSchema]), value);
+  return result.success ? result.output : null;
+}
+
+export function parseQueue(value: unknown): QueueRecord {
+  const result = v.safeParse(v.union([queueSchema, firstQueueSchema]), value);
+  return result.success ? result.output : EMPTY_QUEUE;
+}
+
+const pointSchema = v.object({
+  parameters: v.record(v.string(), v.record(v.string(), v.unknown())),
+  state: v.unknown(),
+});
+
+/** Null for one that cannot be read: then the job begins anew. */
+export function parsePoint(value: unknown): ResumePoint | null {
+  const result = v.safeParse(pointSchema, value);
+  return result.success ? result.output : null;
+}
