@@ -3,15 +3,16 @@ import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { VitePWA } from 'vite-plugin-pwa';
-import { defineConfig, type Plugin } from 'vite';
+import { defineConfig, runnerImport, type Connect, type Plugin } from 'vite';
 import { headers } from './cli/headers.js';
+import type * as Schemas from './schemas/documents.ts';
 
 const served = headers({ development: false });
 const policy = digest('sha256', JSON.stringify(served)).slice(0, 8);
 let dist = 'dist';
 
 export default defineConfig({
-  plugins: [svelte(), hostHeaders(), offline()],
+  plugins: [svelte(), hostHeaders(), schemas(), offline()],
   // A missing file is missing, not the page.
   appType: 'mpa',
   worker: { format: 'es' },
@@ -33,15 +34,27 @@ export default defineConfig({
   build: { target: 'esnext', assetsInlineLimit: 0 },
   // For the service worker, which has no way to ask.
   define: { __HOST_HEADERS__: JSON.stringify(served) },
-  server: { headers: headers({ development: true }) },
-  preview: { headers: served },
 });
 
-/** Writes `_headers`, which Netlify and Cloudflare Pages obey and docs/serving.md turns into nginx's directives. */
+/**
+ * Sends the headers with everything that the dev and preview servers answer, what is missing included, and writes `_headers`, which Netlify
+ * and Cloudflare Pages obey and docs/serving.md turns into nginx's directives.
+ */
 function hostHeaders(): Plugin {
+  const sending =
+    (sent: Record<string, string>): Connect.NextHandleFunction =>
+    (_, response, next) => {
+      Object.entries(sent).forEach(([name, value]) => response.setHeader(name, value));
+      next();
+    };
   return {
     name: 'darkroom:host-headers',
-    apply: 'build',
+    configureServer({ middlewares }) {
+      middlewares.use(sending(headers({ development: true })));
+    },
+    configurePreviewServer({ middlewares }) {
+      middlewares.use(sending(served));
+    },
     configResolved({ root, build }) {
       dist = resolve(root, build.outDir);
     },
@@ -49,6 +62,47 @@ function hostHeaders(): Plugin {
       const lines = Object.entries(served).map(([name, value]) => `  ${name}: ${value}`);
       const cached = ['/assets/*', '  Cache-Control: public, max-age=31536000, immutable'];
       this.emitFile({ type: 'asset', fileName: '_headers', source: ['/*', ...lines, ...cached, ''].join('\n') });
+    },
+  };
+}
+
+/** The JSON Schemas of schemas/documents.ts at `/schemas/`, made anew for each build and, in the dev server, for each request. */
+function schemas(): Plugin {
+  let root = '';
+  const made = async (): Promise<Record<string, string>> => {
+    const { module } = await runnerImport<typeof Schemas>(join(root, 'schemas/documents.ts'));
+    const texts = Object.entries(module.documents()).map(([name, value]) => [
+      name,
+      `${JSON.stringify(value, null, 2)}\n`,
+    ]);
+    return Object.fromEntries(texts) as Record<string, string>;
+  };
+  return {
+    name: 'darkroom:schemas',
+    configResolved(config) {
+      root = config.root;
+    },
+    configureServer({ middlewares }) {
+      middlewares.use((request, response, next) => {
+        const name = /\/schemas\/([a-z_]+\.json)(?:\?|$)/.exec(request.url ?? '')?.[1];
+        if (name === undefined) {
+          next();
+          return;
+        }
+        made().then((texts) => {
+          if (!Object.hasOwn(texts, name)) {
+            next();
+            return;
+          }
+          response.setHeader('Content-Type', 'application/json; charset=utf-8');
+          response.end(texts[name]);
+        }, next);
+      });
+    },
+    async generateBundle() {
+      for (const [name, source] of Object.entries(await made())) {
+        this.emitFile({ type: 'asset', fileName: `schemas/${name}`, source });
+      }
     },
   };
 }
@@ -64,7 +118,13 @@ function offline() {
     manifest: false,
     injectManifest: {
       rollupFormat: 'iife',
-      globPatterns: ['**/*.{html,js,css,wasm,svg,png,webmanifest}', 'checkpoints/shapes/**/*.{json,txt,safetensors}'],
+      globPatterns: [
+        '**/*.{html,js,css,wasm,svg,png,webmanifest}',
+        'schemas/*.json',
+        'checkpoints/shapes/**/*.{json,txt,safetensors}',
+        // A file from a stick may be the first of its kind that is opened, and there may be no network by then.
+        'assets/clip_merges-*.txt',
+      ],
       // ONNX Runtime's larger build has 27 MB.
       maximumFileSizeToCacheInBytes: 32 * 2 ** 20,
       // Names that hold a hash need no revision. Workers get one nevertheless, because they have headers of their own.

@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { Failure } from './failure.js';
 
 const USAGE =
-  'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|ORG/NAME[@REVISION]|ADDRESS] [--backend webgpu|wasm]';
+  'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--backend webgpu|wasm]';
 
 /** Parameters that hold a picture; in an operation's file they are paths relative to that file. */
 const PICTURES = ['image', 'mask_image', 'mask'];
@@ -20,7 +20,7 @@ const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image
  * @typedef {object} Request
  * @property {string} operation path of the operation's file
  * @property {string} out folder that takes the results
- * @property {string | null} checkpoint folder of a checkpoint
+ * @property {string | null} checkpoint folder of a checkpoint, or its one file
  * @property {Origin | null} origin where one is to be fetched from
  * @property {'auto' | 'webgpu' | 'wasm'} backend
  */
@@ -121,16 +121,29 @@ async function dataUrl(name, path) {
 
 /**
  * @param {string} path
- * @throws {Failure} unless it is a folder
+ * @throws {Failure} unless it is a folder or a weight file that can be opened
  */
-export async function checkFolder(path) {
+export async function checkCheckpoint(path) {
   const stats = await stat(path).catch(() => null);
-  if (!stats?.isDirectory()) {
+  if (stats?.isFile() && !isWeightFile(path)) {
     throw new Failure(
-      'checkpoint_incomplete',
-      `The checkpoint folder ${path} does not exist; name a folder, or a repository as ORG/NAME.`,
+      'checkpoint_unsupported',
+      /\.(bin|ckpt|pt|pth)$/i.test(path)
+        ? `${path} is a pickle, which can run code; get the .safetensors version of it.`
+        : `${path} is no checkpoint; name a folder, or a .safetensors file.`,
     );
   }
+  if (!stats) {
+    throw new Failure(
+      'checkpoint_incomplete',
+      `The checkpoint folder ${path} does not exist; name a folder, a .safetensors file, or a repository as ORG/NAME.`,
+    );
+  }
+}
+
+/** @param {string} path */
+export function isWeightFile(path) {
+  return extname(path).toLowerCase() === '.safetensors';
 }
 
 /**

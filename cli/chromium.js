@@ -49,7 +49,8 @@ export function chromiumFlags() {
     '--disable-quic',
   ];
   if (process.env.DARKROOM_SWIFTSHADER === '1' || !hasGraphicsCard()) {
-    flags.push('--use-webgpu-adapter=swiftshader', '--enable-unsafe-swiftshader');
+    // Chromium takes a GPU process that is busy for ten seconds for a hanging one; without a card, on a busy machine, it is not.
+    flags.push('--use-webgpu-adapter=swiftshader', '--enable-unsafe-swiftshader', '--disable-gpu-watchdog');
   } else if (process.platform === 'linux') {
     flags.push('--enable-features=Vulkan', '--use-angle=vulkan', '--disable-vulkan-surface', '--ignore-gpu-blocklist');
   }

@@ -1,5 +1,5 @@
 /**
- * The command line door: `npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|ORG/NAME] [--backend …]`.
+ * The command line door: `npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE|ORG/NAME] [--backend …]`.
  * Drives a headless Chromium over the built page. Standard output gets one JSON line per recorded entity, standard
  * error everything else. Exit codes: 0 done, 2 the request is not valid (nothing is written), 1 it failed.
  */
@@ -8,7 +8,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { checkFolder, isObject, parseArguments, readOperation } from './arguments.js';
+import { checkCheckpoint, isObject, parseArguments, readOperation } from './arguments.js';
 import { Failure } from './failure.js';
 import { Session } from './session.js';
 
@@ -22,7 +22,7 @@ async function generate(words) {
   const request = parseArguments(words, process.env.INIT_CWD ?? process.cwd());
   const operation = await readOperation(request.operation);
   if (request.checkpoint !== null) {
-    await checkFolder(request.checkpoint);
+    await checkCheckpoint(request.checkpoint);
   }
   if (!existsSync(join(DIST, 'index.html'))) {
     throw new Failure('not_built', 'The page is not built yet; run "npm run build" first.');

@@ -32,11 +32,14 @@ export function headers({ development }) {
     `worker-src 'self' blob:`,
     `connect-src 'self' blob: data: ${[...HUB, ...hosts()].join(' ')}${development ? ' ws:' : ''}`,
     `img-src 'self' blob: data:`,
+    `media-src 'self' blob:`,
     `style-src 'self' 'unsafe-inline'`,
+    `frame-src 'self'`,
     `object-src 'none'`,
     `base-uri 'none'`,
     `form-action 'none'`,
-    `frame-ancestors 'none'`,
+    // Pages of this origin may hold Darkroom in a frame (docs/API.md); no other page may.
+    `frame-ancestors 'self'`,
   ];
   return {
     'Cross-Origin-Opener-Policy': 'same-origin',

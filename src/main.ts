@@ -1,6 +1,7 @@
 import { mount } from 'svelte';
 import { readAddress } from './app/address.ts';
 import './app/page.css';
+import { serveChannel } from './jobs/channel.ts';
 import { JobClient } from './jobs/client.ts';
 import { exposeDoor } from './jobs/door.ts';
 
@@ -14,6 +15,7 @@ const client = new JobClient();
 const device = client.start({ backend: address.backend });
 device.catch(() => undefined);
 exposeDoor(client);
+serveChannel(client.shared);
 
 if (address.door === 'cli') {
   const { default: Door } = await import('./app/Door.svelte');

@@ -39,6 +39,8 @@ const ARROWS: Record<string, readonly string[]> = {
     'protocol',
     'package',
   ],
+  // Apart from the other workers, which jobs start: it starts none, and is a door to the jobs.
+  service: ['core', 'jobs', 'recorder'],
 };
 
 /** A chunk stands alone: two of them share only what the core offers. */
@@ -142,6 +144,9 @@ function layerOf(file: string): string {
   }
   if (file === 'package.json') {
     return 'package';
+  }
+  if (file === 'workers/service.worker.ts') {
+    return 'service';
   }
   const [top, folder, ...below] = file.split('/');
   if (top !== 'src') {

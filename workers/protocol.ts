@@ -5,9 +5,10 @@
 import * as Comlink from 'comlink';
 import { StudioError } from '../src/core/errors.ts';
 import type { StudioErrorData } from '../src/core/errors.ts';
-import type { DeviceReport, Entity, JobEvent, LedgerReport } from '../src/core/job.ts';
+import type { DeviceReport, Entity, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
+import type { Change } from '../src/core/smaller.ts';
 
 /** Where the bytes of a checkpoint are. `path` is relative to the checkpoint's own folder. */
 export type CheckpointSource =
@@ -31,22 +32,46 @@ export interface StartOptions {
   inscribes?: boolean;
 }
 
+/** What to execute, and how far earlier attempts came. */
+export interface ExecuteRequest {
+  jobId: string;
+  operation: Operation;
+  source: CheckpointSource;
+  inscribes: boolean;
+  /** From 1. */
+  attempt: number;
+  /** The run that an earlier attempt opened; null = a new one. What is recorded there already is not recorded again. */
+  run: string | null;
+  /** From where to go on; null = from the beginning. */
+  point: ResumePoint | null;
+}
+
 /** The owner of the GPU: one per generation worker. Calls may overlap; `execute` is called once at a time. */
 export interface GenerationApi {
   /** Must be the first call. `recorder` speaks {@link RecorderApi}. */
   start(options: StartOptions & { recorder: MessagePort }): Promise<DeviceReport>;
   /** Reads configs and headers only. */
   openCheckpoint(source: CheckpointSource): Promise<CheckpointSummary>;
-  /** Events are delivered in order, all of them before the answer; see {@link EventSender}. */
-  execute(
-    request: { jobId: string; operation: Operation; source: CheckpointSource; inscribes: boolean },
-    onEvent: (event: JobEvent) => void,
-  ): Promise<{ run: string }>;
+  /**
+   * Events are delivered in order, all of them before the answer; see {@link EventSender}. Each tells of something finished, so they are the
+   * signs of life that the watchdog waits for. A run that fails or is cancelled stays open: whether another attempt goes on with it is for
+   * the caller to say, who closes it otherwise.
+   */
+  execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void): Promise<{ run: string }>;
+  /** What is smaller than an operation that failed and may succeed here; null where nothing is known. Reads configs and headers only. */
+  smaller(request: {
+    operation: Operation;
+    source: CheckpointSource;
+    point: ResumePoint | null;
+    stage: Stage | null;
+  }): Promise<Change | null>;
   /** Stops that job between two steps; its `execute` then rejects with `cancelled`. Unknown ids are no error. */
   cancel(jobId: string): Promise<void>;
   /** Where previews are drawn; null stops them. The canvas is transferred. */
   watch(canvas: OffscreenCanvas | null): Promise<void>;
   ledger(): Promise<LedgerReport>;
+  /** Which of the LoRAs that are stored here fit a checkpoint, from headers only. Empty for one that takes none. */
+  checkLoras(source: CheckpointSource): Promise<LoraFit[]>;
   /**
    * What a run would need, from configs and headers only, and whether it fits. The first call measures the device for a moment,
    * unless a job runs.
@@ -56,11 +81,23 @@ export interface GenerationApi {
   planWith(memoryBytes: number | null): Promise<MemoryBudget>;
 }
 
+/** A stored LoRA beside a checkpoint. */
+export interface LoraFit {
+  ref: string;
+  /** As prompts name it. */
+  name: string;
+  /** Why it cannot be used with that checkpoint, as a sentence; null when it can. */
+  problem: string | null;
+}
+
 /** What is said about a run when it is opened. */
 export interface RunOpening {
   config_name: string;
-  /** The operation as accepted; `metadata.json` keeps its pictures as type and size only, so record them as entities. */
-  operation: Operation;
+  /**
+   * The operation as accepted; `metadata.json` keeps its pictures as type and size only, so record them as entities. Null for what was
+   * not made here, such as a picture that somebody keeps.
+   */
+  operation: Operation | null;
   /** Entity types that the run is expected to produce, in order. */
   expected_outputs: string[];
 }
@@ -105,6 +142,10 @@ export interface RunSummary {
   /** How many there are, and how many of them are output pictures. */
   entities: number;
   pictures: number;
+  /** File name of the picture that stands for the run: the first one made, else the first one given; empty where there is none. */
+  picture: string;
+  /** What a kept picture was called; else empty. */
+  name: string;
   /** Of all entities. */
   bytes: number;
 }
@@ -114,7 +155,7 @@ export interface RunQuery {
   limit: number;
   /** The last run id of the previous page of results. */
   before?: string;
-  /** Words that all occur in prompt, negative prompt, config, checkpoint or run id; case does not matter. */
+  /** Words that all occur in prompt, negative prompt, config, checkpoint, name or run id; case does not matter. */
   text?: string;
   starred?: boolean;
 }
@@ -162,7 +203,11 @@ export interface RecorderApi {
   readEntity(run: string, filename: string): Promise<Blob>;
   starRun(run: string, starred: boolean): Promise<void>;
   deleteRun(run: string): Promise<void>;
+  /** Records a run again from the files of its folder, `metadata.json` among them; every byte is compared with the hashes in it. */
+  importRun(files: { path: string; file: Blob }[]): Promise<RunRecord>;
   retention(): Promise<Retention>;
+  /** What {@link setRetention} would delete now, newest first. */
+  outdatedRuns(retention: Retention): Promise<RunSummary[]>;
   /** Applies at once and after every run; answers with the ids of the runs that it deleted. */
   setRetention(retention: Retention): Promise<string[]>;
 }
@@ -218,7 +263,7 @@ export type StoredState =
   /** `verify` found wrong or missing bytes; `resume` fetches them anew. */
   | 'damaged';
 
-/** A checkpoint in the library. */
+/** A checkpoint in the library, or a LoRA, whose ref begins with `lora:`. */
 export interface StoredCheckpoint {
   /** The listing's ref, with `#q8` or `#q4` when quantised. Operations name it so. */
   ref: string;
@@ -231,6 +276,8 @@ export interface StoredCheckpoint {
   /** Bytes that will lie in the store when it is complete, and those there now. */
   bytes: number;
   storedBytes: number;
+  /** Of a LoRA's file, once it is known. */
+  sha256?: string;
   /** Milliseconds since 1970; `usedAt` is null before the first use. */
   addedAt: number;
   usedAt: number | null;
@@ -272,6 +319,21 @@ export interface LibraryApi {
     request: { listing: Listing; paths: string[]; variant: WeightVariant; token: string | null },
     onProgress: (progress: TransferProgress) => void,
   ): Promise<StoredCheckpoint>;
+  /**
+   * Fetches one file of the listing as a LoRA, under the ref `lora:url:<address>` or `lora:hub:<org>/<name>@<commit>/<path>`; else as
+   * {@link download}. What the file is is read from its header first: `checkpoint_unsupported` for one that is no LoRA.
+   */
+  downloadLora(
+    request: { listing: Listing; path: string; token: string | null },
+    onProgress: (progress: TransferProgress) => void,
+  ): Promise<StoredCheckpoint>;
+  /** What a weight file from the disk is, by its header. `checkpoint_unsupported` for a pickle, `checkpoint_damaged`. */
+  kindOf(file: File): Promise<'checkpoint' | 'lora'>;
+  /**
+   * Stores a LoRA file from the disk under `lora:import:<name>`, its name without `.safetensors`; one that is here already is not
+   * stored again, and another one of the same name becomes `<name> (2)`.
+   */
+  importLora(file: File, onProgress: (progress: TransferProgress) => void): Promise<StoredCheckpoint>;
   /** Goes on with a stored one that is paused or damaged, from what the store knows of it. */
   resume(
     ref: string,
@@ -307,7 +369,9 @@ export type WorkerSignal =
   /** It serves these methods now. While it lives it holds the Web Lock `lock` (null where there are no Web Locks). */
   | { darkroom: 'ready'; methods: string[]; lock: string | null }
   /** A message to it could not be read, so whoever sent that will get no answer. */
-  | { darkroom: 'unreadable' };
+  | { darkroom: 'unreadable' }
+  /** What it holds is lost and cannot be had again within it (its GPU), whether or not it was at work. */
+  | { darkroom: 'ended'; error: StudioErrorData };
 
 /** Makes a thrown StudioError arrive as one, with its code, sentence and cause. Runs once, on import, on both sides. */
 function carryErrorsWhole(): void {
@@ -348,6 +412,11 @@ export async function serve(owner: object, scope: Comlink.Endpoint): Promise<voi
     say({ darkroom: 'unreadable' });
   });
   say({ darkroom: 'ready', methods: methodsOf(owner), lock: await holdLock() });
+}
+
+/** Says that this worker cannot do anything any more, so that whoever made it makes another one. */
+export function resign(error: StudioError, scope: Comlink.Endpoint): void {
+  scope.postMessage({ darkroom: 'ended', error: error.toData() } satisfies WorkerSignal);
 }
 
 /** Held until the worker ends for whatever reason: the only sign of life that needs no heartbeat. */

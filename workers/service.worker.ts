@@ -1,8 +1,14 @@
 /**
- * The service worker: keeps the page on this device, so that it opens and works without a network, and gives it the
- * response headers that its host may not be able to send.
+ * The service worker: keeps the page on this device, so that it opens and works without a network, gives it the response headers
+ * that its host may not be able to send, and is the door over HTTP for pages of our own origin (docs/API.md).
  */
 import { PrecacheController, type PrecacheEntry } from 'workbox-precaching';
+import { StudioError } from '../src/core/errors.ts';
+import { JobRoutes } from '../src/jobs/routes.ts';
+import { StoredJobs } from '../src/jobs/stored_jobs.ts';
+import { browserStore } from '../src/recorder/browser_store.ts';
+import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
+import { Recorder } from '../src/recorder/recorder.ts';
 
 /** What a host should send, written in at build time from cli/headers.js. */
 declare const __HOST_HEADERS__: Record<string, string>;
@@ -24,6 +30,7 @@ class PageKeeper {
   #isFirst = false;
   /** The first that answers does. */
   readonly #routes: readonly Route[] = [
+    ({ request }) => door().answer(request)?.then(withHeaders) ?? null,
     (event, url) => this.#openPage(event, url),
     (event, url) => this.#kept(event, url),
     (event) => this.#elsewhere(event),
@@ -109,6 +116,34 @@ function withHeaders(response: Response): Response {
   }
   const { status, statusText } = response;
   return new Response(response.body, { status, statusText, headers: [...response.headers, ...missing] });
+}
+
+let opened: JobRoutes | null = null;
+
+/** Opened by the first request: most service workers are started for a file. Jobs are submitted and watched here; open tabs run them. */
+function door(): JobRoutes {
+  opened ??= new JobRoutes(new StoredJobs({ entity: recordedFile() }), {
+    base: new URL('.', self.location.href).pathname,
+  });
+  return opened;
+}
+
+/** Reads recordings, also while a tab writes them: what was saved does not change, and its hash is compared. Nothing is written here. */
+function recordedFile(): (run: string, filename: string) => Promise<Blob> {
+  let recorder: Promise<Recorder> | null = null;
+  return async (run, filename) => {
+    recorder ??= browserStore((root) => Promise.resolve(OpfsFileStore.reading(root))).then(
+      (store) => new Recorder(store),
+      (cause: unknown) => {
+        throw new StudioError(
+          'storage_unavailable',
+          'This browser keeps no recordings here (a private window often does not); read them in the tab that made them.',
+          { cause },
+        );
+      },
+    );
+    return (await recorder).readEntity(run, filename);
+  };
 }
 
 const keeper = new PageKeeper(self.__WB_MANIFEST);

@@ -360,8 +360,8 @@ test.describe('a new version', () => {
     });
 
   const startLongJob = async (page: Page) => {
-    await page.evaluate((operation) => {
-      (globalThis.darkroom as Door).submit(operation);
+    await page.evaluate(async (operation) => {
+      await (globalThis.darkroom as Door).submit(operation);
     }, LONG_JOB);
     await expect(page.getByRole('progressbar')).toBeVisible();
   };

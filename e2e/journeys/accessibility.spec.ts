@@ -1,4 +1,5 @@
 /** Names, roles, order and contrast, computed from the page as the browser lays it out. */
+import { readFileSync } from 'node:fs';
 import { expect, test, type Page } from '@playwright/test';
 
 const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1440, height: 900 } };
@@ -20,7 +21,50 @@ async function openLibrary(page: Page): Promise<void> {
   await expect(page.getByText('is not a name like org/name')).toBeVisible();
 }
 
-const VIEWS = { studio: open, library: openLibrary };
+/** With runs, some of them selected, what is kept unfolded, and a wrong value in it. */
+async function openRecordings(page: Page): Promise<void> {
+  await page.goto('/#recordings');
+  await expect(page.getByRole('heading', { level: 2, name: 'Recordings' })).toBeFocused();
+  const shows = page.getByRole('grid', { name: 'Recorded runs' }).getByRole('button', { name: /^Show:/ });
+  for (const [index, name] of ['one.png', 'two.png', 'three.png'].entries()) {
+    await page
+      .getByTestId('keep-picture')
+      .setInputFiles({ name, mimeType: 'image/png', buffer: readFileSync('public/icon-192.png') });
+    await expect(shows).toHaveCount(index + 1);
+  }
+  await page.getByRole('heading', { name: 'Space' }).click();
+  await page.getByRole('textbox', { name: 'runs' }).fill('0');
+  await page.getByRole('button', { name: 'Keep these' }).click();
+  await expect(page.getByText('The number of runs must be')).toBeVisible();
+  await shows.first().click({ modifiers: ['ControlOrMeta'] });
+  await expect(page.getByRole('group', { name: 'Selected runs' })).toContainText('1 run');
+}
+
+/** The details of a run, over the list. */
+async function showRecording(page: Page): Promise<void> {
+  await page.getByRole('button', { name: /^Show: one\.png/ }).click();
+  await expect(page.getByRole('dialog').getByRole('img', { name: 'one.png' })).toBeVisible();
+}
+
+/** With jobs that wait, one that failed and all that ended. */
+async function openQueue(page: Page): Promise<void> {
+  await page.goto('/');
+  await expect(page.getByText('leaves this device')).toBeVisible();
+  await page.evaluate(async () => {
+    const door = globalThis.darkroom!;
+    const operation = { operation: 'image_generation', config: 'stable_diffusion', parameters: { prompt: 'p' } };
+    const failed = await door.submit({ ...operation, parameters: { prompt: 'impossible', steps: 'many' } });
+    await door.wait(failed.id);
+    await door.submit({ ...operation, checkpoint: 'folder:closed' });
+    await door.submit({ ...operation, checkpoint: 'folder:closed' });
+  });
+  const queue = page.getByRole('region', { name: /^Queue/ });
+  await expect(queue.getByText('The folder "closed" is not open')).toBeVisible();
+  await queue.getByText('Ended: 1').click();
+  await expect(queue.getByRole('list', { name: 'Ended jobs' })).toBeVisible();
+}
+
+const VIEWS = { studio: open, library: openLibrary, recordings: openRecordings };
 
 for (const [view, openView] of Object.entries(VIEWS)) {
   test(`landmarks, unique ids and names for everything, ${view}`, async ({ page }) => {
@@ -79,6 +123,21 @@ test('regions, headings and names of the library', async ({ page }) => {
   await expect(field).toHaveAccessibleDescription(/is not a name like org\/name/);
 });
 
+test('regions, headings and names of the recordings', async ({ page }) => {
+  await openRecordings(page);
+  await expect(page.getByRole('searchbox', { name: 'Search' })).toBeVisible();
+  const grid = page.getByRole('grid', { name: 'Recorded runs' });
+  await expect(grid).toHaveAttribute('aria-multiselectable', 'true');
+  await expect(grid).toHaveAttribute('aria-rowcount', '1');
+  await expect(grid.getByRole('gridcell', { selected: true })).toHaveCount(1);
+  await expect(page.getByRole('textbox', { name: 'runs' })).toHaveAccessibleDescription(/must be a whole number/);
+  await showRecording(page);
+  const details = page.getByRole('dialog');
+  await expect(details).toHaveAccessibleName(/\d{4}/);
+  await expect(details.getByRole('region', { name: 'Files of this run' })).toBeVisible();
+  await expect(details.getByRole('button', { name: 'Star', exact: true })).toHaveAttribute('aria-pressed', 'false');
+});
+
 test('a wrong value is tied to its field', async ({ page }) => {
   await open(page);
   const steps = page.getByRole('textbox', { name: 'Steps' });
@@ -119,7 +178,8 @@ for (const [device, viewport] of Object.entries(SIZES)) {
       expect(stops.filter(({ outline }) => !outline)).toEqual([]);
       const names = stops.map(({ name }) => name);
       expect(names.indexOf('Prompt')).toBeLessThan(names.findIndex((name) => name.startsWith('Generate')));
-      expectDownwards(stops.filter(({ name }) => !name.startsWith('Generate')));
+      // These stay in sight while the settings scroll behind them.
+      expectDownwards(stops.filter(({ name }) => !/^(Generate|Keep generating)/.test(name)));
     });
 
     test('Tab goes through the library the same way', async ({ page }) => {
@@ -130,26 +190,15 @@ for (const [device, viewport] of Object.entries(SIZES)) {
       expectDownwards(stops);
     });
 
-    for (const [view, openView] of Object.entries(VIEWS)) {
+    for (const [view, openView] of Object.entries({ studio: open, library: openLibrary })) {
       test(`targets are large enough, ${view}`, async ({ page }) => {
         await openView(page);
-        const small = await page.evaluate(() =>
-          [...document.querySelectorAll('button, a[href], select, input:not([type=file]), textarea, summary')]
-            .filter((element) => element.checkVisibility())
-            .map((element) => (element.matches('input[type=radio]') ? (element.closest('label') ?? element) : element))
-            .filter((element) => {
-              const { width, height } = element.getBoundingClientRect();
-              return width < 24 || height < 24;
-            })
-            .map((element) => element.outerHTML),
-        );
-        expect(small).toEqual([]);
+        expect(await tooSmall(page)).toEqual([]);
       });
 
       test(`nothing is wider than the screen, ${view}`, async ({ page }) => {
         await openView(page);
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
-        expect(overflow).toBeLessThanOrEqual(0);
+        expect(await overflow(page)).toBeLessThanOrEqual(0);
       });
     }
 
@@ -171,7 +220,42 @@ for (const [device, viewport] of Object.entries(SIZES)) {
         expect(await faint(page)).toEqual([]);
       });
     }
+
+    test('the queue: Tab, targets, width, contrast', async ({ page }) => {
+      await openQueue(page);
+      await expectLegible(page);
+      const stops = await tabThrough(page);
+      expect(stops.filter(({ outline }) => !outline)).toEqual([]);
+      const names = stops.map(({ name }) => name);
+      for (const name of ['Move number 2 up', 'Make number 2 the next', 'Take number 2 out of the line', 'Put away']) {
+        expect(names).toContain(name);
+      }
+      expectDownwards(stops.filter(({ name }) => !/^(Generate|Keep generating|\d+ wait)/.test(name)));
+    });
+
+    // One page for all of it: to record and to select takes longer than to look.
+    test('the recordings and one of them: Tab, targets, width, contrast', async ({ page }) => {
+      const look = () => expectLegible(page);
+      await openRecordings(page);
+      await look();
+      const stops = await tabThrough(page);
+      expect(stops.filter(({ outline }) => !outline)).toEqual([]);
+      expect(stops.filter(({ name }) => name.startsWith('Show:'))).toHaveLength(1);
+      expectDownwards(stops);
+      await showRecording(page);
+      await look();
+    });
   });
+}
+
+/** Targets, width and contrast of what is on show. */
+async function expectLegible(page: Page): Promise<void> {
+  expect(await tooSmall(page)).toEqual([]);
+  expect(await overflow(page)).toBeLessThanOrEqual(0);
+  for (const colorScheme of ['light', 'dark'] as const) {
+    await page.emulateMedia({ colorScheme });
+    expect(await faint(page)).toEqual([]);
+  }
 }
 
 test('motion rests for those who ask for it', async ({ page }) => {
@@ -185,6 +269,24 @@ test('motion rests for those who ask for it', async ({ page }) => {
   );
   expect(moving).toBe(0);
 });
+
+/** What is smaller than a finger or a pointer needs (WCAG 2.2, 2.5.8). */
+function tooSmall(page: Page): Promise<string[]> {
+  return page.evaluate(() =>
+    [...document.querySelectorAll('button, a[href], select, input:not([type=file]), textarea, summary')]
+      .filter((element) => element.checkVisibility())
+      .map((element) => (element.matches('input[type=radio]') ? (element.closest('label') ?? element) : element))
+      .filter((element) => {
+        const { width, height } = element.getBoundingClientRect();
+        return width < 24 || height < 24;
+      })
+      .map((element) => element.outerHTML),
+  );
+}
+
+function overflow(page: Page): Promise<number> {
+  return page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+}
 
 interface Stop {
   name: string;

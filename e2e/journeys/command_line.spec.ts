@@ -73,7 +73,13 @@ test('writes the run and one line for each of its files; the same seed gives the
   const result = await generate([...words, 'deep/out'], folder);
   expect(result.code, result.err).toBe(0);
   const told = lines(result);
-  expect(told.map(({ entity_type }) => entity_type)).toEqual(['input', 'config', 'latents', 'output_image']);
+  expect(told.map(({ entity_type }) => entity_type)).toEqual([
+    'input',
+    'config',
+    'encoded_prompt',
+    'latents',
+    'output_image',
+  ]);
   for (const { file: path, sha256, seed, ms } of told) {
     expect(path.startsWith(join(folder, 'deep/out'))).toBe(true);
     expect(
@@ -123,6 +129,7 @@ test('reads pictures beside the operation, from wherever it is called, and takes
     'input_image',
     'input',
     'config',
+    'encoded_prompt',
     'output_image',
   ]);
 });

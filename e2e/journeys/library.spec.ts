@@ -1,4 +1,5 @@
 /** Getting, keeping and giving checkpoints on the library page, against a local hub behind the real host names. */
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test as base, type Locator, type Page, type TestInfo } from '@playwright/test';
 import { chromiumFlags, findChromium } from '../../cli/chromium.js';
@@ -12,6 +13,10 @@ const OPEN = 'someone/tiny-sd15';
 const RESTRICTED = 'someone/with-conditions';
 const GATED = 'someone/gated';
 const PICKLED = 'someone/pickled';
+const ONE_FILE = 'someone/one-file';
+const SINGLE = join(CHECKPOINTS, '..', 'single_files', 'sd1.safetensors');
+const LORAS = 'someone/styles';
+const LORA = join(CHECKPOINTS, '..', 'goldens', 'lora', 'kohya.safetensors');
 
 interface Journey {
   hub: Hub;
@@ -27,6 +32,18 @@ const test = base.extend<object, Journey>({
       hub.repositories.set(OPEN, { files });
       hub.repositories.set(RESTRICTED, { files, card: { license: 'creativeml-openrail-m' } });
       hub.repositories.set(GATED, { files, gated: 'auto' });
+      hub.repositories.set(LORAS, {
+        files: new Map([
+          ['README.md', Buffer.from('# Styles')],
+          ['styles/kohya.safetensors', readFileSync(LORA)],
+          [
+            'styles/other.safetensors',
+            readFileSync(join(CHECKPOINTS, 'tiny-turbo', 'text_encoder', 'model.safetensors')),
+          ],
+        ]),
+        card: { license: 'creativeml-openrail-m' },
+      });
+      hub.repositories.set(ONE_FILE, { files: new Map([['sd1.safetensors', readFileSync(SINGLE)]]) });
       hub.repositories.set(PICKLED, { files: new Map([['pytorch_model.bin', Buffer.from('pickle')]]) });
       await use(hub);
       await hub.stop();
@@ -43,6 +60,11 @@ const test = base.extend<object, Journey>({
     hub.begin();
     const troubles: string[] = [];
     page.on('pageerror', (error) => troubles.push(error.message));
+    page.on('console', (message) => {
+      if (message.text().includes('Content Security Policy')) {
+        troubles.push(message.text());
+      }
+    });
     await use(page);
     expect(troubles).toEqual([]);
   },
@@ -159,7 +181,7 @@ for (const [device, viewport] of Object.entries({ phone: PHONE, desktop: DESKTOP
 
       await checkpoint.getByRole('link', { name: 'Library' }).click();
       await expect(card.getByRole('link', { name: 'In use' })).toBeVisible();
-      await expect(card).toContainText('last used today');
+      await expect(card).toContainText('last used today · 2 pictures made with it');
       await card.getByRole('button', { name: /^Delete/ }).click();
       await card.getByRole('button', { name: 'Keep' }).click();
       await expect(card.getByRole('button', { name: /^Delete …/ })).toBeFocused();
@@ -280,6 +302,59 @@ test('nobody is asked anything before somebody presses', async ({ page, context,
   expect(asked).toEqual([]);
   await expect((await library.ask(OPEN)).getByRole('button', { name: /^Download/ })).toBeVisible();
   expect(new Set(asked)).toEqual(new Set(['huggingface.co', 'cdn-lfs.hf.co']));
+});
+
+test('eight bits, a LoRA over them, and a checkpoint of one file are got on the page and make pictures', async ({
+  page,
+}) => {
+  const library = new LibraryPage(page);
+  await library.open();
+  const sheet = await library.ask(OPEN);
+  await sheet.getByRole('radio', { name: /^8-bit/ }).check();
+  await sheet.getByRole('button', { name: /^Download/ }).click();
+  const card = library.card(OPEN);
+  await expect(card.getByRole('button', { name: `Use ${OPEN}`, exact: true })).toBeVisible();
+  await expect(card).toContainText('8-bit');
+
+  const shelf = page.getByRole('region', { name: 'LoRAs' });
+  const get = async (path: string) => {
+    await shelf.getByRole('textbox', { name: 'Where the LoRA is' }).fill(LORAS);
+    await shelf.getByRole('button', { name: 'Look for a LoRA' }).click();
+    const found = shelf.getByRole('group', { name: `LoRA of ${LORAS}` });
+    await found.getByRole('combobox', { name: 'File' }).selectOption(path);
+    return found;
+  };
+  const wrong = await get('styles/other.safetensors');
+  await wrong.getByRole('button', { name: 'Get this LoRA' }).click();
+  await expect(library.status).toHaveText('Accept the licence first.');
+  await wrong.getByRole('checkbox', { name: 'I have read the licence and accept it.' }).check();
+  await wrong.getByRole('button', { name: 'Get this LoRA' }).click();
+  await expect(page.getByRole('alert')).toContainText('styles/other.safetensors is not a LoRA; if it is a checkpoint');
+  await (await get('styles/kohya.safetensors')).getByRole('button', { name: 'Get this LoRA' }).click();
+  await expect(shelf.getByRole('listitem', { name: 'kohya', exact: true })).toContainText('creativeml-openrail-m');
+
+  await card.getByRole('button', { name: `Use ${OPEN}`, exact: true }).click();
+  await page.locator('summary', { hasText: 'LoRAs' }).click();
+  await page.getByRole('checkbox', { name: 'kohya' }).check();
+  await library.draw('a boat in eight bits');
+  const made = await page.evaluate(async () => {
+    const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
+    return run?.entities.find(({ type }) => type === 'output_image')?.metadata;
+  });
+  expect(made).toMatchObject({
+    weights: 'q8',
+    loras: [{ lora: `lora:hub:${LORAS}@${COMMIT}/styles/kohya.safetensors`, name: 'kohya', weight: 1 }],
+  });
+
+  await page.goto('/?backend=wasm#library');
+  const one = await library.ask(ONE_FILE);
+  await one.getByRole('button', { name: /^Download/ }).click();
+  await library
+    .card(ONE_FILE)
+    .getByRole('button', { name: `Use ${ONE_FILE}`, exact: true })
+    .click();
+  await expect(page.getByText(/^Left out: The LoRA kohya changes/)).toBeVisible();
+  await library.draw('a boat in one file');
 });
 
 test('a card of the catalogue leads to the same look', async ({ page }) => {

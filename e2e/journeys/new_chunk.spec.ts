@@ -1,6 +1,6 @@
 /** "A new capability is one chunk file and one config file and no other edit": drop both into a copy, build it, run it. */
 import { execFile } from 'node:child_process';
-import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -20,6 +20,7 @@ const PARTS = [
   'workers',
   'public',
   'cli',
+  'schemas',
 ];
 
 test('a chunk and a config dropped in are found, planned and run, with no other edit', async ({ page }) => {
@@ -33,6 +34,9 @@ test('a chunk and a config dropped in are found, planned and run, with no other 
     cpSync(join(fixtures, 'output_image_gradient.ts'), join(copy, 'chunks', 'output_image_gradient.ts'));
     cpSync(join(fixtures, 'gradient.json'), join(copy, 'src', 'configs', 'gradient.json'));
     await promisify(execFile)('npx', ['--no-install', 'vite', 'build'], { cwd: copy });
+
+    const schema = readFileSync(join(copy, 'dist', 'schemas', 'operation.json'), 'utf8');
+    expect(schema).toContain('#/definitions/gradient.output_image_gradient');
 
     const server = await serveFolder(join(copy, 'dist'));
     try {
