@@ -199,27 +199,3 @@ test('without WebGPU it runs on the processor and says so, and a forced GPU is r
   expect(error).toMatchObject({ code: 'no_webgpu' });
   expect(error?.message).toMatch(SENTENCE);
 });
-
-test('a lost GPU fails the job in one sentence, and the next job runs on a new device', async ({ page }) => {
-  // The device is destroyed while the third step's numbers are on their way.
-  let isFirst = true;
-  await page.route(/generation\.worker.*\.js$/, async (route) => {
-    const response = await route.fetch();
-    const loss = `{ const request = GPUAdapter.prototype.requestDevice; let runs = 0;
-      GPUAdapter.prototype.requestDevice = async function (...given) {
-        const device = await request.apply(this, given);
-        const done = device.queue.onSubmittedWorkDone.bind(device.queue);
-        device.queue.onSubmittedWorkDone = () => { if (++runs === 3) { device.destroy(); } return done(); };
-        return device;
-      }; }\n`;
-    await route.fulfill({ response, body: (isFirst ? loss : '') + (await response.text()) });
-    isFirst = false;
-  });
-  await openDoor(page, 'webgpu');
-  await openFolder(page, GOOD);
-  const lost = await runOperation(page, generation({ steps: 4 }));
-  expect(lost.job).toMatchObject({ state: 'failed', error: { code: 'gpu_lost', retry: 'same' } });
-  const next = await runOperation(page, generation({ steps: 2 }));
-  expect(next.job.error).toBeNull();
-  expect(next.pictures).toHaveLength(1);
-});

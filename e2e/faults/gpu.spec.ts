@@ -110,6 +110,9 @@ test.describe('on one page', () => {
     return workers[0];
   }
 
+  /** A lost one was replaced. */
+  const started = () => page.evaluate(() => globalThis.darkroom?.device());
+
   const befall = (fault: Fault) =>
     generator().evaluate((given) => {
       (globalThis as unknown as { fault: Fault }).fault = given;
@@ -172,7 +175,7 @@ test.describe('on one page', () => {
 
   test('lost four times: the job fails with a way out', async () => {
     await befall({ what: 'lost', stage: 'sample', count: 3 });
-    next.push(...Array.from({ length: 3 }, (): Fault => ({ what: 'lost', stage: 'sample', count: 2 })));
+    next.push(...Array.from({ length: 3 }, (): Fault => ({ what: 'lost', stage: 'load', count: 2 })));
     const { job } = await runOperation(page, OPERATION);
     expect(job).toMatchObject({ state: 'failed', attempts: 4, error: { code: 'gpu_lost', retry: 'smaller' } });
     expect(job.error?.message).toMatch(/^The GPU was lost 4 times during this job, [^.]+\.$/);
@@ -210,7 +213,7 @@ test.describe('on one page', () => {
   });
 
   test('latents of NaN are an error, never a picture', async () => {
-    await runOperation(page, OPERATION);
+    await started();
     await befall({ what: 'nan', stage: 'load', count: 1 });
     const { job, pictures } = await runOperation(page, OPERATION);
     expect(job).toMatchObject({ state: 'failed', attempts: 1, error: { code: 'result_invalid' } });
@@ -219,7 +222,7 @@ test.describe('on one page', () => {
   });
 
   test('a hang is ended by the watchdog, and the job goes on', async () => {
-    await runOperation(page, OPERATION);
+    await started();
     await befall({ what: 'hang', stage: 'sample', count: 3 });
     await page.clock.install();
     const outcome = runOperation(page, OPERATION);
@@ -277,20 +280,10 @@ test('lost while sampling, as the GPU process crashes', async ({ playwright, bas
     const operation = { ...OPERATION, parameters: { ...OPERATION.parameters, steps: 16 } };
     const undisturbed = await runOperation(page, operation);
     const outcome = runOperation(page, operation);
-    await page.evaluate(
-      () =>
-        new Promise<void>((sampling) => {
-          const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-          void door.list().then((jobs) => {
-            const running = jobs.at(-1);
-            door.follow(running?.id ?? '', ({ progress }) => {
-              if (progress?.stage === 'sample' && progress.step >= 3) {
-                sampling();
-              }
-            });
-          });
-        }),
-    );
+    await page.waitForFunction(async () => {
+      const running = (await globalThis.darkroom?.list())?.find(({ state }) => state === 'running');
+      return running?.progress?.stage === 'sample' && running.progress.step >= 3;
+    });
     await (await browser.newBrowserCDPSession()).send('Browser.crashGpuProcess');
     const { job, latents, pictures } = await outcome;
     expect(job).toMatchObject({ state: 'completed', attempts: 2, error: null });

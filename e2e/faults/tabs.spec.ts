@@ -8,7 +8,7 @@ import { QUIET_PAGE, openRecorders, recorderScript } from '../fixtures/recorder.
 const HAND_OVER_MS = 2000;
 
 /** Long enough to be in the middle of it, short enough to wait for its end. */
-const LONG = quick('a long one', { steps: 80, sampler: 'euler' });
+const LONG = quick('a long one', { steps: 150, sampler: 'euler', width: 32, height: 32 });
 
 /** What an undisturbed run of the same makes, byte by byte. */
 let undisturbed: string;
