@@ -51,7 +51,10 @@ export class Recordings {
     try {
       const [all, retention] = await Promise.all([this.client.find({ limit: ALL }), this.client.retention()]);
       this.#take(all);
-      this.retention = retention;
+      // The same again must not take back what somebody is choosing just now.
+      if (JSON.stringify(retention) !== JSON.stringify(this.retention)) {
+        this.retention = retention;
+      }
       this.note = null;
       await this.search();
     } catch (error) {
@@ -90,6 +93,10 @@ export class Recordings {
       await this.client.star(run.run_id, starred);
       this.#replace(run.run_id, { ...run, starred });
     });
+    if (this.onlyStarred) {
+      // Somebody may have asked for the starred ones before this one was.
+      await this.search();
+    }
     this.#speaker.announce(starred ? 'Starred.' : 'Star taken off.');
   }
 
