@@ -277,13 +277,17 @@ test('lost while sampling, as the GPU process crashes', async ({ playwright, bas
     const page = await (await browser.newContext({ baseURL, serviceWorkers: 'block' })).newPage();
     await openDoor(page, 'webgpu');
     await openFolder(page, CHECKPOINT);
-    const operation = { ...OPERATION, parameters: { ...OPERATION.parameters, steps: 16 } };
+    const operation = { ...OPERATION, parameters: { ...OPERATION.parameters, steps: 8 } };
     const undisturbed = await runOperation(page, operation);
     const outcome = runOperation(page, operation);
-    await page.waitForFunction(async () => {
-      const running = (await globalThis.darkroom?.list())?.find(({ state }) => state === 'running');
-      return running?.progress?.stage === 'sample' && running.progress.step >= 3;
-    });
+    await expect
+      .poll(() =>
+        page.evaluate(async () => {
+          const running = (await globalThis.darkroom?.list())?.find(({ state }) => state === 'running');
+          return running?.progress?.stage === 'sample' && running.progress.step >= 3;
+        }),
+      )
+      .toBe(true);
     await (await browser.newBrowserCDPSession()).send('Browser.crashGpuProcess');
     const { job, latents, pictures } = await outcome;
     expect(job).toMatchObject({ state: 'completed', attempts: 2, error: null });
