@@ -281,11 +281,13 @@ test('lost while sampling, as the GPU process crashes', async ({ playwright, bas
     const undisturbed = await runOperation(page, operation);
     const outcome = runOperation(page, operation);
     await expect
-      .poll(() =>
-        page.evaluate(async () => {
-          const running = (await globalThis.darkroom?.list())?.find(({ state }) => state === 'running');
-          return running?.progress?.stage === 'sample' && running.progress.step >= 3;
-        }),
+      .poll(
+        () =>
+          page.evaluate(async () => {
+            const running = (await globalThis.darkroom?.list())?.find(({ state }) => state === 'running');
+            return running?.progress?.stage === 'sample' && running.progress.step >= 3;
+          }),
+        { intervals: [100] },
       )
       .toBe(true);
     await (await browser.newBrowserCDPSession()).send('Browser.crashGpuProcess');
