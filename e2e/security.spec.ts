@@ -359,7 +359,7 @@ function find(page: Page, forms: string[]): Promise<{ places: string[]; read: Re
 
 const test = base.extend<object, { hub: Hub }>({
   hub: [
-    // eslint-disable-next-line no-empty-pattern
+    // eslint-disable-next-line no-empty-pattern -- Playwright wants a pattern, and it needs no fixture
     async ({}, use) => {
       const hub = await Hub.start();
       hub.token = CANARY;

@@ -25,7 +25,7 @@ interface Journey {
 /** Every journey ends without an error of the page's own. */
 const test = base.extend<object, Journey>({
   hub: [
-    // eslint-disable-next-line no-empty-pattern
+    // eslint-disable-next-line no-empty-pattern -- Playwright wants a pattern, and it needs no fixture
     async ({}, use) => {
       const hub = await Hub.start();
       const files = filesOf(TINY);
