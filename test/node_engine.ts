@@ -17,7 +17,7 @@ export function startNodeEngine(): NodeEngine {
   const arithmetic = new CpuArithmetic(ort);
   const createNetwork = async (graph: RunnableGraph, blobs: Map<string, Blob>): Promise<Network> => {
     const externalData = await Promise.all(
-      mount(graph.externals, blobs, 'jspi').map(async ({ path, data }) => ({
+      mount(graph.externals, blobs, 'jspi').files.map(async ({ path, data }) => ({
         path,
         data: await readVirtual(data as Blob),
       })),

@@ -73,7 +73,9 @@ export async function readExternal(
   begin = 0,
   end?: number,
 ): Promise<Uint8Array<ArrayBuffer>> {
-  const [{ data }] = mount([external], blobs, 'jspi');
+  const {
+    files: [{ data }],
+  } = mount([external], blobs, 'jspi');
   return readVirtual((data as Blob).slice(begin, end));
 }
 

@@ -90,16 +90,19 @@ test.describe('a generator', () => {
 
   test.afterAll(() => page.context().close());
 
-  const generator = () => page.workers().find((one) => one.url().includes('generation.worker'));
-
   /** The next job runs on a worker that has this before its own script. */
   async function plant(source: string): Promise<void> {
     fault = source;
-    const worker = generator();
-    const gone = worker?.waitForEvent('close');
-    // It may be gone before it has answered.
-    await worker?.evaluate(() => close()).catch(() => undefined);
-    await gone;
+    // One that was ended for hanging may be on its way out beside the one that took its place.
+    const generators = page.workers().filter((one) => one.url().includes('generation.worker'));
+    await Promise.all(
+      generators.map(async (worker) => {
+        const gone = worker.waitForEvent('close');
+        // It may be gone before it has answered.
+        await worker.evaluate(() => close()).catch(() => undefined);
+        await gone;
+      }),
+    );
   }
 
   function expectSame({ job, pixels }: { job: Job; pixels: string }, notice: string): void {

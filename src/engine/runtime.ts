@@ -6,6 +6,7 @@ import { StudioError, describe } from '../core/errors.ts';
 import type { Graph, Provider } from '../graphs/graph.ts';
 import { mount } from '../weights/virtual_file.ts';
 import { Mutex } from './mutex.ts';
+import { ReadOrders } from './read_orders.ts';
 
 export type OrtModule = typeof Ort;
 export type RuntimeBuild = 'jspi' | 'asyncify';
@@ -48,6 +49,7 @@ const LOSS_SHOWS_WITHIN = 500;
 
 export class Runtime {
   readonly #mutex = new Mutex();
+  readonly #orders = new ReadOrders();
   #lost: Promise<StudioError> | undefined;
   /** Rejects when the device is lost; everything waited for races with it, because a run on a lost device may never settle. */
   #loss: Promise<never> | undefined;
@@ -88,6 +90,8 @@ export class Runtime {
     onBytes: (bytes: number) => void = () => undefined,
   ): Promise<Network> {
     return this.#exclusive(async () => {
+      const orders = await this.#orders.of(graph.bytes);
+      const { files, asked } = mount(graph.externals, blobs, this.build, onBytes, orders);
       const session = await this.ort.InferenceSession.create(graph.bytes, {
         executionProviders: [
           provider.name === 'webgpu'
@@ -101,12 +105,13 @@ export class Runtime {
               } as Ort.InferenceSession.ExecutionProviderConfig)
             : 'wasm',
         ],
-        externalData: mount(graph.externals, blobs, this.build, onBytes),
+        externalData: files,
         preferredOutputLocation: provider.name === 'webgpu' ? 'gpu-buffer' : 'cpu',
         ...(graph.freeDimensions && { freeDimensionOverrides: graph.freeDimensions }),
         graphOptimizationLevel: 'all',
         logSeverityLevel: 3,
       });
+      await this.#orders.keep(graph.bytes, asked);
       return {
         inputs: session.inputMetadata.map(port),
         outputs: session.outputMetadata.map(port),

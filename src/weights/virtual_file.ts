@@ -10,13 +10,13 @@ import type { External, QuantisedBytes, StoredTensor } from '../graphs/graph.ts'
 import { BLOCK } from '../graphs/quantisation.ts';
 import { BYTES, convert, type FloatType } from './conversion.ts';
 import { asFloats, dequantise, quantise } from './quantise.ts';
+import { free, ReadAhead, type Asked, type Content } from './read_ahead.ts';
 import { WeightSource, type Bytes, type Range } from './weight_source.ts';
 
-/** Bytes per part: large enough for speed, small against the memory of a phone. */
+/** Bytes per part that is converted: large enough for speed, small against the memory of a phone. */
 const PART = 4 * 2 ** 20;
-/** Parts that are being read while the runtime copies one. */
-const AHEAD = 3;
-
+/** Bytes per part that is used as it is: fewer and longer reads take less time. */
+const RAW_PART = 16 * 2 ** 20;
 const FLOAT_TYPE: Record<'f32' | 'f16', FloatType> = { f32: 'F32', f16: 'F16' };
 
 export interface MountedFile {
@@ -24,37 +24,38 @@ export interface MountedFile {
   data: Blob | Uint8Array;
 }
 
-/** Bytes that are made from the contents of ranges, none for a constant. */
-interface Part {
-  ranges: Range[];
-  make: (contents: Bytes[]) => Bytes;
-}
-
-/** Length in bytes, and the bytes of any range of it in parts. */
-interface Content {
-  length: number;
-  parts(begin: number, end: number): Iterable<Part>;
-}
-
 type OnBytes = (bytes: number) => void;
+
+/** What a session's weights are read from. */
+export interface Mounted {
+  files: MountedFile[];
+  /** What the runtime asked of them so far, in its order; where it reads synchronously, nothing. */
+  asked: readonly Asked[];
+}
 
 /**
  * @param blobs the checkpoint's files that the externals name
  * @param onBytes called with the length of each range as the runtime asks for it
+ * @param orders what was asked when such a session was made before, so that it can be read ahead
  */
 export function mount(
   externals: External[],
   blobs: Map<string, Blob>,
   runtime: 'jspi' | 'asyncify',
   onBytes: OnBytes = () => undefined,
-): MountedFile[] {
+  orders: readonly (readonly Asked[])[] = [],
+): Mounted {
   const source = new WeightSource(blobs, externals.flatMap(expected));
-  return externals.map((external) => {
-    const content = contentOf(external, source);
-    const data =
-      runtime === 'jspi' ? new VirtualBlob(content, source, onBytes) : new VirtualBytes(content, source, onBytes);
-    return { path: external.location, data };
-  });
+  const contents = externals.map((external) => contentOf(external, source));
+  const reading = new ReadAhead(contents, source, orders);
+  const files = externals.map(({ location }, file) => ({
+    path: location,
+    data:
+      runtime === 'jspi'
+        ? new VirtualBlob(contents[file].length, file, reading, onBytes)
+        : new VirtualBytes(contents[file], source, onBytes),
+  }));
+  return { files, asked: reading.asked };
 }
 
 /** The ranges that will surely be asked for. */
@@ -79,7 +80,7 @@ function contentOf(external: External, source: WeightSource): Content {
       return {
         length: source.size(file),
         *parts(begin, end) {
-          for (const [from, until] of steps(begin, end, PART)) {
+          for (const [from, until] of steps(begin, end, RAW_PART)) {
             yield { ranges: [{ file, begin: from, end: until }], make: ([bytes]) => bytes };
           }
         },
@@ -262,93 +263,56 @@ function bytesOf(floats: Float32Array<ArrayBuffer>): Bytes {
  * a Blob costs most of a millisecond, of which a network has as many as tensors.
  */
 class VirtualBlob extends Blob {
-  readonly #content: Content;
-  readonly #source: WeightSource;
+  readonly #length: number;
+  readonly #file: number;
+  readonly #reading: ReadAhead;
   readonly #onBytes: OnBytes;
 
-  constructor(content: Content, source: WeightSource, onBytes: OnBytes) {
+  constructor(length: number, file: number, reading: ReadAhead, onBytes: OnBytes) {
     super([]);
-    this.#content = content;
-    this.#source = source;
+    this.#length = length;
+    this.#file = file;
+    this.#reading = reading;
     this.#onBytes = onBytes;
   }
 
   override get size(): number {
-    return this.#content.length;
+    return this.#length;
   }
 
   override slice(begin = 0, end = this.size): Blob {
     this.#onBytes(end - begin);
-    return new VirtualSlice(this.#content, this.#source, begin, end) as Pick<Blob, 'size' | 'stream'> as Blob;
+    const slice = { size: end - begin, stream: () => this.#stream(begin, end) };
+    return slice satisfies Pick<Blob, 'size' | 'stream'> as unknown as Blob;
   }
 
   override stream(): ReadableStream<Bytes> {
-    return new VirtualSlice(this.#content, this.#source, 0, this.size).stream();
-  }
-}
-
-/**
- * Read and converted part by part. A part lives until the next one is asked for, as the runtime needs it: left to the garbage collector,
- * the parts of a large tensor grew into hundreds of megabytes. Who keeps parts has to copy them.
- */
-class VirtualSlice {
-  readonly #source: WeightSource;
-  readonly #parts: Iterator<Part>;
-  readonly size: number;
-
-  constructor(content: Content, source: WeightSource, begin: number, end: number) {
-    this.#source = source;
-    this.#parts = content.parts(begin, end)[Symbol.iterator]();
-    this.size = end - begin;
+    return this.#stream(0, this.size);
   }
 
-  /** To be called once. */
-  stream(): ReadableStream<Bytes> {
-    const ahead: Promise<Bytes>[] = [];
-    // The disk works while the runtime copies. A failure is told when its part is asked for.
-    const readOn = () => {
-      while (ahead.length < AHEAD) {
-        const next = this.#parts.next();
-        if (next.done) {
-          return;
-        }
-        const part = this.#make(next.value);
-        part.catch(() => undefined);
-        ahead.push(part);
-      }
-    };
+  /**
+   * Read and converted part by part. A part lives until the next one is asked for, as the runtime needs it: left to the garbage
+   * collector, the parts of a large tensor grew into hundreds of megabytes. Who keeps parts has to copy them.
+   */
+  #stream(begin: number, end: number): ReadableStream<Bytes> {
+    const place = this.#reading.ask({ file: this.#file, begin, end });
     let given: Bytes | null = null;
     return new ReadableStream(
       {
         pull: async (controller) => {
           // Being asked means that what was given before is used up.
           free(given);
-          given = null;
-          readOn();
-          const part = ahead.shift();
-          if (part === undefined) {
+          given = await this.#reading.read(place);
+          if (given) {
+            controller.enqueue(given);
+          } else {
             controller.close();
-            return;
           }
-          given = await part;
-          controller.enqueue(given);
         },
       },
       { highWaterMark: 0 },
     );
   }
-
-  async #make({ ranges, make }: Part): Promise<Bytes> {
-    const contents = await Promise.all(ranges.map((range) => this.#source.read(range)));
-    const bytes = make(contents);
-    contents.filter(({ buffer }) => buffer !== bytes.buffer).forEach(free);
-    return bytes;
-  }
-}
-
-/** Gives the memory back at once. Node 20, where the tests run, cannot; browsers with JSPI can. */
-function free(bytes: Bytes | null): void {
-  (bytes?.buffer as { transfer?: (length: number) => void } | undefined)?.transfer?.(0);
 }
 
 /** Read synchronously, which workers may. */
