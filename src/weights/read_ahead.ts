@@ -27,19 +27,60 @@ export interface Asked {
 /** Parts that are being read while the runtime copies one. */
 const AHEAD = 3;
 
+/** One range that was asked for, or is expected to be: its parts, in order. */
+export class Reading {
+  readonly #parts: Iterator<Part>;
+  readonly #source: WeightSource;
+  readonly #underway: Promise<Bytes>[] = [];
+
+  constructor(parts: Iterable<Part>, source: WeightSource) {
+    this.#parts = parts[Symbol.iterator]();
+    this.#source = source;
+  }
+
+  /** Reads on until `most` parts are under way or there are no more, and says how many are. */
+  begin(most: number): number {
+    while (this.#underway.length < most) {
+      const part = this.#parts.next();
+      if (part.done) {
+        break;
+      }
+      const bytes = this.#make(part.value);
+      // A failure is told when its part is asked for.
+      bytes.catch(() => undefined);
+      this.#underway.push(bytes);
+    }
+    return this.#underway.length;
+  }
+
+  /** The next part; undefined after the last. */
+  take(): Promise<Bytes> | undefined {
+    this.begin(1);
+    return this.#underway.shift();
+  }
+
+  /** What is under way is not wanted any more. */
+  drop(): void {
+    this.#underway.splice(0).forEach((bytes) => void bytes.then(free, () => undefined));
+  }
+
+  async #make({ ranges, make }: Part): Promise<Bytes> {
+    const contents = await Promise.all(ranges.map((range) => this.#source.read(range)));
+    const bytes = make(contents);
+    contents.filter(({ buffer }) => buffer !== bytes.buffer).forEach(free);
+    return bytes;
+  }
+}
+
 export class ReadAhead {
   /** Everything that was asked for so far. */
   readonly asked: Asked[] = [];
   readonly #contents: readonly Content[];
   readonly #source: WeightSource;
   #orders: readonly (readonly Asked[])[];
-  /** What was asked for, and behind it what is expected. */
-  #coming: Asked[] = [];
-  /** Being read, in the order of `#coming`, whose places they name. */
-  #reading: { place: number; bytes: Promise<Bytes> }[] = [];
-  /** From where reading goes on. */
-  #next = 0;
-  #parts: Iterator<Part> | null = null;
+  /** What is expected next, and the first few of it that are being read. */
+  #expected: readonly Asked[] = [];
+  #coming: Reading[] = [];
 
   /** @param orders in which such a session's weights were asked for before, the likeliest first */
   constructor(contents: readonly Content[], source: WeightSource, orders: readonly (readonly Asked[])[]) {
@@ -48,53 +89,32 @@ export class ReadAhead {
     this.#orders = orders;
   }
 
-  /** The place of a range that is asked for now, for {@link read}. */
-  ask(range: Asked): number {
-    const place = this.asked.push(range) - 1;
-    if (!isSame(this.#coming.at(place), range)) {
-      this.#reading.splice(0).forEach(({ bytes }) => void bytes.then(free, () => undefined));
-      this.#orders = this.#orders.filter((order) => this.asked.every((one, i) => isSame(order.at(i), one)));
-      this.#coming = [...this.asked, ...(this.#orders.at(0)?.slice(place + 1) ?? [])];
-      this.#next = place;
-      this.#parts = null;
+  /** To be called when a range is asked for; {@link next} gives its parts. */
+  ask(range: Asked): Reading {
+    this.asked.push(range);
+    if (isSame(this.#expected.at(0), range)) {
+      this.#expected = this.#expected.slice(1);
+      return this.#coming.shift() ?? this.#open(range);
     }
-    return place;
+    this.#coming.splice(0).forEach((reading) => reading.drop());
+    this.#orders = this.#orders.filter((order) => this.asked.every((one, i) => isSame(order.at(i), one)));
+    this.#expected = this.#orders.at(0)?.slice(this.asked.length) ?? [];
+    return this.#open(range);
   }
 
-  /** The next part of what was asked for at this place, which is the last one; null after its end. */
-  async read(place: number): Promise<Bytes | null> {
-    this.#readOn();
-    if (this.#reading.at(0)?.place !== place) {
-      return null;
+  /** The next part of what was asked for, null after the last. The disk goes on while the runtime copies. */
+  async next(reading: Reading): Promise<Bytes | null> {
+    const part = reading.take();
+    let left = AHEAD - reading.begin(AHEAD);
+    for (let i = 0; left > 0 && i < this.#expected.length; i++) {
+      this.#coming[i] ??= this.#open(this.#expected[i]);
+      left -= this.#coming[i].begin(left);
     }
-    const part = this.#reading.shift();
-    // The disk works while the runtime copies.
-    this.#readOn();
-    return (await part?.bytes) ?? null;
+    return (await part) ?? null;
   }
 
-  #readOn(): void {
-    while (this.#reading.length < AHEAD && this.#next < this.#coming.length) {
-      const { file, begin, end } = this.#coming[this.#next];
-      this.#parts ??= this.#contents[file].parts(begin, end)[Symbol.iterator]();
-      const part = this.#parts.next();
-      if (part.done) {
-        this.#parts = null;
-        this.#next += 1;
-      } else {
-        const bytes = this.#make(part.value);
-        // A failure is told when its part is asked for.
-        bytes.catch(() => undefined);
-        this.#reading.push({ place: this.#next, bytes });
-      }
-    }
-  }
-
-  async #make({ ranges, make }: Part): Promise<Bytes> {
-    const contents = await Promise.all(ranges.map((range) => this.#source.read(range)));
-    const bytes = make(contents);
-    contents.filter(({ buffer }) => buffer !== bytes.buffer).forEach(free);
-    return bytes;
+  #open({ file, begin, end }: Asked): Reading {
+    return new Reading(this.#contents[file].parts(begin, end), this.#source);
   }
 }
 

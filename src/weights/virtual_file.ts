@@ -17,6 +17,7 @@ import { WeightSource, type Bytes, type Range } from './weight_source.ts';
 const PART = 4 * 2 ** 20;
 /** Bytes per part that is used as it is: fewer and longer reads take less time. */
 const RAW_PART = 16 * 2 ** 20;
+
 const FLOAT_TYPE: Record<'f32' | 'f16', FloatType> = { f32: 'F32', f16: 'F16' };
 
 export interface MountedFile {
@@ -47,15 +48,15 @@ export function mount(
 ): Mounted {
   const source = new WeightSource(blobs, externals.flatMap(expected));
   const contents = externals.map((external) => contentOf(external, source));
-  const reading = new ReadAhead(contents, source, orders);
+  const ahead = new ReadAhead(contents, source, orders);
   const files = externals.map(({ location }, file) => ({
     path: location,
     data:
       runtime === 'jspi'
-        ? new VirtualBlob(contents[file].length, file, reading, onBytes)
+        ? new VirtualBlob(contents[file].length, file, ahead, onBytes)
         : new VirtualBytes(contents[file], source, onBytes),
   }));
-  return { files, asked: reading.asked };
+  return { files, asked: ahead.asked };
 }
 
 /** The ranges that will surely be asked for. */
@@ -265,14 +266,14 @@ function bytesOf(floats: Float32Array<ArrayBuffer>): Bytes {
 class VirtualBlob extends Blob {
   readonly #length: number;
   readonly #file: number;
-  readonly #reading: ReadAhead;
+  readonly #ahead: ReadAhead;
   readonly #onBytes: OnBytes;
 
-  constructor(length: number, file: number, reading: ReadAhead, onBytes: OnBytes) {
+  constructor(length: number, file: number, ahead: ReadAhead, onBytes: OnBytes) {
     super([]);
     this.#length = length;
     this.#file = file;
-    this.#reading = reading;
+    this.#ahead = ahead;
     this.#onBytes = onBytes;
   }
 
@@ -295,14 +296,14 @@ class VirtualBlob extends Blob {
    * collector, the parts of a large tensor grew into hundreds of megabytes. Who keeps parts has to copy them.
    */
   #stream(begin: number, end: number): ReadableStream<Bytes> {
-    const place = this.#reading.ask({ file: this.#file, begin, end });
+    const reading = this.#ahead.ask({ file: this.#file, begin, end });
     let given: Bytes | null = null;
     return new ReadableStream(
       {
         pull: async (controller) => {
           // Being asked means that what was given before is used up.
           free(given);
-          given = await this.#reading.read(place);
+          given = await this.#ahead.next(reading);
           if (given) {
             controller.enqueue(given);
           } else {
