@@ -1,7 +1,7 @@
 /**
- * `npm test`: types in every compile world, lint, unit tests, build, browser tests, one after the other; a step that
- * fails does not stop the next ones. The last line is `N passed, M failed`, where types, lint and build count as one
- * check each, and the exit code is 0 only when nothing failed.
+ * `npm test`: types in every compile world, lint and format, two at a time; then unit tests, build, browser tests, one after the other. A
+ * step that fails does not stop the next ones. The last line is `N passed, M failed`, where types, lint and build count as one check each,
+ * and the exit code is 0 only when nothing failed.
  */
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -18,14 +18,18 @@ const reports = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
 const unitReport = join(reports, 'unit.json');
 const browserReport = join(reports, 'browser.json');
 
-/** @type {Step[]} */
-const steps = [
+/** Each keeps one core busy. @type {Step[]} */
+const checks = [
+  { name: 'lint', command: ['eslint', '.', '--max-warnings=0'] },
   { name: 'types: page', command: ['svelte-check', '--tsconfig', 'tsconfig.app.json', '--fail-on-warnings'] },
   { name: 'types: core', command: ['tsc', '-p', 'tsconfig.core.json'] },
   { name: 'types: workers', command: ['tsc', '-p', 'tsconfig.worker.json'] },
   { name: 'types: tools and tests', command: ['tsc', '-p', 'tsconfig.node.json'] },
-  { name: 'lint', command: ['eslint', '.', '--max-warnings=0'] },
   { name: 'format', command: ['prettier', '--check', '.'] },
+];
+
+/** These keep all cores busy, or measure. @type {Step[]} */
+const steps = [
   {
     name: 'unit tests',
     command: ['vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${unitReport}`],
@@ -46,19 +50,15 @@ let failed = 0;
 const broken = [];
 
 try {
-  for (const step of steps) {
-    const started = Date.now();
-    console.log(`\n── ${step.name}`);
-    const ok = await run(step);
-    const counted = (await step.count?.()) ?? { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };
-    // A runner that breaks without a failing test of its own has still failed.
-    const failures = ok ? counted.failed : Math.max(counted.failed, 1);
-    passed += counted.passed;
-    failed += failures;
-    if (failures > 0) {
-      broken.push(step.name);
+  const left = checks.values();
+  const lane = async () => {
+    for (const check of left) {
+      await take(check, 'when it ends');
     }
-    console.log(`── ${step.name}: ${failures === 0 ? 'ok' : 'FAILED'}, ${Math.round((Date.now() - started) / 1000)} s`);
+  };
+  await Promise.all([lane(), lane()]);
+  for (const step of steps) {
+    await take(step, 'as it comes');
   }
 } finally {
   await rm(reports, { recursive: true, force: true });
@@ -71,18 +71,52 @@ console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;
 
 /**
+ * Runs a step, says how it went and counts it.
  * @param {Step} step
- * @returns {Promise<boolean>} whether it exited with 0
+ * @param {'as it comes' | 'when it ends'} shown its output; that of two at a time would mix
  */
-function run({ command: [program, ...words], env }) {
+async function take(step, shown) {
+  const started = Date.now();
+  const title = `\n── ${step.name}`;
+  if (shown === 'as it comes') {
+    console.log(title);
+  }
+  const { ok, output } = await run(step, shown);
+  if (shown === 'when it ends') {
+    console.log(`${title}\n${output.trimEnd()}`);
+  }
+  const counted = (await step.count?.()) ?? { passed: ok ? 1 : 0, failed: ok ? 0 : 1 };
+  // A runner that breaks without a failing test of its own has still failed.
+  const failures = ok ? counted.failed : Math.max(counted.failed, 1);
+  passed += counted.passed;
+  failed += failures;
+  if (failures > 0) {
+    broken.push(step.name);
+  }
+  console.log(`── ${step.name}: ${failures === 0 ? 'ok' : 'FAILED'}, ${Math.round((Date.now() - started) / 1000)} s`);
+}
+
+/**
+ * @param {Step} step
+ * @param {'as it comes' | 'when it ends'} shown
+ * @returns {Promise<{ ok: boolean, output: string }>} whether it exited with 0, and what it wrote if that was not shown
+ */
+function run({ command: [program, ...words], env }, shown) {
   return new Promise((done) => {
+    const stdout = shown === 'as it comes' ? 'inherit' : 'pipe';
     const child = spawn('npx', ['--no-install', program, ...words], {
-      stdio: ['ignore', 'inherit', 'inherit'],
+      stdio: ['ignore', stdout, stdout],
       env: { ...process.env, ...env },
       shell: process.platform === 'win32', // where npx is a script
     });
-    child.once('error', () => done(false));
-    child.once('exit', (code) => done(code === 0));
+    let output = '';
+    const keep = (/** @type {Buffer} */ text) => {
+      output += text.toString();
+    };
+    child.stdout?.on('data', keep);
+    child.stderr?.on('data', keep);
+    child.once('error', () => done({ ok: false, output }));
+    child.once('close', (code) => done({ ok: code === 0, output }));
   });
 }
 
