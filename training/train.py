@@ -1,294 +1,416 @@
-"""Trains the built-in checkpoint from nothing: `python training/train.py --out public/checkpoints/shapes`.
+"""Trains the built-in checkpoint from nothing: `python training/train.py --size small --out DIR`.
 
-Stages, each resumable at any minute from `training/.runs/`: vae, text, latents, unet; then the export. `--stage` runs one.
+Stages, in this order, each resumable at any minute from training/.runs/SIZE/: judge, vae, tiny_vae, text, latents, unet,
+distil, export. A stage that is done is only loaded. `--minutes` ends a call in time, and exports what there is by then.
 
-The text encoder learns first to read: its hidden states at the last 4 of the 77 positions (padding, for any ordinary
-prompt) are taught to say what things the sentence names, where they stand, and on what. Then it is frozen, and the UNet only
-has to look there.
+The text encoder learns first to read: its hidden states at the last of the 77 positions (padding, for any ordinary prompt)
+are taught to say what is drawn, where, and on what. Then it is frozen, and the UNet only has to look there.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
-import time
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
+import distil
 import networks
-import scenes
-from export import export, make_scheduler
-from tokenizer import load_tokenizer, write_tokenizer
+from batches import CAPTIONS_PER_SCENE, ORDERS, PictureBatches, SceneParts, TextBatches, text_classes
+from curves import draw_curves
+from export import export_few_steps, export_main, make_scheduler
+from judge import train_judge
+from networks import HINTS, LATENT_CHANNELS, SIZES, TEXT_WIDTH, THING_SLOTS, Size
+from runs import Run, TimeIsUp, Workplace, log, pack, save_whole, unpack
+from tokenizer import load_tokenizer, tokenize, write_tokenizer
 
 RUNS = Path(__file__).parent / ".runs"
-DROP_CAPTION = 0.1  # for classifier-free guidance
+STAGES = ("judge", "vae", "tiny_vae", "text", "latents", "unet", "distil", "export")
+GUIDANCE = 2.5  # of the checkpoint's default settings, and what the few-step variant has learned
 
 
-def log(text: str) -> None:
-    print(time.strftime("%H:%M:%S"), text, flush=True)
+@dataclass(frozen=True)
+class Stage:
+    steps: int
+    batch: int
+    rate: float
 
 
-class Run:
-    """One stage: its steps, its learning rate, and the file it resumes from."""
+@dataclass(frozen=True)
+class Plan:
+    """Steps and batches of one size. README.md says what they take."""
 
-    def __init__(self, name: str, modules: dict[str, torch.nn.Module], steps: int, lr: float, warmup: int = 50):
-        self.path = RUNS / f"{name}.pt"
-        self.name, self.modules, self.steps, self.lr, self.warmup = name, modules, steps, lr, warmup
-        self.parameters = [p for m in modules.values() for p in m.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-        self.ema = [p.detach().clone() for p in self.parameters]
-        self.step, self.seconds = 0, 0.0
-        if self.path.exists():
-            state = torch.load(self.path)
-            for key, module in modules.items():
-                module.load_state_dict(state[key])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.ema, self.step, self.seconds = state["ema"], state["step"], state["seconds"]
+    judge: Stage
+    vae: Stage
+    vae_crop: int  # pixels per side; the last tenth of the steps sees whole pictures
+    tiny_vae: Stage
+    text: Stage
+    unet: Stage
+    distil: Stage
+    pool: int  # scenes that the UNet learns from
+    pool_part: int
+    waypoints: int  # pictures of the teacher that the student learns from
+    waypoint_part: int
+    substeps: int  # of the teacher for one of the student
+    calibration: int  # renders of each kind for the judge
 
-    def save(self) -> None:
-        state = {key: m.state_dict() for key, m in self.modules.items()}
-        state |= {"optimizer": self.optimizer.state_dict(), "ema": self.ema}
-        torch.save(state | {"step": self.step, "seconds": self.seconds}, self.path.with_suffix(".tmp"))
-        self.path.with_suffix(".tmp").rename(self.path)
+    def paced(self, pace: float) -> "Plan":
+        """With so many times the steps, the pool and the teacher's pictures."""
+        scaled = {
+            name: replace(stage, steps=max(1, round(stage.steps * pace)))
+            for name, stage in vars(self).items()
+            if isinstance(stage, Stage)
+        }
+        parts = {
+            name: max(part, round(number * pace / part) * part)
+            for name, number, part in (
+                ("pool", self.pool, self.pool_part),
+                ("waypoints", self.waypoints, self.waypoint_part),
+            )
+        }
+        return replace(self, **scaled, **parts)
 
-    def use_ema(self) -> None:
-        """Puts the averaged weights into the modules, which are then for use only."""
-        with torch.no_grad():
-            for p, average in zip(self.parameters, self.ema):
-                p.copy_(average)
-        for module in self.modules.values():
-            module.eval().requires_grad_(False)
 
-    def train(self, loss_of, batch_of, stop: float | None = None) -> None:
-        """`batch_of(step)` depends on nothing but the step, so that a resumed run is the same run."""
-        losses, began = [], time.time()
-        while self.step < self.steps and not (stop and time.time() > stop):
-            rate = float(self.lr * min((self.step + 1) / self.warmup, 0.5 + 0.5 * np.cos(np.pi * self.step / self.steps) + 0.02))
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            torch.manual_seed(self.step)
-            self.optimizer.zero_grad()
-            loss = loss_of(batch_of(self.step))
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            self.optimizer.step()
-            self.step += 1
+PLANS = {
+    "small": Plan(
+        judge=Stage(3000, 16, 2e-3),
+        vae=Stage(1500, 16, 2e-3),
+        vae_crop=64,
+        tiny_vae=Stage(1200, 16, 2e-3),
+        text=Stage(2500, 32, 1.5e-3),
+        unet=Stage(6000, 16, 1e-3),
+        distil=Stage(1200, 16, 3e-4),
+        pool=20_000,
+        pool_part=500,
+        waypoints=1500,
+        waypoint_part=50,
+        substeps=4,
+        calibration=200,
+    ),
+    "full": Plan(
+        judge=Stage(2500, 64, 2e-3),
+        vae=Stage(2500, 48, 2e-3),
+        vae_crop=128,
+        tiny_vae=Stage(2000, 48, 2e-3),
+        text=Stage(5000, 256, 1.5e-3),
+        unet=Stage(7000, 512, 1e-3),
+        distil=Stage(2500, 512, 3e-4),
+        pool=100_000,
+        pool_part=250,
+        waypoints=40_000,
+        waypoint_part=1000,
+        substeps=5,
+        calibration=500,
+    ),
+}
+# Every line of the code in under a minute; what comes out paints nothing.
+SMOKE = Plan(
+    judge=Stage(4, 4, 2e-3),
+    vae=Stage(4, 4, 1e-3),
+    vae_crop=64,
+    tiny_vae=Stage(3, 4, 1e-3),
+    text=Stage(4, 4, 1e-3),
+    unet=Stage(4, 4, 1e-3),
+    distil=Stage(3, 4, 3e-4),
+    pool=40,
+    pool_part=20,
+    waypoints=8,
+    waypoint_part=4,
+    substeps=2,
+    calibration=6,
+)
+
+
+class Training:
+    """One size's stages, in their order."""
+
+    def __init__(self, place: Workplace, size: Size, plan: Plan, packed: Path | None):
+        self.place, self.size, self.plan, self.packed = place, size, plan, packed
+        self.tokenizer_folder = place.folder / "tokenizer"
+        if not (self.tokenizer_folder / "merges.txt").exists():  # the last of its files
+            write_tokenizer(self.tokenizer_folder, size.name)
+        self.tokenizer = load_tokenizer(self.tokenizer_folder)
+
+    def run(self, name: str, modules: dict[str, torch.nn.Module], stage: Stage) -> Run:
+        run = Run(self.place, name, modules, stage.steps, stage.rate)
+        if self.packed:
+            unpack(self.packed, run)
+        return run
+
+    def to_pictures(self, batch: np.ndarray) -> torch.Tensor:
+        """uint8 [n, side, side, 3] to [n, 3, side, side] in -1..1."""
+        return torch.from_numpy(batch).to(self.place.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    # --- autoencoders ---
+
+    def vae(self) -> AutoencoderKL:
+        torch.manual_seed(0)
+        stage = self.plan.vae
+        vae = networks.make_vae(self.size)
+        run = self.run("vae", {"vae": vae}, stage)
+
+        def loss_of(batch: np.ndarray) -> torch.Tensor:
+            pictures = self.to_pictures(batch)
+            posterior = vae.encode(pictures).latent_dist
+            kl = posterior.kl().mean() / posterior.mean[0].numel()
+            return picture_loss(vae.decode(posterior.sample()).sample, pictures) + KL_WEIGHT * kl
+
+        whole_from = stage.steps - stage.steps // 10
+        run.train(loss_of, PictureBatches("vae", self.size, stage.batch, self.plan.vae_crop, whole_from), mixed=False)
+        run.use_average()
+        networks.normalise_latents(vae, *self._latent_statistics(vae))
+        return vae
+
+    @torch.no_grad()
+    def _latent_statistics(self, vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
+        batches = PictureBatches("vae", self.size, 4, self.size.picture, 0)
+        means = torch.cat([vae.encode(self.to_pictures(batches(step))).latent_dist.mean for step in range(16)])
+        return means.mean((0, 2, 3)), means.std((0, 2, 3))
+
+    def tiny_vae(self, vae: AutoencoderKL) -> torch.nn.Module:
+        """Learns to decode the other one's latents, and to encode to them."""
+        torch.manual_seed(4)
+        stage = self.plan.tiny_vae
+        tiny = networks.make_tiny_vae(self.size)
+        run = self.run("tiny_vae", {"tiny_vae": tiny}, stage)
+
+        def loss_of(batch: np.ndarray) -> torch.Tensor:
+            pictures = self.to_pictures(batch)
             with torch.no_grad():
-                torch._foreach_lerp_(self.ema, self.parameters, max(0.005, 10 / (self.step + 10)))
-            losses.append(loss.item())
-            if self.step % 50 == 0 or self.step == self.steps:
-                self.seconds += time.time() - began
-                began = time.time()
-                log(f"{self.name} {self.step}/{self.steps} loss {np.mean(losses):.5f} {self.seconds:.0f} s")
-                losses = []
-            if self.step % 200 == 0 or self.step == self.steps:
-                self.save()
+                posterior = vae.encode(pictures).latent_dist
+            decoded = tiny.decode(posterior.sample()).sample
+            return picture_loss(decoded, pictures) + (tiny.encode(pictures).latents - posterior.mean).square().mean()
+
+        whole_from = stage.steps - stage.steps // 10
+        run.train(loss_of, PictureBatches("tiny_vae", self.size, stage.batch, self.plan.vae_crop, whole_from), mixed=False)
+        run.use_average()
+        return tiny
+
+    # --- text ---
+
+    def text_encoder(self) -> torch.nn.Module:
+        """Teaches the text encoder to read: what the sentence names, and where it is."""
+        torch.manual_seed(1)
+        stage = self.plan.text
+        thing_classes, other_classes = text_classes(self.size)
+        encoder = networks.make_text_encoder(
+            self.size, len(self.tokenizer), self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        )
+        thing_head = torch.nn.Linear(TEXT_WIDTH, sum(thing_classes))
+        other_head = torch.nn.Linear(TEXT_WIDTH, sum(other_classes))
+        modules = {"encoder": encoder, "thing_head": thing_head, "other_head": other_head}
+        run = self.run("text", modules, stage)
+
+        def loss_of(batch: tuple[np.ndarray, np.ndarray]) -> torch.Tensor:
+            tokens, targets = (torch.from_numpy(part).to(self.place.device).long() for part in batch)
+            hints = encoder(tokens).last_hidden_state[:, -HINTS:]
+            answers = [answer for slot in thing_head(hints[:, :THING_SLOTS]).unbind(1) for answer in slot.split(thing_classes, -1)]
+            answers += other_head(hints[:, THING_SLOTS]).split(other_classes, -1)
+            losses = [
+                F.cross_entropy(answer.float()[..., None].expand(-1, -1, ORDERS), targets[..., i], reduction="none")
+                for i, answer in enumerate(answers)
+            ]
+            return torch.stack(losses).mean(0).amin(1).mean()  # of the order that it follows best
+
+        run.train(loss_of, TextBatches(self.size, self.tokenizer_folder, stage.batch))
+        run.use_average()
+        self.encoder = encoder
+        return encoder
+
+    @torch.no_grad()
+    def states_of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """int [n, TEXT_LENGTH] to hidden states [n, TEXT_LENGTH, TEXT_WIDTH]."""
+        return self.encoder(tokens.to(self.place.device).long()).last_hidden_state
+
+    @property
+    def empty_tokens(self) -> torch.Tensor:
+        return torch.from_numpy(tokenize(self.tokenizer, [""]))
+
+    # --- latents ---
+
+    def pool(self, vae: AutoencoderKL) -> dict[str, torch.Tensor]:
+        """A fixed pool of training scenes, encoded once: latents float16 [n, channels, height, width], tokens int16
+        [n, CAPTIONS_PER_SCENE, TEXT_LENGTH], coverage uint8 [n, height, width], instances uint8 [n]. One file to a part."""
+        folder = self.place.folder / "latents"
+        folder.mkdir(exist_ok=True)
+        number = self.plan.pool // self.plan.pool_part
+        missing = [part for part in range(number) if not (folder / f"{part}.pt").exists()]
+        make = SceneParts(self.size, self.tokenizer_folder, self.plan.pool_part)
+        self.place.check_time()
+        if missing:
+            # Parts are finished in their order, so those that are missing are the last ones.
+            for part, drawn in zip(missing, self.place.feed(make, missing[0], number)):
+                content = {
+                    "latents": self._encoded(vae, drawn.pictures),
+                    "tokens": torch.from_numpy(drawn.tokens),
+                    "coverage": torch.from_numpy(drawn.coverage),
+                    "instances": torch.from_numpy(drawn.instances),
+                }
+                save_whole(folder / f"{part}.pt", content)
+                if (part + 1) % 10 == 0 or part + 1 == number:
+                    log(f"latents {part + 1}/{number}")
+                self.place.check_time()
+        parts = [torch.load(folder / f"{part}.pt") for part in range(number)]
+        return {key: torch.cat([part[key] for part in parts]).to(self.place.device) for key in parts[0]}
+
+    @torch.no_grad()
+    def _encoded(self, vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
+        few = [self.to_pictures(pictures[i : i + 25]) for i in range(0, len(pictures), 25)]
+        return torch.cat([vae.encode(p).latent_dist.mean.half().cpu() for p in few])
+
+    # --- unet ---
+
+    def unet_run(self) -> Run:
+        torch.manual_seed(2)
+        return self.run("unet", {"unet": networks.make_unet(self.size)}, self.plan.unet)
+
+    def train_unet(self, run: Run, pool: dict[str, torch.Tensor]) -> None:
+        """It learns to denoise (v-prediction): first single things, then all scenes.
+        @raises TimeIsUp"""
+        stage, device, unet = self.plan.unet, self.place.device, run.modules["unet"]
+        alphas = make_scheduler().alphas_cumprod.to(device)
+        empty = self.states_of(self.empty_tokens)[0]
+        singles = torch.nonzero(pool["instances"] == 1)[:, 0]
+        number, n = len(pool["latents"]), stage.batch
+        shape = (n, LATENT_CHANNELS, self.size.latent, self.size.latent)
+
+        def batch_of(step: int) -> dict[str, torch.Tensor]:
+            kwargs = {"generator": torch.Generator(device).manual_seed(step), "device": device}
+            index = torch.randint(number, (n,), **kwargs)
+            single = singles[torch.randint(len(singles), (n,), **kwargs)]
+            return {
+                "index": torch.where(torch.rand(n, **kwargs) < single_share(step / stage.steps), single, index),
+                "caption": torch.randint(CAPTIONS_PER_SCENE, (n,), **kwargs),
+                # One noise level from each n-th of the schedule: batches differ less.
+                "times": (1000 * (torch.arange(n, device=device) + torch.rand(n, **kwargs)) / n).long().clamp(max=999),
+                "noise": torch.randn(shape, **kwargs),
+                "untold": torch.rand(n, **kwargs) < UNTOLD_SHARE,
+            }
+
+        def loss_of(drawn: dict[str, torch.Tensor]) -> torch.Tensor:
+            index, times, noise = drawn["index"], drawn["times"], drawn["noise"]
+            clean = pool["latents"][index].float()
+            states = self.states_of(pool["tokens"][index, drawn["caption"]])
+            states = torch.where(drawn["untold"][:, None, None], empty, states)
+            a, s = (level[:, None, None, None] for level in (alphas[times].sqrt(), (1 - alphas[times]).sqrt()))
+            predicted = unet(a * clean + s * noise, times, states).sample.float()
+            weight = 1 + THING_WEIGHT * pool["coverage"][index, None].float() / 255
+            error = (predicted - (a * noise - s * clean)).square()
+            return (weight * error).mean() / weight.mean()
+
+        run.train(loss_of, batch_of, by_workers=False)
+
+    # --- few steps ---
+
+    def student(self, teacher: UNet2DConditionModel, pool: dict[str, torch.Tensor]) -> UNet2DConditionModel:
+        student = networks.make_unet(self.size)
+        student.load_state_dict(teacher.state_dict())
+        student.requires_grad_(True)
+        run = self.run("distil", {"unet": student}, self.plan.distil)
+        if not run.is_done:
+            self._train_student(run, teacher, pool)
+        run.use_average()
+        return student
+
+    def _train_student(self, run: Run, teacher: UNet2DConditionModel, pool: dict[str, torch.Tensor]) -> None:
+        plan, place = self.plan, self.place
+        levels = distil.Levels(make_scheduler().alphas_cumprod.to(place.device))
+        empty = self.states_of(self.empty_tokens)[0]
+
+        def paint(part: int) -> distil.Waypoints:
+            first = part * plan.waypoint_part
+            index = torch.arange(first, first + plan.waypoint_part) % len(pool["tokens"])
+            tokens = pool["tokens"][index, part % CAPTIONS_PER_SCENE]
+            return distil.paint_waypoints(
+                teacher, place, levels, tokens, self.states_of, empty, GUIDANCE, plan.substeps, self.size, part
+            )
+
+        waypoints = distil.collect_waypoints(place, plan.waypoints // plan.waypoint_part, paint)
+        distil.train_student(place, run, plan.distil.batch, levels, waypoints, self.states_of)
 
 
-def to_tensor(pictures: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-# --- vae ---
-
-VAE_STEPS, VAE_WHOLE_STEPS = 900, 60  # on 64x64 crops, then on whole pictures
 KL_WEIGHT = 4e-4
+EDGE_WEIGHT = 2.0
+UNTOLD_SHARE = 0.1  # of captions that are dropped, for classifier-free guidance
+THING_WEIGHT = 2.0  # things are smaller than their background, and matter more
 
 
-def vae_batch(step: int) -> torch.Tensor:
-    rng = random.Random(f"vae {step}")
-    whole = step >= VAE_STEPS
-    pictures = []
-    for i in range(8 if whole else 16):
-        scene = scenes.sample_scene(rng)
-        palette = scenes.COLORS
-        if i % 2:  # any colours, for pictures that are not ours
-            palette = {name: tuple(rng.randrange(256) for _ in range(3)) for name in palette}
-        picture = scenes.render(scene, palette)
-        if not whole:
-            thing = rng.choice(scene.things)
-            x, y = (round(min(max(c - 32 + rng.uniform(-24, 24), 0), 64)) for c in (thing.x, thing.y))
-            picture = picture[y : y + 64, x : x + 64]
-        pictures.append(picture)
-    return to_tensor(np.stack(pictures))
+def single_share(progress: float) -> float:
+    """Share of lone things among the scenes, on top of those that the pool holds anyway: what things look like is learned
+    before what goes where."""
+    return max(0.0, 0.9 * (1 - progress / 0.4))
 
 
-def train_vae():
-    torch.manual_seed(0)
-    vae = networks.make_vae()
-    run = Run("vae", {"vae": vae}, VAE_STEPS + VAE_WHOLE_STEPS, 2e-3)
-
-    def loss_of(pictures: torch.Tensor) -> torch.Tensor:
-        posterior = vae.encode(pictures).latent_dist
-        error = vae.decode(posterior.sample()).sample - pictures
-        kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return error.abs().mean() + error.square().mean() + KL_WEIGHT * kl
-
-    run.train(loss_of, vae_batch)
-    run.use_ema()
-    return vae
+def picture_loss(painted: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
+    """Colours, and differences of neighbouring pixels: the latter keep edges sharp. Both in -1..1."""
+    error = painted.float() - pictures
+    edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+    return error.abs().mean() + error.square().mean() + EDGE_WEIGHT * edges
 
 
-# --- text ---
-
-TEXT_STEPS, TEXT_BATCH = 1500, 32
-BINS = 8  # positions are told apart in this many steps across the picture
-# What the hidden states at the last positions (padding, for any ordinary prompt) have to know: three positions for the
-# things in reading order, one for the background.
-THING_CLASSES = (len(scenes.COLORS) + 1, len(scenes.SHAPES) + 1, 3, BINS + 1, BINS + 1)
-
-
-def text_targets(scene: scenes.Scene) -> list[int]:
-    colors, shapes = list(scenes.COLORS), list(scenes.SHAPES)
-    targets = []
-    for i in range(3):
-        if i >= len(scene.things):
-            targets += [n - 1 for n in THING_CLASSES]
-            continue
-        t = scene.things[i]
-        place = [min(int(c / scenes.SIZE * BINS), BINS - 1) for c in (t.x, t.y)]
-        targets += [colors.index(t.color), shapes.index(t.shape), int(t.size == "big"), *place]
-    return targets + [colors.index(scene.background)]
-
-
-def tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
-    kwargs = {"padding": "max_length", "max_length": networks.TEXT_LENGTH, "truncation": True}
-    return tokenizer(captions, return_tensors="pt", **kwargs).input_ids
-
-
-def train_text(tokenizer):
-    """Teaches the text encoder to read: what things the sentence names, and where they are."""
-    torch.manual_seed(1)
-    encoder = networks.make_text_encoder(len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    thing_head = torch.nn.Linear(networks.TEXT_WIDTH, sum(THING_CLASSES))
-    background_head = torch.nn.Linear(networks.TEXT_WIDTH, len(scenes.COLORS))
-    modules = {"encoder": encoder, "thing_head": thing_head, "background_head": background_head}
-    run = Run("text", modules, TEXT_STEPS, 1.5e-3)
-
-    def batch_of(step: int):
-        rng = random.Random(f"text {step}")
-        drawn = [scenes.sample_scene(rng) for _ in range(TEXT_BATCH)]
-        captions = [scenes.caption(scene, rng) for scene in drawn]
-        return tokenize(tokenizer, captions), torch.tensor([text_targets(scene) for scene in drawn])
-
-    def loss_of(batch) -> torch.Tensor:
-        tokens, targets = batch
-        hidden = encoder(tokens).last_hidden_state
-        logits = [*thing_head(hidden[:, -4:-1]).unbind(1), background_head(hidden[:, -1])]
-        pieces = [p for row in logits[:3] for p in row.split(THING_CLASSES, -1)] + [logits[3]]
-        return sum(F.cross_entropy(p, targets[:, i]) for i, p in enumerate(pieces)) / len(pieces)
-
-    run.train(loss_of, batch_of)
-    run.use_ema()
-    return encoder
-
-
-# --- latents ---
-
-POOL, POOL_PART = 5000, 500
-
-
-def make_latents(vae) -> tuple[torch.Tensor, list[str]]:
-    """Latent means of a fixed pool of scenes, two captions to each."""
-    parts, captions = [], []
-    for part in range(POOL // POOL_PART):
-        rng = random.Random(f"latents {part}")
-        drawn = [scenes.sample_scene(rng) for _ in range(POOL_PART)]
-        captions += [scenes.caption(scene, rng) for scene in drawn for _ in range(2)]
-        path = RUNS / f"pool-{part}.pt"
-        if not path.exists():
-            with torch.no_grad():
-                pictures = [to_tensor(np.stack([scenes.render(s) for s in drawn[i : i + 25]])) for i in range(0, POOL_PART, 25)]
-                torch.save(torch.cat([vae.encode(p).latent_dist.mean for p in pictures]), path)
-            log(f"latents {part + 1}/{POOL // POOL_PART}")
-        parts.append(torch.load(path))
-    return torch.cat(parts), captions
-
-
-@torch.no_grad()
-def encode_captions(encoder, tokenizer, captions: list[str]) -> torch.Tensor:
-    batches = [tokenize(tokenizer, captions[i : i + 250]) for i in range(0, len(captions), 250)]
-    return torch.cat([encoder(batch).last_hidden_state.half() for batch in batches])
-
-
-# --- unet ---
-
-UNET_STEPS, UNET_BATCH = 3400, 16
-LAYOUT_STEPS = 1000  # first where things are, then how they look
-SHAPE_WEIGHT = 3
-
-
-def train_unet(latents: torch.Tensor, states: torch.Tensor, empty: torch.Tensor, scale: float, stop: float | None = None):
-    torch.manual_seed(2)
-    unet = networks.make_unet()
-    run = Run("unet", {"unet": unet}, UNET_STEPS, 1.5e-3, 100)
-    alphas = make_scheduler().alphas_cumprod
-    latents = latents * scale
-
-    def batch_of(step: int):
-        generator = torch.Generator().manual_seed(step)
-        index = torch.randint(len(latents), (UNET_BATCH,), generator=generator)
-        which = index * 2 + torch.randint(2, (UNET_BATCH,), generator=generator)
-        text = states[which].float()
-        text[torch.rand(UNET_BATCH, generator=generator) < DROP_CAPTION] = empty
-        # The text decides at high noise, the looks are made at low noise.
-        uniform = torch.rand(UNET_BATCH, generator=generator)
-        elsewhere = torch.rand(UNET_BATCH, generator=generator) < 0.3
-        if step < LAYOUT_STEPS:
-            share = torch.where(elsewhere, uniform, 0.4 + 0.6 * uniform)
-        else:
-            share = torch.where(elsewhere, 0.4 + 0.6 * uniform, 0.6 * uniform)
-        times = (1000 * share).long()
-        noise = torch.randn(latents[:UNET_BATCH].shape, generator=generator)
-        return latents[index], noise, times, text
-
-    def loss_of(batch) -> torch.Tensor:
-        clean, noise, times, text = batch
-        a, s = alphas[times].sqrt()[:, None, None, None], (1 - alphas[times]).sqrt()[:, None, None, None]
-        # Shapes are small beside their background, so what differs from it (from the corner) counts more.
-        weight = 1 + SHAPE_WEIGHT * ((clean - clean[:, :, :1, :1]).abs().amax(1, keepdim=True) > 0.5)
-        error = unet(a * clean + s * noise, times, text).sample - (a * noise - s * clean)
-        return (weight * error.square()).sum() / (weight.sum() * clean.shape[1])
-
-    run.train(loss_of, batch_of, stop)
-    run.save()
-    run.use_ema()
-    return unet
+def train(training: Training, out: Path, until: str) -> None:
+    """All stages up to `until`. Where the time is up once there is a UNet, what it has learned so far is exported."""
+    place, plan = training.place, training.plan
+    last = STAGES.index(until)
+    judge = train_judge(place, training.size, plan.judge.steps, plan.judge.batch, training.packed)
+    if not judge.path.exists():
+        log(f"judge on fresh renders: {judge.calibrate(plan.calibration)}")
+    vae = training.vae() if last >= 1 else None
+    tiny = training.tiny_vae(vae) if last >= 2 else None
+    encoder = training.text_encoder() if last >= 3 else None
+    pool = training.pool(vae) if last >= 4 else None
+    if last < 5:
+        return
+    run = training.unet_run()
+    try:
+        training.train_unet(run, pool)
+    except TimeIsUp:
+        log("the time is up before the UNet is done")
+    unfinished = not run.is_done
+    run.use_average()
+    unet = run.modules["unet"]
+    export_main(out, training.size, training.tokenizer_folder, vae, tiny, encoder, unet, GUIDANCE)
+    log(f"exported to {out}")
+    if last < 6 or unfinished:
+        return
+    student = training.student(unet, pool)
+    few = out.with_name(f"{out.name}-{distil.STEPS}-steps")
+    export_few_steps(few, training.size, training.tokenizer_folder, tiny, encoder, student)
+    log(f"exported to {few}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--stage", choices=["vae", "text", "latents", "unet"], help="stop after this one")
-    parser.add_argument("--minutes", type=float, help="stop the unet stage after so many and export what there is")
-    parser.add_argument("--threads", type=int, default=2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=list(SIZES), default="small")
+    parser.add_argument("--out", type=Path, required=True, help="the few-step variant goes beside it")
+    parser.add_argument("--minutes", type=float, help="end after so many, and export what there is")
+    parser.add_argument("--until", choices=STAGES, default="export", help="end after this stage")
+    parser.add_argument("--pace", type=float, default=1.0, help="times the steps of the plan")
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes that render")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; more pay only on a processor that nothing shares")
+    parser.add_argument("--pack", type=Path, help="carry a training from machine to machine in this small folder")
+    parser.add_argument("--smoke", action="store_true", help="a few steps of every stage, to see that all of it runs")
     args = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are forked
     torch.set_num_threads(args.threads)
-    stop = time.time() + 60 * args.minutes if args.minutes else None
-    RUNS.mkdir(exist_ok=True)
-    if not (RUNS / "tokenizer").exists():
-        write_tokenizer(RUNS / "tokenizer")
-    tokenizer = load_tokenizer(RUNS / "tokenizer")
 
-    if args.stage == "text":
-        train_text(tokenizer)
-        return
-    vae = train_vae()
-    if args.stage == "vae":
-        return
-    latents, captions = make_latents(vae)
-    if args.stage == "latents":
-        return
-    encoder = train_text(tokenizer)
-    states, empty = encode_captions(encoder, tokenizer, captions), encode_captions(encoder, tokenizer, [""])[0].float()
-    scale = 1 / latents.std().item()
-    vae.register_to_config(scaling_factor=scale)
-    unet = train_unet(latents, states, empty, scale, stop)
-    export(args.out, RUNS / "tokenizer", vae, encoder, unet)
-    log(f"exported to {args.out}")
+    plan = SMOKE if args.smoke else PLANS[args.size].paced(args.pace)
+    place = Workplace(RUNS / (f"smoke-{args.size}" if args.smoke else args.size), args.workers, args.minutes)
+    training = Training(place, SIZES[args.size], plan, args.pack)
+    try:
+        train(training, args.out, args.until)
+    except TimeIsUp:
+        log("the time is up; the same command goes on from here")
+    finally:
+        place.close()
+        draw_curves(place.folder)
+        if args.pack:
+            pack(place.folder, args.pack)
 
 
 if __name__ == "__main__":
