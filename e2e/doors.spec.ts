@@ -627,3 +627,25 @@ test.describe('the examples of docs/API.md', () => {
     ).toContain('output_image');
   });
 });
+
+test('the command line takes a checkpoint of one file, and says by name what it used', async () => {
+  const folder = test.info().outputPath('single');
+  mkdirSync(folder, { recursive: true });
+  const parameters = { prompt: 'a cat', width: 64, height: 64, steps: 1, guidance_scale: 0, seed: '1' };
+  const operation = { operation: 'image_generation', config: 'stable_diffusion', parameters };
+  writeFileSync(join(folder, 'operation.json'), JSON.stringify(operation));
+  const file = join(PROJECT, 'test', 'single_files', 'sd1.safetensors');
+  const words = ['operation.json', '--out', 'out', '--backend', 'wasm', '--checkpoint', file];
+  const { code, out, err } = await execute([join(PROJECT, 'cli', 'generate.js'), ...words], folder);
+  expect(code, err).toBe(0);
+  const written = out
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line) as { entity_type: string; filename: string });
+  expect(written.at(-1)?.entity_type).toBe('output_image');
+  const config = written.find(({ entity_type }) => entity_type === 'config');
+  const plan = readdirSync(join(folder, 'out'), { recursive: true })
+    .map(String)
+    .find((path) => path.endsWith(config?.filename ?? 'config.json'));
+  expect(readFileSync(join(folder, 'out', plan ?? ''), 'utf8')).toContain('sd1');
+});

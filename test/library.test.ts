@@ -1231,6 +1231,26 @@ describe('LoRAs', () => {
     });
   });
 
+  test('come from an address, without the hub, and again by the same one', async () => {
+    const world = new World({});
+    world.origin.files.set('/styles/Ink.safetensors', loraBytes(3));
+    const library = world.tab();
+    const url = 'https://weights.example/styles/Ink.safetensors';
+    const listing = await library.look({ kind: 'url', url }, null);
+    await library.acceptLicense(listing.ref);
+    const ask = () => library.downloadLora({ listing, path: 'Ink.safetensors', token: 'hf_secret' }, () => undefined);
+    const stored = await ask();
+    expect(stored).toMatchObject({ name: 'Ink', state: 'complete', origin: { kind: 'url' } });
+    expect(stored.ref).toMatch(/^lora:url:https:\/\/weights\.example\/styles\//);
+    const found = await storedLora(world.store, 'Ink');
+    expect(found).toMatchObject({ ref: stored.ref, sha256: sha256(loraBytes(3)) });
+    expect(new Uint8Array(await found.file.arrayBuffer())).toEqual(loraBytes(3));
+    const asked = world.origin.asked.length;
+    expect(await ask()).toMatchObject({ ref: stored.ref, state: 'complete' });
+    expect(world.origin.asked.length).toBe(asked);
+    expect(world.origin.asked.every(({ authorization }) => authorization === null)).toBe(true);
+  });
+
   test('of other kinds and pickles are refused before anything is stored', async () => {
     const library = new World().tab();
     const data = new Float32Array(16);

@@ -301,7 +301,9 @@ async function tabThrough(page: Page): Promise<Stop[]> {
   const stops: Stop[] = [];
   for (let i = 0; i < 80; i++) {
     await page.keyboard.press('Tab');
-    const stop = await page.evaluate(() => {
+    const stop = await page.evaluate(async () => {
+      // What a person sees is what was painted after the key.
+      await new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)));
       const element = document.activeElement;
       if (!element || element === document.body) {
         return null;
