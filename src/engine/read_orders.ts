@@ -13,6 +13,9 @@ const ORDERS = 4;
 /** A network of another picture size is another one. */
 const NETWORKS = 32;
 
+/** Milliseconds to wait for an answer: a session is not to hang on what only makes it quicker. */
+const PATIENCE = 1000;
+
 /** Each order is flat, file, begin and end in turn: 16 kB for a UNet, and quickly read. */
 interface Remembered {
   orders: Float64Array[];
@@ -25,11 +28,16 @@ export class ReadOrders {
 
   /** Those of a network with this model, the latest first; none where nothing is known or storage is blocked. */
   async of(model: Uint8Array<ArrayBuffer>): Promise<Asked[][]> {
-    try {
-      return ((await get<Remembered>(await digest(model), this.#database()))?.orders ?? []).map(unfold);
-    } catch {
-      return [];
-    }
+    const remembered = digest(model)
+      .then((key) => get<Remembered>(key, this.#database()))
+      .catch(() => undefined);
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const patience = new Promise<undefined>((give) => {
+      timer = setTimeout(give, PATIENCE);
+    });
+    const known = await Promise.race([remembered, patience]);
+    clearTimeout(timer);
+    return (known?.orders ?? []).map(unfold);
   }
 
   /** Remembers one for the next time; whether it could is not told, as nobody has to know. */

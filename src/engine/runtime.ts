@@ -111,7 +111,7 @@ export class Runtime {
         graphOptimizationLevel: 'all',
         logSeverityLevel: 3,
       });
-      await this.#orders.keep(graph.bytes, asked);
+      void this.#orders.keep(graph.bytes, asked);
       return {
         inputs: session.inputMetadata.map(port),
         outputs: session.outputMetadata.map(port),
