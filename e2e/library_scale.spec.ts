@@ -14,6 +14,8 @@ const SIZES: Record<string, Size> = {
   '2': { channels: [256, 512, 1024, 1024], type: 'F32' },
   '5': { channels: [384, 768, 1536, 1536], type: 'F32' },
 };
+/** In MiB: the runtime keeps room for the largest tensor, which has 72 and 162. */
+const HEAPS: Record<string, number> = { '2': 300, '5': 400 };
 const SCALE = process.env.SCALE_GB ?? '2';
 
 const MIB = 2 ** 20;
@@ -56,7 +58,7 @@ test(`a checkpoint of ${SCALE} GB loads from the library within small heaps`, as
       `${SCALE} GB from the library: ${(after.liveBytes / MIB).toFixed(0)} MiB on the GPU, JS heap peak ${(heaps.peak / MIB).toFixed(0)} MiB (${heaps.samples} samples), wasm heap + ${(growth / MIB).toFixed(0)} MiB`,
     );
     expect(heaps.samples).toBeGreaterThan(0);
-    expect(heaps.peak).toBeLessThanOrEqual(300 * MIB);
+    expect(heaps.peak).toBeLessThanOrEqual(HEAPS[SCALE] * MIB);
     expect(growth).toBeLessThanOrEqual(64 * MIB);
     await leave(page, id);
 
