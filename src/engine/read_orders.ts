@@ -33,7 +33,7 @@ export class ReadOrders {
       .catch(() => undefined);
     let timer: ReturnType<typeof setTimeout> | undefined;
     const patience = new Promise<undefined>((give) => {
-      timer = setTimeout(give, PATIENCE);
+      timer = setTimeout(give, PATIENCE, undefined);
     });
     const known = await Promise.race([remembered, patience]);
     clearTimeout(timer);
