@@ -5,30 +5,13 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
-import {
-  CHECKPOINTS,
-  PIPELINE_GOLDENS,
-  openDoor,
-  openFolder,
-  readGolden,
-  runOperation,
-  type Golden,
-} from './fixtures/door.ts';
+import { CHECKPOINTS, PIPELINE_GOLDENS, openDoor, openFolder, readGolden, runOperation } from './fixtures/door.ts';
 
 const LATENTS = 1e-3;
 const PIXELS = 2;
 const SHARE_WITHIN_ONE = 0.995;
 
-/** Those that run on the same networks one after the other, as new ones take a software GPU most of a picture's time. */
-const names = readdirSync(PIPELINE_GOLDENS)
-  .map((name) => ({ name, networks: networksOf(readGolden(name)) }))
-  .sort((a, b) => (a.networks === b.networks ? (a.name < b.name ? -1 : 1) : a.networks < b.networks ? -1 : 1))
-  .map(({ name }) => name);
-
-function networksOf({ checkpoint, operation: { parameters } }: Golden): string {
-  const { width, height, batch_size: batch = 1, guidance_scale: guidance } = parameters as Record<string, number>;
-  return JSON.stringify([checkpoint, width, height, batch, guidance > 1]);
-}
+const names = readdirSync(PIPELINE_GOLDENS).sort();
 
 for (const backend of ['wasm', 'webgpu'] as const) {
   test.describe(`on ${backend}`, () => {
