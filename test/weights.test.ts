@@ -190,6 +190,9 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
     // Right for two, then read ahead in vain, and the next order is taken up where it is right so far.
     expect(await load([other, asked])).toEqual([0, 4, 5, 8, 8]);
     expect(await load([other])).toEqual([0, 4, 5, 6, 7]);
+    // Of files that there are no more, or that have become shorter.
+    expect(await load([[...asked, { file: 2, begin: 0, end: 1 }]])).toEqual([0, 1, 2, 3, 4]);
+    expect(await load([[...asked, { file: 1, begin: 0, end: 300_001 }]])).toEqual([0, 1, 2, 3, 4]);
     expect(await load([asked.slice(0, 3)])).toEqual([0, 3, 3, 3, 4]);
     expect(await load([[...asked].reverse(), [...asked, ...asked]])).toEqual([0, 4, 5, 6, 7]);
   });

@@ -86,7 +86,10 @@ export class ReadAhead {
   constructor(contents: readonly Content[], source: WeightSource, orders: readonly (readonly Asked[])[]) {
     this.#contents = contents;
     this.#source = source;
-    this.#orders = orders;
+    // Another version of Darkroom may have numbered and cut its files otherwise.
+    this.#orders = orders.filter((order) =>
+      order.every(({ file, begin, end }) => begin <= end && end <= (contents.at(file)?.length ?? -1)),
+    );
   }
 
   /** To be called when a range is asked for; {@link next} gives its parts. */
