@@ -4,6 +4,7 @@
  */
 import { createStore, delMany, entries, get, set, type UseStore } from 'idb-keyval';
 import { hex } from '../weights/checkpoint_files.ts';
+import { within } from '../weights/patience.ts';
 import type { Asked } from '../weights/read_ahead.ts';
 
 /** Below so many bytes there is nothing to win. */
@@ -31,12 +32,7 @@ export class ReadOrders {
     const remembered = digest(model)
       .then((key) => get<Remembered>(key, this.#database()))
       .catch(() => undefined);
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const patience = new Promise<undefined>((give) => {
-      timer = setTimeout(give, PATIENCE, undefined);
-    });
-    const known = await Promise.race([remembered, patience]);
-    clearTimeout(timer);
+    const known = await within(PATIENCE, remembered);
     return (known?.orders ?? []).map(unfold);
   }
 

@@ -4,6 +4,7 @@
 import type * as Ort from 'onnxruntime-web';
 import { StudioError, describe } from '../core/errors.ts';
 import type { Graph, Provider } from '../graphs/graph.ts';
+import { within } from '../weights/patience.ts';
 import { mount } from '../weights/virtual_file.ts';
 import { Mutex } from './mutex.ts';
 import { ReadOrders } from './read_orders.ts';
@@ -166,7 +167,7 @@ export class Runtime {
       return thrown;
     }
     // Before anything is called want of memory.
-    const lost = this.#lost && (await Promise.race([this.#lost, patience()]));
+    const lost = this.#lost && (await within(LOSS_SHOWS_WITHIN, this.#lost));
     if (lost) {
       return lost;
     }
@@ -206,10 +207,6 @@ export function rejection(error: Promise<StudioError>): Promise<never> {
   });
   rejects.catch(() => undefined);
   return rejects;
-}
-
-function patience(): Promise<null> {
-  return new Promise((resolve) => setTimeout(() => resolve(null), LOSS_SHOWS_WITHIN));
 }
 
 function port(metadata: Ort.InferenceSession.ValueMetadata): TensorPort {

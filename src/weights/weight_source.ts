@@ -5,6 +5,7 @@
  * Measured on 2.1 GB in 682 tensors, with what else belongs to it: bench/README.md.
  */
 import { StudioError } from '../core/errors.ts';
+import { within } from './patience.ts';
 
 /** Bytes [begin, end) of one file. */
 export interface Range {
@@ -117,19 +118,13 @@ const ATTEMPTS = 3;
  */
 async function readBytes(blob: Blob): Promise<Bytes> {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const patience = new Promise<null>((give) => {
-      timer = setTimeout(give, PATIENCE_MS, null);
-    });
     try {
-      const bytes = await Promise.race([blob.arrayBuffer(), patience]);
+      const bytes = await within(PATIENCE_MS, blob.arrayBuffer());
       if (bytes) {
         return new Uint8Array(bytes);
       }
     } catch (cause) {
       throw unreadable(cause);
-    } finally {
-      clearTimeout(timer);
     }
   }
   throw unreadable('no answer');
