@@ -10,7 +10,7 @@ import { NetworkShelf, type Loading } from '../engine/network_shelf.ts';
 import * as autoencoderKl from '../graphs/autoencoder_kl.ts';
 import * as autoencoderTiny from '../graphs/autoencoder_tiny.ts';
 import * as clipText from '../graphs/clip_text.ts';
-import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
+import type { StoredTensor } from '../graphs/graph.ts';
 import { BLOCK, quantisedBits } from '../graphs/quantisation.ts';
 import * as unet2d from '../graphs/unet2d_condition.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../samplers/config.ts';
@@ -18,13 +18,13 @@ import { ClipTokenizer, type TokenizerFiles } from '../text/clip_tokenizer.ts';
 import { clipTokenizerFiles } from '../text/clip_vocabulary.ts';
 import { Checkpoint, type CheckpointComponents, type Component } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
-import { fingerprint } from '../weights/fingerprint.ts';
 import { SingleFile, singleFileOf } from '../weights/single_file.ts';
-import { LORA_NETWORKS, loraDataHash, readLora, withLora, type Lora, type LoraNetwork } from '../weights/lora.ts';
+import type { LoraNetwork } from '../weights/lora.ts';
 import type { Family, LoadedModel, ModelLora, OpenOptions } from './family.ts';
 import { isReadyMade } from './latent_diffusion/onnx_layout.ts';
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './latent_diffusion/estimate.ts';
 import { LatentDiffusion, schedulerDefaults } from './latent_diffusion/latent_diffusion.ts';
+import { MergedLoras } from './latent_diffusion/merged_loras.ts';
 import type {
   Decoder,
   Denoiser,
@@ -54,22 +54,13 @@ interface Components {
   vae: Autoencoder;
 }
 
-/** A LoRA that was read, under the name by which graphs refer to its file. */
-interface ReadLora {
-  given: ModelLora;
-  file: string;
-  layers: Lora;
-  /** SHA-256 of the file and of its tensors' bytes alone; they are read once. */
-  hashes: () => Promise<{ sha256: string; data_sha256: string }>;
-}
-
 /** Which networks on the device hold whose weights. */
 const HOLDERS: Record<LoraNetwork, string[]> = { text_encoder: ['text_encoder'], unet: ['unet', 'unet_context'] };
 
 class GraphNetworks implements Networks {
   readonly #shelf: NetworkShelf;
   readonly #costs = new GraphCosts();
-  #loras: ReadLora[] = [];
+  readonly #loras: MergedLoras;
 
   constructor(
     readonly engine: Engine,
@@ -77,10 +68,12 @@ class GraphNetworks implements Networks {
     readonly components: Components,
     readonly weights: WeightVariant,
   ) {
+    const { textEncoder, unetComponent } = components;
+    this.#loras = new MergedLoras(files, { text_encoder: textEncoder.weights, unet: unetComponent.weights });
     this.#shelf = new NetworkShelf(engine, {
       blob: (path) => {
-        const lora = this.#loras.find(({ file }) => file === path);
-        return lora ? Promise.resolve(lora.given.file) : files.blob(path);
+        const lora = this.#loras.file(path);
+        return lora ? Promise.resolve(lora) : files.blob(path);
       },
     });
   }
@@ -107,7 +100,7 @@ class GraphNetworks implements Networks {
     const { text } = this.components;
     const sequence = ids.length;
     const network = await this.#shelf.get('text_encoder', { sequence }, (options) =>
-      clipText.build(text, this.#weightsOf('text_encoder'), {
+      clipText.build(text, this.#loras.weightsOf('text_encoder'), {
         ...options,
         batch: 1,
         height: 0,
@@ -154,7 +147,12 @@ class GraphNetworks implements Networks {
     const { unet } = this.components;
     const sized = { batch, height, width, sequence: embeddings[0].dims[1] };
     const network = await this.#shelf.get('unet', sized, (options) =>
-      unet2d.build(unet, this.#weightsOf('unet'), { ...options, ...sized, projected: true, weights: this.weights }),
+      unet2d.build(unet, this.#loras.weightsOf('unet'), {
+        ...options,
+        ...sized,
+        projected: true,
+        weights: this.weights,
+      }),
     );
     const held: DeviceTensor[] = [];
     const hold = (dims: readonly number[]): DeviceTensor => {
@@ -288,56 +286,20 @@ class GraphNetworks implements Networks {
   }
 
   async useLoras(loras: readonly ModelLora[]): Promise<void> {
-    const same =
-      loras.length === this.#loras.length && loras.every((lora, i) => isSameLora(lora, this.#loras[i].given));
-    if (same) {
-      return;
-    }
-    const before = this.#loras;
-    const read: ReadLora[] = [];
-    for (const given of loras) {
-      const isTaken = (name: string) => this.files.has(name) || read.some(({ file }) => file === name);
-      const known = before.find((one) => isSameFile(one.given, given) && !isTaken(one.file));
-      read.push(known ? { ...known, given } : await this.#read(given, isTaken));
-    }
-    this.#loras = read;
-    for (const network of LORA_NETWORKS) {
-      const [old, now] = [before, read].map((all) => changing(all, network));
-      if (old.length !== now.length || old.some((lora, i) => !isSameLora(lora, now[i]))) {
-        for (const name of HOLDERS[network]) {
-          await this.#shelf.drop(name);
-        }
+    for (const network of await this.#loras.use(loras)) {
+      for (const name of HOLDERS[network]) {
+        await this.#shelf.drop(name);
       }
     }
   }
 
-  async checkLora(lora: ModelLora): Promise<void> {
-    await this.#read(lora, (name) => this.files.has(name));
-  }
-
-  /** @param isTaken whether graphs cannot call it by this name */
-  async #read(given: ModelLora, isTaken: (name: string) => boolean): Promise<ReadLora> {
-    const { textEncoder, unetComponent } = this.components;
-    let file = given.name;
-    for (let n = 2; isTaken(file); n++) {
-      file = `${given.name} (${n})`;
-    }
-    const weights = { text_encoder: textEncoder.weights, unet: unetComponent.weights };
-    const layers = await readLora(given.file, file, weights);
-    let hashes: ReturnType<ReadLora['hashes']> | null = null;
-    return { given, file, layers, hashes: () => (hashes ??= hashesOf(given)) };
+  checkLora(lora: ModelLora): Promise<void> {
+    return this.#loras.check(lora);
   }
 
   async provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
     const { textEncoder, unetComponent } = this.components;
-    const loras = await Promise.all(
-      this.#loras.map(async ({ given: { ref, name, strength }, hashes }) => ({
-        ...(ref !== undefined && { lora: ref }),
-        name,
-        weight: strength,
-        ...(await hashes()),
-      })),
-    );
+    const loras = await this.#loras.facts();
     return {
       files: filesOf(this.components),
       facts: {
@@ -352,13 +314,6 @@ class GraphNetworks implements Networks {
     return this.#shelf.clear();
   }
 
-  /** The network's tensors, with the changes that LoRAs make to them. */
-  #weightsOf(network: LoraNetwork): WeightIndex {
-    const { textEncoder, unetComponent } = this.components;
-    const own = { text_encoder: textEncoder, unet: unetComponent }[network].weights;
-    return this.#loras.reduce((weights, { given, layers }) => withLora(weights, layers[network], given.strength), own);
-  }
-
   /** Keys and values of every attention to the text, for `embeddings` [batch, tokens, width]. */
   async #context(
     embeddings: DeviceTensor,
@@ -367,7 +322,7 @@ class GraphNetworks implements Networks {
     const { unet } = this.components;
     const [batch, sequence] = embeddings.dims;
     const network = await this.#shelf.get('unet_context', { batch, sequence }, (options) =>
-      unet2d.buildContext(unet, this.#weightsOf('unet'), {
+      unet2d.buildContext(unet, this.#loras.weightsOf('unet'), {
         ...options,
         batch,
         sequence,
@@ -381,32 +336,6 @@ class GraphNetworks implements Networks {
     await this.engine.run(network, { encoder_hidden_states: embeddings }, context);
     return context;
   }
-}
-
-/** Those that change a network's weights. */
-function changing(loras: readonly ReadLora[], network: LoraNetwork): ModelLora[] {
-  return loras
-    .filter(({ given, layers }) => layers[network].size > 0 && given.strength !== 0)
-    .map(({ given }) => given);
-}
-
-function isSameLora(a: ModelLora, b: ModelLora): boolean {
-  return isSameFile(a, b) && a.strength === b.strength;
-}
-
-/** The same file under the same name, as far as can be told without reading it. */
-function isSameFile(a: ModelLora, b: ModelLora): boolean {
-  const date = ({ file }: ModelLora) => (file instanceof File ? file.lastModified : null);
-  const isKnown = typeof a.sha256 === 'string' && a.sha256 === b.sha256;
-  const isDated = date(a) !== null && date(a) === date(b) && a.file.size === b.file.size;
-  return (a.file === b.file || isKnown || isDated) && a.name === b.name;
-}
-
-async function hashesOf({ file, name, sha256 }: ModelLora): Promise<{ sha256: string; data_sha256: string }> {
-  return {
-    sha256: sha256 ?? (await fingerprint({ blob: () => Promise.resolve(file), version: () => null }, name)),
-    data_sha256: await loraDataHash(file, name),
-  };
 }
 
 function factorOf(vae: Autoencoder): number {
