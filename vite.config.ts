@@ -107,7 +107,7 @@ function schemas(): Plugin {
   };
 }
 
-/** The service worker, with the list of the files that it keeps: the page and the built-in checkpoint. */
+/** The service worker, with the list of the files that it keeps: the page and the checkpoints that come with it. */
 function offline() {
   return VitePWA({
     strategies: 'injectManifest',
@@ -121,7 +121,7 @@ function offline() {
       globPatterns: [
         '**/*.{html,js,css,wasm,svg,png,webmanifest}',
         'schemas/*.json',
-        'checkpoints/shapes/**/*.{json,txt,safetensors}',
+        'checkpoints/**/*.{json,txt,safetensors}',
         // A file from a stick may be the first of its kind that is opened, and there may be no network by then.
         'assets/clip_merges-*.txt',
       ],

@@ -34,7 +34,8 @@ for (const backend of ['wasm', 'webgpu'] as const) {
     for (const name of names) {
       test(name, async () => {
         const golden = readGolden(name);
-        if (opened !== golden.checkpoint) {
+        const isNamed = golden.operation.checkpoint !== undefined;
+        if (!isNamed && opened !== golden.checkpoint) {
           await openFolder(page, join(CHECKPOINTS, golden.checkpoint));
           opened = golden.checkpoint;
         }

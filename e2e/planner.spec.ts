@@ -1,6 +1,7 @@
 /** What the planner foretells, against what the engine then really holds and does. */
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
+import { DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
 import type { Estimate, EstimateRequest } from '../src/core/model.ts';
 import { CHECKPOINTS, openDoor, openFolder, runOperation } from './fixtures/door.ts';
 
@@ -40,11 +41,11 @@ for (const { name, size, more } of [
   { name: 'tiny-sd15', size: 64, more: {} },
   { name: 'tiny-sd15', size: 128, more: { batch_size: 2 } },
   { name: 'tiny-turbo', size: 128, more: { guidance_scale: 0 } },
-  { name: 'shapes', size: 128, more: {} },
+  { name: DEFAULT_CHECKPOINT, size: 128, more: {} },
 ]) {
   test(`${name} at ${size} pixels takes about the memory that was estimated`, async ({ page }) => {
     await openDoor(page, 'webgpu');
-    const ref = name === 'shapes' ? 'builtin:shapes' : await openFolder(page, join(CHECKPOINTS, name));
+    const ref = name === DEFAULT_CHECKPOINT ? name : await openFolder(page, join(CHECKPOINTS, name));
     const asked = request(size, more);
     const estimated = await estimate(page, ref, asked);
     const before = await ledger(page);
@@ -65,19 +66,21 @@ for (const { name, size, more } of [
 test('seconds come from a self-measurement, then from pictures that were made', async ({ page }) => {
   await openDoor(page, 'wasm');
   const asked = request(64);
-  const first = await estimate(page, 'builtin:shapes', asked);
+  const first = await estimate(page, DEFAULT_CHECKPOINT, asked);
   expect(first.rate).toBe('self-measurement');
   expect(first.seconds).toBeGreaterThan(0);
   expect(first.flops?.total).toBeGreaterThan(first.flops?.step ?? Infinity);
   expect((await runOperation(page, operation(asked))).job.error).toBeNull();
-  const second = await estimate(page, 'builtin:shapes', asked);
+  const second = await estimate(page, DEFAULT_CHECKPOINT, asked);
   expect(second.rate).toBe('pictures');
   expect(second.seconds).toBeGreaterThan(0);
   // Kept for the next visit.
   await page.reload();
   await page.waitForFunction(() => globalThis.darkroom !== undefined);
-  expect((await estimate(page, 'builtin:shapes', asked)).rate).toBe('pictures');
-  console.log(`shapes at 64 pixels: ${first.seconds?.toFixed(2)} s foretold, then ${second.seconds?.toFixed(2)} s`);
+  expect((await estimate(page, DEFAULT_CHECKPOINT, asked)).rate).toBe('pictures');
+  console.log(
+    `${DEFAULT_CHECKPOINT} at 64 pixels: ${first.seconds?.toFixed(2)} s foretold, then ${second.seconds?.toFixed(2)} s`,
+  );
 });
 
 test('what does not fit in full precision runs quantised and says so; what does not fit at all is refused', async ({
@@ -85,7 +88,7 @@ test('what does not fit in full precision runs quantised and says so; what does 
 }) => {
   await openDoor(page, 'wasm');
   const asked = request(64);
-  const { variants } = await estimate(page, 'builtin:shapes', asked);
+  const { variants } = await estimate(page, DEFAULT_CHECKPOINT, asked);
   const [full, q8] = ['full', 'q8'].map((name) =>
     variants.find(({ variant, runsHere }) => variant === name && runsHere),
   );

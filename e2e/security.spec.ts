@@ -12,6 +12,7 @@ import { createServer, preview } from 'vite';
 import { chromiumFlags, findChromium } from '../cli/chromium.js';
 import { headers } from '../cli/headers.js';
 import { serveFolder } from '../cli/server.js';
+import { BUILTIN_CHECKPOINTS } from '../src/core/builtin_checkpoints.ts';
 import type { Job } from '../src/core/job.ts';
 import type { Door } from '../src/jobs/door.ts';
 import { CHECKPOINTS } from './fixtures/door.ts';
@@ -48,7 +49,7 @@ const BUILT: [string, () => string, number][] = [
   ['the service worker', () => '/service.worker.js', 200],
   ['wasm', () => asset(/\.jspi-.*\.wasm$/), 200],
   ['the schema', () => '/schemas/operation.json', 200],
-  ['a checkpoint', () => '/checkpoints/shapes/unet/diffusion_pytorch_model.safetensors', 200],
+  ['a checkpoint', () => `/checkpoints/${BUILTIN_CHECKPOINTS[0].id}/unet/diffusion_pytorch_model.safetensors`, 200],
   ['what is missing', () => '/nothing/here', 404],
 ];
 
@@ -126,7 +127,7 @@ base.describe('headers', () => {
         ['/workers/recorder.worker.ts?worker_file&type=module', 200],
         ['/node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.jspi.wasm', 200],
         ['/schemas/operation.json', 200],
-        ['/checkpoints/shapes/manifest.json', 200],
+        [`/checkpoints/${BUILTIN_CHECKPOINTS[0].id}/manifest.json`, 200],
         ['/nothing/here', 404],
         ['/schemas/nothing.json', 404],
       ] as const) {
@@ -425,7 +426,7 @@ test.describe.serial('a token of the hub', () => {
 
     await test.step('typed, used, and kept', async () => {
       await page.goto(`${server.url}/?backend=wasm#library`);
-      await expect(page.getByRole('listitem', { name: 'Darkroom shapes', exact: true })).toBeVisible();
+      await expect(page.getByRole('listitem', { name: BUILTIN_CHECKPOINTS[0].name, exact: true })).toBeVisible();
       await page.evaluate(() => navigator.serviceWorker.ready.then(() => undefined));
       await page.getByRole('textbox', { name: 'Name or address' }).fill(GATED);
       await page.getByRole('button', { name: 'Look', exact: true }).click();

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINTS = ROOT / "test" / "checkpoints"
+BUILTIN = ROOT / "public" / "checkpoints"
 GOLDENS = ROOT / "test" / "goldens"
 
 

@@ -1,4 +1,4 @@
-"""Loads a tiny checkpoint the way a user of diffusers does; half-precision weights are widened to float32."""
+"""Loads a tiny or a built-in checkpoint the way a user of diffusers does; half-precision weights are widened to float32."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import torch
 import transformers
 from diffusers import StableDiffusionPipeline
 
-from files import CHECKPOINTS
+from files import BUILTIN, CHECKPOINTS
 
 warnings.filterwarnings("ignore")
 diffusers.logging.set_verbosity_error()
@@ -20,8 +20,9 @@ VARIANTS = {"tiny-sd15-f16": "fp16"}
 
 
 def load(checkpoint: str, pipeline_class=StableDiffusionPipeline, **options):
+    builtin = checkpoint.removeprefix("builtin:")
     pipeline = pipeline_class.from_pretrained(
-        CHECKPOINTS / checkpoint,
+        CHECKPOINTS / checkpoint if builtin == checkpoint else BUILTIN / builtin,
         torch_dtype=torch.float32,
         variant=VARIANTS.get(checkpoint),
         safety_checker=None,

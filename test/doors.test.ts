@@ -8,6 +8,7 @@ import Ajv from 'ajv';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
 import { documents, operationDocument } from '../schemas/documents.ts';
+import { DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { Job } from '../src/core/job.ts';
 import type { CheckpointSummary } from '../src/core/model.ts';
@@ -1010,7 +1011,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
     operation: 'image_transform',
     parameters: { ...PARAMETERS, image: PICTURE, strength: 0.5 },
     priority: 'high',
-    checkpoint: 'builtin:shapes',
+    checkpoint: DEFAULT_CHECKPOINT,
     record: ['latents'],
   };
   const MESSAGES = [

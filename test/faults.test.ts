@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import * as Comlink from 'comlink';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
+import { BUILTIN_CHECKPOINTS } from '../src/core/builtin_checkpoints.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { Entity, JobEvent, Offer, Progress, ResumePoint, Stage } from '../src/core/job.ts';
 import { JobProgress } from '../src/core/job_progress.ts';
@@ -37,7 +38,7 @@ import type { CheckpointSource, ExecuteRequest } from '../workers/protocol.ts';
 import { folderFiles } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 
-const SOURCE: CheckpointSource = { kind: 'builtin', name: 'shapes' };
+const SOURCE: CheckpointSource = { kind: 'builtin', name: BUILTIN_CHECKPOINTS[0].id };
 const POINT: ResumePoint = { parameters: { chunk: { seed: '7' } }, state: { chunk: 'chunk', kept: 3 } };
 const lost = () => new StudioError('gpu_lost', 'The GPU stopped responding; try again.', { retry: 'same' });
 const died = () =>

@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs';
 import { gzipSync, deflateSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, describe, expect, test } from 'vitest';
+import { DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import { parseOperation } from '../src/core/operation.ts';
@@ -1601,7 +1602,7 @@ describe('10,000 mutated inputs of each kind give a value or a typed error', () 
         image: 'data:image/png;base64,AAAA',
       },
       priority: 'high',
-      checkpoint: 'builtin:shapes',
+      checkpoint: DEFAULT_CHECKPOINT,
       record: ['latents'],
     }),
   );

@@ -3,6 +3,7 @@ import 'fake-indexeddb/auto';
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
 import { StudioError, cancelled } from '../src/core/errors.ts';
 import type { Entity, Job, JobEvent, ResumePoint } from '../src/core/job.ts';
 import { parseOperation } from '../src/core/operation.ts';
@@ -762,6 +763,9 @@ describe('the client', () => {
     await expect(one.submit({ ...operation(), checkpoint: 'shapes' })).rejects.toThrow(
       'There is no checkpoint "shapes"',
     );
+    await expect(one.submit({ ...operation(), checkpoint: 'builtin:gone' })).rejects.toThrow(
+      'The checkpoint "builtin:gone" does not come with this version of Darkroom',
+    );
     expect(await one.list()).toEqual([]);
   });
 
@@ -782,7 +786,7 @@ describe('the client', () => {
 
   test('runs on the built-in checkpoint, then on the one that was opened last', async () => {
     const { client: one, job } = client();
-    expect((await one.submit(operation())).operation.checkpoint).toBe('builtin:shapes');
+    expect((await one.submit(operation())).operation.checkpoint).toBe(DEFAULT_CHECKPOINT);
     const first = await job(0, 0);
     expect(first.source).toEqual(SOURCE);
     await one.openFolder([{ path: 'mine/model_index.json', file: new File(['{}'], 'model_index.json') }]);

@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { IDBFactory } from 'fake-indexeddb';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 import { headers } from '../cli/headers.js';
+import { DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
 import { StudioError } from '../src/core/errors.ts';
 import { admits } from '../src/weights/library/browser_surroundings.ts';
 import { PIECE_BYTES, evenCuts } from '../src/weights/library/file_writer.ts';
@@ -506,7 +507,7 @@ describe('a download', () => {
   test.for<[string, (listing: Listing) => unknown]>([
     ['a path upwards', (listing) => ({ ...listing, files: [{ path: '../x', size: 1, sha256: null }] })],
     ['a negative size', (listing) => ({ ...listing, files: [{ path: 'x', size: -1, sha256: null }] })],
-    ['a foreign ref', (listing) => ({ ...listing, ref: 'builtin:shapes' })],
+    ['a foreign ref', (listing) => ({ ...listing, ref: DEFAULT_CHECKPOINT })],
   ])('refuses a listing with %s', async ([, change]) => {
     const world = new World();
     const library = world.tab();

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import * as ortWeb from 'onnxruntime-web/wasm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { BUILTIN_CHECKPOINTS } from '../src/core/builtin_checkpoints.ts';
 import * as clipText from '../src/graphs/clip_text.ts';
 import type { Bits, External, Graph, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
 import { LayerWriter } from '../src/graphs/layers.ts';
@@ -32,7 +33,7 @@ const HERE = import.meta.dirname;
 const CHECKPOINTS = {
   'tiny-sd15': `${HERE}/checkpoints/tiny-sd15`,
   'tiny-sd21': `${HERE}/checkpoints/tiny-sd21`,
-  shapes: `${HERE}/../public/checkpoints/shapes`,
+  builtin: `${HERE}/../public/checkpoints/${BUILTIN_CHECKPOINTS[0].id}`,
 };
 
 /** Numbers in (−1, 1), the same in every run (mulberry32). */
@@ -359,7 +360,7 @@ async function unetCase(checkpoint: keyof typeof CHECKPOINTS): Promise<Case> {
   const { last_hidden_state } = await run(text.build(text.weights, {}), text.weights, text.inputs[0]);
   const weights = new CheckpointFolder(`${CHECKPOINTS[checkpoint]}/unet`);
   const config = unet2d.parseConfig(weights.config);
-  const side = checkpoint === 'shapes' ? 16 : 8;
+  const side = checkpoint === 'builtin' ? 16 : 8;
   const base = { provider: 'wasm', dtype: 'f32', batch: 1, height: side, width: side } as const;
   return {
     weights,
@@ -457,10 +458,10 @@ describe('what quantised weights cost', () => {
   });
 
   test('the trained UNet, with the rule for large matrices on all sizes', async () => {
-    const unet = await unetCase('shapes');
+    const unet = await unetCase('builtin');
     const full = unet.build(unet.weights, {});
     const expected = await outputsOf(full, unet.weights, unet);
-    const row: Record<string, string> = { checkpoint: 'shapes', network: 'unet as if it were large' };
+    const row: Record<string, string> = { checkpoint: 'builtin', network: 'unet as if it were large' };
     for (const variant of ['q8', 'q4'] as const) {
       const error = greatestError(await outputsOf(full, await asIfLarge(unet.weights, variant), unet), expected);
       row[variant] = percent(error);
@@ -475,9 +476,9 @@ describe('graphs of stored files', () => {
   let stored: NetworkWeights;
   let whole: Float32Array[];
   beforeAll(async () => {
-    unet = await unetCase('shapes');
+    unet = await unetCase('builtin');
     whole = await outputsOf(unet.build(unet.weights, {}), unet.weights, unet);
-    stored = await opened(store(original('shapes'), 'q4')?.file ?? new Blob());
+    stored = await opened(store(original('builtin'), 'q4')?.file ?? new Blob());
   });
 
   test('they compute what a whole file quantised on its way computes', async () => {

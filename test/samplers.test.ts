@@ -263,7 +263,8 @@ describe('whole operations on the tiny checkpoints take the timesteps that diffu
   test.each(readdirSync(folder))('%s', (name) => {
     const entry = golden<PipelineCase>(`pipelines/${name}/case.json`);
     const { parameters } = golden<{ parameters: PipelineParameters }>(`pipelines/${name}/operation.json`);
-    const file = new URL(`checkpoints/${entry.checkpoint}/scheduler/scheduler_config.json`, import.meta.url);
+    const from = entry.checkpoint.replace(/^builtin:/, '../../public/checkpoints/');
+    const file = new URL(`checkpoints/${from}/scheduler/scheduler_config.json`, import.meta.url);
     const config = parseSchedulerConfig(readFileSync(file, 'utf8'));
     const { sampler, schedule, steps, strength } = parameters;
     const plan = planSampling({ config, sampler, schedule, steps, strength }, samplers, schedules);

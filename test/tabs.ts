@@ -1,4 +1,5 @@
 /** Tabs of one browser for Node tests: one database, one channel, Web Locks that can be stolen and that end with their tab. */
+import { BUILTIN_CHECKPOINTS } from '../src/core/builtin_checkpoints.ts';
 import { IndexedJobStore } from '../src/jobs/job_store.ts';
 import type { JobStore } from '../src/jobs/job_store.ts';
 import { Receiver } from '../src/jobs/queue.ts';
@@ -7,7 +8,7 @@ import { StoredJobs } from '../src/jobs/stored_jobs.ts';
 import { Turn } from '../src/jobs/turn.ts';
 import type { CheckpointSource } from '../workers/protocol.ts';
 
-export const SOURCE: CheckpointSource = { kind: 'builtin', name: 'shapes' };
+export const SOURCE: CheckpointSource = { kind: 'builtin', name: BUILTIN_CHECKPOINTS[0].id };
 
 export interface Tab {
   jobs: StoredJobs;

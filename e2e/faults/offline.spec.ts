@@ -145,7 +145,6 @@ function filesToKeep(folder: string): { path: string; bytes: number }[] {
     .map((entry) => join(entry.parentPath, entry.name))
     .map((file) => ({ path: relative(folder, file).replaceAll(sep, '/'), bytes: statSync(file).size }))
     .filter(({ path }) => !/^_headers$|^service\.worker\.js$|\.md$|\.asyncify-/.test(path))
-    .filter(({ path }) => !path.startsWith('checkpoints/') || path.startsWith('checkpoints/shapes/'))
     .sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
@@ -208,7 +207,7 @@ test.describe('without a network', () => {
         const response = await fetch(path);
         return [response.status, response.headers.get('content-type'), response.headers.get('cache-control')];
       };
-      return [await ask('/missing.js'), await ask('/service.worker.js'), await ask('/checkpoints/shapes/none.json')];
+      return [await ask('/missing.js'), await ask('/service.worker.js'), await ask('/checkpoints/none/none.json')];
     });
     expect(statuses).toEqual([
       [404, 'text/plain; charset=utf-8', null],

@@ -1,6 +1,7 @@
 /** Names, roles, order and contrast, computed from the page as the browser lays it out. */
 import { readFileSync } from 'node:fs';
 import { expect, test, type Page } from '@playwright/test';
+import { BUILTIN_CHECKPOINTS } from '../../src/core/builtin_checkpoints.ts';
 
 const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1440, height: 900 } };
 
@@ -116,7 +117,7 @@ test('regions, headings and names of the library', async ({ page }) => {
     await expect(page.getByRole('region', { name, exact: true })).toHaveCount(1);
     await expect(page.getByRole('heading', { level: 3, name, exact: true })).toHaveCount(1);
   }
-  await expect(page.getByRole('listitem', { name: 'Darkroom shapes' })).toBeVisible();
+  await expect(page.getByRole('listitem', { name: BUILTIN_CHECKPOINTS[0].name, exact: true })).toBeVisible();
   const field = page.getByRole('textbox', { name: 'Name or address' });
   await expect(field).toBeFocused();
   await expect(field).toHaveAttribute('aria-invalid', 'true');

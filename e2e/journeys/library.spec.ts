@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test as base, type Locator, type Page, type TestInfo } from '@playwright/test';
+import { BUILTIN_CHECKPOINTS } from '../../src/core/builtin_checkpoints.ts';
 import { chromiumFlags, findChromium } from '../../cli/chromium.js';
 import { CHECKPOINTS } from '../fixtures/door.ts';
 import { COMMIT, Hub, filesOf } from '../fixtures/hub.ts';
@@ -83,7 +84,7 @@ class LibraryPage {
 
   async open(): Promise<void> {
     await this.page.goto('/?backend=wasm#library');
-    await expect(this.card('Darkroom shapes').getByRole('link', { name: 'In use' })).toBeVisible();
+    await expect(this.card(BUILTIN_CHECKPOINTS[0].name).getByRole('link', { name: 'In use' })).toBeVisible();
   }
 
   /** Of something stored, on disk or built in. */
@@ -188,7 +189,7 @@ for (const [device, viewport] of Object.entries({ phone: PHONE, desktop: DESKTOP
       await card.getByRole('button', { name: /^Delete/ }).click();
       await card.getByRole('button', { name: 'Delete', exact: true }).click();
       await expect(card).toBeHidden();
-      await expect(library.card('Darkroom shapes').getByRole('link', { name: 'In use' })).toBeVisible();
+      await expect(library.card(BUILTIN_CHECKPOINTS[0].name).getByRole('link', { name: 'In use' })).toBeVisible();
       // The licence stays accepted: once is enough.
       await expect(await library.ask(RESTRICTED)).toContainText('You accepted its licence.');
     });

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
+import { BUILTIN_CHECKPOINTS } from '../../src/core/builtin_checkpoints.ts';
 import { readMetadata } from '../../src/formats/container.ts';
 import {
   CHECKPOINTS,
@@ -151,7 +152,7 @@ for (const [device, viewport, colorScheme] of [
       await expect(weight).toHaveValue('0.8');
 
       // One of another kind is listed, and says why it is not used.
-      await page.getByRole('button', { name: 'Use the built-in one' }).click();
+      await page.getByRole('button', { name: `Use ${BUILTIN_CHECKPOINTS[0].name} Built in`, exact: true }).click();
       await expect(
         lora.getByText(/^Left out: The LoRA kohya changes .*; choose a LoRA that was made for/),
       ).toBeVisible();

@@ -3,6 +3,7 @@ import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { expect, test as base, type Locator, type Page } from '@playwright/test';
+import { BUILTIN_CHECKPOINTS } from '../../src/core/builtin_checkpoints.ts';
 
 const TINY = resolve('test/checkpoints/tiny-sd15');
 const PHONE = { width: 390, height: 844 };
@@ -18,6 +19,23 @@ async function redPicture(page: Page): Promise<Buffer> {
     return [...new Uint8Array(await (await canvas.convertToBlob()).arrayBuffer())];
   });
   return Buffer.from(bytes);
+}
+
+/** How many pixels of a picture have exactly that red. */
+function redPixels(picture: Locator): Promise<number> {
+  return picture.evaluate((image: HTMLImageElement) => {
+    const { naturalWidth, naturalHeight } = image;
+    const context = new OffscreenCanvas(naturalWidth, naturalHeight).getContext(
+      '2d',
+    ) as OffscreenCanvasRenderingContext2D;
+    context.drawImage(image, 0, 0);
+    const { data } = context.getImageData(0, 0, naturalWidth, naturalHeight);
+    let count = 0;
+    for (let i = 0; i < data.length; i += 4) {
+      count += data[i] === 0xd0 && data[i + 1] === 0x20 && data[i + 2] === 0x20 ? 1 : 0;
+    }
+    return count;
+  });
 }
 
 /** Every journey ends with a silent console, and no request has left the origin. */
@@ -118,6 +136,19 @@ for (const [device, viewport] of Object.entries({ phone: PHONE, desktop: DESKTOP
   });
 }
 
+test('a newcomer is told what paints, what it knows, and where larger ones are', async ({ page }) => {
+  const studio = new Studio(page);
+  const [{ name, about, knows }] = BUILTIN_CHECKPOINTS;
+  await studio.open();
+  const stage = page.getByRole('region', { name: 'Picture', exact: true });
+  await expect(stage).toContainText(`${name} comes with the page. ${about}`);
+  const checkpoint = page.getByRole('region', { name: 'Checkpoint' });
+  await checkpoint.getByText('The words it knows').click();
+  await expect(checkpoint.getByText(knows)).toBeVisible();
+  await stage.getByRole('link', { name: 'Larger ones' }).click();
+  await expect(page.getByRole('heading', { name: 'Stored here' })).toBeVisible();
+});
+
 test.describe('with a small checkpoint', () => {
   test.use({ viewport: DESKTOP });
 
@@ -191,9 +222,12 @@ test.describe('with a small checkpoint', () => {
     await expect(editor).toBeHidden();
     await expect(page.getByText('with a mask')).toBeVisible();
     await expect(studio.field('Strength')).toHaveValue('1');
+    const keeps = page.getByRole('checkbox', { name: 'Keep everything outside the mask exactly as it was' });
+    await expect(keeps).toBeChecked();
 
     await studio.generate.click();
     await expect(studio.result).toBeVisible({ timeout: 60_000 });
+    expect(await redPixels(studio.result)).toBeGreaterThan(20);
     const recorded = await page.evaluate(async () => (await globalThis.darkroom?.runs({ limit: 1 }))?.[0]);
     expect(recorded?.operation?.operation).toBe('image_inpaint');
     expect(recorded?.entities.map(({ type }) => type)).toEqual(

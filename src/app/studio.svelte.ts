@@ -1,5 +1,7 @@
 import { tick } from 'svelte';
 import * as v from 'valibot';
+import { BUILTIN_CHECKPOINTS, builtinOf } from '../core/builtin_checkpoints.ts';
+import type { BuiltinCheckpoint } from '../core/builtin_checkpoints.ts';
 import { StudioError } from '../core/errors.ts';
 import type { DeviceReport, Job } from '../core/job.ts';
 import type { CheckpointSummary, MemoryBudget } from '../core/model.ts';
@@ -24,13 +26,12 @@ import { Recordings } from './recordings.svelte.ts';
 import type { Run } from './runs.ts';
 import { fromJob, fromRecord } from './runs.ts';
 
-const BUILTIN = 'shapes';
 /** The newest, beside the picture; the recordings have all of them. */
 const RECENT_RUNS = 18;
 
 /** For the next visit. */
 const keptSchema = v.object({
-  /** What was open last, if it is stored; null for the built-in one. */
+  /** What was open last, if it is stored or built in; null for the first of the built-in ones. */
   checkpoint: v.fallback(v.nullable(v.string()), null),
   /** What somebody says to plan with, in bytes. */
   memory: v.fallback(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1))), null),
@@ -56,8 +57,8 @@ export class Studio {
   device = $state.raw<DeviceReport | null>(null);
   checkpoint = $state.raw<CheckpointSummary | null>(null);
   isOpening = $state(false);
-  /** What comes with the page, once it was opened. */
-  builtin = $state.raw<CheckpointSummary | null>(null);
+  /** What of the checkpoints that come with the page was opened, by id. */
+  builtin = $state.raw<Record<string, CheckpointSummary>>({});
   /** What is planned with; null until the engine is up. */
   budget = $state.raw<MemoryBudget | null>(null);
   /** The id of the folder on disk that is open, or null. */
@@ -250,11 +251,11 @@ export class Studio {
     return handle ? this.openDisk(handle) : this.openFolder(() => [{ path: `${file.name}/${file.name}`, file }]);
   }
 
-  async openBuiltin(): Promise<boolean> {
-    const isOpen = await this.#open(() => this.#client.openBuiltin(BUILTIN));
-    if (isOpen) {
-      this.builtin = this.checkpoint;
-      this.#remember(null);
+  async openBuiltin({ id }: BuiltinCheckpoint = BUILTIN_CHECKPOINTS[0]): Promise<boolean> {
+    const isOpen = await this.#open(() => this.#client.openBuiltin(id));
+    if (isOpen && this.checkpoint) {
+      this.builtin = { ...this.builtin, [id]: this.checkpoint };
+      this.#remember(this.checkpoint.ref);
     }
     return isOpen;
   }
@@ -369,18 +370,19 @@ export class Studio {
     }
   }
 
-  /** What was open last, where it is still stored; else what comes with the page. */
+  /** What was open last, where it is still there; else the first of what comes with the page. */
   async #openFirst(): Promise<void> {
     const known = this.library.start();
     const { checkpoint: ref } = this.#kept.current;
-    if (ref !== null) {
+    const builtin = ref === null ? null : builtinOf(ref);
+    if (ref !== null && !builtin) {
       await known;
       const isStored = this.library.stored.some((one) => one.ref === ref && one.state === 'complete');
       if (isStored && (await this.#open(() => this.#client.openStored(ref)))) {
         return;
       }
     }
-    await this.openBuiltin();
+    await this.openBuiltin(builtin ?? undefined);
   }
 
   /** A run is gone. */

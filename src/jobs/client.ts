@@ -1,5 +1,6 @@
 /** The page's way to the workers: checkpoints, jobs and recordings. */
 import * as Comlink from 'comlink';
+import { DEFAULT_CHECKPOINT } from '../core/builtin_checkpoints.ts';
 import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import { parseOperation } from '../core/operation.ts';
@@ -19,7 +20,7 @@ import { RecordingsClient } from './recordings.ts';
 import { drain } from './runner.ts';
 import type { JobService, QueueState } from './service.ts';
 import { Sources } from './sources.ts';
-import { DEFAULT_CHECKPOINT, StoredJobs } from './stored_jobs.ts';
+import { StoredJobs } from './stored_jobs.ts';
 import type { QueueView } from './stored_jobs.ts';
 import { Turn } from './turn.ts';
 import { WorkerPair } from './worker_pair.ts';

@@ -9,7 +9,8 @@ import { deferred } from './deferred.ts';
 import { isFinished, reduce } from './state.ts';
 import type { JobChange } from './state.ts';
 import type { StoredJob } from './stored_job.ts';
-import type { Draft, StoredJobs } from './stored_jobs.ts';
+import type { Draft } from './draft.ts';
+import type { StoredJobs } from './stored_jobs.ts';
 import type { Turn } from './turn.ts';
 
 /** Why a job is to stop that goes on in another tab. */

@@ -1,5 +1,6 @@
 /** Where the bytes of a checkpoint are, found when a job's turn has come: here, in another tab, or in a folder that was opened before. */
 import * as v from 'valibot';
+import { builtinOf, goneSentence, isBuiltin } from '../core/builtin_checkpoints.ts';
 import { StudioError } from '../core/errors.ts';
 import type { CheckpointSource } from '../../workers/protocol.ts';
 import { deferred } from './deferred.ts';
@@ -9,7 +10,6 @@ import type { FolderFile } from './folder_source.ts';
 
 const CHANNEL = 'darkroom:sources';
 
-const BUILTIN = /^builtin:([a-z0-9_-]+)$/;
 const STORED = /^(hub|url|import):./;
 const FOLDER = /^folder:(.+)$/;
 
@@ -62,7 +62,9 @@ export class Sources {
     }
     throw new StudioError(
       'checkpoint_incomplete',
-      `The checkpoint "${ref}" is not open; open its folder first, or leave "checkpoint" out.`,
+      isBuiltin(ref)
+        ? goneSentence(ref)
+        : `The checkpoint "${ref}" is not open; open its folder first, or leave "checkpoint" out.`,
     );
   }
 
@@ -78,15 +80,19 @@ export class Sources {
       }
     }
     const payload = this.#known(ref);
-    return payload
-      ? { payload, obstacle: null }
-      : { payload: null, obstacle: `The folder "${folder ?? ref}" is not open; open it again, then this goes on.` };
+    if (payload) {
+      return { payload, obstacle: null };
+    }
+    const obstacle = isBuiltin(ref)
+      ? `${goneSentence(ref)} Take this out of the line.`
+      : `The folder "${folder ?? ref}" is not open; open it again, then this goes on.`;
+    return { payload: null, obstacle };
   }
 
   #known(ref: string): CheckpointSource | undefined {
-    const builtin = BUILTIN.exec(ref)?.[1];
-    if (builtin !== undefined) {
-      return { kind: 'builtin', name: builtin };
+    const builtin = builtinOf(ref);
+    if (builtin) {
+      return { kind: 'builtin', name: builtin.id };
     }
     return STORED.test(ref) ? { kind: 'stored', ref } : this.#open.get(ref);
   }

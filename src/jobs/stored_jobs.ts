@@ -3,12 +3,14 @@
  * through the reducer; only then is it told, here and on a BroadcastChannel, and the others read what changed. Nothing of the DOM is used.
  */
 import * as v from 'valibot';
+import { DEFAULT_CHECKPOINT, builtinOf, goneSentence, isBuiltin } from '../core/builtin_checkpoints.ts';
 import { StudioError } from '../core/errors.ts';
 import type { Job, Progress, ResumePoint } from '../core/job.ts';
 import { parseOperation } from '../core/operation.ts';
 import type { Operation } from '../core/operation.ts';
 import { deferred } from './deferred.ts';
 import type { Deferred } from './deferred.ts';
+import { Draft } from './draft.ts';
 import { IndexedJobStore, MemoryJobStore } from './job_store.ts';
 import type { JobStore } from './job_store.ts';
 import { JOB_ID } from './service.ts';
@@ -40,9 +42,6 @@ const ENDED_KEPT = 200;
 /** How often is looked whether somebody changed something and could not say so any more, in milliseconds. */
 const BACKSTOP_MS = 5000;
 
-/** The checkpoint that comes with the page, which runs what names no other. */
-export const DEFAULT_CHECKPOINT = 'builtin:shapes';
-
 const CHECKPOINT = /^(builtin:[a-z0-9_-]+$|(folder|hub|url|import):.)/;
 
 export interface StoredJobsOptions {
@@ -72,46 +71,6 @@ const messageSchema = v.variant('type', [
   v.object({ type: v.literal('progress'), id: v.string(), attempts: v.number(), progress: progressSchema }),
 ]);
 type Message = v.InferOutput<typeof messageSchema>;
-
-/** One transaction while it is decided. */
-export class Draft {
-  readonly writes = new Map<string, unknown>();
-  readonly #jobs: Map<string, StoredJob>;
-  queue: QueueRecord;
-
-  constructor(jobs: Map<string, StoredJob>, queue: QueueRecord) {
-    this.#jobs = jobs;
-    this.queue = queue;
-  }
-
-  get(id: string): StoredJob | undefined {
-    return this.#jobs.get(id);
-  }
-
-  put(stored: StoredJob): void {
-    const next = { ...stored, revision: stored.revision + 1 };
-    this.#jobs.set(stored.job.id, next);
-    this.writes.set(keyOf.job(stored.job.id), next);
-    if (isFinished(stored.job)) {
-      this.point(stored.job.id, null);
-    }
-  }
-
-  remove(id: string): void {
-    this.#jobs.delete(id);
-    this.writes.set(keyOf.job(id), undefined);
-    this.point(id, null);
-  }
-
-  point(id: string, point: ResumePoint | null): void {
-    this.writes.set(keyOf.point(id), point ?? undefined);
-  }
-
-  steer(change: Partial<Pick<QueueRecord, 'isPaused' | 'forever'>>): void {
-    this.queue = { ...this.queue, ...change };
-    this.writes.set(keyOf.queue, this.queue);
-  }
-}
 
 export class StoredJobs implements JobService {
   readonly #channel: BroadcastChannel | null;
@@ -160,8 +119,11 @@ export class StoredJobs implements JobService {
     if (!CHECKPOINT.test(checkpoint)) {
       throw new StudioError(
         'invalid_operation',
-        `There is no checkpoint "${checkpoint}"; name one as "builtin:shapes", "hub:org/name@commit" or "folder:name", or leave "checkpoint" out.`,
+        `There is no checkpoint "${checkpoint}"; name one as "${DEFAULT_CHECKPOINT}", "hub:org/name@commit" or "folder:name", or leave "checkpoint" out.`,
       );
+    }
+    if (isBuiltin(checkpoint) && !builtinOf(checkpoint)) {
+      throw new StudioError('invalid_operation', goneSentence(checkpoint));
     }
     if (id !== undefined && !JOB_ID.test(id)) {
       throw new StudioError('invalid_operation', 'The id of a job must be 1 to 64 letters, digits, "_" or "-".');
