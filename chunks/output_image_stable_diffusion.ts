@@ -13,6 +13,7 @@ import {
   guidanceScale,
   image,
   loras,
+  overlayInpaint,
   prompt,
   seed,
   size,
@@ -53,6 +54,7 @@ export const parameters = v.pipe(
     strength: v.optional(strength()),
     image: v.optional(image('image')),
     mask_image: v.optional(image('mask_image')),
+    overlay_inpaint: v.optional(overlayInpaint()),
     loras: v.optional(loras()),
     weights: v.optional(weights(), 'auto'),
     tile_size: v.optional(tileSize()),
@@ -68,6 +70,10 @@ export const parameters = v.pipe(
   v.check(
     ({ operation, mask_image }) => (operation === 'image_inpaint') === (mask_image !== undefined),
     'mask_image is needed by image_inpaint and only by it: white is changed, black is kept.',
+  ),
+  v.check(
+    ({ operation, overlay_inpaint }) => operation === 'image_inpaint' || overlay_inpaint === undefined,
+    'overlay_inpaint counts only for image_inpaint; leave it out.',
   ),
 );
 
@@ -129,6 +135,7 @@ export async function execute(input: Input, context: Context): Promise<Media> {
     }
     const images = await model.decode(latents, {
       tile_size: input.tile_size,
+      overlay: picture && mask && input.overlay_inpaint !== false ? { picture, mask } : undefined,
       signal,
       onPart(done, parts) {
         progress('decode', done, parts);

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
 
 from files import GOLDENS, digits, fresh_folder, write_json, write_tensors
 from models import load
 from pictures import picture, soft_mask
+from resampling import overlaid
 from samplers import ESSENCE, SCHEDULERS
 from schedules import COMFYUI, check_against_comfyui, sigma_table
 
@@ -50,8 +52,10 @@ CASES = {
     "sd21-transform-ddim-resized": ("tiny-sd21", "the picture is resized (Lanczos), strength 1.0 is still not pure noise, two pictures from one latent sample", dict(prompt="crayon on paper", steps=4, guidance_scale=1.5, sampler="ddim", schedule="leading", seed=77, image=(100, 75, 2), width=96, strength=1.0, batch_size=2)),
     "turbo-transform": ("tiny-turbo", "tiny autoencoder: no latent sampling, so the generator's first numbers are the noise", dict(prompt="a black and white photograph", steps=4, guidance_scale=0, seed=6, image=(64, 64, 1), strength=0.75)),
     "sd15-transform-dpmpp-2m": ("tiny-sd15", "strength 0.75, Karras", dict(prompt="an oil painting", steps=6, guidance_scale=7.5, sampler="dpmpp_2m", schedule="karras", seed=5, image=(37, 53, 0), strength=0.75)),
-    "sd15-inpaint-06": ("tiny-sd15", "strength 0.6, soft mask, not square", dict(prompt="a vase with flowers", steps=6, guidance_scale=7.5, sampler="ddim", schedule="leading", seed=21, image=(96, 64, 2), mask=(96, 64), width=96, strength=0.6)),
-    "sd21-inpaint-10": ("tiny-sd21", "strength 1.0 starts from pure noise here; picture and mask are resized", dict(prompt="a vase with flowers", steps=4, guidance_scale=7.5, sampler="euler", schedule="trailing", seed=21, image=(75, 100, 0), mask=(75, 100), height=96, strength=1.0)),
+    "sd15-inpaint-06": ("tiny-sd15", "strength 0.6, soft mask, not square", dict(prompt="a vase with flowers", steps=6, guidance_scale=7.5, sampler="ddim", schedule="leading", seed=21, image=(96, 64, 2), mask=(96, 64), width=96, strength=0.6, overlay_inpaint=False)),
+    "sd21-inpaint-10": ("tiny-sd21", "strength 1.0 starts from pure noise here; picture and mask are resized, and laid over the result", dict(prompt="a vase with flowers", steps=4, guidance_scale=7.5, sampler="euler", schedule="trailing", seed=21, image=(75, 100, 0), mask=(75, 100), height=96, strength=1.0)),
+    # What comes with the page, as it is used.
+    "builtin-shapes": ("builtin:shapes", "the built-in checkpoint, its own scheduler and size", dict(prompt="a red circle left of a blue square on a green background", negative_prompt="a star", steps=20, guidance_scale=2.0, seed=7, width=128, height=128)),
 }
 
 
@@ -117,10 +121,13 @@ def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=
         decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
     pixels = np.stack([np.array(shot) for shot in pipeline.image_processor.postprocess(decoded)])
     _check(name, latents, pixels)
+    if mask and parameters.get("overlay_inpaint", True):
+        pixels = np.stack([np.array(overlaid(Image.fromarray(shot), drawn, arguments["mask_image"])) for shot in pixels])
 
     scheduler = pipeline.scheduler
     sigmas = getattr(scheduler, "sigmas", None)
-    write_json(folder / "operation.json", {"operation": operation, "config": "stable_diffusion", "parameters": parameters, "record": ["latents"]})
+    named = {"checkpoint": checkpoint} if checkpoint.startswith("builtin:") else {}
+    write_json(folder / "operation.json", {"operation": operation, "config": "stable_diffusion", **named, "parameters": parameters, "record": ["latents"]})
     write_json(
         folder / "case.json",
         {

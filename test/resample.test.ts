@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { PixelImage } from '../src/core/media.ts';
+import { overlay } from '../src/formats/overlay.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../src/formats/resample.ts';
 import { readSafetensorsHeader } from '../src/weights/safetensors.ts';
 
@@ -53,6 +54,13 @@ describe('masks equal diffusers', () => {
     const latent = maskToTensor(mask, width, height, width / 8, height / 8);
     expect(latent.dims).toEqual(tensor(`${name}.latent`).shape);
     expect(latent.data).toEqual(tensor(`${name}.latent`).floats());
+  });
+});
+
+describe('the original laid over the result equals diffusers', () => {
+  test.each(cases.filter(({ name }) => name.startsWith('overlay')))('$name: $from to $to', ({ name }) => {
+    const [original, mask, result] = ['picture', 'mask', 'result'].map((part) => picture(`${name}.${part}`));
+    expect(overlay([result], original, mask)).toEqual([picture(`${name}.out`)]);
   });
 });
 

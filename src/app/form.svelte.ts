@@ -24,6 +24,8 @@ const schema = v.object({
   count: v.fallback(v.picklist([1, 2, 3, 4]), 1),
   /** Switched on; a weight of null is 1. */
   loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
+  /** What the mask keeps is laid over the result. */
+  overlays: v.fallback(v.boolean(), true),
   lorasOpen: v.fallback(v.boolean(), false),
   settingsOpen: v.fallback(v.boolean(), false),
 });
@@ -165,6 +167,7 @@ export class Form {
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
         ...(pictures?.mask ? { mask_image: pictures.mask } : {}),
+        ...(pictures?.mask && !options.overlays ? { overlay_inpaint: false } : {}),
       },
     };
   }
@@ -188,6 +191,7 @@ export class Form {
     this.options.negative = typeof negative === 'string' ? negative : '';
     this.options.sampler = typeof sampler === 'string' ? sampler : '';
     this.options.schedule = typeof schedule === 'string' ? schedule : '';
+    this.options.overlays = parameters.overlay_inpaint !== false;
     if (typeof seed === 'string') {
       this.options.keepSeed = true;
       this.seed.text = seed;

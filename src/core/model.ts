@@ -208,6 +208,8 @@ export interface DecodeRequest {
    * time, and not exactly the same picture. Undefined = whole.
    */
   tile_size?: number | undefined;
+  /** Lays `picture` over the results wherever `mask` is black; both of any size. Undefined = the pictures as the checkpoint painted them. */
+  overlay?: { picture: PixelImage; mask: PixelImage } | undefined;
   signal: AbortSignal;
   /** After each picture or tile. */
   onPart: (done: number, parts: number) => void;

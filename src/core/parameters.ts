@@ -54,6 +54,12 @@ export const loras = () =>
     v.maxLength(MOST_LORAS, `loras must be at most ${MOST_LORAS}.`),
   );
 
+/**
+ * Whether the picture to start from is laid over the result where the mask is black (true where it is left out), as AUTOMATIC1111's option of
+ * that name does: it stays as it was to the bit. False gives the checkpoint's own picture, in which all of it went through the autoencoder.
+ */
+export const overlayInpaint = () => v.boolean('overlay_inpaint must be true or false.');
+
 /** Pixels; the networks work on blocks of 8×8 pixels. */
 export const size = (name: string, min = 16, max = 4096) => {
   const message = `${name} must be a multiple of 8 from ${min} to ${max} pixels.`;

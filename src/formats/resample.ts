@@ -62,13 +62,16 @@ export function maskToTensor(
   for (let y = 0; y < latentHeight; y++) {
     const row = nearest(y, height, latentHeight) * width;
     for (let x = 0; x < latentWidth; x++) {
-      const i = (row + nearest(x, width, latentWidth)) * CHANNELS;
-      // ITU-R 601 luma in the fixed-point form of Pillow's convert("L").
-      const grey = (19595 * data[i] + 38470 * data[i + 1] + 7471 * data[i + 2] + 0x8000) >> 16;
+      const grey = luma(data, (row + nearest(x, width, latentWidth)) * CHANNELS);
       out[y * latentWidth + x] = grey / 255 < 0.5 ? 0 : 1;
     }
   }
   return { dims: [1, 1, latentHeight, latentWidth], data: out };
+}
+
+/** The grey of the pixel at index `i`, 0 to 255: ITU-R 601 luma in the fixed-point form of Pillow's `convert("L")`. */
+export function luma(data: Uint8ClampedArray, i: number): number {
+  return (19595 * data[i] + 38470 * data[i + 1] + 7471 * data[i + 2] + 0x8000) >> 16;
 }
 
 /** torch.nn.functional.interpolate's source index in the mode "nearest", with its f32 scale. */

@@ -23,6 +23,7 @@ import { fitPreviewColours } from '../../engine/latent_preview.ts';
 import type { Loading } from '../../engine/network_shelf.ts';
 import { requireFinite, toPixels } from '../../engine/pixels.ts';
 import { SamplingLoop } from '../../engine/sampling_loop.ts';
+import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
 import type { SchedulerConfig } from '../../samplers/config.ts';
 import { defaultsOf, planSampling } from '../../samplers/plan.ts';
@@ -309,9 +310,11 @@ export class LatentDiffusion implements LoadedModel {
     const { factor } = this.parts.networks.latents;
     const [, , height, width] = latents.dims;
     const side = request.tile_size === undefined ? Infinity : request.tile_size / factor;
-    return height > side || width > side
-      ? this.#decodeTiled(latents, side, request)
-      : this.#decodeWhole(latents as DeviceLatents, request);
+    const images =
+      height > side || width > side
+        ? await this.#decodeTiled(latents, side, request)
+        : await this.#decodeWhole(latents as DeviceLatents, request);
+    return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
   }
 
   async #decodeWhole(latents: DeviceLatents, { signal, onPart }: DecodeRequest): Promise<PixelImage[]> {
