@@ -30,7 +30,7 @@ from tokenizer import load_tokenizer, tokenize
 Batch = TypeVar("Batch")
 
 # Every stage draws from seeds of its own, and what judges is judged on seeds that nothing was trained on.
-SEEDS = {name: 10**9 * (i + 1) for i, name in enumerate(("judge", "vae", "tiny_vae", "text", "latents", "fresh"))}
+SEEDS = {name: 10**9 * (i + 1) for i, name in enumerate(("judge", "vae", "tiny_vae", "text", "latents", "fresh", "close_ups"))}
 GERMAN_SHARE = 0.3
 CAPTIONS_PER_SCENE = 4
 JUDGE_SIZE = 128  # pixels per side of what the judge sees, whatever is painted
@@ -230,34 +230,54 @@ class TextBatches:
 
 @dataclass(frozen=True)
 class ScenePart:
-    """A part of the pool, before it is encoded."""
+    """A part of a pool, before it is encoded."""
 
-    pictures: np.ndarray  # uint8 [n, size.picture, size.picture, 3]
+    pictures: np.ndarray  # uint8 [n, side, side, 3]
     tokens: np.ndarray  # int16 [n, CAPTIONS_PER_SCENE, TEXT_LENGTH]
-    coverage: np.ndarray  # uint8 [n, size.latent, size.latent]: how much of a latent's pixels things cover, 0 to 255
-    instances: np.ndarray  # uint8 [n]: how many things are drawn
+    coverage: np.ndarray  # uint8 [n, latents per side, the same]: how much of a latent's pixels things cover, 0 to 255
 
 
 @dataclass(frozen=True)
 class SceneParts:
+    """Whole scenes, or close-ups: the middle of scenes of one thing, as large as it is in whole ones, which takes a fourth of
+    the operations."""
+
     size: Size
     tokenizer: Path
     count: int  # scenes in a part
+    close_up: bool = False
 
     def __call__(self, part: int) -> ScenePart:
-        rng = random.Random(f"latents {part}")
-        size, pictures, texts, coverage, instances = self.size, [], [], [], []
+        rng = random.Random(f"{'close-ups' if self.close_up else 'latents'} {part}")
+        pictures, texts, coverage = [], [], []
         for i in range(self.count):
-            scene = training_scene("latents", part * self.count + i, size)
-            pictures.append(scenes.render(scene, size.picture))
+            number = part * self.count + i
+            scene = self._close_up(number) if self.close_up else training_scene("latents", number, self.size)
+            picture, covered = scenes.render(scene, self.size.picture), scenes.labels(scene, 4 * self.size.latent) > 0
+            if self.close_up:
+                x, y = rng.uniform(-0.05, 0.05), rng.uniform(-0.05, 0.05)
+                picture, covered = (_middle(whole, x, y) for whole in (picture, covered))
+            pictures.append(picture)
             texts += [_caption(scene, rng) for _ in range(CAPTIONS_PER_SCENE)]
-            covered = scenes.labels(scene, 4 * size.latent) > 0
-            coverage.append(covered.reshape(size.latent, 4, size.latent, 4).mean((1, 3)) * 255)
-            instances.append(len(scenes.instances(scene)))
+            side = covered.shape[0] // 4
+            coverage.append(covered.reshape(side, 4, side, 4).mean((1, 3)) * 255)
         tokens = tokenize(_tokenizer(self.tokenizer), texts).reshape(self.count, CAPTIONS_PER_SCENE, -1)
-        return ScenePart(
-            np.stack(pictures), tokens, np.stack(coverage).astype(np.uint8), np.array(instances, np.uint8)
-        )
+        return ScenePart(np.stack(pictures), tokens, np.stack(coverage).astype(np.uint8))
+
+    def _close_up(self, number: int) -> Scene:
+        """One thing in the middle, not so large that it would be cut off."""
+        for attempt in range(1000):
+            scene = training_scene("close_ups", 1000 * number + attempt, self.size, ("single",))
+            if scene.place == "centre" and scene.things[0].size != "large":
+                return scene
+        raise ValueError("no scene is fit for a close-up")
+
+
+def _middle(whole: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Half of each side, shifted by these shares of the side, in steps that all sizes of the same scene share."""
+    side = whole.shape[0]
+    left, top = (round(32 * (0.25 + shift)) * side // 32 for shift in (x, y))
+    return whole[top : top + side // 2, left : left + side // 2]
 
 
 # --- pictures for the judge ---

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 
 from batches import Feed, make_workers
+from muon import Muon, is_matrix
 
 Batch = TypeVar("Batch")
 SAVE_SECONDS = 60
 LOG_STEPS = 25
+MUON_RATE = 2.0
 
 
 class TimeIsUp(Exception):
@@ -56,12 +58,28 @@ class Run:
     """One stage's training. It saves itself every minute and when it ends, and goes on from there: a run that was killed
     repeats the steps since then, exactly."""
 
-    def __init__(self, place: Workplace, name: str, modules: dict[str, torch.nn.Module], steps: int, rate: float):
-        self.place, self.name, self.modules, self.steps, self.rate = place, name, modules, steps, rate
+    def __init__(
+        self,
+        place: Workplace,
+        name: str,
+        modules: dict[str, torch.nn.Module],
+        steps: int,
+        rate: float,
+        muon: bool = False,
+    ):
+        """@param rate: of AdamW, at most
+        @param muon: whether Muon teaches matrices and convolutions, at MUON_RATE times that rate"""
+        self.place, self.name, self.modules, self.steps = place, name, modules, steps
         for module in modules.values():
             module.to(place.device, memory_format=torch.channels_last)
         self.parameters = [p for m in modules.values() for p in m.parameters()]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        named = [(key, p) for m in modules.values() for key, p in m.named_parameters()]
+        matrices = [p for key, p in named if muon and is_matrix(key, p)]
+        others = [p for key, p in named if not muon or not is_matrix(key, p)]
+        adam = torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [(adam, rate)]
+        if matrices:
+            self.optimizers.append((Muon(matrices, MUON_RATE * rate), MUON_RATE * rate))
         self.average = [p.detach().clone() for p in self.parameters]
         self.step, self.seconds = 0, 0.0
         self.path, self.losses_path = place.folder / f"{name}.pt", place.folder / f"{name}.losses.jsonl"
@@ -72,8 +90,8 @@ class Run:
             state = torch.load(self.path, map_location=self.place.device)
             for key, module in self.modules.items():
                 module.load_state_dict(state["modules"][key])
-            if state["optimizer"]:
-                self.optimizer.load_state_dict(state["optimizer"])
+            for (optimizer, _), saved in zip(self.optimizers, state["optimizers"]):
+                optimizer.load_state_dict(saved)
             for mine, saved in zip(self.average, state["average"]):
                 mine.copy_(saved)
             self.step, self.seconds = state["step"], state["seconds"]
@@ -91,7 +109,7 @@ class Run:
             self.path,
             {
                 "modules": {key: m.state_dict() for key, m in self.modules.items()},
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer, _ in self.optimizers],
                 "average": self.average,
                 "step": self.step,
                 "seconds": self.seconds,
@@ -106,18 +124,20 @@ class Run:
         for module in self.modules.values():
             module.eval().requires_grad_(False)
 
-    def _rate_now(self) -> float:
+    def _share_of_rate(self) -> float:
         warmup = min(200, self.steps // 10 + 1)
         falling = 0.02 + 0.98 * (0.5 + 0.5 * np.cos(np.pi * self.step / self.steps))
-        return float(self.rate * min((self.step + 1) / warmup, falling))
+        return float(min((self.step + 1) / warmup, falling))
 
     def _learn(self, loss: torch.Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate_now()
-        self.optimizer.zero_grad()
+        for optimizer, rate in self.optimizers:
+            optimizer.zero_grad()
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self._share_of_rate()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
+        for optimizer, _ in self.optimizers:
+            optimizer.step()
         self.step += 1
         with torch.no_grad():
             # Over the last twentieth of the steps; over fewer in the beginning.

@@ -73,6 +73,7 @@ PAIR_SIDES = {"small": 0.25, "medium": 0.37, "large": 0.48}
 TOUCHING_SIDES = {"on": (0.34, 0.46), "under": (0.28, 0.6), "in front of": (0.36, 0.6), "behind": (0.6, 0.36)}
 ROW_SIDES = {2: 0.38, 3: 0.29}
 MOST_TURNED = 18.0  # degrees
+TURNED_SHARE, FLIPPED_SHARE = 0.15, 0.1  # of the copies: every pose more has to be learned
 SIMILAR = 0.13  # distance in OKLab under which a thing would be lost before a plain background
 
 
@@ -260,8 +261,8 @@ class _Draft:
 
 
 def _draft(rng: random.Random, name: str, colour: str | None, count: int, size: str, style: str) -> _Draft:
-    angles = tuple(rng.uniform(-MOST_TURNED, MOST_TURNED) if rng.random() < 0.4 else 0.0 for _ in range(count))
-    flips = tuple(rng.random() < 0.25 for _ in range(count))
+    angles = tuple(rng.uniform(-MOST_TURNED, MOST_TURNED) if rng.random() < TURNED_SHARE else 0.0 for _ in range(count))
+    flips = tuple(rng.random() < FLIPPED_SHARE for _ in range(count))
     sizes = tuple(extent(name, style, *turned)[0] * rng.uniform(0.95, 1.05) for turned in zip(angles, flips))
     return _Draft(name, colour, size, angles, flips, sizes)
 

@@ -83,11 +83,11 @@ PLANS = {
         vae_crop=64,
         tiny_vae=Stage(1200, 16, 2e-3),
         text=Stage(2500, 32, 1.5e-3),
-        unet=Stage(6000, 16, 1e-3),
-        distil=Stage(1200, 16, 3e-4),
+        unet=Stage(9000, 16, 1e-3),
+        distil=Stage(900, 16, 3e-4),
         pool=20_000,
         pool_part=500,
-        waypoints=1500,
+        waypoints=1000,
         waypoint_part=50,
         substeps=4,
         calibration=200,
@@ -136,8 +136,8 @@ class Training:
             write_tokenizer(self.tokenizer_folder, size.name)
         self.tokenizer = load_tokenizer(self.tokenizer_folder)
 
-    def run(self, name: str, modules: dict[str, torch.nn.Module], stage: Stage) -> Run:
-        run = Run(self.place, name, modules, stage.steps, stage.rate)
+    def run(self, name: str, modules: dict[str, torch.nn.Module], stage: Stage, muon: bool = False) -> Run:
+        run = Run(self.place, name, modules, stage.steps, stage.rate, muon)
         if self.packed:
             unpack(self.packed, run)
         return run
@@ -233,14 +233,17 @@ class Training:
 
     # --- latents ---
 
-    def pool(self, vae: AutoencoderKL) -> dict[str, torch.Tensor]:
-        """A fixed pool of training scenes, encoded once: latents float16 [n, channels, height, width], tokens int16
-        [n, CAPTIONS_PER_SCENE, TEXT_LENGTH], coverage uint8 [n, height, width], instances uint8 [n]. One file to a part."""
-        folder = self.place.folder / "latents"
+    def pools(self, vae: AutoencoderKL) -> dict[str, dict[str, torch.Tensor]]:
+        """Fixed pools of training scenes, encoded once, whole ones and close-ups: latents float16 [n, channels, height, width],
+        tokens int16 [n, CAPTIONS_PER_SCENE, TEXT_LENGTH], coverage uint8 [n, height, width]. One file to a part."""
+        return {name: self._pool(vae, name) for name in ("latents", "close_ups")}
+
+    def _pool(self, vae: AutoencoderKL, name: str) -> dict[str, torch.Tensor]:
+        folder = self.place.folder / name
         folder.mkdir(exist_ok=True)
         number = self.plan.pool // self.plan.pool_part
         missing = [part for part in range(number) if not (folder / f"{part}.pt").exists()]
-        make = SceneParts(self.size, self.tokenizer_folder, self.plan.pool_part)
+        make = SceneParts(self.size, self.tokenizer_folder, self.plan.pool_part, close_up=name == "close_ups")
         self.place.check_time()
         if missing:
             # Parts are finished in their order, so those that are missing are the last ones.
@@ -249,14 +252,13 @@ class Training:
                     "latents": self._encoded(vae, drawn.pictures),
                     "tokens": torch.from_numpy(drawn.tokens),
                     "coverage": torch.from_numpy(drawn.coverage),
-                    "instances": torch.from_numpy(drawn.instances),
                 }
                 save_whole(folder / f"{part}.pt", content)
                 if (part + 1) % 10 == 0 or part + 1 == number:
-                    log(f"latents {part + 1}/{number}")
+                    log(f"{name} {part + 1}/{number}")
                 self.place.check_time()
         parts = [torch.load(folder / f"{part}.pt") for part in range(number)]
-        return {key: torch.cat([part[key] for part in parts]).to(self.place.device) for key in parts[0]}
+        return {key: torch.cat([part[key] for part in parts]).to(self.place.device) for key in ("latents", "tokens", "coverage")}
 
     @torch.no_grad()
     def _encoded(self, vae: AutoencoderKL, pictures: np.ndarray) -> torch.Tensor:
@@ -267,39 +269,40 @@ class Training:
 
     def unet_run(self) -> Run:
         torch.manual_seed(2)
-        return self.run("unet", {"unet": networks.make_unet(self.size)}, self.plan.unet)
+        return self.run("unet", {"unet": networks.make_unet(self.size)}, self.plan.unet, muon=True)
 
-    def train_unet(self, run: Run, pool: dict[str, torch.Tensor]) -> None:
-        """It learns to denoise (v-prediction): first single things, then all scenes.
+    def train_unet(self, run: Run, pools: dict[str, dict[str, torch.Tensor]]) -> None:
+        """It learns to denoise (v-prediction), from whole scenes and, until the last third, from close-ups in turn with them:
+        what things look like is learned from many of these, what goes where from those.
         @raises TimeIsUp"""
         stage, device, unet = self.plan.unet, self.place.device, run.modules["unet"]
         alphas = make_scheduler().alphas_cumprod.to(device)
         empty = self.states_of(self.empty_tokens)[0]
-        singles = torch.nonzero(pool["instances"] == 1)[:, 0]
-        number, n = len(pool["latents"]), stage.batch
-        shape = (n, LATENT_CHANNELS, self.size.latent, self.size.latent)
 
         def batch_of(step: int) -> dict[str, torch.Tensor]:
             kwargs = {"generator": torch.Generator(device).manual_seed(step), "device": device}
-            index = torch.randint(number, (n,), **kwargs)
-            single = singles[torch.randint(len(singles), (n,), **kwargs)]
+            close_up = step % 2 == 1 and step < CLOSE_UP_SHARE * stage.steps
+            pool = pools["close_ups" if close_up else "latents"]
+            n = stage.batch * (CLOSE_UPS_FOR_ONE if close_up else 1)
+            index = torch.randint(len(pool["latents"]), (n,), **kwargs)
+            caption = torch.randint(CAPTIONS_PER_SCENE, (n,), **kwargs)
+            clean = pool["latents"][index].float()
             return {
-                "index": torch.where(torch.rand(n, **kwargs) < single_share(step / stage.steps), single, index),
-                "caption": torch.randint(CAPTIONS_PER_SCENE, (n,), **kwargs),
+                "clean": clean,
+                "tokens": pool["tokens"][index, caption],
+                "coverage": pool["coverage"][index, None].float() / 255,
                 # One noise level from each n-th of the schedule: batches differ less.
                 "times": (1000 * (torch.arange(n, device=device) + torch.rand(n, **kwargs)) / n).long().clamp(max=999),
-                "noise": torch.randn(shape, **kwargs),
+                "noise": torch.randn(clean.shape, **kwargs),
                 "untold": torch.rand(n, **kwargs) < UNTOLD_SHARE,
             }
 
         def loss_of(drawn: dict[str, torch.Tensor]) -> torch.Tensor:
-            index, times, noise = drawn["index"], drawn["times"], drawn["noise"]
-            clean = pool["latents"][index].float()
-            states = self.states_of(pool["tokens"][index, drawn["caption"]])
-            states = torch.where(drawn["untold"][:, None, None], empty, states)
+            clean, times, noise = drawn["clean"], drawn["times"], drawn["noise"]
+            states = torch.where(drawn["untold"][:, None, None], empty, self.states_of(drawn["tokens"]))
             a, s = (level[:, None, None, None] for level in (alphas[times].sqrt(), (1 - alphas[times]).sqrt()))
             predicted = unet(a * clean + s * noise, times, states).sample.float()
-            weight = 1 + THING_WEIGHT * pool["coverage"][index, None].float() / 255
+            weight = 1 + THING_WEIGHT * drawn["coverage"]
             error = (predicted - (a * noise - s * clean)).square()
             return (weight * error).mean() / weight.mean()
 
@@ -311,7 +314,7 @@ class Training:
         student = networks.make_unet(self.size)
         student.load_state_dict(teacher.state_dict())
         student.requires_grad_(True)
-        run = self.run("distil", {"unet": student}, self.plan.distil)
+        run = self.run("distil", {"unet": student}, self.plan.distil, muon=True)
         if not run.is_done:
             self._train_student(run, teacher, pool)
         run.use_average()
@@ -338,12 +341,8 @@ KL_WEIGHT = 4e-4
 EDGE_WEIGHT = 2.0
 UNTOLD_SHARE = 0.1  # of captions that are dropped, for classifier-free guidance
 THING_WEIGHT = 2.0  # things are smaller than their background, and matter more
-
-
-def single_share(progress: float) -> float:
-    """Share of lone things among the scenes, on top of those that the pool holds anyway: what things look like is learned
-    before what goes where."""
-    return max(0.0, 0.9 * (1 - progress / 0.4))
+CLOSE_UP_SHARE = 0.67  # of the steps, every second one of which is of close-ups
+CLOSE_UPS_FOR_ONE = 3  # of them in a batch for one whole scene: about the same number of operations
 
 
 def picture_loss(painted: torch.Tensor, pictures: torch.Tensor) -> torch.Tensor:
@@ -363,12 +362,12 @@ def train(training: Training, out: Path, until: str) -> None:
     vae = training.vae() if last >= 1 else None
     tiny = training.tiny_vae(vae) if last >= 2 else None
     encoder = training.text_encoder() if last >= 3 else None
-    pool = training.pool(vae) if last >= 4 else None
+    pools = training.pools(vae) if last >= 4 else None
     if last < 5:
         return
     run = training.unet_run()
     try:
-        training.train_unet(run, pool)
+        training.train_unet(run, pools)
     except TimeIsUp:
         log("the time is up before the UNet is done")
     unfinished = not run.is_done
@@ -378,7 +377,7 @@ def train(training: Training, out: Path, until: str) -> None:
     log(f"exported to {out}")
     if last < 6 or unfinished:
         return
-    student = training.student(unet, pool)
+    student = training.student(unet, pools["latents"])
     few = out.with_name(f"{out.name}-{distil.STEPS}-steps")
     export_few_steps(few, training.size, training.tokenizer_folder, tiny, encoder, student)
     log(f"exported to {few}")
