@@ -145,7 +145,7 @@ test('a newcomer is told what paints, what it knows, and where larger ones are',
   const checkpoint = page.getByRole('region', { name: 'Checkpoint' });
   await checkpoint.getByText('The words it knows').click();
   await expect(checkpoint.getByText(knows)).toBeVisible();
-  await stage.getByRole('link', { name: 'Larger ones' }).click();
+  await stage.getByRole('link', { name: 'Get a larger one' }).click();
   await expect(page.getByRole('heading', { name: 'Stored here' })).toBeVisible();
 });
 
