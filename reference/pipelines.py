@@ -55,7 +55,7 @@ CASES = {
     "sd15-inpaint-06": ("tiny-sd15", "strength 0.6, soft mask, not square", dict(prompt="a vase with flowers", steps=6, guidance_scale=7.5, sampler="ddim", schedule="leading", seed=21, image=(96, 64, 2), mask=(96, 64), width=96, strength=0.6, overlay_inpaint=False)),
     "sd21-inpaint-10": ("tiny-sd21", "strength 1.0 starts from pure noise here; picture and mask are resized, and laid over the result", dict(prompt="a vase with flowers", steps=4, guidance_scale=7.5, sampler="euler", schedule="trailing", seed=21, image=(75, 100, 0), mask=(75, 100), height=96, strength=1.0)),
     # What comes with the page, as it is used.
-    "builtin-shapes": ("builtin:shapes", "the built-in checkpoint, its own scheduler and size", dict(prompt="a red circle left of a blue square on a green background", negative_prompt="a star", steps=20, guidance_scale=2.0, seed=7, width=128, height=128)),
+    "builtin-shapes": ("builtin:shapes", "the built-in checkpoint, its own scheduler and size, in few steps", dict(prompt="a red circle left of a blue square on a green background", negative_prompt="a star", steps=5, guidance_scale=2.0, seed=7, width=128, height=128)),
 }
 
 
