@@ -769,6 +769,15 @@ describe('the client', () => {
     expect(await one.list()).toEqual([]);
   });
 
+  test('says what holds a job of a built-in checkpoint that another version had', async () => {
+    const { payload, obstacle } = await new Sources(null).resolve('builtin:gone');
+    expect(payload).toBeNull();
+    expect(obstacle).toMatch(
+      /^The checkpoint "builtin:gone" does not come with this version .*\. Take this out of the line\.$/,
+    );
+    expect(() => new Sources(null).get('builtin:gone')).toThrow('does not come with this version');
+  });
+
   test('holds a job whose folder is not open, runs others past it, and goes on when it is opened', async () => {
     const { client: one, job } = client();
     const held = await one.submit({ ...operation(), checkpoint: 'folder:mine' });

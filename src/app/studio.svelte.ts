@@ -1,7 +1,6 @@
 import { tick } from 'svelte';
 import * as v from 'valibot';
-import { BUILTIN_CHECKPOINTS, builtinOf } from '../core/builtin_checkpoints.ts';
-import type { BuiltinCheckpoint } from '../core/builtin_checkpoints.ts';
+import { BUILTIN_CHECKPOINTS, builtinOf, type BuiltinCheckpoint } from '../core/builtin_checkpoints.ts';
 import { StudioError } from '../core/errors.ts';
 import type { DeviceReport, Job } from '../core/job.ts';
 import type { CheckpointSummary, MemoryBudget } from '../core/model.ts';
@@ -31,7 +30,7 @@ const RECENT_RUNS = 18;
 
 /** For the next visit. */
 const keptSchema = v.object({
-  /** What was open last, if it is stored or built in; null for the first of the built-in ones. */
+  /** What was open last, if it is stored or built in; null before anything was. */
   checkpoint: v.fallback(v.nullable(v.string()), null),
   /** What somebody says to plan with, in bytes. */
   memory: v.fallback(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1))), null),
