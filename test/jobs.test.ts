@@ -3,7 +3,7 @@ import 'fake-indexeddb/auto';
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { afterEach, describe, expect, test, vi } from 'vitest';
-import { DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
+import { DEFAULT_CHECKPOINT, goneSentence } from '../src/core/builtin_checkpoints.ts';
 import { StudioError, cancelled } from '../src/core/errors.ts';
 import type { Entity, Job, JobEvent, ResumePoint } from '../src/core/job.ts';
 import { parseOperation } from '../src/core/operation.ts';
@@ -459,6 +459,30 @@ describe('the queue of several tabs', () => {
     await expect(jobs.get('later')).rejects.toMatchObject({ code: 'invalid_operation' });
   });
 
+  test('records of a built-in checkpoint that is gone fail at once, with the default one offered', async () => {
+    const one = browser();
+    const old = JSON.parse(readFileSync(new URL('jobs/schema_1.json', import.meta.url), 'utf8')) as Record<
+      string,
+      unknown
+    >;
+    await one.store.change([], () => new Map(Object.entries(old)));
+    const sources = new Sources(null);
+    const { jobs, receiver } = one.tab((ref) => sources.resolve(ref));
+    await until(() => (ids(jobs.jobs).length === 2 ? true : undefined));
+    const next = receiver.take();
+    const ended = await Promise.all(['waiting', 'running'].map((id) => jobs.wait(id)));
+    for (const { state, obstacle, error, offer, operation: own } of ended) {
+      expect({ state, obstacle }).toEqual({ state: 'failed', obstacle: null });
+      expect(error).toMatchObject({ code: 'checkpoint_incomplete', message: goneSentence('builtin:shapes') });
+      expect(offer).toEqual({
+        label: 'Try with Darkroom scenes',
+        operation: { ...own, checkpoint: DEFAULT_CHECKPOINT },
+      });
+    }
+    const again = await jobs.submit(ended[0].offer?.operation);
+    expect(await next).toMatchObject({ id: again.id, attempt: 1 });
+  });
+
   test('an id that is known already is not submitted again, also after it was forgotten', async () => {
     const { jobs, receiver } = browser().tab();
     const first = await jobs.submit(operation(), 'mine');
@@ -760,8 +784,8 @@ describe('the client', () => {
   test('checks an operation at once', async () => {
     const { client: one } = client();
     await expect(one.submit({ operation: 'image_generation' })).rejects.toBeInstanceOf(StudioError);
-    await expect(one.submit({ ...operation(), checkpoint: 'shapes' })).rejects.toThrow(
-      'There is no checkpoint "shapes"',
+    await expect(one.submit({ ...operation(), checkpoint: 'scenes' })).rejects.toThrow(
+      'There is no checkpoint "scenes"',
     );
     await expect(one.submit({ ...operation(), checkpoint: 'builtin:gone' })).rejects.toThrow(
       'The checkpoint "builtin:gone" does not come with this version of Darkroom',
@@ -769,12 +793,7 @@ describe('the client', () => {
     expect(await one.list()).toEqual([]);
   });
 
-  test('says what holds a job of a built-in checkpoint that another version had', async () => {
-    const { payload, obstacle } = await new Sources(null).resolve('builtin:gone');
-    expect(payload).toBeNull();
-    expect(obstacle).toMatch(
-      /^The checkpoint "builtin:gone" does not come with this version .*\. Take this out of the line\.$/,
-    );
+  test('a built-in checkpoint that another version had cannot be opened', () => {
     expect(() => new Sources(null).get('builtin:gone')).toThrow('does not come with this version');
   });
 

@@ -18,7 +18,7 @@ export interface Tab {
   end(): void;
 }
 
-const found: Resolve<CheckpointSource> = () => Promise.resolve({ payload: SOURCE, obstacle: null });
+const found: Resolve<CheckpointSource> = () => Promise.resolve({ type: 'found', payload: SOURCE });
 
 let browsers = 0;
 

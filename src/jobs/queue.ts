@@ -42,10 +42,14 @@ export interface JobReceiver<Payload> {
   take(): Promise<JobRequest<Payload>>;
 }
 
-/** Finds what a job runs on when its turn has come, or says in one sentence why it has to wait. */
-export type Resolve<Payload> = (
-  checkpoint: string,
-) => Promise<{ payload: Payload; obstacle: null } | { payload: null; obstacle: string }>;
+/** What a job runs on, one sentence why it has to wait, or why nothing can help it and which checkpoint may be taken instead. */
+export type Answer<Payload> =
+  | { type: 'found'; payload: Payload }
+  | { type: 'obstacle'; sentence: string }
+  | { type: 'gone'; sentence: string; instead: { ref: string; name: string } };
+
+/** Asked when a job's turn has come. */
+export type Resolve<Payload> = (checkpoint: string) => Promise<Answer<Payload>>;
 
 /** How long whoever ran a job may take to let go of it once its turn was taken, in milliseconds. */
 const LET_GO_WITHIN = 1000;
@@ -199,12 +203,34 @@ export class Receiver<Payload> implements JobReceiver<Payload> {
         continue;
       }
       const answer = await this.#resolve(checkpoint);
-      if (answer.obstacle === null) {
+      if (answer.type === 'found') {
         found.set(checkpoint, answer.payload);
+      } else if (answer.type === 'obstacle') {
+        this.#obstacles.set(checkpoint, answer.sentence);
       } else {
-        this.#obstacles.set(checkpoint, answer.obstacle);
+        await this.#refuse(id, token, answer);
       }
     }
+  }
+
+  /** Whoever waits for it hears of it now: it would wait for ever. */
+  async #refuse(id: string, token: string, { sentence, instead }: Answer<Payload> & { type: 'gone' }): Promise<void> {
+    if (!(await this.#start(id, token))) {
+      await this.#jobs.refresh();
+      return;
+    }
+    await this.#jobs.commit([id], (draft) => {
+      const stored = draft.get(id);
+      if (stored?.runner === token && stored.job.state === 'running') {
+        const operation = { ...stored.job.operation, checkpoint: instead.ref };
+        const job = reduce(stored.job, {
+          type: 'event',
+          event: { type: 'offer', offer: { label: `Try with ${instead.name}`, operation } },
+        });
+        const error = new StudioError('checkpoint_incomplete', sentence).toData();
+        this.#jobs.settle(draft, { ...stored, job }, { type: 'failed', at: this.#now(), error });
+      }
+    });
   }
 
   /** Those before it are told why they wait. */

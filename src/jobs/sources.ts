@@ -1,12 +1,19 @@
 /** Where the bytes of a checkpoint are, found when a job's turn has come: here, in another tab, or in a folder that was opened before. */
 import * as v from 'valibot';
-import { builtinOf, goneSentence, isBuiltin } from '../core/builtin_checkpoints.ts';
+import {
+  BUILTIN_CHECKPOINTS,
+  DEFAULT_CHECKPOINT,
+  builtinOf,
+  goneSentence,
+  isBuiltin,
+} from '../core/builtin_checkpoints.ts';
 import { StudioError } from '../core/errors.ts';
 import type { CheckpointSource } from '../../workers/protocol.ts';
 import { deferred } from './deferred.ts';
 import type { Deferred } from './deferred.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
+import type { Answer } from './queue.ts';
 
 const CHANNEL = 'darkroom:sources';
 
@@ -68,10 +75,8 @@ export class Sources {
     );
   }
 
-  /** Finds it, or says in one sentence what is missing. */
-  async resolve(
-    ref: string,
-  ): Promise<{ payload: CheckpointSource; obstacle: null } | { payload: null; obstacle: string }> {
+  /** Finds it, or says in one sentence what is missing, or that it will never be found and what may be taken instead. */
+  async resolve(ref: string): Promise<Answer<CheckpointSource>> {
     const folder = FOLDER.exec(ref)?.[1];
     if (!this.#known(ref) && folder !== undefined) {
       await this.#ask(ref);
@@ -81,12 +86,19 @@ export class Sources {
     }
     const payload = this.#known(ref);
     if (payload) {
-      return { payload, obstacle: null };
+      return { type: 'found', payload };
     }
-    const obstacle = isBuiltin(ref)
-      ? `${goneSentence(ref)} Take this out of the line.`
-      : `The folder "${folder ?? ref}" is not open; open it again, then this goes on.`;
-    return { payload: null, obstacle };
+    if (isBuiltin(ref)) {
+      return {
+        type: 'gone',
+        sentence: goneSentence(ref),
+        instead: { ref: DEFAULT_CHECKPOINT, name: BUILTIN_CHECKPOINTS[0].name },
+      };
+    }
+    return {
+      type: 'obstacle',
+      sentence: `The folder "${folder ?? ref}" is not open; open it again, then this goes on.`,
+    };
   }
 
   #known(ref: string): CheckpointSource | undefined {
