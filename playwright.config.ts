@@ -7,10 +7,28 @@ if (!executablePath) {
 }
 const port = Number(process.env.DARKROOM_TEST_PORT ?? 4179);
 
-/** Runs on the built page, `npm run build` first. One worker: the software renderer takes every core there is. */
+/** They keep the software renderer busy, which has use for most of two cores, so one of them runs at a time. */
+const gpu = ['engine', 'fidelity', 'onnx_repository', 'planner', 'faults/gpu'].map(specOf);
+
+/** They hold something to a time or measure it, so nothing may run beside them. */
+const alone = ['library_scale', 'journeys/queue', 'journeys/recordings'].map(specOf);
+
+function specOf(name: string): string {
+  return `**/e2e/${name}.spec.ts`;
+}
+
+/**
+ * Runs on the built page, `npm run build` first. What needs the renderer and what needs the page run side by side, in two lanes that each
+ * keep their order; `npm run test:e2e` runs the third project by itself afterwards.
+ */
 export default defineConfig({
   testDir: 'e2e',
-  workers: 1,
+  workers: 2,
+  projects: [
+    { name: 'gpu', testMatch: gpu, workers: 1 },
+    { name: 'page', testIgnore: [...gpu, ...alone], workers: 1 },
+    { name: 'alone', testMatch: alone, workers: 1 },
+  ],
   retries: 0,
   timeout: 600_000,
   expect: { timeout: 30_000 },

@@ -14,7 +14,7 @@ function request(size: number, more: Partial<EstimateRequest> = {}): EstimateReq
     width: size,
     height: size,
     batch_size: 1,
-    steps: 3,
+    steps: 2,
     guidance_scale: 3,
     ...more,
   };

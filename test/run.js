@@ -1,7 +1,7 @@
 /**
- * `npm test`: types in every compile world, lint and format, two at a time; then unit tests, build, browser tests, one after the other. A
- * step that fails does not stop the next ones. The last line is `N passed, M failed`, where types, lint and build count as one check each,
- * and the exit code is 0 only when nothing failed.
+ * `npm test`: types in every compile world, lint and format, two at a time; then unit tests, build, browser tests and those that measure,
+ * one after the other. A step that fails does not stop the next ones. The last line is `N passed, M failed`, where types, lint and build
+ * count as one check each, and the exit code is 0 only when nothing failed.
  */
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
@@ -16,7 +16,6 @@ import { NO_CHROMIUM, findChromium } from '../cli/chromium.js';
 
 const reports = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
 const unitReport = join(reports, 'unit.json');
-const browserReport = join(reports, 'browser.json');
 
 /** Each keeps one core busy. @type {Step[]} */
 const checks = [
@@ -36,12 +35,8 @@ const steps = [
     count: unitCount,
   },
   { name: 'build', command: ['vite', 'build'] },
-  {
-    name: 'browser tests',
-    command: ['playwright', 'test', '--reporter=list,json'],
-    env: { PLAYWRIGHT_JSON_OUTPUT_FILE: browserReport },
-    count: browserCount,
-  },
+  browserTests('browser tests', ['gpu', 'page']),
+  browserTests('browser tests that measure', ['alone']),
 ];
 
 let passed = 0;
@@ -126,10 +121,25 @@ async function unitCount() {
   return { passed: Number(report?.numPassedTests ?? 0), failed: Number(report?.numFailedTests ?? 0) };
 }
 
-/** @returns {Promise<Count>} */
-async function browserCount() {
-  const stats = /** @type {Record<string, unknown> | undefined} */ ((await readReport(browserReport))?.stats);
-  return { passed: Number(stats?.expected ?? 0), failed: Number(stats?.unexpected ?? 0) + Number(stats?.flaky ?? 0) };
+/**
+ * @param {string} name
+ * @param {string[]} projects of playwright.config.ts
+ * @returns {Step}
+ */
+function browserTests(name, projects) {
+  const report = join(reports, `${projects.join('-')}.json`);
+  return {
+    name,
+    command: ['playwright', 'test', '--reporter=list,json', ...projects.map((project) => `--project=${project}`)],
+    env: { PLAYWRIGHT_JSON_OUTPUT_FILE: report },
+    count: async () => {
+      const stats = /** @type {Record<string, unknown> | undefined} */ ((await readReport(report))?.stats);
+      return {
+        passed: Number(stats?.expected ?? 0),
+        failed: Number(stats?.unexpected ?? 0) + Number(stats?.flaky ?? 0),
+      };
+    },
+  };
 }
 
 /**
