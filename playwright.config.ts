@@ -7,8 +7,8 @@ if (!executablePath) {
 }
 const port = Number(process.env.DARKROOM_TEST_PORT ?? 4179);
 
-/** They keep the software renderer busy, which has use for most of two cores, so one of them runs at a time. */
-const gpu = ['engine', 'fidelity', 'onnx_repository', 'planner', 'faults/gpu'].map(specOf);
+/** They keep the software renderer busy; with `engine` among them, too, this lane would end long after the other. */
+const gpu = ['fidelity', 'onnx_repository', 'planner', 'faults/gpu'].map(specOf);
 
 /** They hold something to a time or measure it, so nothing may run beside them. */
 const alone = ['library_scale', 'journeys/queue', 'journeys/recordings'].map(specOf);
@@ -18,7 +18,7 @@ function specOf(name: string): string {
 }
 
 /**
- * Runs on the built page, `npm run build` first. What needs the renderer and what needs the page run side by side, in two lanes that each
+ * Runs on the built page, `npm run build` first. Most of what needs the renderer and what needs the page run side by side, in two lanes that each
  * keep their order; `npm run test:e2e` runs the third project by itself afterwards.
  */
 export default defineConfig({
@@ -38,6 +38,8 @@ export default defineConfig({
     baseURL: `http://127.0.0.1:${port}`,
     launchOptions: { executablePath, args: chromiumFlags() },
     screenshot: 'only-on-failure',
+    // What cannot be pressed for so long never can; a test has ten minutes otherwise.
+    actionTimeout: 180_000,
     // What is tested is what lies on the disk; e2e/faults/offline.spec.ts allows them.
     serviceWorkers: 'block',
   },

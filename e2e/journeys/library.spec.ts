@@ -484,7 +484,7 @@ test.describe('folders', () => {
 
     // The same folder, read where it lies.
     await page.getByRole('link', { name: 'Library', exact: true }).first().click();
-    await page.getByText('Open a folder …').last().click();
+    await page.getByRole('region', { name: 'On your disk' }).getByText('Open a folder …').click();
     await expect(page.getByRole('region', { name: 'Checkpoint' })).toContainText('From your disk');
     await page.reload();
     await page.getByRole('link', { name: 'Library', exact: true }).first().click();
