@@ -100,6 +100,16 @@ class Run:
         if len(kept) < len(lines):
             self.losses_path.write_text("".join(line + "\n" for line in kept))
 
+    @torch.no_grad()
+    def begin_with(self, modules: dict[str, torch.nn.Module], step: int) -> None:
+        """Takes weights that somewhere else have learned for so many steps; the optimizer's memory of them is not there."""
+        for key, module in self.modules.items():
+            module.load_state_dict(modules[key].state_dict())
+        for mine, p in zip(self.average, self.parameters):
+            mine.copy_(p)
+        self.step = step
+        self.save()
+
     @property
     def is_done(self) -> bool:
         return self.step >= self.steps

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextModel
 
 import distil
 import networks
@@ -76,18 +79,20 @@ class Plan:
         return replace(self, **scaled, **parts)
 
 
+Network = TypeVar("Network", bound=torch.nn.Module)
+
 PLANS = {
     "small": Plan(
-        judge=Stage(3000, 16, 2e-3),
+        judge=Stage(5500, 16, 2e-3),
         vae=Stage(1500, 16, 2e-3),
         vae_crop=64,
         tiny_vae=Stage(1200, 16, 2e-3),
         text=Stage(2500, 32, 1.5e-3),
-        unet=Stage(9000, 16, 1e-3),
-        distil=Stage(900, 16, 3e-4),
+        unet=Stage(16500, 16, 1e-3),
+        distil=Stage(700, 16, 3e-4),
         pool=20_000,
         pool_part=500,
-        waypoints=1000,
+        waypoints=700,
         waypoint_part=50,
         substeps=4,
         calibration=200,
@@ -129,10 +134,14 @@ SMOKE = Plan(
 class Training:
     """One size's stages, in their order."""
 
-    def __init__(self, place: Workplace, size: Size, plan: Plan, packed: Path | None):
-        self.place, self.size, self.plan, self.packed = place, size, plan, packed
+    def __init__(self, place: Workplace, size: Size, plan: Plan, packed: Path | None, given: Path | None, begun: int):
+        """@param given: a checkpoint of this recipe, whose networks are used as they are, and whose UNet learns on
+        @param begun: the steps that this UNet has behind it"""
+        self.place, self.size, self.plan, self.packed, self.given, self.begun = place, size, plan, packed, given, begun
         self.tokenizer_folder = place.folder / "tokenizer"
-        if not (self.tokenizer_folder / "merges.txt").exists():  # the last of its files
+        if given:
+            shutil.copytree(given / "tokenizer", self.tokenizer_folder, dirs_exist_ok=True)
+        elif not (self.tokenizer_folder / "merges.txt").exists():  # the last of its files
             write_tokenizer(self.tokenizer_folder, size.name)
         self.tokenizer = load_tokenizer(self.tokenizer_folder)
 
@@ -142,6 +151,11 @@ class Training:
             unpack(self.packed, run)
         return run
 
+    def as_given(self, kind: type[Network], folder: str) -> Network:
+        """A network of the given checkpoint, for use only."""
+        network = kind.from_pretrained(self.given / folder, dtype=torch.float32)
+        return network.to(self.place.device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
     def to_pictures(self, batch: np.ndarray) -> torch.Tensor:
         """uint8 [n, side, side, 3] to [n, 3, side, side] in -1..1."""
         return torch.from_numpy(batch).to(self.place.device).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -149,6 +163,8 @@ class Training:
     # --- autoencoders ---
 
     def vae(self) -> AutoencoderKL:
+        if self.given:
+            return self.as_given(AutoencoderKL, "vae")
         torch.manual_seed(0)
         stage = self.plan.vae
         vae = networks.make_vae(self.size)
@@ -167,13 +183,16 @@ class Training:
         return vae
 
     @torch.no_grad()
-    def _latent_statistics(self, vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
+    def _latent_statistics(self, vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         batches = PictureBatches("vae", self.size, 4, self.size.picture, 0)
-        means = torch.cat([vae.encode(self.to_pictures(batches(step))).latent_dist.mean for step in range(16)])
-        return means.mean((0, 2, 3)), means.std((0, 2, 3))
+        encoded = [vae.encode(self.to_pictures(batches(step))).latent_dist for step in range(16)]
+        means = torch.cat([one.mean for one in encoded])
+        return means.mean((0, 2, 3)), means.std((0, 2, 3)), torch.cat([one.std for one in encoded]).mean((0, 2, 3))
 
     def tiny_vae(self, vae: AutoencoderKL) -> torch.nn.Module:
         """Learns to decode the other one's latents, and to encode to them."""
+        if self.given:
+            return self.as_given(AutoencoderTiny, "tiny_vae")
         torch.manual_seed(4)
         stage = self.plan.tiny_vae
         tiny = networks.make_tiny_vae(self.size)
@@ -195,6 +214,9 @@ class Training:
 
     def text_encoder(self) -> torch.nn.Module:
         """Teaches the text encoder to read: what the sentence names, and where it is."""
+        if self.given:
+            self.encoder = self.as_given(CLIPTextModel, "text_encoder")
+            return self.encoder
         torch.manual_seed(1)
         stage = self.plan.text
         thing_classes, other_classes = text_classes(self.size)
@@ -269,7 +291,10 @@ class Training:
 
     def unet_run(self) -> Run:
         torch.manual_seed(2)
-        return self.run("unet", {"unet": networks.make_unet(self.size)}, self.plan.unet, muon=True)
+        run = self.run("unet", {"unet": networks.make_unet(self.size)}, self.plan.unet, muon=True)
+        if self.given and run.step < self.begun:
+            run.begin_with({"unet": self.as_given(UNet2DConditionModel, "unet")}, self.begun)
+        return run
 
     def train_unet(self, run: Run, pools: dict[str, dict[str, torch.Tensor]]) -> None:
         """It learns to denoise (v-prediction), from whole scenes and, until the last third, from close-ups in turn with them:
@@ -393,6 +418,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1), help="processes that render")
     parser.add_argument("--threads", type=int, default=1, help="of torch; more pay only on a processor that nothing shares")
     parser.add_argument("--pack", type=Path, help="carry a training from machine to machine in this small folder")
+    parser.add_argument("--from", dest="given", type=Path, help="go on from this checkpoint of the recipe: only judge, UNet and student learn")
+    parser.add_argument("--begun", type=int, default=0, help="how many steps its UNet has behind it")
     parser.add_argument("--smoke", action="store_true", help="a few steps of every stage, to see that all of it runs")
     args = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the workers are forked
@@ -400,7 +427,7 @@ def main() -> None:
 
     plan = SMOKE if args.smoke else PLANS[args.size].paced(args.pace)
     place = Workplace(RUNS / (f"smoke-{args.size}" if args.smoke else args.size), args.workers, args.minutes)
-    training = Training(place, SIZES[args.size], plan, args.pack)
+    training = Training(place, SIZES[args.size], plan, args.pack, args.given, args.begun)
     try:
         train(training, args.out, args.until)
     except TimeIsUp:
