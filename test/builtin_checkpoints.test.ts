@@ -41,7 +41,7 @@ test('refs', () => {
   }
   expect(['builtin:gone', 'folder:shapes'].map(isBuiltin)).toEqual([true, false]);
   expect(goneSentence('builtin:gone')).toBe(
-    `The checkpoint "builtin:gone" does not come with this version of Darkroom; what does is "${DEFAULT_CHECKPOINT}".`,
+    `The checkpoint "builtin:gone" does not come with this version of Darkroom; those that do are "builtin:scenes" and "builtin:scenes-4-steps".`,
   );
 });
 
@@ -64,11 +64,13 @@ describe.each(BUILTIN_CHECKPOINTS.map((one, index) => ({ ...one, index })))('$id
     expect(bytes).toBeLessThanOrEqual(LIMITS[Math.min(index, LIMITS.length - 1)]);
   });
 
-  test('the prompts that it offers are of words that people are told it knows', () => {
+  test('it was trained on every word that people are told and of every prompt that it offers', () => {
+    const vocabulary = JSON.parse(readFileSync(join(folder, 'tokenizer/vocab.json'), 'utf8')) as Record<string, number>;
     expect(manifest.prompts.length).toBeGreaterThanOrEqual(4);
-    const known = new Set(knows.toLowerCase().match(/\p{L}+/gu));
-    for (const word of manifest.prompts.flatMap((prompt) => prompt.match(/\p{L}{3,}/gu) ?? [])) {
-      expect(known).toContain(word);
+    const [, things] = /^Things: ([^.]+)\./.exec(knows) ?? [];
+    expect(things.split(', ').length).toBeGreaterThanOrEqual(40);
+    for (const word of [things, ...manifest.prompts].flatMap((words) => words.toLowerCase().match(/\p{L}+/gu) ?? [])) {
+      expect(vocabulary).toHaveProperty([`${word}</w>`]);
     }
   });
 

@@ -8,6 +8,7 @@ import type { Bits, External, Graph, StoredTensor, WeightIndex } from '../src/gr
 import { LayerWriter } from '../src/graphs/layers.ts';
 import { BLOCK, quantisedBits } from '../src/graphs/quantisation.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
+import { noiseTable, type TableSettings } from '../src/samplers/config.ts';
 import { convert, fromHalf } from '../src/weights/conversion.ts';
 import { LORA_NETWORKS, readLora, withLora, type LoraNetwork } from '../src/weights/lora.ts';
 import {
@@ -355,18 +356,36 @@ async function textCase(checkpoint: keyof typeof CHECKPOINTS): Promise<Case> {
   });
 }
 
+/** What a trained network meets on its way: the latents of a picture (diffusers', of the built-in one) with the noise of a timestep. */
+function noisyLatents(): (timestep: number) => Float32Array<ArrayBuffer> {
+  const scheduler = JSON.parse(readFileSync(`${CHECKPOINTS.builtin}/scheduler/scheduler_config.json`, 'utf8')) as Pick<
+    TableSettings,
+    'beta_start' | 'beta_end' | 'beta_schedule'
+  >;
+  const { alphasCumprod } = noiseTable({ num_train_timesteps: 1000, trained_betas: null, ...scheduler });
+  const latents = readTensors(`${HERE}/goldens/pipelines/builtin-scenes/expected.safetensors`).get('latents')?.data;
+  return (timestep) => {
+    const share = alphasCumprod[timestep];
+    return normalNoise(latents?.length ?? 0, timestep).map(
+      (value, i) => Math.sqrt(share) * (latents?.[i] ?? NaN) + Math.sqrt(1 - share) * value,
+    );
+  };
+}
+
 async function unetCase(checkpoint: keyof typeof CHECKPOINTS): Promise<Case> {
   const text = await textCase(checkpoint);
   const { last_hidden_state } = await run(text.build(text.weights, {}), text.weights, text.inputs[0]);
   const weights = new CheckpointFolder(`${CHECKPOINTS[checkpoint]}/unet`);
   const config = unet2d.parseConfig(weights.config);
-  const side = checkpoint === 'builtin' ? 16 : 8;
+  const side = checkpoint === 'builtin' ? 32 : 8;
   const base = { provider: 'wasm', dtype: 'f32', batch: 1, height: side, width: side } as const;
+  const latentsAt =
+    checkpoint === 'builtin' ? noisyLatents() : (timestep: number) => normalNoise(4 * side * side, timestep);
   return {
     weights,
     build: (index, options) => unet2d.build(config, index, { ...base, ...options }),
     inputs: [21, 501, 981].map((timestep) => ({
-      sample: normalNoise(4 * side * side, timestep),
+      sample: latentsAt(timestep),
       time_proj: unet2d.timeProjection(config, timestep),
       encoder_hidden_states: last_hidden_state,
     })),
@@ -457,17 +476,22 @@ describe('what quantised weights cost', () => {
     });
   });
 
-  test('the trained UNet, with the rule for large matrices on all sizes', async () => {
+  test('the trained UNet with the rule for large matrices on all sizes: 8 bits cost little, 4 are too few for small ones', async () => {
     const unet = await unetCase('builtin');
     const full = unet.build(unet.weights, {});
     const expected = await outputsOf(full, unet.weights, unet);
     const row: Record<string, string> = { checkpoint: 'builtin', network: 'unet as if it were large' };
+    const cost: Record<string, number> = {};
     for (const variant of ['q8', 'q4'] as const) {
-      const error = greatestError(await outputsOf(full, await asIfLarge(unet.weights, variant), unet), expected);
-      row[variant] = percent(error);
-      expect(error).toBeLessThan(limits[variant]);
+      const got = await outputsOf(full, await asIfLarge(unet.weights, variant), unet);
+      row[variant] = got.map((output, index) => percent(relativeError(output, expected[index]))).join(', ');
+      cost[variant] = greatestError(got, expected);
     }
     rows.push(row);
+    expect(cost.q8).toBeLessThan(limits.q8);
+    // Which is why small matrices get 8 bits of the variant with 4.
+    const spared = await outputsOf(unet.build(unet.weights, { weights: 'q4' }), unet.weights, unet);
+    expect(greatestError(spared, expected)).toBeLessThan(Math.min(limits.q4, cost.q4));
   });
 });
 
@@ -497,7 +521,7 @@ describe('graphs of stored files', () => {
     const kinds = graph.externals.map(({ kind }) => kind);
     expect(kinds).not.toContain('quantised');
     const nodes = parseModel(graph.bytes).graph?.node.filter(({ opType }) => opType === 'MatMulNBits') ?? [];
-    expect(nodes.length).toBeGreaterThan(50);
+    expect(nodes.length).toBeGreaterThan(40);
     const wide = unet.build(stored, { provider: 'webgpu' });
     expect(wide.externals.flatMap((external) => (external.kind === 'quantised' ? [external.part] : []))).toEqual(
       Array<string>(nodes.length).fill('scales'),

@@ -149,6 +149,28 @@ test('a newcomer is told what paints, what it knows, and where larger ones are',
   await expect(page.getByRole('heading', { name: 'Stored here' })).toBeVisible();
 });
 
+test('the one of four steps is a tap away, stays chosen, and paints an example in four steps', async ({ page }) => {
+  const studio = new Studio(page);
+  const [, { name, about }] = BUILTIN_CHECKPOINTS;
+  await studio.open();
+  const stage = page.getByRole('region', { name: 'Picture', exact: true });
+  await page.getByRole('button', { name: `Use ${name}` }).click();
+  await expect(stage).toContainText(`${name} comes with the page. ${about}`);
+  await page.reload();
+  await expect(stage).toContainText(`${name} comes with the page. ${about}`);
+  const [example] = await page.getByRole('list', { name: 'Example prompts' }).getByRole('button').all();
+  await example.click();
+  const words = await studio.prompt.inputValue();
+  await studio.generate.click();
+  await expect(studio.result).toHaveAttribute('alt', words, { timeout: 150_000 });
+  await expect(page.getByRole('region', { name: 'Made so far' })).toBeVisible();
+  const recorded = await page.evaluate(async () => (await globalThis.darkroom?.runs({ limit: 1 }))?.[0]);
+  expect(recorded?.operation).toMatchObject({
+    checkpoint: 'builtin:scenes-4-steps',
+    parameters: { steps: 4, guidance_scale: 1, width: 128, height: 128 },
+  });
+});
+
 test.describe('with a small checkpoint', () => {
   test.use({ viewport: DESKTOP });
 
