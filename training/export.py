@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TypeVar
@@ -126,6 +127,9 @@ def example_prompts(size: Size) -> list[str]:
 
 def write_manifest(out: Path, name: str, size: Size, steps: int, guidance: float, limit: int) -> None:
     """@param limit: most bytes that the folder may have"""
+    for path in out.glob("*/config.json"):
+        # Where diffusers read a network that it writes again is nobody's business.
+        path.write_text(re.sub(r'^ *"_name_or_path".*\n', "", path.read_text(), flags=re.MULTILINE))
     manifest = {
         "name": name,
         "license": "Apache-2.0",

@@ -19,6 +19,7 @@ from batches import GERMAN_SHARE
 from distil import STEPS
 from export import update_manifest
 from networks import SIZES, Size
+from runs import LOG_STEPS
 from train import RUNS
 
 NETWORKS = {"text_encoder": "text encoder", "unet": "UNet", "vae": "autoencoder", "tiny_vae": "tiny autoencoder"}
@@ -55,19 +56,21 @@ def parameters(folder: Path) -> str:
     return ", ".join(counted)
 
 
-def training_of(folder: Path, few_steps: bool) -> str:
-    """Steps and minutes of each stage, from its own log."""
-    told = []
-    for stage in ("vae", "tiny_vae", "text", "unet", *(("distil",) if few_steps else ())):
-        path = folder / f"{stage}.losses.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        if lines:
-            last = json.loads(lines[-1])
-            told.append(f"{stage} {last['step']} steps ({last['seconds'] / 60:.0f} min)")
-    return ", ".join(told)
+def training_of(run: Path, known: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Steps and minutes of each stage, from the logs of this training; of stages that were before it, what is known of them."""
+    told = dict(known)
+    for stage in ("vae", "tiny_vae", "text", "unet", "distil"):
+        path = run / f"{stage}.losses.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        went_on = bool(lines) and lines[0]["step"] > LOG_STEPS
+        if not lines or (went_on and known[stage]["steps"] == lines[-1]["step"]):
+            continue
+        minutes = round(lines[-1]["seconds"] / 60) + (known[stage]["minutes"] if went_on else 0)
+        told[stage] = {"steps": lines[-1]["step"], "minutes": minutes}
+    return told
 
 
-def card(folder: Path, size: Size, run: Path, figures: dict, label: str, clean: int | None) -> str:
+def card(folder: Path, size: Size, training: dict[str, dict[str, int]], figures: dict, label: str, clean: int | None) -> str:
     report = figures[label]
     settings = report["settings"]
     names = scenes.things(size.name)
@@ -79,6 +82,9 @@ def card(folder: Path, size: Size, run: Path, figures: dict, label: str, clean: 
         else "A small latent diffusion model in the layout of Stable Diffusion, made for Darkroom so that the first picture needs no "
         "download."
     )
+    stages = [
+        f"{stage} {one['steps']} steps ({one['minutes']} min)" for stage, one in training.items() if few_steps or stage != "distil"
+    ]
     shown = ", ".join(names[:48]) + (", …" if len(names) > 48 else "")
     facts = [
         f"- **Knows** {len(names)} things ({shown}); the colours {', '.join(scenes.COLOURS)}; one to four of a thing; "
@@ -87,7 +93,7 @@ def card(folder: Path, size: Size, run: Path, figures: dict, label: str, clean: 
         f"- **Networks**: {parameters(folder)} parameters; {report['bytes'] / 1e6:.1f} MB as float16.",
         "- **Data**: rendered by `training/scenes.py` from Noto Emoji (Apache-2.0, Google Inc. and others) and Fluent Emoji (MIT, "
         "Microsoft Corporation); no other data, no other model's weights.",
-        f"- **Training**: {training_of(run, few_steps)}.",
+        f"- **Training**: {', '.join(stages)}.",
         f"- **Settings**: {settings['steps']} steps, guidance {settings['guidance']}.",
     ]
     parts = [
@@ -135,10 +141,13 @@ def main() -> None:
     args = parser.parse_args()
     figures = json.loads((args.figures / "figures.json").read_text())
     folders = {"20 steps": args.folder, f"{STEPS} steps": args.folder.with_name(f"{args.folder.name}-{STEPS}-steps")}
+    path = args.figures / "training.json"
+    training = training_of(args.run or RUNS / args.size, json.loads(path.read_text()) if path.exists() else {})
+    path.write_text(json.dumps(training, indent=2) + "\n")
     for label, folder in folders.items():
         if label in figures:
             clean = args.clean if folder == args.folder else None
-            text = card(folder, SIZES[args.size], args.run or RUNS / args.size, figures, label, clean)
+            text = card(folder, SIZES[args.size], training, figures, label, clean)
             (folder / "README.md").write_text(text)
             update_manifest(folder)
 

@@ -62,7 +62,8 @@ __all__ = [
 Kind = Literal["single", "count", "pair", "row"]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of the picture, y down
 KINDS: tuple[Kind, ...] = ("single", "count", "pair", "row")
-KIND_SHARES = {"single": 0.35, "count": 0.2, "pair": 0.35, "row": 0.1}
+KIND_SHARES = {"single": 0.3, "count": 0.17, "pair": 0.45, "row": 0.08}
+COLOURED_SHARE = 0.7  # of the things that can be, in what is learned from: a thing in another colour is the harder one
 
 HELD_OUT_SHARE = 0.06  # of the claims; a scene of two things makes three of them
 LARGEST = 0.94  # share of the picture's side that things may take
@@ -110,7 +111,7 @@ class Scene:
         rng = random.Random(f"{vocabulary} {seed}")
         shares = [KIND_SHARES[kind] for kind in kinds]
         while True:
-            scene = _draw_scene(rng, vocabulary, rng.choices(kinds, shares)[0])
+            scene = _draw_scene(rng, vocabulary, rng.choices(kinds, shares)[0], LEARNED)
             if held_out is None or is_held_out(scene) == held_out:
                 return scene
 
@@ -276,16 +277,17 @@ class _Wishes:
     relation: str | None = None
     count: int | None = None
     all_spoken: bool = False
+    coloured: float = 0.5  # the share of things that get a colour where none is wished for
 
 
-ANYTHING = _Wishes()
+LEARNED = _Wishes(coloured=COLOURED_SHARE)
 
 
-def _draw_scene(rng: random.Random, vocabulary: Vocabulary, kind: Kind, wishes: _Wishes = ANYTHING) -> Scene:
+def _draw_scene(rng: random.Random, vocabulary: Vocabulary, kind: Kind, wishes: _Wishes) -> Scene:
     style = rng.choices(STYLES, (0.6, 0.2, 0.2))[0]
     number = {"pair": 2, "row": rng.choice((2, 3))}.get(kind, 1)
     names = wishes.names or tuple(rng.sample(things(vocabulary), number))
-    colours = wishes.colours or tuple(_draw_colour(rng, name) for name in names)
+    colours = wishes.colours or tuple(_draw_colour(rng, name, wishes.coloured) for name in names)
     place, relation = "centre", None
     match kind:
         case "single":
@@ -303,8 +305,8 @@ def _draw_scene(rng: random.Random, vocabulary: Vocabulary, kind: Kind, wishes: 
     return Scene(kind, tuple(placed), relation, place, background, style, spoken, rng.getrandbits(32))
 
 
-def _draw_colour(rng: random.Random, name: str) -> str | None:
-    return rng.choice(COLOURS) if can_be_coloured(name) and rng.random() < 0.5 else None
+def _draw_colour(rng: random.Random, name: str, share: float) -> str | None:
+    return rng.choice(COLOURS) if can_be_coloured(name) and rng.random() < share else None
 
 
 def _draw_spoken(rng: random.Random, style: str, everything: bool) -> frozenset[str]:

@@ -88,7 +88,7 @@ PLANS = {
         vae_crop=64,
         tiny_vae=Stage(1200, 16, 2e-3),
         text=Stage(2500, 32, 1.5e-3),
-        unet=Stage(16500, 16, 1e-3),
+        unet=Stage(17500, 16, 1e-3),
         distil=Stage(700, 16, 3e-4),
         pool=20_000,
         pool_part=500,
@@ -365,7 +365,7 @@ class Training:
 KL_WEIGHT = 4e-4
 EDGE_WEIGHT = 2.0
 UNTOLD_SHARE = 0.1  # of captions that are dropped, for classifier-free guidance
-THING_WEIGHT = 2.0  # things are smaller than their background, and matter more
+THING_WEIGHT = 4.0  # things are smaller than their background, and matter more
 CLOSE_UP_SHARE = 0.67  # of the steps, every second one of which is of close-ups
 CLOSE_UPS_FOR_ONE = 3  # of them in a batch for one whole scene: about the same number of operations
 
