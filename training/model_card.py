@@ -65,6 +65,8 @@ def training_of(run: Path, known: dict[str, dict[str, int]]) -> dict[str, dict[s
         went_on = bool(lines) and lines[0]["step"] > LOG_STEPS
         if not lines or (went_on and known[stage]["steps"] == lines[-1]["step"]):
             continue
+        if went_on and stage not in known:
+            raise SystemExit(f"The log of {stage} begins in the middle; write its steps and minutes so far into training.json beside figures.json.")
         minutes = round(lines[-1]["seconds"] / 60) + (known[stage]["minutes"] if went_on else 0)
         told[stage] = {"steps": lines[-1]["step"], "minutes": minutes}
     return told

@@ -5,7 +5,7 @@
 import { WEIGHT_VARIANTS, type WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
-import { NetworkShelf, type Loading } from '../../engine/network_shelf.ts';
+import { NetworkShelf } from '../../engine/network_shelf.ts';
 import type * as autoencoderKl from '../../graphs/autoencoder_kl.ts';
 import type * as autoencoderTiny from '../../graphs/autoencoder_tiny.ts';
 import * as clipText from '../../graphs/clip_text.ts';
@@ -49,7 +49,7 @@ export interface Components {
 const HOLDERS: Record<LoraNetwork, string[]> = { text_encoder: ['text_encoder'], unet: ['unet', 'unet_context'] };
 
 export class GraphNetworks implements Networks {
-  readonly #shelf: NetworkShelf;
+  readonly shelf: NetworkShelf;
   readonly #costs = new GraphCosts();
   readonly #loras: MergedLoras;
 
@@ -61,24 +61,12 @@ export class GraphNetworks implements Networks {
   ) {
     const { textEncoder, unetComponent } = components;
     this.#loras = new MergedLoras(files, { text_encoder: textEncoder.weights, unet: unetComponent.weights });
-    this.#shelf = new NetworkShelf(engine, {
+    this.shelf = new NetworkShelf(engine, {
       blob: (path) => {
         const lora = this.#loras.file(path);
         return lora ? Promise.resolve(lora) : files.blob(path);
       },
     });
-  }
-
-  get onLoading(): ((loading: Loading) => void) | null {
-    return this.#shelf.onLoading;
-  }
-
-  set onLoading(listener: ((loading: Loading) => void) | null) {
-    this.#shelf.onLoading = listener;
-  }
-
-  get onDevice(): readonly string[] {
-    return this.#shelf.names;
   }
 
   get latents(): LatentSpace {
@@ -90,7 +78,7 @@ export class GraphNetworks implements Networks {
     const { arithmetic } = this.engine;
     const { text } = this.components;
     const sequence = ids.length;
-    const network = await this.#shelf.get('text_encoder', { sequence }, (options) =>
+    const network = await this.shelf.get('text_encoder', { sequence }, (options) =>
       clipText.build(text, this.#loras.weightsOf('text_encoder'), {
         ...options,
         batch: 1,
@@ -115,7 +103,7 @@ export class GraphNetworks implements Networks {
     const { vae, vaeComponent } = this.components;
     const { channels, factor } = this.latents;
     const [, , height, width] = pixels.dims;
-    const network = await this.#shelf.get('vae_encoder', { height, width }, (options) => {
+    const network = await this.shelf.get('vae_encoder', { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
         ? vae.graphs.buildEncoder(vae.config, vaeComponent.weights, sized)
@@ -137,7 +125,7 @@ export class GraphNetworks implements Networks {
     const { arithmetic } = engine;
     const { unet } = this.components;
     const sized = { batch, height, width, sequence: embeddings[0].dims[1] };
-    const network = await this.#shelf.get('unet', sized, (options) =>
+    const network = await this.shelf.get('unet', sized, (options) =>
       unet2d.build(unet, this.#loras.weightsOf('unet'), {
         ...options,
         ...sized,
@@ -185,7 +173,7 @@ export class GraphNetworks implements Networks {
     const { vae, vaeComponent } = this.components;
     const { channels, factor, scale } = this.latents;
     const name = purpose === 'picture' ? 'vae_decoder' : 'preview_decoder';
-    const network = await this.#shelf.get(name, { height, width }, (options) => {
+    const network = await this.shelf.get(name, { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
         ? vae.graphs.buildDecoder(vae.config, vaeComponent.weights, sized)
@@ -204,7 +192,7 @@ export class GraphNetworks implements Networks {
         input.dispose();
         output.dispose();
         if (purpose === 'preview') {
-          await this.#shelf.drop(name);
+          await this.shelf.drop(name);
         }
       },
     };
@@ -279,7 +267,7 @@ export class GraphNetworks implements Networks {
   async useLoras(loras: readonly ModelLora[]): Promise<void> {
     for (const network of await this.#loras.use(loras)) {
       for (const name of HOLDERS[network]) {
-        await this.#shelf.drop(name);
+        await this.shelf.drop(name);
       }
     }
   }
@@ -302,7 +290,7 @@ export class GraphNetworks implements Networks {
   }
 
   clear(): Promise<void> {
-    return this.#shelf.clear();
+    return this.shelf.clear();
   }
 
   /** Keys and values of every attention to the text, for `embeddings` [batch, tokens, width]. */
@@ -312,7 +300,7 @@ export class GraphNetworks implements Networks {
   ): Promise<Record<string, DeviceTensor>> {
     const { unet } = this.components;
     const [batch, sequence] = embeddings.dims;
-    const network = await this.#shelf.get('unet_context', { batch, sequence }, (options) =>
+    const network = await this.shelf.get('unet_context', { batch, sequence }, (options) =>
       unet2d.buildContext(unet, this.#loras.weightsOf('unet'), {
         ...options,
         batch,

@@ -139,7 +139,7 @@ export class LatentDiffusion implements LoadedModel {
   ) {}
 
   set onLoading(listener: ((loading: Loading) => void) | null) {
-    this.parts.networks.onLoading = listener;
+    this.parts.networks.shelf.onLoading = listener;
   }
 
   async provenance(): Promise<Record<string, unknown>> {
@@ -402,7 +402,7 @@ export class LatentDiffusion implements LoadedModel {
 
   async toLoad(request: EstimateRequest): Promise<Map<string, number>> {
     const { networks } = this.parts;
-    const onDevice = new Set(networks.onDevice);
+    const onDevice = new Set(networks.shelf.names);
     const { precision } = this.engine.report;
     const planned = await plannedNetworks(networks, request);
     return new Map(

@@ -4,7 +4,7 @@
  * otherwise.
  */
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
-import type { Loading } from '../../engine/network_shelf.ts';
+import type { NetworkShelf } from '../../engine/network_shelf.ts';
 import type { ModelLora } from '../family.ts';
 import type { NetworkRequest, PlannedNetwork } from './estimate.ts';
 
@@ -60,10 +60,8 @@ export interface Decoder {
 
 export interface Networks {
   readonly latents: LatentSpace;
-  /** Called again and again while weights are being brought to the device. */
-  onLoading: ((loading: Loading) => void) | null;
-  /** Names of the networks that are on the device, as {@link planned} names them. */
-  readonly onDevice: readonly string[];
+  /** What is on the device, by the names that {@link planned} gives; it tells who listens while weights are being brought there. */
+  readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading'>;
 
   /** Token ids → [1, ids.length, width]. */
   encodeText(ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor>;

@@ -6,7 +6,7 @@
 import { StudioError } from '../../core/errors.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
-import { NetworkShelf, type Loading } from '../../engine/network_shelf.ts';
+import { NetworkShelf } from '../../engine/network_shelf.ts';
 import type { Network, TensorPort } from '../../engine/runtime.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { readOnnxFile, type DeclaredPort, type OnnxFile } from '../../weights/onnx_file.ts';
@@ -46,7 +46,7 @@ type Place = 'batch' | 'sequence' | 'channels' | 'height' | 'width';
 type Places = Partial<Record<Place, number>>;
 
 export class OnnxNetworks implements Networks {
-  readonly #shelf: NetworkShelf;
+  readonly shelf: NetworkShelf;
   readonly #opened = new Map<Role, Promise<OnnxFile>>();
 
   constructor(
@@ -54,19 +54,7 @@ export class OnnxNetworks implements Networks {
     readonly files: CheckpointFiles,
     readonly layout: OnnxLayout,
   ) {
-    this.#shelf = new NetworkShelf(engine, files);
-  }
-
-  get onLoading(): ((loading: Loading) => void) | null {
-    return this.#shelf.onLoading;
-  }
-
-  set onLoading(listener: ((loading: Loading) => void) | null) {
-    this.#shelf.onLoading = listener;
-  }
-
-  get onDevice(): readonly string[] {
-    return this.#shelf.names;
+    this.shelf = new NetworkShelf(engine, files);
   }
 
   get latents(): LatentSpace {
@@ -232,7 +220,7 @@ export class OnnxNetworks implements Networks {
           one.dispose();
         }
         if (purpose === 'preview') {
-          await this.#shelf.drop(name);
+          await this.shelf.drop(name);
         }
       },
     };
@@ -302,7 +290,7 @@ export class OnnxNetworks implements Networks {
   }
 
   clear(): Promise<void> {
-    return this.#shelf.clear();
+    return this.shelf.clear();
   }
 
   /** The file without its weights, read once. */
@@ -334,7 +322,7 @@ export class OnnxNetworks implements Networks {
     }
     const freeDimensions = fixDimensions(file.inputs, places, this.layout.freeDimensions[role] ?? {});
     try {
-      return await this.#shelf.get(name, freeDimensions, () => ({
+      return await this.shelf.get(name, freeDimensions, () => ({
         bytes: file.bytes,
         externals: file.externals,
         freeDimensions,
