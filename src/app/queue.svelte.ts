@@ -3,8 +3,8 @@ import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { Job, Offer } from '../core/job.ts';
 import type { JobClient } from '../jobs/client.ts';
+import type { QueueView } from '../jobs/job_watchers.ts';
 import type { QueueState } from '../jobs/service.ts';
-import type { QueueView } from '../jobs/stored_jobs.ts';
 import { Persisted } from './persisted.svelte.ts';
 
 interface Speaker {

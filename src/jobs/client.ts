@@ -14,6 +14,7 @@ import type {
 } from '../../workers/protocol.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
+import type { QueueView } from './job_watchers.ts';
 import { LibraryClient } from './library.ts';
 import { Receiver } from './queue.ts';
 import { RecordingsClient } from './recordings.ts';
@@ -21,7 +22,6 @@ import { drain } from './runner.ts';
 import type { JobService, QueueState } from './service.ts';
 import { Sources } from './sources.ts';
 import { StoredJobs } from './stored_jobs.ts';
-import type { QueueView } from './stored_jobs.ts';
 import { Turn } from './turn.ts';
 import { WorkerPair } from './worker_pair.ts';
 
