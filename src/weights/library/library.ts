@@ -17,24 +17,24 @@ import type {
 } from '../../../workers/protocol.ts';
 import { isLora, requireLora } from '../lora.ts';
 import { lookAtAddress } from './address.ts';
+import { Delivery } from './delivery.ts';
 import { readFolder, writeFolder } from './exported_folder.ts';
-import type { Card, FolderFile } from './exported_folder.ts';
-import { FileWriter, WrongBytes, digestOf, sha256 } from './file_writer.ts';
-import type { ByteSource } from './file_writer.ts';
+import type { FolderFile } from './exported_folder.ts';
+import { digestOf, sha256 } from './file_writer.ts';
 import { lookAtHub, refusePickle, requireWeights } from './hub.ts';
 import type { KeyValues } from './key_values.ts';
-import { storageError } from './key_values.ts';
-import { OriginFile } from './origin_file.ts';
+import { extended, fromDisk, fromListing } from './manifests.ts';
 import { Pace } from './pace.ts';
 import type { TransformMakers } from './piece_transform.ts';
-import { SCHEMA_VERSION, isPath, listingSchema, variantSchema } from './records.ts';
+import { isPath, listingSchema, variantSchema } from './records.ts';
 import type { FileRecord, Manifest, ManifestFile } from './records.ts';
-import { RemoteFiles, addressOf } from './remote_files.ts';
-import { FileChanged, Requests } from './requests.ts';
+import { RemoteFiles } from './remote_files.ts';
+import { Requests } from './requests.ts';
 import { LibraryStore } from './store.ts';
 import type { Listed } from './store.ts';
 import { StoredFiles } from './stored_files.ts';
 import type { Channel, Clock, Locks, Network, StorageEstimate } from './surroundings.ts';
+import { Transfers, stopped } from './transfers.ts';
 
 export interface Surroundings {
   values: KeyValues;
@@ -51,11 +51,6 @@ export interface Surroundings {
 
 type OnProgress = (progress: TransferProgress) => void;
 
-/** A file may change that often while it is fetched before it is given up. */
-const CHANGES = 2;
-/** And arrive with wrong bytes that often. */
-const WRONG = 1;
-
 const requestSchema = v.object({
   listing: listingSchema,
   paths: v.pipe(v.array(v.string()), v.minLength(1)),
@@ -63,33 +58,20 @@ const requestSchema = v.object({
   token: v.nullable(v.string()),
 });
 
-/** A transfer of this tab. */
-interface Transfer {
-  readonly ref: string;
-  readonly abort: AbortController;
-  readonly onProgress: OnProgress;
-}
-
 export class Library implements LibraryApi {
   readonly #around: Surroundings;
   readonly #store: LibraryStore;
   readonly #requests: Requests;
-  readonly #transfers = new Set<Transfer>();
+  readonly #transfers: Transfers;
+  readonly #delivery: Delivery;
 
   constructor(around: Surroundings) {
+    const { values, network, clock, locks, channel, makers, pieceBytes } = around;
     this.#around = around;
-    this.#store = new LibraryStore(around.values);
-    this.#requests = new Requests(around.network, around.clock);
-    around.channel.listen((message) => {
-      for (const transfer of this.#of(message.ref)) {
-        if (message.type === 'pause') {
-          transfer.abort.abort();
-        } else if (message.type === 'progress') {
-          // Another tab holds the lock, so ours is waiting for it.
-          transfer.onProgress(message.progress);
-        }
-      }
-    });
+    this.#store = new LibraryStore(values);
+    this.#requests = new Requests(network, clock);
+    this.#transfers = new Transfers(locks, channel);
+    this.#delivery = new Delivery(this.#store, this.#requests, clock, makers, pieceBytes);
   }
 
   look(origin: Origin, token: string | null): Promise<Listing> {
@@ -107,11 +89,13 @@ export class Library implements LibraryApi {
     const ref = variant === 'full' ? listing.ref : `${listing.ref}#${variant}`;
     return this.#transfer(ref, onProgress, async (signal, tell) => {
       const known = await this.#store.manifest(ref);
-      const manifest = known ? extended(known, listing, files) : this.#begun(ref, listing, variant, files);
+      const manifest = known
+        ? extended(known, listing, files)
+        : fromListing(ref, listing, variant, files, this.#around.clock.now());
       if (!known?.complete || !manifest.complete) {
         await this.#store.writeManifest(manifest);
         this.#changed(ref);
-        await this.#fetch(manifest, token, signal, tell);
+        await this.#delivery.fetch(manifest, token, signal, tell);
       }
     });
   }
@@ -131,12 +115,14 @@ export class Library implements LibraryApi {
     const lora = { ...listing, ref: `lora:${of}`, name: loraName(path) };
     return this.#transfer(lora.ref, onProgress, async (signal, tell) => {
       const known = await this.#store.manifest(lora.ref);
-      const manifest = known ? extended(known, lora, files) : this.#begun(lora.ref, lora, 'full', files);
+      const manifest = known
+        ? extended(known, lora, files)
+        : fromListing(lora.ref, lora, 'full', files, this.#around.clock.now());
       if (!known?.complete || !manifest.complete) {
         await requireLora(await new RemoteFiles(this.#requests, listing, token).blob(path), path);
         await this.#store.writeManifest(manifest);
         this.#changed(lora.ref);
-        await this.#fetch(manifest, token, signal, tell);
+        await this.#delivery.fetch(manifest, token, signal, tell);
       }
     });
   }
@@ -155,7 +141,7 @@ export class Library implements LibraryApi {
     );
     const same = loras.find(({ complete, files }) => complete && files[0]?.sha256 === digest);
     if (same) {
-      return this.#describe({ ref: same.ref, manifest: same }, new Set());
+      return this.#describe({ ref: same.ref, manifest: same }, false);
     }
     // Another file of that name is another LoRA.
     const stem = loraName(file.name).replace(/#/g, '_') || 'lora';
@@ -168,10 +154,16 @@ export class Library implements LibraryApi {
     const path = isPath(file.name) ? file.name : `${name}.safetensors`;
     return this.#transfer(ref, onProgress, async (signal, tell) => {
       const known = await this.#store.manifest(ref);
-      const manifest = this.#imported(ref, name, [{ path, size: file.size, sha256: digest }], null, known);
+      const manifest = fromDisk(
+        ref,
+        name,
+        [{ path, size: file.size, sha256: digest }],
+        null,
+        known?.addedAt ?? this.#around.clock.now(),
+      );
       await this.#store.writeManifest(manifest);
       this.#changed(ref);
-      await this.#fill(manifest, null, () => new DiskFile(file, path), signal, tell);
+      await this.#delivery.copy(manifest, () => file, signal, tell);
     });
   }
 
@@ -181,26 +173,22 @@ export class Library implements LibraryApi {
       if (!manifest.complete) {
         await this.#store.writeManifest({ ...manifest, error: null });
         this.#changed(ref);
-        await this.#fetch(manifest, token, signal, tell);
+        await this.#delivery.fetch(manifest, token, signal, tell);
       }
     });
   }
 
   async pause(ref: string): Promise<void> {
-    this.#of(ref).forEach(({ abort }) => abort.abort());
-    this.#around.channel.post({ type: 'pause', ref });
-    // Whoever is at it has stopped when the lock can be had.
-    await this.#around.locks.hold(lockOf(ref), new AbortController().signal, () => Promise.resolve());
+    await this.#transfers.pause(ref);
   }
 
   async list(): Promise<StoredCheckpoint[]> {
-    const [entries, held] = await Promise.all([this.#store.list(), this.#around.locks.held()]);
-    return Promise.all(entries.map((entry) => this.#describe(entry, held)));
+    const [entries, isUnderWay] = await Promise.all([this.#store.list(), this.#transfers.underWay()]);
+    return Promise.all(entries.map((entry) => this.#describe(entry, isUnderWay(entry.ref))));
   }
 
   async remove(ref: string): Promise<void> {
-    await this.pause(ref);
-    await this.#around.locks.hold(lockOf(ref), new AbortController().signal, () => this.#store.remove(ref));
+    await this.#transfers.pause(ref, () => this.#store.remove(ref));
     this.#changed(ref);
   }
 
@@ -269,10 +257,10 @@ export class Library implements LibraryApi {
         // Without hashes nothing tells whether what is there is of these files.
         await this.#store.remove(ref);
       }
-      const manifest = this.#imported(ref, name, listed, card, known);
+      const manifest = fromDisk(ref, name, listed, card, known?.addedAt ?? this.#around.clock.now());
       await this.#store.writeManifest(manifest);
       this.#changed(ref);
-      await this.#fill(manifest, null, (file) => new DiskFile(disk.get(file.path) as File, file.path), signal, tell);
+      await this.#delivery.copy(manifest, (path) => disk.get(path) as File, signal, tell);
     });
   }
 
@@ -319,46 +307,6 @@ export class Library implements LibraryApi {
     return { listing, files, variant, token };
   }
 
-  #begun(ref: string, listing: Listing, variant: WeightVariant, files: ManifestFile[]): Manifest {
-    const { name, origin, revision, license } = listing;
-    return {
-      schema_version: SCHEMA_VERSION,
-      ref,
-      name,
-      origin,
-      revision,
-      license,
-      variant,
-      files,
-      addedAt: this.#around.clock.now(),
-      usedAt: null,
-      complete: false,
-      damaged: false,
-      imported: false,
-      error: null,
-    };
-  }
-
-  /** Of files from the disk. */
-  #imported(ref: string, name: string, files: ManifestFile[], card: Card | null, known: Manifest | null): Manifest {
-    return {
-      schema_version: SCHEMA_VERSION,
-      ref,
-      name: card?.name ?? name,
-      origin: card?.origin ?? { kind: 'import' },
-      revision: card?.revision ?? null,
-      license: card?.license ?? { id: null, link: null, mustAccept: false },
-      variant: card?.variant ?? 'full',
-      files,
-      addedAt: known?.addedAt ?? this.#around.clock.now(),
-      usedAt: null,
-      complete: false,
-      damaged: false,
-      imported: true,
-      error: null,
-    };
-  }
-
   /** @throws StudioError `checkpoint_incomplete` when it is not in the library */
   async #known(ref: string): Promise<Manifest> {
     const manifest = await this.#store.manifest(ref);
@@ -370,120 +318,6 @@ export class Library implements LibraryApi {
       );
     }
     return manifest;
-  }
-
-  async #fetch(manifest: Manifest, token: string | null, signal: AbortSignal, tell: OnProgress): Promise<void> {
-    const { origin, revision, variant, imported } = manifest;
-    if (origin.kind === 'import' || (imported && variant !== 'full')) {
-      throw new StudioError(
-        'checkpoint_incomplete',
-        `"${manifest.name}" came from a folder, so it cannot be fetched; import that folder again.`,
-      );
-    }
-    const at = { origin, revision };
-    await this.#fill(
-      manifest,
-      variant,
-      (file, version) => new OriginFile(this.#requests, addressOf(at, file.path, token), file.size, version),
-      signal,
-      tell,
-    );
-  }
-
-  /**
-   * Brings what is missing of a checkpoint's files and marks it complete.
-   * @param variant how weights are kept, or null for files that are already as they will be
-   */
-  async #fill(
-    manifest: Manifest,
-    variant: WeightVariant | null,
-    open: (file: ManifestFile, version: string | null) => ByteSource,
-    signal: AbortSignal,
-    tell: OnProgress,
-  ): Promise<void> {
-    const { ref } = manifest;
-    const maker = variant === null || variant === 'full' ? null : (this.#around.makers?.[variant] ?? null);
-    if (variant !== null && variant !== 'full' && !maker) {
-      throw new StudioError(
-        'checkpoint_unsupported',
-        `Darkroom cannot store weights as ${variant}; download them in full.`,
-      );
-    }
-    const writer = new FileWriter(this.#store, ref, maker, this.#around.pieceBytes);
-    // Small ones first: a wrong address or a missing right shows before gigabytes are fetched.
-    const files = [...manifest.files].sort((a, b) => a.size - b.size);
-    const total = () => files.reduce((sum, { size }) => sum + size, 0);
-    const pace = new Pace(this.#around.clock, ref, total(), tell);
-    for (let i = 0; i < files.length; i++) {
-      let changes = 0;
-      let wrong = 0;
-      for (let isDone = false; !isDone;) {
-        const file = files[i];
-        try {
-          await writer.write(file, (version) => open(file, version), signal, {
-            begin: (count) => pace.begin(file.path, count),
-            add: (count) => pace.add(file.path, count),
-          });
-          isDone = true;
-        } catch (error) {
-          if (!(error instanceof FileChanged || error instanceof WrongBytes)) {
-            throw error;
-          }
-          await this.#store.discardFile(ref, file.path);
-          pace.begin(file.path, 0);
-          if (error instanceof WrongBytes) {
-            wrong++;
-          } else {
-            changes++;
-            files[i] = await this.#asItIsNow(manifest, file, error.size, signal);
-          }
-          if (wrong > WRONG || changes > CHANGES) {
-            throw new StudioError(
-              'checkpoint_damaged',
-              wrong > WRONG
-                ? `${file.path} of "${manifest.name}" arrived with wrong bytes; nothing of it was kept, resume to fetch it again, or look for another origin.`
-                : `${file.path} of "${manifest.name}" keeps changing at its origin; look the checkpoint up again later.`,
-              { retry: 'same' },
-            );
-          }
-          pace.total = total();
-        }
-      }
-    }
-    const changed = manifest.files.map(({ path }) => files.find((file) => file.path === path) as ManifestFile);
-    await this.#store.changeManifest(ref, { files: changed, complete: true, damaged: false, error: null });
-    pace.finish();
-  }
-
-  /** A file that changed at an address is taken as it is now; one whose hash or commit is known is not. */
-  async #asItIsNow(
-    { ref, name, origin, revision }: Manifest,
-    file: ManifestFile,
-    told: number | null,
-    signal: AbortSignal,
-  ): Promise<ManifestFile> {
-    const refusal = () =>
-      new StudioError(
-        'checkpoint_damaged',
-        `${file.path} of "${name}" is not the file that was listed; look the checkpoint up again.`,
-        { retry: 'same' },
-      );
-    if (origin.kind === 'import') {
-      throw refusal();
-    }
-    const size = told ?? (await this.#requests.probe(addressOf({ origin, revision }, file.path, null), signal));
-    if (size === file.size) {
-      return file;
-    }
-    if (origin.kind === 'hub' || file.sha256 !== null || typeof size !== 'number') {
-      throw refusal();
-    }
-    const now = { ...file, size };
-    const manifest = await this.#store.manifest(ref);
-    await this.#store.changeManifest(ref, {
-      files: (manifest?.files ?? []).map((other) => (other.path === file.path ? now : other)),
-    });
-    return now;
   }
 
   async #wrongPieces(
@@ -511,34 +345,26 @@ export class Library implements LibraryApi {
     return wrong;
   }
 
-  /** Runs `work` as the only transfer of this checkpoint over all tabs. */
+  /** Runs `work` as the only transfer of this checkpoint over all tabs, and says what is there of it then. */
   async #transfer(
     ref: string,
     onProgress: OnProgress,
     work: (signal: AbortSignal, tell: OnProgress) => Promise<void>,
   ): Promise<StoredCheckpoint> {
-    const transfer: Transfer = { ref, abort: new AbortController(), onProgress };
-    const { signal } = transfer.abort;
-    const tell = (progress: TransferProgress) => {
-      onProgress(progress);
-      this.#around.channel.post({ type: 'progress', ref, progress });
-    };
-    this.#transfers.add(transfer);
     try {
-      return await this.#around.locks.hold(lockOf(ref), signal, async () => {
+      return await this.#transfers.run(ref, onProgress, async (signal, tell) => {
         this.#changed(ref);
         await work(signal, tell);
         const manifest = await this.#known(ref);
-        return this.#describe({ ref, manifest }, new Set());
+        return this.#describe({ ref, manifest }, false);
       });
     } catch (error) {
-      const failure = signal.aborted ? stopped() : asStudioError(error);
+      const failure = StudioError.from(error);
       if (failure.code !== 'cancelled') {
         await this.#note(ref, failure);
       }
       throw failure;
     } finally {
-      this.#transfers.delete(transfer);
       this.#changed(ref);
     }
   }
@@ -555,7 +381,7 @@ export class Library implements LibraryApi {
     }
   }
 
-  async #describe(entry: Listed, held: ReadonlySet<string>): Promise<StoredCheckpoint> {
+  async #describe(entry: Listed, isUnderWay: boolean): Promise<StoredCheckpoint> {
     const { ref, manifest } = entry;
     if (!manifest) {
       return {
@@ -587,7 +413,7 @@ export class Library implements LibraryApi {
       revision,
       license,
       variant,
-      state: complete ? 'complete' : held.has(lockOf(ref)) ? 'downloading' : damaged ? 'damaged' : 'paused',
+      state: complete ? 'complete' : isUnderWay ? 'downloading' : damaged ? 'damaged' : 'paused',
       bytes: manifest.files.reduce((sum, { size }, i) => sum + (records[i]?.storedSize ?? size), 0),
       storedBytes: records.reduce((sum, record) => sum + there(record), 0),
       addedAt,
@@ -595,10 +421,6 @@ export class Library implements LibraryApi {
       error,
       ...(isLoraRef(ref) && records[0]?.digest ? { sha256: records[0].digest } : {}),
     };
-  }
-
-  #of(ref: string): Transfer[] {
-    return [...this.#transfers].filter((transfer) => transfer.ref === ref);
   }
 
   #changed(ref: string): void {
@@ -612,70 +434,6 @@ const FOREIGN: StudioErrorData = {
   message: 'This checkpoint was stored by another version of Darkroom; download it again, what is still good is kept.',
   retry: 'same',
 };
-
-/** A file on disk as a source of bytes. */
-class DiskFile implements ByteSource {
-  readonly version = null;
-  readonly #file: File;
-  readonly #path: string;
-
-  constructor(file: File, path: string) {
-    this.#file = file;
-    this.#path = path;
-  }
-
-  async read(
-    begin: number,
-    end: number,
-    signal: AbortSignal,
-    onBytes: (count: number) => void,
-  ): Promise<Uint8Array<ArrayBuffer>> {
-    if (signal.aborted) {
-      throw stopped();
-    }
-    try {
-      const bytes = new Uint8Array(await this.#file.slice(begin, end).arrayBuffer());
-      onBytes(bytes.length);
-      return bytes;
-    } catch (cause) {
-      throw new StudioError(
-        'checkpoint_incomplete',
-        `${this.#path} could not be read; if its disk was removed, put it back and import the folder again.`,
-        { retry: 'same', cause },
-      );
-    }
-  }
-
-  close(): void {
-    // Nothing is held open.
-  }
-}
-
-/** What is there of one checkpoint, with more files than before or newly listed ones. */
-function extended(manifest: Manifest, listing: Listing, files: ManifestFile[]): Manifest {
-  const same = (a: ManifestFile, b: ManifestFile) => a.path === b.path && a.size === b.size && a.sha256 === b.sha256;
-  const kept = manifest.files.filter(({ path }) => !files.some((file) => file.path === path));
-  const complete = manifest.complete && files.every((file) => manifest.files.some((known) => same(known, file)));
-  const { name, origin, revision, license } = listing;
-  return complete
-    ? manifest
-    : { ...manifest, name, origin, revision, license, files: [...kept, ...files], complete: false, error: null };
-}
-
-function lockOf(ref: string): string {
-  return `darkroom:library:${ref}`;
-}
-
-function stopped(): StudioError {
-  return new StudioError('cancelled', 'The transfer was paused; what has arrived is kept.', { retry: 'same' });
-}
-
-function asStudioError(error: unknown): StudioError {
-  if (error instanceof StudioError) {
-    return error;
-  }
-  return error instanceof DOMException ? storageError(error) : StudioError.from(error);
-}
 
 /** Without its cause, which is for the console and could hold anything. */
 function errorData(error: StudioError): StudioErrorData {

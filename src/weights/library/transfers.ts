@@ -1,0 +1,92 @@
+/** Transfers: one per checkpoint at a time over all tabs, by a lock of its name. Any tab sees how far it is and can stop it. */
+import type { TransferProgress } from '../../../workers/protocol.ts';
+import { StudioError } from '../../core/errors.ts';
+import { storageError } from './key_values.ts';
+import type { Channel, Locks } from './surroundings.ts';
+
+type OnProgress = (progress: TransferProgress) => void;
+
+/** A transfer of this tab. */
+interface Transfer {
+  readonly ref: string;
+  readonly abort: AbortController;
+  readonly onProgress: OnProgress;
+}
+
+export class Transfers {
+  readonly #locks: Locks;
+  readonly #channel: Channel;
+  readonly #running = new Set<Transfer>();
+
+  constructor(locks: Locks, channel: Channel) {
+    this.#locks = locks;
+    this.#channel = channel;
+    channel.listen((message) => {
+      for (const transfer of this.#of(message.ref)) {
+        if (message.type === 'pause') {
+          transfer.abort.abort();
+        } else if (message.type === 'progress') {
+          // Another tab holds the lock, so ours is waiting for it.
+          transfer.onProgress(message.progress);
+        }
+      }
+    });
+  }
+
+  /**
+   * Runs `work` when no other tab works at this checkpoint.
+   * @throws StudioError `cancelled` when it was paused, what `work` throws
+   */
+  async run<T>(
+    ref: string,
+    onProgress: OnProgress,
+    work: (signal: AbortSignal, tell: OnProgress) => Promise<T>,
+  ): Promise<T> {
+    const transfer: Transfer = { ref, abort: new AbortController(), onProgress };
+    const { signal } = transfer.abort;
+    const tell = (progress: TransferProgress) => {
+      onProgress(progress);
+      this.#channel.post({ type: 'progress', ref, progress });
+    };
+    this.#running.add(transfer);
+    try {
+      return await this.#locks.hold(lockOf(ref), signal, () => work(signal, tell));
+    } catch (error) {
+      throw signal.aborted ? stopped() : asStudioError(error);
+    } finally {
+      this.#running.delete(transfer);
+    }
+  }
+
+  /** Stops whoever is at it, in whichever tab, and runs `work` when it has stopped. */
+  async pause(ref: string, work: () => Promise<void> = () => Promise.resolve()): Promise<void> {
+    this.#of(ref).forEach(({ abort }) => abort.abort());
+    this.#channel.post({ type: 'pause', ref });
+    await this.#locks.hold(lockOf(ref), new AbortController().signal, work);
+  }
+
+  /** Whether some tab is at it. */
+  async underWay(): Promise<(ref: string) => boolean> {
+    const held = await this.#locks.held();
+    return (ref) => held.has(lockOf(ref));
+  }
+
+  #of(ref: string): Transfer[] {
+    return [...this.#running].filter((transfer) => transfer.ref === ref);
+  }
+}
+
+function lockOf(ref: string): string {
+  return `darkroom:library:${ref}`;
+}
+
+export function stopped(): StudioError {
+  return new StudioError('cancelled', 'The transfer was paused; what has arrived is kept.', { retry: 'same' });
+}
+
+function asStudioError(error: unknown): StudioError {
+  if (error instanceof StudioError) {
+    return error;
+  }
+  return error instanceof DOMException ? storageError(error) : StudioError.from(error);
+}
