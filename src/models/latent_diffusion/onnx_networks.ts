@@ -9,7 +9,7 @@ import type { Engine } from '../../engine/engine.ts';
 import { NetworkShelf } from '../../engine/network_shelf.ts';
 import type { Network, TensorPort } from '../../engine/runtime.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
-import { readOnnxFile, type DeclaredPort, type OnnxFile } from '../../weights/onnx_file.ts';
+import { readOnnxFile, type OnnxFile } from '../../weights/onnx_file.ts';
 import type {
   Decoder,
   Denoiser,
@@ -21,6 +21,7 @@ import type {
 } from './networks.ts';
 import type { NetworkRequest, PlannedNetwork } from './estimate.ts';
 import type { OnnxLayout, Role } from './onnx_layout.ts';
+import { Feeder, Taker, fixDimensions, fixed, isGuidance, isHalf, numeric, type Places } from './onnx_ports.ts';
 
 /** Latents per side of the picture that preview colours are fitted on, where the decoder takes any size. */
 const PREVIEW_SIZE = 16;
@@ -32,19 +33,6 @@ const BATCHED_LATENTS = 2 * 64 * 64;
 const EXPORTED_STEP = 8;
 /** The offsets that the asyncify build can read. */
 const OFFSET_LIMIT = 2 ** 32;
-/** TensorProto.DataType. */
-const FLOAT16 = 10;
-
-/** What the dimensions of an input of this rank are. */
-const PLACES = {
-  2: ['batch', 'sequence'],
-  3: ['batch', 'sequence', null],
-  4: ['batch', 'channels', 'height', 'width'],
-} as const;
-
-type Place = 'batch' | 'sequence' | 'channels' | 'height' | 'width';
-type Places = Partial<Record<Place, number>>;
-
 export class OnnxNetworks implements Networks {
   readonly shelf: NetworkShelf;
   readonly #opened = new Map<Role, Promise<OnnxFile>>();
@@ -449,123 +437,4 @@ function dataFiles(files: CheckpointFiles, model: string): string[] {
           path.startsWith(`${model}_data`) ||
           path.startsWith(`${model}.data`)),
     );
-}
-
-/** One input of a network, fed with rows of a float32 tensor. */
-class Feeder {
-  #rows: DeviceTensor | undefined;
-  #halves: DeviceTensor | undefined;
-
-  constructor(
-    readonly engine: Engine,
-    readonly port: TensorPort,
-    readonly dims: number[],
-  ) {}
-
-  /**
-   * As many rows of `source` as fit from row `start` on; what is left of the batch keeps what was there.
-   * @returns the source itself where it is just what the network takes, else a tensor of the feeder's own
-   */
-  put(source: DeviceTensor, start: number): DeviceTensor {
-    const { arithmetic } = this.engine;
-    const halved = this.port.type === 'float16';
-    let rows = source;
-    if (source.dims[0] !== this.dims[0]) {
-      const row = this.dims.slice(1).reduce((product, dim) => product * dim, 1);
-      const count = Math.min(this.dims[0], source.dims[0] - start);
-      rows = this.#rows ??= arithmetic.empty(this.dims);
-      arithmetic.copy(source, start * row, rows, 0, count * row);
-    }
-    if (!halved) {
-      return rows;
-    }
-    this.#halves ??= arithmetic.empty(this.dims, 'float16');
-    arithmetic.convert(this.#halves, rows);
-    return this.#halves;
-  }
-
-  dispose(): void {
-    this.#rows?.dispose();
-    this.#halves?.dispose();
-  }
-}
-
-/** One output of a network, given on as rows of a float32 tensor. */
-class Taker {
-  /** What the network writes into. */
-  readonly target: DeviceTensor;
-  readonly #rows: DeviceTensor;
-
-  constructor(
-    readonly engine: Engine,
-    port: TensorPort,
-    readonly dims: number[],
-  ) {
-    this.#rows = engine.arithmetic.empty(dims);
-    this.target = port.type === 'float16' ? engine.arithmetic.empty(dims, 'float16') : this.#rows;
-  }
-
-  /** Whether the network can write into `to` itself. */
-  isWhole(to: DeviceTensor): boolean {
-    return this.target === this.#rows && to.dims[0] === this.dims[0];
-  }
-
-  /** Copies the first `count` rows to `to`, from its row `start` on. */
-  give(to: DeviceTensor, start: number, count: number): void {
-    const { arithmetic } = this.engine;
-    if (this.target !== this.#rows) {
-      arithmetic.convert(this.#rows, this.target);
-    }
-    const row = this.dims.slice(1).reduce((product, dim) => product * dim, 1);
-    arithmetic.copy(this.#rows, 0, to, start * row, count * row);
-  }
-
-  dispose(): void {
-    this.#rows.dispose();
-    if (this.target !== this.#rows) {
-      this.target.dispose();
-    }
-  }
-}
-
-/** The values of dimensions that the model only names, by what their place means; `asked` goes before. */
-function fixDimensions(
-  inputs: DeclaredPort[],
-  places: Places,
-  asked: Record<string, number | null>,
-): Record<string, number> {
-  const values = new Map<string, number | null>();
-  for (const { dims } of inputs) {
-    const meanings = PLACES[(dims?.length ?? 0) as keyof typeof PLACES] ?? [];
-    meanings.forEach((place, index) => {
-      const name = dims?.[index];
-      const value = place && places[place];
-      if (typeof name === 'string' && name !== '' && value) {
-        // One name for two sizes cannot be fixed.
-        values.set(name, (values.get(name) ?? value) === value ? value : null);
-      }
-    });
-  }
-  for (const [name, value] of Object.entries(asked)) {
-    values.set(name, value);
-  }
-  const fixed = [...values].filter((entry): entry is [string, number] => entry[1] !== null);
-  return Object.fromEntries(fixed.sort(([a], [b]) => (a < b ? -1 : 1)));
-}
-
-/** A port's dimensions, the free ones taken from `wanted`. */
-function fixed(dims: TensorPort['dims'], wanted: readonly number[]): number[] {
-  return dims.map((dim, i) => numeric(dim) ?? wanted[i] ?? 1);
-}
-
-function numeric(dim: number | string | undefined): number | null {
-  return typeof dim === 'number' && dim > 0 ? dim : null;
-}
-
-function isGuidance({ name, dims }: { name: string; dims: readonly unknown[] | null }): boolean {
-  return name === 'timestep_cond' || (dims?.length === 2 && name.includes('cond'));
-}
-
-function isHalf({ type }: DeclaredPort): boolean {
-  return type === FLOAT16;
 }
