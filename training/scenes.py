@@ -62,7 +62,7 @@ __all__ = [
 Kind = Literal["single", "count", "pair", "row"]
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 as shares of the picture, y down
 KINDS: tuple[Kind, ...] = ("single", "count", "pair", "row")
-KIND_SHARES = {"single": 0.3, "count": 0.17, "pair": 0.45, "row": 0.08}
+KIND_SHARES = {"single": 0.24, "count": 0.14, "pair": 0.55, "row": 0.07}
 COLOURED_SHARE = 0.7  # of the things that can be, in what is learned from: a thing in another colour is the harder one
 
 HELD_OUT_SHARE = 0.06  # of the claims; a scene of two things makes three of them

@@ -34,7 +34,7 @@ from tokenizer import load_tokenizer, tokenize, write_tokenizer
 
 RUNS = Path(__file__).parent / ".runs"
 STAGES = ("judge", "vae", "tiny_vae", "text", "latents", "unet", "distil", "export")
-GUIDANCE = 2.5  # of the checkpoint's default settings, and what the few-step variant has learned
+GUIDANCE = 4.0  # of the checkpoint's default settings, and what the few-step variant has learned
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ PLANS = {
         vae_crop=64,
         tiny_vae=Stage(1200, 16, 2e-3),
         text=Stage(2500, 32, 1.5e-3),
-        unet=Stage(17500, 16, 1e-3),
-        distil=Stage(700, 16, 3e-4),
+        unet=Stage(24000, 16, 1e-3),
+        distil=Stage(1400, 16, 3e-4),
         pool=20_000,
         pool_part=500,
-        waypoints=700,
+        waypoints=2000,
         waypoint_part=50,
         substeps=4,
         calibration=200,
