@@ -20,10 +20,10 @@ const FEWEST: Record<Bits, number> = { 8: 4096, 4: 32768 };
  * Linear layers by kind, with the bits that each variant gives them; everything else (embeddings, norms, biases, convolutions that
  * are not 1×1, the autoencoder, the time embedding, first and last layer) stays as it is.
  *
- * Measured on the first built-in checkpoint, whose UNet was trained (relative error of its output, L2, one kind at 4 bits): shortcuts 2.5 %,
- * attn.to_out 1.6 %, to_q and to_k 1.5 %, proj_in and proj_out 1.2 %, to_v 1.2 %, feed-forward 0.8 % and 0.6 %, time_emb_proj 0.3 %.
- * All that the residual stream of the picture itself goes through is few weights and costs much, so it keeps 8 bits: 4.0 % instead of
- * 5.8 % together. So does the text encoder, where 4 bits cost 9 % and which every step depends on.
+ * Measured on the first built-in checkpoint, whose UNet was trained (relative error of its output, L2, one kind at 4 bits): shortcuts
+ * 2.5 %, attn.to_out 1.6 %, to_q and to_k 1.5 %, proj_in and proj_out 1.2 %, to_v 1.2 %, feed-forward 0.8 % and 0.6 %, time_emb_proj
+ * 0.3 %. All that the residual stream of the picture itself goes through is few weights and costs much, so it keeps 8 bits: 4.0 %
+ * instead of 5.8 % together. So does the text encoder, where 4 bits cost 9 % and which every step depends on.
  */
 const KINDS: { layer: RegExp; q8: Bits; q4: Bits }[] = [
   // UNet2DConditionModel.

@@ -2,7 +2,6 @@
  * Brings what is missing of a checkpoint's files, from its origin or from the disk, and marks it complete when every byte of all of them
  * is here and right.
  */
-import type { TransferProgress } from '../../../workers/protocol.ts';
 import { StudioError } from '../../core/errors.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import { DiskFile } from './disk_file.ts';
@@ -17,8 +16,7 @@ import { FileChanged } from './requests.ts';
 import type { Requests } from './requests.ts';
 import type { LibraryStore } from './store.ts';
 import type { Clock } from './surroundings.ts';
-
-type OnProgress = (progress: TransferProgress) => void;
+import type { OnProgress } from './transfers.ts';
 
 /** A file may change that often while it is fetched before it is given up. */
 const CHANGES = 2;

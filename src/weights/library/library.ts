@@ -7,14 +7,7 @@ import { StudioError } from '../../core/errors.ts';
 import type { StudioErrorData } from '../../core/errors.ts';
 import { isLoraRef, loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
-import type {
-  LibraryApi,
-  Listing,
-  Origin,
-  SpaceReport,
-  StoredCheckpoint,
-  TransferProgress,
-} from '../../../workers/protocol.ts';
+import type { LibraryApi, Listing, Origin, SpaceReport, StoredCheckpoint } from '../../../workers/protocol.ts';
 import { isLora, requireLora } from '../lora.ts';
 import { lookAtAddress } from './address.ts';
 import { Delivery } from './delivery.ts';
@@ -35,6 +28,7 @@ import type { Listed } from './store.ts';
 import { StoredFiles } from './stored_files.ts';
 import type { Channel, Clock, Locks, Network, StorageEstimate } from './surroundings.ts';
 import { Transfers, stopped } from './transfers.ts';
+import type { OnProgress } from './transfers.ts';
 
 export interface Surroundings {
   values: KeyValues;
@@ -48,8 +42,6 @@ export interface Surroundings {
   /** Smaller in tests only. */
   pieceBytes?: number;
 }
-
-type OnProgress = (progress: TransferProgress) => void;
 
 const requestSchema = v.object({
   listing: listingSchema,

@@ -4,7 +4,7 @@ import { StudioError } from '../../core/errors.ts';
 import { storageError } from './key_values.ts';
 import type { Channel, Locks } from './surroundings.ts';
 
-type OnProgress = (progress: TransferProgress) => void;
+export type OnProgress = (progress: TransferProgress) => void;
 
 /** A transfer of this tab. */
 interface Transfer {
