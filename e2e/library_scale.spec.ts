@@ -21,8 +21,8 @@ const SIZES: Record<string, Size> = {
 const HEAPS: Record<string, number> = { '2': 300, '5': 400 };
 const SCALE = process.env.SCALE_GB ?? '2';
 
-/** In which the runtime asks for the weights: at the first load of an architecture, and from then on. */
-const ORDERS = ['unknown', 'known'] as const;
+/** How often its speed is measured. */
+const TIMES = 2;
 
 const MIB = 2 ** 20;
 
@@ -79,25 +79,18 @@ test(`a checkpoint of ${SCALE} GB loads from the library within small heaps`, as
     };
     const own = [await alone(readAndWrite)];
     const loaded: Pace[] = [];
-    for (const order of ORDERS) {
-      loaded.push(
-        await alone(async (context, ref) => {
-          if (order === 'unknown') {
-            await forgetOrders(context);
-          }
-          return loadAlone(context, ref);
-        }),
-      );
+    for (let i = 0; i < TIMES; i++) {
+      loaded.push(await alone(loadAlone));
       own.push(await alone(readAndWrite));
     }
     const words = ({ bytes, ms }: Pace) => `${(bytes / MIB).toFixed(0)} MiB in ${(ms / 1000).toFixed(1)} s`;
-    for (const [i, order] of ORDERS.entries()) {
+    for (const [i, pace] of loaded.entries()) {
       const around = own.slice(i, i + 2);
       const bytes = around.reduce((sum, one) => sum + one.bytes, 0);
       const ms = around.reduce((sum, one) => sum + one.ms, 0);
-      const share = (100 * (loaded[i].bytes / loaded[i].ms)) / (bytes / ms);
+      const share = (100 * (pace.bytes / pace.ms)) / (bytes / ms);
       console.log(
-        `UNet's session, order ${order}: ${words(loaded[i])}, ${share.toFixed(0)} % of the speed of reading and writeBuffer alone (before and after: ${around.map(words).join(', ')})`,
+        `UNet's session: ${words(pace)}, ${share.toFixed(0)} % of the speed of reading and writeBuffer alone (before and after: ${around.map(words).join(', ')})`,
       );
     }
   } finally {
@@ -156,21 +149,6 @@ async function loadAlone(context: BrowserContext, ref: string): Promise<Pace> {
   await page.evaluate((running) => globalThis.darkroom?.cancel(running), id);
   await page.close();
   return pace;
-}
-
-/** What was remembered of earlier sessions (src/engine/read_orders.ts). */
-async function forgetOrders(context: BrowserContext): Promise<void> {
-  const page = await context.newPage();
-  await page.goto('/theme.js');
-  await page.evaluate(
-    () =>
-      new Promise<void>((resolve, reject) => {
-        const request = indexedDB.deleteDatabase('darkroom-reading');
-        request.onsuccess = () => resolve();
-        request.onerror = () => reject(new Error(request.error?.message));
-      }),
-  );
-  await page.close();
 }
 
 /** From the worker's own timeline. */

@@ -3,8 +3,8 @@ import { readFileSync, readdirSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import 'fake-indexeddb/auto';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
-import { ReadOrders } from '../src/engine/read_orders.ts';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { withQuickUploads } from '../src/engine/weight_uploads.ts';
 import type { External } from '../src/graphs/graph.ts';
 import { Checkpoint } from '../src/weights/checkpoint.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
@@ -158,85 +158,48 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
     expect(await pieces.slice(10).arrayBuffer()).toEqual(await same.slice(10).arrayBuffer());
   });
 
-  test('whatever order is expected, each range gives its own bytes, and a right one is read ahead', async () => {
-    const bytes = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 31 + (i >> 8) * 7) & 255);
-    const reads: string[] = [];
-    const counted = (name: string) =>
-      Object.assign(new Blob([bytes]), {
-        slice: (begin: number, end: number) => {
-          reads.push(`${name} ${begin}`);
-          return new Blob([bytes]).slice(begin, end);
-        },
-      });
-    const blobs = new Map(['a', 'b'].map((name) => [name, counted(name)]));
-    const externals: External[] = ['a', 'b'].map((name) => ({ location: name, kind: 'file', file: name }));
-    const asked = [0, 1, 1, 0, 0].map((file, i) => ({ file, begin: 50_000 * i, end: 50_000 * i + 1000 * (i + 1) }));
-    const other = asked.map((range, i) => (i < 2 ? range : { ...range, begin: range.begin + 1 }));
-    /** @returns how many ranges were read before each was asked for */
-    const load = async (orders: (typeof asked)[]) => {
-      const mounted = mount(externals, blobs, 'jspi', undefined, orders);
-      const before: number[] = [];
-      reads.length = 0;
-      for (const { file, begin, end } of asked) {
-        before.push(reads.length);
-        const read = await readVirtual((mounted.files[file].data as Blob).slice(begin, end));
-        expect(Buffer.compare(read, bytes.subarray(begin, end))).toBe(0);
+  test('memory is read into again, and whoever reads meanwhile has its own bytes', async () => {
+    const bytes = Uint8Array.from({ length: 40 * 2 ** 20 }, (_, i) => (i * 31 + (i >> 8) * 7) & 255);
+    const externals: External[] = [{ location: 'a', kind: 'file', file: 'a' }];
+    const weights = mount(externals, new Map([['a', new Blob([bytes])]]), 'jspi');
+    const ranges = [0, 1, 2, 3, 4, 5].map((i) => [i * 1_000_003, 20 * 2 ** 20 + i * 3_000_017]);
+    const memories = new Set<ArrayBuffer>();
+    const whole = async ([begin, end]: number[]) => {
+      let at = begin;
+      for await (const part of (weights.files[0].data as Blob).slice(begin, end).stream()) {
+        memories.add(part.buffer);
+        expect(Buffer.compare(part, bytes.subarray(at, at + part.length))).toBe(0);
+        at += part.length;
       }
-      expect(mounted.asked).toEqual(asked);
-      return before;
+      expect(at).toBe(end);
     };
-    expect(await load([])).toEqual([0, 1, 2, 3, 4]);
-    expect(await load([asked])).toEqual([0, 4, 5, 5, 5]);
-    // Right for two, then read ahead in vain, and the next order is taken up where it is right so far.
-    expect(await load([other, asked])).toEqual([0, 4, 5, 8, 8]);
-    expect(await load([other])).toEqual([0, 4, 5, 6, 7]);
-    // Of files that there are no more, or that have become shorter.
-    expect(await load([[...asked, { file: 2, begin: 0, end: 1 }]])).toEqual([0, 1, 2, 3, 4]);
-    expect(await load([[...asked, { file: 1, begin: 0, end: 300_001 }]])).toEqual([0, 1, 2, 3, 4]);
-    expect(await load([asked.slice(0, 3)])).toEqual([0, 3, 3, 3, 4]);
-    expect(await load([[...asked].reverse(), [...asked, ...asked]])).toEqual([0, 4, 5, 6, 7]);
+    await Promise.all(ranges.map(whole));
+    for (const range of ranges) {
+      await whole(range);
+    }
+    weights.close();
+    // A part that somebody keeps is empty once its memory is read into again, and not mistaken for another one.
+    expect([...memories].some(({ byteLength }) => byteLength === 0)).toBe(true);
   });
 
-  test('a read that was made ahead and failed is told when its range is asked for, and only then', async () => {
-    const file = Object.assign(new Blob([new Uint8Array(100)]), {
+  test('a read that was made ahead and failed is told when its part is asked for, and only then', async () => {
+    const part = 16 * 2 ** 20;
+    const file = Object.assign(new Blob([new Uint8Array(3 * part)]), {
       slice: (begin: number, end: number) => ({
         size: end - begin,
         arrayBuffer: () =>
-          begin === 20 ? Promise.reject(new Error('moved')) : Promise.resolve(new ArrayBuffer(end - begin)),
+          begin === 2 * part ? Promise.reject(new Error('moved')) : Promise.resolve(new ArrayBuffer(end - begin)),
       }),
     });
-    const orders = [[0, 10, 20].map((begin) => ({ file: 0, begin, end: begin + 10 }))];
     const externals: External[] = [{ location: 'a', kind: 'file', file: 'a' }];
-    const { files } = mount(externals, new Map([['a', file]]), 'jspi', undefined, orders);
-    const read = (begin: number) => readVirtual((files[0].data as Blob).slice(begin, begin + 10));
-    expect(await read(0)).toHaveLength(10);
-    expect(await read(10)).toHaveLength(10);
-    await expect(read(20)).rejects.toMatchObject({ code: 'checkpoint_incomplete' });
-  });
-
-  test('orders are remembered for each model, the latest four of them first, and small models are not worth it', async () => {
-    const orders = new ReadOrders();
-    const model = (byte: number) => new Uint8Array([byte]);
-    const order = (first: number, length = 2 ** 26) => [
-      { file: 0, begin: first, end: first + length },
-      { file: 1, begin: 3, end: 4 },
-    ];
-    expect(await orders.of(model(1))).toEqual([]);
-    for (const first of [1, 2, 3, 4, 5, 3]) {
-      await orders.keep(model(1), order(first));
-    }
-    await orders.keep(model(2), order(9));
-    await orders.keep(model(3), order(9, 2 ** 20));
-    expect(await new ReadOrders().of(model(1))).toEqual([3, 5, 4, 2].map((first) => order(first)));
-    expect(await orders.of(model(2))).toEqual([order(9)]);
-    expect(await orders.of(model(3))).toEqual([]);
-    for (let one = 10; one < 50; one++) {
-      await orders.keep(model(one), order(one));
-    }
-    expect(
-      (await Promise.all([...Array(60).keys()].map((one) => orders.of(model(one))))).filter(({ length }) => length),
-    ).toHaveLength(32);
-    expect(await orders.of(model(49))).toEqual([order(49)]);
+    const { files } = mount(externals, new Map([['a', file]]), 'jspi');
+    const reader = (files[0].data as Blob)
+      .slice(0, 3 * part)
+      .stream()
+      .getReader();
+    expect((await reader.read()).value).toHaveLength(part);
+    expect((await reader.read()).value).toHaveLength(part);
+    await expect(reader.read()).rejects.toMatchObject({ code: 'checkpoint_incomplete' });
   });
 
   test('a constant vector takes no storage', async () => {
@@ -253,6 +216,108 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
 function cut(bytes: Uint8Array<ArrayBuffer>, ends: number[]): Blob[] {
   return [...ends, bytes.length].map((end, i) => new Blob([bytes.subarray(ends[i - 1] ?? 0, end)]));
 }
+
+describe('uploads while a session is made', () => {
+  const [MAP_WRITE, COPY_SRC, STORAGE] = [2, 4, 128];
+  const MIB = 2 ** 20;
+  beforeAll(() => {
+    vi.stubGlobal('GPUBufferUsage', { MAP_WRITE, COPY_SRC });
+  });
+  afterAll(() => {
+    vi.unstubAllGlobals();
+  });
+
+  /** What the runtime calls, and what came of it in order. */
+  class FakeDevice {
+    readonly calls: unknown[] = [];
+    readonly queue = {
+      writeBuffer: (to: object, at: number, memory: ArrayBuffer, from: number, length: number) =>
+        this.calls.push(['write', to, at, new Uint8Array(memory.slice(from, from + length))]),
+    };
+    createBuffer({ size }: { size: number }) {
+      this.calls.push(['buffer', size]);
+      const memory = new ArrayBuffer(size);
+      return { getMappedRange: () => memory, unmap: () => undefined, destroy: () => undefined };
+    }
+    createCommandEncoder() {
+      return {
+        copyBufferToBuffer: (...[, begin, to, at, length]: unknown[]) =>
+          this.calls.push(['copy', begin, to, at, length]),
+      };
+    }
+    get gpu() {
+      return this as unknown as GPUDevice;
+    }
+  }
+
+  /** As the runtime's JavaScript part does with one weight. */
+  function upload(device: GPUDevice, bytes: Uint8Array, to: object, label?: string): void {
+    const size = 16 * Math.ceil(bytes.length / 16);
+    const staging = device.createBuffer({
+      mappedAtCreation: true,
+      size,
+      usage: MAP_WRITE | COPY_SRC,
+      ...(label !== undefined && { label }),
+    });
+    new Uint8Array(staging.getMappedRange()).set(bytes);
+    staging.unmap();
+    device.createCommandEncoder().copyBufferToBuffer(staging, 0, to as GPUBuffer, 0, size);
+    staging.destroy();
+  }
+
+  test('a weight is written without a staging buffer, in parts, and what is rounded up is zero', async () => {
+    const device = new FakeDevice();
+    const [one, other] = [{}, {}];
+    const long = Uint8Array.from({ length: 9 * MIB }, (_, i) => i % 251);
+    await withQuickUploads(device.gpu, () => {
+      upload(device.gpu, long, one);
+      upload(device.gpu, new Uint8Array([1, 2, 3]), other);
+      return Promise.resolve();
+    });
+    const parts = [0, 4 * MIB, 8 * MIB].map((at) => ['write', one, at, long.subarray(at, at + 4 * MIB)]);
+    const small = ['write', other, 0, new Uint8Array([1, 2, 3, ...new Array<number>(13).fill(0)])];
+    expect(device.calls).toHaveLength(4);
+    for (const [i, [, to, at, bytes]] of ([...parts, small] as [string, object, number, Uint8Array][]).entries()) {
+      const [kind, ...call] = device.calls[i] as [string, object, number, Uint8Array];
+      expect([kind, call[1], call[0] === to]).toEqual(['write', at, true]);
+      expect(Buffer.compare(call[2], bytes)).toBe(0);
+    }
+  });
+
+  test('larger weights, labelled buffers and everything else go the usual way, and afterwards all does', async () => {
+    const device = new FakeDevice();
+    const to = {};
+    await withQuickUploads(device.gpu, () => {
+      upload(device.gpu, new Uint8Array(65 * MIB), to);
+      upload(device.gpu, new Uint8Array(32), to, 'native');
+      device.gpu.createBuffer({ size: 48, usage: STORAGE });
+      return Promise.resolve();
+    });
+    const usual = [
+      ['buffer', 65 * MIB],
+      ['copy', 0, to, 0, 65 * MIB],
+      ['buffer', 32],
+      ['copy', 0, to, 0, 32],
+      ['buffer', 48],
+    ];
+    expect(device.calls).toEqual(usual);
+    await expect(withQuickUploads(device.gpu, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
+    expect(Object.keys(device).sort()).toEqual(['calls', 'queue']);
+    upload(device.gpu, new Uint8Array(16), to);
+    expect(device.calls.slice(usual.length)).toEqual([
+      ['buffer', 16],
+      ['copy', 0, to, 0, 16],
+    ]);
+  });
+
+  test('who watches the device still does so afterwards', async () => {
+    const device = new FakeDevice();
+    const watching = () => ({}) as GPUBuffer;
+    device.gpu.createBuffer = watching;
+    await withQuickUploads(device.gpu, () => Promise.resolve());
+    expect(Object.getOwnPropertyDescriptor(device, 'createBuffer')?.value).toBe(watching);
+  });
+});
 
 describe('checkpoint folders', () => {
   test.each(readdirSync(CHECKPOINTS))('%s opens from its headers alone', async (name) => {

@@ -7,7 +7,7 @@ import type { Graph, Provider } from '../graphs/graph.ts';
 import { within } from '../weights/patience.ts';
 import { mount } from '../weights/virtual_file.ts';
 import { Mutex } from './mutex.ts';
-import { ReadOrders } from './read_orders.ts';
+import { withQuickUploads } from './weight_uploads.ts';
 
 export type OrtModule = typeof Ort;
 export type RuntimeBuild = 'jspi' | 'asyncify';
@@ -50,7 +50,6 @@ const LOSS_SHOWS_WITHIN = 500;
 
 export class Runtime {
   readonly #mutex = new Mutex();
-  readonly #orders = new ReadOrders();
   #lost: Promise<StudioError> | undefined;
   /** Rejects when the device is lost; everything waited for races with it, because a run on a lost device may never settle. */
   #loss: Promise<never> | undefined;
@@ -91,28 +90,30 @@ export class Runtime {
     onBytes: (bytes: number) => void = () => undefined,
   ): Promise<Network> {
     return this.#exclusive(async () => {
-      const orders = await this.#orders.of(graph.bytes);
-      const { files, asked } = mount(graph.externals, blobs, this.build, onBytes, orders);
-      const session = await this.ort.InferenceSession.create(graph.bytes, {
-        executionProviders: [
-          provider.name === 'webgpu'
-            ? ({
-                name: 'webgpu',
-                device: provider.device,
-                preferredLayout: 'NHWC',
-                validationMode: 'disabled',
-                storageBufferCacheMode: 'simple',
-                ...(graph.cpuNodes?.length && { forceCpuNodeNames: graph.cpuNodes }),
-              } as Ort.InferenceSession.ExecutionProviderConfig)
-            : 'wasm',
-        ],
-        externalData: files,
-        preferredOutputLocation: provider.name === 'webgpu' ? 'gpu-buffer' : 'cpu',
-        ...(graph.freeDimensions && { freeDimensionOverrides: graph.freeDimensions }),
-        graphOptimizationLevel: 'all',
-        logSeverityLevel: 3,
+      const weights = mount(graph.externals, blobs, this.build, onBytes);
+      const create = () =>
+        this.ort.InferenceSession.create(graph.bytes, {
+          executionProviders: [
+            provider.name === 'webgpu'
+              ? ({
+                  name: 'webgpu',
+                  device: provider.device,
+                  preferredLayout: 'NHWC',
+                  validationMode: 'disabled',
+                  storageBufferCacheMode: 'simple',
+                  ...(graph.cpuNodes?.length && { forceCpuNodeNames: graph.cpuNodes }),
+                } as Ort.InferenceSession.ExecutionProviderConfig)
+              : 'wasm',
+          ],
+          externalData: weights.files,
+          preferredOutputLocation: provider.name === 'webgpu' ? 'gpu-buffer' : 'cpu',
+          ...(graph.freeDimensions && { freeDimensionOverrides: graph.freeDimensions }),
+          graphOptimizationLevel: 'all',
+          logSeverityLevel: 3,
+        });
+      const session = await (provider.device ? withQuickUploads(provider.device, create) : create()).finally(() => {
+        weights.close();
       });
-      void this.#orders.keep(graph.bytes, asked);
       return {
         inputs: session.inputMetadata.map(port),
         outputs: session.outputMetadata.map(port),

@@ -71,40 +71,50 @@ export function fromHalf(half: number): number {
 
 /**
  * @param source whole elements of type `from`; any byte offset
+ * @param memory what the result is written to the beginning of, instead of fresh memory; not that of the source
  * @returns the same elements as little-endian bytes of type `to`
  */
-export function convert(source: Uint8Array, from: FloatType, to: FloatType): Uint8Array<ArrayBuffer> {
-  // Copied so that 16- and 32-bit views are aligned whatever the offset in the file was.
-  const aligned = source.slice();
+export function convert(
+  source: Uint8Array,
+  from: FloatType,
+  to: FloatType,
+  memory?: ArrayBuffer,
+): Uint8Array<ArrayBuffer> {
+  const count = source.byteLength / BYTES[from];
+  const result = new Uint8Array(memory ?? new ArrayBuffer(count * BYTES[to]), 0, count * BYTES[to]);
   if (from === to) {
-    return aligned;
-  }
-  const count = aligned.byteLength / BYTES[from];
-  const wide = from === 'F32' ? new Uint32Array(aligned.buffer) : widen(new Uint16Array(aligned.buffer), from);
-  if (to === 'F32') {
-    return new Uint8Array(wide.buffer as ArrayBuffer);
+    result.set(source);
+    return result;
   }
   if (to === 'BF16') {
     throw new TypeError('Nothing computes in bfloat16; convert to F32 or F16.');
   }
-  const half = new Uint16Array(count);
+  // 16- and 32-bit views have to be aligned, whatever the offset in the file was.
+  const { buffer, byteOffset } = source.byteOffset % BYTES[from] === 0 ? source : source.slice();
+  if (to === 'F32') {
+    widen(new Uint16Array(buffer, byteOffset, count), from, new Uint32Array(result.buffer, 0, count));
+    return result;
+  }
+  const half = new Uint16Array(result.buffer, 0, count);
+  const wide = from === 'F32' ? new Uint32Array(buffer, byteOffset, count) : new Uint32Array(count);
+  if (from !== 'F32') {
+    widen(new Uint16Array(buffer, byteOffset, count), from, wide);
+  }
   for (let i = 0; i < count; i++) {
     half[i] = narrow(wide[i]);
   }
-  return new Uint8Array(half.buffer);
+  return result;
 }
 
-function widen(source: Uint16Array, from: 'F16' | 'BF16'): Uint32Array {
-  const wide = new Uint32Array(source.length);
+function widen(source: Uint16Array, from: FloatType, wide: Uint32Array): void {
   if (from === 'BF16') {
     for (let i = 0; i < source.length; i++) {
       wide[i] = source[i] << 16;
     }
-    return wide;
+    return;
   }
   const table = halfBits();
   for (let i = 0; i < source.length; i++) {
     wide[i] = table[source[i]];
   }
-  return wide;
 }

@@ -10,13 +10,11 @@ import type { External, QuantisedBytes, StoredTensor } from '../graphs/graph.ts'
 import { BLOCK } from '../graphs/quantisation.ts';
 import { BYTES, convert, type FloatType } from './conversion.ts';
 import { asFloats, dequantise, quantise } from './quantise.ts';
-import { free, ReadAhead, type Asked, type Content } from './read_ahead.ts';
-import { WeightSource, type Bytes, type Range } from './weight_source.ts';
+import { Reading, type Content, type Part } from './reading.ts';
+import { LONGEST, WeightSource, type Bytes, type Range } from './weight_source.ts';
 
 /** Bytes per part that is converted: large enough for speed, small against the memory of a phone. */
 const PART = 4 * 2 ** 20;
-/** Bytes per part that is used as it is: fewer and longer reads take less time. */
-const RAW_PART = 16 * 2 ** 20;
 
 const FLOAT_TYPE: Record<'f32' | 'f16', FloatType> = { f32: 'F32', f16: 'F16' };
 
@@ -30,33 +28,32 @@ type OnBytes = (bytes: number) => void;
 /** What a session's weights are read from. */
 export interface Mounted {
   files: MountedFile[];
-  /** What the runtime asked of them so far, in its order; where it reads synchronously, nothing. */
-  asked: readonly Asked[];
+  /** Gives the memory for reading back; to be called when the session is made, or could not be. */
+  close(): void;
 }
 
 /**
  * @param blobs the checkpoint's files that the externals name
  * @param onBytes called with the length of each range as the runtime asks for it
- * @param orders what was asked when such a session was made before, so that it can be read ahead
  */
 export function mount(
   externals: External[],
   blobs: Map<string, Blob>,
   runtime: 'jspi' | 'asyncify',
   onBytes: OnBytes = () => undefined,
-  orders: readonly (readonly Asked[])[] = [],
 ): Mounted {
   const source = new WeightSource(blobs, externals.flatMap(expected));
-  const contents = externals.map((external) => contentOf(external, source));
-  const ahead = new ReadAhead(contents, source, orders);
-  const files = externals.map(({ location }, file) => ({
-    path: location,
-    data:
-      runtime === 'jspi'
-        ? new VirtualBlob(contents[file].length, file, ahead, onBytes)
-        : new VirtualBytes(contents[file], source, onBytes),
+  const Virtual = runtime === 'jspi' ? VirtualBlob : VirtualBytes;
+  const files = externals.map((external) => ({
+    path: external.location,
+    data: new Virtual(contentOf(external, source), source, onBytes),
   }));
-  return { files, asked: ahead.asked };
+  return {
+    files,
+    close: () => {
+      source.close();
+    },
+  };
 }
 
 /** The ranges that will surely be asked for. */
@@ -81,7 +78,7 @@ function contentOf(external: External, source: WeightSource): Content {
       return {
         length: source.size(file),
         *parts(begin, end) {
-          for (const [from, until] of steps(begin, end, RAW_PART)) {
+          for (const [from, until] of steps(begin, end, LONGEST)) {
             yield { ranges: [{ file, begin: from, end: until }], make: ([bytes]) => bytes };
           }
         },
@@ -99,7 +96,8 @@ function contentOf(external: External, source: WeightSource): Content {
               const { ranges, make } = elements(tensor, from, until);
               yield { ranges, make: (contents) => convert(bytesOf(make(contents)), 'F32', FLOAT_TYPE[to]) };
             } else {
-              const make = ([bytes]: Bytes[]) => convert(bytes, tensor.dtype, FLOAT_TYPE[to]);
+              const make: Part['make'] = ([bytes], memory) =>
+                convert(bytes, tensor.dtype, FLOAT_TYPE[to], memory((until - from) * width));
               yield { ranges: [stored(tensor, from, until)], make };
             }
           }
@@ -264,21 +262,19 @@ function bytesOf(floats: Float32Array<ArrayBuffer>): Bytes {
  * a Blob costs most of a millisecond, of which a network has as many as tensors.
  */
 class VirtualBlob extends Blob {
-  readonly #length: number;
-  readonly #file: number;
-  readonly #ahead: ReadAhead;
+  readonly #content: Content;
+  readonly #source: WeightSource;
   readonly #onBytes: OnBytes;
 
-  constructor(length: number, file: number, ahead: ReadAhead, onBytes: OnBytes) {
+  constructor(content: Content, source: WeightSource, onBytes: OnBytes) {
     super([]);
-    this.#length = length;
-    this.#file = file;
-    this.#ahead = ahead;
+    this.#content = content;
+    this.#source = source;
     this.#onBytes = onBytes;
   }
 
   override get size(): number {
-    return this.#length;
+    return this.#content.length;
   }
 
   override slice(begin = 0, end = this.size): Blob {
@@ -292,18 +288,22 @@ class VirtualBlob extends Blob {
   }
 
   /**
-   * Read and converted part by part. A part lives until the next one is asked for, as the runtime needs it: left to the garbage
-   * collector, the parts of a large tensor grew into hundreds of megabytes. Who keeps parts has to copy them.
+   * Read and converted part by part. A part lives until the next one is asked for, as the runtime needs it: then its memory is read
+   * into again. Left to the garbage collector, the parts of a large tensor grew into hundreds of megabytes. Who keeps parts has to copy
+   * them.
    */
   #stream(begin: number, end: number): ReadableStream<Bytes> {
-    const reading = this.#ahead.ask({ file: this.#file, begin, end });
+    const reading = new Reading(this.#content.parts(begin, end), this.#source);
     let given: Bytes | null = null;
     return new ReadableStream(
       {
         pull: async (controller) => {
           // Being asked means that what was given before is used up.
-          free(given);
-          given = await this.#ahead.next(reading);
+          if (given) {
+            this.#source.free(given);
+            given = null;
+          }
+          given = await reading.next();
           if (given) {
             controller.enqueue(given);
           } else {
@@ -347,9 +347,11 @@ class VirtualBytes extends Uint8Array {
     const bytes = new Uint8Array(end - begin);
     let at = 0;
     for (const { ranges, make } of this.#content.parts(begin, end)) {
-      const read = make(ranges.map((range) => this.#source.readSync(range)));
+      const contents = ranges.map((range) => this.#source.readSync(range));
+      const read = make(contents, (length) => this.#source.memory(length));
       bytes.set(read, at);
       at += read.length;
+      this.#source.free(read);
     }
     return bytes;
   }

@@ -1,7 +1,8 @@
 /**
  * Reads ranges of a checkpoint's files while a session is created. What that takes is waiting for the browser's answer, about a
  * millisecond each, and most tensors of a network are tiny: two thirds of a UNet's are biases and scales of a few kilobytes. So the tiny
- * ones are fetched together beforehand, neighbours in one read, and large ones in several reads at a time (see virtual_file.ts).
+ * ones are fetched together beforehand, neighbours in one read, and large ones in several reads at a time (see virtual_file.ts), into
+ * memory that is used again: to touch fresh memory takes longer than to read into it.
  * Measured on 2.1 GB in 682 tensors, with what else belongs to it: bench/README.md.
  */
 import { StudioError } from '../core/errors.ts';
@@ -21,11 +22,16 @@ const TINY = 2 ** 20;
 const TINY_TOTAL = 32 * 2 ** 20;
 /** Bytes between two neighbours that are rather read than asked about. */
 const GAP = 64 * 2 ** 10;
+/** Bytes that one read is to have at most: fewer and longer ones take less time. */
+export const LONGEST = 16 * 2 ** 20;
 const AT_ONCE = 8;
+/** Buffers that are kept for the next read. */
+const KEPT = 4;
 
 export class WeightSource {
   readonly #blobs: ReadonlyMap<string, Blob>;
   readonly #tiny: Range[];
+  readonly #spare: ArrayBuffer[] = [];
   #fetched: Promise<(Range & { bytes: Bytes })[]> | null = null;
 
   /**
@@ -38,7 +44,7 @@ export class WeightSource {
   }
 
   /**
-   * A copy that belongs to the caller.
+   * A copy that belongs to the caller, until it is given to {@link free}; quickest for {@link LONGEST} bytes or somewhat less.
    * @throws StudioError `checkpoint_incomplete` when the file cannot be read (any more)
    */
   async read({ file, begin, end }: Range): Promise<Bytes> {
@@ -50,7 +56,32 @@ export class WeightSource {
         return run.bytes.slice(begin - run.begin, end - run.begin);
       }
     }
-    return readBytes(this.#blob(file).slice(begin, end));
+    const blob = this.#blob(file).slice(begin, end);
+    if (blob.size <= TINY || blob.size > LONGEST) {
+      return readBytes(blob);
+    }
+    return (await readInto(this.memory(blob.size), blob)) ?? readBytes(blob);
+  }
+
+  /** At least so many bytes with anything in them, until they are given to {@link free}. */
+  memory(length: number): ArrayBuffer {
+    const isWorthKeeping = length > TINY && length <= LONGEST;
+    return isWorthKeeping ? (this.#spare.pop() ?? new ArrayBuffer(LONGEST)) : new ArrayBuffer(length);
+  }
+
+  /** Takes back the memory of bytes that nobody needs any more, whoever made them. */
+  free({ buffer }: Bytes): void {
+    if (buffer.byteLength === LONGEST && this.#spare.length < KEPT) {
+      this.#spare.push(buffer);
+    } else {
+      release(buffer);
+    }
+  }
+
+  /** To be called when nothing is read any more. */
+  close(): void {
+    this.#spare.splice(0).forEach(release);
+    this.#fetched = null;
   }
 
   /** As {@link read}, synchronously, which workers may. */
@@ -108,12 +139,45 @@ function neighbours(ranges: Range[]): Range[] {
   return joined;
 }
 
+/** Gives the memory back at once. Node 20, where the tests run, cannot; browsers with JSPI can. */
+function release(buffer: ArrayBuffer): void {
+  (buffer as { transfer?: (length: number) => void }).transfer?.(0);
+}
+
+/**
+ * Fills the beginning of `memory`, which is lost to the caller, with a blob.
+ * @returns null where that did not work, or this browser's blobs cannot; whoever wants to know why reads the blob otherwise
+ */
+async function readInto(memory: ArrayBuffer, blob: Blob): Promise<Bytes | null> {
+  let reader: ReadableStreamBYOBReader | undefined;
+  try {
+    reader = blob.stream().getReader({ mode: 'byob' });
+    let bytes = new Uint8Array(memory, 0, 0);
+    while (bytes.length < blob.size) {
+      const rest = new Uint8Array(bytes.buffer, bytes.length, blob.size - bytes.length);
+      // Everything in one answer, where the browser knows how; parts otherwise. The browser collects a stream that is only waited for
+      // as garbage, with the read under way, which then never answers (measured with Chromium 156): the timer keeps this call, and with it
+      // the reader.
+      const read = await within(PATIENCE_MS, reader.read(rest, { min: rest.length }));
+      if (!read?.value?.length) {
+        return null;
+      }
+      bytes = new Uint8Array(read.value.buffer, 0, bytes.length + read.value.length);
+    }
+    return bytes;
+  } catch {
+    return null;
+  } finally {
+    reader?.cancel().catch(() => undefined);
+  }
+}
+
 /** A read of some megabytes that takes longer than this is asked for a second time. */
 const PATIENCE_MS = 20_000;
 const ATTEMPTS = 3;
 
 /**
- * Under load, creating a session was seen to hang while weights were read from a file. One unanswered read would do that to the
+ * Once, under load, creating a session was seen to hang while weights were read like this. One unanswered read would do that to the
  * whole engine, so a range that does not come is asked for again.
  */
 async function readBytes(blob: Blob): Promise<Bytes> {

@@ -1,0 +1,59 @@
+/** Reads the parts of what ONNX Runtime asks for, one of them ahead, so that the disk goes on while the runtime copies one. */
+import type { Bytes, Range, WeightSource } from './weight_source.ts';
+
+/** Bytes that are made from the contents of ranges, none for a constant. */
+export interface Part {
+  ranges: Range[];
+  /** @param memory gives at least so many bytes to make them in, rather than in fresh memory */
+  make: (contents: Bytes[], memory: (length: number) => ArrayBuffer) => Bytes;
+}
+
+/** Length in bytes, and the bytes of any range of it in parts. */
+export interface Content {
+  length: number;
+  parts(begin: number, end: number): Iterable<Part>;
+}
+
+/** Parts that are being read while the runtime copies one. */
+const AHEAD = 1;
+
+/** One range that was asked for. */
+export class Reading {
+  readonly #parts: Iterator<Part>;
+  readonly #source: WeightSource;
+  readonly #underway: Promise<Bytes>[] = [];
+
+  constructor(parts: Iterable<Part>, source: WeightSource) {
+    this.#parts = parts[Symbol.iterator]();
+    this.#source = source;
+  }
+
+  /** The next part, in order; null after the last. */
+  async next(): Promise<Bytes | null> {
+    this.#begin(1);
+    const part = this.#underway.shift();
+    this.#begin(AHEAD);
+    return (await part) ?? null;
+  }
+
+  /** Reads on until `most` parts are under way or there are no more. */
+  #begin(most: number): void {
+    while (this.#underway.length < most) {
+      const part = this.#parts.next();
+      if (part.done) {
+        return;
+      }
+      const bytes = this.#make(part.value);
+      // A failure is told when its part is asked for.
+      bytes.catch(() => undefined);
+      this.#underway.push(bytes);
+    }
+  }
+
+  async #make({ ranges, make }: Part): Promise<Bytes> {
+    const contents = await Promise.all(ranges.map((range) => this.#source.read(range)));
+    const bytes = make(contents, (length) => this.#source.memory(length));
+    contents.filter(({ buffer }) => buffer !== bytes.buffer).forEach((content) => this.#source.free(content));
+    return bytes;
+  }
+}
