@@ -4,6 +4,7 @@
  * memory again and again. So meanwhile the runtime is given stand-ins for those buffers, which are ordinary memory, and what it copies from
  * them is written (compare `wasm/post-webgpu.js` of onnxruntime-web 1.30.0; e2e/engine.spec.ts notices when it does so otherwise).
  */
+import { release } from '../weights/weight_source.ts';
 
 /** Larger weights are left to the runtime: what stands in for their buffers would be as large. */
 const LARGEST = 64 * 2 ** 20;
@@ -29,6 +30,7 @@ export async function withQuickUploads<T>(device: GPUDevice, make: () => Promise
       return createBuffer(descriptor);
     }
     if (memory.byteLength < descriptor.size) {
+      release(memory);
       memory = new ArrayBuffer(descriptor.size);
     }
     new Uint8Array(memory, descriptor.size - ROUNDED, ROUNDED).fill(0);
@@ -59,6 +61,7 @@ export async function withQuickUploads<T>(device: GPUDevice, make: () => Promise
   try {
     return await make();
   } finally {
+    release(memory);
     for (const [name, own] of before) {
       Reflect.deleteProperty(device, name);
       if (own) {

@@ -140,7 +140,7 @@ function neighbours(ranges: Range[]): Range[] {
 }
 
 /** Gives the memory back at once. Node 20, where the tests run, cannot; browsers with JSPI can. */
-function release(buffer: ArrayBuffer): void {
+export function release(buffer: ArrayBuffer): void {
   (buffer as { transfer?: (length: number) => void }).transfer?.(0);
 }
 
