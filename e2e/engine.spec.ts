@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
-import { CHECKPOINTS, openDoor, openFolder, readGolden, runOperation } from './fixtures/door.ts';
+import { CHECKPOINTS, openDoor, openFolder, readGolden, runOperation, untilSampling } from './fixtures/door.ts';
 import { SD21, writeLargeCheckpoint } from './fixtures/large_checkpoint.ts';
 
 const PICTURES_IN_A_ROW = Number(process.env.PICTURES ?? 100);
@@ -85,15 +85,20 @@ test('browsers without JSPI get the other build of the runtime, and the same pic
     const response = await route.fetch();
     await route.fulfill({ response, body: `delete WebAssembly.Suspending;\n${await response.text()}` });
   });
-  await openDoor(page, 'wasm');
-  expect(await page.evaluate(() => globalThis.darkroom?.device())).toMatchObject({ runtime: 'asyncify' });
-  for (const name of ['sd15-transform-euler-03', 'sd21-bf16-defaults']) {
-    const golden = readGolden(name);
-    await openFolder(page, join(CHECKPOINTS, golden.checkpoint));
-    const { job, latents } = await runOperation(page, golden.operation);
-    expect(job.error).toBeNull();
-    const worst = golden.latents.reduce((most, value, i) => Math.max(most, Math.abs(value - (latents?.[i] ?? NaN))), 0);
-    expect(worst).toBeLessThanOrEqual(1e-3);
+  for (const backend of ['wasm', 'webgpu'] as const) {
+    await openDoor(page, backend);
+    expect(await page.evaluate(() => globalThis.darkroom?.device())).toMatchObject({ runtime: 'asyncify' });
+    for (const name of ['sd15-transform-euler-03', 'sd21-bf16-defaults']) {
+      const golden = readGolden(name);
+      await openFolder(page, join(CHECKPOINTS, golden.checkpoint));
+      const { job, latents } = await runOperation(page, golden.operation);
+      expect(job.error).toBeNull();
+      const worst = golden.latents.reduce(
+        (most, value, i) => Math.max(most, Math.abs(value - (latents?.[i] ?? NaN))),
+        0,
+      );
+      expect(worst).toBeLessThanOrEqual(1e-3);
+    }
   }
 });
 
@@ -111,7 +116,7 @@ test('a full-size Stable Diffusion 2.1 UNet (866 M parameters) loads, and its we
     await openDoor(page, 'webgpu');
     const before = await ledger(page);
     await openFolder(page, folder);
-    const error = await untilSampling(page);
+    const { error } = await untilSampling(page, small({ width: 16, height: 16 }));
     expect(error).toBeNull();
     const after = await ledger(page);
     const growth = after.wasmHeapBytes - before.wasmHeapBytes;
@@ -141,35 +146,17 @@ test('weights arrive while the browser collects garbage all the time', async ({ 
     await openDoor(page, 'webgpu');
     await openFolder(page, folder);
     const worker = page.workers().find((one) => one.url().includes('generation'));
-    // What is read is referred to by nothing but the browser's own work on it (src/weights/weight_source.ts).
+    // A stream that nothing refers to is collected while it is read (src/weights/weight_source.ts).
     const collects = await worker?.evaluate(() => {
       const { gc } = globalThis as { gc?: () => void };
       setInterval(() => gc?.(), 3);
       return gc !== undefined;
     });
     expect(collects).toBe(true);
-    expect(await untilSampling(page)).toBeNull();
+    expect((await untilSampling(page, small({ width: 16, height: 16 }))).error).toBeNull();
     expect((await ledger(page)).liveBytes).toBeGreaterThan(100 * 2 ** 20);
   } finally {
     await browser.close();
     rmSync(folder, { recursive: true, force: true });
   }
 });
-
-/** Waits until every network is on the GPU, as a software GPU computes a step of a large one for many minutes; gives the error. */
-function untilSampling(page: Page): Promise<string | null> {
-  return page.evaluate(
-    async (operation) => {
-      const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-      const { id } = await door.submit(operation);
-      return new Promise<string | null>((loaded) => {
-        door.follow(id, ({ error, progress }) => {
-          if (error || progress?.stage === 'sample') {
-            loaded(error?.message ?? null);
-          }
-        });
-      });
-    },
-    small({ width: 16, height: 16 }),
-  );
-}

@@ -6,7 +6,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type BrowserContext, type CDPSession, type Page } from '@playwright/test';
-import { openDoor } from './fixtures/door.ts';
+import { openDoor, untilSampling } from './fixtures/door.ts';
 import { writeLargeCheckpoint, type Size } from './fixtures/large_checkpoint.ts';
 
 /**
@@ -114,25 +114,13 @@ async function importFolder(page: Page, folder: string): Promise<string> {
   });
 }
 
-/** Resolves at the first step, when every network is on the GPU. A software GPU computes a step of this size for many minutes. */
-function load(page: Page, ref: string): Promise<{ id: string; error: string | null }> {
-  return page.evaluate(async (checkpoint) => {
-    const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-    const { id } = await door.submit({
-      operation: 'image_generation',
-      config: 'stable_diffusion',
-      checkpoint,
-      parameters: { prompt: 'a cat', steps: 1, guidance_scale: 0, width: 16, height: 16, seed: '1' },
-    });
-    return new Promise<{ id: string; error: string | null }>((loaded) => {
-      door.follow(id, ({ error, progress }) => {
-        if (error || progress?.stage === 'sample') {
-          loaded({ id, error: error?.message ?? null });
-        }
-      });
-    });
-  }, ref);
-}
+const load = (page: Page, checkpoint: string) =>
+  untilSampling(page, {
+    operation: 'image_generation',
+    config: 'stable_diffusion',
+    checkpoint,
+    parameters: { prompt: 'a cat', steps: 1, guidance_scale: 0, width: 16, height: 16, seed: '1' },
+  });
 
 /** Ends the browser with the job, of which nothing is to be taken up again. */
 async function leave(page: Page, id: string): Promise<void> {

@@ -8,12 +8,16 @@ import { release } from '../weights/weight_source.ts';
 
 /** Larger weights are left to the runtime: what stands in for their buffers would be as large. */
 const LARGEST = 64 * 2 ** 20;
-/** Bytes of one write: the browser has no memory of its own for longer ones. */
+/** Bytes of one write. With these the GPU process touches no more fresh memory than the weights take (bench/README.md). */
 const WRITE = 4 * 2 ** 20;
 /** The runtime rounds a weight's length up to this. */
 const ROUNDED = 16;
 
-/** @param make may use the device for anything else as well */
+/**
+ * For one session at a time.
+ * @param make may use the device for anything else as well
+ * @returns what `make` resolves to; rejects with what it rejects with
+ */
 export async function withQuickUploads<T>(device: GPUDevice, make: () => Promise<T>): Promise<T> {
   // Both may be watched (ledger.ts), and are put back as they were.
   const before = (['createBuffer', 'createCommandEncoder'] as const).map(
@@ -80,7 +84,7 @@ interface StandIn {
 
 type Copy = (from: GPUBuffer, begin: number, to: GPUBuffer, at: number, length: number) => void;
 
-/** What the runtime's native part maps, it fills later and labels. */
+/** Whether the runtime's JavaScript part asks for it. Its native part labels the staging buffers that it makes, and fills them later. */
 function isForWeight({ mappedAtCreation, usage, size, ...rest }: GPUBufferDescriptor): boolean {
   const isStaging = mappedAtCreation === true && usage === (GPUBufferUsage.MAP_WRITE | GPUBufferUsage.COPY_SRC);
   return isStaging && !('label' in rest) && size >= ROUNDED && size <= LARGEST;

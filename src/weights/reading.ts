@@ -14,14 +14,11 @@ export interface Content {
   parts(begin: number, end: number): Iterable<Part>;
 }
 
-/** Parts that are being read while the runtime copies one. */
-const AHEAD = 1;
-
 /** One range that was asked for. */
 export class Reading {
   readonly #parts: Iterator<Part>;
   readonly #source: WeightSource;
-  readonly #underway: Promise<Bytes>[] = [];
+  #coming: Promise<Bytes> | undefined;
 
   constructor(parts: Iterable<Part>, source: WeightSource) {
     this.#parts = parts[Symbol.iterator]();
@@ -30,24 +27,21 @@ export class Reading {
 
   /** The next part, in order; null after the last. */
   async next(): Promise<Bytes | null> {
-    this.#begin(1);
-    const part = this.#underway.shift();
-    this.#begin(AHEAD);
+    const part = this.#coming ?? this.#begin();
+    this.#coming = part && this.#begin();
     return (await part) ?? null;
   }
 
-  /** Reads on until `most` parts are under way or there are no more. */
-  #begin(most: number): void {
-    while (this.#underway.length < most) {
-      const part = this.#parts.next();
-      if (part.done) {
-        return;
-      }
-      const bytes = this.#make(part.value);
-      // A failure is told when its part is asked for.
-      bytes.catch(() => undefined);
-      this.#underway.push(bytes);
+  /** Reads one more part; undefined where there is none. */
+  #begin(): Promise<Bytes> | undefined {
+    const part = this.#parts.next();
+    if (part.done) {
+      return undefined;
     }
+    const bytes = this.#make(part.value);
+    // A failure is told when its part is asked for.
+    bytes.catch(() => undefined);
+    return bytes;
   }
 
   async #make({ ranges, make }: Part): Promise<Bytes> {

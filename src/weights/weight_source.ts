@@ -1,7 +1,7 @@
 /**
  * Reads ranges of a checkpoint's files while a session is created. What that takes is waiting for the browser's answer, about a
  * millisecond each, and most tensors of a network are tiny: two thirds of a UNet's are biases and scales of a few kilobytes. So the tiny
- * ones are fetched together beforehand, neighbours in one read, and large ones in several reads at a time (see virtual_file.ts), into
+ * ones are fetched together beforehand, neighbours in one read, and large ones part by part (see virtual_file.ts and reading.ts) into
  * memory that is used again: to touch fresh memory takes longer than to read into it.
  * Measured on 2.1 GB in 682 tensors, with what else belongs to it: bench/README.md.
  */
