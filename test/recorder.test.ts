@@ -679,6 +679,27 @@ describe('two tabs', () => {
     }
   });
 
+  test('one that the other opens while this one looks through the folders stays in the list', async () => {
+    const runs: string[] = [];
+    class ChangingStore extends MemoryFileStore {
+      override async list(folder: string) {
+        const seen = await super.list(folder);
+        if (folder.split('/').length === 4 && runs.length === 1) {
+          // By its own run this one learns of the other's, which it has not seen.
+          runs.push(await other.openRun(opening));
+          runs.push(await recorder.openRun(opening));
+        }
+        return seen;
+      }
+    }
+    const [store, locks] = [new ChangingStore(), new MemoryLocks()];
+    const [other, recorder] = [1, 2].map(() => new Recorder(store, () => NOON, { locks }));
+    runs.push(await other.openRun(opening));
+    await recorder.recover();
+    expect(runs).toHaveLength(3);
+    expect(ids(await recorder.listRuns({ limit: 9 })).sort()).toEqual(runs.sort());
+  });
+
   test('earlier recordings outside of the bucket stay where they are, and new ones go into it', async () => {
     const [bucket, root] = [new MemoryFileStore(), new MemoryFileStore()];
     const tick = clock();

@@ -117,7 +117,7 @@ async function kill({ process: child, ended }: Browser): Promise<void> {
 function record(page: Page, seed: number): void {
   page
     .evaluate(async (first) => {
-      const { tell } = globalThis as unknown as { tell: (word: unknown) => void };
+      const { tell } = globalThis as unknown as { tell: (word: unknown) => Promise<void> };
       let state = first;
       const random = (below: number) => {
         state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
@@ -150,15 +150,17 @@ function record(page: Page, seed: number): void {
             }
             const sha256 = await hash(bytes);
             const { filename } = await recorder.saveEntity(run, 'thing', new Blob([bytes]), { count });
-            tell({ run, filename, sha256 });
-            tell({ started: true });
+            // Whoever reports too late is only checked less.
+            void tell({ run, filename, sha256 });
+            void tell({ started: true });
           }
           const next = random(6);
           if (next === 0) {
             await recorder.starRun(run, true);
           }
           if (next === 1) {
-            tell({ deleting: run });
+            // A kill in between must not leave a run half deleted of which nobody here has heard that it was to go.
+            await tell({ deleting: run });
             await recorder.deleteRun(run);
           } else if (next > 2) {
             await recorder.closeRun(run, 'completed');

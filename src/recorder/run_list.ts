@@ -114,8 +114,10 @@ export class RunList {
 
   async #recover(): Promise<void> {
     await this.index.open();
+    // Before the folders: one that another tab opens meanwhile may be in the index and not among those that were seen.
+    const listed = this.index.runs;
     const folders = await this.#folders();
-    await this.index.drop(...this.index.runs.filter((run) => !folders.has(run) && !this.#written(run)));
+    await this.index.drop(...listed.filter((run) => !folders.has(run) && !this.#written(run)));
     let found: IndexEntry[] = [];
     for (const [run, path] of folders) {
       const entry = this.index.get(run);
