@@ -17,11 +17,10 @@ import type {
   SampleRequest,
   TextRequest,
 } from '../../core/model.ts';
-import { NOT_FINITE, type DeviceTensor, type PreviewColours, type Snapshots } from '../../engine/arithmetic.ts';
+import type { DeviceTensor, Snapshots } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
-import { fitPreviewColours } from '../../engine/latent_preview.ts';
 import type { Loading } from '../../engine/network_shelf.ts';
-import { requireFinite, toPixels } from '../../engine/pixels.ts';
+import { SamplingKeeper } from '../../engine/sampling_keeper.ts';
 import { SamplingLoop } from '../../engine/sampling_loop.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
@@ -35,8 +34,8 @@ import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
 import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
 import { estimate, plannedNetworks } from './estimate.ts';
-import type { Decoder, Networks } from './networks.ts';
-import { cutTile, joinTiles, layTiles, type Tile } from './tiles.ts';
+import { LatentDecoder } from './latent_decoder.ts';
+import type { Networks } from './networks.ts';
 
 export interface Parts {
   networks: Networks;
@@ -84,51 +83,8 @@ class DeviceLatents implements Latents {
   }
 }
 
-/** Milliseconds between two states that are kept; steps that are faster than this are not worth a copy each. */
-const KEPT_EVERY = 500;
-
-/**
- * Keeps where a sampling stands, so that after a lost device it goes on from there. The loop never waits for it: a copy is begun behind a
- * finished step and arrives some steps later; while one is on its way no other is begun.
- */
-class Keeper {
-  #last = -Infinity;
-  #isFinite = true;
-
-  constructor(
-    readonly loop: SamplingLoop,
-    readonly request: Pick<SampleRequest, 'keep' | 'random'>,
-  ) {}
-
-  /** @throws StudioError `result_invalid` when an earlier state turned out to hold NaN or infinity, of which no picture can come */
-  afterStep(): void {
-    if (!this.#isFinite) {
-      throw new StudioError('result_invalid', NOT_FINITE);
-    }
-    const now = performance.now();
-    if (now - this.#last >= KEPT_EVERY && this.#keep()) {
-      this.#last = now;
-    }
-  }
-
-  /** The finished latents are always kept, in place of what is on its way. */
-  afterLast(): void {
-    this.loop.snapshots.dispose();
-    this.#keep();
-  }
-
-  #keep(): boolean {
-    return this.loop.keep(this.request.random.state, (state) => {
-      this.#isFinite = state.x.every(Number.isFinite);
-      if (this.#isFinite) {
-        this.request.keep(state);
-      }
-    });
-  }
-}
-
 export class LatentDiffusion implements LoadedModel {
-  #previewColours: PreviewColours | null | undefined;
+  readonly #decoder: LatentDecoder;
   #used: Record<string, unknown> = {};
 
   constructor(
@@ -136,7 +92,9 @@ export class LatentDiffusion implements LoadedModel {
     readonly engine: Engine,
     readonly parts: Parts,
     readonly summary: CheckpointSummary,
-  ) {}
+  ) {
+    this.#decoder = new LatentDecoder(engine, parts.networks);
+  }
 
   set onLoading(listener: ((loading: Loading) => void) | null) {
     this.parts.networks.shelf.onLoading = listener;
@@ -259,7 +217,7 @@ export class LatentDiffusion implements LoadedModel {
       const denoiser = hold(
         await networks.denoiser({ batch: rows, height, width, embeddings, guidance: text.guidance }),
       );
-      const colours = request.previews ? await this.#colours() : null;
+      const colours = request.previews ? await this.#decoder.colours() : null;
 
       x = arithmetic.empty(dims);
       const noise = hold(arithmetic.upload(request.random.randn(count), dims));
@@ -270,7 +228,7 @@ export class LatentDiffusion implements LoadedModel {
         loop.restore(state);
         request.random.state = state.random;
       }
-      const keeper = new Keeper(loop, request);
+      const keeper = new SamplingKeeper(loop, request);
 
       request.onStart(plan.steps.length, loop.done);
       for (const { timestep } of plan.steps.slice(loop.done)) {
@@ -307,85 +265,8 @@ export class LatentDiffusion implements LoadedModel {
   }
 
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
-    const { factor } = this.parts.networks.latents;
-    const [, , height, width] = latents.dims;
-    const side = request.tile_size === undefined ? Infinity : request.tile_size / factor;
-    const images =
-      height > side || width > side
-        ? await this.#decodeTiled(latents, side, request)
-        : await this.#decodeWhole(latents as DeviceLatents, request);
+    const images = await this.#decoder.decode((latents as DeviceLatents).tensor, request);
     return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
-  }
-
-  async #decodeWhole(latents: DeviceLatents, { signal, onPart }: DecodeRequest): Promise<PixelImage[]> {
-    const { arithmetic } = this.engine;
-    const [batch, channels, height, width] = latents.dims;
-    const count = channels * height * width;
-    const decoder = await this.parts.networks.decoder({ height, width }, 'picture');
-    const images: PixelImage[] = [];
-    const one = arithmetic.empty([1, channels, height, width]);
-    try {
-      // One picture at a time: the decoder's activations are the largest of the whole pipeline.
-      for (let n = 0; n < batch; n++) {
-        if (signal.aborted) {
-          throw cancelled();
-        }
-        arithmetic.copy(latents.tensor, n * count, one, 0, count);
-        images.push(...(await this.#pictures(decoder, one)));
-        onPart(n + 1, batch);
-      }
-    } finally {
-      one.dispose();
-      await decoder.dispose();
-    }
-    return images;
-  }
-
-  /** See `tiles.ts`. The tiles are blended on the CPU: where memory is short, it is the device's. */
-  async #decodeTiled(latents: Latents, side: number, { signal, onPart }: DecodeRequest): Promise<PixelImage[]> {
-    const { arithmetic } = this.engine;
-    const { networks } = this.parts;
-    const { factor } = networks.latents;
-    const [batch, channels, height, width] = latents.dims;
-    const all = await latents.read();
-    requireFinite(all);
-    const tiles = layTiles({ height, width }, side);
-    const decoded = Array.from({ length: batch }, () => new Map<Tile, Float32Array>());
-    // Shapes are static, so tiles of one size go through one decoder before the next size takes its place.
-    const sizes = new Map(tiles.map((tile) => [`${tile.height}×${tile.width}`, tile]));
-    let done = 0;
-    for (const size of sizes.values()) {
-      const decoder = await networks.decoder({ height: size.height, width: size.width }, 'picture');
-      try {
-        for (const tile of tiles.filter((other) => other.height === size.height && other.width === size.width)) {
-          for (const [n, parts] of decoded.entries()) {
-            if (signal.aborted) {
-              throw cancelled();
-            }
-            const picture = all.subarray((n * all.length) / batch, ((n + 1) * all.length) / batch);
-            const input = arithmetic.upload(cutTile(picture, { height, width }, channels, tile), [
-              1,
-              channels,
-              tile.height,
-              tile.width,
-            ]);
-            try {
-              parts.set(tile, await arithmetic.read(await decoder.decode(input)));
-            } finally {
-              input.dispose();
-            }
-            onPart(++done, batch * tiles.length);
-          }
-        }
-      } finally {
-        await decoder.dispose();
-      }
-    }
-    return decoded.flatMap((parts) => {
-      const given = tiles.map((tile) => ({ tile, pixels: parts.get(tile) as Float32Array }));
-      const picture = joinTiles(given, { height, width }, side, factor);
-      return toPixels(picture, [1, 3, height * factor, width * factor]);
-    });
   }
 
   useLoras(loras: readonly ModelLora[]): Promise<void> {
@@ -425,10 +306,6 @@ export class LatentDiffusion implements LoadedModel {
 
   release(): Promise<void> {
     return this.parts.networks.clear();
-  }
-
-  async #pictures(decoder: Decoder, latents: DeviceTensor): Promise<PixelImage[]> {
-    return this.engine.arithmetic.toPixels(await decoder.decode(latents), latents);
   }
 
   /** The start of sampling: noise, or the picture with as much noise as the first step to run expects. */
@@ -477,34 +354,6 @@ export class LatentDiffusion implements LoadedModel {
     return request.guidance_mode === 'auto'
       ? this.parts.networks.batchesGuidance(rows, { height, width })
       : request.guidance_mode === 'batched';
-  }
-
-  /** How the decoder colours latents, measured on it once. */
-  async #colours(): Promise<PreviewColours | null> {
-    if (this.#previewColours === undefined) {
-      const { networks } = this.parts;
-      const size = await networks.previewSize();
-      this.#previewColours = size === null ? null : await this.#fitColours(size);
-    }
-    return this.#previewColours;
-  }
-
-  async #fitColours(size: number): Promise<PreviewColours> {
-    const { arithmetic } = this.engine;
-    const { networks } = this.parts;
-    const decoder = await networks.decoder({ height: size, width: size }, 'preview');
-    try {
-      return await fitPreviewColours(networks.latents, size, async (latents, dims) => {
-        const tensor = arithmetic.upload(latents, dims);
-        try {
-          return (await this.#pictures(decoder, tensor))[0];
-        } finally {
-          tensor.dispose();
-        }
-      });
-    } finally {
-      await decoder.dispose();
-    }
   }
 }
 
