@@ -33,7 +33,7 @@ import type { LoadedModel } from '../src/models/family.ts';
 import { joinTiles, layTiles } from '../src/models/latent_diffusion/tiles.ts';
 import type { SamplingState } from '../src/samplers/state.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
-import { resign, serve } from '../workers/protocol.ts';
+import { resign, serve } from '../workers/connection.ts';
 import type { CheckpointSource, ExecuteRequest } from '../workers/protocol.ts';
 import { folderFiles } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';

@@ -7,7 +7,7 @@ import { describe, expect, test } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
-/** Which layers each may import beside itself; "x types" = only its types. `protocol` is workers/protocol.ts. */
+/** Which layers each may import beside itself; "x types" = only its types. `protocol` and `connection` are those files of workers. */
 const ARROWS: Record<string, readonly string[]> = {
   core: [],
   pipelines: ['core', 'configs', 'chunks'],
@@ -20,9 +20,10 @@ const ARROWS: Record<string, readonly string[]> = {
   formats: ['core'],
   engine: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats'],
   models: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats', 'engine'],
-  protocol: ['core'],
+  protocol: ['core types'],
+  connection: ['core'],
   recorder: ['core', 'protocol types'],
-  jobs: ['core', 'protocol', 'workers'],
+  jobs: ['core', 'protocol types', 'connection', 'workers'],
   chunks: ['core'],
   app: ['core', 'jobs', 'formats', 'samplers', 'schedules', 'pipelines', 'configs', 'chunks', 'protocol types'],
   page: ['app', 'jobs'],
@@ -36,7 +37,8 @@ const ARROWS: Record<string, readonly string[]> = {
     'pipelines',
     'configs',
     'chunks',
-    'protocol',
+    'protocol types',
+    'connection',
     'package',
   ],
   // Apart from the other workers, which jobs start: it starts none, and is a door to the jobs.
@@ -139,8 +141,8 @@ function fault(file: string, { target, typeOnly }: Import): string[] {
 }
 
 function layerOf(file: string): string {
-  if (file === 'workers/protocol.ts') {
-    return 'protocol';
+  if (file === 'workers/protocol.ts' || file === 'workers/connection.ts') {
+    return file.slice('workers/'.length, -'.ts'.length);
   }
   if (file === 'package.json') {
     return 'package';

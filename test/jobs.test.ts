@@ -26,7 +26,7 @@ import type { Engine, Work } from '../src/jobs/runner.ts';
 import { WorkerPair } from '../src/jobs/worker_pair.ts';
 import { WorkerLink } from '../src/jobs/worker_link.ts';
 import type { WorkerLike } from '../src/jobs/worker_link.ts';
-import { EventSender, serve } from '../workers/protocol.ts';
+import { EventSender, serve } from '../workers/connection.ts';
 import type { CheckpointSource } from '../workers/protocol.ts';
 import { Browser, SOURCE } from './tabs.ts';
 import type { Tab } from './tabs.ts';

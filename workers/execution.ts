@@ -18,7 +18,8 @@ import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
 import type { LoadedModel } from '../src/models/family.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
-import type { EventSender, RecorderApi, RunEntity } from './protocol.ts';
+import type { EventSender } from './connection.ts';
+import type { RecorderApi, RunEntity } from './protocol.ts';
 
 /** Loaded one by one, when it is their turn. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');

@@ -22,18 +22,15 @@ import { StoredFiles } from '../src/weights/library/stored_files.ts';
 import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts';
 import { systemClock } from '../src/weights/library/surroundings.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
+import { EventSender, callsTo, resign, serve } from './connection.ts';
 import { Execution, type Prepared } from './execution.ts';
-import {
-  EventSender,
-  callsTo,
-  resign,
-  serve,
-  type CheckpointSource,
-  type ExecuteRequest,
-  type GenerationApi,
-  type LoraFit,
-  type RecorderApi,
-  type StartOptions,
+import type {
+  CheckpointSource,
+  ExecuteRequest,
+  GenerationApi,
+  LoraFit,
+  RecorderApi,
+  StartOptions,
 } from './protocol.ts';
 
 /** The same database as the library worker's, which alone writes files there. */

@@ -9,8 +9,8 @@ import { IndexedKeyValues } from '../src/weights/library/key_values.ts';
 import { Library } from '../src/weights/library/library.ts';
 import { systemClock } from '../src/weights/library/surroundings.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
+import { serve } from './connection.ts';
 import type { LibraryApi } from './protocol.ts';
-import { serve } from './protocol.ts';
 
 class LibraryWorker extends Library implements LibraryApi {
   constructor() {

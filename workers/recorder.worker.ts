@@ -5,8 +5,8 @@ import { MemoryLocks, WebLocks } from '../src/recorder/locks.ts';
 import { MemoryFileStore } from '../src/recorder/memory_file_store.ts';
 import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
+import { serve, serveOn } from './connection.ts';
 import type { RecorderApi, StorageReport } from './protocol.ts';
-import { serve, serveOn } from './protocol.ts';
 
 class RecorderOwner implements RecorderApi {
   readonly #opened = open();

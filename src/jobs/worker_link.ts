@@ -1,8 +1,8 @@
 /** A worker and the calls that are waiting for it: none of them waits for a worker that cannot answer any more. */
 import * as Comlink from 'comlink';
 import { StudioError } from '../core/errors.ts';
-import { callsTo } from '../../workers/protocol.ts';
-import type { WorkerSignal } from '../../workers/protocol.ts';
+import { callsTo } from '../../workers/connection.ts';
+import type { WorkerSignal } from '../../workers/connection.ts';
 import { deferred } from './deferred.ts';
 
 /** The part of `Worker` that is used, so that Node tests can hand in a message port. */
