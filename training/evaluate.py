@@ -255,9 +255,8 @@ def evaluate(folder: Path, size: Size, judge: Judge, number: int, out: Path, pla
             "scores": {kind: vars(score) for kind, score in scores.items()},
             "distance": distances(np.concatenate(list(painted.values())), judge),
         }
-        if path == folder:
-            report["image to image"] = image_to_image(painter, judge, prompts["colour"])
-            report["inpainting"] = inpainting(painter, judge, prompts["relation"])
+        report["image to image"] = image_to_image(painter, judge, prompts["colour"])
+        report["inpainting"] = inpainting(painter, judge, prompts["relation"])
         if passed:
             update_manifest(path, passed)
         figures[label] = report
