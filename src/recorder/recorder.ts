@@ -15,7 +15,7 @@ import { MemoryLocks } from './locks.ts';
 import type { Locks } from './locks.ts';
 import { outdated, parseRetention, readRetention, writeRetention } from './retention.ts';
 import { RunFolder, filesIn, readFolder } from './run_folder.ts';
-import { readRunFolder } from './run_import.ts';
+import { readRunFolder, writeRun } from './run_import.ts';
 import type { ImportedFile } from './run_import.ts';
 import { LOCK, summary } from './run_index.ts';
 import { RunList, entryOf, folderFor, lockOf } from './run_list.ts';
@@ -224,37 +224,16 @@ export class Recorder {
    */
   async importRun(files: ImportedFile[]): Promise<RunRecord> {
     return guarded(async () => {
-      const { record, entities } = await readRunFolder(files);
-      const { run_id: run, timestamp, device_id, config_name, operation, expected_outputs } = record;
+      const imported = await readRunFolder(files);
+      const { record } = imported;
+      const run = record.run_id;
       await this.#list.upToDate();
       const release = await this.#lock(run);
       try {
         if (await this.#list.has(run)) {
           throw new StudioError('invalid_operation', `The run "${run}" is recorded here already.`);
         }
-        const path = folderFor(run, device_id);
-        const opened = { run_id: run, timestamp, device_id, config_name, operation, expected_outputs };
-        const folder = await RunFolder.create(this.#store, path, [
-          { record: 'run', schema_version: SCHEMA_VERSION, ...opened },
-        ]).catch(async (error: unknown) => {
-          await this.#store.remove(path).catch(() => {});
-          throw error;
-        });
-        try {
-          for (const { entity, blob } of entities) {
-            await folder.keep(entity, blob);
-          }
-          if (record.starred) {
-            await folder.append({ record: 'star', starred: true });
-          }
-          const { stage } = record.current_state;
-          const ending = stage === 'running' ? { stage: 'interrupted' as const } : record.current_state;
-          // Last, so that an import that is broken off is known as that.
-          await folder.say(stateFact(ending, timestamp));
-        } catch (error) {
-          await folder.delete().catch(() => {});
-          throw error;
-        }
+        const folder = await writeRun(this.#store, folderFor(run, record.device_id), imported);
         await folder.close();
         await this.#list.index.put(entryOf(folder));
         return folder.record;

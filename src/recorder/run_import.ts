@@ -6,7 +6,9 @@ import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
 import { parseFilename } from './entity_file.ts';
-import { SCHEMA_VERSION } from './journal.ts';
+import type { FileStore } from './file_store.ts';
+import { SCHEMA_VERSION, stateFact } from './journal.ts';
+import { RunFolder } from './run_folder.ts';
 import { METADATA, isRunId, parseRecord, startOf } from './run_record.ts';
 import { sha256 } from './whole_file.ts';
 
@@ -61,6 +63,36 @@ export async function readRunFolder(files: ImportedFile[]): Promise<ImportedRun>
     entities.push({ entity: { ...entity, sha256: hash }, blob });
   }
   return { record, entities };
+}
+
+/**
+ * Writes the run under its own id and numbers; the caller holds its lock and closes the folder. Nothing of it stays where it cannot be
+ * written.
+ */
+export async function writeRun(store: FileStore, path: string, { record, entities }: ImportedRun): Promise<RunFolder> {
+  const { run_id, timestamp, device_id, config_name, operation, expected_outputs, current_state, starred } = record;
+  const opened = { run_id, timestamp, device_id, config_name, operation, expected_outputs };
+  const folder = await RunFolder.create(store, path, [
+    { record: 'run', schema_version: SCHEMA_VERSION, ...opened },
+  ]).catch(async (error: unknown) => {
+    await store.remove(path).catch(() => {});
+    throw error;
+  });
+  try {
+    for (const { entity, blob } of entities) {
+      await folder.keep(entity, blob);
+    }
+    if (starred) {
+      await folder.append({ record: 'star', starred: true });
+    }
+    const ending = current_state.stage === 'running' ? { stage: 'interrupted' as const } : current_state;
+    // Last, so that an import that is broken off is known as that.
+    await folder.say(stateFact(ending, timestamp));
+  } catch (error) {
+    await folder.delete().catch(() => {});
+    throw error;
+  }
+  return folder;
 }
 
 async function recordIn(file: Blob): Promise<RunRecord> {
