@@ -21,7 +21,11 @@ export class LatentDecoder {
     readonly networks: Networks,
   ) {}
 
-  /** @param latents [batch, channels, height, width] as sampling leaves them; they stay the caller's */
+  /**
+   * @param latents [batch, channels, height, width] as sampling leaves them, height and width in latents; they stay the caller's
+   * @returns one picture for each of the batch, `factor` times as high and wide, in pixels
+   * @throws StudioError `cancelled` between two pictures or tiles, `result_invalid` for NaN or infinity
+   */
   decode(latents: DeviceTensor, request: DecodeRequest): Promise<PixelImage[]> {
     const { factor } = this.networks.latents;
     const [, , height, width] = latents.dims;
@@ -29,7 +33,7 @@ export class LatentDecoder {
     return height > side || width > side ? this.#tiled(latents, side, request) : this.#whole(latents, request);
   }
 
-  /** How the decoder colours latents, measured on it once. */
+  /** How the decoder colours latents, measured on it once; null where no picture of a preview can be decoded. */
   async colours(): Promise<PreviewColours | null> {
     if (this.#previewColours === undefined) {
       const size = await this.networks.previewSize();
