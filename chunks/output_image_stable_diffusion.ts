@@ -3,10 +3,10 @@
  * white part of a mask. In: prompt and settings. Out: `batch_size` pictures. Cost: two UNet calls per step with guidance.
  */
 import * as v from 'valibot';
-import type { ChunkMeta, Context } from '../src/core/chunk.ts';
+import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import { takeLoraTags } from '../src/core/loras.ts';
-import type { Media, PixelImage } from '../src/core/media.ts';
+import type { PixelImage } from '../src/core/media.ts';
 import type { Latents } from '../src/core/model.ts';
 import {
   batchSize,
@@ -28,7 +28,16 @@ export const meta = {
   id: 'output_image_stable_diffusion',
   media: 'image',
   operations: ['image_generation', 'image_transform', 'image_inpaint'],
-  pipelineClasses: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
+  needs: {
+    gpu: true,
+    checkpoint: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
+  },
+  stages: [
+    { id: 'encode', label: { en: 'Reading your words', de: 'Liest deine Worte' } },
+    { id: 'sample', label: { en: 'Developing', de: 'Entwickelt' }, unit: 'steps' },
+    { id: 'decode', label: { en: 'Fixing the picture', de: 'Fixiert das Bild' }, weight: 2 },
+  ],
+  outputs: { images: { medium: 'image', many: true } },
   records: ['encoded_prompt'],
 } as const satisfies ChunkMeta;
 
@@ -79,7 +88,7 @@ export const parameters = v.pipe(
 
 type Input = v.InferOutput<typeof parameters>;
 
-export async function execute(input: Input, context: Context): Promise<Media> {
+export async function execute(input: Input, context: Context): Promise<Outputs> {
   const { models, progress, recordTensors, signal } = context;
   const { words, loras: tagged } = takeLoraTags(input.prompt);
   if (/<(?:lora|lyco):/i.test(input.negative_prompt)) {
@@ -141,7 +150,7 @@ export async function execute(input: Input, context: Context): Promise<Media> {
         progress('decode', done, parts);
       },
     });
-    return { kind: 'image', images };
+    return { images };
   } finally {
     text.dispose();
     start?.dispose();

@@ -18,12 +18,13 @@ const ARROWS: Record<string, readonly string[]> = {
   text: ['core'],
   weights: ['core', 'graphs', 'protocol types'],
   formats: ['core'],
+  media: ['core', 'formats'],
   engine: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats'],
   models: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats', 'engine'],
   protocol: ['core types'],
   connection: ['core'],
   recorder: ['core', 'protocol types'],
-  jobs: ['core', 'protocol types', 'connection', 'workers'],
+  jobs: ['core', 'pipelines', 'configs', 'chunks', 'protocol types', 'connection', 'workers'],
   chunks: ['core'],
   app: ['core', 'jobs', 'formats', 'samplers', 'schedules', 'pipelines', 'configs', 'chunks', 'protocol types'],
   page: ['app', 'jobs'],
@@ -33,6 +34,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'engine',
     'weights',
     'formats',
+    'media',
     'recorder',
     'pipelines',
     'configs',
@@ -42,7 +44,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'package',
   ],
   // Apart from the other workers, which jobs start: it starts none, and is a door to the jobs.
-  service: ['core', 'jobs', 'recorder'],
+  service: ['core', 'jobs', 'recorder', 'pipelines', 'configs', 'chunks'],
 };
 
 /** A chunk stands alone: two of them share only what the core offers. */

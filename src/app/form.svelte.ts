@@ -1,6 +1,6 @@
 import * as v from 'valibot';
 import type { LoraUse } from '../core/loras.ts';
-import type { OperationInput, OperationKind } from '../core/operation.ts';
+import type { OperationInput } from '../core/operation.ts';
 import * as parameter from '../core/parameters.ts';
 import { Entry } from './entry.svelte.ts';
 import { Persisted } from './persisted.svelte.ts';
@@ -134,7 +134,7 @@ export class Form {
    * Checks what this operation needs; what is wrong says so from now on.
    * @param loras refs of those that it uses
    */
-  isValid(kind: OperationKind, loras: readonly string[]): boolean {
+  isValid(kind: string, loras: readonly string[]): boolean {
     const needed = [this.steps, this.guidance, this.width, this.height, this.seed];
     needed.push(...loras.map((ref) => this.loraWeight(ref)));
     if (kind !== 'image_generation') {
@@ -229,7 +229,7 @@ export class Form {
   }
 }
 
-export function operationKind(pictures: Pictures | null): OperationKind {
+export function operationKind(pictures: Pictures | null): string {
   return pictures === null ? 'image_generation' : pictures.mask ? 'image_inpaint' : 'image_transform';
 }
 

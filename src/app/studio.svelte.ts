@@ -432,7 +432,7 @@ export class Studio {
         continue;
       }
       if (job.state === 'running' && job.progress && job.progress.stage !== old?.progress?.stage) {
-        this.announce(`${stageWords(job.progress)}.`);
+        this.announce(`${stageWords(job)}.`);
       }
       // A quick one may have ended before it was seen waiting.
       if (job.state !== (old?.state ?? 'pending')) {

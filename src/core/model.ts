@@ -4,7 +4,6 @@
  */
 import type { ErrorCode } from './errors.ts';
 import type { PixelImage } from './media.ts';
-import type { OperationKind } from './operation.ts';
 import type { TorchGenerator } from './random.ts';
 
 /** Where a checkpoint comes from; written into operations and recordings. */
@@ -13,6 +12,10 @@ export type CheckpointRef = string;
 /** How weights are kept: as they come, or quantised to blocks of 32 at 8 or 4 bits. In the order in which they are preferred. */
 export const WEIGHT_VARIANTS = ['full', 'q8', 'q4'] as const;
 export type WeightVariant = (typeof WEIGHT_VARIANTS)[number];
+
+export function isVariant(value: unknown): value is WeightVariant {
+  return WEIGHT_VARIANTS.some((variant) => variant === value);
+}
 
 /** What a checkpoint's networks compute in. */
 export type Precision = 'f32' | 'f16';
@@ -51,7 +54,8 @@ export interface CheckpointSummary {
 
 /** What is to be estimated, with every value settled. */
 export interface EstimateRequest {
-  operation: OperationKind;
+  /** The kind of operation. */
+  operation: string;
   /** In pixels. */
   width: number;
   height: number;

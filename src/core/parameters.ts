@@ -117,19 +117,38 @@ export const image = (name: string) =>
     `${name} must be a picture: a file, or a data URL that begins with "data:image/".`,
   );
 
-/** Type and bytes of a picture parameter, or null for any other value. */
-export function pictureFacts(value: unknown): { type: string; bytes: number } | null {
-  if (isBlob(value)) {
+const MOST_IMAGES = 16;
+
+/** Several pictures in one parameter, in the order in which they count. */
+export const images = (name: string, most = MOST_IMAGES) =>
+  v.pipe(
+    v.array(
+      image(`Each of ${name}`),
+      `${name} must be a list of pictures: files, or data URLs that begin with "data:image/".`,
+    ),
+    v.maxLength(most, `${name} must be at most ${most} pictures.`),
+  );
+
+const FILE = /^data:(?:image|audio|video)\//;
+
+/** Whether a parameter's value is a file: a Blob, or a picture, sound or video as a data URL. */
+export function isFile(value: unknown): value is Blob | string {
+  return (typeof value === 'string' && FILE.test(value)) || isBlob(value);
+}
+
+/** Type and bytes of a file in a parameter, or null for any other value. */
+export function fileFacts(value: unknown): { type: string; bytes: number } | null {
+  if (!isFile(value)) {
+    return null;
+  }
+  if (typeof value !== 'string') {
     return { type: value.type, bytes: value.size };
   }
-  if (typeof value === 'string' && value.startsWith('data:image/')) {
-    const comma = value.indexOf(',');
-    return {
-      type: value.slice(5, comma).replace(/;base64$/, ''),
-      bytes: Math.floor(((value.length - comma - 1) * 3) / 4),
-    };
-  }
-  return null;
+  const comma = value.indexOf(',');
+  return {
+    type: value.slice(5, comma).replace(/;base64$/, ''),
+    bytes: Math.floor(((value.length - comma - 1) * 3) / 4),
+  };
 }
 
 export function isBlob(value: unknown): value is Blob {
