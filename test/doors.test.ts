@@ -228,7 +228,7 @@ describe.each([
       'words',
       [],
       {},
-      { ...OPERATION, operation: 'image_generatoin' },
+      { ...OPERATION, operation: 'image generation' },
       { ...OPERATION, sed: 1 },
       { ...OPERATION, config: '' },
       { ...OPERATION, parameters: 'words' },
@@ -1111,7 +1111,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
         const message = mutated(MESSAGES[next() % MESSAGES.length], next) as { id?: unknown } | null;
         const { id } = message ?? {};
         const isAnswered = typeof id === 'string' && /^[\w-]{1,64}$/.test(id);
-        const updates = ether.open(UPDATES_CHANNEL + String(id));
+        const updates = ether.open(UPDATES_CHANNEL + (typeof id === 'string' ? id : ''));
         const heard: TaskUpdate[] = [];
         updates.onmessage = ({ data }) => heard.push(data as TaskUpdate);
         tasks.postMessage(message);
