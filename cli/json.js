@@ -14,7 +14,7 @@ export function parseJson(text) {
     return /** @type {unknown} */ (JSON.parse(text));
   } catch (cause) {
     const fault = findFault(text);
-    throw new SyntaxError(fault ? `${placeOf(text, fault.at)}: ${fault.what}` : firstLineOf(cause), { cause });
+    throw fault ? new SyntaxError(`${placeOf(text, fault.at)}: ${fault.what}`, { cause }) : cause;
   }
 }
 
@@ -37,7 +37,7 @@ export function findFault(text) {
   /** @type {('{' | '[')[]} what is open, from the outside in */
   const open = [];
   let at = skipSpace(text, 0);
-  /** @type {'value' | 'value or end' | 'name' | 'name or end' | 'separator'} */
+  /** @type {'value' | 'element' | 'element or end' | 'name' | 'name or end' | 'separator'} */
   let expected = 'value';
   for (;;) {
     const character = text[at];
@@ -57,9 +57,9 @@ export function findFault(text) {
       if (character !== ',') {
         return { at, what: remark(text, at) ?? `a comma or "${end}" is expected` };
       }
-      expected = inside === '{' ? 'name' : 'value';
+      expected = inside === '{' ? 'name' : 'element';
       at = skipSpace(text, at + 1);
-    } else if (character === end && inside) {
+    } else if (character === end && (expected === 'name' || expected === 'element')) {
       return { at, what: `there is a comma before "${end}"` };
     } else if (expected.startsWith('name')) {
       if (character !== '"') {
@@ -77,7 +77,7 @@ export function findFault(text) {
       at = skipSpace(text, at + 1);
     } else if (character === '{' || character === '[') {
       open.push(character);
-      expected = character === '{' ? 'name or end' : 'value or end';
+      expected = character === '{' ? 'name or end' : 'element or end';
       at = skipSpace(text, at + 1);
     } else {
       const value = skipScalar(text, at);
@@ -113,7 +113,7 @@ function skipSpace(text, at) {
   return at;
 }
 
-/** @typedef {{ at: number, what?: string }} Skipped where it ends, or where and what its fault is */
+/** @typedef {{ at: number, what?: undefined } | { at: number, what: string }} Skipped where it ends, or where and what its fault is */
 
 /**
  * A text, a number or a word.
@@ -134,7 +134,10 @@ function skipScalar(text, at) {
       return wrong < 0 ? { at: at + word.length } : { at: at + wrong, what: `"${word}" is misspelt` };
     }
   }
-  return { at, what: remark(text, at) ?? 'a value is expected: a text in double quotes, a number, true, false or null' };
+  return {
+    at,
+    what: remark(text, at) ?? 'a value is expected: a text in double quotes, a number, true, false or null',
+  };
 }
 
 /**
@@ -148,7 +151,10 @@ function skipString(text, at) {
       return { at: i + 1 };
     }
     if (text[i] < ' ') {
-      return { at: i, what: 'a text may not go over a line\'s end or hold a tab; write \\n or \\t, or close it with "' };
+      return {
+        at: i,
+        what: 'a text may not go over a line\'s end or hold a tab; write \\n or \\t, or close it with "',
+      };
     }
     if (text[i] === '\\') {
       i++;
@@ -207,9 +213,4 @@ function skipNumber(text, at) {
 /** @param {string | undefined} character */
 function isDigit(character) {
   return character !== undefined && character >= '0' && character <= '9';
-}
-
-/** @param {unknown} error */
-function firstLineOf(error) {
-  return (error instanceof Error ? error.message : String(error)).split('\n')[0];
 }

@@ -102,7 +102,9 @@ describe('pictures on a background', () => {
 });
 
 test('masks are told from pictures by their names', () => {
-  const masks = ['image', 'mask', 'mask_image', 'control_image', 'masked_image', 'unmask', 'control_mask'].filter(isMask);
+  const masks = ['image', 'mask', 'mask_image', 'control_image', 'masked_image', 'unmask', 'control_mask'].filter(
+    isMask,
+  );
   expect(masks).toEqual(['mask', 'mask_image', 'control_mask']);
 });
 

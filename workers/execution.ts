@@ -114,7 +114,7 @@ export class Execution {
       const used: Record<string, Blob> = {};
       for (const [name, source] of pictures) {
         // Recorded as what is used, so that the run can be made again from its folder alone.
-        used[name] = await encodePng(await this.#opaque(await decodePicture(source, name), name));
+        used[name] = await encodePng(this.#opaque(await decodePicture(source, name), name));
         operation.parameters[name] = await this.#record(`input_${name}`, used[name]);
       }
       await this.#record('input', operation);
@@ -364,7 +364,13 @@ function settledOf({ chunks, variant }: Plan): ResumePoint['parameters'] {
 
 /** @param used by the names of the parameters that they take the place of */
 function withPictures(parameters: Record<string, unknown>, used: Record<string, Blob>): Record<string, unknown> {
-  return { ...parameters, ...pick(used, Object.keys(used).filter((name) => name in parameters)) };
+  return {
+    ...parameters,
+    ...pick(
+      used,
+      Object.keys(used).filter((name) => name in parameters),
+    ),
+  };
 }
 
 /** Takes the pictures out of the parameters, which are recorded as files beside them. */

@@ -49,7 +49,9 @@ function lastJob(page: Page) {
     const blob = await door.entity(run ?? '', named('input_image')?.filename ?? '');
     const input = await new Promise<string>((done) => {
       const reader = new FileReader();
-      reader.onload = () => done(String(reader.result));
+      reader.onload = () => {
+        done(reader.result as string);
+      };
       reader.readAsDataURL(blob);
     });
     const operation = JSON.parse(await (await door.entity(run ?? '', named('input')?.filename ?? '')).text()) as {
@@ -148,8 +150,9 @@ test.describe('what is made starts at what Pillow shows, within 1 of 255:', () =
         /^background must be a colour written as "#rrggbb"/,
       );
     }
-    const { strength: _, ...rest } = PARAMETERS;
-    expect(await refusal('image_generation', { ...rest, background: BLUE })).toMatch(/counts only where an image is/);
+    expect(await refusal('image_generation', { prompt: 'a kettle', background: BLUE })).toMatch(
+      /counts only where an image is/,
+    );
   });
 });
 
