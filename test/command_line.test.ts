@@ -297,7 +297,7 @@ describe('a Chromium is found, or else downloaded', () => {
     }
   }
 
-  test("Playwright's own installer brings it where the download works", { timeout: 60_000 }, async () => {
+  test("Playwright's own installer brings it where the download works", { timeout: 180_000 }, async () => {
     // Below the folder of its revision, which the installer makes.
     const { out: where } = await onFreshMachine('asked', null);
     expect(where).toMatch(/downloading one failed \(.*404.*\); install Chromium or Chrome, or name its program/);

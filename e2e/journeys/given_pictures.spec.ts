@@ -189,7 +189,7 @@ test('the page shows the colour below a transparent picture, and it, the door an
   await page.getByLabel('Height', { exact: true }).fill('24');
   await page.getByLabel('Steps', { exact: true }).fill('2');
   await generate.click();
-  await expect(page.getByRole('link', { name: 'Save as PNG' })).toBeVisible();
+  await expect(page.getByRole('link', { name: 'Save as PNG' })).toBeVisible({ timeout: 180_000 });
   const byPage = await lastJob(page);
   expect(byPage.operation.parameters.background).toBe(BLUE);
   expect(byPage.notices.filter((notice) => notice.includes('white'))).toEqual([]);
@@ -199,7 +199,7 @@ test('the page shows the colour below a transparent picture, and it, the door an
   // Another shape: the middle is cut out before, with its transparency.
   await page.getByLabel('Width', { exact: true }).fill('24');
   await generate.click();
-  await expect.poll(async () => (await lastJob(page)).parameters.width).toBe(24);
+  await expect.poll(async () => (await lastJob(page)).parameters.width, { timeout: 180_000 }).toBe(24);
   const middle = await pixelsOf(page, (await lastJob(page)).input);
   const part = wanted.rgba.filter((_, i) => (i >> 2) % 32 >= 4 && (i >> 2) % 32 < 28);
   expect(difference(middle, { width: 24, height: 24, rgba: part })).toBeLessThanOrEqual(1);
