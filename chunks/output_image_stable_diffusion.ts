@@ -9,6 +9,7 @@ import { takeLoraTags } from '../src/core/loras.ts';
 import type { Media, PixelImage } from '../src/core/media.ts';
 import type { Latents } from '../src/core/model.ts';
 import {
+  background,
   batchSize,
   guidanceScale,
   image,
@@ -54,6 +55,7 @@ export const parameters = v.pipe(
     strength: v.optional(strength()),
     image: v.optional(image('image')),
     mask_image: v.optional(image('mask_image')),
+    background: v.optional(background()),
     overlay_inpaint: v.optional(overlayInpaint()),
     loras: v.optional(loras()),
     weights: v.optional(weights(), 'auto'),
@@ -70,6 +72,10 @@ export const parameters = v.pipe(
   v.check(
     ({ operation, mask_image }) => (operation === 'image_inpaint') === (mask_image !== undefined),
     'mask_image is needed by image_inpaint and only by it: white is changed, black is kept.',
+  ),
+  v.check(
+    ({ image, background }) => image !== undefined || background === undefined,
+    'background counts only where an image is given; leave it out.',
   ),
   v.check(
     ({ operation, overlay_inpaint }) => operation === 'image_inpaint' || overlay_inpaint === undefined,

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import type { LoraUse } from '../core/loras.ts';
 import type { OperationInput, OperationKind } from '../core/operation.ts';
 import * as parameter from '../core/parameters.ts';
+import { WHITE } from '../formats/background.ts';
 import { Entry } from './entry.svelte.ts';
 import { Persisted } from './persisted.svelte.ts';
 
@@ -26,6 +27,8 @@ const schema = v.object({
   loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
   /** What the mask keeps is laid over the result. */
   overlays: v.fallback(v.boolean(), true),
+  /** Shows through the transparent parts of the starting picture. */
+  background: v.fallback(parameter.background(), WHITE),
   lorasOpen: v.fallback(v.boolean(), false),
   settingsOpen: v.fallback(v.boolean(), false),
 });
@@ -44,6 +47,7 @@ export interface Suggestions {
 export interface Pictures {
   image: Blob;
   mask: Blob | null;
+  isTransparent: boolean;
 }
 
 type OwnField = 'prompt' | 'steps' | 'guidance' | 'width' | 'height' | 'strength';
@@ -166,6 +170,7 @@ export class Form {
         ...(options.schedule === '' ? {} : { schedule: options.schedule }),
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
+        ...(pictures?.isTransparent ? { background: options.background } : {}),
         ...(pictures?.mask ? { mask_image: pictures.mask } : {}),
         ...(pictures?.mask && !options.overlays ? { overlay_inpaint: false } : {}),
       },
@@ -192,6 +197,7 @@ export class Form {
     this.options.sampler = typeof sampler === 'string' ? sampler : '';
     this.options.schedule = typeof schedule === 'string' ? schedule : '';
     this.options.overlays = parameters.overlay_inpaint !== false;
+    this.options.background = parameter.isColour(parameters.background) ? parameters.background : WHITE;
     if (typeof seed === 'string') {
       this.options.keepSeed = true;
       this.seed.text = seed;

@@ -60,6 +60,17 @@ export const loras = () =>
  */
 export const overlayInpaint = () => v.boolean('overlay_inpaint must be true or false.');
 
+/** Written as "#rrggbb": what shows through the transparent parts of a given picture. White where it is left out, as in AUTOMATIC1111. */
+export const background = () => {
+  const message = 'background must be a colour written as "#rrggbb", such as "#ffffff" for white.';
+  return v.pipe(v.string(message), v.regex(/^#[0-9a-fA-F]{6}$/, message));
+};
+
+/** Whether this is a colour as {@link background} wants it. */
+export function isColour(value: unknown): value is string {
+  return v.is(background(), value);
+}
+
 /** Pixels; the networks work on blocks of 8×8 pixels. */
 export const size = (name: string, min = 16, max = 4096) => {
   const message = `${name} must be a multiple of 8 from ${min} to ${max} pixels.`;
@@ -116,6 +127,11 @@ export const image = (name: string) =>
     (value) => (typeof value === 'string' && value.startsWith('data:image/')) || isBlob(value),
     `${name} must be a picture: a file, or a data URL that begins with "data:image/".`,
   );
+
+/** Whether the picture of this name says by its colours what is changed. Such pictures never lie on a background. */
+export function isMask(name: string): boolean {
+  return /(^|_)mask(_|$)/.test(name);
+}
 
 /** Type and bytes of a picture parameter, or null for any other value. */
 export function pictureFacts(value: unknown): { type: string; bytes: number } | null {
