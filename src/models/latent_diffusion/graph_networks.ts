@@ -12,7 +12,7 @@ import * as clipText from '../../graphs/clip_text.ts';
 import * as unet2d from '../../graphs/unet2d_condition.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
-import type { LoraNetwork } from '../../weights/lora.ts';
+import type { LoraNetwork } from '../../weights/lora_names.ts';
 import type { ModelLora } from '.././family.ts';
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './estimate.ts';
 import { MergedLoras } from './merged_loras.ts';
@@ -264,15 +264,16 @@ export class GraphNetworks implements Networks {
     return Promise.resolve(PREVIEW_SIZE);
   }
 
-  async useLoras(loras: readonly ModelLora[]): Promise<void> {
+  async useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     for (const network of await this.#loras.use(loras)) {
       for (const name of HOLDERS[network]) {
         await this.shelf.drop(name);
       }
     }
+    return this.#loras.leftOut;
   }
 
-  checkLora(lora: ModelLora): Promise<void> {
+  checkLora(lora: ModelLora): Promise<string | null> {
     return this.#loras.check(lora);
   }
 

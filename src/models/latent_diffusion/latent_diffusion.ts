@@ -269,11 +269,11 @@ export class LatentDiffusion implements LoadedModel {
     return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
   }
 
-  useLoras(loras: readonly ModelLora[]): Promise<void> {
+  useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     return this.parts.networks.useLoras(loras);
   }
 
-  checkLora(lora: ModelLora): Promise<void> {
+  checkLora(lora: ModelLora): Promise<string | null> {
     return this.parts.networks.checkLora(lora);
   }
 
