@@ -21,6 +21,8 @@ const schema = v.object({
   keepSeed: v.fallback(v.boolean(), false),
   sampler: text,
   schedule: text,
+  /** Of {@link PREDICTIONS}; empty = as the checkpoint says. */
+  prediction: text,
   count: v.fallback(v.picklist([1, 2, 3, 4]), 1),
   /** Switched on; a weight of null is 1. */
   loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
@@ -29,6 +31,24 @@ const schema = v.object({
   lorasOpen: v.fallback(v.boolean(), false),
   settingsOpen: v.fallback(v.boolean(), false),
 });
+
+/** What can be said of a checkpoint's network by hand, as parameters. */
+const PREDICTIONS: Partial<Record<string, Record<string, unknown>>> = {
+  noise: { prediction_type: 'epsilon', rescale_betas_zero_snr: false },
+  velocity: { prediction_type: 'v_prediction', rescale_betas_zero_snr: false },
+  velocity_zero_snr: { prediction_type: 'v_prediction', rescale_betas_zero_snr: true },
+};
+
+/** The id of what these parameters say; empty where they say nothing. */
+export function predictionOf({ prediction_type, rescale_betas_zero_snr }: Record<string, unknown>): string {
+  return prediction_type === 'v_prediction'
+    ? rescale_betas_zero_snr === true
+      ? 'velocity_zero_snr'
+      : 'velocity'
+    : prediction_type === 'epsilon'
+      ? 'noise'
+      : '';
+}
 
 /** What a checkpoint, its config and its chunk suggest. */
 export interface Suggestions {
@@ -39,6 +59,7 @@ export interface Suggestions {
   guidance: number;
   sampler: string;
   schedule: string;
+  prediction: string;
 }
 
 export interface Pictures {
@@ -62,6 +83,7 @@ export class Form {
     guidance: 7.5,
     sampler: '',
     schedule: '',
+    prediction: '',
   });
 
   #example = $state('');
@@ -164,6 +186,7 @@ export class Form {
         batch_size: options.count,
         ...(options.sampler === '' ? {} : { sampler: options.sampler }),
         ...(options.schedule === '' ? {} : { schedule: options.schedule }),
+        ...PREDICTIONS[options.prediction],
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
         ...(pictures?.mask ? { mask_image: pictures.mask } : {}),
@@ -191,6 +214,7 @@ export class Form {
     this.options.negative = typeof negative === 'string' ? negative : '';
     this.options.sampler = typeof sampler === 'string' ? sampler : '';
     this.options.schedule = typeof schedule === 'string' ? schedule : '';
+    this.options.prediction = predictionOf(parameters);
     this.options.overlays = parameters.overlay_inpaint !== false;
     if (typeof seed === 'string') {
       this.options.keepSeed = true;
@@ -200,14 +224,15 @@ export class Form {
 
   /** Whether somebody's own size, steps, guidance, sampler or schedule stands where the checkpoint suggests another. */
   get differs(): boolean {
-    const { sampler, schedule } = this.options;
-    return this.#followers.some((entry) => entry.isOwn) || sampler !== '' || schedule !== '';
+    const { sampler, schedule, prediction } = this.options;
+    return this.#followers.some((entry) => entry.isOwn) || [sampler, schedule, prediction].some((own) => own !== '');
   }
 
   followCheckpoint(): void {
     this.#followers.forEach((entry) => entry.follow());
     this.options.sampler = '';
     this.options.schedule = '';
+    this.options.prediction = '';
   }
 
   get #followers(): Entry[] {

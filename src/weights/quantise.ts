@@ -341,6 +341,32 @@ export function storedTensors({ tensors, metadata }: SafetensorsHeader, file: st
   return stored;
 }
 
+/**
+ * @param isWeight whether this tensor is one that a network needs
+ * @throws StudioError `checkpoint_unsupported` where a weight is of a type that cannot be read, by its name
+ */
+export function requireReadable(
+  { tensors, metadata }: SafetensorsHeader,
+  file: string,
+  isWeight: (name: string) => boolean,
+): void {
+  const refuse = (what: string): never => {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `${file} has its weights ${what}, which Darkroom cannot run; get this checkpoint in F16, BF16 or F32.`,
+    );
+  };
+  const own = [...tensors.values()].filter(({ name }) => !metadata.has(METADATA_KEY) && isWeight(name));
+  const unreadable = own.find(({ dtype }) => !isReadable(dtype));
+  if (unreadable) {
+    refuse(`stored as ${unreadable.dtype} (such as "${unreadable.name}")`);
+  }
+  const scale = [...tensors.keys()].find((name) => /(?:^|\.)(?:scaled_fp8|scale_weight|weight_scale)$/.test(name));
+  if (scale !== undefined && own.some(({ dtype }) => dtype.startsWith('F8_'))) {
+    refuse(`in 8 bits with scales of their own ("${scale}")`);
+  }
+}
+
 /** Whether numbers of this type can be weights here. */
 export function isReadable(dtype: string): dtype is FloatType {
   return Object.hasOwn(BYTES, dtype);
