@@ -37,8 +37,8 @@ export interface Prepared {
   /** Bytes of weights that are not on the device yet, by the name of their network. */
   load: ReadonlyMap<string, number>;
   speedometer: Speedometer;
-  /** Merges stored LoRAs into the model's weights, and no others. */
-  mergeLoras: (loras: readonly LoraUse[]) => Promise<void>;
+  /** Merges stored LoRAs into the model's weights, and no others; says what of them was left out. */
+  mergeLoras: (loras: readonly LoraUse[]) => Promise<string[]>;
   /** Whether pictures are recorded with their settings in them. */
   inscribes: boolean;
 }
@@ -240,7 +240,9 @@ export class Execution {
       checkpoint: plan.checkpoint,
       models: {
         load: async (_, loras = []) => {
-          await this.prepared.mergeLoras(loras);
+          for (const sentence of await this.prepared.mergeLoras(loras)) {
+            this.#notice(sentence);
+          }
           return model;
         },
       },

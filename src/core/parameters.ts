@@ -98,6 +98,13 @@ export const tileSize = () => {
 /** How the weights are run; `auto` takes the best that fits. */
 export const weights = () => v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights must be auto, full, q8 or q4.');
 
+/** What the network was trained to predict, for a checkpoint that does not say it, or says it wrong. */
+export const predictionType = () =>
+  v.picklist(['epsilon', 'v_prediction'], 'prediction_type must be epsilon or v_prediction.');
+
+/** Whether the noise levels of training end in pure noise, for a checkpoint that does not say it; diffusers' name. */
+export const rescaleBetasZeroSnr = () => v.boolean('rescale_betas_zero_snr must be true or false.');
+
 /** A decimal string from 0 to 2^64 − 1. */
 export const seed = () => {
   const message = 'seed must be a whole number from 0 to 18446744073709551615, written as a string such as "42".';
