@@ -6,10 +6,11 @@ import type { Chunk, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError, assert, cancelled } from '../src/core/errors.ts';
 import type { ResumePoint, Stage } from '../src/core/job.ts';
 import { JobProgress, stagesOf } from '../src/core/job_progress.ts';
-import { isWritten } from '../src/core/media.ts';
+import { isWritten, type PixelImage } from '../src/core/media.ts';
 import { parse } from '../src/core/operation.ts';
-import { isFile } from '../src/core/parameters.ts';
+import { isColour, isFile, isMask } from '../src/core/parameters.ts';
 import type { Plan, PlannedStep } from '../src/core/plan.ts';
+import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
 import { decodePicture, encodePng } from '../src/formats/picture.ts';
 import { mediumNamed } from '../src/media/registry.ts';
@@ -108,13 +109,17 @@ export class Execution {
       this.#notice(message);
     });
     try {
-      for (const [name, sources] of files) {
-        // Recorded as what was used, so that the run can be made again from its folder alone.
-        const names: string[] = [];
-        for (const source of sources.list) {
-          names.push(await this.#record(`input_${name}`, await asRecorded(source, name)));
+      const used: Record<string, Blob | Blob[]> = {};
+      for (const [name, { list, isList }] of files) {
+        // Recorded as what is used, so that the run can be made again from its folder alone.
+        const [blobs, names]: [Blob[], string[]] = [[], []];
+        for (const source of list) {
+          const blob = await this.#asUsed(source, name);
+          blobs.push(blob);
+          names.push(await this.#record(`input_${name}`, blob));
         }
-        operation.parameters[name] = sources.isList ? names : names[0];
+        used[name] = isList ? blobs : blobs[0];
+        operation.parameters[name] = isList ? names : names[0];
       }
       const { given: _, ...asked } = operation;
       await this.#record('input', asked);
@@ -125,7 +130,13 @@ export class Execution {
         steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
           id,
           chunk,
-          parameters: { ...parameters, ...pick(operation.parameters, Object.keys(parameters), files) },
+          parameters: {
+            ...parameters,
+            ...pick(
+              operation.parameters,
+              Object.keys(parameters).filter((name) => files.has(name)),
+            ),
+          },
           ...(Object.keys(wired).length > 0 ? { wired } : {}),
           ...(given === null ? {} : { is_given: true }),
           ...(language === null ? {} : { language }),
@@ -139,7 +150,7 @@ export class Execution {
         if (step.given !== null) {
           await this.#take(step, step.given);
         } else if (!(at < first && (await this.#readBack(step)))) {
-          await this.#execute(step, kept?.step === step.id ? kept.kept : null);
+          await this.#execute(step, used, kept?.step === step.id ? kept.kept : null);
         }
       }
       await this.recorder.closeRun(this.#run, 'completed');
@@ -177,13 +188,17 @@ export class Execution {
     }
   }
 
-  /** @param resume what the chunk kept in an earlier attempt */
-  async #execute(step: PlannedStep, resume: unknown): Promise<void> {
+  /**
+   * @param used the operation's files by the names of the parameters that they take the place of
+   * @param resume what the chunk kept in an earlier attempt
+   */
+  async #execute(step: PlannedStep, used: Record<string, Blob | Blob[]>, resume: unknown): Promise<void> {
     const chunk = await chunkFiles[`../chunks/${step.chunk}.ts`]();
     const wired = Object.fromEntries(
       Object.entries(step.wired).map(([name, wire]) => [name, this.#given.get(wire.step)?.[wire.output]]),
     );
-    const input = { ...step.parameters, ...wired };
+    const names = Object.keys(used).filter((name) => name in step.parameters);
+    const input = { ...step.parameters, ...pick(used, names), ...wired };
     // The plan has judged all values but those that an earlier step gave.
     const parameters =
       Object.keys(wired).length === 0
@@ -298,7 +313,11 @@ export class Execution {
           if (!graph) {
             throw new StudioError('internal', `The chunk "${step.chunk}" asks for a checkpoint and declares none.`);
           }
-          return graph.load(step, loras);
+          const { model, notices } = await graph.load(step, loras);
+          notices.forEach((sentence) => {
+            this.#notice(sentence);
+          });
+          return model;
         },
       },
       readImage: decodePicture,
@@ -323,6 +342,27 @@ export class Execution {
       secret,
       signal: this.signal,
     };
+  }
+
+  /** Pictures become PNG without transparency, whatever they came as; other files stay as they are. */
+  async #asUsed(source: Blob | string, name: string): Promise<Blob> {
+    const type = typeof source === 'string' ? source.slice('data:'.length) : source.type;
+    if (!/^(audio|video)\//.test(type)) {
+      return encodePng(this.#opaque(await decodePicture(source, name), name));
+    }
+    return typeof source === 'string' ? (await fetch(source)).blob() : source;
+  }
+
+  /** A picture as checkpoints take it, without transparency. What a mask means stands in its colours, so it stays as it is. */
+  #opaque(picture: PixelImage, name: string): PixelImage {
+    if (isMask(name) || isOpaque(picture)) {
+      return picture;
+    }
+    const background = this.prepared.plan.steps.map(({ parameters }) => parameters.background).find(isColour);
+    if (background === undefined) {
+      this.#notice(`The transparent parts of ${name} were filled with white; background chooses another colour.`);
+    }
+    return layOn(picture, background ?? WHITE);
   }
 
   #notice(message: string): void {
@@ -384,15 +424,6 @@ function outputsOf({ chunk }: PlannedStep) {
   return catalogue.chunks[chunk].meta.outputs;
 }
 
-/** Pictures are recorded as PNG, whatever they came as; other files as they are. */
-async function asRecorded(source: Blob | string, name: string): Promise<Blob> {
-  const isPicture = typeof source === 'string' ? source.startsWith('data:image/') : !/^(audio|video)\//.test(source.type);
-  if (isPicture) {
-    return encodePng(await decodePicture(source, name));
-  }
-  return typeof source === 'string' ? (await fetch(source)).blob() : source;
-}
-
 /** What the steps of a plan run with, every value settled; files are the operation's. */
 function settledOf({ steps, variant }: Plan): ResumePoint['parameters'] {
   return Object.fromEntries(
@@ -425,7 +456,6 @@ function takeFiles(parameters: Record<string, unknown>): Map<string, Files> {
   return files;
 }
 
-/** Of the parameters `names` those that are files, as they were recorded. */
-function pick(recorded: Record<string, unknown>, names: string[], files: ReadonlyMap<string, unknown>) {
-  return Object.fromEntries(names.filter((name) => files.has(name)).map((name) => [name, recorded[name]]));
+function pick(record: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(names.map((name) => [name, record[name]]));
 }

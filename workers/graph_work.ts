@@ -23,8 +23,8 @@ export interface GraphWorkOptions {
   models: ReadonlyMap<string, StepModel>;
   /** Makes this model the one that is on the device; only one is held, the next one needs its memory. */
   hold: (model: LoadedModel) => Promise<void>;
-  /** Merges stored LoRAs into a model's weights, and no others. */
-  mergeLoras: (model: LoadedModel, loras: readonly LoraUse[]) => Promise<void>;
+  /** Merges stored LoRAs into a model's weights, and no others; says what of them was left out. */
+  mergeLoras: (model: LoadedModel, loras: readonly LoraUse[]) => Promise<string[]>;
 }
 
 /** How often loading is told of, in milliseconds. */
@@ -124,13 +124,13 @@ export class GraphWork {
     }
   }
 
-  async load({ id }: PlannedStep, loras: readonly LoraUse[]): Promise<LoadedModel> {
+  /** The step's model with these LoRAs, and sentences on what of them was left out. */
+  async load({ id }: PlannedStep, loras: readonly LoraUse[]): Promise<{ model: LoadedModel; notices: string[] }> {
     const { model } = this.#of(id);
     model.onLoading = (loading) => {
       this.#tell(id, loading);
     };
-    await this.#options.mergeLoras(model, loras);
-    return model;
+    return { notices: await this.#options.mergeLoras(model, loras), model };
   }
 
   /** What is needed to make a step's result again, for recordings; null for one without a checkpoint. */

@@ -8,7 +8,7 @@ import type { PlanResult } from '../core/plan.ts';
 import { courseOf, fieldsOf } from '../core/steps.ts';
 import { catalogue, offers as allOffers } from '../pipelines/catalogue.ts';
 import * as registry from '../samplers/registry.ts';
-import type { Suggestions } from './form.svelte.ts';
+import { predictionOf, type Suggestions } from './form.svelte.ts';
 
 export interface Choice {
   id: string;
@@ -17,6 +17,12 @@ export interface Choice {
 
 export const samplers = choices(Object.keys(registry.samplers));
 export const schedules = choices(Object.keys(registry.schedules));
+
+export const predictions: Choice[] = [
+  { id: 'noise', label: 'Noise (epsilon)' },
+  { id: 'velocity', label: 'Velocity (v-prediction)' },
+  { id: 'velocity_zero_snr', label: 'Velocity, from pure noise (zero terminal SNR)' },
+];
 
 export interface Offer {
   /** Of the config that brings it. */
@@ -110,6 +116,7 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     guidance: number('guidance_scale', 7.5),
     sampler,
     schedule,
+    prediction: predictionOf(checkpoint.defaults),
   };
 }
 
