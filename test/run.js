@@ -44,17 +44,16 @@ let passed = 0;
 let failed = 0;
 /** @type {string[]} */
 const broken = [];
-/** Why browser tests cannot run, as a sentence. @type {string | null} */
-let lacking = null;
+/** Why browser tests cannot run, as a sentence. */
+const lacking = await provideChromium().then(
+  () => null,
+  (error) => (error instanceof Error ? error.message : String(error)),
+);
+if (lacking) {
+  console.log(lacking);
+}
 
 try {
-  lacking = await provideChromium().then(
-    () => null,
-    (error) => (error instanceof Error ? error.message : String(error)),
-  );
-  if (lacking) {
-    console.log(lacking);
-  }
   const left = checks.values();
   const lane = async () => {
     for (const check of left) {
