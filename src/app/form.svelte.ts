@@ -201,7 +201,7 @@ export class Form {
   /** Whether somebody's own size, steps, guidance, sampler or schedule stands where the checkpoint suggests another. */
   get differs(): boolean {
     const { sampler, schedule } = this.options;
-    return this.#followers.some((entry) => entry.isOwn) || sampler !== '' || schedule !== '';
+    return this.#followers.some((entry) => entry.differs) || sampler !== '' || schedule !== '';
   }
 
   followCheckpoint(): void {

@@ -281,9 +281,10 @@ export class Studio {
 
   /** Takes over the settings that the starting picture brought along. The picture came out of them and is not what they start from. */
   useBrought(): void {
-    this.brought.use(this.form, this.checkpoint?.name ?? null, this.loras);
+    this.brought.use(this.form, this.loras);
     this.picture.remove();
-    this.announce(this.brought.outcome ?? '');
+    const outcome = this.brought.outcome(this.checkpoint?.name ?? null);
+    this.announce(outcome ? [outcome.sentence, outcome.lost.join(', '), ...outcome.notes].join(' ') : '');
   }
 
   /** Whether pictures are recorded, and leave the page, with how they were made written into them. */
