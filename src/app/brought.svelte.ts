@@ -12,6 +12,9 @@ export interface Outcome {
   notes: string[];
 }
 
+const allOf = new Intl.ListFormat('en');
+const oneOf = new Intl.ListFormat('en', { type: 'disjunction' });
+
 /** More than these in one sentence are hard to follow. */
 const MAX_IN_SENTENCE = 3;
 
@@ -96,7 +99,7 @@ export class Brought {
     const isUsed = Object.keys(reading.parameters).length > 0;
     const start = isUsed ? 'Its settings are in the form now' : 'None of its settings could be used';
     const isList = lost.length > MAX_IN_SENTENCE;
-    const rest = isList ? ':' : ` ${new Intl.ListFormat('en').format(lost)}.`;
+    const rest = isList ? ':' : ` ${allOf.format(lost)}.`;
     const isSilent = (parameter: keyof ReadParameters, said: string) =>
       reading.parameters[parameter] === undefined && !lost.some((what) => what.startsWith(said));
     const silent = USUAL.filter(([parameter, , said]) => isSilent(parameter, said)).map(([, what]) => what);
@@ -104,13 +107,10 @@ export class Brought {
       sentence: lost.length === 0 ? `${start}.` : `${start}, ${isUsed ? 'except for' : 'such as'}${rest}`,
       lost: isList ? lost : [],
       notes: [
-        ...(lost.length > 0 ? ['A new picture may look different without this.'] : []),
-        ...(silent.length > 0
-          ? [
-              `It does not say the ${new Intl.ListFormat('en', { type: 'disjunction' }).format(silent)}; what stood there stays.`,
-            ]
-          : []),
-        ...(isSilent('sampler', 'the sampler') ? ["It does not say the sampler; the checkpoint's own is used."] : []),
+        ...(reading.parameters.prompt === undefined ? ['The box for the prompt is empty now.'] : []),
+        ...(lost.length > 0 ? ['So a new picture may look different.'] : []),
+        ...(silent.length > 0 ? [`The file does not give the ${oneOf.format(silent)}, so that stays as it was.`] : []),
+        ...(isSilent('sampler', 'the sampler') ? ["The file gives no sampler, so the checkpoint's own is used."] : []),
       ],
     };
   }
