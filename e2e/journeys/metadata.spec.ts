@@ -214,6 +214,22 @@ test('what was brought back before the first checkpoint is open stays, too', asy
   expect(await form(page)).toMatchObject({ ...KEPT, Steps: '25', Guidance: '7.5', Width: '512', Height: '512' });
 });
 
+test('what a recorded run brings back stays as well', async ({ page }) => {
+  await page.goto('/');
+  const generate = page.getByRole('button', { name: /^Generate/ });
+  await expect(generate).toBeEnabled();
+  await openTiny(page);
+  await page.getByText('More settings').click();
+  await page.getByRole('textbox', { name: 'Steps', exact: true }).fill('2');
+  await generate.click();
+  await page.getByRole('button', { name: 'Use these settings' }).click({ timeout: 120_000 });
+  const { Width, Height, Guidance, Seed } = await form(page);
+  const builtin = page.getByRole('button', { name: /^Use .* Built in$/ }).first();
+  await builtin.click();
+  await expect(page.getByRole('status')).toHaveText(/^Opened /);
+  expect(await form(page)).toMatchObject({ Steps: '2', Width, Height, Guidance, Seed });
+});
+
 test('a file says what it lacks, and words that cannot be read leave the box', async ({ page }) => {
   await page.goto('/');
   await expect(page.getByRole('button', { name: /^Generate/ })).toBeEnabled();

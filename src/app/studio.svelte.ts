@@ -307,7 +307,9 @@ export class Studio {
   /** Brings back the settings of an earlier run, and the picture that it started from; a mask is painted anew. */
   async restore(run: Run): Promise<void> {
     const { image } = run.parameters;
-    this.form.restore(run.parameters);
+    // Its own checkpoint chooses the same by itself, and knows more of it than the names say; any other may choose something else.
+    const isOther = run.checkpoint !== this.checkpoint?.name;
+    this.form.restore({ ...(isOther ? { sampler: run.sampler, schedule: run.schedule } : {}), ...run.parameters });
     this.loras.restore(run.parameters.loras);
     this.picture.remove();
     try {
