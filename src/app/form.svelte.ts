@@ -231,7 +231,7 @@ export class Form {
   /** Whether somebody's own size, steps, guidance, sampler or schedule stands where the checkpoint suggests another. */
   get differs(): boolean {
     const { sampler, schedule, prediction } = this.options;
-    return this.#followers.some((entry) => entry.isOwn) || [sampler, schedule, prediction].some((own) => own !== '');
+    return this.#followers.some((entry) => entry.differs) || [sampler, schedule, prediction].some((own) => own !== '');
   }
 
   followCheckpoint(): void {

@@ -108,7 +108,7 @@ export class Loras {
     return loras.flatMap((lora) => {
       const named = this.#library.loras.filter(({ name }) => name.toLowerCase() === lora.name.toLowerCase());
       const stored =
-        this.#library.loras.find(({ sha256 }) => sha256 !== undefined && sha256 === lora.sha256) ??
+        this.#library.loras.find(({ sha256 }) => sha256 !== undefined && isHashOf(sha256, lora)) ??
         named.find(({ sha256 }) => lora.sha256 === null || sha256 === undefined);
       if (stored) {
         this.#form.chooseLora(stored.ref, stored.name, true, lora.weight);
@@ -118,4 +118,10 @@ export class Loras {
       return [`the LoRA ${lora.name} at ${lora.weight}${other}`];
     });
   }
+}
+
+/** Other tools write the first ten digits; twelve are of the tensors alone, which is not known of what is stored. */
+function isHashOf(sha256: string, { sha256: whole, hash }: ReadLora): boolean {
+  const digits = hash?.toLowerCase().replace(/^(0x|sha256:)/, '') ?? '';
+  return sha256 === whole || (/^([0-9a-f]{10}|[0-9a-f]{64})$/.test(digits) && sha256.startsWith(digits));
 }

@@ -281,9 +281,10 @@ export class Studio {
 
   /** Takes over the settings that the starting picture brought along. The picture came out of them and is not what they start from. */
   useBrought(): void {
-    this.brought.use(this.form, this.checkpoint?.name ?? null, this.loras);
+    this.brought.use(this.form, this.loras);
     this.picture.remove();
-    this.announce(this.brought.outcome ?? '');
+    const outcome = this.brought.outcome(this.checkpoint?.name ?? null);
+    this.announce(outcome ? [outcome.sentence, outcome.lost.join(', '), ...outcome.notes].join(' ') : '');
   }
 
   /** Whether pictures are recorded, and leave the page, with how they were made written into them. */
@@ -306,7 +307,9 @@ export class Studio {
   /** Brings back the settings of an earlier run, and the picture that it started from; a mask is painted anew. */
   async restore(run: Run): Promise<void> {
     const { image } = run.parameters;
-    this.form.restore(run.parameters);
+    // Its own checkpoint chooses the same by itself, and knows more of it than the names say; any other may choose something else.
+    const isOther = run.checkpoint !== this.checkpoint?.name;
+    this.form.restore({ ...(isOther ? { sampler: run.sampler, schedule: run.schedule } : {}), ...run.parameters });
     this.loras.restore(run.parameters.loras);
     this.picture.remove();
     try {

@@ -52,6 +52,26 @@ export async function readPicture(
   return hidden === null ? null : readFrom(hiddenMetadata(hidden));
 }
 
+/** Texts in which tools keep their settings. */
+const KEPT_IN = [
+  'parameters',
+  'postprocessing',
+  'prompt',
+  'workflow',
+  'invokeai_metadata',
+  'sd-metadata',
+  'Dream',
+  'negative_prompt',
+  'generation_data',
+  'darkroom',
+];
+
+/** Whether a picture in which nothing could be read has something under a name that tools use for settings. */
+export async function hasSettings(source: Blob): Promise<boolean> {
+  const metadata = await readMetadata(new Uint8Array(await source.arrayBuffer()));
+  return KEPT_IN.some((keyword) => (metadata?.texts.get(keyword) ?? '').trim() !== '');
+}
+
 /** @throws StudioError `image_unreadable` */
 function readFrom(metadata: Metadata): Reading | null {
   let failure: StudioError | null = null;
