@@ -9,12 +9,15 @@ import { takeLoraTags } from '../src/core/loras.ts';
 import type { Media, PixelImage } from '../src/core/media.ts';
 import type { Latents } from '../src/core/model.ts';
 import {
+  background,
   batchSize,
   guidanceScale,
   image,
   loras,
   overlayInpaint,
+  predictionType,
   prompt,
+  rescaleBetasZeroSnr,
   seed,
   size,
   steps,
@@ -49,11 +52,14 @@ export const parameters = v.pipe(
     ),
     sampler: v.optional(id('sampler')),
     schedule: v.optional(id('schedule')),
+    prediction_type: v.optional(predictionType()),
+    rescale_betas_zero_snr: v.optional(rescaleBetasZeroSnr()),
     seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
     batch_size: v.optional(batchSize(), 1),
     strength: v.optional(strength()),
     image: v.optional(image('image')),
     mask_image: v.optional(image('mask_image')),
+    background: v.optional(background()),
     overlay_inpaint: v.optional(overlayInpaint()),
     loras: v.optional(loras()),
     weights: v.optional(weights(), 'auto'),
@@ -70,6 +76,10 @@ export const parameters = v.pipe(
   v.check(
     ({ operation, mask_image }) => (operation === 'image_inpaint') === (mask_image !== undefined),
     'mask_image is needed by image_inpaint and only by it: white is changed, black is kept.',
+  ),
+  v.check(
+    ({ image, background }) => image !== undefined || background === undefined,
+    'background counts only where an image is given; leave it out.',
   ),
   v.check(
     ({ operation, overlay_inpaint }) => operation === 'image_inpaint' || overlay_inpaint === undefined,

@@ -1,7 +1,7 @@
 /** One visit of a headless Chromium to the built page, through its in-page door (`globalThis.darkroom`). */
 import { chromium } from 'playwright';
 import { isWeightFile } from './arguments.js';
-import { NO_CHROMIUM, chromiumFlags, findChromium } from './chromium.js';
+import { chromiumFlags, provideChromium } from './chromium.js';
 import { Failure } from './failure.js';
 import { serveFolder } from './server.js';
 
@@ -28,10 +28,7 @@ export class Session {
    * @returns {Promise<Session>}
    */
   static async open(folder, backend, profile = null) {
-    const executablePath = findChromium();
-    if (!executablePath) {
-      throw new Failure('no_chromium', NO_CHROMIUM);
-    }
+    const executablePath = await provideChromium();
     const server = await serve(folder, profile);
     const launch = { executablePath, args: chromiumFlags() };
     // Whoever fetches into a profile must be the only one there; the port is taken first, so that is sure by now.

@@ -861,6 +861,10 @@ describe('the JSON Schema of operations', () => {
       { image: PICTURE, strength: 0 },
       { image: PICTURE, strength: 1 },
       { image: PICTURE, strength: 1.01 },
+      ...['#ffffff', '#A0b1C2', '#fff', 'white', '#ffffff00', '', 0].map((background) => ({
+        image: PICTURE,
+        background,
+      })),
     ].flatMap((parameters) => [of({ prompt: '', ...parameters }), transform(parameters), inpaint(parameters)]),
     ...[
       [],

@@ -7,11 +7,14 @@ import { StudioError, cancelled } from '../src/core/errors.ts';
 import type { ResumePoint, Stage } from '../src/core/job.ts';
 import { JobProgress } from '../src/core/job_progress.ts';
 import type { LoraUse } from '../src/core/loras.ts';
+import type { PixelImage } from '../src/core/media.ts';
 import type { Estimate } from '../src/core/model.ts';
+import { isColour, isMask } from '../src/core/parameters.ts';
 import type { Plan } from '../src/core/plan.ts';
 import type { Engine } from '../src/engine/engine.ts';
 import type { Loading } from '../src/engine/network_shelf.ts';
 import { expectedSeconds, rateOf, type Speedometer, type StageUnits } from '../src/engine/self_measurement.ts';
+import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscribe } from '../src/formats/container.ts';
 import { decodePicture, encodePng } from '../src/formats/picture.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
@@ -34,8 +37,8 @@ export interface Prepared {
   /** Bytes of weights that are not on the device yet, by the name of their network. */
   load: ReadonlyMap<string, number>;
   speedometer: Speedometer;
-  /** Merges stored LoRAs into the model's weights, and no others. */
-  mergeLoras: (loras: readonly LoraUse[]) => Promise<void>;
+  /** Merges stored LoRAs into the model's weights, and no others; says what of them was left out. */
+  mergeLoras: (loras: readonly LoraUse[]) => Promise<string[]>;
   /** Whether pictures are recorded with their settings in them. */
   inscribes: boolean;
 }
@@ -108,12 +111,11 @@ export class Execution {
       this.#notice(message);
     });
     try {
+      const used: Record<string, Blob> = {};
       for (const [name, source] of pictures) {
-        // Recorded as what was used, so that the run can be made again from its folder alone.
-        operation.parameters[name] = await this.#record(
-          `input_${name}`,
-          await encodePng(await decodePicture(source, name)),
-        );
+        // Recorded as what is used, so that the run can be made again from its folder alone.
+        used[name] = await encodePng(this.#opaque(await decodePicture(source, name), name));
+        operation.parameters[name] = await this.#record(`input_${name}`, used[name]);
       }
       await this.#record('input', operation);
       const steps = plan.chunks.map(({ id, parameters }) => ({
@@ -134,7 +136,7 @@ export class Execution {
         plan.chunks.findIndex(({ id }) => id === kept?.chunk),
       );
       for (const { id, parameters } of plan.chunks.slice(first)) {
-        await this.#execute(id, parameters, kept?.chunk === id ? kept.kept : null);
+        await this.#execute(id, withPictures(parameters, used), kept?.chunk === id ? kept.kept : null);
       }
       await this.recorder.closeRun(this.#run, 'completed');
       this.events.send({ type: 'progress', progress: this.#progress.finish() });
@@ -238,7 +240,9 @@ export class Execution {
       checkpoint: plan.checkpoint,
       models: {
         load: async (_, loras = []) => {
-          await this.prepared.mergeLoras(loras);
+          for (const sentence of await this.prepared.mergeLoras(loras)) {
+            this.#notice(sentence);
+          }
           return model;
         },
       },
@@ -261,6 +265,18 @@ export class Execution {
         }),
       signal: this.signal,
     };
+  }
+
+  /** A picture as checkpoints take it, without transparency. What a mask means stands in its colours, so it stays as it is. */
+  #opaque(picture: PixelImage, name: string): PixelImage {
+    if (isMask(name) || isOpaque(picture)) {
+      return picture;
+    }
+    const background = this.prepared.plan.chunks.map(({ parameters }) => parameters.background).find(isColour);
+    if (background === undefined) {
+      this.#notice(`The transparent parts of ${name} were filled with white; background chooses another colour.`);
+    }
+    return layOn(picture, background ?? WHITE);
   }
 
   #notice(message: string): void {
@@ -346,6 +362,17 @@ function settledOf({ chunks, variant }: Plan): ResumePoint['parameters'] {
       return [id, 'weights' in settled ? { ...settled, weights: variant } : settled];
     }),
   );
+}
+
+/** @param used by the names of the parameters that they take the place of */
+function withPictures(parameters: Record<string, unknown>, used: Record<string, Blob>): Record<string, unknown> {
+  return {
+    ...parameters,
+    ...pick(
+      used,
+      Object.keys(used).filter((name) => name in parameters),
+    ),
+  };
 }
 
 /** Takes the pictures out of the parameters, which are recorded as files beside them. */

@@ -198,13 +198,13 @@ class GenerationWorker implements GenerationApi {
     }
     const fits: LoraFit[] = [];
     for (const { ref, name } of await storedLoras(library)) {
-      const problem = await openLora(ref, 1)
+      const fit = await openLora(ref, 1)
         .then((lora) => model.checkLora(lora))
         .then(
-          () => null,
-          (error: unknown) => StudioError.from(error).message,
+          (note) => ({ problem: null, note }),
+          (error: unknown) => ({ problem: StudioError.from(error).message, note: null }),
         );
-      fits.push({ ref, name, problem });
+      fits.push({ ref, name, ...fit });
     }
     return fits;
   }
@@ -301,11 +301,12 @@ async function openLora(named: string, weight: number): Promise<ModelLora> {
   return { ref, name, file, sha256, strength: weight };
 }
 
-async function mergeLoras(model: LoadedModel, loras: readonly LoraUse[]): Promise<void> {
+async function mergeLoras(model: LoadedModel, loras: readonly LoraUse[]): Promise<string[]> {
   const opened = await Promise.all(loras.map(({ lora, weight }) => openLora(lora, weight)));
-  await model.useLoras(opened);
+  const leftOut = await model.useLoras(opened);
   const usedAt = Date.now();
   await Promise.all(opened.map(({ ref = '' }) => library.changeManifest(ref, { usedAt })));
+  return leftOut;
 }
 
 void serve(new GenerationWorker(), self);

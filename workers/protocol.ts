@@ -83,6 +83,8 @@ export interface LoraFit {
   name: string;
   /** Why it cannot be used with that checkpoint, as a sentence; null when it can. */
   problem: string | null;
+  /** What would be left out of it, as a sentence; null when nothing would. */
+  note: string | null;
 }
 
 /** What is said about a run when it is opened. */

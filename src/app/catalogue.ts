@@ -6,7 +6,7 @@ import type { CatalogueCheckpoint, Config, PlanResult } from '../core/plan.ts';
 import { plan } from '../core/plan.ts';
 import { catalogue, offers as allOffers } from '../pipelines/catalogue.ts';
 import * as registry from '../samplers/registry.ts';
-import type { Suggestions } from './form.svelte.ts';
+import { predictionOf, type Suggestions } from './form.svelte.ts';
 
 export interface Choice {
   id: string;
@@ -15,6 +15,12 @@ export interface Choice {
 
 export const samplers = choices(Object.keys(registry.samplers));
 export const schedules = choices(Object.keys(registry.schedules));
+
+export const predictions: Choice[] = [
+  { id: 'noise', label: 'Noise (epsilon)' },
+  { id: 'velocity', label: 'Velocity (v-prediction)' },
+  { id: 'velocity_zero_snr', label: 'Velocity, from pure noise (zero terminal SNR)' },
+];
 
 export interface Offer {
   /** Of the config that brings it. */
@@ -72,6 +78,7 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     guidance: number('guidance_scale', 7.5),
     sampler,
     schedule,
+    prediction: predictionOf(checkpoint.defaults),
   };
 }
 

@@ -407,6 +407,9 @@ export class Studio {
     try {
       this.#use(await open());
       this.announce(`Opened ${this.checkpoint?.name}.`);
+      if (this.checkpoint?.lacks) {
+        this.tell(this.checkpoint.lacks.join(' '));
+      }
       return true;
     } catch (error) {
       this.tell(StudioError.from(error).message);

@@ -30,7 +30,10 @@ export interface Context {
    * `checkpoint_unsupported` for one of another kind of model.
    */
   models: { load(ref: CheckpointRef, loras?: readonly LoraUse[]): Promise<Model> };
-  /** Decodes a picture parameter. Throws `image_unreadable`. */
+  /**
+   * Decodes a picture parameter. All but masks are opaque: they lie on the parameter `background`, or on white. Throws
+   * `image_unreadable`.
+   */
   readImage: (source: ImageSource, name: string) => Promise<PixelImage>;
   progress: (stage: Stage, step?: number, steps?: number) => void;
   /**

@@ -44,7 +44,12 @@ export interface CheckpointSummary {
     schedule: string;
     steps?: number;
     guidance_scale?: number;
+    /** What its network predicts, and whether its noise levels end in pure noise, as its scheduler's configuration says. */
+    prediction_type?: string;
+    rescale_betas_zero_snr?: boolean;
   };
+  /** What it lacks and what follows from that, as sentences; absent where it is whole. */
+  lacks?: string[];
   /** Prompts that it does well, when it says so itself. */
   prompts: string[];
 }
@@ -172,6 +177,9 @@ export interface SampleRequest {
   /** Ids of `src/samplers` and `src/schedules`; undefined = what the checkpoint asks. */
   sampler?: string | undefined;
   schedule?: string | undefined;
+  /** In place of what the checkpoint says of itself; undefined = as it says. */
+  prediction_type?: 'epsilon' | 'v_prediction' | undefined;
+  rescale_betas_zero_snr?: boolean | undefined;
   strength: number;
   guidance_mode: 'auto' | 'batched' | 'serial';
   random: TorchGenerator;

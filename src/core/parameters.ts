@@ -60,6 +60,17 @@ export const loras = () =>
  */
 export const overlayInpaint = () => v.boolean('overlay_inpaint must be true or false.');
 
+/** Written as "#rrggbb": what shows through the transparent parts of a given picture. White where it is left out, as in AUTOMATIC1111. */
+export const background = () => {
+  const message = 'background must be a colour written as "#rrggbb", such as "#ffffff" for white.';
+  return v.pipe(v.string(message), v.regex(/^#[0-9a-fA-F]{6}$/, message));
+};
+
+/** Whether this is a colour as {@link background} wants it. */
+export function isColour(value: unknown): value is string {
+  return v.is(background(), value);
+}
+
 /** Pixels; the networks work on blocks of 8×8 pixels. */
 export const size = (name: string, min = 16, max = 4096) => {
   const message = `${name} must be a multiple of 8 from ${min} to ${max} pixels.`;
@@ -86,6 +97,13 @@ export const tileSize = () => {
 
 /** How the weights are run; `auto` takes the best that fits. */
 export const weights = () => v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights must be auto, full, q8 or q4.');
+
+/** What the network was trained to predict, for a checkpoint that does not say it, or says it wrong. */
+export const predictionType = () =>
+  v.picklist(['epsilon', 'v_prediction'], 'prediction_type must be epsilon or v_prediction.');
+
+/** Whether the noise levels of training end in pure noise, for a checkpoint that does not say it; diffusers' name. */
+export const rescaleBetasZeroSnr = () => v.boolean('rescale_betas_zero_snr must be true or false.');
 
 /** A decimal string from 0 to 2^64 − 1. */
 export const seed = () => {
@@ -116,6 +134,11 @@ export const image = (name: string) =>
     (value) => (typeof value === 'string' && value.startsWith('data:image/')) || isBlob(value),
     `${name} must be a picture: a file, or a data URL that begins with "data:image/".`,
   );
+
+/** Whether the picture of this name says by its colours what is changed. Such pictures never lie on a background. */
+export function isMask(name: string): boolean {
+  return /(^|_)mask(_|$)/.test(name);
+}
 
 /** Type and bytes of a picture parameter, or null for any other value. */
 export function pictureFacts(value: unknown): { type: string; bytes: number } | null {
