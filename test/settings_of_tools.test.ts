@@ -61,6 +61,7 @@ describe('infotext: the settings line is the last that is one', () => {
     ['JSON behind it', '\n{"app": "x", "list": [1, 2], "Steps": 3, "Seed": 4}', [/notes behind/]],
     ['JSON of several lines behind it', '\n{\n  "a": 1,\n  "b": 2\n}', [/notes behind/]],
     ['a note of pairs behind it', '\nRating: 5, Tags: kitchen, Author: somebody', [/notes behind/]],
+    ['a note of pairs that settings have, too', '\nTool: x, Model: y, Version: 2, Seed: none', [/notes behind/]],
     ['empty lines behind it', '\n\n \n', []],
     ['templates in it', ', Template: "a {copper|tin} kettle", Negative Template: "{fog|rain}"', [/the template/]],
     ['line ends of Windows', '\r\nTemplate: x', [/the template/]],
@@ -69,6 +70,20 @@ describe('infotext: the settings line is the last that is one', () => {
     expect(parameters).toEqual(SETTINGS);
     expect(notRestored).toHaveLength(lost.length);
     lost.forEach((what) => expect(notRestored.join()).toMatch(what));
+  });
+
+  test.each([
+    ['a kettle Negative prompt: fog Steps: 20, Seed: 1, Size: 512x512, App: SD.Next, Version: 1', []],
+    [
+      'a kettle\nNegative prompt: fog\nSteps: 20, Seed: 1, Size: 512x512, App: SD.Next\nTemplate: a {x|y}',
+      [/template/],
+    ],
+    ['a kettle Negative prompt: fog\nSteps: 20, Seed: 1, Size: 512x512, App: SD.Next', []],
+  ])('SD.Next: %s', async (text, lost) => {
+    const { tool, parameters, notRestored } = await infotext(text);
+    expect(tool).toBe('SD.Next');
+    expect(parameters).toMatchObject({ prompt: 'a kettle', negative_prompt: 'fog', steps: 20, seed: '1', width: 512 });
+    expect(notRestored).toEqual(lost.map((what) => expect.stringMatching(what) as string));
   });
 
   test('a prompt in which an older one was pasted keeps it', async () => {
@@ -260,8 +275,8 @@ describe('what a prompt asks for beside its words', () => {
     ['<lora:brass:0.8>', ['brass 0.8'], null],
     ['<lora:brass>', ['brass 1'], null],
     ['<lora:metal/brass.safetensors: 0.8 >', ['brass 0.8'], null],
-    ['<lora:brass:0.5:0.8>', ['brass 0.8'], /other strength of the LoRA brass for the words \(0\.5\)/],
-    ['<lora:brass:te=0.5:unet=0.8>', ['brass 0.8'], /other strength of the LoRA brass/],
+    ['<lora:brass:0.5:0.8>', ['brass 0.8'], /separate strength of the LoRA brass on the prompt \(0\.5\)/],
+    ['<lora:brass:te=0.5:unet=0.8>', ['brass 0.8'], /separate strength of the LoRA brass/],
     ['<lora:brass:0.8:lbw=MIDD>', ['brass 0.8'], /strengths of single parts of the LoRA brass/],
     ['<lyco:brass:0.8>', ['brass 0.8'], null],
     ['<lora:brass:9>', [], /the LoRA brass at 9/],
@@ -281,7 +296,7 @@ describe('stable-diffusion.cpp', () => {
     [
       `${line('Guidance: 3.500000, Eta: 0.000000')}, RNG: cuda, Sampler: dpm++2m karras, Version: stable-diffusion.cpp`,
       { sampler: 'dpmpp_2m', schedule: 'karras', guidance_scale: 5, seed: '197583933' },
-      [/imitates an NVIDIA GPU/, /guidance of Flux models, 3\.5/],
+      [/imitates an NVIDIA GPU/, /the Flux guidance 3\.5/],
     ],
     [
       `${line('Eta: 0.000000')}, RNG: std_default, Sampler: euler_a, Version: stable-diffusion.cpp`,
@@ -296,7 +311,7 @@ describe('stable-diffusion.cpp', () => {
     [
       `${line('Skip layers: [7, 8, 9], Skip layer start: 0.01, Eta: 0.000000')}, RNG: cpu, Sampler: euler ays, Version: stable-diffusion.cpp`,
       { sampler: 'euler', schedule: 'align_your_steps' },
-      [/setting "skip layers"/, /skip layer start/],
+      [/skip layers 7, 8, 9/, /skip layer start/],
     ],
     [
       `${line('Eta: 0.000000')}, RNG: cpu, Sampler: dpm++2mv2, Version: stable-diffusion.cpp`,
@@ -424,8 +439,8 @@ describe('SwarmUI', () => {
     expect(checkpoint.name).toBe('sd15/kettles.safetensors');
     expect(networks(loras)).toEqual(['brass 0.33', 'ink 0.85']);
     expect(notRestored).toEqual([
-      'the words behind "segment: face", which are for a part of it',
-      'the other strength of the LoRA brass for the words (0.5)',
+      'the words for a part of it ("segment: face")',
+      'the separate strength of the LoRA brass on the prompt (0.5)',
     ]);
   });
 

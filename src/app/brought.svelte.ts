@@ -1,5 +1,6 @@
 import type { Reading, ReadParameters } from '../formats/reading.ts';
-import { readable, samplers, schedules, type Choice } from './catalogue.ts';
+import { samplerLabel, scheduleLabel } from '../formats/sampler_labels.ts';
+import { samplers, schedules, type Choice } from './catalogue.ts';
 import type { Form } from './form.svelte.ts';
 import type { Loras } from './loras.svelte.ts';
 
@@ -74,8 +75,8 @@ export class Brought {
       ...(has(schedules, schedule) ? { schedule } : {}),
     });
     this.#lost = [
-      unknown(samplers, sampler, 'the sampler'),
-      unknown(schedules, schedule, 'the schedule'),
+      sampler !== undefined && !has(samplers, sampler) ? `the sampler ${samplerLabel(sampler)}` : null,
+      schedule !== undefined && !has(schedules, schedule) ? `the schedule ${scheduleLabel(schedule)}` : null,
       ...loras.take(reading.loras),
       ...reading.notRestored,
     ].filter((what) => what !== null);
@@ -94,7 +95,7 @@ export class Brought {
     const other =
       name !== null
         ? stem(name).toLowerCase() !== stem(checkpoint ?? '').toLowerCase() && `the checkpoint ${stem(name)}`
-        : hash !== null && `the checkpoint, of which only the hash ${hash.slice(0, 12)} is said`;
+        : hash !== null && `the checkpoint, which it names by the hash ${hash.slice(0, 12)} alone`;
     const lost = [...(other ? [other] : []), ...this.#lost];
     const isUsed = Object.keys(reading.parameters).length > 0;
     const start = isUsed ? 'Its settings are in the form now' : 'None of its settings could be used';
@@ -108,6 +109,9 @@ export class Brought {
       lost: isList ? lost : [],
       notes: [
         ...(reading.parameters.prompt === undefined ? ['The box for the prompt is empty now.'] : []),
+        ...(lost.some((what) => what.startsWith('the effect of'))
+          ? ['These words stay in the prompt, but what they ask for is not done yet.']
+          : []),
         ...(lost.length > 0 ? ['So a new picture may look different.'] : []),
         ...(silent.length > 0 ? [`The file does not give the ${oneOf.format(silent)}, so that stays as it was.`] : []),
         ...(isSilent('sampler', 'the sampler') ? ["The file gives no sampler, so the checkpoint's own is used."] : []),
@@ -125,10 +129,6 @@ export class Brought {
 
 function has(choices: Choice[], id: string | undefined): boolean {
   return choices.some((choice) => choice.id === id);
-}
-
-function unknown(choices: Choice[], id: string | undefined, what: string): string | null {
-  return id === undefined || has(choices, id) ? null : `${what} ${readable(id)}`;
 }
 
 /** Tools name files in folders, with endings; we name folders. */

@@ -29,20 +29,7 @@ const SPACE = /\s/;
 const SIZE = /^(\d+)x(\d+)$/;
 
 /** Of three or more pairs two have these keys, or the line is a note or a part of the prompt. */
-const SETTINGS = new Set([
-  'Steps',
-  'Sampler',
-  'Schedule type',
-  'CFG scale',
-  'Seed',
-  'Size',
-  'Model hash',
-  'Model',
-  'Denoising strength',
-  'Clip skip',
-  'RNG',
-  'Version',
-]);
+const SETTINGS = new Set(['Steps', 'Sampler', 'CFG scale', 'Seed', 'Size']);
 const STEPS = /(?:^|[\s.,])(?=Steps:\s*\d)/;
 
 /** Says how the picture was made, but nothing that had to be restored. */
@@ -123,7 +110,7 @@ function wordsBefore(settings: string): string[] {
     return [];
   }
   const negative = words.indexOf(NEGATIVE);
-  return negative < 0 ? [words] : [words.slice(0, negative), words.slice(negative)];
+  return (negative < 0 ? [words] : [words.slice(0, negative), words.slice(negative)]).filter((part) => part !== '');
 }
 
 /** As {@link findPairs}, and a value that is JSON is whole. */
@@ -250,6 +237,11 @@ export function readingOf(
     .checkpoint(fields.get('Model'), fields.get('Model hash'));
   readNetworks(findings, fields);
   fields.all(TOLD);
+  // Fooocus' usual one.
+  findings.lostIf(
+    fields.get('ADM Guidance') === '(1.5, 0.8, 0.3)' ? null : fields.get('ADM Guidance'),
+    'the guidance by size',
+  );
   for (const [keys, what] of GROUPS) {
     findings.lostIf(
       fields.all(keys).map(([, value]) => value),
@@ -265,7 +257,7 @@ export function readingOf(
     findings.lostIf(fields.get('Clip skip'), `clip skip ${textOf(fields.get('Clip skip')) ?? ''}`);
   }
   // stable-diffusion.cpp says it of every picture.
-  findings.lostIf(fields.get('Guidance'), `the guidance of Flux models, ${numberOf(fields.get('Guidance')) ?? '?'}`);
+  findings.lostIf(fields.get('Guidance'), `the Flux guidance ${numberOf(fields.get('Guidance')) ?? '?'}`);
   // A template may have several lines, and is the last that is written.
   const template = behind.findIndex((line) => TEMPLATE.test(line));
   const notes = template < 0 ? behind : behind.slice(0, template);
@@ -372,8 +364,12 @@ function endOfJson(characters: readonly string[], from: number, most: number): {
     } else if (character === '{' || character === '[') {
       depth++;
     } else if ((character === '}' || character === ']') && --depth === 0) {
-      const rest = characters[i + 1];
-      return { end: rest === undefined || rest === ',' ? i + 1 : null, looked: i - from };
+      let end = i + 1;
+      while (end < characters.length && SPACE.test(characters[end])) {
+        end++;
+      }
+      const isEnd = end === characters.length || characters[end] === ',';
+      return { end: isEnd ? end : null, looked: end - from };
     }
   }
   return { end: null, looked: i - from };

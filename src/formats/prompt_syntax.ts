@@ -24,7 +24,7 @@ const RULES: Record<PromptSyntax, readonly Rule[]> = {
     BREAK,
     ['AND', /\S\s+AND\s+\S/],
   ],
-  comfyui: [ROUND_WEIGHT],
+  comfyui: [ROUND_WEIGHT, ['embeddings such as', /\bembedding:[^\s,()]{1,80}/i]],
   compel: [
     [
       'weights such as',

@@ -3,7 +3,7 @@ import * as v from 'valibot';
 import { loraName } from '../core/loras.ts';
 import * as parameter from '../core/parameters.ts';
 import { isOff, type Fields } from './fields.ts';
-import { isObject, numberOf, readJsonObject, textOf } from './json.ts';
+import { isObject, listOf, numberOf, readJsonObject, textOf } from './json.ts';
 import type { Metadata } from './metadata.ts';
 import { inactiveSyntax, type PromptSyntax } from './prompt_syntax.ts';
 import { samplerNamed, scheduleNamed } from './sampler_labels.ts';
@@ -293,7 +293,7 @@ export class Findings {
     const network = named('unet') ?? plain[1] ?? words;
     this.lora(name, network);
     if (words !== network && numberOf(words ?? 1) !== numberOf(network)) {
-      this.lost(`the other strength of the LoRA ${shown(loraName(name))} for the words (${shown(words ?? 1)})`);
+      this.lost(`the separate strength of the LoRA ${shown(loraName(name))} on the prompt (${shown(words ?? 1)})`);
     }
     if (parts.some((part) => part.includes('=') && !/^(te|unet)=/.test(part))) {
       this.lost(`the strengths of single parts of the LoRA ${shown(loraName(name))}`);
@@ -341,7 +341,11 @@ function settingNamed(name: string, value: unknown): string {
   if (value === true || /^(true|yes|on|enabled?)$/i.test(textOf(value) ?? '')) {
     return words;
   }
-  return textOf(value) === undefined || isData(value) ? `the setting "${words}"` : `${words} ${shown(value)}`;
+  const list = listOf(value);
+  if (list.length > 0 && list.every((one) => textOf(one) !== undefined && !isData(one))) {
+    return `${words} ${shown(list.map(textOf).join(', '))}`;
+  }
+  return `the setting "${words}"`;
 }
 
 /** A value from a file, short enough for a sentence; JSON and other data are none. */

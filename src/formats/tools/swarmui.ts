@@ -48,7 +48,7 @@ export const tool: Tool = {
       findings.lora(lora, weights[i], { hash: hashOf(json.sui_models, 'loras', lora) ?? null });
       if (forWords[i] !== undefined && numberOf(forWords[i]) !== (numberOf(weights[i]) ?? 1)) {
         const name = loraName(textOf(lora) ?? '');
-        findings.lost(`the other strength of the LoRA ${shown(name)} for the words (${shown(forWords[i])})`);
+        findings.lost(`the separate strength of the LoRA ${shown(name)} on the prompt (${shown(forWords[i])})`);
       }
     });
     const strength = fields.get('initimagecreativity');
@@ -103,7 +103,7 @@ function words(findings: Findings, given: unknown, loras: readonly unknown[]): u
     } else if (SECTIONS.test(kind)) {
       isWhole = false;
       findings.lost(
-        `the words behind "${kind.toLowerCase()}${content === '' ? '' : `: ${shown(content)}`}", which are for a part of it`,
+        `the words for a part of it ("${kind.toLowerCase()}${content === '' ? '' : `: ${shown(content)}`}")`,
       );
     } else if (!/^comment$/i.test(kind)) {
       findings.lost(`what "${kind.toLowerCase()}${content === '' ? '' : `: ${shown(content)}`}" does in the prompt`);
