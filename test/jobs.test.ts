@@ -914,7 +914,46 @@ describe('a folder', () => {
   });
 
   test('that is empty is refused', () => {
-    expect(() => folderSource([])).toThrow('This folder is empty');
+    expect(() => folderSource([])).toThrow(
+      /^This folder is empty, or all of its files are links, .*; choose a folder that holds the files themselves/,
+    );
+  });
+
+  const blob = (letter: string, length = 64) => `blobs/${letter.repeat(length)}`;
+  test.each([
+    [
+      'a repository',
+      [`models--org--sd/${blob('a')}`, 'models--org--sd/refs/main'],
+      /^"models--org--sd" .* or get org\/sd in the library\.$/,
+    ],
+    [
+      'a repository with other names',
+      [`models--a-b--c--d/${blob('0', 40)}`],
+      /^"models--a-b--c--d" .* get a-b\/c--d in the library\.$/,
+    ],
+    [
+      'the whole cache',
+      [`hub/models--org--sd/${blob('a')}`, 'hub/version.txt'],
+      /^"hub" .* get org\/sd in the library\.$/,
+    ],
+    [
+      'what has no names',
+      [blob('a'), blob('b', 40), `${blob('c')}.incomplete`],
+      /^"blobs" .* get the checkpoint in the library by its name\.$/,
+    ],
+  ])('that is of the Hugging Face cache, whose links a browser leaves out, says so: %s', (_, paths, sentence) => {
+    expect(() => folderSource(files(...paths))).toThrow(sentence);
+    expect(() => folderSource(files(...paths))).toThrow(
+      /are links, and browsers do not follow links\. Copy the folder/,
+    );
+  });
+
+  test('that is of the cache where it holds copies is opened', () => {
+    const root = 'models--org--sd/snapshots/abc';
+    expect(folderSource(files(`models--org--sd/${blob('a')}`, `${root}/model_index.json`))).toMatchObject({
+      name: 'abc',
+    });
+    expect(folderSource(files(`${root}/sd.safetensors`))).toMatchObject({ kind: 'folder' });
   });
 });
 

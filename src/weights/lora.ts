@@ -42,7 +42,7 @@ export type Lora = Record<LoraNetwork, Map<string, LoraLayer>> & { leftOut: Left
 
 /** A layer's change, or another tensor of the file, that is not used. */
 export interface LeftOut {
-  /** As the file calls it. */
+  /** As the file calls it; a layer of another size as the checkpoint does. */
   name: string;
   reason: Reason;
   /** What belongs to the reason: shapes, a kind, a number format. */
