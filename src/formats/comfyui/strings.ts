@@ -24,6 +24,9 @@ const AFTER = /suffix|append|after|^post/i;
 /** Of fields that each hold all words, the one that says most comes first. */
 const WORDS =
   /^(populated_text|user_prompt|text|prompt|string|value|wildcard_text|opt_text|text_input|string_input|input_text|prompt_text|texts|source|any|anything|content|text_0|text2|tags|caption|input)$/i;
+const WORDS_ORDER = ['user_prompt', 'populated_text', 'text', 'prompt', 'tags', 'caption', 'string'];
+/** What a node that shows words keeps of them in its file. */
+const KEPT = ['text_0', 'text2', 'populated_text', 'result'];
 /** These join what they are given also where it is empty. */
 const KEEPS_EMPTY = /^(StringConcatenate|JoinStrings|JoinStringMulti|CR Text Concatenate|easy promptConcat)$/;
 
@@ -107,8 +110,8 @@ export class Strings {
       return place.output < parts.length ? this.field(node, parts[place.output]) : this.#joined(node, names, parts);
     }
     const around = names.some((name) => BEFORE.test(name) || AFTER.test(name));
-    const main =
-      names.find((name) => WORDS.test(name)) ?? names.find((name) => !BEFORE.test(name) && !AFTER.test(name));
+    const [words] = names.filter((name) => WORDS.test(name)).sort((a, b) => wordsRank(a) - wordsRank(b));
+    const main = words ?? names.find((name) => !BEFORE.test(name) && !AFTER.test(name));
     if (around && main !== undefined) {
       return this.#joined(node, names, [main]);
     }
@@ -120,7 +123,7 @@ export class Strings {
     return [...node.inputs]
       .slice(0, MAX_WALK)
       .filter(([name, input]) => {
-        if (SETTINGS.test(name) && !/^(format|f_string)$/.test(name)) {
+        if (SETTINGS.test(name) || (/show|display|preview|debug/i.test(node.type) && KEPT.includes(name))) {
           return false;
         }
         const place = this.routes.source(node, name);
@@ -257,9 +260,15 @@ export class Strings {
   }
 }
 
+/** `populated_text` is what became of `wildcard_text`; a prompt says more than a caption. */
+export function wordsRank(name: string): number {
+  const at = WORDS_ORDER.indexOf(name.toLowerCase());
+  return at < 0 ? WORDS_ORDER.length : at;
+}
+
 /** What a node showed when it ran, which its file keeps: only some nodes do. */
 function cachedText(node: Node): string | undefined {
-  return ['text_0', 'text2', 'populated_text', 'result'].map((name) => cached(literal(node, name))).find(Boolean);
+  return KEPT.map((name) => cached(literal(node, name))).find(Boolean);
 }
 
 function cached(value: unknown): string | undefined {
