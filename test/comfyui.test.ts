@@ -7,12 +7,20 @@ import { describe, expect, test } from 'vitest';
 import { editorGraph } from '../src/formats/comfyui/editor.ts';
 import { apiGraph } from '../src/formats/comfyui/graph.ts';
 import { readComfyui } from '../src/formats/comfyui/reading.ts';
+import { StudioError } from '../src/core/errors.ts';
+import { join, latin1, latin1Bytes, utf8Bytes, viewOf } from '../src/formats/bytes.ts';
+import { ExifTag } from '../src/formats/exif.ts';
 import type { Reading } from '../src/formats/reading.ts';
 import { readPicture } from '../src/formats/recognition.ts';
 
+type Bytes = Uint8Array<ArrayBuffer>;
 type Nodes = Record<string, { class_type: string; inputs: Record<string, unknown>; _meta?: { title: string } }>;
 
 const PICTURES = new URL('pictures/comfyui/', import.meta.url);
+/** Graphs in both forms, the second as ComfyUI 0.33's frontend made it of the first. */
+const frontend = JSON.parse(readFileSync(new URL('goldens/comfyui/ui_to_api.json', import.meta.url), 'utf8')) as {
+  cases: { name: string; ui: Record<string, unknown>; api: Record<string, unknown> }[];
+};
 const noPixels = () => Promise.reject(new Error('nothing is hidden in these'));
 
 const node = (class_type: string, inputs: Record<string, unknown> = {}): Nodes[string] => ({ class_type, inputs });
@@ -1802,10 +1810,7 @@ describe('the editor’s form alone', () => {
     ).toBeNull();
   });
 
-  const golden = JSON.parse(readFileSync(new URL('goldens/comfyui/ui_to_api.json', import.meta.url), 'utf8')) as {
-    cases: { name: string; ui: Record<string, unknown>; api: Record<string, unknown> }[];
-  };
-  test.each(golden.cases)('as ComfyUI’s own frontend sends it: $name', ({ ui, api }) => {
+  test.each(frontend.cases)('as ComfyUI’s own frontend sends it: $name', ({ ui, api }) => {
     const own = editorGraph(ui);
     const sent = apiGraph(api);
     expect([...(own?.keys() ?? [])].sort()).toEqual([...(sent?.keys() ?? [])].sort());
@@ -1816,5 +1821,341 @@ describe('the editor’s form alone', () => {
         Object.fromEntries(inputs),
       );
     }
+  });
+});
+
+/** Of EXIF: its first directory, and that for the comment, in either byte order. */
+function exif(values: Record<number, Uint8Array>, isLittle: boolean): Bytes {
+  const entries = Object.entries(values).map(([tag, bytes]) => ({ tag: Number(tag), bytes }));
+  const start = 8 + 2 + 12 * entries.length + 4;
+  const block = join([
+    latin1Bytes(isLittle ? 'II*\0' : 'MM\0*'),
+    new Uint8Array(start - 4),
+    ...entries.map(({ bytes }) => bytes),
+  ]);
+  const view = viewOf(block);
+  view.setUint32(4, 8, isLittle);
+  view.setUint16(8, entries.length, isLittle);
+  let at = start;
+  entries.forEach(({ tag, bytes }, i) => {
+    view.setUint16(10 + 12 * i, tag, isLittle);
+    view.setUint16(12 + 12 * i, 7, isLittle);
+    view.setUint32(14 + 12 * i, bytes.length, isLittle);
+    view.setUint32(18 + 12 * i, at, isLittle);
+    at += bytes.length;
+  });
+  return block;
+}
+
+function webp(block: Uint8Array): Bytes {
+  const chunk = (type: string, data: Uint8Array) => {
+    const head = join([latin1Bytes(type), new Uint8Array(4)]);
+    viewOf(head).setUint32(4, data.length, true);
+    return join([head, data, new Uint8Array(data.length % 2)]);
+  };
+  const content = join([latin1Bytes('WEBP'), chunk('VP8X', new Uint8Array(10)), chunk('EXIF', block)]);
+  const head = latin1Bytes('RIFF\0\0\0\0');
+  viewOf(head).setUint32(4, content.length, true);
+  return join([head, content]);
+}
+
+function jpeg(block: Uint8Array): Bytes {
+  const data = join([latin1Bytes('Exif\0\0'), block]);
+  const length = new Uint8Array(2);
+  viewOf(length).setUint16(0, data.length + 2);
+  return join([Uint8Array.of(0xff, 0xd8, 0xff, 0xe1), length, data, Uint8Array.of(0xff, 0xd9)]);
+}
+
+function utf16(text: string, isLittle: boolean): Bytes {
+  const bytes = new Uint8Array(2 * text.length);
+  [...text].forEach((character, i) => viewOf(bytes).setUint16(2 * i, character.charCodeAt(0), isLittle));
+  return bytes;
+}
+
+describe('where files keep graphs', () => {
+  const PROMPT = JSON.stringify(graph());
+  const WORKFLOW = JSON.stringify({ nodes: [] });
+  const comment = (bytes: Uint8Array, encoding = 'UNICODE\0') => join([latin1Bytes(encoding), bytes]);
+  const BOTH = JSON.stringify({ prompt: graph(), workflow: { nodes: [] } });
+  const CIVITAI = JSON.stringify({
+    ...graph({ pos: encoding(['gone', 0]) }),
+    extra: { airs: ['urn:air:sd1:checkpoint:civitai:1@2'] },
+    extraMetadata: JSON.stringify({
+      prompt: 'a copper kettle',
+      negativePrompt: 'fog',
+      steps: 18,
+      cfgScale: 6.5,
+      sampler: 'euler',
+    }),
+  });
+  const { make, model, imageDescription, userComment } = ExifTag;
+  test.each<[name: string, file: Bytes]>([
+    [
+      'EXIF Model and Make, WebP',
+      webp(exif({ [model]: utf8Bytes(`prompt:${PROMPT}\0`), [make]: utf8Bytes(`workflow:${WORKFLOW}`) }, true)),
+    ],
+    [
+      'EXIF Make and description, JPEG',
+      jpeg(
+        exif({ [make]: utf8Bytes(`Prompt: ${PROMPT}`), [imageDescription]: utf8Bytes(`Workflow: ${WORKFLOW}`) }, false),
+      ),
+    ],
+    ['a description that is the graph', jpeg(exif({ [imageDescription]: utf8Bytes(PROMPT) }, true))],
+    ['a comment in UTF-16, little in little', jpeg(exif({ [userComment]: comment(utf16(PROMPT, true)) }, true))],
+    ['a comment in UTF-16, big in little', jpeg(exif({ [userComment]: comment(utf16(PROMPT, false)) }, true))],
+    ['a comment in UTF-16, little in big', webp(exif({ [userComment]: comment(utf16(PROMPT, true)) }, false))],
+    [
+      'a comment in UTF-16, with a byte order mark',
+      webp(exif({ [userComment]: comment(utf16(`\ufeff${PROMPT}`, true)) }, false)),
+    ],
+    ['a comment that says UTF-16 and is UTF-8', jpeg(exif({ [userComment]: comment(utf8Bytes(PROMPT)) }, true))],
+    [
+      'a comment in ASCII with both forms',
+      jpeg(exif({ [userComment]: comment(utf8Bytes(BOTH), 'ASCII\0\0\0') }, true)),
+    ],
+    [
+      'Civitai, whose extra words stand in for unread ones',
+      jpeg(exif({ [userComment]: comment(utf16(CIVITAI, false)) }, false)),
+    ],
+    [
+      'Civitai, extra metadata inside extra, in little order',
+      webp(
+        exif(
+          {
+            [userComment]: comment(
+              utf16(
+                JSON.stringify({
+                  ...graph({ pos: encoding(['gone', 0]) }),
+                  extra: { extraMetadata: { prompt: 'a copper kettle', steps: 18 } },
+                }),
+                true,
+              ),
+            ),
+          },
+          true,
+        ),
+      ),
+    ],
+    [
+      'extra_data',
+      jpeg(
+        exif(
+          {
+            [userComment]: comment(
+              utf8Bytes(JSON.stringify({ prompt: PROMPT, extra_data: { extra_pnginfo: { workflow: {} } } })),
+              'ASCII\0\0\0',
+            ),
+          },
+          true,
+        ),
+      ),
+    ],
+    [
+      'extra_data with the editor’s form alone',
+      jpeg(
+        exif(
+          {
+            [userComment]: comment(
+              utf8Bytes(JSON.stringify({ extra_data: { extra_pnginfo: { prompt: graph() } } })),
+              'ASCII\0\0\0',
+            ),
+          },
+          true,
+        ),
+      ),
+    ],
+  ])('%s', async (_name, file) => {
+    expect(await readPicture(file, noPixels)).toMatchObject({ tool: 'ComfyUI', parameters: ALL, notRestored: [] });
+  });
+});
+
+describe('videos and sounds', () => {
+  /** What ffmpeg wrote for ComfyUI's graph of a kettle, a fifth of a second each. */
+  const FILES = new URL('recorded_media/', import.meta.url);
+  const media = readdirSync(FILES);
+  const bytesOf = (name: string): Bytes => new Uint8Array(readFileSync(new URL(name, FILES)));
+
+  test('every container is there', () => {
+    expect(media.map((name) => name.replace(/^.*\./, '')).sort()).toEqual(
+      ['flac', 'm4a', 'mkv', 'mov', 'mp3', 'mp3', 'mp4', 'mp4', 'ogg', 'opus', 'wav', 'webm'].sort(),
+    );
+  });
+
+  test.each(media)('%s', async (name) => {
+    const file = new Blob([bytesOf(name)]);
+    expect(await readPicture(file, noPixels)).toMatchObject({
+      tool: 'ComfyUI',
+      parameters: { prompt: 'a copper kettle', negative_prompt: 'fog', seed: '31', steps: 18 },
+    });
+  });
+
+  test('of a video of gigabytes only the places of its tags are read', async () => {
+    // The tags stand behind the pictures.
+    const video = bytesOf('tags.mp4');
+    const at = 4 + latin1(video).indexOf('mdat') - 8;
+    const length = viewOf(video).getUint32(at);
+    const head = new Uint8Array(16);
+    viewOf(head).setUint32(0, 1);
+    head.set(latin1Bytes('mdat'), 4);
+    const size = 3 * 2 ** 30;
+    viewOf(head).setBigUint64(8, BigInt(size));
+    const [before, after] = [join([video.subarray(0, at), head]), video.subarray(at + length)];
+    let read = 0;
+    const part = (from: number, to: number): Bytes => {
+      read += to - from;
+      const result = new Uint8Array(to - from);
+      const start = before.length + size - 16;
+      result.set(before.subarray(Math.min(from, before.length), Math.min(to, before.length)));
+      if (to > start) {
+        result.set(after.subarray(Math.max(0, from - start), to - start), Math.max(0, start - from));
+      }
+      return result;
+    };
+    const total = before.length + size - 16 + after.length;
+    const large = Object.assign(new Blob(), {
+      slice: (from = 0, to = total) => new Blob([part(from, Math.min(to, total))]),
+    });
+    Object.defineProperty(large, 'size', { value: total });
+    expect(await readPicture(large, noPixels)).toMatchObject({ tool: 'ComfyUI', parameters: { seed: '31' } });
+    expect(read).toBeLessThan(2 ** 20);
+  });
+
+  test('a sound that says nothing, and what is cut off', async () => {
+    const silent = join([latin1Bytes('fLaC'), Uint8Array.of(0x81, 0, 0, 1, 0)]);
+    expect(await readPicture(silent, noPixels)).toBeNull();
+    const cut = bytesOf('tags.flac').subarray(0, 60);
+    await expect(readPicture(cut, noPixels)).rejects.toThrow(
+      /^What is written in this sound file cannot be read, because .*\.$/,
+    );
+  });
+
+  test('10,000 mutants give a value or a typed error', async () => {
+    const next = randomNumbers(20_261_129);
+    const inputs = media.map(bytesOf);
+    const seen = { values: 0, nothing: 0, refused: 0 };
+    for (let n = 0; n < 10_000; n++) {
+      const bytes = mutant(inputs[n % inputs.length], next);
+      try {
+        seen[(await readPicture(bytes, noPixels)) ? 'values' : 'nothing']++;
+      } catch (error) {
+        // A change in the signature can make a picture of it, whose pixels are then asked for.
+        if (!(error instanceof StudioError && error.code === 'image_unreadable')) {
+          throw new Error(Buffer.from(bytes).toString('base64'), { cause: error });
+        }
+        seen.refused++;
+      }
+    }
+    expect(seen.values).toBeGreaterThan(1000);
+    expect(seen.refused + seen.nothing).toBeGreaterThan(100);
+  }, 120_000);
+});
+
+function randomNumbers(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state >>> 8;
+  };
+}
+
+/** Some bytes changed, a piece doubled or left out; mostly near the tags, which are short beside the rest. */
+function mutant(bytes: Bytes, next: () => number): Bytes {
+  let result: Bytes = bytes.slice();
+  for (let n = 1 + (next() % 4); n > 0; n--) {
+    const at = next() % result.length;
+    const end = Math.min(result.length, at + 1 + (next() % 32));
+    const kind = next() % 5;
+    if (kind < 3) {
+      result[at] = [0, 1, 0x7f, 0x80, 0xff, next() % 256][next() % 6];
+    } else {
+      const piece = kind === 3 ? [result.subarray(at, end), result.subarray(at, end)] : [];
+      result = join([result.subarray(0, at), ...piece, result.subarray(end)]);
+    }
+  }
+  return result;
+}
+
+describe('graphs by nobody’s good will', () => {
+  test('10,000 mutants of a graph’s JSON give a value or nothing', () => {
+    const next = randomNumbers(7);
+    const texts = [
+      JSON.stringify(
+        graph({
+          pos: encoding(['w', 0]),
+          w: node('StringConcatenate', { string_a: ['w2', 0], string_b: 'x', delimiter: ' ' }),
+          w2: node('RegexReplace', { string: 'aaaa', regex_pattern: '(a)', replace: 'b' }),
+        }),
+      ),
+      JSON.stringify(frontend.cases[0].ui),
+      JSON.stringify(frontend.cases[1].ui),
+    ].map(utf8Bytes);
+    let values = 0;
+    for (let n = 0; n < 10_000; n++) {
+      const text = new TextDecoder().decode(mutant(texts[n % texts.length], next));
+      values += readComfyui(text, text) ? 1 : 0;
+    }
+    expect(values).toBeGreaterThan(100);
+  }, 120_000);
+
+  test('circles of every kind end', () => {
+    const ring = (type: string, name: string): Nodes => ({
+      a: node(type, { [name]: ['b', 0], x: 1 }),
+      b: node(type, { [name]: ['a', 0], x: 1 }),
+    });
+    for (const [type, name] of [
+      ['Reroute', 'v'],
+      ['StringConcatenate', 'string_a'],
+      ['ConditioningCombine', 'conditioning_1'],
+      ['LoraLoader', 'model'],
+      ['CR Apply LoRA Stack', 'lora_stack'],
+      ['Any Switch (rgthree)', 'any_01'],
+      ['easy pipeIn', 'pipe'],
+      ['LatentUpscale', 'samples'],
+      ['SplitSigmas', 'sigmas'],
+    ]) {
+      const nodes = graph({
+        ...ring(type, name),
+        pos: encoding(['a', 0]),
+        sampler: sampler({
+          model: ['a', 0],
+          latent_image: ['a', 0],
+          negative: ['a', 0],
+          seed: ['a', 0],
+          sigmas: ['a', 0],
+          pipe: ['a', 0],
+        }),
+      });
+      expect(read(nodes)?.tool).toBe('ComfyUI');
+    }
+  });
+
+  test('a text that doubles at every node stays short, and long chains end', () => {
+    const nodes = graph({ pos: encoding(['n0', 0]) });
+    for (let i = 0; i < 50; i++) {
+      nodes[`n${i}`] = node('StringConcatenate', {
+        string_a: i === 49 ? 'ab' : [`n${i + 1}`, 0],
+        string_b: i === 49 ? 'cd' : [`n${i + 1}`, 0],
+        delimiter: '',
+      });
+    }
+    expect(read(nodes)?.parameters.prompt).toBeUndefined();
+    const combined = graph({ sampler: sampler({ positive: ['c0', 0] }) });
+    for (let i = 0; i < 60; i++) {
+      combined[`c${i}`] = node('ConditioningCombine', {
+        conditioning_1: [`c${i + 1}`, 0],
+        conditioning_2: [`c${i + 1}`, 0],
+      });
+    }
+    expect(read(combined)?.tool).toBe('ComfyUI');
+    const wide = graph();
+    for (let i = 0; i < 4_900; i++) {
+      wide[`l${i}`] = node('LoraLoader', {
+        lora_name: `l${i}.safetensors`,
+        strength_model: 0.5,
+        model: [`l${i + 1}`, 0],
+      });
+    }
+    wide.sampler = sampler({ model: ['l0', 0] });
+    expect(read(wide)?.parameters).toEqual(ALL);
   });
 });

@@ -7,9 +7,10 @@ import { ofSide, type Routes, type Side } from './routes.ts';
 const MAX_TEXT = 100_000;
 /** Nodes behind each other that make one text. */
 const MAX_DEPTH = 60;
-/** Of a regular expression from a file, and of the text that it is tried on; what these find runs in the page. */
+/** Characters of a regular expression from a file; it runs in the page. */
 const MAX_PATTERN = 200;
-const MAX_SEARCHED = 10_000;
+/** Steps of one: each repetition may try every length at every place. */
+const MAX_STEPS = 1e9;
 
 /** Language and vision models, and what draws by lot. */
 const UNTOLD =
@@ -207,13 +208,15 @@ export class Strings {
   }
 
   /**
-   * Python's `re.sub`, as far as its patterns mean the same here. One with nested or neighbouring repetitions may run for ever on the
-   * right text, so the words stay as they are and count as read in part.
+   * Python's `re.sub`, as far as its patterns mean the same here. One with nested or many repetitions may run for ever on the right
+   * text; then the words stay as they are and count as read in part.
    * @param most replacements; 0 = all
    */
   #substituted(text: string, pattern: string, by: string, flags: string, most: number): string {
-    const risky = /[*+}]\??\)[*+{]|\|.*\)[*+{]|[*+}].*[*+}].*[*+}]|\\[1-9]|\(\?</.test(pattern);
-    if (pattern === '' || pattern.length > MAX_PATTERN || text.length > MAX_SEARCHED || risky) {
+    const isNested = /[*+}]\??\)[*+{]|\|.*\)[*+{]|\\[1-9]|\(\?</.test(pattern);
+    const repetitions = pattern.match(/[*+]|\{\d*,\d*\}/g)?.length ?? 0;
+    const isLong = pattern.length > MAX_PATTERN || text.length ** (1 + repetitions) > MAX_STEPS;
+    if (pattern === '' || isNested || isLong) {
       this.isPartial = true;
       return text;
     }
