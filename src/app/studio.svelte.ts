@@ -51,6 +51,8 @@ export class Studio {
   readonly loras: Loras;
   readonly recordings: Recordings;
   readonly brought = new Brought();
+  /** The name of the video or sound that {@link brought} is about; null where it is about the starting picture. */
+  recordingOfSettings = $state<string | null>(null);
 
   phase = $state<'starting' | 'ready' | 'failed'>('starting');
   device = $state.raw<DeviceReport | null>(null);
@@ -269,20 +271,42 @@ export class Studio {
     return isOpen;
   }
 
+  /** A video or a sound is no picture to start from, but may say how it was made. */
   async putPicture(blob: Blob, name: string): Promise<void> {
+    let refusal: StudioError | null = null;
     try {
       await this.picture.put(blob, name);
       this.announce(`Starting from ${name}.`);
-      await this.brought.look(blob);
     } catch (error) {
-      this.tell(StudioError.from(error).message);
+      refusal = StudioError.from(error);
+    }
+    this.recordingOfSettings = null;
+    await this.brought.look(blob);
+    if (refusal && this.brought.reading) {
+      this.recordingOfSettings = name;
+      this.announce(`${name} says how it was made.`);
+    } else if (refusal) {
+      this.tell(refusal.message);
+      await this.#lookAgain();
+    }
+  }
+
+  /** At the picture that stays, after a file that was none. */
+  async #lookAgain(): Promise<void> {
+    const { loaded } = this.picture;
+    if (loaded) {
+      await this.brought.look(loaded.blob);
+    } else {
+      this.brought.forget();
     }
   }
 
   /** Takes over the settings that the starting picture brought along. The picture came out of them and is not what they start from. */
   useBrought(): void {
     this.brought.use(this.form, this.loras);
-    this.picture.remove();
+    if (this.recordingOfSettings === null) {
+      this.picture.remove();
+    }
     const outcome = this.brought.outcome(this.checkpoint?.name ?? null);
     this.announce(outcome ? [outcome.sentence, outcome.lost.join(', '), ...outcome.notes].join(' ') : '');
   }

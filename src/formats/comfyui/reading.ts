@@ -123,13 +123,13 @@ class GraphReader {
       const words = /note|display|show/i.test(node.type) ? null : this.#words.find(start, 'positive');
       if (words?.text) {
         this.#prompts(words, this.#words.find(start, 'negative'));
-        const parts = partsOf(node, this.#routes);
-        this.#findings.seed(numberAmong([node], ['seed'], this.#routes) ?? this.extra?.seed);
-        const size = sizeOf(node, this.#routes);
+        const made = words.node ?? node;
+        this.#findings.seed(this.#routes.value(made, 'seed') ?? this.extra?.seed);
+        const size = sizeOf(made, this.#routes);
         if (size) {
           this.#findings.size(...size);
         }
-        nameRemainder(this.graph, this.#routes, [parts.sampler], [], this.#lost);
+        nameRemainder(this.graph, this.#routes, [made], [], this.#lost);
         return;
       }
     }

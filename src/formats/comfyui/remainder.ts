@@ -50,7 +50,7 @@ const KINDS: readonly (readonly [type: RegExp, phrase: Phrase])[] = [
 
 /** Nodes whose part in the picture is said elsewhere, or is none. */
 const KNOWN =
-  /encode|decode|loader|lora|checkpoint|latent|sampler|scheduler|sigma|guider|guidance|noise|load ?(image|video|audio)|primitive|reroute|string|text|prompt|seed|concat|combine|conditioning|pipe|context|switch|int|float|number|math|ratio|resolution|size|video|audio|save|preview|display|show|clip|torchcompile|sageattn|patch.*attention|attention.*patch|blockswap|offload|dtype|multigpu|device|purge|clean|differentialdiffusion|constant|any|wildcard|flux|reference|stack/i;
+  /encode|decode|loader|lora|checkpoint|latent|sampl|scheduler|sigma|guider|guidance|noise|load ?(image|video|audio)|primitive|reroute|string|text|prompt|seed|concat|combine|conditioning|pipe|context|switch|int|float|number|math|ratio|resolution|size|video|audio|save|preview|display|show|clip|torchcompile|sageattn|patch.*attention|attention.*patch|blockswap|offload|dtype|multigpu|device|purge|clean|differentialdiffusion|constant|any|wildcard|flux|reference|stack/i;
 const AFTERWARDS =
   /scale|resize|crop|upscale|blend|color|sharpen|blur|grain|filter|lut|remb?g|background|composite|watermark|overlay|invert|rotate|flip|pad|adjust|image|frame|interpolat|rife|film/i;
 

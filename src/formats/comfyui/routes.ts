@@ -131,7 +131,12 @@ export class Routes {
   }
 
   /** Whether this output is said to be of another kind than words. */
-  isNoText(place: Place): boolean {
+  isNoText(seen: Place): boolean {
+    let place = seen;
+    for (let n = 0, next = this.through(place.node); next && n < MAX_WALK; n++) {
+      place = next;
+      next = this.through(place.node);
+    }
     const { node, output } = place;
     const type = output < 0 ? undefined : node.outputs.at(output)?.type;
     if (type !== undefined && type !== '' && type !== '*') {

@@ -7,9 +7,10 @@ import { ofSide, type Routes, type Side } from './routes.ts';
 const MAX_TEXT = 100_000;
 /** Nodes behind each other that make one text. */
 const MAX_DEPTH = 60;
-/** Of a regular expression from a file, and of the text that it is tried on; what these find runs in the page. */
+/** Characters of a regular expression from a file; it runs in the page. */
 const MAX_PATTERN = 200;
-const MAX_SEARCHED = 10_000;
+/** Steps of one: each repetition may try every length at every place. */
+const MAX_STEPS = 1e9;
 
 /** Language and vision models, and what draws by lot. */
 const UNTOLD =
@@ -24,6 +25,9 @@ const AFTER = /suffix|append|after|^post/i;
 /** Of fields that each hold all words, the one that says most comes first. */
 const WORDS =
   /^(populated_text|user_prompt|text|prompt|string|value|wildcard_text|opt_text|text_input|string_input|input_text|prompt_text|texts|source|any|anything|content|text_0|text2|tags|caption|input)$/i;
+const WORDS_ORDER = ['user_prompt', 'populated_text', 'text', 'prompt', 'tags', 'caption', 'string'];
+/** What a node that shows words keeps of them in its file. */
+const KEPT = ['text_0', 'text2', 'populated_text', 'result'];
 /** These join what they are given also where it is empty. */
 const KEEPS_EMPTY = /^(StringConcatenate|JoinStrings|JoinStringMulti|CR Text Concatenate|easy promptConcat)$/;
 
@@ -107,8 +111,8 @@ export class Strings {
       return place.output < parts.length ? this.field(node, parts[place.output]) : this.#joined(node, names, parts);
     }
     const around = names.some((name) => BEFORE.test(name) || AFTER.test(name));
-    const main =
-      names.find((name) => WORDS.test(name)) ?? names.find((name) => !BEFORE.test(name) && !AFTER.test(name));
+    const [words] = names.filter((name) => WORDS.test(name)).sort((a, b) => wordsRank(a) - wordsRank(b));
+    const main = words ?? names.find((name) => !BEFORE.test(name) && !AFTER.test(name));
     if (around && main !== undefined) {
       return this.#joined(node, names, [main]);
     }
@@ -120,7 +124,7 @@ export class Strings {
     return [...node.inputs]
       .slice(0, MAX_WALK)
       .filter(([name, input]) => {
-        if (SETTINGS.test(name) && !/^(format|f_string)$/.test(name)) {
+        if (SETTINGS.test(name) || (/show|display|preview|debug/i.test(node.type) && KEPT.includes(name))) {
           return false;
         }
         const place = this.routes.source(node, name);
@@ -204,13 +208,15 @@ export class Strings {
   }
 
   /**
-   * Python's `re.sub`, as far as its patterns mean the same here. One with nested or neighbouring repetitions may run for ever on the
-   * right text, so the words stay as they are and count as read in part.
+   * Python's `re.sub`, as far as its patterns mean the same here. One with nested or many repetitions may run for ever on the right
+   * text; then the words stay as they are and count as read in part.
    * @param most replacements; 0 = all
    */
   #substituted(text: string, pattern: string, by: string, flags: string, most: number): string {
-    const risky = /[*+}]\??\)[*+{]|\|.*\)[*+{]|[*+}].*[*+}].*[*+}]|\\[1-9]|\(\?</.test(pattern);
-    if (pattern === '' || pattern.length > MAX_PATTERN || text.length > MAX_SEARCHED || risky) {
+    const isNested = /[*+}]\??\)[*+{]|\|.*\)[*+{]|\\[1-9]|\(\?</.test(pattern);
+    const repetitions = pattern.match(/[*+]|\{\d*,\d*\}/g)?.length ?? 0;
+    const isLong = pattern.length > MAX_PATTERN || text.length ** (1 + repetitions) > MAX_STEPS;
+    if (pattern === '' || isNested || isLong) {
       this.isPartial = true;
       return text;
     }
@@ -257,9 +263,15 @@ export class Strings {
   }
 }
 
+/** `populated_text` is what became of `wildcard_text`; a prompt says more than a caption. */
+export function wordsRank(name: string): number {
+  const at = WORDS_ORDER.indexOf(name.toLowerCase());
+  return at < 0 ? WORDS_ORDER.length : at;
+}
+
 /** What a node showed when it ran, which its file keeps: only some nodes do. */
 function cachedText(node: Node): string | undefined {
-  return ['text_0', 'text2', 'populated_text', 'result'].map((name) => cached(literal(node, name))).find(Boolean);
+  return KEPT.map((name) => cached(literal(node, name))).find(Boolean);
 }
 
 function cached(value: unknown): string | undefined {

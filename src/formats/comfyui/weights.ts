@@ -44,10 +44,11 @@ export class WeightFinder {
     const names = [...node.inputs.keys()].filter((name) => CHECKPOINT.test(name));
     for (const name of names.sort((a, b) => Number(/^model/i.test(a)) - Number(/^model/i.test(b)))) {
       const value = literal(node, name);
-      const text = textOf(
-        isObject(value) ? (own(value, 'content') ?? own(value, 'name')) : this.routes.value(node, name),
-      );
-      if (text !== undefined && !isNone(text) && (!/^model$/i.test(name) || /loader/i.test(node.type))) {
+      const given = isObject(value) ? (own(value, 'content') ?? own(value, 'name')) : this.routes.value(node, name);
+      const text = textOf(given);
+      // An input that is called so is mostly a link to the next node.
+      const isName = !/^model$/i.test(name) || (value !== undefined && /loader/i.test(node.type));
+      if (text !== undefined && !isNone(text) && isName) {
         return text;
       }
     }
@@ -93,6 +94,9 @@ export class WeightFinder {
         continue;
       }
       const given = literal(node, name);
+      if (given === undefined && STACK.test(name)) {
+        continue;
+      }
       const value = isObject(given) ? own(given, 'content') : this.routes.value(node, name);
       const isOn = !names.some((one) => isSwitchOf(one, index) && isOff(this.routes.value(node, one)));
       const file = typeof value === 'string' ? value : '';

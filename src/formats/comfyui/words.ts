@@ -2,13 +2,15 @@
 import { shown } from '../reading.ts';
 import { MAX_WALK, literal, type Node, type Place } from './graph.ts';
 import { ofSide, type Routes, type Side } from './routes.ts';
-import type { Strings } from './strings.ts';
+import { wordsRank, type Strings } from './strings.ts';
 
 export interface Words {
   /** '' where they were emptied; undefined where none were found or they could not be read. */
   text: string | undefined;
   /** Whether there was a node that holds or encodes words, whether or not they could be read. */
   isThere: boolean;
+  /** The node that holds them. */
+  node: Node | null;
   /** Distilled guidance that was set on the way, as Flux has it. */
   guidance: unknown;
 }
@@ -40,7 +42,7 @@ export class WordFinder {
 
   /** @param start the sampler or guider, seen from nowhere, or what feeds it */
   find(start: Place | null, side: Side): Words {
-    const words: Words = { text: undefined, isThere: false, guidance: undefined };
+    const words: Words = { text: undefined, isThere: false, node: null, guidance: undefined };
     const seen = new Set<Node>();
     let asked = side;
     for (let place = start; place && !seen.has(place.node) && seen.size < MAX_WALK;) {
@@ -52,9 +54,9 @@ export class WordFinder {
       }
       words.guidance ??=
         /guidance/i.test(node.type) || /EncodeFlux/.test(node.type) ? literalOf(this, node) : undefined;
-      const encoded = this.#encoded(node, place, asked);
+      const encoded = this.#encoded(node, asked);
       if (encoded.isThere) {
-        return { ...words, ...encoded };
+        return { ...words, ...encoded, node };
       }
       if (COMBINES.test(node.type)) {
         return this.#combined(place, asked, words);
@@ -64,7 +66,7 @@ export class WordFinder {
     return words;
   }
 
-  #encoded(node: Node, place: Place, side: Side): { text: string | undefined; isThere: boolean } {
+  #encoded(node: Node, side: Side): { text: string | undefined; isThere: boolean } {
     const names = [...node.inputs.keys()].slice(0, MAX_WALK);
     const ofThisSide = names.filter(
       (name) => ofSide(side).test(name) && !NO_WORDS.test(name) && this.#mayBeText(node, name),
@@ -82,12 +84,14 @@ export class WordFinder {
       names.some((name) => /^(clip|t5|text_encoder)$/i.test(name));
     const hasOwnText = names.some((name) => typeof literal(node, name) === 'string' && SINGLE.test(name));
     const several = FIELDS.filter(([name]) => names.includes(name));
-    if (several.length > 0 && place.output < several.length + 4) {
-      return { text: this.#ofFields(node, several), isThere: true };
+    const ofFields = several.length > 0 ? this.#ofFields(node, several) : undefined;
+    // Some have one field for all as well, and leave the others empty.
+    if (several.length > 0 && (ofFields !== '' || !hasOwnText)) {
+      return { text: ofFields, isThere: true };
     }
     const single = names
       .filter((name) => SINGLE.test(name) && !otherSide.test(name) && this.#mayBeText(node, name))
-      .sort((a, b) => rank(a) - rank(b));
+      .sort((a, b) => wordsRank(a) - wordsRank(b));
     if (single.length === 0 || !(isEncoder || hasOwnText)) {
       return { text: undefined, isThere: false };
     }
@@ -150,6 +154,7 @@ export class WordFinder {
     }
     return {
       ...words,
+      node: texts.at(0)?.node ?? null,
       text: texts.at(0)?.text,
       isThere: parts.length > 0,
       guidance: words.guidance ?? texts.at(0)?.guidance,
@@ -160,7 +165,7 @@ export class WordFinder {
 
   #part(place: Place, side: Side): Words {
     if (this.#depth >= 4) {
-      return { text: undefined, isThere: false, guidance: undefined };
+      return { text: undefined, isThere: false, node: null, guidance: undefined };
     }
     this.#depth++;
     const words = this.find(place, side);
@@ -171,11 +176,4 @@ export class WordFinder {
 
 function literalOf({ routes }: WordFinder, node: Node): unknown {
   return routes.value(node, 'guidance');
-}
-
-/** `populated_text` is what became of `wildcard_text`; a prompt says more than a caption. */
-function rank(name: string): number {
-  const order = ['user_prompt', 'populated_text', 'text', 'prompt', 'tags', 'caption', 'string'];
-  const at = order.indexOf(name.toLowerCase());
-  return name.toLowerCase() === 'lyrics' ? 100 : at < 0 ? order.length : at;
 }
