@@ -823,6 +823,7 @@ const TABLES: Table[] = [
       seed: ['5', 'seed'],
       sampler: ['euler', 'sampler'],
       schedule: ['karras', 'schedule'],
+      prediction_type: ['v_prediction', 'prediction_type'],
       tile_size: [256, /tile size 256/],
       batch_size: [4, null],
       guidance_mode: ['serial', null],

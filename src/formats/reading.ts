@@ -21,6 +21,9 @@ export interface ReadParameters {
   width?: number;
   height?: number;
   strength?: number;
+  /** What a person said of the network by hand; only Darkroom's own files have it. */
+  prediction_type?: string;
+  rescale_betas_zero_snr?: boolean;
 }
 
 export interface Reading {
@@ -154,6 +157,14 @@ export class Findings {
       this.#parameters.schedule = id;
     } else if (scheduleText !== undefined && scheduleNamed(scheduleText) === null) {
       this.lost(`the schedule ${shown(scheduleText)}`);
+    }
+    return this;
+  }
+
+  prediction(type: unknown, rescales: unknown): this {
+    if (v.is(parameter.predictionType(), type)) {
+      this.#parameters.prediction_type = type;
+      this.#parameters.rescale_betas_zero_snr = rescales === true;
     }
     return this;
   }

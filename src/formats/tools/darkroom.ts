@@ -39,6 +39,7 @@ function fromSettings(settings: Settings): Reading | null {
     .guidance(fields.get('guidance_scale'))
     .seed(fields.get('seed'))
     .size(width, height)
+    .prediction(fields.get('prediction_type'), fields.get('rescale_betas_zero_snr'))
     .sampler(fields.get('sampler') ?? sampler, fields.get('schedule') ?? schedule)
     .checkpoint(checkpoint.name, hashes.length === 1 ? hashes[0] : undefined);
   const strength = fields.get('strength');
@@ -52,6 +53,8 @@ function fromSettings(settings: Settings): Reading | null {
     findings.lost(`that it was number ${index + 1} of pictures made at once`);
   }
   loras.forEach(({ name, weight, sha256 = null }) => findings.lora(name, weight, { sha256 }));
+  // The background belongs to the picture it started from.
+  fields.all(/^background$/);
   // The first of several is the one that is made alone, and how guidance is run and the weights are kept is the device's affair.
   fields.all(/^(width|height|batch_size|guidance_mode|weights|overlay_inpaint)$/);
   return findings.unread(fields).reading();
