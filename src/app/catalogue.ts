@@ -116,7 +116,7 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     guidance: number('guidance_scale', 7.5),
     sampler,
     schedule,
-    prediction: predictionOf(checkpoint.defaults),
+    prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
   };
 }
 
