@@ -263,4 +263,13 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   await expect(main.getByRole('listitem').filter({ hasText: 'the LoRA Brass at 0.7' })).toBeVisible();
   await expect(main.getByText('So a new picture may look different.')).toBeVisible();
   await expect(main).not.toContainText('{');
+
+test('a dropped video gives its settings back and is no picture to start from', async ({ page }) => {
+  await page.goto('/');
+  await expect(page.getByRole('button', { name: /^Generate/ })).toBeEnabled();
+  await drop(page, 'kettle.mp4', 'video/mp4', new Uint8Array(readFileSync('test/recorded_media/tags.mp4')));
+  await expect(page.getByText('kettle.mp4 was made with ComfyUI.')).toBeVisible();
+  await page.getByText('was made with').getByRole('button', { name: 'Use its settings' }).click();
+  await expect(page.getByRole('textbox', { name: 'Prompt', exact: true })).toHaveValue('a copper kettle');
+  await expect(page.getByText('or drop or paste one')).toBeVisible();
 });

@@ -43,7 +43,7 @@ export function readComfyui(prompt: GraphText, workflow: GraphText): Reading | n
 }
 
 class GraphReader {
-  readonly #findings = new Findings(NAME);
+  readonly #findings = new Findings(NAME, 'comfyui');
   readonly #routes: Routes;
   readonly #strings: Strings;
   readonly #words: WordFinder;
@@ -149,7 +149,7 @@ function nothingRead(): Reading {
 }
 
 function readExtra(extra: Extra): Reading | null {
-  return new Findings(NAME)
+  return new Findings(NAME, 'comfyui')
     .prompt(extra.prompt)
     .negativePrompt(extra.negativePrompt)
     .steps(extra.steps)
