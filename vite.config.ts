@@ -26,6 +26,7 @@ export default defineConfig({
       'comlink',
       'hash-wasm',
       'idb-keyval',
+      'mediabunny',
       'onnxruntime-web/jspi',
       'onnxruntime-web/webgpu',
       'valibot',

@@ -25,6 +25,7 @@ const NEVER_MS = 24 * 60 * 60 * 1000;
 const STATUS: Record<ErrorCode, number> = {
   invalid_operation: 400,
   image_unreadable: 400,
+  media_unreadable: 400,
   checkpoint_incomplete: 409,
   checkpoint_damaged: 409,
   cancelled: 409,

@@ -1,18 +1,11 @@
-/** How an entity's content becomes a file: its extension, its name, and back from the name. */
+/** How an entity's content becomes a file: its extension, its name, and back from the name. Media say which kinds of files there are. */
+import { StudioError } from '../core/errors.ts';
+import { RECORD_FORMATS, essenceOf, kindOfName, recogniseFile } from '../media/registry.ts';
 
-const TYPE_OF: Record<string, string> = {
-  json: 'application/json',
-  txt: 'text/plain',
-  png: 'image/png',
-  webp: 'image/webp',
-  jpg: 'image/jpeg',
-  safetensors: 'application/octet-stream',
-  bin: 'application/octet-stream',
-};
+const JSON_TYPE = 'application/json';
 
 export const ENTITY_TYPE = /^[a-z0-9]+(?:_[a-z0-9]+)*$/;
 const ENTITY_FILE = /^([0-9]{2,})_([a-z0-9_]+)\.([a-z0-9]+)$/;
-const EXTENSION = /^[a-z0-9]{1,16}$/;
 
 export interface EntityFile {
   blob: Blob;
@@ -22,6 +15,7 @@ export interface EntityFile {
 /**
  * Objects become JSON, strings text; a Blob's extension is `metadata.format` when given, else it is told by its first
  * bytes, else by its type.
+ * @throws StudioError `media_unreadable` for a Blob of which nothing tells what it is: nobody could show or open it later
  */
 export async function toFile(content: Blob | string | object, format: unknown): Promise<EntityFile> {
   if (typeof content === 'string') {
@@ -30,14 +24,19 @@ export async function toFile(content: Blob | string | object, format: unknown): 
   if (!(content instanceof Blob)) {
     return { blob: jsonBlob(content), extension: 'json' };
   }
-  if (typeof format === 'string' && EXTENSION.test(format)) {
-    return { blob: content, extension: format === 'jpeg' ? 'jpg' : format };
+  const said = typeof format === 'string' ? knownExtension(format) : null;
+  const extension = said ?? ((await isSafetensors(content)) ? 'safetensors' : await recognisedExtension(content));
+  if (extension === null) {
+    throw new StudioError(
+      'media_unreadable',
+      'What should be recorded is no kind of file that is known here, by its first bytes or by its type; say its format, or record it as another kind.',
+    );
   }
-  return { blob: content, extension: (await sniff(content)) ?? fromType(content.type) ?? 'bin' };
+  return { blob: content, extension };
 }
 
 export function jsonBlob(value: unknown): Blob {
-  return new Blob([`${JSON.stringify(value, keepNumbers, 2)}\n`], { type: 'application/json' });
+  return new Blob([`${JSON.stringify(value, keepNumbers, 2)}\n`], { type: JSON_TYPE });
 }
 
 /** The value as a reader of its JSON will have it. */
@@ -61,39 +60,25 @@ export function parseFilename(name: string): { sequence: number; type: string } 
   return match ? { sequence: Number(match[1]), type: match[2] } : null;
 }
 
-export function mediaType(name: string): string {
-  return TYPE_OF[name.slice(name.lastIndexOf('.') + 1)] ?? 'application/octet-stream';
+/** @param format an extension or one of its other names, such as `jpeg` */
+function knownExtension(format: string): string | null {
+  const isRecord = RECORD_FORMATS.some(({ extension }) => extension === format);
+  return isRecord ? format : (kindOfName(format)?.format.extension ?? null);
 }
 
-async function sniff(blob: Blob): Promise<string | null> {
-  const head = new Uint8Array(await blob.slice(0, 12).arrayBuffer());
-  const text = String.fromCharCode(...head);
-  if (text.startsWith('\x89PNG\r\n\x1a\n')) {
-    return 'png';
-  }
-  if (text.startsWith('\xff\xd8\xff')) {
-    return 'jpg';
-  }
-  if (text.startsWith('RIFF') && text.endsWith('WEBP')) {
-    return 'webp';
-  }
-  return isSafetensors(head, blob.size) ? 'safetensors' : null;
+async function recognisedExtension(blob: Blob): Promise<string | null> {
+  const kind = await recogniseFile(blob);
+  // JSON looks like any text, and is what its type says.
+  const isJson = kind?.medium.turn !== 'own' && essenceOf(blob.type) === JSON_TYPE;
+  return isJson ? 'json' : (kind?.format.extension ?? null);
 }
 
 /** A safetensors file begins with the length of its JSON header (u64, little endian), then the header. */
-function isSafetensors(head: Uint8Array<ArrayBuffer>, size: number): boolean {
+async function isSafetensors(blob: Blob): Promise<boolean> {
+  const head = new Uint8Array(await blob.slice(0, 10).arrayBuffer());
   if (head.length < 10 || String.fromCharCode(head[8], head[9]) !== '{"') {
     return false;
   }
   const length = new DataView(head.buffer).getBigUint64(0, true);
-  return length <= BigInt(size - 8);
-}
-
-function fromType(type: string): string | null {
-  const essence = type.split(';')[0];
-  return (
-    Object.keys(TYPE_OF).find(
-      (extension) => extension !== 'bin' && TYPE_OF[extension] === essence && extension !== 'safetensors',
-    ) ?? null
-  );
+  return length <= BigInt(blob.size - 8);
 }
