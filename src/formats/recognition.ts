@@ -41,7 +41,7 @@ export async function readPicture(
   }
   const bytes = source instanceof Blob ? new Uint8Array(await source.arrayBuffer()) : source;
   const metadata = await readMetadata(bytes);
-  const said = metadata && readTags(metadata);
+  const said = metadata && readFrom(metadata);
   if (said) {
     return said;
   }
@@ -49,15 +49,11 @@ export async function readPicture(
     return null;
   }
   const hidden = await readStealth(await decode(source instanceof Blob ? source : new Blob([source])));
-  return hidden === null ? null : readTags(hiddenMetadata(hidden));
+  return hidden === null ? null : readFrom(hiddenMetadata(hidden));
 }
 
-/**
- * Asks every tool about the texts of a file, of whichever medium.
- * @returns null when nobody knows it
- * @throws StudioError `image_unreadable`, when there is something and it is damaged
- */
-export function readTags(metadata: Metadata): Reading | null {
+/** @throws StudioError `image_unreadable` */
+function readFrom(metadata: Metadata): Reading | null {
   let failure: StudioError | null = null;
   for (const tool of tools) {
     try {

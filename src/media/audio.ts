@@ -2,12 +2,13 @@
 import { StudioError } from '../core/errors.ts';
 import type { Sound } from '../core/media.ts';
 import { latin1, viewOf } from '../formats/bytes.ts';
+import { id3Length, isId3 } from '../formats/media/id3.ts';
+import { readMediaMetadata } from '../formats/media/tags.ts';
+import { isFlac, isOgg } from '../formats/media/vorbis_comment.ts';
 import type { Inscription } from '../formats/metadata.ts';
-import { isFlac } from './audio/flac_blocks.ts';
-import { id3Length } from './audio/id3.ts';
 import { drawPeaks, peaksOf } from './audio/peaks.ts';
 import { isWav } from './audio/riff.ts';
-import { inscribeSound, metadataOf, readTags } from './audio/tags.ts';
+import { inscribeSound } from './audio/tags.ts';
 import { checkSamples, clippingNotice, readWav, writeFloatWav, writeIntegerWav } from './audio/wav.ts';
 import type { MediaFormat, Medium, SaveChoice, Saved } from './medium.ts';
 import { canvasOf } from './preview/canvas.ts';
@@ -52,12 +53,12 @@ export const medium: Medium<Sound> = {
     if (isWav(head)) {
       return WAV;
     }
-    const tag = id3Length(head);
+    const tag = isId3(head) ? id3Length(head) : 0;
     if (isFlac(head.subarray(tag))) {
       return FLAC;
     }
     // A video in an Ogg says so in its first page.
-    if (text.startsWith('OggS') && !text.includes('theora')) {
+    if (isOgg(head) && !text.includes('theora')) {
       return OGG;
     }
     return /^ftypM4[AB] /.test(text.slice(4)) ? M4A : tag > 0 || isMpegFrame(head) ? MP3 : null;
@@ -87,15 +88,7 @@ export const medium: Medium<Sound> = {
     channels: channels.length,
   }),
   inscribe: inscribeSound,
-  async readMetadata(bytes) {
-    const kind = medium.recognise(bytes);
-    if (!kind) {
-      return null;
-    }
-    return (
-      readTags(bytes) ?? metadataOf(await (await import('./audio/codecs.ts')).readContainerTags(new Blob([bytes])))
-    );
-  },
+  readMetadata: readMediaMetadata,
   saving: {
     async choices() {
       const { encodings } = await import('./audio/codecs.ts');

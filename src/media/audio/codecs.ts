@@ -122,23 +122,6 @@ export async function decodeSound(file: Blob): Promise<Sound> {
   }
 }
 
-/** The texts of a file by name in lower case, as far as mediabunny finds them. */
-export async function readContainerTags(file: Blob): Promise<Map<string, string>> {
-  const input = new Input({ source: new BlobSource(file), formats: ALL_FORMATS });
-  try {
-    const { comment, raw = {} } = await input.getMetadataTags();
-    const texts = Object.entries(raw).flatMap(([name, value]): [string, string][] =>
-      typeof value === 'string' ? [[name.toLowerCase(), value]] : [],
-    );
-    return new Map([...texts, ...(comment === undefined ? [] : [['comment', comment] as const])]);
-  } catch {
-    // What cannot be read has nothing to say.
-    return new Map();
-  } finally {
-    input.dispose();
-  }
-}
-
 async function decodedBy(sink: AudioSampleSink): Promise<Sound> {
   let rate = 0;
   const pieces: Float32Array<ArrayBuffer>[][] = [];

@@ -1,6 +1,5 @@
 /** The metadata blocks before the sound of a FLAC file, read and replaced without touching the sound. Reference: RFC 9639, section 8. */
-import { join, latin1Bytes, startsWith } from '../../formats/bytes.ts';
-import { id3Length } from './id3.ts';
+import { join, latin1Bytes } from '../../formats/bytes.ts';
 import { damagedSound } from './riff.ts';
 
 export const STREAMINFO = 0;
@@ -17,18 +16,14 @@ export interface Block {
   data: Uint8Array<ArrayBuffer>;
 }
 
-export function isFlac(bytes: Uint8Array): boolean {
-  return startsWith(bytes, SIGNATURE);
-}
-
 /**
- * @param bytes some programs put an ID3 tag first
+ * @param bytes of a file that begins with its signature
  * @returns the blocks, and the sound after them
  * @throws StudioError `media_unreadable`
  */
 export function blocksOf(bytes: Uint8Array<ArrayBuffer>): { blocks: Block[]; sound: Uint8Array<ArrayBuffer> } {
   const blocks: Block[] = [];
-  let position = id3Length(bytes) + SIGNATURE.length;
+  let position = SIGNATURE.length;
   for (let isLast = false; !isLast;) {
     if (position + 4 > bytes.length) {
       throw damagedSound('it ends too early');
