@@ -119,6 +119,8 @@ function offline() {
     manifest: false,
     injectManifest: {
       rollupFormat: 'iife',
+      // It reads what was recorded and makes no sound: what the page imports late would be built into it, and started with every visit.
+      rollupOptions: { external: /\/audio\/(?:codecs|flac)\.ts$/ },
       globPatterns: [
         '**/*.{html,js,css,wasm,svg,png,webmanifest}',
         'schemas/*.json',

@@ -24,7 +24,7 @@ const ARROWS: Record<string, readonly string[]> = {
   protocol: ['core types'],
   connection: ['core'],
   recorder: ['core', 'media', 'protocol types'],
-  jobs: ['core', 'protocol types', 'connection', 'workers'],
+  jobs: ['core', 'media', 'protocol types', 'connection', 'workers'],
   chunks: ['core'],
   app: [
     'core',

@@ -137,7 +137,7 @@ export interface RunSummary {
   /** How many there are, and how many of them are results, of whichever medium. */
   entities: number;
   pictures: number;
-  /** File name of what stands for the run: the first result, else the first picture that was given; empty where there is none. */
+  /** File name of what stands for the run: the first result, else the first that was given; empty where there is none. */
   picture: string;
   /** What a kept picture was called; else empty. */
   name: string;

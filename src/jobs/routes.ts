@@ -195,7 +195,7 @@ export class JobRoutes {
       throw absent(thrown);
     });
     const headers = {
-      'Content-Type': file.type || 'application/octet-stream',
+      'Content-Type': servedType(file.type),
       'Content-Disposition': `inline; filename="${filename.replace(/[^\w.-]/g, '_')}"`,
       'Accept-Ranges': 'bytes',
       'Cache-Control': 'no-store',
@@ -325,6 +325,11 @@ function isForeign(request: Request): boolean {
     (site !== null && site !== 'same-origin' && site !== 'none') ||
     (changes && request.mode === 'navigate')
   );
+}
+
+/** Text is recorded in UTF-8, which nobody can tell from its MIME type. */
+function servedType(type: string): string {
+  return type.startsWith('text/') ? `${type}; charset=utf-8` : type || 'application/octet-stream';
 }
 
 /** Of one range in bytes, as RFC 9110 has it; what is not understood, several ranges included, means the whole. */

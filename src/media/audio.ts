@@ -35,6 +35,9 @@ const M4A: MediaFormat = {
 };
 const WEBM: MediaFormat = { label: 'WebM', mime: 'audio/webm', extension: 'weba' };
 
+/** Pixels of a bar of a small picture, with its gap. */
+const BAR = 6;
+
 const FLOAT_WAV: SaveChoice = { id: 'wav', label: 'WAV', format: WAV };
 const INTEGER_WAV: SaveChoice = { id: 'wav_16', label: 'WAV, 16 bits', format: WAV };
 const LOSSLESS: SaveChoice = { id: 'flac', label: 'FLAC', format: FLAC };
@@ -96,12 +99,12 @@ export const medium: Medium<Sound> = {
     },
     convert,
   },
-  async preview(file, { size, ink, paper }) {
+  async preview(file, { size, accent, paper }) {
     const sound = await medium.decode(file);
     const { canvas, context } = canvasOf(size, size);
-    // A bar and a gap.
-    const peaks = peaksOf(sound, Math.max(1, Math.floor(size / 3)));
-    drawPeaks(context, peaks, { width: size, height: size }, { played: ink, rest: ink });
+    const columns = Math.max(1, Math.floor(size / BAR));
+    const peaks = peaksOf(sound, columns);
+    drawPeaks(context, peaks, { width: size, height: size }, { played: accent, rest: accent }, 0, BAR / 2);
     context.globalCompositeOperation = 'destination-over';
     context.fillStyle = paper;
     context.fillRect(0, 0, size, size);

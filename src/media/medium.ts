@@ -39,7 +39,6 @@ export interface PreviewLook {
   size: number;
   /** CSS colours. */
   ink: string;
-  quiet: string;
   paper: string;
   accent: string;
 }

@@ -38,6 +38,11 @@ export function resultMedium({ type, filename }: { type: string; filename: strin
   return isResult ? (kind?.medium ?? null) : null;
 }
 
+/** The medium of what a run was given, such as an `input_image`; null for what else it recorded. */
+export function givenMedium({ type, filename }: { type: string; filename: string }): Medium | null {
+  return type.startsWith('input_') ? (kindOfName(filename)?.medium ?? null) : null;
+}
+
 /** By the extension alone. */
 export function kindOfName(filename: string): Kind | null {
   return kindCalled(extensionOf(filename));

@@ -4,7 +4,7 @@
  * that all tabs add to in turn: a header, then one line per change, of which the last of each run counts.
  */
 import * as v from 'valibot';
-import { resultMedium } from '../media/registry.ts';
+import { givenMedium, resultMedium } from '../media/registry.ts';
 import type { RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
 import type { FileStore } from './file_store.ts';
 import { decodeLines, encodeLine, encodeLines } from './journal.ts';
@@ -230,7 +230,7 @@ export function indexEntry(
     return typeof value === 'string' ? value.slice(0, LONGEST_TEXT) : '';
   };
   const results = entities.filter((entity) => resultMedium(entity) !== null);
-  const shown = results[0] ?? entities.find(({ type }) => type === 'input_image');
+  const shown = results[0] ?? entities.find((entity) => givenMedium(entity) !== null);
   const name = operation === null ? shown?.metadata.name : undefined;
   return {
     run_id,

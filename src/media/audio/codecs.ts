@@ -3,17 +3,25 @@
  * are is for the browser to say: Opus everywhere, AAC where the system has it; none of them encodes MP3.
  */
 import {
-  ALL_FORMATS,
+  ADTS,
   AudioSample,
   AudioSampleSink,
   AudioSampleSource,
   BlobSource,
   BufferTarget,
+  FLAC,
   Input,
+  MATROSKA,
+  MP3,
+  MP4,
   Mp4OutputFormat,
+  OGG,
   OggOutputFormat,
   Output,
+  QTFF,
   QUALITY_HIGH,
+  WAVE,
+  WEBM,
   canEncodeAudio,
 } from 'mediabunny';
 import type { AudioCodec, OutputFormat } from 'mediabunny';
@@ -23,6 +31,8 @@ import type { Inscription } from '../../formats/metadata.ts';
 import { damagedSound } from './riff.ts';
 import { tagsOf } from './tags.ts';
 
+/** Those that hold sounds on people's disks. */
+const CONTAINERS = [WAVE, FLAC, MP3, OGG, MP4, QTFF, WEBM, MATROSKA, ADTS];
 /** Frames per piece that is handed to an encoder. */
 const PIECE = 1 << 14;
 /** Of what Opus encodes; browsers refuse others. */
@@ -105,7 +115,7 @@ export async function encodeSound(sound: Sound, encoding: Encoding, inscription:
  * @throws StudioError `media_unreadable`
  */
 export async function decodeSound(file: Blob): Promise<Sound> {
-  const input = new Input({ source: new BlobSource(file), formats: ALL_FORMATS });
+  const input = new Input({ source: new BlobSource(file), formats: CONTAINERS });
   try {
     const track = await input.getPrimaryAudioTrack();
     if (!track) {

@@ -29,9 +29,10 @@ export function peaksOf({ channels }: Pick<Sound, 'channels'>, columns: number):
 }
 
 /**
- * Draws them over the whole canvas, a bar of one pixel each.
- * @param context scaled to device pixels already, or not at all
+ * Draws them over the whole canvas, a bar each.
+ * @param size in the units of the context
  * @param split columns before it are drawn in `played`
+ * @param bar width of one; what is left of its column is a gap
  */
 export function drawPeaks(
   context: Pick<OffscreenCanvasRenderingContext2D, 'fillRect' | 'clearRect' | 'fillStyle'>,
@@ -39,6 +40,7 @@ export function drawPeaks(
   size: { width: number; height: number },
   colours: { played: string; rest: string },
   split = 0,
+  bar = size.width / low.length,
 ): void {
   const middle = size.height / 2;
   const step = size.width / low.length;
@@ -48,6 +50,6 @@ export function drawPeaks(
     const bottom = middle - middle * Math.min(1, Math.max(-1, lowest));
     context.fillStyle = column < split ? colours.played : colours.rest;
     // Silence is a line, not nothing.
-    context.fillRect(column * step, Math.min(top, middle - 0.5), Math.max(step, 1), Math.max(1, bottom - top));
+    context.fillRect(column * step, Math.min(top, middle - 0.5), bar, Math.max(1, bottom - top));
   });
 }
