@@ -283,7 +283,7 @@ export class Studio {
   /** Takes what somebody brought: a picture to start from, or another file for the settings that are written in it. */
   async putFile(file: File): Promise<void> {
     const medium = (await recogniseFile(file))?.medium;
-    if (!medium || medium.id === 'image') {
+    if (!medium?.readMetadata || medium.id === 'image') {
       return this.putPicture(file, file.name);
     }
     await this.brought.look(file);
