@@ -26,6 +26,7 @@ export default defineConfig({
       'comlink',
       'hash-wasm',
       'idb-keyval',
+      'mediabunny',
       'onnxruntime-web/jspi',
       'onnxruntime-web/webgpu',
       'valibot',
@@ -118,6 +119,8 @@ function offline() {
     manifest: false,
     injectManifest: {
       rollupFormat: 'iife',
+      // It reads what was recorded and makes no sound: what the page imports late would be built into it, and started with every visit.
+      rollupOptions: { external: /\/audio\/(?:codecs|flac)\.ts$/ },
       globPatterns: [
         '**/*.{html,js,css,wasm,svg,png,webmanifest}',
         'schemas/*.json',

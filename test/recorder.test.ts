@@ -89,12 +89,29 @@ describe('an entity', () => {
     ['a Blob of a known type', new Blob(['{}'], { type: 'application/json; charset=utf-8' }), {}, '01_thing.json'],
     ['safetensors by its header', new Blob([new BigUint64Array([2n]), '{"']), {}, '01_thing.safetensors'],
     ['safetensors by what is said', safetensors, { format: 'safetensors' }, '01_thing.safetensors'],
-    ['unknown bytes', new Blob([new Uint8Array([1, 2, 3])]), {}, '01_thing.bin'],
-    ['nothing', new Blob([]), {}, '01_thing.bin'],
+    ['a WAV', new Blob(['RIFF\0\0\0\0WAVEfmt ']), {}, '01_thing.wav'],
+    ['an MP3 by its type', new Blob([new Uint8Array(4)], { type: 'audio/mpeg' }), {}, '01_thing.mp3'],
+    ['a sketch by its first line', new Blob(['// @language p5\ndraw()']), {}, '01_thing.js'],
+    ['what reads as text', new Blob(['Grüße']), {}, '01_thing.txt'],
+    ['a format by its other name', new Blob(['?']), { format: 'jpeg' }, '01_thing.jpg'],
     ['a format that would be a path', new Blob([PNG]), { format: '../x' }, '01_thing.png'],
   ])('%s gets its extension', async ([, content, metadata, filename]) => {
     const { recorder, run } = await open();
     expect((await recorder.saveEntity(run, 'thing', content, metadata)).filename).toBe(filename);
+  });
+
+  test.for<[string, Blob]>([
+    ['bytes', new Blob([new Uint8Array([1, 2, 3])])],
+    ['nothing', new Blob([])],
+    ['bytes of a type that nobody has', new Blob([new Uint8Array([1, 2, 3])], { type: 'model/gltf-binary' })],
+  ])('%s that no medium knows are refused, and the run goes on', async ([, content]) => {
+    const { recorder, run } = await open();
+    const refusal = {
+      code: 'media_unreadable',
+      message: expect.stringMatching(/no kind of file that is known/) as string,
+    };
+    await expect(recorder.saveEntity(run, 'thing', content)).rejects.toMatchObject(refusal);
+    expect((await recorder.saveEntity(run, 'note', 'x')).filename).toBe('01_note.txt');
   });
 
   test('comes back as it went in, with its hash and its metadata', async () => {
@@ -1373,7 +1390,7 @@ class Session {
         continue;
       }
       for (let entity = 0; entity < 4; entity++) {
-        const content = [{ a: index }, 'text', new Blob([PNG]), new Blob([new Uint8Array(300).fill(index)])][entity];
+        const content = [{ a: index }, 'text', new Blob([PNG]), new Blob(['x'.repeat(300 + index)])][entity];
         const saved = await this.#try(() => tab.saveEntity(run, `thing_${entity}`, content, { index, entity }));
         if (saved) {
           this.#told.saved.push(saved);

@@ -150,10 +150,10 @@ export interface RunSummary {
   checkpoint: string;
   prompt: string;
   negative_prompt: string;
-  /** How many there are, and how many of them are output pictures. */
+  /** How many there are, and how many of them are results, of whichever medium. */
   entities: number;
   pictures: number;
-  /** File name of the picture that stands for the run: the first one made, else the first one given; empty where there is none. */
+  /** File name of what stands for the run: the first result, else the first that was given; empty where there is none. */
   picture: string;
   /** What a kept picture was called; else empty. */
   name: string;

@@ -263,6 +263,7 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   await expect(main.getByRole('listitem').filter({ hasText: 'the LoRA Brass at 0.7' })).toBeVisible();
   await expect(main.getByText('So a new picture may look different.')).toBeVisible();
   await expect(main).not.toContainText('{');
+});
 
 test('a dropped video gives its settings back and is no picture to start from', async ({ page }) => {
   await page.goto('/');

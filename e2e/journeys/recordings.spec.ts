@@ -113,7 +113,7 @@ test('a run is found, starred, looked at, saved to a folder, deleted, and read i
       document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
     }, text);
   await paste(pasted);
-  await page.getByRole('group', { name: 'A picture to keep' }).getByRole('button', { name: 'No' }).click();
+  await page.getByRole('group', { name: 'A file to keep' }).getByRole('button', { name: 'No' }).click();
   await paste('data:text/plain,words');
   await page.getByRole('button', { name: 'Keep it' }).click();
   await expect(alert).toContainText('is no PNG, JPEG or WebP picture');

@@ -1,8 +1,8 @@
-/** Pictures that somebody brings to the recordings. */
+/** Files that somebody brings to the recordings. */
 
-/** A picture that somebody brought, and may want to keep. */
+/** A file that somebody brought, and may want to keep. */
 export interface Offered {
-  /** Its bytes, or its address. */
+  /** Its bytes, or the address of a picture. */
   picture: Blob | string;
   name: string;
 }

@@ -3,7 +3,17 @@ import * as v from 'valibot';
 import type { Job } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
 import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../workers/protocol.ts';
+import { mediumNamed, resultMedium } from '../media/registry.ts';
 import { megabytes } from './progress.ts';
+
+/** One result of a run: a recorded file of some medium. */
+export interface RunResult {
+  file: string;
+  /** The id of its medium. */
+  medium: string;
+  /** As recorded beside it; foreign data. */
+  metadata: Record<string, unknown>;
+}
 
 export interface Run {
   id: string;
@@ -16,8 +26,8 @@ export interface Run {
   sampler: string;
   schedule: string;
   checkpoint: string;
-  /** File names of the finished pictures. */
-  pictures: string[];
+  /** What it made, in order. */
+  results: RunResult[];
   notices: string[];
   seconds: number | null;
 }
@@ -32,8 +42,11 @@ export function fromJob(job: Job): Run | null {
 }
 
 function run(id: string, time: number, operation: Operation | null, entities: RunEntity[]): Run {
-  const pictures = entities.filter(({ type, filename }) => type === 'output_image' && filename.endsWith('.png'));
-  const made = v.parse(madeSchema, pictures.at(-1)?.metadata ?? {});
+  const results = entities.flatMap(({ type, filename, metadata }): RunResult[] => {
+    const medium = resultMedium({ type, filename });
+    return medium ? [{ file: filename, medium: medium.id, metadata }] : [];
+  });
+  const made = v.parse(madeSchema, results.at(-1)?.metadata ?? {});
   const parameters = { ...made.parameters, ...operation?.parameters };
   return {
     id,
@@ -43,13 +56,13 @@ function run(id: string, time: number, operation: Operation | null, entities: Ru
     sampler: made.sampler,
     schedule: made.schedule,
     checkpoint: made.checkpoint.name || (operation?.checkpoint ?? ''),
-    pictures: pictures.map(({ filename }) => filename),
+    results,
     notices: made.notices,
     seconds: made.ms === null ? null : made.ms / 1000,
   };
 }
 
-/** The metadata of a picture, as far as it is shown; recordings are foreign data. */
+/** The metadata of a result, as far as it is shown; recordings are foreign data. */
 const madeSchema = v.object({
   parameters: v.fallback(v.record(v.string(), v.unknown()), {}),
   sampler: v.fallback(v.string(), ''),
@@ -58,6 +71,11 @@ const madeSchema = v.object({
   notices: v.fallback(v.array(v.string()), []),
   ms: v.fallback(v.nullable(v.number()), null),
 });
+
+/** "picture", "sound" … */
+export function wordOf(result: RunResult | undefined): string {
+  return (result && mediumNamed(result.medium))?.label.en.toLowerCase() ?? 'picture';
+}
 
 /** How a run ended, in a word or two. */
 export function stageWord(stage: RunStage): string {

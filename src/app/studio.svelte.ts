@@ -9,6 +9,7 @@ import { parseOperation } from '../core/operation.ts';
 import type { JobClient } from '../jobs/client.ts';
 import type { FolderFile } from '../jobs/folder_source.ts';
 import type { QueueView } from '../jobs/job_watchers.ts';
+import { recogniseFile } from '../media/registry.ts';
 import type { Address } from './address.ts';
 import { Brought } from './brought.svelte.ts';
 import { configFor, planFor } from './catalogue.ts';
@@ -23,7 +24,7 @@ import { duration, stageWords } from './progress.ts';
 import { Queue } from './queue.svelte.ts';
 import { Recordings } from './recordings.svelte.ts';
 import type { Run } from './runs.ts';
-import { fromJob, fromRecord } from './runs.ts';
+import { fromJob, fromRecord, wordOf } from './runs.ts';
 
 /** The newest, beside the picture; the recordings have all of them. */
 const RECENT_RUNS = 18;
@@ -69,7 +70,7 @@ export class Studio {
   /** Pictures that were finished while nobody looked at this tab. */
   unseen = $state(0);
 
-  /** The newest ones with pictures. */
+  /** The newest ones with results. */
   runs = $state.raw<Run[]>([]);
   /** The run on show; what is being made comes before it while `follows`. */
   shown = $state.raw<Run | null>(null);
@@ -273,12 +274,20 @@ export class Studio {
 
   /** A video or a sound is no picture to start from, but may say how it was made. */
   async putPicture(blob: Blob, name: string): Promise<void> {
+    const medium = (await recogniseFile(blob))?.medium.id ?? 'image';
     let refusal: StudioError | null = null;
-    try {
-      await this.picture.put(blob, name);
-      this.announce(`Starting from ${name}.`);
-    } catch (error) {
-      refusal = StudioError.from(error);
+    if (medium === 'image') {
+      try {
+        await this.picture.put(blob, name);
+        this.announce(`Starting from ${name}.`);
+      } catch (error) {
+        refusal = StudioError.from(error);
+      }
+    } else {
+      refusal = new StudioError(
+        'media_unreadable',
+        `${name} is no picture to start from and does not say how it was made; drop it on the recordings to keep it.`,
+      );
     }
     this.recordingOfSettings = null;
     await this.brought.look(blob);
@@ -359,7 +368,7 @@ export class Studio {
 
   async loadRuns(): Promise<void> {
     const records = await this.#client.runs({ limit: RECENT_RUNS });
-    const loaded = records.map(fromRecord).filter((run) => run.pictures.length > 0);
+    const loaded = records.map(fromRecord).filter((run) => run.results.length > 0);
     const newer = this.runs.filter((run) => !loaded.some((known) => known.id === run.id));
     this.runs = [...newer, ...loaded].slice(0, RECENT_RUNS);
   }
@@ -482,7 +491,9 @@ export class Studio {
       if (run) {
         this.runs = [run, ...this.runs].slice(0, RECENT_RUNS);
         this.shown = this.follows ? run : this.shown;
-        this.announce(`The picture is ready${run.seconds === null ? '' : `, after ${duration(run.seconds)}`}.`);
+        this.announce(
+          `The ${wordOf(run.results[0])} is ready${run.seconds === null ? '' : `, after ${duration(run.seconds)}`}.`,
+        );
       }
     } else if (job.state === 'cancelled') {
       this.announce('Cancelled.');

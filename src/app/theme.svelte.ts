@@ -1,3 +1,5 @@
+import { MediaQuery } from 'svelte/reactivity';
+
 export const THEMES = ['system', 'light', 'dark'] as const;
 export type Theme = (typeof THEMES)[number];
 
@@ -33,3 +35,14 @@ function read(): Theme {
 }
 
 export const theme = new ThemeChoice();
+
+/** What is on the screen in the end, for whoever draws without CSS. */
+class ColourScheme {
+  readonly #system = new MediaQuery('(prefers-color-scheme: dark)');
+
+  get isDark(): boolean {
+    return theme.current === 'dark' || (theme.current === 'system' && this.#system.current);
+  }
+}
+
+export const colourScheme = new ColourScheme();

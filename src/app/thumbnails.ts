@@ -1,4 +1,5 @@
-/** Small pictures of runs. What is scrolled away before its turn is never read, and what is out of sight holds no memory. */
+/** Small pictures of runs, whatever their results are. What is scrolled away before its turn is never read, and what is out of sight holds no memory. */
+import { kindOfName, resultMedium } from '../media/registry.ts';
 import type { RecordingsClient } from '../jobs/recordings.ts';
 import type { RunSummary } from '../../workers/protocol.ts';
 
@@ -60,19 +61,41 @@ export class Thumbnails {
 
   async #fulfil(wish: Wish): Promise<void> {
     const { run, canvas, pixels } = wish;
-    const file = await this.#recordings.file(run.run_id, run.picture || (await this.#pictureOf(run)));
-    const bitmap = await createImageBitmap(file, { resizeWidth: pixels, resizeQuality: 'medium' });
-    if (!wish.isOver) {
-      canvas.width = bitmap.width;
-      canvas.height = bitmap.height;
-      canvas.getContext('bitmaprenderer')?.transferFromImageBitmap(bitmap);
-    }
-    bitmap.close();
+    const name = run.picture || (await this.#resultOf(run));
+    const file = await this.#recordings.file(run.run_id, name);
+    await drawPreview(file, name, canvas, pixels, () => wish.isOver);
   }
 
   /** For runs that an earlier version has put into the list. */
-  async #pictureOf({ run_id }: RunSummary): Promise<string> {
+  async #resultOf({ run_id }: RunSummary): Promise<string> {
     const { entities } = await this.#recordings.read(run_id);
-    return entities.find(({ type }) => type === 'output_image')?.filename ?? '';
+    return entities.find((entity) => resultMedium(entity) !== null)?.filename ?? '';
   }
+}
+
+/**
+ * Draws a recorded file small, in the colours of the canvas: text in its colour, ground in its background, and its accent.
+ * @param name the file's, which says of which medium it is
+ * @param pixels how wide the smaller picture shall be
+ * @param isOver whether nobody wants it any more, asked when it is ready
+ * @throws Error for a file of which there is none
+ */
+export async function drawPreview(
+  file: Blob,
+  name: string,
+  canvas: HTMLCanvasElement,
+  pixels: number,
+  isOver: () => boolean = () => false,
+): Promise<void> {
+  const { color: ink, backgroundColor: paper, accentColor: accent } = getComputedStyle(canvas);
+  const bitmap = await kindOfName(name)?.medium.preview?.(file, { size: pixels, ink, paper, accent });
+  if (!bitmap) {
+    throw new Error(`There is no small picture of ${name}.`);
+  }
+  if (!isOver()) {
+    canvas.width = bitmap.width;
+    canvas.height = bitmap.height;
+    canvas.getContext('bitmaprenderer')?.transferFromImageBitmap(bitmap);
+  }
+  bitmap.close();
 }

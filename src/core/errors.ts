@@ -11,6 +11,7 @@ export const ERROR_CODES = [
   'checkpoint_unsupported',
   'origin_unavailable',
   'image_unreadable',
+  'media_unreadable',
   'no_webgpu',
   'gpu_lost',
   'does_not_fit',

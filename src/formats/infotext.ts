@@ -181,15 +181,16 @@ export function writeInfotext({ prompt, negative_prompt, fields }: InfotextSourc
     .join('\n');
 }
 
-/** The fields that a picture of ours has, in AUTOMATIC1111's order. */
+/** The fields that a result of ours has, in AUTOMATIC1111's order. */
 export function infotextFields(made: {
   steps: number | undefined;
   sampler: string | undefined;
   schedule: string | undefined;
   guidance_scale: number | undefined;
   seed: string | undefined;
-  width: number;
-  height: number;
+  /** Of pictures. */
+  width: number | undefined;
+  height: number | undefined;
   hash: string | undefined;
   model: string | undefined;
   strength: number | undefined;
@@ -202,7 +203,7 @@ export function infotextFields(made: {
     'Schedule type': made.schedule && scheduleLabel(made.schedule),
     'CFG scale': made.guidance_scale,
     Seed: made.seed,
-    Size: `${made.width}x${made.height}`,
+    Size: made.width === undefined || made.height === undefined ? undefined : `${made.width}x${made.height}`,
     'Model hash': made.hash,
     Model: made.model,
     'Denoising strength': made.strength,

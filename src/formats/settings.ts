@@ -1,4 +1,4 @@
-/** Our own JSON in a picture: the operation with everything that was chosen for it, and what it ran on. No picture data. */
+/** Our own JSON in a picture or a sound: the operation with everything that was chosen for it, and what it ran on. No picture data. */
 import * as v from 'valibot';
 import { loraTags, withoutLoraTags } from '../core/loras.ts';
 import { StudioError } from '../core/errors.ts';
@@ -32,8 +32,9 @@ const schema = v.object({
   }),
   /** Which of the pictures made at once. */
   index: v.fallback(v.number(), 0),
-  width: v.number(),
-  height: v.number(),
+  /** Of pictures. */
+  width: v.optional(v.number()),
+  height: v.optional(v.number()),
   checkpoint: v.fallback(v.object({ name: text, ref: v.fallback(text, ''), sha256: v.fallback(textRecord, {}) }), {
     name: '',
     ref: '',
@@ -51,9 +52,9 @@ const schema = v.object({
 export type Settings = v.InferOutput<typeof schema>;
 
 /**
- * From what is recorded beside a picture (the metadata of an `output_image`).
+ * From what is recorded beside a result (the metadata of an `output_image`).
  * @param metadata foreign data: recordings outlive versions
- * @returns null when it lacks what every picture of ours has
+ * @returns null when it lacks what every result of ours has
  */
 export function settingsOf(metadata: Record<string, unknown>): Settings | null {
   const given = isObject(metadata.parameters) ? metadata.parameters : {};

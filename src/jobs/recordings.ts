@@ -1,6 +1,7 @@
 /** The way to what was recorded: search, stars, what is kept, and runs that come and go as folders. */
 import { StudioError } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
+import { recogniseFile } from '../media/registry.ts';
 import type { RecorderApi, Retention, RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
 import type { WorkerLink } from './worker_link.ts';
 
@@ -56,24 +57,23 @@ export class RecordingsClient {
   }
 
   /**
-   * Records a picture that was not made here, as the `input_image` of a run of its own.
-   * @param picture its bytes, or the address to fetch it from; `name` is what it is found by
-   * @throws StudioError `origin_unavailable` for an address that gives nothing, `image_unreadable` for one that gives no picture
+   * Records a file that was not made here, as the `input_image`, `input_audio` … of a run of its own.
+   * @param file its bytes, or the address to fetch a picture from; `name` is what it is found by
+   * @throws StudioError `origin_unavailable` for an address that gives nothing, `image_unreadable` for one that gives no picture,
+   *   `media_unreadable` for bytes that no medium knows
    */
-  async keep(picture: Blob | string, name: string): Promise<Entity> {
+  async keep(file: Blob | string, name: string): Promise<Entity> {
     const recorder = this.#link();
-    const type = 'input_image';
+    const kind = typeof file === 'string' ? null : await recogniseFile(file);
+    const type = `input_${kind?.medium.id ?? 'image'}`;
     const run = await recorder.call('openRun', { config_name: '', operation: null, expected_outputs: [type] });
     try {
       const entity =
-        typeof picture === 'string'
-          ? await recorder.call('saveFromUrl', run, type, picture, { name })
-          : await recorder.call('saveFromBlob', run, type, picture, { name });
-      if (typeof picture === 'string' && !/\.(png|jpg|webp)$/.test(entity.filename)) {
-        throw new StudioError(
-          'image_unreadable',
-          'What was found there is no PNG, JPEG or WebP picture; save the picture on your disk and drop its file here.',
-        );
+        typeof file === 'string'
+          ? await recorder.call('saveFromUrl', run, type, file, { name }).catch(asNoPicture)
+          : await recorder.call('saveFromBlob', run, type, file, { name });
+      if (typeof file === 'string' && !/\.(png|jpg|webp)$/.test(entity.filename)) {
+        throw noPicture();
       }
       await recorder.call('closeRun', run, 'completed');
       return entity;
@@ -83,4 +83,17 @@ export class RecordingsClient {
       throw error;
     }
   }
+}
+
+function noPicture(): StudioError {
+  return new StudioError(
+    'image_unreadable',
+    'What was found there is no PNG, JPEG or WebP picture; save the picture on your disk and drop its file here.',
+  );
+}
+
+/** What no medium knows is no picture either. */
+function asNoPicture(thrown: unknown): never {
+  const error = StudioError.from(thrown);
+  throw error.code === 'media_unreadable' ? noPicture() : error;
 }

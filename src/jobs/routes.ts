@@ -26,6 +26,7 @@ const NEVER_MS = 24 * 60 * 60 * 1000;
 const STATUS: Record<ErrorCode, number> = {
   invalid_operation: 400,
   image_unreadable: 400,
+  media_unreadable: 400,
   checkpoint_incomplete: 409,
   checkpoint_damaged: 409,
   cancelled: 409,
@@ -195,7 +196,7 @@ export class JobRoutes {
       throw absent(thrown);
     });
     const headers = {
-      'Content-Type': file.type || 'application/octet-stream',
+      'Content-Type': servedType(file.type),
       'Content-Disposition': `inline; filename="${filename.replace(/[^\w.-]/g, '_')}"`,
       'Accept-Ranges': 'bytes',
       'Cache-Control': 'no-store',
@@ -343,6 +344,11 @@ function isForeign(request: Request): boolean {
     (site !== null && site !== 'same-origin' && site !== 'none') ||
     (changes && request.mode === 'navigate')
   );
+}
+
+/** Text is recorded in UTF-8, which nobody can tell from its MIME type. */
+function servedType(type: string): string {
+  return type.startsWith('text/') ? `${type}; charset=utf-8` : type || 'application/octet-stream';
 }
 
 /** Of one range in bytes, as RFC 9110 has it; what is not understood, several ranges included, means the whole. */

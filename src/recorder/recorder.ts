@@ -8,7 +8,9 @@ import type { StudioErrorData } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
 import { withoutPictures } from '../core/operation.ts';
 import type { Retention, RunEnd, RunOpening, RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
-import { ENTITY_TYPE, mediaType, parseFilename, throughJson, toFile } from './entity_file.ts';
+import { mimeOf } from '../media/registry.ts';
+import { toFile } from './entity_content.ts';
+import { ENTITY_TYPE, parseFilename, throughJson } from './entity_file.ts';
 import type { FileStore } from './file_store.ts';
 import { JOURNAL, SCHEMA_VERSION, entityOf, stateFact } from './journal.ts';
 import { MemoryLocks } from './locks.ts';
@@ -193,7 +195,7 @@ export class Recorder {
       if (name !== METADATA && !this.#verified.has(`${run}/${name}`)) {
         await this.#verify(run, path, name, file);
       }
-      return file.slice(0, file.size, mediaType(name));
+      return file.slice(0, file.size, mimeOf(name));
     });
   }
 
@@ -386,7 +388,7 @@ export class Recorder {
     if (expected && expected !== (await sha256(file))) {
       throw new StudioError(
         'storage_unavailable',
-        `The file "${name}" of the run "${run}" is not what was saved: it was changed or damaged on the disk; delete the run, or make the picture again with its settings.`,
+        `The file "${name}" of the run "${run}" is not what was saved: it was changed or damaged on the disk; delete the run, or make it again with its settings.`,
       );
     }
     this.#verified.add(`${run}/${name}`);

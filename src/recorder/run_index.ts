@@ -4,6 +4,7 @@
  * that all tabs add to in turn: a header, then one line per change, of which the last of each run counts.
  */
 import * as v from 'valibot';
+import { givenMedium, resultMedium } from '../media/registry.ts';
 import type { RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
 import type { FileStore } from './file_store.ts';
 import { decodeLines, encodeLine, encodeLines } from './journal.ts';
@@ -34,6 +35,7 @@ const entrySchema = v.object({
   prompt: v.string(),
   negative_prompt: v.string(),
   entities: v.number(),
+  /** Of results: the name is from when all of them were pictures. */
   pictures: v.number(),
   /** Absent in lines of earlier versions. */
   picture: v.optional(v.string(), ''),
@@ -227,8 +229,8 @@ export function indexEntry(
     const value = operation?.parameters?.[name];
     return typeof value === 'string' ? value.slice(0, LONGEST_TEXT) : '';
   };
-  const shown =
-    entities.find(({ type }) => type === 'output_image') ?? entities.find(({ type }) => type === 'input_image');
+  const results = entities.filter((entity) => resultMedium(entity) !== null);
+  const shown = results[0] ?? entities.find((entity) => givenMedium(entity) !== null);
   const name = operation === null ? shown?.metadata.name : undefined;
   return {
     run_id,
@@ -242,7 +244,7 @@ export function indexEntry(
     prompt: text('prompt'),
     negative_prompt: text('negative_prompt'),
     entities: entities.length,
-    pictures: entities.filter(({ type }) => type === 'output_image').length,
+    pictures: results.length,
     picture: shown?.filename ?? '',
     name: typeof name === 'string' ? name.slice(0, LONGEST_TEXT) : '',
     bytes,

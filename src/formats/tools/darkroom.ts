@@ -9,18 +9,21 @@ import { readSettings, type Settings } from '../settings.ts';
 import { XMP_DARKROOM, xmpValue } from '../xmp.ts';
 
 const NAME = 'Darkroom';
+/** In LIST/INFO of a WAV names have four letters, and what is made of it by others keeps that one. */
+const INFO_DARKROOM = 'dkrm';
 
 export const tool: Tool = {
   name: NAME,
   turn: 'own',
   read(metadata: Metadata) {
-    const json =
-      metadata.texts.get('darkroom') ?? (metadata.xmp === null ? null : xmpValue(metadata.xmp, XMP_DARKROOM));
+    const { texts } = metadata;
+    const plain = texts.get('darkroom') ?? texts.get(INFO_DARKROOM);
+    const json = plain ?? (metadata.xmp === null ? null : xmpValue(metadata.xmp, XMP_DARKROOM));
     const settings = json === null ? null : readSettings(json);
     if (settings) {
       return fromSettings(settings);
     }
-    const text = metadata.texts.get('parameters') ?? metadata.exif.get(ExifTag.userComment) ?? '';
+    const text = texts.get('parameters') ?? texts.get('comment') ?? metadata.exif.get(ExifTag.userComment) ?? '';
     const infotext = parseInfotext(text);
     return /^Darkroom\b/.test(infotext.fields.get('Version') ?? '') ? readingOf(infotext, NAME, null) : null;
   },
