@@ -3,7 +3,7 @@
  * stand-in that writes real PNG files; browsers paint them in e2e. WAV and FLAC are read back by readers of the test's own.
  */
 import { createHash } from 'node:crypto';
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join as joinPath } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { deflateSync, inflateSync } from 'node:zlib';
@@ -570,22 +570,7 @@ test('a medium that is dropped in is recorded under its own extension and served
     for (const part of ['src', 'workers', 'package.json']) {
       cpSync(joinPath(ROOT, part), joinPath(copy, part), { recursive: true });
     }
-    writeFileSync(
-      joinPath(copy, 'src', 'media', 'scent.ts'),
-      `import type { Medium } from './medium.ts';
-       export const medium: Medium<{ notes: string[] }> = {
-         id: 'scent',
-         label: { en: 'Scent', de: 'Duft' },
-         formats: [{ label: 'Scent', mime: 'application/x-scent', extension: 'scent' }],
-         turn: 'own',
-         recognise: (head) => (String.fromCharCode(...head.subarray(0, 5)) === 'SCENT' ? medium.formats[0] : null),
-         accepts: (value): value is { notes: string[] } => Array.isArray((value as { notes?: unknown })?.notes),
-         encode: ({ notes }) => Promise.resolve(new Blob(['SCENT\\0' + notes.join()], { type: 'application/x-scent' })),
-         decode: async (file) => ({ notes: (await file.text()).slice(6).split(',') }),
-         facts: ({ notes }) => ({ notes: notes.length }),
-         inscribe: null, readMetadata: null, saving: null, preview: null,
-       };`,
-    );
+    cpSync(joinPath(ROOT, 'e2e', 'fixtures', 'new_medium', 'scent.ts'), joinPath(copy, 'src', 'media', 'scent.ts'));
     const server = await createServer({
       root: copy,
       configFile: false,

@@ -1063,6 +1063,28 @@ describe('faults', () => {
     expect(record.entities.map(({ filename }) => filename)).toEqual(['02_note.txt']);
   });
 
+  test('a disk that is full in the middle of a sound says so; what was recorded is whole, and the same sound is recorded when there is room', async () => {
+    const disk = new Disk();
+    const recorder = new Recorder(disk, () => NOON);
+    const run = await recorder.openRun(opening);
+    await recorder.saveEntity(run, 'output_text', 'a bell');
+    const sound = new Blob(['RIFF\0\0\0\0WAVEfmt ', new Uint8Array(100_000)], { type: 'audio/wav' });
+    disk.fault = (_operation, kind, path) =>
+      kind === 'write' && path.includes('output_audio') ? { torn: true, error: FULL } : null;
+    await expect(recorder.saveEntity(run, 'output_audio', sound)).rejects.toMatchObject({
+      code: 'storage_full',
+      message: expect.stringContaining('What is recorded so far is kept.') as string,
+    });
+    disk.fault = null;
+    const { filename } = await recorder.saveEntity(run, 'output_audio', sound);
+    await recorder.closeRun(run, 'completed');
+    const later = new Recorder(new Disk(disk.snapshot()));
+    const { entities } = await later.readRun(run);
+    expect(entities.map(({ type }) => type)).toEqual(['output_text', 'output_audio']);
+    expect(filename).toMatch(/^[0-9]+_output_audio\.wav$/);
+    expect((await later.readEntity(run, filename)).size).toBe(sound.size);
+  });
+
   test('a full disk says so, says that nothing is lost, and the run goes on when there is room', async () => {
     const disk = new Disk();
     const recorder = new Recorder(disk, () => NOON);

@@ -149,7 +149,10 @@ function record(page: Page, seed: number): void {
               crypto.getRandomValues(bytes.subarray(at, at + 65_536));
             }
             const sha256 = await hash(bytes);
-            const { filename } = await recorder.saveEntity(run, 'thing', new Blob([bytes]), { count });
+            const { filename } = await recorder.saveEntity(run, 'thing', new Blob([bytes]), {
+              count,
+              format: 'safetensors',
+            });
             // Whoever reports too late is only checked less.
             void tell({ run, filename, sha256 });
             void tell({ started: true });

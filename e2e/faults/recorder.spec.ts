@@ -282,7 +282,7 @@ class Bench {
         }
         const hash = [...new Uint8Array(await crypto.subtle.digest('SHA-256', content))];
         const { recorder } = globalThis as unknown as { recorder: Recorder };
-        return recorder.saveEntity(id, 'thing', new Blob([content]), said as Record<string, unknown>).then(
+        return recorder.saveEntity(id, 'thing', new Blob([content]), { format: 'safetensors', ...said }).then(
           (saved) => ({
             entity: saved,
             sha256: hash.map((byte) => byte.toString(16).padStart(2, '0')).join(''),

@@ -7,21 +7,7 @@ import { promisify } from 'node:util';
 import { expect, test } from '@playwright/test';
 import { serveFolder } from '../../cli/server.js';
 import { runOperation } from '../fixtures/door.ts';
-
-const PROJECT = join(import.meta.dirname, '..', '..');
-const PARTS = [
-  'index.html',
-  'package.json',
-  'vite.config.ts',
-  'svelte.config.js',
-  'tsconfig.base.json',
-  'src',
-  'chunks',
-  'workers',
-  'public',
-  'cli',
-  'schemas',
-];
+import { PARTS, PROJECT } from '../fixtures/project.ts';
 
 test('a chunk and a config dropped in are found, planned and run, with no other edit', async ({ page }) => {
   const copy = mkdtempSync(join(tmpdir(), 'darkroom-copy-'));
