@@ -25,6 +25,7 @@ export default defineConfig({
       '@bufbuild/protobuf/codegenv2',
       '@bufbuild/protobuf/wire',
       '@huggingface/tokenizers',
+      'acorn',
       'comlink',
       'hash-wasm',
       'idb-keyval',

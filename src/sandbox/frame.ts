@@ -35,6 +35,9 @@ for (const name of Object.keys(Object.getOwnPropertyDescriptors(globalThis)).fil
 // Nor can its source and hash be read from the document.
 document.currentScript?.remove();
 
+// Tone would begin by saying its name.
+Object.assign(globalThis, { TONE_SILENCE_LOGGING: true });
+
 // Kept from before the sketch can replace them.
 const { setInterval: every, setTimeout: after, requestAnimationFrame: nextFrame } = globalThis;
 const now = performance.now.bind(performance);
@@ -192,7 +195,7 @@ class Output {
       const original = console[level].bind(console);
       console[level] = (...values: unknown[]) => {
         if (this.#entries.length < 100) {
-          this.#entries.push({ level, text: cut(values.map((value) => shown(value)).join(' ')) });
+          this.#entries.push({ level, text: cut(printed(values)) });
           original(...values);
         } else {
           this.#dropped += 1;
@@ -375,6 +378,21 @@ function drawSound(): void {
     pen.stroke();
   };
   draw();
+}
+
+/** As consoles print it: `%s` and its kin take the next value, styles are left out. */
+function printed(values: unknown[]): string {
+  const [first, ...rest] = values;
+  const formatted =
+    typeof first === 'string'
+      ? first.replace(/%([sdifoOc%])/g, (whole, kind: string) => {
+          if (kind === '%') {
+            return '%';
+          }
+          return rest.length === 0 ? whole : kind === 'c' ? (rest.shift(), '') : shown(rest.shift());
+        })
+      : shown(first);
+  return [formatted, ...rest.map((value) => shown(value))].join(' ');
 }
 
 function shown(value: unknown): string {

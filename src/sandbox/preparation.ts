@@ -109,7 +109,7 @@ function parsed(source: string): { program: Program; isModule: boolean } {
 
 function problemOf(error: unknown): SourceProblem {
   const { message, loc } = error as SyntaxError & { loc?: { line: number; column: number } };
-  if (!loc) {
+  if (!loc || message.startsWith('Not enough stack space')) {
     return tooDeep();
   }
   return new SourceProblem(`${message.replace(/ \(\d+:\d+\)$/, '')}.`, { line: loc.line, column: loc.column + 1 });

@@ -33,7 +33,7 @@ export interface RunnerListener {
 
 export type Recording = { tape: 'canvas'; video: Blob } | { tape: 'sound'; sound: Sound };
 
-/** Heartbeats that may be missing before the frame is removed; a page that was busy itself counts one, not the time. */
+/** Heartbeats that may be missing before the frame is removed. */
 const MISSED = 9;
 /** To load and parse libraries, which no sketch can prolong: its own code has not run by then. */
 const SLOWEST_START = 150;
@@ -155,6 +155,7 @@ class FrameRun {
   isOver = false;
   #isRunning = false;
   #missed = 0;
+  #watched = 0;
   #heard = 0;
   #waiting: { type: Answer['type']; tape: Tape | null; waiting: Waiting<Answer> }[] = [];
   #sound: { rate: number; samples: number; planes: [Float32Array[], Float32Array[]] } | null = null;
@@ -362,12 +363,16 @@ class FrameRun {
 
   #watch(): void {
     this.#heard = 0;
+    const time = performance.now();
+    const isLate = time - this.#watched > 1.5 * HEARTBEAT;
+    this.#watched = time;
     if (document.hidden) {
       // Timers of a hidden page come seldom, here and there.
       this.#missed = 0;
       return;
     }
-    this.#missed += 1;
+    // Where the page itself was kept waiting, the frame may have been, too.
+    this.#missed += isLate ? 0 : 1;
     if (this.#missed > (this.#isRunning ? MISSED : SLOWEST_START)) {
       this.#stopFor(
         this.#port && this.#isRunning

@@ -28,11 +28,11 @@ function draw() {
     beginShape(QUAD_STRIP);
     for (let fold = 0; fold <= folds * 2; fold++) {
       for (const edge of [row, row + 1]) {
-        const height = (edge / rows) * PI;
+        const down = (edge / rows) * PI;
         const breath = 1 + 0.06 * sin(frameCount * 0.03 + edge);
-        const radius = size * sin(height) * (fold % 2 === 0 ? 1 : 0.86) * breath + size * 0.12;
+        const radius = size * sin(down) * (fold % 2 === 0 ? 1 : 0.86) * breath + size * 0.12;
         const angle = (fold / (folds * 2)) * TWO_PI + edge * 0.06;
-        vertex(radius * cos(angle), -size * 1.15 * cos(height), radius * sin(angle));
+        vertex(radius * cos(angle), -size * 1.15 * cos(down), radius * sin(angle));
       }
     }
     endShape();
