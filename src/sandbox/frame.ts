@@ -3,7 +3,7 @@
  * its hash is the only inline script that the policy admits; only types and `limits.ts` may be imported. The frame has an opaque origin and no network:
  * libraries, code and answers cross the port that the page hands over.
  */
-import { GUARD, HEARTBEAT, LONGEST_TURN, SKETCH_FILE } from './limits.ts';
+import { GUARD, HEARTBEAT, SKETCH_FILE, longestTurn } from './limits.ts';
 import type { FrameMessage, PageMessage, Tape } from './protocol.ts';
 
 interface ToneNode {
@@ -93,9 +93,11 @@ class Player {
   }
 
   async #run({ language, code, isModule, libraries }: Extract<PageMessage, { type: 'run' }>): Promise<void> {
+    const began = now();
     for (const library of libraries) {
       await load(URL.createObjectURL(library), false);
     }
+    this.#watch.limit = longestTurn(now() - began);
     // Whoever pressed Run made a gesture, and the frame may play since its `allow` says so.
     void loaded.Tone?.start();
     this.#post({ type: 'running' });
@@ -150,8 +152,10 @@ interface CodePlace {
   column: number | null;
 }
 
-/** Throws in code that has not paused for {@link LONGEST_TURN}. */
+/** Throws in code that has not paused for too long. */
 class Guard {
+  /** In milliseconds. */
+  limit = longestTurn(0);
   #rested = now();
   #checked = now();
   #left = 1;
@@ -170,8 +174,8 @@ class Guard {
       this.#stride = spent < 1 ? Math.min(2 * this.#stride, 1_024) : spent > 8 ? 1 : this.#stride;
       this.#left = this.#stride;
       // Timers of a page that nobody sees come seldom, so that nothing can be told from their silence.
-      if (time - this.#rested > LONGEST_TURN && !document.hidden) {
-        const seconds = (LONGEST_TURN / 1_000).toFixed(1);
+      if (time - this.#rested > this.limit && !document.hidden) {
+        const seconds = (this.limit / 1_000).toFixed(1);
         const message = `This kept the sketch busy for ${seconds} seconds without a pause, so it was stopped. If it is not endless, let it do a part of its work in each draw().`;
         onTrip(message, line);
         throw new Error(message);

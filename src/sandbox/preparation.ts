@@ -29,6 +29,8 @@ export interface PreparedSketch {
   /** Modules may await and import at their top; only scripts make their functions global, as p5 expects. */
   isModule: boolean;
   libraries: Library[];
+  /** Whether p5 compiles shaders before the first picture, which may take seconds without a pause. */
+  hasShaders: boolean;
   /** Where names that become properties of the global object are declared. */
   globals: ReadonlyMap<string, Place>;
   /** The place in the source of a place in `code`. */
@@ -78,6 +80,7 @@ export function prepare({ language, source }: Sketch): PreparedSketch {
       (library) =>
         names.has(LIBRARY_NAMES[library]) || library === (language === 'p5' ? 'p5' : 'tone') || draws(library, names),
     ),
+    hasShaders: ['WEBGL', 'WEBGL2', 'WEBGPU'].some((name) => names.has(name)),
     globals: isModule ? new Map() : globalsOf(program),
     placeOf: (line, column) => ({ line, column: originalColumn(edits, lineStarts, line, column) }),
   };

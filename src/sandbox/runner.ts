@@ -10,7 +10,7 @@ import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { Sketch, Sound } from '../core/media.ts';
 import frameScript from './frame.ts?script';
-import { HEARTBEAT } from './limits.ts';
+import { HEARTBEAT, longestSilence } from './limits.ts';
 import { SourceProblem, type Place, type PreparedSketch } from './preparation.ts';
 import { FrameMessage, type ConsoleEntry, type Library, type PageMessage, type Tape } from './protocol.ts';
 
@@ -33,10 +33,10 @@ export interface RunnerListener {
 
 export type Recording = { tape: 'canvas'; video: Blob } | { tape: 'sound'; sound: Sound };
 
-/** Heartbeats that may be missing before the frame is removed. */
-const MISSED = 9;
-/** To load and parse libraries, which no sketch can prolong: its own code has not run by then. */
-const SLOWEST_START = 150;
+/** To load the frame and the libraries, in milliseconds; no sketch can prolong it, as its own code has not run by then. */
+const SLOWEST_START = 60_000;
+/** How much longer the first picture may take where shaders are compiled for it. */
+const SHADERS = 4;
 /** More messages between two heartbeats than our script ever sends. */
 const FLOOD = 200;
 /** Longest sound, in samples: ten minutes at 48 kHz, 230 MB. */
@@ -154,8 +154,12 @@ class FrameRun {
   #ready = Promise.withResolvers<void>();
   isOver = false;
   #isRunning = false;
-  #missed = 0;
-  #watched = 0;
+  /** Milliseconds of silence, and how many may pass. */
+  #silence = 0;
+  #patience = SLOWEST_START;
+  #usualPatience = SLOWEST_START;
+  #told = 0;
+  #watched = performance.now();
   #heard = 0;
   #waiting: { type: Answer['type']; tape: Tape | null; waiting: Waiting<Answer> }[] = [];
   #sound: { rate: number; samples: number; planes: [Float32Array[], Float32Array[]] } | null = null;
@@ -207,6 +211,7 @@ class FrameRun {
     frame.contentWindow?.postMessage('darkroom:port', '*', [port2]);
     await this.#ready.promise;
     const { code, isModule } = this.#prepared;
+    this.#told = performance.now();
     this.#tell({ type: 'run', language, code, isModule, libraries });
     frame.focus();
   }
@@ -291,14 +296,17 @@ class FrameRun {
   #take(message: FrameMessage): void {
     switch (message.type) {
       case 'alive':
-        this.#missed = 0;
+        this.#silence = 0;
+        this.#patience = this.#isRunning ? this.#usualPatience : SLOWEST_START;
         return;
       case 'ready':
         this.#ready.resolve();
         return;
       case 'running':
         this.#isRunning = true;
-        this.#missed = 0;
+        this.#silence = 0;
+        this.#usualPatience = longestSilence(performance.now() - this.#told);
+        this.#patience = this.#usualPatience * (this.#prepared.hasShaders ? SHADERS : 1);
         this.#listener.onState('running');
         return;
       case 'console':
@@ -364,19 +372,19 @@ class FrameRun {
   #watch(): void {
     this.#heard = 0;
     const time = performance.now();
-    const isLate = time - this.#watched > 1.5 * HEARTBEAT;
+    const passed = time - this.#watched;
     this.#watched = time;
     if (document.hidden) {
       // Timers of a hidden page come seldom, here and there.
-      this.#missed = 0;
+      this.#silence = 0;
       return;
     }
     // Where the page itself was kept waiting, the frame may have been, too.
-    this.#missed += isLate ? 0 : 1;
-    if (this.#missed > (this.#isRunning ? MISSED : SLOWEST_START)) {
+    this.#silence += Math.min(passed, 1.5 * HEARTBEAT);
+    if (this.#silence > this.#patience) {
       this.#stopFor(
         this.#port && this.#isRunning
-          ? 'The sketch did not answer for 2 seconds, so it was stopped. Look for a loop that does not end, or for work that is too much at once.'
+          ? `The sketch did not answer for ${Math.round(this.#patience / 1_000)} seconds, so it was stopped. Look for work that does not end, or that is too much at once.`
           : 'The sketch did not start. If this happens with every sketch, the host of this page sends another policy for sandbox/stage.html than Darkroom wants (docs/serving.md).',
       );
     }
