@@ -1,6 +1,7 @@
 /** Sketches before they run: taken out of replies, guarded, mapped back to the person's own lines; and what comes of their sound. */
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { runInThisContext } from 'node:vm';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { fileStem, readSketch } from '../src/app/code/sketch_file.ts';
@@ -177,8 +178,8 @@ describe('code that is guarded', () => {
       }
     };
     try {
-      // eslint-disable-next-line @typescript-eslint/no-implied-eval, @typescript-eslint/no-unsafe-call -- what is run is what is tested
-      new Function(GUARD, guarded(source).code)(guard);
+      const run = runInThisContext(`(function (${GUARD}) {${guarded(source).code}\n})`) as (turn: typeof guard) => void;
+      run(guard);
     } catch (error) {
       expect((error as Error).message).toBe('stopped');
     }
@@ -244,12 +245,13 @@ describe('code that is guarded', () => {
 
   test('every column leads back to where it came from', () => {
     const source = `const f = (x) => x + 1;\nfor (let i = 0; i < 3; i++) f(i), (() => boom(i))(); function g() { "use strict"; return () => here }\n\tlast()`;
-    const { code, placeOf } = guarded(source);
+    const prepared = guarded(source);
+    const { code } = prepared;
     const rows = source.split('\n');
     for (const [row, text] of code.split('\n').entries()) {
       for (const word of ['x + 1', 'f(i)', 'boom', 'return', 'here', 'last']) {
         if (text.includes(word)) {
-          expect(placeOf(row + 1, text.indexOf(word) + 1), word).toEqual({
+          expect(prepared.placeOf(row + 1, text.indexOf(word) + 1), word).toEqual({
             line: row + 1,
             column: rows[row].indexOf(word) + 1,
           });
@@ -257,8 +259,8 @@ describe('code that is guarded', () => {
       }
     }
     // Within what was put in: the place where it was put.
-    expect(placeOf(1, code.indexOf(GUARD) + 3)).toEqual({ line: 1, column: source.indexOf('x + 1') + 1 });
-    expect(placeOf(99, 7)).toEqual({ line: 99, column: 7 });
+    expect(prepared.placeOf(1, code.indexOf(GUARD) + 3)).toEqual({ line: 1, column: source.indexOf('x + 1') + 1 });
+    expect(prepared.placeOf(99, 7)).toEqual({ line: 99, column: 7 });
   });
 
   test('a mistake has its place and one sentence', () => {

@@ -29,7 +29,7 @@ export interface PreparedSketch {
   /** Modules may await and import at their top; only scripts make their functions global, as p5 expects. */
   isModule: boolean;
   libraries: Library[];
-  /** Whether p5 compiles shaders before the first picture, which may take seconds without a pause. */
+  /** Whether p5 compiles shaders, which may take seconds without a pause. */
   hasShaders: boolean;
   /** Where names that become properties of the global object are declared. */
   globals: ReadonlyMap<string, Place>;

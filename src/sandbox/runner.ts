@@ -35,7 +35,7 @@ export type Recording = { tape: 'canvas'; video: Blob } | { tape: 'sound'; sound
 
 /** To load the frame and the libraries, in milliseconds; no sketch can prolong it, as its own code has not run by then. */
 const SLOWEST_START = 60_000;
-/** How much longer the first picture may take where shaders are compiled for it. */
+/** How much longer a picture may take where shaders are compiled, or run without a GPU. */
 const SHADERS = 4;
 /** More messages between two heartbeats than our script ever sends. */
 const FLOOD = 200;
@@ -157,7 +157,6 @@ class FrameRun {
   /** Milliseconds of silence, and how many may pass. */
   #silence = 0;
   #patience = SLOWEST_START;
-  #usualPatience = SLOWEST_START;
   #told = 0;
   #watched = performance.now();
   #heard = 0;
@@ -297,7 +296,6 @@ class FrameRun {
     switch (message.type) {
       case 'alive':
         this.#silence = 0;
-        this.#patience = this.#isRunning ? this.#usualPatience : SLOWEST_START;
         return;
       case 'ready':
         this.#ready.resolve();
@@ -305,8 +303,7 @@ class FrameRun {
       case 'running':
         this.#isRunning = true;
         this.#silence = 0;
-        this.#usualPatience = longestSilence(performance.now() - this.#told);
-        this.#patience = this.#usualPatience * (this.#prepared.hasShaders ? SHADERS : 1);
+        this.#patience = longestSilence(performance.now() - this.#told) * (this.#prepared.hasShaders ? SHADERS : 1);
         this.#listener.onState('running');
         return;
       case 'console':
