@@ -115,7 +115,6 @@ const CHANNELS: Record<string, string> = {
   manifest: `add('link', { rel: 'manifest', href: to('manifest') }); await wait(300)`,
   icon: `add('link', { rel: 'icon', href: to('icon') }); await wait(300)`,
   speculation: `add('script', { type: 'speculationrules', textContent: JSON.stringify({ prefetch: [{ source: 'list', urls: [to('speculation')] }] }) }); await wait(500)`,
-  ping: `const a = add('a', { href: '#x', ping: to('ping') }); a.click(); await wait(300)`,
   popup: `window.open(to('popup')); await wait(300)`,
   download: `add('a', { href: to('download'), download: 'x' }).click(); await wait(300)`,
   later: `fetchLater(to('later'), { activateAfter: 0 }); await wait(300)`,
@@ -129,6 +128,8 @@ const DEPARTURES: Record<string, string> = {
   refresh: `add('meta', { httpEquiv: 'refresh', content: '0;url=' + to('refresh') })`,
   link: `add('a', { href: to('link') }).click()`,
   self: `window.open(to('self'), '_self')`,
+  // The address of the stage, to which a frame of a sketch cannot go either.
+  ping: `add('a', { href: '#x', ping: to('ping') }).click()`,
 };
 
 /** What belongs to the page, as expressions that are true when it was reached. */
