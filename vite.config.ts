@@ -4,15 +4,17 @@ import { join, resolve } from 'node:path';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { VitePWA } from 'vite-plugin-pwa';
 import { defineConfig, runnerImport, type Connect, type Plugin } from 'vite';
-import { headers } from './cli/headers.js';
+import { headers, headersOf } from './cli/headers.js';
+import { sandbox } from './sandbox.config.ts';
 import type * as Schemas from './schemas/documents.ts';
 
 const served = headers({ development: false });
-const policy = digest('sha256', JSON.stringify(served)).slice(0, 8);
+const servedToSketches = headersOf('/sandbox/', { development: false });
+const policy = digest('sha256', JSON.stringify([served, servedToSketches])).slice(0, 8);
 let dist = 'dist';
 
 export default defineConfig({
-  plugins: [svelte(), hostHeaders(), schemas(), offline()],
+  plugins: [svelte(), hostHeaders(), sandbox(), schemas(), offline()],
   // A missing file is missing, not the page.
   appType: 'mpa',
   worker: { format: 'es' },
@@ -23,6 +25,7 @@ export default defineConfig({
       '@bufbuild/protobuf/codegenv2',
       '@bufbuild/protobuf/wire',
       '@huggingface/tokenizers',
+      'acorn',
       'comlink',
       'hash-wasm',
       'idb-keyval',
@@ -34,7 +37,7 @@ export default defineConfig({
   },
   build: { target: 'esnext', assetsInlineLimit: 0 },
   // For the service worker, which has no way to ask.
-  define: { __HOST_HEADERS__: JSON.stringify(served) },
+  define: { __HOST_HEADERS__: JSON.stringify(served), __SANDBOX_HEADERS__: JSON.stringify(servedToSketches) },
 });
 
 /**
@@ -43,18 +46,19 @@ export default defineConfig({
  */
 function hostHeaders(): Plugin {
   const sending =
-    (sent: Record<string, string>): Connect.NextHandleFunction =>
-    (_, response, next) => {
+    (options: { development: boolean }): Connect.NextHandleFunction =>
+    (request, response, next) => {
+      const sent = headersOf(request.url ?? '/', options);
       Object.entries(sent).forEach(([name, value]) => response.setHeader(name, value));
       next();
     };
   return {
     name: 'darkroom:host-headers',
     configureServer({ middlewares }) {
-      middlewares.use(sending(headers({ development: true })));
+      middlewares.use(sending({ development: true }));
     },
     configurePreviewServer({ middlewares }) {
-      middlewares.use(sending(served));
+      middlewares.use(sending({ development: false }));
     },
     configResolved({ root, build }) {
       dist = resolve(root, build.outDir);
@@ -62,7 +66,11 @@ function hostHeaders(): Plugin {
     generateBundle() {
       const lines = Object.entries(served).map(([name, value]) => `  ${name}: ${value}`);
       const cached = ['/assets/*', '  Cache-Control: public, max-age=31536000, immutable'];
-      this.emitFile({ type: 'asset', fileName: '_headers', source: ['/*', ...lines, ...cached, ''].join('\n') });
+      // Both patterns match there. Cloudflare Pages would join two policies, of which the page's admits no sketch, unless the first is taken off.
+      const name = 'Content-Security-Policy';
+      const sketches = ['/sandbox/*', `  ! ${name}`, `  ${name}: ${servedToSketches[name]}`];
+      const source = ['/*', ...lines, ...cached, ...sketches, ''].join('\n');
+      this.emitFile({ type: 'asset', fileName: '_headers', source });
     },
   };
 }
@@ -124,6 +132,7 @@ function offline() {
       globPatterns: [
         '**/*.{html,js,css,wasm,svg,png,webmanifest}',
         'schemas/*.json',
+        'sandbox/*.txt',
         'checkpoints/**/*.{json,txt,safetensors}',
         // A file from a stick may be the first of its kind that is opened, and there may be no network by then.
         'assets/clip_merges-*.txt',

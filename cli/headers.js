@@ -16,7 +16,7 @@ function hosts() {
 }
 
 /**
- * The response headers of every served path, the same in `dev`, `preview` and the command line's own server.
+ * The response headers of every served path but those of the sandbox ({@link headersOf}), the same in `dev`, `preview` and the command line's own server.
  *
  * Cross-origin isolation gives precise timers and memory measurement; the policy lets the page speak to its own
  * origin, to the hub and to the hosts that DARKROOM_HOSTS names, and to nobody else. `development` admits what Vite's dev
@@ -49,4 +49,42 @@ export function headers({ development }) {
     'X-Content-Type-Options': 'nosniff',
     'Referrer-Policy': 'no-referrer',
   };
+}
+
+/**
+ * The policy of the documents that sketches run in: code may be evaluated, and nothing can be asked of anybody. `connect-src` has `blob:` because
+ * Tone fetches its audio worklets from there, and `data:`, from where p5 loads pictures; neither leaves the document. It is sent with everything
+ * below `sandbox/`, and stands in `sandbox/stage.html` itself for hosts that send no headers of ours.
+ */
+export const SANDBOX_POLICY = [
+  `default-src 'none'`,
+  `script-src 'unsafe-inline' 'unsafe-eval' blob:`,
+  `style-src 'unsafe-inline'`,
+  `img-src blob: data:`,
+  `media-src blob: data:`,
+  `font-src blob: data:`,
+  `worker-src blob:`,
+  `connect-src blob: data:`,
+  `form-action 'none'`,
+  `base-uri 'none'`,
+].join('; ');
+
+/**
+ * The response headers of one path.
+ *
+ * @param {string} path of a request, with or without its query
+ * @param {{ development: boolean }} options
+ * @returns {Record<string, string>}
+ */
+export function headersOf(path, options) {
+  const sent = headers(options);
+  return isSandboxed(path) ? { ...sent, 'Content-Security-Policy': `${SANDBOX_POLICY}; frame-ancestors 'self'` } : sent;
+}
+
+/**
+ * @param {string} path
+ * @returns {boolean} whether it lies in the folder `sandbox`
+ */
+export function isSandboxed(path) {
+  return /^[^?#]*\/sandbox\//.test(path);
 }

@@ -5,7 +5,7 @@ import { createServer } from 'node:http';
 import { extname, join, resolve, sep } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { pathToFileURL } from 'node:url';
-import { headers } from './headers.js';
+import { headersOf } from './headers.js';
 
 /** @type {Record<string, string>} */
 const TYPES = {
@@ -55,7 +55,7 @@ export async function serveFolder(folder, port = 0) {
  * @param {import('node:http').ServerResponse} response
  */
 async function answer(root, request, response) {
-  const common = headers({ development: false });
+  const common = headersOf(request.url ?? '/', { development: false });
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.writeHead(405, { ...common, Allow: 'GET, HEAD' }).end();
     return;

@@ -26,6 +26,7 @@ const ARROWS: Record<string, readonly string[]> = {
   recorder: ['core', 'media', 'protocol types'],
   jobs: ['core', 'media', 'pipelines', 'configs', 'chunks', 'protocol types', 'connection', 'workers'],
   chunks: ['core'],
+  sandbox: ['core'],
   app: [
     'core',
     'jobs',
@@ -36,6 +37,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'pipelines',
     'configs',
     'chunks',
+    'sandbox',
     'protocol types',
   ],
   page: ['app', 'jobs'],

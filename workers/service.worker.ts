@@ -13,12 +13,15 @@ import { Recorder } from '../src/recorder/recorder.ts';
 
 /** What a host should send, written in at build time from cli/headers.js. */
 declare const __HOST_HEADERS__: Record<string, string>;
+/** The same for `sandbox/`. */
+declare const __SANDBOX_HEADERS__: Record<string, string>;
 declare const self: ServiceWorkerGlobalScope & { __WB_MANIFEST: PrecacheEntry[] };
 
 /** Answers a request for `url` on our own origin, or says null and leaves it to the next one, in the end to the browser. */
 type Route = (event: FetchEvent, url: URL) => Promise<Response> | null;
 
 const HEADERS = Object.entries(__HOST_HEADERS__);
+const SANDBOX = new URL('sandbox/', self.location.href).href;
 
 /** ONNX Runtime comes in two builds; a browser uses one of them (src/engine/runtime.ts), so only that one is kept. */
 const OTHER_RUNTIME = 'Suspending' in WebAssembly ? '.asyncify-' : '.jspi-';
@@ -84,7 +87,8 @@ class PageKeeper {
     // With its hash at hand, a file that is missing here after all is fetched, checked and kept.
     const integrity = this.#precache.getIntegrityForCacheKey(cacheKey);
     const request = new Request(href, { credentials: 'same-origin' });
-    return this.#precache.strategy.handle({ event, request, params: { cacheKey, integrity } }).then(withHeaders);
+    const response = this.#precache.strategy.handle({ event, request, params: { cacheKey, integrity } });
+    return href.startsWith(SANDBOX) ? response.then(forSketches) : response.then(withHeaders);
   }
 
   #elsewhere({ request }: FetchEvent): Promise<Response> | null {
@@ -117,6 +121,13 @@ function withHeaders(response: Response): Response {
   }
   const { status, statusText } = response;
   return new Response(response.body, { status, statusText, headers: [...response.headers, ...missing] });
+}
+
+/** A host that cannot tell folders apart sends the page's policy here, too, and under that one no sketch would run. */
+function forSketches(response: Response): Response {
+  const headers = new Headers(response.headers);
+  Object.entries(__SANDBOX_HEADERS__).forEach(([name, value]) => headers.set(name, value));
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
 }
 
 let opened: JobRoutes | null = null;

@@ -1,6 +1,6 @@
-export type View = 'studio' | 'library' | 'recordings';
+export type View = 'studio' | 'library' | 'recordings' | 'sketches';
 
-/** Which view is on show. The address says it (`#library`, `#recordings`), so that links, reloads and the back button work. */
+/** Which view is on show. The address says it (`#library`, `#recordings`, `#sketches`), so that links, reloads and the back button work. */
 class ViewChoice {
   #current = $state<View>(read());
 
@@ -19,7 +19,7 @@ class ViewChoice {
 
 function read(): View {
   const name = location.hash.slice(1);
-  return name === 'library' || name === 'recordings' ? name : 'studio';
+  return name === 'library' || name === 'recordings' || name === 'sketches' ? name : 'studio';
 }
 
 export const view = new ViewChoice();

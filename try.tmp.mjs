@@ -1,0 +1,25 @@
+import { chromium } from 'playwright';
+import { createServer } from 'node:http';
+import { findChromium, chromiumFlags } from './cli/chromium.js';
+import { serveFolder } from './cli/server.js';
+const { url } = await serveFolder('dist', 4207);
+const f = createServer((q, r) => { console.log('REQUEST', q.url); r.end(''); }); let conns = 0; f.on('connection', () => { conns++; });
+await new Promise(r => f.listen(0, '127.0.0.1', r));
+const F = `http://127.0.0.1:${f.address().port}`;
+const browser = await chromium.launch({ executablePath: findChromium(), args: chromiumFlags() });
+export const tryOne = async (name, source, { ms = 4000, language = 'p5', until } = {}) => {
+  const page = await (await browser.newContext({ viewport: { width: 1200, height: 900 } })).newPage();
+  page.on('pageerror', e => console.log('[pageerror]', e.stack?.slice(0,500)));
+  if (process.env.LOG) page.on('console', m => console.log('[console]', m.type(), m.text().slice(0, 200)));
+  await page.goto(url + '/#sketches');
+  await page.evaluate(k => localStorage.setItem('darkroom.sketch', JSON.stringify(k)), { title: 'x', language, source: source.replaceAll('FOREIGN', F) });
+  await page.reload();
+  await page.getByRole('button', { name: 'Run', exact: true }).click();
+  const t = Date.now(); conns = 0;
+  await page.waitForTimeout(ms);
+  console.log('==', name, JSON.stringify(await page.locator('.seen').innerText()), 'connections', conns);
+  await page.context().close();
+};
+const cases = await import(process.argv[2]);
+for (const [name, c] of Object.entries(cases.default)) await tryOne(name, ...(Array.isArray(c) ? c : [c]));
+await browser.close(); process.exit();
