@@ -6,6 +6,7 @@ import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { Listing, RunRecord } from '../../workers/protocol.ts';
 import type { JobClient } from './client.ts';
+import type { LanguageEngines } from './language.ts';
 import type { LibraryClient } from './library.ts';
 import type { RecordingsClient } from './recordings.ts';
 import type { QueueState } from './service.ts';
@@ -43,6 +44,8 @@ export interface Door {
   planWith(memoryBytes: number | null): Promise<MemoryBudget>;
   /** What is stored in this browser, and how more gets there. */
   library: LibraryClient;
+  /** Language models and voices, asked directly. */
+  language: LanguageEngines;
   /** What was made and kept: search, stars, what is kept, import. */
   recordings: RecordingsClient;
   runs(options: { limit: number; before?: string }): Promise<RunRecord[]>;
@@ -78,6 +81,7 @@ export function exposeDoor(client: JobClient): void {
     estimate: (checkpoint, request) => client.estimate(checkpoint, request),
     planWith: (memoryBytes) => client.planWith(memoryBytes),
     library: client.library,
+    language: client.language,
     recordings: client.recordings,
     runs: (options) => client.runs(options),
     run: (run) => client.run(run),

@@ -1,0 +1,49 @@
+/** What is known of a language model or a voice before its weights are loaded. */
+
+/** How the weights of transformers.js' layout are kept; the names are that library's. In no order. */
+export const LANGUAGE_PRECISIONS = [
+  'fp32',
+  'fp16',
+  'q8',
+  'int8',
+  'uint8',
+  'q4',
+  'q4f16',
+  'bnb4',
+  'q2',
+  'q2f16',
+  'q1',
+  'q1f16',
+] as const;
+export type LanguagePrecision = (typeof LANGUAGE_PRECISIONS)[number];
+
+/** What a language checkpoint does: it writes, or it speaks. */
+export type LanguageKind = 'text' | 'speech';
+
+export interface PrecisionChoice {
+  precision: LanguagePrecision;
+  /** Paths of everything that a run with it reads. */
+  files: string[];
+  /** Of those files. */
+  bytes: number;
+  /** Of weights and the cache of a long conversation, once on the device; a guess. */
+  memoryBytes: number;
+  /** Why it cannot be run here, as a sentence; null when it can. */
+  misfit: string | null;
+}
+
+export interface LanguageSummary {
+  ref: string;
+  name: string;
+  kind: LanguageKind;
+  /** As its config.json says, such as `Qwen3ForCausalLM`. */
+  architecture: string;
+  /** Tokens that prompt and reply may have together; null where it does not say, and of voices. */
+  contextTokens: number | null;
+  /** Voices that it brings, by name; empty for language models and for those with a single voice. */
+  voices: string[];
+  /** Those whose files are all there, best for this device first. */
+  precisions: PrecisionChoice[];
+  /** The first that runs here; null when none does. */
+  recommended: LanguagePrecision | null;
+}
