@@ -31,7 +31,7 @@ const PROCESSOR: LanguageDevice = { backend: 'wasm', hasF16: false };
 const runtime: LanguageRuntime = {
   ort: ort as unknown as LanguageRuntime['ort'],
   device: PROCESSOR,
-  providers: ['cpu'],
+  providers: () => ['cpu'],
   mount: async (externals, blobs, onBytes) => ({
     files: await Promise.all(
       mount(externals, blobs, 'jspi', onBytes).files.map(async ({ path, data }) => ({

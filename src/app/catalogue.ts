@@ -17,10 +17,10 @@ export const samplers = choices(Object.keys(registry.samplers));
 export const schedules = choices(Object.keys(registry.schedules));
 
 export interface Offer {
-  /** Of the config that brings it. */
+  /** Of the config that brings it, or of the language model. */
   id: string;
   name: string;
-  checkpoint: CatalogueCheckpoint;
+  checkpoint: Omit<CatalogueCheckpoint, 'recommended'>;
 }
 
 /** Checkpoints that can be had, the most permissive licences first. */

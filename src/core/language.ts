@@ -1,4 +1,5 @@
-/** What is known of a language model or a voice before its weights are loaded. */
+/** What is known of a language model or a voice before its weights are loaded, and how one is told from other checkpoints. */
+import * as v from 'valibot';
 
 /** How the weights of transformers.js' layout are kept; the names are that library's. In no order. */
 export const LANGUAGE_PRECISIONS = [
@@ -46,4 +47,42 @@ export interface LanguageSummary {
   precisions: PrecisionChoice[];
   /** The first that runs here; null when none does. */
   recommended: LanguagePrecision | null;
+}
+
+const configSchema = v.looseObject({
+  architectures: v.pipe(v.array(v.string()), v.minLength(1)),
+  model_type: v.string(),
+});
+
+/** Whether these paths lie as transformers.js wants them; what the checkpoint does then stands in its config.json. */
+export function isLanguageLayout(paths: readonly string[]): boolean {
+  return (
+    paths.includes('config.json') &&
+    !paths.includes('model_index.json') &&
+    paths.some((path) => /^onnx\/[^/]+\.onnx$/.test(path))
+  );
+}
+
+export interface LanguageConfig {
+  architecture: string;
+  modelType: string;
+  /** Null for other things, such as picture classifiers. */
+  kind: LanguageKind | null;
+}
+
+/** What a config.json says that the checkpoint is; null when it does not say. */
+export function readLanguageConfig(config: unknown): LanguageConfig | null {
+  const parsed = v.safeParse(configSchema, config);
+  if (!parsed.success) {
+    return null;
+  }
+  const {
+    architectures: [architecture],
+    model_type: modelType,
+  } = parsed.output;
+  const isVoice = /vits|supertonic|chatterbox|speecht5|text_?to_?(speech|waveform)/i.test(
+    `${architecture} ${modelType}`,
+  );
+  const writes = /(ForCausalLM|LMHeadModel|ForConditionalGeneration)$/.test(architecture);
+  return { architecture, modelType, kind: isVoice ? 'speech' : writes ? 'text' : null };
 }

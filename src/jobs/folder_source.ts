@@ -11,8 +11,9 @@ export interface FolderFile {
 const INDEX = 'model_index.json';
 
 /**
- * Finds the checkpoint in what was chosen: the folder that holds `model_index.json`, which may lie below the chosen one
- * (a hub cache, an unpacked archive). Without one the chosen folder is taken, and opening it says what is missing.
+ * Finds the checkpoint in what was chosen: the folder that holds `model_index.json`, or of a language model `config.json` and a folder of
+ * networks, which may lie below the chosen one (a hub cache, an unpacked archive). Without one the chosen folder is taken, and opening it
+ * says what is missing.
  */
 export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
   // A file that was chosen by itself is a checkpoint of its own name.
@@ -20,14 +21,18 @@ export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
   const isAlone = chosenFiles.length === 1 && !only.path.includes('/');
   const files = isAlone ? [{ path: `${only.path}/${only.path}`, file: only.file }] : chosenFiles;
   const depth = (path: string) => path.split('/').length;
-  const index = files
-    .filter(({ path }) => path.split('/').at(-1) === INDEX)
-    .sort((a, b) => depth(a.path) - depth(b.path))[0];
+  const highest = (name: string) =>
+    files
+      .filter(({ path }) => path.split('/').at(-1) === name && (name === INDEX || hasNetworks(path)))
+      .sort((a, b) => depth(a.path) - depth(b.path))[0];
+  const hasNetworks = (config: string) =>
+    files.some(({ path }) => path.startsWith(config.replace(/config\.json$/, 'onnx/')) && path.endsWith('.onnx'));
+  const index = highest(INDEX) ?? highest('config.json');
   const chosen = files[0]?.path.split('/')[0];
   if (chosen === undefined) {
     throw new StudioError('checkpoint_incomplete', `This folder is empty; choose the one that holds ${INDEX}.`);
   }
-  const root = index ? index.path.slice(0, -INDEX.length).replace(/\/$/, '') : chosen;
+  const root = index ? index.path.replace(/\/?[^/]*$/, '') : chosen;
   const within = root === '' ? files : files.filter(({ path }) => path.startsWith(`${root}/`));
   return {
     kind: 'folder',

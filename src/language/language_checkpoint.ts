@@ -5,7 +5,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
-import { LANGUAGE_PRECISIONS } from '../core/language.ts';
+import { LANGUAGE_PRECISIONS, isLanguageLayout, readLanguageConfig } from '../core/language.ts';
 import type { LanguageKind, LanguagePrecision, LanguageSummary, PrecisionChoice } from '../core/language.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 
@@ -81,49 +81,6 @@ const sizesSchema = v.looseObject({
   n_embd: optional,
 });
 
-const configSchema = v.looseObject({
-  architectures: v.pipe(v.array(v.string()), v.minLength(1)),
-  model_type: v.string(),
-  text_config: v.optional(v.nullish(sizesSchema), null),
-});
-
-type Config = v.InferOutput<typeof configSchema>;
-
-/** Whether these paths lie as transformers.js wants them; what the checkpoint does then stands in its config.json. */
-export function isLanguageLayout(paths: readonly string[]): boolean {
-  return (
-    paths.includes('config.json') &&
-    !paths.includes('model_index.json') &&
-    paths.some((path) => /^onnx\/[^/]+\.onnx$/.test(path))
-  );
-}
-
-/** What the text of a config.json says that the checkpoint does; null for other things, such as picture classifiers. */
-export function languageKind(config: string): LanguageKind | null {
-  const parsed = parseConfig(config);
-  return parsed && kindOf(parsed);
-}
-
-function kindOf({ architectures: [architecture], model_type: type }: Config): LanguageKind | null {
-  if (
-    type in VOICES ||
-    /(TextToSpeech|TextToWaveform)/.test(architecture) ||
-    /vits|text_to_speech/i.test(`${architecture} ${type}`)
-  ) {
-    return 'speech';
-  }
-  return /(ForCausalLM|LMHeadModel|ForConditionalGeneration)$/.test(architecture) ? 'text' : null;
-}
-
-function parseConfig(text: string): Config | null {
-  try {
-    const parsed = v.safeParse(configSchema, JSON.parse(text));
-    return parsed.success ? parsed.output : null;
-  } catch {
-    return null;
-  }
-}
-
 /** The networks of the families of voices that can be run, by `model_type`. */
 const VOICES: Record<string, string[]> = {
   vits: ['model'],
@@ -161,18 +118,15 @@ export class LanguageCheckpoint {
       );
     }
     const config = await json(files, 'config.json');
-    const parsed = v.safeParse(configSchema, config);
-    const kind = parsed.success ? kindOf(parsed.output) : null;
-    if (!parsed.success || kind === null) {
-      const what = parsed.success
-        ? `a ${parsed.output.architectures[0]}`
-        : 'something that its config.json does not name';
+    const known = readLanguageConfig(config);
+    if (!known?.kind) {
+      const what = known ? `a ${known.architecture}` : 'something that its config.json does not name';
       throw new StudioError(
         'checkpoint_unsupported',
         `"${name}" is ${what}, which neither writes text nor speaks; choose an instruct model or a text-to-speech model.`,
       );
     }
-    const { architectures, model_type: modelType } = parsed.output;
+    const { kind, architecture, modelType } = known;
     for (const path of ['tokenizer.json', 'tokenizer_config.json']) {
       if (!files.has(path)) {
         throw new StudioError('checkpoint_incomplete', `"${name}" has no ${path}; get the whole checkpoint.`);
@@ -192,10 +146,10 @@ export class LanguageCheckpoint {
       files,
       config,
       kind,
-      architectures[0],
+      architecture,
       modelType,
-      kind === 'speech' ? VOICES[modelType] : textNetworks(files, architectures[0]),
-      kind === 'speech' ? null : contextOf(config, parsed.output, tokenizerConfig),
+      kind === 'speech' ? VOICES[modelType] : textNetworks(files, architecture),
+      kind === 'speech' ? null : contextOf(config, tokenizerConfig),
       tokenizerConfig,
       kind === 'speech' ? null : await chatTemplate(files, tokenizerConfig),
       voices,
@@ -306,7 +260,8 @@ function halfMisfit({ backend, hasF16 }: LanguageDevice): string | null {
 
 function textNetworks(files: CheckpointFiles, architecture: string): string[] {
   const has = (network: string) => LANGUAGE_PRECISIONS.some((precision) => files.has(networkPath(network, precision)));
-  if (has('encoder_model')) {
+  const isWithoutWords = architecture.endsWith('ForConditionalGeneration') && !has('embed_tokens') && !has('model');
+  if (has('encoder_model') || isWithoutWords) {
     throw new StudioError(
       'checkpoint_unsupported',
       `"${files.name}" (${architecture}) has an encoder of its own, which Darkroom cannot talk to; choose an instruct model.`,
@@ -329,12 +284,8 @@ function sizesOf(config: Record<string, unknown>): v.InferOutput<typeof sizesSch
   return inner.success ? inner.output : v.parse(sizesSchema, {});
 }
 
-function contextOf(
-  config: Record<string, unknown>,
-  parsed: Config,
-  tokenizerConfig: Record<string, unknown>,
-): number | null {
-  const sizes = sizesOf({ ...config, text_config: parsed.text_config ?? undefined });
+function contextOf(config: Record<string, unknown>, tokenizerConfig: Record<string, unknown>): number | null {
+  const sizes = sizesOf(config);
   const positions = sizes.max_position_embeddings ?? sizes.n_positions ?? sizes.max_seq_len ?? sizes.seq_length;
   // Where a tokenizer knows no limit, transformers writes a number of thirty digits.
   const longest = Number(tokenizerConfig.model_max_length);

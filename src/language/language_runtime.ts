@@ -16,7 +16,8 @@ export interface MountedWeights {
 export interface LanguageRuntime {
   readonly ort: OrtModule;
   readonly device: LanguageDevice;
-  readonly providers: readonly Ort.InferenceSession.ExecutionProviderConfig[];
+  /** @param cpuNodes names of nodes that run on the processor whatever the device */
+  providers(cpuNodes: string[]): Ort.InferenceSession.ExecutionProviderConfig[];
   /** @param onBytes called with the length of each range that is taken to the device */
   mount(externals: External[], blobs: Map<string, Blob>, onBytes: (bytes: number) => void): Promise<MountedWeights>;
   /** Makes sessions. */
@@ -30,9 +31,14 @@ export function languageRuntime(engine: Engine): LanguageRuntime {
   return {
     ort: runtime.ort,
     device: { backend: engine.provider, hasF16: device?.features.has('shader-f16') ?? false },
-    providers: [
+    providers: (cpuNodes) => [
       device
-        ? ({ name: 'webgpu', device, validationMode: 'disabled' } as Ort.InferenceSession.ExecutionProviderConfig)
+        ? ({
+            name: 'webgpu',
+            device,
+            validationMode: 'disabled',
+            ...(cpuNodes.length > 0 && { forceCpuNodeNames: cpuNodes }),
+          } as Ort.InferenceSession.ExecutionProviderConfig)
         : 'wasm',
     ],
     mount: (externals, blobs, onBytes) => Promise.resolve(mount(externals, blobs, runtime.build, onBytes)),

@@ -71,7 +71,8 @@ export async function openNetworks<T>(
     model_file_name: checkpoint.networks[0],
     use_external_data_format: false,
     session_options: {
-      executionProviders: [...runtime.providers],
+      // Angles of positions: sines on a GPU are imprecise, and far from the beginning they are wrong.
+      executionProviders: runtime.providers(graphs.flatMap(({ cpuNodes }) => cpuNodes)),
       externalData: weights.files,
       graphOptimizationLevel: 'all',
       logSeverityLevel: 3,
