@@ -151,7 +151,7 @@ test('cancelling, the end of the worker and a lost engine each end one request, 
   await worker?.evaluate(() => self.close());
   expect(await failed).toMatchObject({
     code: 'worker_failed',
-    message: expect.stringContaining('try again') as unknown,
+    message: expect.stringContaining('try again'),
   });
   // The folder is known to the next worker as well.
   const [after] = await generate(page, [asked(ref)]);

@@ -29,7 +29,7 @@ const PROCESSOR: LanguageDevice = { backend: 'wasm', hasF16: false };
 
 /** The runtime for Node in place of the browser's. */
 const runtime: LanguageRuntime = {
-  ort: ort as unknown as LanguageRuntime['ort'],
+  ort: ort,
   device: PROCESSOR,
   providers: () => ['cpu'],
   mount: async (externals, blobs, onBytes) => ({

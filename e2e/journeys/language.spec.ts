@@ -82,7 +82,7 @@ test('a repository in which a network is missing, one that speaks phonemes and o
   });
   expect((await look(phonemes)).error).toMatchObject({
     code: 'checkpoint_unsupported',
-    message: expect.stringContaining('eSpeak') as unknown,
+    message: expect.stringContaining('eSpeak'),
   });
   const classifier = repository('tiny-llama', (files) => {
     files.set('config.json', Buffer.from('{"architectures":["ViTForImageClassification"],"model_type":"vit"}'));
@@ -109,7 +109,7 @@ test('a repository in which a network is missing, one that speaks phonemes and o
   );
   expect(refused).toMatchObject({
     code: 'checkpoint_incomplete',
-    message: expect.stringContaining('onnx/model.onnx_data') as unknown,
+    message: expect.stringContaining('onnx/model.onnx_data'),
   });
 });
 

@@ -10,7 +10,8 @@ export type Tokenizer = InstanceType<TransformersModule['PreTrainedTokenizer']>;
 /** @throws StudioError `checkpoint_damaged` */
 export async function openTokenizer(library: TransformersLibrary, checkpoint: LanguageCheckpoint): Promise<Tokenizer> {
   const { files, tokenizerConfig, chatTemplate } = checkpoint;
-  const name = String(tokenizerConfig.tokenizer_class ?? 'PreTrainedTokenizer').replace(/Fast$/, '');
+  const { tokenizer_class: named } = tokenizerConfig;
+  const name = typeof named === 'string' ? named.replace(/Fast$/, '') : '';
   const classes = library.module as unknown as Record<string, unknown>;
   const known = classes[name];
   const Class = (
@@ -18,7 +19,7 @@ export async function openTokenizer(library: TransformersLibrary, checkpoint: La
   ) as TransformersModule['PreTrainedTokenizer'];
   try {
     const json: unknown = JSON.parse(await (await files.blob('tokenizer.json')).text());
-    return new Class(json as object, { ...tokenizerConfig, chat_template: chatTemplate });
+    return new Class(json, { ...tokenizerConfig, chat_template: chatTemplate });
   } catch (cause) {
     throw cause instanceof StudioError
       ? cause

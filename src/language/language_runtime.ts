@@ -33,12 +33,12 @@ export function languageRuntime(engine: Engine): LanguageRuntime {
     device: { backend: engine.provider, hasF16: device?.features.has('shader-f16') ?? false },
     providers: (cpuNodes) => [
       device
-        ? ({
+        ? {
             name: 'webgpu',
             device,
             validationMode: 'disabled',
             ...(cpuNodes.length > 0 && { forceCpuNodeNames: cpuNodes }),
-          } as Ort.InferenceSession.ExecutionProviderConfig)
+          }
         : 'wasm',
     ],
     mount: (externals, blobs, onBytes) => Promise.resolve(mount(externals, blobs, runtime.build, onBytes)),

@@ -73,6 +73,7 @@ export class TextModel {
 
   /** @throws StudioError `checkpoint_…`, and what the engine throws */
   static async open(
+    this: void,
     library: TransformersLibrary,
     runtime: LanguageRuntime,
     checkpoint: LanguageCheckpoint,
@@ -200,7 +201,7 @@ export class TextModel {
     const forward = model.forward.bind(model);
     model.forward = async (inputs: object) => {
       await turnOfEvents();
-      return forward(inputs);
+      return (await forward(inputs)) as unknown;
     };
     return () => {
       model.forward = forward;

@@ -50,6 +50,7 @@ export class Voice {
 
   /** @throws StudioError `checkpoint_…`, and what the engine throws */
   static async open(
+    this: void,
     library: TransformersLibrary,
     runtime: LanguageRuntime,
     checkpoint: LanguageCheckpoint,
@@ -155,7 +156,7 @@ export class Voice {
       return '';
     }
     const vocabulary = this.#tokenizer.get_vocab();
-    const known = vocabulary instanceof Map ? vocabulary : new Map(Object.entries(vocabulary as object));
+    const known = vocabulary instanceof Map ? vocabulary : new Map(Object.entries(vocabulary));
     const letters = [...new Set(text)].filter((letter) => letter.trim() !== '');
     return letters.filter((letter) => !known.has(letter) && !known.has(letter.toLowerCase())).join('');
   }
