@@ -113,9 +113,7 @@ for (const backend of ['wasm', 'webgpu'] as const) {
   });
 }
 
-test('cancelling, the end of the worker and a lost engine each end one request, and the next one works', async ({
-  page,
-}) => {
+test('cancelling and the end of the worker each end one request, and the next one works', async ({ page }) => {
   await openDoor(page, 'wasm');
   const ref = await openLanguageFolder(page, 'tiny-llama');
   const cancelledAfter = await page.evaluate(
@@ -155,5 +153,36 @@ test('cancelling, the end of the worker and a lost engine each end one request, 
   });
   // The folder is known to the next worker as well.
   const [after] = await generate(page, [asked(ref)]);
+  expect(after.result.ids).toEqual(before.result.ids);
+});
+
+test('a GPU that is lost while text is made costs that request only', async ({ page }) => {
+  await page.route('**/assets/language.worker-*.js', async (route) => {
+    const response = await route.fetch();
+    const keepDevice = `
+      const { requestDevice } = GPUAdapter.prototype;
+      GPUAdapter.prototype.requestDevice = async function (...given) {
+        return (self.device = await requestDevice.apply(this, given));
+      };\n`;
+    await route.fulfill({ response, body: keepDevice + (await response.text()) });
+  });
+  await openDoor(page, 'webgpu');
+  const ref = await openLanguageFolder(page, 'tiny-llama');
+  const few = asked(ref, { max_new_tokens: 4 });
+  const [before] = await generate(page, [few]);
+  const failed = page.evaluate(
+    async (request) =>
+      globalThis.darkroom?.language
+        .generate(request, () => undefined)
+        .then(
+          () => null,
+          ({ code, message }: { code: string; message: string }) => ({ code, message }),
+        ),
+    asked(ref, { max_new_tokens: 900 }),
+  );
+  const worker = page.workers().find((one) => one.url().includes('language.worker'));
+  await worker?.evaluate(() => (globalThis as unknown as { device: GPUDevice }).device.destroy());
+  expect(await failed).toMatchObject({ code: 'gpu_lost', message: expect.stringContaining('try again') });
+  const [after] = await generate(page, [few]);
   expect(after.result.ids).toEqual(before.result.ids);
 });

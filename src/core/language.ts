@@ -41,8 +41,6 @@ export interface LanguageSummary {
   architecture: string;
   /** Tokens that prompt and reply may have together; null where it does not say, and of voices. */
   contextTokens: number | null;
-  /** Voices that it brings, by name; empty for language models and for those with a single voice. */
-  voices: string[];
   /** Those whose files are all there, best for this device first. */
   precisions: PrecisionChoice[];
   /** The first that runs here; null when none does. */

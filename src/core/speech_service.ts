@@ -6,7 +6,7 @@ export interface SpeechRequest {
   /** Ref of a voice in the library or of an opened folder. */
   model: string;
   text: string;
-  /** One of the voices that the model brings, by name; undefined = its first or only one. */
+  /** One of the voices that the model brings, by name; models with a single voice refuse one. Undefined = its first. */
   voice?: string | undefined;
   /** 1 = as it was trained; undefined = 1. Models that know one speed only refuse others. */
   speed?: number | undefined;

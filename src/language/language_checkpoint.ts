@@ -82,10 +82,7 @@ const sizesSchema = v.looseObject({
 });
 
 /** The networks of the families of voices that can be run, by `model_type`. */
-const VOICES: Record<string, string[]> = {
-  vits: ['model'],
-  supertonic: ['text_encoder', 'latent_denoiser', 'voice_decoder'],
-};
+const VOICES: Record<string, string[]> = { vits: ['model'] };
 
 export class LanguageCheckpoint {
   private constructor(
@@ -102,7 +99,6 @@ export class LanguageCheckpoint {
     readonly tokenizerConfig: Record<string, unknown>,
     /** Jinja, or several by name; null for voices. */
     readonly chatTemplate: unknown,
-    readonly voices: ReadonlyMap<string, string>,
   ) {}
 
   /**
@@ -136,12 +132,6 @@ export class LanguageCheckpoint {
     if (kind === 'speech') {
       requireFreeFrontEnd(name, modelType, tokenizerConfig);
     }
-    const voices = new Map(
-      files.paths().flatMap((path): [string, string][] => {
-        const voice = /^voices\/([^/]+)\.bin$/.exec(path)?.[1];
-        return voice === undefined ? [] : [[voice, path]];
-      }),
-    );
     return new LanguageCheckpoint(
       files,
       config,
@@ -152,7 +142,6 @@ export class LanguageCheckpoint {
       kind === 'speech' ? null : contextOf(config, tokenizerConfig),
       tokenizerConfig,
       kind === 'speech' ? null : await chatTemplate(files, tokenizerConfig),
-      voices,
     );
   }
 
@@ -165,7 +154,6 @@ export class LanguageCheckpoint {
       kind: this.kind,
       architecture: this.architecture,
       contextTokens: this.contextTokens,
-      voices: [...this.voices.keys()],
       precisions,
       recommended: precisions.find(({ misfit }) => misfit === null)?.precision ?? null,
     };
@@ -223,7 +211,7 @@ export class LanguageCheckpoint {
 
   #smallFiles(): string[] {
     const wanted =
-      /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|preprocessor_config|chat_template)\.json$|^chat_template\.jinja$|^voices\/[^/]+\.bin$/;
+      /^(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|preprocessor_config|chat_template)\.json$|^chat_template\.jinja$/;
     return this.files.paths().filter((path) => wanted.test(path));
   }
 

@@ -13,35 +13,18 @@ import type { TransformersLibrary, TransformersModule } from './transformers_lib
 type PreTrainedModel = InstanceType<TransformersModule['PreTrainedModel']>;
 type Tensor = InstanceType<TransformersModule['Tensor']>;
 
-/** Steps of denoising, for the family that speaks by diffusion: what its authors use. */
-const DIFFUSION_STEPS = 5;
-
-/** What the families of voices add to a model class. */
-interface SpeakingModel extends PreTrainedModel {
-  generate_speech(inputs: {
-    input_ids: Tensor;
-    attention_mask: Tensor;
-    style: Tensor;
-    num_inference_steps: number;
-    speed: number;
-  }): Promise<{ waveform: Tensor; durations: Tensor }>;
-}
-
 export class Voice {
-  readonly #library: TransformersLibrary;
   readonly #runtime: LanguageRuntime;
   readonly #checkpoint: LanguageCheckpoint;
   readonly #tokenizer: Tokenizer;
   readonly #model: PreTrainedModel;
 
   private constructor(
-    library: TransformersLibrary,
     runtime: LanguageRuntime,
     checkpoint: LanguageCheckpoint,
     tokenizer: Tokenizer,
     model: PreTrainedModel,
   ) {
-    this.#library = library;
     this.#runtime = runtime;
     this.#checkpoint = checkpoint;
     this.#tokenizer = tokenizer;
@@ -57,36 +40,24 @@ export class Voice {
     precision: LanguagePrecision,
     onLoading: (loading: ModelLoading) => void,
   ): Promise<Voice> {
-    const { AutoModelForTextToWaveform, AutoModelForTextToSpectrogram } = library.module;
-    const Model = AutoModelForTextToWaveform.supports(checkpoint.modelType)
-      ? AutoModelForTextToWaveform
-      : AutoModelForTextToSpectrogram;
+    const { AutoModelForTextToWaveform } = library.module;
     const tokenizer = await openTokenizer(library, checkpoint);
     const model = await openNetworks(library, runtime, checkpoint, precision, onLoading, (name, options) =>
-      Model.from_pretrained(name, options),
+      AutoModelForTextToWaveform.from_pretrained(name, options),
     );
-    return new Voice(library, runtime, checkpoint, tokenizer, model);
+    return new Voice(runtime, checkpoint, tokenizer, model);
   }
 
   /** @throws StudioError `invalid_operation` for what this voice cannot do */
   require({ text, voice, speed }: SpeechRequest): void {
     const { name } = this.#checkpoint.files;
-    const { voices, modelType } = this.#checkpoint;
     if (text.trim() === '') {
       throw new StudioError('invalid_operation', 'There is no text to speak; write something first.');
     }
-    if (voice !== undefined && !voices.has(voice)) {
-      throw new StudioError(
-        'invalid_operation',
-        voices.size === 0
-          ? `"${name}" has a single voice; leave "voice" out.`
-          : `"${name}" has no voice "${voice}"; take one of ${[...voices.keys()].join(', ')}.`,
-      );
+    if (voice !== undefined) {
+      throw new StudioError('invalid_operation', `"${name}" has a single voice; leave "voice" out.`);
     }
-    if (speed !== undefined && !(speed >= 0.25 && speed <= 4)) {
-      throw new StudioError('invalid_operation', 'The speed must lie between 0.25 and 4; 1 is normal.');
-    }
-    if (speed !== undefined && speed !== 1 && modelType === 'vits') {
+    if (speed !== undefined && speed !== 1) {
       throw new StudioError('invalid_operation', `"${name}" speaks at one speed only; leave "speed" out.`);
     }
   }
@@ -101,7 +72,7 @@ export class Voice {
         `"${name}" knows none of these letters; choose a voice of the text's language.`,
       );
     }
-    const waveform = await this.#runtime.guard(this.#waveform(request));
+    const waveform = await this.#runtime.guard(this.#waveform(request.text));
     if (signal.aborted) {
       throw cancelled();
     }
@@ -119,42 +90,13 @@ export class Voice {
     await this.#runtime.guard(this.#model.dispose());
   }
 
-  async #waveform({ text, voice, speed = 1 }: SpeechRequest): Promise<Float32Array<ArrayBuffer>> {
-    const inputs = this.#tokenizer(text);
-    if (this.#checkpoint.modelType !== 'supertonic') {
-      const { waveform } = (await this.#model(inputs)) as { waveform: Tensor };
-      return Float32Array.from(waveform.data as Float32Array);
-    }
-    const { waveform, durations } = await (this.#model as SpeakingModel).generate_speech({
-      ...inputs,
-      style: await this.#style(voice),
-      num_inference_steps: DIFFUSION_STEPS,
-      speed,
-    });
-    const length = Math.ceil((durations.data as Float32Array)[0]);
-    return Float32Array.from((waveform.data as Float32Array).subarray(0, length));
+  async #waveform(text: string): Promise<Float32Array<ArrayBuffer>> {
+    const { waveform } = (await this.#model(this.#tokenizer(text))) as { waveform: Tensor };
+    return Float32Array.from(waveform.data as Float32Array);
   }
 
-  /** The speaker's style, which families with several voices keep in a file each. */
-  async #style(voice: string | undefined): Promise<Tensor> {
-    const { files, voices, config } = this.#checkpoint;
-    const path = voice === undefined ? [...voices.values()][0] : voices.get(voice);
-    if (path === undefined) {
-      throw new StudioError(
-        'checkpoint_incomplete',
-        `"${files.name}" has no voices; get the files of its folder voices.`,
-      );
-    }
-    const values = new Float32Array(await (await files.blob(path)).arrayBuffer());
-    const width = Number(config.style_dim);
-    return new this.#library.module.Tensor('float32', values, [1, values.length / width, width]);
-  }
-
-  /** Letters that leave nothing behind when the text is tokenized, of voices that read letter by letter. */
+  /** Letters that leave nothing behind when the text is tokenized, which these voices do letter by letter. */
   #unspoken(text: string): string {
-    if (this.#checkpoint.modelType !== 'vits') {
-      return '';
-    }
     const vocabulary = this.#tokenizer.get_vocab();
     const known = vocabulary instanceof Map ? vocabulary : new Map(Object.entries(vocabulary));
     const letters = [...new Set(text)].filter((letter) => letter.trim() !== '');
