@@ -1,10 +1,7 @@
 import { defineConfig } from '@playwright/test';
-import { NO_CHROMIUM, chromiumFlags, findChromium } from './cli/chromium.js';
+import { chromiumFlags, provideChromium } from './cli/chromium.js';
 
-const executablePath = findChromium();
-if (!executablePath) {
-  throw new Error(NO_CHROMIUM);
-}
+const executablePath = await provideChromium();
 const port = Number(process.env.DARKROOM_TEST_PORT ?? 4179);
 
 /** They keep the software renderer busy; with `engine` among them, too, this lane would end long after the other. */

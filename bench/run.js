@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { cpus } from 'node:os';
 import { chromium } from 'playwright';
 import { build } from 'vite';
-import { NO_CHROMIUM, chromiumFlags, findChromium } from '../cli/chromium.js';
+import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
 import { watchMainThread } from './main_thread.js';
 
@@ -22,11 +22,10 @@ const parts = named.length > 0 ? named : PARTS;
 const RUNS = quick ? 1 : 5;
 const LOOP_STEPS = quick ? 2 : 4;
 
-const executablePath = findChromium();
-if (!executablePath) {
-  console.error(NO_CHROMIUM);
+const executablePath = await provideChromium().catch((error) => {
+  console.error(error instanceof Error ? error.message : error);
   process.exit(1);
-}
+});
 await build({
   configFile: false,
   root: HERE,

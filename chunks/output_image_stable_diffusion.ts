@@ -3,18 +3,21 @@
  * white part of a mask. In: prompt and settings. Out: `batch_size` pictures. Cost: two UNet calls per step with guidance.
  */
 import * as v from 'valibot';
-import type { ChunkMeta, Context } from '../src/core/chunk.ts';
+import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import { takeLoraTags } from '../src/core/loras.ts';
-import type { Media, PixelImage } from '../src/core/media.ts';
+import type { PixelImage } from '../src/core/media.ts';
 import type { Latents } from '../src/core/model.ts';
 import {
+  background,
   batchSize,
   guidanceScale,
   image,
   loras,
   overlayInpaint,
+  predictionType,
   prompt,
+  rescaleBetasZeroSnr,
   seed,
   size,
   steps,
@@ -28,7 +31,16 @@ export const meta = {
   id: 'output_image_stable_diffusion',
   media: 'image',
   operations: ['image_generation', 'image_transform', 'image_inpaint'],
-  pipelineClasses: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
+  needs: {
+    gpu: true,
+    checkpoint: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
+  },
+  stages: [
+    { id: 'encode', label: { en: 'Reading your words', de: 'Liest deine Worte' } },
+    { id: 'sample', label: { en: 'Developing', de: 'Entwickelt' }, unit: 'steps' },
+    { id: 'decode', label: { en: 'Fixing the picture', de: 'Fixiert das Bild' }, weight: 2 },
+  ],
+  outputs: { images: { medium: 'image', many: true } },
   records: ['encoded_prompt'],
 } as const satisfies ChunkMeta;
 
@@ -49,11 +61,14 @@ export const parameters = v.pipe(
     ),
     sampler: v.optional(id('sampler')),
     schedule: v.optional(id('schedule')),
+    prediction_type: v.optional(predictionType()),
+    rescale_betas_zero_snr: v.optional(rescaleBetasZeroSnr()),
     seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
     batch_size: v.optional(batchSize(), 1),
     strength: v.optional(strength()),
     image: v.optional(image('image')),
     mask_image: v.optional(image('mask_image')),
+    background: v.optional(background()),
     overlay_inpaint: v.optional(overlayInpaint()),
     loras: v.optional(loras()),
     weights: v.optional(weights(), 'auto'),
@@ -72,6 +87,10 @@ export const parameters = v.pipe(
     'mask_image is needed by image_inpaint and only by it: white is changed, black is kept.',
   ),
   v.check(
+    ({ image, background }) => image !== undefined || background === undefined,
+    'background counts only where an image is given; leave it out.',
+  ),
+  v.check(
     ({ operation, overlay_inpaint }) => operation === 'image_inpaint' || overlay_inpaint === undefined,
     'overlay_inpaint counts only for image_inpaint; leave it out.',
   ),
@@ -79,7 +98,7 @@ export const parameters = v.pipe(
 
 type Input = v.InferOutput<typeof parameters>;
 
-export async function execute(input: Input, context: Context): Promise<Media> {
+export async function execute(input: Input, context: Context): Promise<Outputs> {
   const { models, progress, recordTensors, signal } = context;
   const { words, loras: tagged } = takeLoraTags(input.prompt);
   if (/<(?:lora|lyco):/i.test(input.negative_prompt)) {
@@ -141,7 +160,7 @@ export async function execute(input: Input, context: Context): Promise<Media> {
         progress('decode', done, parts);
       },
     });
-    return { kind: 'image', images };
+    return { images };
   } finally {
     text.dispose();
     start?.dispose();

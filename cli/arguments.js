@@ -4,6 +4,8 @@ import { readFile, stat } from 'node:fs/promises';
 import { dirname, extname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Failure } from './failure.js';
+import { parseJson } from './json.js';
+import { decodeText } from './text_file.js';
 
 const USAGE =
   'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--backend webgpu|wasm]';
@@ -78,21 +80,23 @@ export function parseOrigin(text) {
  * Reads an operation's file and puts the pictures that it names into it, as data URLs. What else it says is judged by
  * the page, with the same words as everywhere.
  * @param {string} path
+ * @param {(sentence: string) => void} say
  * @returns {Promise<unknown>}
  */
-export async function readOperation(path) {
-  let text;
-  try {
-    text = await readFile(path, 'utf8');
-  } catch {
+export async function readOperation(path, say) {
+  const bytes = await readFile(path).catch(() => {
     throw new Failure('invalid_operation', `The operation's file ${path} cannot be read.`);
+  });
+  const { text, encoding } = decodeText(bytes, path);
+  if (encoding !== 'UTF-8') {
+    say(`${path} was read as ${encoding}, as its byte order mark says.`);
   }
   /** @type {unknown} */
   let operation;
   try {
-    operation = JSON.parse(text);
+    operation = parseJson(text);
   } catch (error) {
-    throw new Failure('invalid_operation', `${path} is not JSON (${/** @type {Error} */ (error).message}).`);
+    throw new Failure('invalid_operation', `${path} is not JSON: ${/** @type {Error} */ (error).message}.`);
   }
   const parameters = isObject(operation) && isObject(operation.parameters) ? operation.parameters : {};
   for (const name of PICTURES) {

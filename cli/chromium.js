@@ -1,7 +1,12 @@
-/** Finds a Chromium and says how to start it, for the command line, the browser tests and the benchmark. */
+/** Finds or downloads a Chromium and says how to start it, for the command line, the browser tests and the benchmark. */
+import { spawn } from 'node:child_process';
 import { accessSync, constants, existsSync, readdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
 import { chromium } from 'playwright';
+import { Failure } from './failure.js';
 
 const NAMES = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome', 'microsoft-edge'];
 
@@ -21,18 +26,111 @@ const INSTALLED = {
  * @returns {string | undefined}
  */
 export function findChromium() {
-  const named = process.env.DARKROOM_CHROMIUM || process.env.CHROMIUM_PATH;
+  const named = namedChromium();
   if (named) {
-    return isExecutable(named) ? named : undefined;
+    return isExecutable(named.path) ? named.path : undefined;
   }
   const onPath = (process.env.PATH ?? '').split(delimiter).flatMap((folder) => NAMES.map((name) => join(folder, name)));
   const installed = INSTALLED[/** @type {keyof typeof INSTALLED} */ (process.platform)] ?? [];
-  return [chromium.executablePath(), ...onPath, ...installed].find(isExecutable);
+  return [playwrightChromium(), ...onPath, ...installed].find(isExecutable);
 }
 
-/** What to do when there is none. */
-export const NO_CHROMIUM =
-  'No Chromium was found; install one with "npx playwright install chromium", or name it in DARKROOM_CHROMIUM.';
+/**
+ * The executable of a Chromium. Where there is none, Playwright's own is downloaded first, once, to where Playwright keeps its browsers.
+ * @param {object} [surroundings] what a test puts in the place of this machine
+ * @param {() => string | undefined} [surroundings.find]
+ * @param {(say: (line: string) => void) => Promise<string | null>} [surroundings.install] resolves to what went wrong, or null
+ * @param {(line: string) => void} [surroundings.say]
+ * @returns {Promise<string>}
+ * @throws {Failure} `no_chromium`
+ */
+export async function provideChromium({ find = findChromium, install = installChromium, say = toStandardError } = {}) {
+  const found = find();
+  if (found !== undefined) {
+    return found;
+  }
+  const named = namedChromium();
+  if (named) {
+    throw new Failure(
+      'no_chromium',
+      `${named.variable} names ${named.path}, which cannot be started; correct it, or unset it and "npx playwright install chromium" is run for you.`,
+    );
+  }
+  say('No Chromium was found; Playwright downloads one now, once.');
+  const fault = await install(say);
+  // What it failed at may be one of the tools beside the browser.
+  const installed = find();
+  if (installed === undefined) {
+    const reason = fault ?? 'it is not where Playwright said';
+    throw new Failure(
+      'no_chromium',
+      `No Chromium was found, and downloading one failed (${reason}); install Chromium or Chrome, or name its program in DARKROOM_CHROMIUM.`,
+    );
+  }
+  return installed;
+}
+
+/**
+ * `playwright install chromium`, of the Playwright that is installed here, without its second, smaller browser, which nothing here starts.
+ * @param {(line: string) => void} say gets its progress
+ * @param {string[]} command
+ * @returns {Promise<string | null>} what went wrong, in a few words
+ */
+export function installChromium(
+  say,
+  command = [process.execPath, playwrightProgram(), 'install', 'chromium', '--no-shell'],
+) {
+  return new Promise((done) => {
+    const [program, ...words] = command;
+    const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'] });
+    // What it reports in the end is only that it did not succeed; the cause is what it wrote to standard error before.
+    const errors = { stdout: /** @type {string[]} */ ([]), stderr: /** @type {string[]} */ ([]) };
+    let told = '';
+    for (const stream of /** @type {const} */ (['stdout', 'stderr'])) {
+      createInterface({ input: child[stream] }).on('line', (coloured) => {
+        const line = stripVTControlCharacters(coloured);
+        const error = /^(?:\w*Error|ERROR): *(.+)/.exec(line);
+        if (error) {
+          errors[stream].push(error[1]);
+        } else if (/^Downloading|\d% of /.test(line) && line !== told) {
+          // It tries several times, and says so each time.
+          told = line;
+          say(line);
+        }
+      });
+    }
+    child.once('error', (error) => done(error.message));
+    child.once('close', (code) => {
+      done(
+        code === 0
+          ? null
+          : (errors.stderr[0] ?? errors.stdout[0] ?? `its installer ended with ${code}`).replace(/\.$/, ''),
+      );
+    });
+  });
+}
+
+/** Playwright's own, unless its download was broken off. */
+function playwrightChromium() {
+  const path = chromium.executablePath();
+  const folder = /^.*[\\/]chromium-\d+(?=[\\/])/.exec(path)?.[0];
+  return folder === undefined || existsSync(join(folder, 'INSTALLATION_COMPLETE')) ? path : '';
+}
+
+function playwrightProgram() {
+  return fileURLToPath(new URL('cli.js', import.meta.resolve('playwright/package.json')));
+}
+
+/** @param {string} line */
+function toStandardError(line) {
+  process.stderr.write(`${line}\n`);
+}
+
+/** The Chromium that somebody chose, whether it can be started or not. */
+function namedChromium() {
+  const variable = ['DARKROOM_CHROMIUM', 'CHROMIUM_PATH'].find((name) => process.env[name]);
+  return variable === undefined ? null : { variable, path: process.env[variable] ?? '' };
+}
 
 /**
  * The flags to start it with: quiet, and with WebGPU on the graphics card, or on the software renderer (SwiftShader)

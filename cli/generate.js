@@ -20,7 +20,7 @@ const DIST = fileURLToPath(new URL('../dist', import.meta.url));
 async function generate(words) {
   // npm runs scripts in the package's folder and says here where the person was.
   const request = parseArguments(words, process.env.INIT_CWD ?? process.cwd());
-  const operation = await readOperation(request.operation);
+  const operation = await readOperation(request.operation, say);
   if (request.checkpoint !== null) {
     await checkCheckpoint(request.checkpoint);
   }

@@ -1,7 +1,9 @@
 /** One visit of a headless Chromium to the built page, through its in-page door (`globalThis.darkroom`). */
+import { basename } from 'node:path';
 import { chromium } from 'playwright';
 import { isWeightFile } from './arguments.js';
-import { NO_CHROMIUM, chromiumFlags, findChromium } from './chromium.js';
+import { filesOfFolder } from './checkpoint_folder.js';
+import { chromiumFlags, provideChromium } from './chromium.js';
 import { Failure } from './failure.js';
 import { serveFolder } from './server.js';
 
@@ -28,10 +30,7 @@ export class Session {
    * @returns {Promise<Session>}
    */
   static async open(folder, backend, profile = null) {
-    const executablePath = findChromium();
-    if (!executablePath) {
-      throw new Failure('no_chromium', NO_CHROMIUM);
-    }
+    const executablePath = await provideChromium();
     const server = await serve(folder, profile);
     const launch = { executablePath, args: chromiumFlags() };
     // Whoever fetches into a profile must be the only one there; the port is taken first, so that is sure by now.
@@ -67,12 +66,25 @@ export class Session {
    * @returns {Promise<string>} the checkpoint's reference
    */
   async openFolder(path) {
-    const input = isWeightFile(path) ? 'checkpoint-file' : 'checkpoint-folder';
-    await this.page.getByTestId(input).setInputFiles(path);
-    return this.#ask(async (door, name) => {
-      const chosen = /** @type {HTMLInputElement} */ (document.querySelector(`[data-testid="${name}"]`));
-      return (await door.openFolder(chosen.files ?? [])).ref;
-    }, input);
+    const files = isWeightFile(path) ? [{ path: basename(path), file: path }] : await filesOfFolder(path);
+    // Given one by one: of a folder Chromium leaves out what is a link.
+    const input = await this.page.evaluateHandle(() => {
+      const made = Object.assign(document.createElement('input'), { type: 'file', multiple: true, id: 'given-files' });
+      made.hidden = true;
+      return document.body.appendChild(made);
+    });
+    await input.setInputFiles(files.map(({ file }) => file));
+    return this.#ask(
+      async (door, paths) => {
+        const given = /** @type {HTMLInputElement} */ (document.getElementById('given-files'));
+        const named = [...(given.files ?? [])].map((file, i) =>
+          Object.defineProperty(file, 'webkitRelativePath', { value: paths[i].includes('/') ? paths[i] : '' }),
+        );
+        given.remove();
+        return (await door.openFolder(named)).ref;
+      },
+      files.map((file) => file.path),
+    );
   }
 
   /**

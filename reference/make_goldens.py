@@ -7,6 +7,7 @@ versions that they name.
 
 from components import make_all_components
 from files import GOLDENS, fresh_folder
+from float8 import make_float8
 from loras import make_loras
 from pipelines import make_pipelines
 from resampling import make_resampling
@@ -21,6 +22,7 @@ def main() -> None:
     make_tokens()
     print(f"samplers: {make_samplers()} cases")
     make_resampling()
+    make_float8()
     make_all_components()
     make_loras()
     make_tiling()

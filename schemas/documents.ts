@@ -6,10 +6,11 @@ import { toJsonSchema } from '@valibot/to-json-schema';
 import * as v from 'valibot';
 import type { ChunkContract } from '../src/core/chunk.ts';
 import { ERROR_CODES } from '../src/core/errors.ts';
-import { OPERATION_KINDS, operationSchema } from '../src/core/operation.ts';
-import type { OperationKind } from '../src/core/operation.ts';
-import { chunksOf, closed } from '../src/core/plan.ts';
-import type { Catalogue, Config } from '../src/core/plan.ts';
+import type { Catalogue, Config } from '../src/core/catalogue.ts';
+import { operationSchema } from '../src/core/operation.ts';
+import { operationKinds } from '../src/core/plan.ts';
+import { courseOf, entriesOf, openEntries, valuesOf } from '../src/core/steps.ts';
+import type { Course, Wire } from '../src/core/steps.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 
 /** A JSON Schema of draft 7, or a part of one. */
@@ -21,27 +22,30 @@ export function documents(): Record<string, JsonSchema> {
 }
 
 /**
- * What the doors accept: the envelope, and for each config the parameters of the chunks that it runs. It says no more than can be known
- * without a checkpoint: whether that has a sampler of this name, or fits the device, is said by the job.
+ * What the doors accept: the envelope, and for each config the union of the fields that its steps take, as the plan judges them. It says no more
+ * than can be known without a checkpoint: whether that has a sampler of this name, or fits the device, is said by the job.
  */
 export function operationDocument(from: Catalogue): JsonSchema {
   const { $schema, ...envelope } = converted(operationSchema);
-  const configs = Object.values(from.configs);
   const properties = envelope.properties as Record<string, JsonSchema>;
+  const configs = Object.values(from.configs).flatMap((config) => {
+    const course = courseOf(config, from);
+    return typeof course === 'string' ? [] : [{ config, course }];
+  });
   return {
     $schema,
     title: 'Darkroom operation',
     ...envelope,
-    properties: { ...properties, config: { ...properties.config, enum: configs.map(({ id }) => id) } },
-    allOf: configs.map((config) => ({
+    properties: {
+      ...properties,
+      operation: { ...properties.operation, enum: operationKinds(from) },
+      config: { ...properties.config, enum: configs.map(({ config }) => config.id) },
+    },
+    allOf: configs.map(({ config, course }) => ({
       if: { properties: { config: { const: config.id } }, required: ['config'] },
-      then: ofConfig(config, chunksOf(config, from)),
+      then: ofConfig(config, course),
     })),
-    definitions: Object.fromEntries(
-      configs.flatMap((config) =>
-        chunksOf(config, from).map((chunk) => [`${config.id}.${chunk.meta.id}`, parametersOf(chunk, config)]),
-      ),
-    ),
+    definitions: Object.fromEntries(configs.map(({ config, course }) => [config.id, parametersOf(config, course)])),
   };
 }
 
@@ -55,44 +59,105 @@ export function errorDocument(): JsonSchema {
   return { ...converted(v.strictObject({ error })), title: 'Darkroom error' };
 }
 
-function ofConfig(config: Config, chunks: ChunkContract[]): JsonSchema {
-  const kinds = OPERATION_KINDS.filter((kind) => chunks.every(({ meta }) => meta.operations.includes(kind)));
+function ofConfig(config: Config, course: Course): JsonSchema {
+  const { operations, main, steps } = course;
+  const ids = steps.map(({ id }) => id);
   return {
     properties: {
-      operation: { enum: kinds },
-      parameters: { allOf: chunks.map(({ meta }) => ({ $ref: `#/definitions/${config.id}.${meta.id}` })) },
+      operation: { enum: operations },
+      parameters: { $ref: `#/definitions/${config.id}` },
+      until: { enum: ids },
+      checkpoints: { propertyNames: { enum: ids } },
+      given: {
+        propertyNames: { enum: ids },
+        properties: Object.fromEntries(
+          steps.map(({ id, chunk }) => [
+            id,
+            {
+              required: Object.keys(chunk.meta.outputs),
+              properties: Object.fromEntries(Object.keys(chunk.meta.outputs).map((name) => [name, true])),
+              additionalProperties: false,
+            },
+          ]),
+        ),
+      },
     },
-    allOf: kinds.flatMap((kind) =>
-      chunks.flatMap((chunk) => {
-        const parameters = picturesFor(kind, chunk);
+    // A step that is given is not run, and then its fields are not asked for.
+    if: { not: { required: ['given'] } },
+    then: {
+      properties: { parameters: { required: requiredOf(config, course) } },
+      allOf: operations.flatMap((kind) => {
+        const parameters = picturesFor(kind, main.chunk, Object.keys(main.wires));
         return parameters
           ? [{ if: { properties: { operation: { const: kind } } }, then: { properties: { parameters } } }]
           : [];
       }),
-    ),
+    },
   };
 }
 
-/** A chunk's parameters as an operation gives them: the kind is the operation's own, and what the config says may be left out. */
-function parametersOf(chunk: ChunkContract, config: Config): JsonSchema {
-  const schema = without(converted(chunk.parameters), '$schema');
-  const given = closed(config.parameters);
-  const properties = without(schema.properties as Record<string, JsonSchema>, 'operation');
-  const named = (name: string) => (name in given ? { ...properties[name], default: given[name] } : properties[name]);
+/** The fields of all steps in one object. One that two steps have must satisfy both. */
+function parametersOf(config: Config, { steps }: Course): JsonSchema {
+  const configured = valuesOf(config);
+  const fields: Record<string, JsonSchema[]> = {};
+  for (const step of steps) {
+    const properties = propertiesOf(step.chunk);
+    const open = Object.keys(openEntries(step)).map((name): [string, JsonSchema] => [name, properties[name]]);
+    const inputs = Object.entries(step.wires).flatMap(([name, wire]): [string, JsonSchema][] =>
+      wire.from === 'input' ? [[wire.name, properties[name]]] : [],
+    );
+    for (const [name, schema] of [...open, ...inputs]) {
+      const same = (fields[name] ??= []).some((known) => JSON.stringify(known) === JSON.stringify(schema));
+      fields[name].push(...(same ? [] : [schema]));
+    }
+  }
+  const merged = Object.entries(fields).map(([name, schemas]): [string, JsonSchema] => [
+    name,
+    {
+      ...(schemas.length === 1 ? schemas[0] : { allOf: schemas }),
+      ...(name in configured ? { default: configured[name] } : {}),
+    },
+  ]);
+  const alone = steps.map(({ id, chunk }): [string, JsonSchema] => [
+    id,
+    { type: 'object', properties: propertiesOf(chunk), additionalProperties: false },
+  ]);
   return {
-    ...schema,
-    properties: Object.fromEntries(Object.keys(properties).map((name) => [name, named(name)])),
-    required: ((schema.required ?? []) as string[]).filter((name) => name !== 'operation' && !(name in given)),
+    type: 'object',
+    properties: Object.fromEntries([...merged, ...(steps.length > 1 ? alone : [])]),
+    additionalProperties: false,
   };
+}
+
+/** Fields without which no step can begin. What the config says, or what a step's own object may say, can be left out. */
+function requiredOf(config: Config, { steps }: Course): string[] {
+  const configured = valuesOf(config);
+  const names = steps.flatMap((step) => {
+    const required = (converted(step.chunk.parameters).required ?? []) as string[];
+    const own = required.filter((name) => name !== 'operation' && !(name in configured));
+    const open = own.filter((name) => steps.length === 1 && !(name in step.wires));
+    const inputs = own.flatMap((name) => {
+      const wire = step.wires[name] as Wire | undefined;
+      return wire?.from === 'input' ? [wire.name] : [];
+    });
+    return [...open, ...inputs];
+  });
+  return [...new Set(names)];
+}
+
+/** A chunk's parameters as an operation gives them: the kind is the operation's own. */
+function propertiesOf({ parameters }: ChunkContract): Record<string, JsonSchema> {
+  return without(converted(parameters).properties as Record<string, JsonSchema>, 'operation');
 }
 
 /**
  * Which pictures this kind of operation needs and which it refuses. A chunk says so in checks between its parameters, which no
  * converter understands, so it is asked: every set of pictures is tried. Null when no set of pictures alone satisfies it.
  */
-function picturesFor(kind: OperationKind, { parameters }: ChunkContract): JsonSchema | null {
-  const { entries } = parameters as unknown as { entries: Record<string, v.GenericSchema> };
-  const pictures = Object.keys(entries).filter((name) => isPicture(entries[name]));
+function picturesFor(kind: string, chunk: ChunkContract, wired: readonly string[]): JsonSchema | null {
+  const { parameters } = chunk;
+  const entries = entriesOf(chunk);
+  const pictures = Object.keys(entries).filter((name) => isPicture(entries[name]) && !wired.includes(name));
   const others = Object.fromEntries(
     Object.entries(entries)
       .filter(([, schema]) => !v.is(schema, undefined))

@@ -1,7 +1,7 @@
 /** Every config file: its form, its sources, and that nothing in it claims more than is known. */
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
-import { configSchema } from '../src/core/plan.ts';
+import { configSchema } from '../src/core/catalogue.ts';
 import { offers } from '../src/pipelines/catalogue.ts';
 
 const files = import.meta.glob<unknown>('../src/configs/*.json', { eager: true, import: 'default' });

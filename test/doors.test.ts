@@ -228,7 +228,7 @@ describe.each([
       'words',
       [],
       {},
-      { ...OPERATION, operation: 'image_generatoin' },
+      { ...OPERATION, operation: 'image generation' },
       { ...OPERATION, sed: 1 },
       { ...OPERATION, config: '' },
       { ...OPERATION, parameters: 'words' },
@@ -776,7 +776,7 @@ describe('the JSON Schema of operations', () => {
   /** What the code says: the envelope's gate, then the chunks' own through the plan. */
   const isAccepted = (value: unknown): boolean => {
     try {
-      return plan(parseOperation(value), catalogue, summary, null).ok;
+      return plan(parseOperation(value), catalogue, () => summary, null).ok;
     } catch {
       return false;
     }
@@ -861,6 +861,10 @@ describe('the JSON Schema of operations', () => {
       { image: PICTURE, strength: 0 },
       { image: PICTURE, strength: 1 },
       { image: PICTURE, strength: 1.01 },
+      ...['#ffffff', '#A0b1C2', '#fff', 'white', '#ffffff00', '', 0].map((background) => ({
+        image: PICTURE,
+        background,
+      })),
     ].flatMap((parameters) => [of({ prompt: '', ...parameters }), transform(parameters), inpaint(parameters)]),
     ...[
       [],
@@ -912,7 +916,7 @@ describe('the JSON Schema of operations', () => {
       definitions: Record<string, { properties: Record<string, { default?: unknown }> }>;
     };
     expect(properties.config.enum).toEqual(Object.keys(catalogue.configs));
-    const turbo = definitions['sd_turbo.output_image_stable_diffusion'].properties;
+    const turbo = definitions.sd_turbo.properties;
     expect([turbo.steps.default, turbo.guidance_scale.default, turbo.seed.default]).toEqual([1, 0, undefined]);
     expect(JSON.stringify(documents())).toBe(JSON.stringify(documents()));
   });
@@ -1048,7 +1052,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
       const given = mutated(TRANSFORM, next);
       try {
         const operation = parseOperation(given);
-        plan(operation, catalogue, summary, null);
+        plan(operation, catalogue, () => summary, null);
         // Whatever was accepted can be told.
         JSON.stringify(withoutPictures(operation));
         return Promise.resolve('value');
@@ -1111,7 +1115,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
         const message = mutated(MESSAGES[next() % MESSAGES.length], next) as { id?: unknown } | null;
         const { id } = message ?? {};
         const isAnswered = typeof id === 'string' && /^[\w-]{1,64}$/.test(id);
-        const updates = ether.open(UPDATES_CHANNEL + String(id));
+        const updates = ether.open(UPDATES_CHANNEL + (typeof id === 'string' ? id : ''));
         const heard: TaskUpdate[] = [];
         updates.onmessage = ({ data }) => heard.push(data as TaskUpdate);
         tasks.postMessage(message);

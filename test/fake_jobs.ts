@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { StudioError, cancelled } from '../src/core/errors.ts';
 import type { Job } from '../src/core/job.ts';
 import { parseOperation } from '../src/core/operation.ts';
+import type { Delta } from '../src/jobs/job_watchers.ts';
 import { JOB_ID } from '../src/jobs/service.ts';
 import type { JobService, QueueState } from '../src/jobs/service.ts';
 import { isFinished, newJob, reduce } from '../src/jobs/state.ts';
@@ -12,6 +13,7 @@ export class FakeJobs implements JobService {
   readonly #jobs = new Map<string, Job>();
   readonly #files = new Map<string, Blob>();
   readonly #listeners = new Map<string, Set<(job: Job) => void>>();
+  readonly #readers = new Map<string, Set<(delta: Delta) => void>>();
   #pending: string[] = [];
   #isPaused = false;
   #forever: string | null = null;
@@ -52,6 +54,12 @@ export class FakeJobs implements JobService {
     this.#listeners.set(id, listeners.add(listener));
     listener(this.#known(id));
     return () => listeners.delete(listener);
+  }
+
+  deltas(id: string, listener: (delta: Delta) => void): () => void {
+    const readers = this.#readers.get(id) ?? new Set();
+    this.#readers.set(id, readers.add(listener));
+    return () => readers.delete(listener);
   }
 
   /** How many follow this job now. */
@@ -150,7 +158,10 @@ export class FakeJobs implements JobService {
       if (isFinished(this.#known(id))) {
         throw cancelled();
       }
-      const progress = { stage: 'sample' as const, step, steps, fraction: step / steps, secondsLeft: null };
+      if (parameters.speaks) {
+        this.#readers.get(id)?.forEach((read) => read({ step: 'output', text: `${step} ` }));
+      }
+      const progress = { of: 'output', stage: 'sample', step, steps, fraction: step / steps, secondsLeft: null };
       this.#change(id, { type: 'event', event: { type: 'progress', progress } });
     }
     const given = Object.entries(parameters).flatMap(([, value]) => (value instanceof Blob ? [value.size] : []));

@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import * as Comlink from 'comlink';
 import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
-import { BUILTIN_CHECKPOINTS } from '../src/core/builtin_checkpoints.ts';
+import { BUILTIN_CHECKPOINTS, DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { Entity, JobEvent, Offer, Progress, ResumePoint, Stage } from '../src/core/job.ts';
-import { JobProgress } from '../src/core/job_progress.ts';
+import { JobProgress, stagesOf } from '../src/core/job_progress.ts';
 import type { StageSeconds } from '../src/core/job_progress.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, Latents, SampleRequest } from '../src/core/model.ts';
 import { parseOperation } from '../src/core/operation.ts';
@@ -20,6 +20,7 @@ import { expectedSeconds, Speedometer } from '../src/engine/self_measurement.ts'
 import { deferred } from '../src/jobs/deferred.ts';
 import type { Deferred } from '../src/jobs/deferred.ts';
 import { TAKEN } from '../src/jobs/queue.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
 import type { JobRequest } from '../src/jobs/queue.ts';
 import { drain } from '../src/jobs/runner.ts';
 import type { Engine, Work } from '../src/jobs/runner.ts';
@@ -39,13 +40,14 @@ import { folderFiles } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 
 const SOURCE: CheckpointSource = { kind: 'builtin', name: BUILTIN_CHECKPOINTS[0].id };
+const SOURCES = { [DEFAULT_CHECKPOINT]: SOURCE };
 const POINT: ResumePoint = { parameters: { chunk: { seed: '7' } }, state: { chunk: 'chunk', kept: 3 } };
 const lost = () => new StudioError('gpu_lost', 'The GPU stopped responding; try again.', { retry: 'same' });
 const died = () =>
   new StudioError('worker_failed', 'The generator stopped unexpectedly; try again.', { retry: 'same' });
 const at = (stage: Stage): JobEvent => ({
   type: 'progress',
-  progress: { stage, step: 1, steps: 4, fraction: 0.1, secondsLeft: 3 },
+  progress: { of: 'output', stage, step: 1, steps: 4, fraction: 0.1, secondsLeft: 3 },
 });
 
 const operation = () =>
@@ -234,10 +236,10 @@ describe('a job whose engine is lost', () => {
     }
   }
 
-  class HeldRequest implements JobRequest<CheckpointSource> {
+  class HeldRequest implements JobRequest<Record<string, CheckpointSource>> {
     readonly id = 'a';
     readonly operation = operation();
-    readonly payload = SOURCE;
+    readonly payload = SOURCES;
     readonly abort = new AbortController();
     readonly signal = this.abort.signal;
     readonly notices: string[] = [];
@@ -523,6 +525,7 @@ describe('the pair of workers', () => {
           );
           return generators.at(-1) as FakeWorker;
         },
+        task: () => make({ connect: () => Promise.resolve(), cancel: () => Promise.resolve() }),
         recorder: () =>
           make({
             connect: () => Promise.resolve(),
@@ -535,7 +538,7 @@ describe('the pair of workers', () => {
     return { workers, executed, generators, log };
   }
 
-  const work: Work = { jobId: 'a', operation: operation(), source: SOURCE, attempt: 2, run: 'r', point: POINT };
+  const work: Work = { jobId: 'a', operation: operation(), sources: SOURCES, attempt: 2, run: 'r', point: POINT };
 
   test('hands on how far earlier attempts came', async () => {
     const { workers, executed } = pair();
@@ -580,13 +583,17 @@ describe('the pair of workers', () => {
 });
 
 describe('progress', () => {
-  const KNOWN: StageSeconds = { load: 4, encode: 1, sample: 10, decode: 3, record: 1 };
-  const UNKNOWN: StageSeconds = { load: null, encode: null, sample: null, decode: null, record: null };
+  const { meta } = catalogue.chunks.output_image_stable_diffusion;
+  const KNOWN: StageSeconds = { load: 4, 'output.encode': 1, 'output.sample': 10, 'output.decode': 3, record: 1 };
+  const UNKNOWN: StageSeconds = {};
 
   /** A clock that the test sets. */
   function telling(expected: StageSeconds, steps: number) {
     let now = 100;
-    const progress = new JobProgress(expected, steps, () => now);
+    const stages = stagesOf([{ id: 'output', stages: meta.stages }], true).map((stage) =>
+      stage.steps === null ? stage : { ...stage, steps },
+    );
+    const progress = new JobProgress(stages, expected, () => now);
     return { progress, after: (seconds: number) => (now += seconds) };
   }
 
@@ -594,9 +601,9 @@ describe('progress', () => {
   const expectation = fc.oneof(fc.constant(null), fc.double({ min: 0, max: 1e6 }), fc.constantFrom(NaN, Infinity, -1));
   const expectations = fc.record({
     load: expectation,
-    encode: expectation,
-    sample: expectation,
-    decode: expectation,
+    'output.encode': expectation,
+    'output.sample': expectation,
+    'output.decode': expectation,
     record: expectation,
   });
 
@@ -620,21 +627,21 @@ describe('progress', () => {
           const load = () => said.push(progress.load(pass()));
           load();
           pass();
-          said.push(progress.report('encode'));
+          said.push(progress.report('output', 'encode'));
           load();
           for (let step = startsAt % (steps + 1); step <= steps; step++) {
             if (pass() > 0.9) {
               load();
             }
-            said.push(progress.report('sample', step, steps));
+            said.push(progress.report('output', 'sample', step, steps));
           }
           load();
           for (let part = 0; part <= parts; part++) {
             pass();
-            said.push(progress.report('decode', part, parts));
+            said.push(progress.report('output', 'decode', part, parts));
           }
           pass();
-          said.push(progress.report('record'));
+          said.push(progress.report(null, 'record'));
           pass();
           said.push(progress.finish());
           said.forEach(({ fraction, secondsLeft }, i) => {
@@ -642,7 +649,7 @@ describe('progress', () => {
             expect(fraction === 1).toBe(i === said.length - 1);
             expect(secondsLeft === null || (Number.isFinite(secondsLeft) && secondsLeft >= 0)).toBe(true);
           });
-          expect(said.at(-1)).toEqual({ stage: 'record', step: 0, steps: 0, fraction: 1, secondsLeft: 0 });
+          expect(said.at(-1)).toEqual({ of: null, stage: 'record', step: 0, steps: 0, fraction: 1, secondsLeft: 0 });
         },
       ),
       { numRuns: 500 },
@@ -658,14 +665,14 @@ describe('progress', () => {
     };
     tell(2, () => progress.load(0.5));
     tell(2, () => progress.load(1));
-    tell(0, () => progress.report('encode'));
-    tell(1, () => progress.report('sample', 0, 10));
+    tell(0, () => progress.report('output', 'encode'));
+    tell(1, () => progress.report('output', 'sample', 0, 10));
     for (let step = 1; step <= 10; step++) {
-      tell(1, () => progress.report('sample', step, 10));
+      tell(1, () => progress.report('output', 'sample', step, 10));
     }
-    tell(0, () => progress.report('decode', 0, 1));
-    tell(3, () => progress.report('decode', 1, 1));
-    tell(0, () => progress.report('record'));
+    tell(0, () => progress.report('output', 'decode', 0, 1));
+    tell(3, () => progress.report('output', 'decode', 1, 1));
+    tell(0, () => progress.report(null, 'record'));
     const left = [19, 17, 15, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 4, 1, 1];
     expect(said.map(({ secondsLeft }) => secondsLeft)).toEqual(left);
     said.forEach(({ fraction }, i) => {
@@ -683,27 +690,27 @@ describe('progress', () => {
       return one().secondsLeft;
     };
     expect(left(3, () => progress.load(1))).toBeNull();
-    expect(left(1, () => progress.report('encode'))).toBeNull();
-    expect(left(1, () => progress.report('sample', 0, 5))).toBeNull();
-    expect(left(60, () => progress.report('sample', 1, 5))).toBeNull();
+    expect(left(1, () => progress.report('output', 'encode'))).toBeNull();
+    expect(left(1, () => progress.report('output', 'sample', 0, 5))).toBeNull();
+    expect(left(60, () => progress.report('output', 'sample', 1, 5))).toBeNull();
     // Three steps, and what was never measured as 2.5 of them.
-    expect(left(2, () => progress.report('sample', 2, 5))).toBeCloseTo(3 * 2 + 2.5 * 2, 10);
+    expect(left(2, () => progress.report('output', 'sample', 2, 5))).toBeCloseTo(3 * 2 + 2.5 * 2, 10);
   });
 
   test('counts what an earlier attempt did as done, and not as measured', () => {
     const { progress, after } = telling(KNOWN, 10);
     after(4);
     progress.load(1);
-    progress.report('encode');
+    progress.report('output', 'encode');
     after(1);
-    const first = progress.report('sample', 8, 10);
+    const first = progress.report('output', 'sample', 8, 10);
     expect(first.secondsLeft).toBeCloseTo(2 + 3 + 1, 10);
     after(1);
-    progress.report('sample', 9, 10);
+    progress.report('output', 'sample', 9, 10);
     after(5);
-    expect(progress.report('sample', 10, 10).secondsLeft).toBeCloseTo(3 + 1, 10);
+    expect(progress.report('output', 'sample', 10, 10).secondsLeft).toBeCloseTo(3 + 1, 10);
     progress.finish();
-    expect(progress.measured).not.toHaveProperty('sample');
+    expect(progress.measured).not.toHaveProperty(['output.sample']);
   });
 
   test('what stages took is remembered for the next job on this device', async () => {

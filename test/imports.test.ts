@@ -18,13 +18,14 @@ const ARROWS: Record<string, readonly string[]> = {
   text: ['core'],
   weights: ['core', 'graphs', 'protocol types'],
   formats: ['core'],
+  media: ['core', 'formats'],
   engine: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats'],
   models: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats', 'engine'],
   language: ['core', 'graphs', 'weights', 'engine', 'protocol types'],
   protocol: ['core types'],
   connection: ['core'],
   recorder: ['core', 'protocol types'],
-  jobs: ['core', 'language', 'protocol types', 'connection', 'workers'],
+  jobs: ['core', 'language', 'pipelines', 'configs', 'chunks', 'protocol types', 'connection', 'workers'],
   chunks: ['core'],
   app: [
     'core',
@@ -46,6 +47,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'engine',
     'weights',
     'formats',
+    'media',
     'recorder',
     'pipelines',
     'configs',
@@ -55,7 +57,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'package',
   ],
   // Apart from the other workers, which jobs start: it starts none, and is a door to the jobs.
-  service: ['core', 'jobs', 'recorder'],
+  service: ['core', 'jobs', 'recorder', 'pipelines', 'configs', 'chunks'],
 };
 
 /** A chunk stands alone: two of them share only what the core offers. */

@@ -14,7 +14,7 @@ import type { Deferred } from '../src/jobs/deferred.ts';
 import { folderSource } from '../src/jobs/folder_source.ts';
 import { MemoryJobStore } from '../src/jobs/job_store.ts';
 import type { JobStore, Writes } from '../src/jobs/job_store.ts';
-import type { JobRequest } from '../src/jobs/queue.ts';
+import type { JobRequest, Sourced } from '../src/jobs/queue.ts';
 import { LibraryClient } from '../src/jobs/library.ts';
 import { Sources } from '../src/jobs/sources.ts';
 import { StoredJobs } from '../src/jobs/stored_jobs.ts';
@@ -33,7 +33,7 @@ import type { Tab } from './tabs.ts';
 
 const PROGRESS: Extract<JobEvent, { type: 'progress' }> = {
   type: 'progress',
-  progress: { stage: 'sample', step: 1, steps: 4, fraction: 0.4, secondsLeft: 3 },
+  progress: { of: 'output', stage: 'sample', step: 1, steps: 4, fraction: 0.4, secondsLeft: 3 },
 };
 
 test('a file that cannot be read any more is told as one, whoever read it', () => {
@@ -130,7 +130,7 @@ describe('the queue', () => {
     const { jobs, receiver } = open();
     const taken = receiver.take();
     const job = await jobs.submit(operation());
-    expect(await taken).toMatchObject({ id: job.id, payload: SOURCE, attempt: 1, run: null, point: null });
+    expect(await taken).toMatchObject({ id: job.id, payload: { [DEFAULT_CHECKPOINT]: SOURCE }, attempt: 1, run: null, point: null });
     expect((await jobs.get(job.id)).state).toBe('running');
   });
 
@@ -231,7 +231,7 @@ describe('the queue of several tabs', () => {
         const tabs = [one.tab(), one.tab()];
         const line: { id: string; band: number }[] = [];
         const ended = new Map<string, Job['state']>();
-        let running: { id: string; band: number; request: JobRequest<CheckpointSource> } | null = null;
+        let running: { id: string; band: number; request: JobRequest<Sourced<CheckpointSource>> } | null = null;
         /** The one whose turn it is, which has held the lock since the other one let go of it. */
         let owner = 0;
         await until(() => tabs[0].turn.token ?? undefined);
@@ -586,7 +586,7 @@ describe('the runner', () => {
     const first = await jobs.submit(operation());
     const second = await jobs.submit(operation());
     const one = await engine.next();
-    expect(one.request).toMatchObject({ jobId: first.id, source: SOURCE });
+    expect(one.request).toMatchObject({ jobId: first.id, sources: { [DEFAULT_CHECKPOINT]: SOURCE } });
     one.onEvent(PROGRESS);
     expect((await jobs.get(first.id)).progress?.step).toBe(1);
     expect((await jobs.get(second.id)).state).toBe('pending');
@@ -724,13 +724,13 @@ describe('the client', () => {
 
   /** A generator that holds each job until the test ends it. */
   class HeldGenerator {
-    readonly jobs: { jobId: string; source: CheckpointSource; end: Deferred<{ run: string }> }[] = [];
+    readonly jobs: { jobId: string; sources: Record<string, CheckpointSource>; end: Deferred<{ run: string }> }[] = [];
     canvases = 0;
     constructor(readonly started: Promise<void>) {}
     start = () => this.started.then(() => ({ backend: 'wasm', adapter: 'test' }));
     openCheckpoint = (source: CheckpointSource) =>
       Promise.resolve({ ref: `${source.kind}:${'name' in source ? source.name : 'another'}` });
-    execute = (request: { jobId: string; source: CheckpointSource }) => {
+    execute = (request: { jobId: string; sources: Record<string, CheckpointSource> }) => {
       const end = deferred<{ run: string }>();
       this.jobs.push({ ...request, end });
       return end.promise;
@@ -759,6 +759,7 @@ describe('the client', () => {
           generators.push({ owner, worker: make(owner) });
           return generators.at(-1)!.worker;
         },
+        task: () => make({ connect: () => Promise.resolve(), cancel: () => Promise.resolve() }),
         recorder: () => {
           recorders.push(
             make({
@@ -808,7 +809,7 @@ describe('the client', () => {
       obstacle: 'The folder "mine" is not open; open it again, then this goes on.',
     });
     await one.openFolder([{ path: 'mine/model_index.json', file: new File(['{}'], 'model_index.json') }]);
-    expect((await job(0, 1)).source).toMatchObject({ kind: 'folder', name: 'mine' });
+    expect((await job(0, 1)).sources['folder:mine']).toMatchObject({ kind: 'folder', name: 'mine' });
     expect((await one.get(held.id)).obstacle).toBeNull();
   });
 
@@ -816,12 +817,12 @@ describe('the client', () => {
     const { client: one, job } = client();
     expect((await one.submit(operation())).operation.checkpoint).toBe(DEFAULT_CHECKPOINT);
     const first = await job(0, 0);
-    expect(first.source).toEqual(SOURCE);
+    expect(first.sources).toEqual({ [DEFAULT_CHECKPOINT]: SOURCE });
     await one.openFolder([{ path: 'mine/model_index.json', file: new File(['{}'], 'model_index.json') }]);
     const second = await one.submit(operation());
     expect(second.operation.checkpoint).toBe('folder:mine');
     first.end.resolve({ run: 'r' });
-    expect((await job(0, 1)).source).toMatchObject({ kind: 'folder', name: 'mine' });
+    expect((await job(0, 1)).sources['folder:mine']).toMatchObject({ kind: 'folder', name: 'mine' });
   });
 
   test('a generator that dies fails its job, and the next job gets a new one', async () => {
@@ -913,7 +914,46 @@ describe('a folder', () => {
   });
 
   test('that is empty is refused', () => {
-    expect(() => folderSource([])).toThrow('This folder is empty');
+    expect(() => folderSource([])).toThrow(
+      /^This folder is empty, or all of its files are links, .*; choose a folder that holds the files themselves/,
+    );
+  });
+
+  const blob = (letter: string, length = 64) => `blobs/${letter.repeat(length)}`;
+  test.each([
+    [
+      'a repository',
+      [`models--org--sd/${blob('a')}`, 'models--org--sd/refs/main'],
+      /^"models--org--sd" .* or get org\/sd in the library\.$/,
+    ],
+    [
+      'a repository with other names',
+      [`models--a-b--c--d/${blob('0', 40)}`],
+      /^"models--a-b--c--d" .* get a-b\/c--d in the library\.$/,
+    ],
+    [
+      'the whole cache',
+      [`hub/models--org--sd/${blob('a')}`, 'hub/version.txt'],
+      /^"hub" .* get org\/sd in the library\.$/,
+    ],
+    [
+      'what has no names',
+      [blob('a'), blob('b', 40), `${blob('c')}.incomplete`],
+      /^"blobs" .* get the checkpoint in the library by its name\.$/,
+    ],
+  ])('that is of the Hugging Face cache, whose links a browser leaves out, says so: %s', (_, paths, sentence) => {
+    expect(() => folderSource(files(...paths))).toThrow(sentence);
+    expect(() => folderSource(files(...paths))).toThrow(
+      /are links, and browsers do not follow links\. Copy the folder/,
+    );
+  });
+
+  test('that is of the cache where it holds copies is opened', () => {
+    const root = 'models--org--sd/snapshots/abc';
+    expect(folderSource(files(`models--org--sd/${blob('a')}`, `${root}/model_index.json`))).toMatchObject({
+      name: 'abc',
+    });
+    expect(folderSource(files(`${root}/sd.safetensors`))).toMatchObject({ kind: 'folder' });
   });
 });
 

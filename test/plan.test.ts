@@ -1,11 +1,17 @@
 /** Operations, plans and estimates, and the contracts that every chunk, pipeline and config must keep. */
+import Ajv from 'ajv';
+import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
-import type { Chunk } from '../src/core/chunk.ts';
+import { operationDocument } from '../schemas/documents.ts';
+import type { Catalogue, Config } from '../src/core/catalogue.ts';
+import type { Chunk, ChunkContract } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { DeviceReport } from '../src/core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, VariantEstimate } from '../src/core/model.ts';
-import { OPERATION_KINDS, parseOperation } from '../src/core/operation.ts';
-import { estimateRequest, fit, plan, type Plan, type PlanResult } from '../src/core/plan.ts';
+import { estimateRequest, fit } from '../src/core/fit.ts';
+import { parseOperation, type Operation } from '../src/core/operation.ts';
+import { plan, requirementsOf, type Plan, type PlanResult } from '../src/core/plan.ts';
+import { courseOf, entriesOf, fieldsOf, valuesOf } from '../src/core/steps.ts';
 import {
   deviceKey,
   measureRate,
@@ -62,7 +68,7 @@ function refusal(
   parameters: Record<string, unknown>,
   rest: Record<string, unknown> = {},
 ): { code: string; message: string } {
-  const result = plan(operation(parameters, rest), catalogue, checkpoint, device);
+  const result = plan(operation(parameters, rest), catalogue, () => checkpoint, device);
   expect(result.ok).toBe(false);
   return result.ok ? { code: '', message: '' } : result.reasons[0];
 }
@@ -71,7 +77,7 @@ describe.each(Object.entries(chunkFiles))('chunk %s', (path, chunk) => {
   test('is named after its file and declares known operations', () => {
     expect(chunk.meta.id).toBe(stem(path));
     expect(chunk.meta.operations.length).toBeGreaterThan(0);
-    expect(OPERATION_KINDS).toEqual(expect.arrayContaining([...chunk.meta.operations]));
+    chunk.meta.operations.forEach((kind) => expect(kind).toMatch(/^[a-z][a-z0-9_]*$/));
     expect(chunk.execute).toBeTypeOf('function');
   });
 
@@ -81,14 +87,19 @@ describe.each(Object.entries(chunkFiles))('chunk %s', (path, chunk) => {
 });
 
 describe.each(Object.entries(catalogue.configs))('config %s', (_id, config) => {
-  test('names a pipeline, and fills every open place with a chunk of its medium', () => {
-    const pipeline = catalogue.pipelines[config.pipeline];
-    expect(pipeline.name).toBe(config.pipeline);
-    for (const place of pipeline.chunks) {
-      const id = place.startsWith('{{') ? String(config.parameters[place.slice(2, -2)]) : place;
-      expect(Object.keys(catalogue.chunks)).toContain(id);
-      expect(catalogue.chunks[id].meta.media).toBe(config.media);
+  test('names a pipeline whose places it fills, and says nothing that no step knows', () => {
+    const course = courseOf(config, catalogue);
+    if (typeof course === 'string') {
+      throw new Error(course);
     }
+    expect(course.operations.length).toBeGreaterThan(0);
+    expect(course.steps.at(-1)?.chunk.meta.media).toBe(config.media);
+    expect(Object.keys(config.name).sort()).toEqual(['de', 'en']);
+    const fields = fieldsOf(course);
+    expect(Object.keys(valuesOf(config)).filter((name) => !fields.has(name))).toEqual([]);
+    // A step's id names its own values, so no field may be called so.
+    const entries = course.steps.flatMap(({ chunk }) => Object.keys(entriesOf(chunk)));
+    expect(course.steps.filter(({ id }) => entries.includes(id))).toEqual([]);
   });
 });
 
@@ -96,7 +107,7 @@ describe('the operation gate', () => {
   test.each([
     [null, /must be a JSON object/],
     [{ config: 'x', parameters: {} }, /lacks the field "operation"/],
-    [{ operation: 'image_dream', config: 'x', parameters: {} }, /operation must be one of image_generation/],
+    [{ operation: 'Image dream', config: 'x', parameters: {} }, /operation must be the name of a kind/],
     [{ operation: 'image_generation', config: '', parameters: {} }, /config must not be empty/],
     [{ operation: 'image_generation', config: 'x', parameters: {}, extra: 1 }, /unknown field "extra"/],
     [
@@ -131,8 +142,8 @@ describe('the plan', () => {
   test('values come from the operation, then the checkpoint, then the config', () => {
     const habits = { ...checkpoint, defaults: { ...checkpoint.defaults, steps: 20, guidance_scale: 4 } };
     const from = (summary: CheckpointSummary, parameters = {}) => {
-      const result = plan(operation(parameters), catalogue, summary, device);
-      return result.ok ? result.plan.chunks[0].parameters : {};
+      const result = plan(operation(parameters), catalogue, () => summary, device);
+      return result.ok ? result.plan.steps[0].parameters : {};
     };
     expect(from(checkpoint)).toMatchObject({ steps: 25, guidance_scale: 7.5, negative_prompt: '', batch_size: 1 });
     expect(from(habits)).toMatchObject({ steps: 20, guidance_scale: 4 });
@@ -140,8 +151,8 @@ describe('the plan', () => {
   });
 
   test('an operation without a seed gets one, which is then known', () => {
-    const result = plan(operation(), catalogue, checkpoint, device);
-    expect(result.ok && result.plan.chunks[0].parameters.seed).toMatch(/^[0-9]+$/);
+    const result = plan(operation(), catalogue, () => checkpoint, device);
+    expect(result.ok && result.plan.steps[0].parameters.seed).toMatch(/^[0-9]+$/);
   });
 
   test.each([
@@ -184,7 +195,7 @@ describe('the plan', () => {
   });
 
   test('an empty prompt is allowed', () => {
-    expect(plan(operation({ prompt: '' }), catalogue, checkpoint, device).ok).toBe(true);
+    expect(plan(operation({ prompt: '' }), catalogue, () => checkpoint, device).ok).toBe(true);
   });
 
   test('unknown configs, foreign checkpoints and tensors beyond the GPU are refused before anything runs', () => {
@@ -192,14 +203,230 @@ describe('the plan', () => {
       /no config "sdxl"; the configs here are: .*stable_diffusion,/,
     );
     expect(refusal({}, { config: '__proto__' }).message).toMatch(/no config "__proto__"/);
-    const flux = plan(operation(), catalogue, { ...checkpoint, pipelineClass: 'FluxPipeline' }, device);
+    const flux = plan(operation(), catalogue, () => ({ ...checkpoint, pipelineClass: 'FluxPipeline' }), device);
     expect(flux).toMatchObject({ ok: false, reasons: [{ code: 'checkpoint_unsupported' }] });
-    expect(plan(operation(), catalogue, null, device)).toMatchObject({
+    expect(plan(operation(), catalogue, () => null, device)).toMatchObject({
       ok: false,
       reasons: [{ code: 'checkpoint_incomplete' }],
     });
-    const large = plan(operation(), catalogue, { ...checkpoint, largestTensorBytes: 1001 }, device);
+    const large = plan(operation(), catalogue, () => ({ ...checkpoint, largestTensorBytes: 1001 }), device);
     expect(large).toMatchObject({ ok: false, reasons: [{ code: 'does_not_fit' }] });
+  });
+});
+
+describe('steps', () => {
+  const text = (more: object = {}): ChunkContract => ({
+    meta: {
+      id: 'rewrite',
+      media: 'text',
+      operations: ['text_transformation'],
+      needs: { gpu: true, language: 'text' },
+      stages: [{ id: 'write', label: { en: 'Writing', de: 'Schreibt' }, unit: 'tokens' }],
+      outputs: { text: { medium: 'text' } },
+      ...more,
+    },
+    parameters: v.strictObject({
+      operation: v.string(),
+      text: v.string('text must be text.'),
+      instruction: v.string('instruction must be text.'),
+      temperature: v.optional(v.number('temperature must be a number.'), 0),
+    }),
+  });
+  const voice: ChunkContract = {
+    meta: {
+      id: 'voice',
+      media: 'audio',
+      operations: ['audio_generation'],
+      needs: { gpu: false },
+      stages: [],
+      outputs: { sound: { medium: 'audio' } },
+    },
+    parameters: v.strictObject({
+      operation: v.string(),
+      lyrics: v.string('lyrics must be text.'),
+      tags: v.optional(v.string('tags must be text.'), ''),
+    }),
+  };
+  const config = (id: string, pipeline: string, parameters: Record<string, unknown>): Config => ({
+    id,
+    name: { en: id },
+    pipeline,
+    media: 'image',
+    parameters,
+    checkpoint: null,
+  });
+  const painter = 'output_image_stable_diffusion';
+  const several: Catalogue = {
+    pipelines: {
+      interception: {
+        name: 'interception',
+        inputs: { prompt: 'text' },
+        steps: [
+          { id: 'interception', chunk: 'rewrite', in: { text: '$input.prompt', instruction: '{{INSTRUCTION}}' } },
+          { id: 'output', chunk: '{{OUTPUT_CHUNK}}', in: { prompt: '$interception.text' } },
+        ],
+      },
+      twice: {
+        name: 'twice',
+        inputs: {},
+        steps: [
+          { id: 'first', chunk: 'rewrite', in: {} },
+          { id: 'second', chunk: 'rewrite', in: { text: '$first.text' } },
+        ],
+      },
+      dual: {
+        name: 'dual',
+        inputs: { TEXT_1: 'text', TEXT_2: 'text' },
+        steps: [{ id: 'output', chunk: '{{OUTPUT_CHUNK}}', in: { lyrics: '$input.TEXT_1', tags: '$input.TEXT_2' } }],
+      },
+    },
+    configs: {
+      poetic: config('poetic', 'interception', { OUTPUT_CHUNK: painter, INSTRUCTION: 'Be brief.', steps: 9 }),
+      twice: config('twice', 'twice', { instruction: 'Shorter.' }),
+      song: config('song', 'dual', { OUTPUT_CHUNK: 'voice' }),
+    },
+    chunks: { rewrite: text(), voice, [painter]: catalogue.chunks[painter] },
+  };
+  const LANGUAGE = { interception: 'hub:a/b@c' };
+  const ask = (name: string, kind: string, parameters: object, more: object = {}) =>
+    parseOperation({ operation: kind, config: name, parameters, ...more });
+  const paint = (parameters: object = {}, more: object = {}) =>
+    ask('poetic', 'image_generation', { prompt: 'a cat', ...parameters }, { checkpoints: LANGUAGE, ...more });
+  const planned = (asked: Operation) => plan(asked, several, () => checkpoint, device);
+  const refused = (asked: Operation) => {
+    const result = planned(asked);
+    return result.ok ? 'accepted' : result.reasons.map(({ message }) => message).join(' ');
+  };
+
+  test('each step gets its own fields, what it is wired to, and its checkpoint', () => {
+    const result = planned(paint({ width: 256, temperature: 0.5, negative_prompt: 'fog' }));
+    const [interception, output] = result.ok ? result.plan.steps : [];
+    expect(interception).toMatchObject({
+      id: 'interception',
+      chunk: 'rewrite',
+      operation: 'text_transformation',
+      parameters: { text: 'a cat', instruction: 'Be brief.', temperature: 0.5 },
+      wired: {},
+      language: 'hub:a/b@c',
+      checkpoint: null,
+    });
+    expect(output).toMatchObject({
+      operation: 'image_generation',
+      parameters: { width: 256, steps: 9, negative_prompt: 'fog' },
+      wired: { prompt: { step: 'interception', output: 'text' } },
+      language: null,
+      checkpoint: checkpoint.ref,
+    });
+    expect(output.parameters).not.toHaveProperty('prompt');
+    expect(interception.parameters).not.toHaveProperty('width');
+  });
+
+  test('a field that no step knows is refused once, and what is wrong for several steps is said together', () => {
+    expect(refused(paint({ colour: 'red' }))).toBe(
+      'The parameter object has an unknown field "colour"; remove it or check its spelling.',
+    );
+    expect(refused(paint({ width: 100, temperature: 'hot' }))).toBe(
+      'temperature must be a number. width must be a multiple of 8 from 16 to 4096 pixels.',
+    );
+    expect(refused(ask('poetic', 'image_generation', {}, { checkpoints: LANGUAGE }))).toBe(
+      'The parameter object lacks the field "text".',
+    );
+  });
+
+  test('a chunk in two steps takes values for each of them by the id of the step', () => {
+    const one = ask(
+      'twice',
+      'text_transformation',
+      { text: 'x', temperature: 1, second: { temperature: 2 } },
+      { checkpoints: { first: 'hub:a/b@c', second: 'hub:d/e@f' } },
+    );
+    const result = planned(one);
+    expect(result.ok && result.plan.steps.map(({ parameters, language }) => [parameters.temperature, language])).toEqual([
+      [1, 'hub:a/b@c'],
+      [2, 'hub:d/e@f'],
+    ]);
+    expect(refused({ ...one, parameters: { text: 'x', second: { heat: 2 } } })).toMatch(/unknown field "second.heat"/);
+    expect(refused({ ...one, parameters: { text: 'x', second: 2 } })).toBe(
+      'second must be an object of values for the step "second".',
+    );
+  });
+
+  test('a pipeline may rename its inputs', () => {
+    const result = planned(ask('song', 'audio_generation', { TEXT_1: 'la', TEXT_2: 'slow' }));
+    expect(result.ok && result.plan.steps[0].parameters).toMatchObject({ lyrics: 'la', tags: 'slow' });
+    expect(refused(ask('song', 'audio_generation', { lyrics: 'la' }))).toMatch(/unknown field "lyrics"/);
+  });
+
+  test('a step that is given is not run, and one that is not asked for neither', () => {
+    const edited = planned(paint({}, { given: { interception: { text: 'a red cat' } } }));
+    expect(edited.ok && edited.plan.steps.map(({ id, given }) => [id, given])).toEqual([
+      ['interception', { text: 'a red cat' }],
+      ['output', null],
+    ]);
+    const before = planned(paint({}, { until: 'interception' }));
+    expect(before.ok && before.plan.steps.map(({ id }) => id)).toEqual(['interception']);
+    expect(refused(paint({}, { until: 'middle' }))).toBe(
+      'The config "poetic" has no step "middle"; its steps are: interception, output.',
+    );
+    expect(refused(paint({}, { given: { interception: { words: 'x' } } }))).toBe(
+      'given must hold exactly what the step "interception" gives: text.',
+    );
+  });
+
+  test('what earlier attempts settled comes before all else, by step', () => {
+    const settled = { interception: { text: 'a cat', instruction: 'Be brief.', temperature: 0 }, output: { seed: '7' } };
+    const result = plan(paint({ seed: '9' }), several, () => checkpoint, device, settled);
+    expect(result.ok && result.plan.steps[1].parameters.seed).toBe('7');
+  });
+
+  test('an operation says what it waits for, without opening anything', () => {
+    expect(requirementsOf(paint(), several)).toEqual({ gpu: true, refs: ['hub:a/b@c'], lacksCheckpoint: true });
+    expect(requirementsOf(paint({}, { checkpoint: 'builtin:scenes' }), several).refs).toEqual([
+      'hub:a/b@c',
+      'builtin:scenes',
+    ]);
+    expect(requirementsOf(ask('song', 'audio_generation', {}), several)).toEqual({
+      gpu: false,
+      refs: [],
+      lacksCheckpoint: false,
+    });
+    const given = paint({}, { given: { interception: { text: 'x' } }, checkpoint: 'builtin:scenes' });
+    expect(requirementsOf(given, several).refs).toEqual(['builtin:scenes']);
+    expect(() => requirementsOf(ask('song', 'image_dream', {}), several)).toThrow(/operation must be one of/);
+    expect(() => requirementsOf(ask('song', 'image_generation', {}), several)).toThrow(
+      'The config "song" cannot do image_generation; it does audio_generation.',
+    );
+  });
+
+  test('a catalogue that contradicts itself says where', () => {
+    const broken = (steps: Catalogue['pipelines'][string]['steps'], chunks = several.chunks) =>
+      courseOf(config('x', 'x', {}), { pipelines: { x: { name: 'x', inputs: {}, steps } }, configs: {}, chunks });
+    expect(broken([{ id: 'a', chunk: 'none', in: {} }])).toMatch(/needs the chunk "none", which does not exist/);
+    expect(broken([{ id: 'a', chunk: 'voice', in: { lyrics: '$b.text' } }])).toMatch(/which no earlier step gives/);
+    expect(broken([{ id: 'a', chunk: 'voice', in: { lyrics: '$input.words' } }])).toMatch(/not among its inputs/);
+    expect(broken([{ id: 'a', chunk: 'voice', in: { volume: 1 } }])).toMatch(/wires "volume"/);
+  });
+
+  test('the JSON Schema of several steps can be satisfied, and says what the plan says', () => {
+    const validate = new Ajv().compile(operationDocument(several));
+    const cases = [
+      paint(),
+      paint({ width: 256, temperature: 0.5 }),
+      paint({ width: 100 }),
+      paint({ colour: 'red' }),
+      paint({ image: PICTURE }),
+      paint({}, { given: { interception: { text: 'x' } } }),
+      paint({}, { given: { interception: { words: 'x' } } }),
+      paint({}, { until: 'interception' }),
+      paint({}, { until: 'middle' }),
+      ask('poetic', 'image_generation', {}, { checkpoints: LANGUAGE }),
+      ask('poetic', 'text_transformation', { prompt: 'x' }, { checkpoints: LANGUAGE }),
+      ask('song', 'audio_generation', { TEXT_1: 'la' }),
+      ask('song', 'audio_generation', { lyrics: 'la' }),
+      ask('song', 'audio_generation', { TEXT_1: 7 }),
+    ];
+    expect(cases.map((one) => validate(JSON.parse(JSON.stringify(one))))).toEqual(cases.map((one) => planned(one).ok));
+    expect(cases.map((one) => planned(one).ok)).toContain(true);
   });
 });
 
@@ -251,7 +478,7 @@ describe('fitting a plan to a device', () => {
     return { ...rest, variants, budget, ...more } as Estimate;
   }
   const planned = (): Plan => {
-    const result = plan(operation(), catalogue, checkpoint, device);
+    const result = plan(operation(), catalogue, () => checkpoint, device);
     return outcome(result) as Plan;
   };
   const set = (gib: number) => ({ bytes: gib * GIB, source: 'set' as const });
@@ -311,10 +538,10 @@ describe('fitting a plan to a device', () => {
   });
 
   test('a plan knows what is to be estimated', () => {
-    expect(estimateRequest(planned(), checkpoint)).toEqual({ ...asked, guidance_scale: 7.5, steps: 25 });
+    expect(estimateRequest(planned().steps[0], checkpoint)).toEqual({ ...asked, guidance_scale: 7.5, steps: 25 });
     const parameters = { image: PICTURE, strength: 0.5, batch_size: 3, height: 256, guidance_mode: 'serial' };
-    const result = plan(operation(parameters, { operation: 'image_transform' }), catalogue, checkpoint, device);
-    expect(estimateRequest(outcome(result) as Plan, checkpoint, { width: 640, height: 480 })).toEqual({
+    const result = plan(operation(parameters, { operation: 'image_transform' }), catalogue, () => checkpoint, device);
+    expect(estimateRequest((outcome(result) as Plan).steps[0], checkpoint, { width: 640, height: 480 })).toEqual({
       operation: 'image_transform',
       width: 640,
       height: 256,

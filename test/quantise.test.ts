@@ -10,7 +10,8 @@ import { BLOCK, quantisedBits } from '../src/graphs/quantisation.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
 import { noiseTable, type TableSettings } from '../src/samplers/config.ts';
 import { convert, fromHalf } from '../src/weights/conversion.ts';
-import { LORA_NETWORKS, readLora, withLora, type LoraNetwork } from '../src/weights/lora.ts';
+import { readLora, withLora } from '../src/weights/lora.ts';
+import type { LoraNetwork } from '../src/weights/lora_names.ts';
 import {
   asFloats,
   dequantise,
@@ -731,121 +732,5 @@ describe('LoRAs', () => {
         'F32',
       );
     expect(relativeError(await read(twice.get(name)), await read(networks.unet.get(name)))).toBeLessThan(1e-6);
-  });
-
-  const to_q = 'down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q';
-  const kohya = `lora_unet_${to_q.replaceAll('.', '_')}`;
-  const pair = (down: number[], up: number[], prefix = `unet.${to_q}`): [string, number[]][] => [
-    [`${prefix}.lora_A.weight`, down],
-    [`${prefix}.lora_B.weight`, up],
-  ];
-  const file = (tensors: [string, number[]][], metadata = {}) =>
-    new Blob([
-      writeSafetensors(
-        tensors.map(([name, dims]) => [name, { dims, data: noise(dims.reduce((a, b) => a * b, 1)) }]),
-        metadata,
-      ),
-    ]);
-
-  test('spellings of the same layer', async () => {
-    for (const prefix of [`unet.${to_q}`, to_q, `base_model.model.${to_q}`]) {
-      const lora = await readLora(file(pair([2, 32], [32, 2], prefix)), 'a.safetensors', networks);
-      expect([...lora.unet.keys()]).toEqual([to_q]);
-      expect(lora.unet.get(to_q)).toMatchObject({ alpha: 2, scale: 1 });
-    }
-    const text: [string, number[]][] = [
-      ['text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.down.weight', [2, 48]],
-      ['text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.up.weight', [48, 2]],
-      [`unet.${to_q}.lora.down.weight`, [2, 32]],
-      [`unet.${to_q}.lora.up.weight`, [32, 2]],
-    ];
-    const lora = await readLora(file(text), 'a.safetensors', networks);
-    expect([...lora.text_encoder.keys()].map((path) => path.replace('text_model.', ''))).toEqual([
-      'encoder.layers.0.self_attn.q_proj',
-    ]);
-    expect([...lora.unet.keys()]).toEqual([to_q]);
-  });
-
-  test('scales of PEFT: by pattern, for all, and by the root of the rank', async () => {
-    const scaleFor = async (adapter: Record<string, unknown>) => {
-      const metadata = { lora_adapter_metadata: JSON.stringify(adapter) };
-      return (await readLora(file(pair([4, 32], [32, 4]), metadata), 'a', networks)).unet.get(to_q)?.scale;
-    };
-    expect(await scaleFor({})).toBe(1);
-    expect(await scaleFor({ 'unet.r': 4, 'unet.lora_alpha': 8 })).toBe(2);
-    expect(await scaleFor({ 'unet.lora_alpha': 8, 'unet.alpha_pattern': { 'attn1.to_q': 2 } })).toBe(0.5);
-    expect(await scaleFor({ 'unet.lora_alpha': 8, 'unet.use_rslora': true, 'unet.alpha_pattern': null })).toBe(4);
-    expect(await scaleFor({ 'text_encoder.lora_alpha': 8 })).toBe(1);
-  });
-
-  const refusals: [string, Blob, string, RegExp][] = [
-    ['nothing in it', file([]), 'checkpoint_unsupported', /is empty/],
-    ['not safetensors', new Blob(['PK\u0003\u0004 a zip file']), 'checkpoint_damaged', /damaged/],
-    [
-      'a layer that is not there',
-      file(pair([2, 32], [32, 2], 'unet.no.such')),
-      'checkpoint_unsupported',
-      /"unet.no.such", which/,
-    ],
-    [
-      'a second text encoder',
-      file(pair([2, 32], [32, 2], 'text_encoder_2.encoder.layers.0.mlp.fc1')),
-      'checkpoint_unsupported',
-      /does not have/,
-    ],
-    ['another input width', file(pair([2, 64], [32, 2])), 'checkpoint_unsupported', /made for this kind of model/],
-    ['another output width', file(pair([2, 32], [64, 2])), 'checkpoint_unsupported', /\[64, 2\] times \[2, 32\]/],
-    ['two ranks', file(pair([2, 32], [32, 4])), 'checkpoint_unsupported', /made for this kind/],
-    ['no rank', file(pair([0, 32], [32, 0])), 'checkpoint_unsupported', /made for this kind/],
-    ['no down', file(pair([2, 32], [32, 2]).slice(1)), 'checkpoint_unsupported', /only part of its change/],
-    ['only an alpha', file([[`${kohya}.alpha`, [1]]]), 'checkpoint_unsupported', /only part of its change/],
-    [
-      'an alpha of two numbers',
-      file([...pair([2, 32], [32, 2]), [`unet.${to_q}.alpha`, [2]]]),
-      'checkpoint_damaged',
-      /alpha that is not one number/,
-    ],
-    [
-      'the same layer under two names',
-      file([...pair([2, 32], [32, 2]), ...pair([2, 32], [32, 2], to_q)]),
-      'checkpoint_unsupported',
-      /twice/,
-    ],
-    ['LoHa', file([[`${kohya}.hada_w1_a`, [32, 2]]]), 'checkpoint_unsupported', /kind that Darkroom cannot apply/],
-    [
-      'DoRA',
-      file(pair([2, 32], [32, 2]), { lora_adapter_metadata: '{"unet.use_dora": true}' }),
-      'checkpoint_unsupported',
-      /DoRA/,
-    ],
-    [
-      'metadata that are not JSON',
-      file(pair([2, 32], [32, 2]), { lora_adapter_metadata: '{' }),
-      'checkpoint_damaged',
-      /metadata/,
-    ],
-  ];
-
-  test.each(refusals)('refused: %s', async (_, blob, code, sentence) => {
-    await expect(readLora(blob, 'style.safetensors', networks)).rejects.toThrow(
-      expect.objectContaining({ code, message: expect.stringMatching(sentence) as string }),
-    );
-  });
-
-  test('a layer of every network is found by its own name', async () => {
-    for (const network of LORA_NETWORKS) {
-      for (const name of networks[network].names()) {
-        const shape = networks[network].get(name)?.shape ?? [];
-        if (name.endsWith('.weight') && shape.length > 1) {
-          const path = name.slice(0, -'.weight'.length);
-          const lora = await readLora(
-            file(pair([1, ...shape.slice(1)], [shape[0], 1], `${network}.${path}`)),
-            'a',
-            networks,
-          );
-          expect([...lora[network].keys()]).toEqual([path]);
-        }
-      }
-    }
   });
 });

@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { PixelImage } from '../src/core/media.ts';
+import { isMask } from '../src/core/parameters.ts';
+import { isOpaque, layOn } from '../src/formats/background.ts';
 import { overlay } from '../src/formats/overlay.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../src/formats/resample.ts';
 import { readSafetensorsHeader } from '../src/weights/safetensors.ts';
@@ -62,6 +64,48 @@ describe('the original laid over the result equals diffusers', () => {
     const [original, mask, result] = ['picture', 'mask', 'result'].map((part) => picture(`${name}.${part}`));
     expect(overlay([result], original, mask)).toEqual([picture(`${name}.out`)]);
   });
+});
+
+describe('pictures on a background', () => {
+  const { colours, pixels } = JSON.parse(readFileSync(path('backgrounds/pixels.json'), 'utf8')) as {
+    colours: string[];
+    /** RGBA, then RGB over each of the colours. */
+    pixels: number[][][];
+  };
+  const row = (values: number[]): PixelImage => ({
+    width: values.length / 4,
+    height: 1,
+    data: Uint8ClampedArray.from(values),
+  });
+  const above = row(pixels.flatMap(([rgba]) => rgba));
+
+  test.each(colours)('Pillow has the same over %s, within 1 of 255', (colour) => {
+    const { width, height, data } = layOn(above, colour);
+    expect([width, height]).toEqual([above.width, above.height]);
+    pixels.forEach((shown, i) => {
+      const wanted = [...shown[1 + colours.indexOf(colour)], 255];
+      wanted.forEach((value, channel) => {
+        expect(Math.abs(data[i * 4 + channel] - value), `pixel ${i}`).toBeLessThanOrEqual(colour === '#ffffff' ? 0 : 1);
+      });
+    });
+    expect(isOpaque({ width, height, data })).toBe(true);
+  });
+
+  test('the colour may be written in capitals', () => {
+    expect(layOn(above, '#ABCDEF')).toEqual(layOn(above, '#abcdef'));
+  });
+
+  test('one pixel that lets a little through makes a picture transparent', () => {
+    expect(isOpaque(row([1, 2, 3, 255, 4, 5, 6, 254]))).toBe(false);
+    expect(isOpaque(row([0, 0, 0, 255, 254, 254, 254, 255]))).toBe(true);
+  });
+});
+
+test('masks are told from pictures by their names', () => {
+  const masks = ['image', 'mask', 'mask_image', 'control_image', 'masked_image', 'unmask', 'control_mask'].filter(
+    isMask,
+  );
+  expect(masks).toEqual(['mask', 'mask_image', 'control_mask']);
 });
 
 describe('edges', () => {

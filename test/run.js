@@ -1,17 +1,18 @@
 /**
  * `npm test`: types in every compile world, lint and format, two at a time; then unit tests, build, browser tests and those that measure,
- * one after the other. A step that fails does not stop the next ones. The last line is `N passed, M failed`, where types, lint and build
+ * one after the other. A Chromium is downloaded first where there is none; where that fails, the browser tests fail and all else is run. A step
+ * that fails does not stop the next ones. The last line is `N passed, M failed`, where types, lint and build
  * count as one check each, and the exit code is 0 only when nothing failed.
  */
 import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { NO_CHROMIUM, findChromium } from '../cli/chromium.js';
+import { provideChromium } from '../cli/chromium.js';
 
 /**
  * @typedef {{ passed: number, failed: number }} Count
- * @typedef {{ name: string, command: string[], env?: Record<string, string>, count?: () => Promise<Count> }} Step
+ * @typedef {{ name: string, command: string[], env?: Record<string, string>, count?: () => Promise<Count>, needsBrowser?: boolean }} Step
  */
 
 const reports = await mkdtemp(join(tmpdir(), 'darkroom-test-'));
@@ -43,6 +44,14 @@ let passed = 0;
 let failed = 0;
 /** @type {string[]} */
 const broken = [];
+/** Why browser tests cannot run, as a sentence. */
+const lacking = await provideChromium().then(
+  () => null,
+  (error) => (error instanceof Error ? error.message : String(error)),
+);
+if (lacking) {
+  console.log(lacking);
+}
 
 try {
   const left = checks.values();
@@ -53,14 +62,19 @@ try {
   };
   await Promise.all([lane(), lane()]);
   for (const step of steps) {
-    await take(step, 'as it comes');
+    if (lacking && step.needsBrowser) {
+      failed++;
+      broken.push(step.name);
+    } else {
+      await take(step, 'as it comes');
+    }
   }
 } finally {
   await rm(reports, { recursive: true, force: true });
 }
 
 if (broken.length > 0) {
-  console.log(`\nFailed: ${broken.join(', ')}.${findChromium() ? '' : ` ${NO_CHROMIUM}`}`);
+  console.log(`\nFailed: ${broken.join(', ')}.${lacking ? ` ${lacking}` : ''}`);
 }
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;
@@ -132,6 +146,7 @@ function browserTests(name, projects) {
     name,
     command: ['playwright', 'test', '--reporter=list,json', ...projects.map((project) => `--project=${project}`)],
     env: { PLAYWRIGHT_JSON_OUTPUT_FILE: report },
+    needsBrowser: true,
     count: async () => {
       const stats = /** @type {Record<string, unknown> | undefined} */ ((await readReport(report))?.stats);
       return {

@@ -61,6 +61,52 @@ describe('what is accepted', () => {
     expect([...tensors.keys()]).toEqual(['q"\\']);
   });
 
+  test.each<[string, string, [string, string][]]>([
+    ['none', '{}', []],
+    ['null', '{"__metadata__":null}', []],
+    ['a list', '{"__metadata__":[1,{"a":"b"}]}', []],
+    ['a number', '{"__metadata__": -1.5e3 }', []],
+    [
+      'what is no text',
+      '{"__metadata__":{"rank":8,"alpha":0.5,"gone":null,"is":true}}',
+      [
+        ['rank', '8'],
+        ['alpha', '0.5'],
+        ['gone', 'null'],
+        ['is', 'true'],
+      ],
+    ],
+    ['what nests', '{"__metadata__":{"a":{"b:,":["c",{"d":1}]}}}', [['a', '{"b:,":["c",{"d":1}]}']]],
+    ['the same twice', '{"__metadata__":{"a":"1","a":"2"}}', [['a', '2']]],
+  ])('metadata of any kind, as other programs take them: %s', (_, header, expected) => {
+    const entry = '"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}';
+    const behind = header === '{}' ? `{${entry}}  ` : `${header.slice(0, -1)},${entry}}`;
+    const before = header === '{}' ? `{${entry}}` : `{${entry},${header.slice(1)}`;
+    for (const text of [behind, before]) {
+      const { metadata, tensors } = parse(build(text, 1));
+      expect([...metadata]).toEqual(expected);
+      expect(tensors.get('w')).toMatchObject({ dtype: 'U8', shape: [1], length: 1 });
+    }
+  });
+
+  test('types that are newer than this code, which are judged where their numbers are needed', () => {
+    const file = build(
+      {
+        'a.weight': { dtype: 'F4', shape: [3, 3], data_offsets: [0, 5] },
+        'b.weight': { dtype: 'F6_E2M3', shape: [4], data_offsets: [5, 8] },
+        'c.weight': { dtype: 'I4X', shape: [100], data_offsets: [8, 9] },
+        d: f32(9, 13),
+      },
+      13,
+    );
+    expect([...parse(file).tensors.values()].map(({ dtype, length }) => [dtype, length])).toEqual([
+      ['F4', 5],
+      ['F6_E2M3', 3],
+      ['I4X', 1],
+      ['F32', 4],
+    ]);
+  });
+
   test('names of Object.prototype are ordinary names', () => {
     const file = build(
       '{"__proto__":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"constructor":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}',
@@ -110,11 +156,11 @@ describe('attacks', () => {
     ['the same tensor twice', build(`{"a":{${u8}},"a":{${u8}}}`, 1)],
     ['the same tensor twice, once escaped', build(`{"a":{${u8}},"\\u0061":{${u8}}}`, 1)],
     ['the same field twice', build(`{"a":{${u8},"dtype":"U8"}}`, 1)],
-    ['the same metadata twice', build('{"__metadata__":{"a":"1","a":"2"}}', 0)],
-    ['metadata that is no object', build('{"__metadata__":[]}', 0)],
-    ['metadata that is no text', build('{"__metadata__":{"a":1}}', 0)],
-    ['metadata that nests', build('{"__metadata__":{"a":{"b":"c"}}}', 0)],
-    ['an unknown type', build({ a: { ...f32(0, 4), dtype: 'F31' } }, 4)],
+    ['the metadata twice', build('{"__metadata__":{},"__metadata__":{}}', 0)],
+    ['metadata nested a million deep', build(`{"__metadata__":{"a":${'['.repeat(1e6)}${']'.repeat(1e6)}}}`, 0)],
+    ['a word beside the metadata', build('{"__metadata__":{"a":true},"b":true}', 0)],
+    ['a fraction behind the metadata', build(`{"__metadata__":{"a":0.5},"b":{${u8.replace('[1]', '[1.0]')}}}`, 1)],
+    ['a name that only looks like the metadata', build('{"a":{"__metadata__":null}}', 0)],
     ['a type of Object.prototype', build({ a: { ...f32(0, 4), dtype: 'toString' } }, 4)],
     ['a type that is no text', build({ a: { ...f32(0, 4), dtype: 32 } }, 4)],
     ['an unknown field', build({ a: { ...f32(0, 4), file: '/etc/passwd' } }, 4)],

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import type { SampleRequest } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
 import { openModel, type LoadedModel } from '../src/models/family.ts';
@@ -12,7 +13,12 @@ import { clipTokenizerFiles } from '../src/text/clip_vocabulary.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { convert } from '../src/weights/conversion.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
-import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } from '../src/weights/safetensors.ts';
+import {
+  parseSafetensorsHeader,
+  safetensorsHeaderLength,
+  writeSafetensors,
+  writeSafetensorsHeader,
+} from '../src/weights/safetensors.ts';
 import { SingleFile } from '../src/weights/single_file.ts';
 import { startNodeEngine } from './node_engine.ts';
 
@@ -50,7 +56,7 @@ function openFile(bytes: BlobPart, name?: string): Promise<LoadedModel> {
   return openModel(asFile(bytes, name), startNodeEngine().engine);
 }
 
-async function latentsOf(model: LoadedModel, { parameters }: Golden) {
+async function latentsOf(model: LoadedModel, { parameters }: Golden, chosen: Partial<SampleRequest> = {}) {
   const text = await model.encodeText({ ...parameters, batch_size: 1 });
   return model.sample(text, {
     ...parameters,
@@ -68,6 +74,7 @@ async function latentsOf(model: LoadedModel, { parameters }: Golden) {
     onStep: () => undefined,
     resume: null,
     keep: () => undefined,
+    ...chosen,
   });
 }
 
@@ -281,7 +288,7 @@ describe('put together from their shapes are', () => {
       [4096, 1024],
     ]),
   ]);
-  const vae = part('first_stage_model.encoder.conv_in.weight');
+  const vae = part('first_stage_model.decoder.conv_in.weight');
 
   test.each([
     ['Stable Diffusion 1.5', clip, 768, false, 8, 12],
@@ -319,9 +326,21 @@ describe('put together from their shapes are', () => {
     for (const [file, message] of [
       [
         of(core, clip),
-        /^model\.safetensors has no autoencoder \(VAE\) in it, .*; choose a checkpoint that is complete/,
+        /^model\.safetensors has no autoencoder \(VAE\) in it, so what it makes cannot become a picture; choose a checkpoint that is complete/,
       ],
-      [of(core, vae), /^model\.safetensors has no text encoder in it/],
+      [of(core, vae), /^model\.safetensors has no text encoder in it, so words cannot be read; choose/],
+      [
+        of(core),
+        /^model\.safetensors has no text encoder and no autoencoder \(VAE\) in it, so words .* picture; choose/,
+      ],
+      [
+        of(core, clip, part('first_stage_model.encoder.conv_in.weight')),
+        /has no autoencoder \(VAE\) in it, so what it makes cannot become a picture/,
+      ],
+      [
+        of(clip, vae, part('model_ema.diffusion_modelinput_blocks00weight')),
+        /is a copy for training: it has only averaged weights \(EMA\), .*; get the pruned or the full version/,
+      ],
       [
         of(core, part('conditioner.embedders.0.x.weight')),
         /is a Stable Diffusion XL checkpoint, which .*; choose one of/,
@@ -334,6 +353,141 @@ describe('put together from their shapes are', () => {
       await expect(SingleFile.open(files, 'model.safetensors')).rejects.toThrow(message);
     }
   });
+});
+
+/** The same file with other metadata, and tensors without elements that only mark something. */
+function said(
+  name: string,
+  metadata: Record<string, string>,
+  markers: string[] = [],
+  change = (tensors: string[]) => tensors,
+) {
+  const whole = checkpoint(name);
+  const { tensors } = headerOf(whole);
+  const kept = change([...tensors.keys()]).map((key) => tensors.get(key)!);
+  const header = writeSafetensorsHeader(
+    [
+      ...kept.map((tensor) => [tensor.name, tensor] as const),
+      ...markers.map((marker) => [marker, { dtype: 'F32', shape: [0] }] as const),
+    ],
+    metadata,
+  );
+  return new Blob([header, ...kept.map(({ offset, length }) => whole.slice(offset, offset + length))]);
+}
+
+const SIZE = { 'modelspec.resolution': '64x64' };
+
+describe('what a Stable Diffusion 1 says of itself', () => {
+  const zero = { prediction_type: 'v_prediction', rescale_betas_zero_snr: true, timestep_spacing: 'trailing' };
+  test.each<[string, Record<string, string>, string[], Record<string, unknown>]>([
+    ['nothing', {}, [], { prediction_type: 'epsilon', _class_name: 'PNDMScheduler' }],
+    ['noise', { 'modelspec.prediction_type': 'epsilon' }, [], { prediction_type: 'epsilon' }],
+    ['velocity', { 'modelspec.prediction_type': 'v' }, [], { prediction_type: 'v_prediction' }],
+    ['velocity in full', { 'modelspec.prediction_type': 'v_prediction' }, [], { prediction_type: 'v_prediction' }],
+    [
+      'velocity, written otherwise',
+      { 'modelspec.prediction_type': ' V-Prediction' },
+      [],
+      { prediction_type: 'v_prediction' },
+    ],
+    [
+      'velocity by its kind',
+      { 'modelspec.architecture': 'stable-diffusion-v2-768-v' },
+      [],
+      { prediction_type: 'v_prediction' },
+    ],
+    ['velocity by a mark', {}, ['v_pred'], { prediction_type: 'v_prediction', timestep_spacing: 'leading' }],
+    [
+      'the mark against a tool’s default',
+      { 'modelspec.prediction_type': 'epsilon' },
+      ['v_pred'],
+      { prediction_type: 'v_prediction' },
+    ],
+    ['velocity from pure noise', {}, ['v_pred', 'ztsnr'], zero],
+    ['velocity in words, pure noise by a mark', { 'modelspec.prediction_type': 'v' }, ['ztsnr'], zero],
+    ['pure noise alone, which ComfyUI passes over', {}, ['ztsnr'], { prediction_type: 'epsilon' }],
+  ])('%s', async (_, metadata, markers, expected) => {
+    const model = await openModel(asFile(said('sd1', { ...SIZE, ...metadata }, markers)), startNodeEngine().engine);
+    const config = (await model.provenance()).scheduler_config as Record<string, unknown>;
+    expect(config).toMatchObject(expected);
+    expect(config.rescale_betas_zero_snr).toBe(expected.rescale_betas_zero_snr);
+    expect(model.summary.defaults).toMatchObject({
+      prediction_type: expected.prediction_type,
+      ...(expected.rescale_betas_zero_snr === true && { rescale_betas_zero_snr: true }),
+      width: 64,
+    });
+  });
+
+  test('counts as the same choice by hand does, and is recorded', async () => {
+    const marked = await openModel(asFile(said('sd1', SIZE, ['v_pred', 'ztsnr'])), startNodeEngine().engine);
+    const silent = await openFile(checkpoint('sd1'));
+    const expected = golden('sd1');
+    const noise = await (await latentsOf(silent, expected)).read();
+    const own = await (await latentsOf(marked, expected)).read();
+    const byHand = { prediction_type: 'v_prediction', rescale_betas_zero_snr: true } as const;
+    const chosen = await (await latentsOf(silent, expected, byHand)).read();
+    expect(largest(own, noise)).toBeGreaterThan(0.1);
+    expect(largest(chosen, own)).toBe(0);
+    expect(await silent.provenance()).toMatchObject({ scheduler_config: byHand, sampler: 'ddim' });
+    const back = { prediction_type: 'epsilon', rescale_betas_zero_snr: false } as const;
+    await latentsOf(marked, expected, back);
+    expect(await marked.provenance()).toMatchObject({ scheduler_config: back });
+  });
+});
+
+test('without the autoencoder’s encoder it makes pictures from words, and says that it cannot start from one', async () => {
+  const half = said('sd1', SIZE, [], (names) =>
+    names.filter((name) => !/^first_stage_model\.(encoder\.|quant_conv)/.test(name)),
+  );
+  const model = await openModel(asFile(half, 'half.safetensors'), startNodeEngine().engine);
+  expect(model.summary.lacks).toEqual([
+    '"half" has no encoder in its autoencoder (VAE): it makes pictures from words, but cannot start from a picture.',
+  ]);
+  const expected = golden('sd1');
+  const latents = await latentsOf(model, expected);
+  const [picture] = await model.decode(latents, { signal: new AbortController().signal, onPart: () => undefined });
+  expect(
+    largest(
+      picture.data.filter((_, i) => i % 4 !== 3),
+      expected.pixels,
+    ),
+  ).toBeLessThanOrEqual(2);
+  const start = { width: 64, height: 64, data: new Uint8ClampedArray(64 * 64 * 4) };
+  await expect(
+    model.encodeImage(start, { width: 64, height: 64, batch_size: 1, random: new TorchGenerator('1') }),
+  ).rejects.toThrow(
+    /has no encoder in its autoencoder \(VAE\), so it cannot start from a picture; make one from words/,
+  );
+  expect((await openFile(checkpoint('sd1'))).summary).not.toHaveProperty('lacks');
+});
+
+test('weights in types that cannot be read are called by their name, and never damaged', async () => {
+  const first = 'model.diffusion_model.input_blocks.0.0.weight';
+  const retyped = (dtype: string, extra: [string, { dtype: string; shape: number[]; length: number }][] = []) => {
+    const whole = checkpoint('sd1');
+    const { tensors } = headerOf(whole);
+    const entries = [...tensors.values()].map(({ name, length, ...rest }) => {
+      const size = name === first ? { dtype, length: rest.shape.reduce((n, side) => n * side, 1) } : { length };
+      return [name, { ...rest, ...size }] as [string, { dtype: string; shape: number[]; length: number }];
+    });
+    const header = writeSafetensorsHeader([...entries, ...extra], SIZE);
+    const bytes =
+      entries.reduce((sum, [, { length }]) => sum + length, 0) + extra.reduce((sum, [, { length }]) => sum + length, 0);
+    return asFile(new Blob([header, new Uint8Array(bytes)]));
+  };
+  for (const dtype of ['I8', 'U8', 'F8_E8M0', 'F8_E4M3FNUZ', 'NF4']) {
+    await expect(openModel(retyped(dtype), startNodeEngine().engine)).rejects.toMatchObject({
+      code: 'checkpoint_unsupported',
+      message: `model.safetensors has its weights stored as ${dtype} (such as "${first}"), which Darkroom cannot run; get this checkpoint in F16, BF16 or F32.`,
+    });
+  }
+  await openModel(retyped('F8_E4M3'), startNodeEngine().engine);
+  const scales = retyped('F8_E4M3', [
+    ['model.diffusion_model.input_blocks.0.0.scale_weight', { dtype: 'F32', shape: [], length: 4 }],
+  ]);
+  await expect(openModel(scales, startNodeEngine().engine)).rejects.toThrow(
+    /in 8 bits with scales of their own \(".*scale_weight"\)/,
+  );
 });
 
 test.each([

@@ -92,6 +92,32 @@ describe('float conversion', () => {
     expect(asHalves(convert(convert(bytes, 'F16', 'F32'), 'F32', 'F16'))).toEqual([...all]);
   });
 
+  test('f64 narrows to the nearest f32', () => {
+    const values = [1, -2.5, 0.1, 1e300, -1e-300, 2 ** -149, NaN];
+    const bytes = new Uint8Array(Float64Array.from(values).buffer);
+    expect(asFloats(convert(bytes, 'F64', 'F32'))).toEqual(values.map(Math.fround));
+    const numbers = (halves: number[]) => halves.filter((_, i) => !Number.isNaN(values[i]));
+    expect(numbers(asHalves(convert(bytes, 'F64', 'F16')))).toEqual(
+      numbers(asHalves(convert(f32(...values), 'F32', 'F16'))),
+    );
+    const shifted = new Uint8Array([7, ...bytes]).subarray(1);
+    expect(asFloats(convert(shifted, 'F64', 'F32'))).toEqual(values.map(Math.fround));
+  });
+
+  test.each(['F8_E4M3', 'F8_E5M2'] as const)('all 256 values of %s are those of torch', (type) => {
+    const golden = JSON.parse(readFileSync(new URL('goldens/float8.json', import.meta.url), 'utf8')) as Record<
+      typeof type,
+      (number | string | null)[]
+    >;
+    const codes = Uint8Array.from({ length: 256 }, (_, i) => i);
+    const expected = golden[type].map((value) => (value === null ? NaN : Number(value)));
+    expect(asFloats(convert(codes, type, 'F32'))).toEqual(expected);
+    const numbers = (halves: number[]) => halves.filter((_, i) => !Number.isNaN(expected[i]));
+    expect(numbers(asHalves(convert(codes, type, 'F16')))).toEqual(
+      numbers(asHalves(convert(f32(...expected), 'F32', 'F16'))),
+    );
+  });
+
   test('any byte offset will do', () => {
     const shifted = new Uint8Array([7, ...u16(0x3c00, 0x4000)]).subarray(1);
     expect(asFloats(convert(shifted, 'F16', 'F32'))).toEqual([1, 2]);

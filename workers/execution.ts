@@ -1,24 +1,23 @@
-/** One job in the generation worker, from its plan to its recorded pictures. */
+/** One job in a worker, from its plan to its recorded results: step by step, each with what the steps before it gave. */
 import type * as Comlink from 'comlink';
 import * as v from 'valibot';
 import { version } from '../package.json';
-import type { Chunk, Context } from '../src/core/chunk.ts';
-import { StudioError, cancelled } from '../src/core/errors.ts';
+import type { Chunk, Context, Outputs } from '../src/core/chunk.ts';
+import { StudioError, assert, cancelled } from '../src/core/errors.ts';
 import type { ResumePoint, Stage } from '../src/core/job.ts';
-import { JobProgress } from '../src/core/job_progress.ts';
-import type { LoraUse } from '../src/core/loras.ts';
-import type { Estimate } from '../src/core/model.ts';
-import type { Plan } from '../src/core/plan.ts';
-import type { Engine } from '../src/engine/engine.ts';
-import type { Loading } from '../src/engine/network_shelf.ts';
-import { expectedSeconds, rateOf, type Speedometer, type StageUnits } from '../src/engine/self_measurement.ts';
-import { inscribe } from '../src/formats/container.ts';
-import { decodePicture, encodePng } from '../src/formats/picture.ts';
+import { JobProgress, stagesOf } from '../src/core/job_progress.ts';
+import { isWritten, type PixelImage } from '../src/core/media.ts';
+import { parse } from '../src/core/operation.ts';
+import { isColour, isFile, isMask } from '../src/core/parameters.ts';
+import type { Plan, PlannedStep } from '../src/core/plan.ts';
+import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
-import type { LoadedModel } from '../src/models/family.ts';
+import { decodePicture, encodePng } from '../src/formats/picture.ts';
+import { mediumNamed } from '../src/media/registry.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
+import type { GraphWork } from './graph_work.ts';
 import type { RecorderApi, RunEntity } from './protocol.ts';
 
 /** Loaded one by one, when it is their turn. */
@@ -27,40 +26,27 @@ const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
 /** What a job runs with once its plan is made. */
 export interface Prepared {
   plan: Plan;
-  model: LoadedModel;
-  engine: Engine;
-  /** Null where the plan runs no checkpoint. */
-  estimate: Estimate | null;
-  /** Bytes of weights that are not on the device yet, by the name of their network. */
-  load: ReadonlyMap<string, number>;
-  speedometer: Speedometer;
-  /** Merges stored LoRAs into the model's weights, and no others. */
-  mergeLoras: (loras: readonly LoraUse[]) => Promise<void>;
-  /** Whether pictures are recorded with their settings in them. */
+  /** The checkpoints of its steps on the graph engine; null where no step needs one. */
+  graph: GraphWork | null;
+  /** Whether results are recorded with their settings in them. */
   inscribes: boolean;
+  /** A key that the person entered. Throws `invalid_operation` when there is none of this name. */
+  secret: (name: string) => Promise<string>;
 }
 
-/** The state of a {@link ResumePoint}: which chunk was at work, and what it kept. */
-const pointSchema = v.nullable(v.object({ chunk: v.string(), kept: v.unknown() }));
-
-/** How often loading is told of, in milliseconds. */
-const TOLD_EVERY = 100;
+/** The state of a {@link ResumePoint}: which step was at work, and what it kept. */
+const pointSchema = v.nullable(v.object({ step: v.string(), kept: v.unknown() }));
 
 export class Execution {
   #run = '';
-  /** What an earlier attempt recorded, by type, in order; each is taken once, in place of recording it again. */
+  /** What an earlier attempt recorded, by step and type, in order; each is taken once, in place of recording it again. */
   #recorded = new Map<string, RunEntity[]>();
-  #progress: JobProgress;
-  #units: StageUnits = { load: 0, encode: 1, decode: 0, record: 0 };
-  #stage: Exclude<Stage, 'load'> = 'encode';
-  #place: [step: number, steps: number] = [0, 0];
-  readonly #loaded = new Map<string, number>();
-  #loadTold = -Infinity;
-  /** Steps that were done when this attempt began to sample. */
-  #firstStep: number | null = null;
-  #measuredFrom: { step: number; at: number } | null = null;
-  /** What every chunk ran with. */
+  readonly #progress: JobProgress;
+  #at: { step: string; stage: Stage; place: [step: number, steps: number] } | null = null;
+  /** What every step ran with. */
   readonly #settled: ResumePoint['parameters'];
+  /** What every step gave, by step and output, as the parameters of later steps take it. */
+  readonly #given = new Map<string, Record<string, unknown>>();
   readonly #started = performance.now();
   readonly #notices: string[] = [];
 
@@ -71,8 +57,16 @@ export class Execution {
     readonly signal: AbortSignal,
     readonly canvas: () => OffscreenCanvas | null,
   ) {
-    this.#settled = settledOf(prepared.plan);
-    this.#progress = new JobProgress(NOTHING_KNOWN, 1, seconds);
+    const { plan, graph } = prepared;
+    this.#settled = settledOf(plan);
+    const run = plan.steps
+      .filter(({ given }) => given === null)
+      .map(({ id, chunk }) => ({ id, stages: catalogue.chunks[chunk].meta.stages }));
+    this.#progress = new JobProgress(
+      graph ? graph.withSteps(stagesOf(run, true)) : stagesOf(run, false),
+      graph?.expected ?? {},
+      seconds,
+    );
   }
 
   /**
@@ -80,10 +74,15 @@ export class Execution {
    * @param point from where to go on
    */
   async run(run: string | null, point: ResumePoint | null): Promise<{ run: string }> {
-    const { plan, model } = this.prepared;
-    const operation = { ...plan.operation, parameters: { ...plan.operation.parameters }, checkpoint: plan.checkpoint };
-    const pictures = takePictures(operation.parameters);
-    await this.#expect();
+    const { plan, graph } = this.prepared;
+    const operation = { ...plan.operation, parameters: { ...plan.operation.parameters } };
+    if (plan.checkpoint !== '') {
+      operation.checkpoint = plan.checkpoint;
+    }
+    const files = takeFiles(operation.parameters);
+    if (graph?.isLoaded) {
+      this.#progress.load(1);
+    }
     if (!(run !== null && (await this.#goOnWith(run)))) {
       this.#run = await this.recorder.openRun({
         config_name: plan.config,
@@ -91,9 +90,9 @@ export class Execution {
         expected_outputs: [
           'input',
           'config',
-          ...plan.chunks.flatMap(({ id }) => catalogue.chunks[id].meta.records ?? []),
+          ...plan.steps.flatMap(({ chunk }) => catalogue.chunks[chunk].meta.records ?? []),
           ...operation.record,
-          'output_image',
+          ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
         ],
       });
     }
@@ -101,47 +100,67 @@ export class Execution {
     if (!point) {
       this.#keep(null);
     }
-    model.onLoading = (loading) => {
-      this.#load(loading);
-    };
+    if (graph) {
+      graph.onLoading = (share, isOver, begins) => {
+        this.#load(share, isOver, begins);
+      };
+    }
     plan.notices.forEach((message) => {
       this.#notice(message);
     });
     try {
-      for (const [name, source] of pictures) {
-        // Recorded as what was used, so that the run can be made again from its folder alone.
-        operation.parameters[name] = await this.#record(
-          `input_${name}`,
-          await encodePng(await decodePicture(source, name)),
-        );
+      const used: Record<string, Blob | Blob[]> = {};
+      for (const [name, { list, isList }] of files) {
+        // Recorded as what is used, so that the run can be made again from its folder alone.
+        const [blobs, names]: [Blob[], string[]] = [[], []];
+        for (const source of list) {
+          const blob = await this.#asUsed(source, name);
+          blobs.push(blob);
+          names.push(await this.#record(`input_${name}`, blob));
+        }
+        used[name] = isList ? blobs : blobs[0];
+        operation.parameters[name] = isList ? names : names[0];
       }
-      await this.#record('input', operation);
-      const steps = plan.chunks.map(({ id, parameters }) => ({
-        id,
-        parameters: { ...parameters, ...pick(operation.parameters, pictures.keys()) },
-      }));
+      const { given: _, ...asked } = operation;
+      await this.#record('input', asked);
       await this.#record('config', {
         pipeline: plan.pipeline,
         config: plan.config,
         checkpoint: plan.checkpoint,
-        chunks: steps,
+        steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
+          id,
+          chunk,
+          parameters: {
+            ...parameters,
+            ...pick(
+              operation.parameters,
+              Object.keys(parameters).filter((name) => files.has(name)),
+            ),
+          },
+          ...(Object.keys(wired).length > 0 ? { wired } : {}),
+          ...(given === null ? {} : { is_given: true }),
+          ...(language === null ? {} : { language }),
+        })),
       });
       const state = v.safeParse(pointSchema, point?.state ?? null);
       const kept = state.success ? state.output : null;
-      // Chunks before the one that was at work have recorded what they made.
-      const first = Math.max(
-        0,
-        plan.chunks.findIndex(({ id }) => id === kept?.chunk),
-      );
-      for (const { id, parameters } of plan.chunks.slice(first)) {
-        await this.#execute(id, parameters, kept?.chunk === id ? kept.kept : null);
+      // Steps before the one that was at work have recorded what they gave.
+      const first = plan.steps.findIndex(({ id }) => id === kept?.step);
+      for (const [at, step] of plan.steps.entries()) {
+        if (step.given !== null) {
+          await this.#take(step, step.given);
+        } else if (!(at < first && (await this.#readBack(step)))) {
+          await this.#execute(step, used, kept?.step === step.id ? kept.kept : null);
+        }
       }
       await this.recorder.closeRun(this.#run, 'completed');
       this.events.send({ type: 'progress', progress: this.#progress.finish() });
-      void this.prepared.speedometer.observeStages(this.#units, this.#progress.measured);
+      graph?.observe(this.#progress.measured);
       return { run: this.#run };
     } finally {
-      model.onLoading = null;
+      if (graph) {
+        graph.onLoading = null;
+      }
     }
   }
 
@@ -150,7 +169,8 @@ export class Execution {
     try {
       const { entities } = await this.recorder.resumeRun(run);
       for (const entity of entities) {
-        this.#recorded.set(entity.type, [...(this.#recorded.get(entity.type) ?? []), entity]);
+        const key = recordedKey(entity.type, entity.metadata);
+        this.#recorded.set(key, [...(this.#recorded.get(key) ?? []), entity]);
       }
       this.#run = run;
       return true;
@@ -168,99 +188,181 @@ export class Execution {
     }
   }
 
-  /** What the stages will take, as far as that was ever measured on this device. */
-  async #expect(): Promise<void> {
-    const { estimate, load, plan, engine, speedometer } = this.prepared;
-    if (!estimate) {
-      return;
-    }
-    const { request, flops } = estimate;
-    const rates = await speedometer.known();
-    const rate = rateOf(rates, engine.report.precision, plan.variant)?.perSecond;
-    const steps = Math.max(1, Math.floor(request.steps * (request.strength ?? 1)));
-    const pixels = request.width * request.height * request.batch_size;
-    const bytes = [...load.values()].reduce((sum, each) => sum + each, 0);
-    this.#units = { load: bytes, encode: 1, decode: pixels, record: pixels };
-    const sample = flops && rate ? (steps * flops.step) / rate : null;
-    this.#progress = new JobProgress(expectedSeconds(rates, this.#units, sample), steps, seconds);
-    if (bytes === 0) {
-      this.#progress.load(1);
-    }
+  /**
+   * @param used the operation's files by the names of the parameters that they take the place of
+   * @param resume what the chunk kept in an earlier attempt
+   */
+  async #execute(step: PlannedStep, used: Record<string, Blob | Blob[]>, resume: unknown): Promise<void> {
+    const chunk = await chunkFiles[`../chunks/${step.chunk}.ts`]();
+    const wired = Object.fromEntries(
+      Object.entries(step.wired).map(([name, wire]) => [name, this.#given.get(wire.step)?.[wire.output]]),
+    );
+    const names = Object.keys(used).filter((name) => name in step.parameters);
+    const input = { ...step.parameters, ...pick(used, names), ...wired };
+    // The plan has judged all values but those that an earlier step gave.
+    const parameters =
+      Object.keys(wired).length === 0
+        ? input
+        : parse(chunk.parameters, { ...input, operation: step.operation }, `What the step "${step.id}" was given`);
+    await this.prepared.graph?.enter(step);
+    const outputs = await chunk.execute(parameters, this.#context(step, resume));
+    this.#tell(null, 'record');
+    const provenance = (await this.prepared.graph?.provenance(step)) ?? {};
+    const { plan } = this.prepared;
+    const settled = { ...step.parameters, ...this.#settled[step.id], ...wired };
+    await this.#take(step, outputs, {
+      operation: plan.operation.operation,
+      config: plan.config,
+      chunk: step.chunk,
+      step: step.id,
+      // As settled, so that a run that was resumed says the same as one that was not.
+      parameters: Object.fromEntries(Object.entries(settled).filter(([, value]) => typeof value !== 'object')),
+      seed: settled.seed,
+      ...provenance,
+    });
   }
 
-  /** @param resume what the chunk kept in an earlier attempt */
-  async #execute(id: string, parameters: Record<string, unknown>, resume: unknown): Promise<void> {
-    const { plan, model, engine } = this.prepared;
-    const chunk = await chunkFiles[`../chunks/${id}.ts`]();
-    const media = await chunk.execute(parameters, this.#context(id, resume));
-    this.#report('record');
-    const images = await Promise.all(media.images.map(encodePng));
-    const provenance = await model.provenance();
-    for (const [index, image] of images.entries()) {
-      if (this.signal.aborted) {
-        throw cancelled();
+  /** Records what a step gave, in the order in which its chunk declares it, and keeps it for later steps. */
+  async #take(step: PlannedStep, outputs: Outputs, metadata: Record<string, unknown> = {}): Promise<void> {
+    const kept: Record<string, unknown> = {};
+    for (const [name, { medium: id, many }] of Object.entries(outputsOf(step))) {
+      const medium = mediumNamed(id);
+      assert(medium, `there is a medium "${id}"`);
+      const values = many ? outputs[name] : [outputs[name]];
+      assert(Array.isArray(values), `"${name}" of the chunk "${step.chunk}" is a list`);
+      const made = await Promise.all(
+        values.map(async (value: unknown) => {
+          // What the person brings instead of running a step comes as a parameter does.
+          if (step.given !== null && value instanceof Blob) {
+            return { file: value, facts: {} };
+          }
+          if (!medium.accepts(value)) {
+            throw new StudioError(
+              'result_invalid',
+              `The step "${step.id}" gave no ${medium.label.en.toLowerCase()} where one was expected; try again, or with other settings.`,
+            );
+          }
+          return { file: await medium.encode(value), facts: medium.facts(value) };
+        }),
+      );
+      const files: unknown[] = [];
+      for (const [index, { file, facts }] of made.entries()) {
+        if (this.signal.aborted) {
+          throw cancelled();
+        }
+        const all = {
+          ...metadata,
+          ...(step.given === null ? {} : { operation: step.operation, step: step.id, is_given: true }),
+          index,
+          ...facts,
+          versions: { darkroom: version, ...this.prepared.graph?.versions },
+          ...(step.checkpoint === null ? {} : { device: this.prepared.graph?.device }),
+          notices: this.#notices,
+          ms: Math.round(performance.now() - this.#started),
+        };
+        const settings = this.prepared.inscribes && medium.inscribe ? settingsOf(all) : null;
+        const inscribed = settings && medium.inscribe ? await medium.inscribe(file, inscriptionOf(settings)) : file;
+        await this.#record(this.#entityType(step, name), inscribed, all);
+        files.push(isWritten(id) ? await file.text() : file);
       }
-      const metadata = {
-        operation: plan.operation.operation,
-        config: plan.config,
-        chunk: id,
-        // As settled, so that a run that was resumed says the same as one that was not.
-        parameters: pick(
-          { ...parameters, ...this.#settled[id] },
-          Object.keys(parameters).filter((name) => typeof parameters[name] !== 'object'),
-        ),
-        seed: parameters.seed,
-        index,
-        width: media.images[index].width,
-        height: media.images[index].height,
-        ...provenance,
-        versions: {
-          darkroom: version,
-          'onnxruntime-web': engine.runtime.ort.env.versions.web ?? engine.runtime.ort.env.versions.common,
-        },
-        device: engine.report,
-        notices: this.#notices,
-        ms: Math.round(performance.now() - this.#started),
-      };
-      const settings = this.prepared.inscribes ? settingsOf(metadata) : null;
-      await this.#record('output_image', settings ? await inscribe(image, inscriptionOf(settings)) : image, metadata);
+      kept[name] = many ? files : files[0];
     }
+    this.#given.set(step.id, kept);
   }
 
-  #context(id: string, resume: unknown): Context {
-    const { plan, model } = this.prepared;
+  /** Takes what a step recorded in an earlier attempt as what it gave; false where something is missing. */
+  async #readBack(step: PlannedStep): Promise<boolean> {
+    const kept: Record<string, unknown> = {};
+    for (const [name, { medium, many }] of Object.entries(outputsOf(step))) {
+      const entities = this.#recorded.get(recordedKey(this.#entityType(step, name), { step: step.id })) ?? [];
+      if (entities.length === 0) {
+        return false;
+      }
+      const files: unknown[] = [];
+      for (const entity of entities) {
+        const file = await this.recorder.readEntity(this.#run, entity.filename);
+        files.push(isWritten(medium) ? await file.text() : file);
+        this.events.send({ type: 'entity', entity: { ...entity, run: this.#run } });
+      }
+      kept[name] = many ? files : files[0];
+    }
+    this.#given.set(step.id, kept);
+    return true;
+  }
+
+  /** The last step's outputs are the run's results; those of earlier ones go by their step. */
+  #entityType(step: PlannedStep, output: string): string {
+    const declared = outputsOf(step)[output];
+    if (step === this.prepared.plan.steps.at(-1) && this.prepared.plan.operation.until === undefined) {
+      return declared.entity ?? `output_${declared.medium}`;
+    }
+    return Object.keys(outputsOf(step)).length === 1 ? step.id : `${step.id}_${output}`;
+  }
+
+  #context(step: PlannedStep, resume: unknown): Context {
+    const { plan, graph, secret } = this.prepared;
     return {
       resume,
       keep: (kept) => {
-        this.#keep({ chunk: id, kept });
+        this.#keep({ step: step.id, kept });
       },
-      operation: plan.operation.operation,
-      checkpoint: plan.checkpoint,
+      operation: step.operation,
+      checkpoint: step.checkpoint ?? '',
       models: {
         load: async (_, loras = []) => {
-          await this.prepared.mergeLoras(loras);
+          if (!graph) {
+            throw new StudioError('internal', `The chunk "${step.chunk}" asks for a checkpoint and declares none.`);
+          }
+          const { model, notices } = await graph.load(step, loras);
+          notices.forEach((sentence) => {
+            this.#notice(sentence);
+          });
           return model;
         },
       },
       readImage: decodePicture,
-      progress: (stage, step, steps) => {
-        if (stage !== 'load') {
-          this.#report(stage, step, steps);
-        }
+      progress: (stage, done, steps) => {
+        this.#report(step.id, stage, done, steps);
+      },
+      delta: (text) => {
+        this.events.send({ type: 'delta', step: step.id, text });
       },
       preview: this.canvas,
       notice: (message) => {
         this.#notice(message);
       },
       wants: (what) => plan.operation.record.includes(what),
-      record: (type, content, metadata) => this.#record(type, content, metadata),
+      record: (type, content, metadata) => this.#record(type, content, { step: step.id, ...metadata }),
       recordTensors: (type, tensors, metadata) =>
         this.#record(type, new Blob([writeSafetensors(Object.entries(tensors))]), {
           format: 'safetensors',
+          step: step.id,
           ...metadata,
         }),
+      secret,
       signal: this.signal,
     };
+  }
+
+  /** Pictures become PNG without transparency, whatever they came as; other files stay as they are. */
+  async #asUsed(source: Blob | string, name: string): Promise<Blob> {
+    const type = typeof source === 'string' ? source.slice('data:'.length) : source.type;
+    if (!/^(audio|video)\//.test(type)) {
+      return encodePng(this.#opaque(await decodePicture(source, name), name));
+    }
+    return typeof source === 'string' ? (await fetch(source)).blob() : source;
+  }
+
+  /** A picture as checkpoints take it, without transparency. What a mask means stands in its colours, so it stays as it is. */
+  #opaque(picture: PixelImage, name: string): PixelImage {
+    if (isMask(name) || isOpaque(picture)) {
+      return picture;
+    }
+    const background = this.prepared.plan.steps.map(({ parameters }) => parameters.background).find(isColour);
+    if (background === undefined) {
+      this.#notice(`The transparent parts of ${name} were filled with white; background chooses another colour.`);
+    }
+    return layOn(picture, background ?? WHITE);
   }
 
   #notice(message: string): void {
@@ -272,56 +374,35 @@ export class Execution {
     this.events.send({ type: 'resume_point', point: { parameters: this.#settled, state } });
   }
 
-  #report(stage: Exclude<Stage, 'load'>, step = 0, steps = 0): void {
+  #report(step: string, stage: Stage, done = 0, steps = 0): void {
+    this.#at = { step, stage, place: [done, steps] };
+    this.#tell(step, stage, done, steps);
+    this.prepared.graph?.observeStep(step, stage, done, steps);
+  }
+
+  #tell(of: string | null, stage: Stage, done = 0, steps = 0): void {
     if (this.signal.aborted) {
       throw cancelled();
     }
-    this.#stage = stage;
-    this.#place = [step, steps];
-    this.events.send({ type: 'progress', progress: this.#progress.report(stage, step, steps) });
-    if (stage === 'sample') {
-      this.#observe(step, steps);
-    }
+    this.events.send({ type: 'progress', progress: this.#progress.report(of, stage, done, steps) });
   }
 
   /** Weights are brought to the device whenever a network is needed, so afterwards the stage is what it was before. */
-  #load({ network, bytes, total }: Loading): void {
+  #load(share: number, isOver: boolean, begins: boolean): void {
     // Not in the middle: the runtime would be told so while it reads.
-    if (this.signal.aborted && bytes === 0) {
+    if (this.signal.aborted && begins) {
       throw cancelled();
     }
-    const isOver = bytes === total && total > 0;
-    this.#loaded.set(network, total === 0 ? 1 : bytes / total);
-    const now = performance.now();
-    if (!isOver && bytes > 0 && now - this.#loadTold < TOLD_EVERY) {
-      return;
-    }
-    this.#loadTold = now;
-    const { load } = this.prepared;
-    const here = [...load].reduce((sum, [name, size]) => sum + size * (this.#loaded.get(name) ?? 0), 0);
-    const progress = this.#progress.load(this.#units.load === 0 ? 1 : here / this.#units.load);
-    this.events.send({ type: 'progress', progress });
-    if (isOver && !this.signal.aborted) {
-      this.#report(this.#stage, ...this.#place);
-    }
-  }
-
-  /** Keeps how fast the steps of this attempt were, for the next estimate; not the first one, which also compiles. */
-  #observe(step: number, steps: number): void {
-    const at = performance.now();
-    this.#firstStep ??= step;
-    if (step > this.#firstStep) {
-      this.#measuredFrom ??= { step, at };
-    }
-    if (this.#measuredFrom && step === steps && step > this.#measuredFrom.step) {
-      const { plan, engine, estimate, speedometer } = this.prepared;
-      const flops = (step - this.#measuredFrom.step) * (estimate?.flops?.step ?? 0);
-      void speedometer.observe(engine.report.precision, plan.variant, flops, (at - this.#measuredFrom.at) / 1000);
+    this.events.send({ type: 'progress', progress: this.#progress.load(share) });
+    if (isOver && !this.signal.aborted && this.#at) {
+      const { step, stage, place } = this.#at;
+      this.#tell(step, stage, ...place);
     }
   }
 
   async #record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
-    const known = this.#recorded.get(type)?.shift();
+    // A run that an earlier version began names no steps.
+    const known = this.#recorded.get(recordedKey(type, metadata))?.shift() ?? this.#recorded.get(type)?.shift();
     const entity = known
       ? { ...known, run: this.#run }
       : await this.recorder.saveEntity(this.#run, type, content, metadata);
@@ -330,36 +411,51 @@ export class Execution {
   }
 }
 
-const NOTHING_KNOWN = { load: null, encode: null, sample: null, decode: null, record: null };
+/** A chunk that stands in two steps records the same types twice. */
+function recordedKey(type: string, metadata: Record<string, unknown> = {}): string {
+  return typeof metadata.step === 'string' ? `${metadata.step}/${type}` : type;
+}
 
 function seconds(): number {
   return performance.now() / 1000;
 }
 
-/** What the chunks of a plan run with, every value settled; pictures are the operation's. */
-function settledOf({ chunks, variant }: Plan): ResumePoint['parameters'] {
+function outputsOf({ chunk }: PlannedStep) {
+  return catalogue.chunks[chunk].meta.outputs;
+}
+
+/** What the steps of a plan run with, every value settled; files are the operation's. */
+function settledOf({ steps, variant }: Plan): ResumePoint['parameters'] {
   return Object.fromEntries(
-    chunks.map(({ id, parameters }) => {
+    steps.map(({ id, parameters, checkpoint }) => {
       const settled = { ...parameters };
-      takePictures(settled);
+      takeFiles(settled);
       // Chosen by what fits at this moment, which may be another variant in the next attempt, and with it another picture.
-      return [id, 'weights' in settled ? { ...settled, weights: variant } : settled];
+      return [id, checkpoint !== null && 'weights' in settled ? { ...settled, weights: variant } : settled];
     }),
   );
 }
 
-/** Takes the pictures out of the parameters, which are recorded as files beside them. */
-function takePictures(parameters: Record<string, unknown>): Map<string, Blob | string> {
-  const pictures = new Map<string, Blob | string>();
+interface Files {
+  list: (Blob | string)[];
+  isList: boolean;
+}
+
+/** Takes the files out of the parameters, which are recorded beside them. */
+function takeFiles(parameters: Record<string, unknown>): Map<string, Files> {
+  const files = new Map<string, Files>();
   for (const [name, value] of Object.entries(parameters)) {
-    if (value instanceof Blob || (typeof value === 'string' && value.startsWith('data:image/'))) {
-      pictures.set(name, value);
+    if (isFile(value)) {
+      files.set(name, { list: [value], isList: false });
+      delete parameters[name];
+    } else if (Array.isArray(value) && value.length > 0 && value.every(isFile)) {
+      files.set(name, { list: value, isList: true });
       delete parameters[name];
     }
   }
-  return pictures;
+  return files;
 }
 
-function pick(record: Record<string, unknown>, names: Iterable<string>): Record<string, unknown> {
-  return Object.fromEntries([...names].map((name) => [name, record[name]]));
+function pick(record: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {
+  return Object.fromEntries(names.map((name) => [name, record[name]]));
 }

@@ -4,8 +4,11 @@ import { StudioError } from '../src/core/errors.ts';
 import type { DeviceReport, JobEvent, LedgerReport } from '../src/core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import type { LoraUse } from '../src/core/loras.ts';
-import { parseOperation } from '../src/core/operation.ts';
-import { estimateRequest, fit, plan } from '../src/core/plan.ts';
+import { own } from '../src/core/catalogue.ts';
+import { estimateRequest, fit } from '../src/core/fit.ts';
+import { parseOperation, type Operation } from '../src/core/operation.ts';
+import { checkpointOf, checkpointStep, plan, type PlanResult } from '../src/core/plan.ts';
+import { courseOf, entriesOf } from '../src/core/steps.ts';
 import { smallerThan, type Change } from '../src/core/smaller.ts';
 import { Engine } from '../src/engine/engine.ts';
 import { deviceKey, IndexedRates, Speedometer, workloads } from '../src/engine/self_measurement.ts';
@@ -15,12 +18,14 @@ import { catalogue } from '../src/pipelines/catalogue.ts';
 import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts';
 import { EventSender, callsTo, resign, serve } from './connection.ts';
 import { Execution, type Prepared } from './execution.ts';
+import { GraphWork, type StepModel } from './graph_work.ts';
 import type {
   CheckpointSource,
   ExecuteRequest,
   GenerationApi,
   LoraFit,
   RecorderApi,
+  Secrets,
   StartOptions,
 } from './protocol.ts';
 import { filesOf, library } from './source_files.ts';
@@ -64,16 +69,20 @@ class GenerationWorker implements GenerationApi {
     return (await this.#open(source, null)).summary;
   }
 
-  async execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void): Promise<{ run: string }> {
+  async execute(
+    request: ExecuteRequest,
+    onEvent: (event: JobEvent) => void,
+    secret: Secrets,
+  ): Promise<{ run: string }> {
     const events = new EventSender(onEvent);
     events.send({
       type: 'progress',
-      progress: { stage: 'load', step: 0, steps: 0, fraction: 0, secondsLeft: null },
+      progress: { of: null, stage: 'load', step: 0, steps: 0, fraction: 0, secondsLeft: null },
     });
     const controller = new AbortController();
     this.#running.set(request.jobId, controller);
     try {
-      const prepared = await this.#prepare(request);
+      const prepared = await this.#prepare(request, secret);
       const execution = new Execution(prepared, this.#recording, events, controller.signal, () => this.#canvas);
       return await execution.run(request.run, request.point);
     } finally {
@@ -96,15 +105,26 @@ class GenerationWorker implements GenerationApi {
     return Promise.resolve(this.#started.ledger.report());
   }
 
-  async #prepare({ operation: asked, source, inscribes, point }: ExecuteRequest): Promise<Prepared> {
+  async #prepare({ operation: asked, sources, inscribes, point }: ExecuteRequest, secret: Secrets): Promise<Prepared> {
     const operation = parseOperation(asked);
-    const opened = await this.#open(source, null);
-    const { summary } = opened;
-    let result = plan(operation, catalogue, summary, this.#started.report, point?.parameters);
-    const request = result.ok ? estimateRequest(result.plan, summary) : null;
-    const estimate = request && (await opened.estimate(request, await this.#circumstances(source, summary)));
-    if (result.ok && estimate) {
-      result = fit(result.plan, summary, estimate, 'warn');
+    const opened = await this.#openAll(operation, sources);
+    const summaries = (step: string) => opened.get(step)?.model.summary ?? null;
+    let result = plan(operation, catalogue, summaries, this.#started.report, point?.parameters);
+    const models = new Map<string, StepModel>();
+    for (const step of result.ok ? result.plan.steps : []) {
+      const found = step.checkpoint === null ? undefined : opened.get(step.id);
+      if (!found || !result.ok) {
+        continue;
+      }
+      const { summary } = found.model;
+      const request = estimateRequest(step, summary);
+      const estimate = request && (await found.model.estimate(request, await this.#circumstances(found.source, summary)));
+      // The plan speaks of the checkpoint that the config is about; another one is judged in the same way.
+      const fitted: PlanResult = estimate ? fit(result.plan, summary, estimate, 'warn') : result;
+      const variant = fitted.ok ? fitted.plan.variant : 'full';
+      result = !fitted.ok || summary.ref === fitted.plan.checkpoint ? fitted : result;
+      const model = fitted.ok ? await this.#open(found.source, variant) : found.model;
+      models.set(step.id, { model, variant, request, estimate });
     }
     if (!result.ok) {
       const [{ code }] = result.reasons;
@@ -112,59 +132,78 @@ class GenerationWorker implements GenerationApi {
         retry: code === 'does_not_fit' ? 'smaller' : 'never',
       });
     }
-    const model = await this.#open(source, result.plan.variant);
-    // Only here, where no other job runs, may a model be released.
+    const graph =
+      models.size === 0
+        ? null
+        : await GraphWork.prepare({
+            engine: this.#started,
+            speedometer: this.#speed,
+            models,
+            hold: (model) => this.#hold(model),
+            mergeLoras,
+          });
+    return { plan: result.plan, graph, inscribes, secret };
+  }
+
+  /** Only where no other job runs may a model be released. */
+  async #hold(model: LoadedModel): Promise<void> {
     if (this.#held !== model) {
       await this.#held?.release();
       this.#held = model;
     }
-    const load = request ? await model.toLoad({ ...request, weights: result.plan.variant }) : new Map<string, number>();
-    return {
-      plan: result.plan,
-      model,
-      engine: this.#started,
-      estimate,
-      load,
-      speedometer: this.#speed,
-      mergeLoras: (loras) => mergeLoras(model, loras),
-      inscribes,
-    };
   }
 
-  async smaller({ operation, source, point, stage }: Parameters<GenerationApi['smaller']>[0]): Promise<Change | null> {
-    const opened = await this.#open(source, null);
-    const { summary } = opened;
-    const planned = plan(parseOperation(operation), catalogue, summary, null, point?.parameters);
-    const request = planned.ok ? estimateRequest(planned.plan, summary) : null;
-    if (!planned.ok || !request) {
+  /** What is asked for by the steps of an operation, by step; only summaries are read. */
+  async #openAll(
+    operation: Operation,
+    sources: ExecuteRequest['sources'],
+  ): Promise<Map<string, { model: LoadedModel; source: CheckpointSource }>> {
+    const opened = new Map<string, { model: LoadedModel; source: CheckpointSource }>();
+    const config = own(catalogue.configs, operation.config);
+    const course = config ? courseOf(config, catalogue) : '';
+    for (const { id, chunk } of typeof course === 'string' ? [] : course.steps) {
+      const ref = chunk.meta.needs.checkpoint ? checkpointOf(id, operation) : null;
+      const source = ref === null || own(operation.given ?? {}, id) ? undefined : own(sources, ref);
+      if (source) {
+        opened.set(id, { model: await this.#open(source, null), source });
+      }
+    }
+    return opened;
+  }
+
+  async smaller({ operation, sources, point, stage }: Parameters<GenerationApi['smaller']>[0]): Promise<Change | null> {
+    const asked = parseOperation(operation);
+    const opened = await this.#openAll(asked, sources);
+    const summaries = (step: string) => opened.get(step)?.model.summary ?? null;
+    const planned = plan(asked, catalogue, summaries, null, point?.parameters);
+    const step = planned.ok ? checkpointStep(planned.plan) : undefined;
+    const found = step && opened.get(step.id);
+    const request = found ? estimateRequest(step, found.model.summary) : null;
+    if (!planned.ok || !found || !request) {
       return null;
     }
-    const circumstances = await this.#circumstances(source, summary);
-    const estimate = await opened.estimate(request, circumstances);
-    const fitted = fit(planned.plan, summary, estimate, 'warn');
-    const { id, parameters } = planned.plan.chunks.find((chunk) => typeof chunk.parameters.steps === 'number') ?? {
-      id: '',
-      parameters: {},
-    };
-    const { entries = {} } = catalogue.chunks[id].parameters as { entries?: Record<string, unknown> };
+    const { model, source } = found;
+    const circumstances = await this.#circumstances(source, model.summary);
+    const estimate = await model.estimate(request, circumstances);
+    const fitted = fit(planned.plan, model.summary, estimate, 'warn');
     const changes = smallerThan({
-      known: new Set(Object.keys(entries)),
+      known: new Set(Object.keys(entriesOf(catalogue.chunks[step.chunk]))),
       stage,
       request,
       estimate,
-      checkpoint: summary,
-      variant: fitted.ok ? fitted.plan.variant : (summary.variants.at(-1) ?? 'full'),
+      checkpoint: model.summary,
+      variant: fitted.ok ? fitted.plan.variant : (model.summary.variants.at(-1) ?? 'full'),
     });
     let chosen = changes.at(0) ?? null;
     for (const change of changes) {
-      const { recommended } = await opened.estimate({ ...request, ...change.parameters }, circumstances);
+      const { recommended } = await model.estimate({ ...request, ...change.parameters }, circumstances);
       if (recommended !== null) {
         chosen = change;
         break;
       }
     }
     // The same picture, as far as a smaller one can be that.
-    const seed = point && 'seed' in parameters ? { seed: parameters.seed } : {};
+    const seed = point && 'seed' in step.parameters ? { seed: step.parameters.seed } : {};
     return chosen && { ...chosen, parameters: { ...seed, ...chosen.parameters } };
   }
 
@@ -186,13 +225,13 @@ class GenerationWorker implements GenerationApi {
     }
     const fits: LoraFit[] = [];
     for (const { ref, name } of await storedLoras(library)) {
-      const problem = await openLora(ref, 1)
+      const fit = await openLora(ref, 1)
         .then((lora) => model.checkLora(lora))
         .then(
-          () => null,
-          (error: unknown) => StudioError.from(error).message,
+          (note) => ({ problem: null, note }),
+          (error: unknown) => ({ problem: StudioError.from(error).message, note: null }),
         );
-      fits.push({ ref, name, problem });
+      fits.push({ ref, name, ...fit });
     }
     return fits;
   }
@@ -269,11 +308,12 @@ async function openLora(named: string, weight: number): Promise<ModelLora> {
   return { ref, name, file, sha256, strength: weight };
 }
 
-async function mergeLoras(model: LoadedModel, loras: readonly LoraUse[]): Promise<void> {
+async function mergeLoras(model: LoadedModel, loras: readonly LoraUse[]): Promise<string[]> {
   const opened = await Promise.all(loras.map(({ lora, weight }) => openLora(lora, weight)));
-  await model.useLoras(opened);
+  const leftOut = await model.useLoras(opened);
   const usedAt = Date.now();
   await Promise.all(opened.map(({ ref = '' }) => library.changeManifest(ref, { usedAt })));
+  return leftOut;
 }
 
 void serve(new GenerationWorker(), self);

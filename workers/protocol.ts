@@ -32,7 +32,8 @@ export interface StartOptions {
 export interface ExecuteRequest {
   jobId: string;
   operation: Operation;
-  source: CheckpointSource;
+  /** Of the checkpoints and language models that it runs, by ref. */
+  sources: Record<string, CheckpointSource>;
   inscribes: boolean;
   /** From 1. */
   attempt: number;
@@ -42,27 +43,40 @@ export interface ExecuteRequest {
   point: ResumePoint | null;
 }
 
-/** The owner of the GPU: one per generation worker. Calls may overlap; `execute` is called once at a time. */
-export interface GenerationApi {
-  /** Must be the first call. `recorder` speaks {@link RecorderApi}. */
-  start(options: StartOptions & { recorder: MessagePort }): Promise<DeviceReport>;
-  /** Reads configs and headers only. */
-  openCheckpoint(source: CheckpointSource): Promise<CheckpointSummary>;
+/** Asks the page for a key that the person entered. Rejects with `invalid_operation` when there is none of this name. */
+export type Secrets = (name: string) => Promise<string>;
+
+/** What executes jobs, one at a time. */
+export interface JobExecutor {
   /**
    * Events are delivered in order, all of them before the answer; see {@link EventSender}. Each tells of something finished, so they are the
    * signs of life that the watchdog waits for. A run that fails or is cancelled stays open: whether another attempt goes on with it is for
    * the caller to say, who closes it otherwise.
    */
-  execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void): Promise<{ run: string }>;
+  execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void, secret: Secrets): Promise<{ run: string }>;
+  /** Stops that job where it next reports, between two steps; its `execute` then rejects with `cancelled`. Unknown ids are no error. */
+  cancel(jobId: string): Promise<void>;
+}
+
+/** Executes jobs that need neither the GPU nor a checkpoint. */
+export interface TaskApi extends JobExecutor {
+  /** Must be the first call. `recorder` speaks {@link RecorderApi}. */
+  connect(recorder: MessagePort): Promise<void>;
+}
+
+/** The owner of the GPU: one per generation worker. Calls may overlap; `execute` is called once at a time. */
+export interface GenerationApi extends JobExecutor {
+  /** Must be the first call. `recorder` speaks {@link RecorderApi}. */
+  start(options: StartOptions & { recorder: MessagePort }): Promise<DeviceReport>;
+  /** Reads configs and headers only. */
+  openCheckpoint(source: CheckpointSource): Promise<CheckpointSummary>;
   /** What is smaller than an operation that failed and may succeed here; null where nothing is known. Reads configs and headers only. */
   smaller(request: {
     operation: Operation;
-    source: CheckpointSource;
+    sources: ExecuteRequest['sources'];
     point: ResumePoint | null;
     stage: Stage | null;
   }): Promise<Change | null>;
-  /** Stops that job between two steps; its `execute` then rejects with `cancelled`. Unknown ids are no error. */
-  cancel(jobId: string): Promise<void>;
   /** Where previews are drawn; null stops them. The canvas is transferred. */
   watch(canvas: OffscreenCanvas | null): Promise<void>;
   ledger(): Promise<LedgerReport>;
@@ -84,6 +98,8 @@ export interface LoraFit {
   name: string;
   /** Why it cannot be used with that checkpoint, as a sentence; null when it can. */
   problem: string | null;
+  /** What would be left out of it, as a sentence; null when nothing would. */
+  note: string | null;
 }
 
 /** What is said about a run when it is opened. */

@@ -6,6 +6,7 @@ import { PrecacheController, type PrecacheEntry } from 'workbox-precaching';
 import { StudioError } from '../src/core/errors.ts';
 import { JobRoutes } from '../src/jobs/routes.ts';
 import { StoredJobs } from '../src/jobs/stored_jobs.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
 import { browserStore } from '../src/recorder/browser_store.ts';
 import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
@@ -122,7 +123,7 @@ let opened: JobRoutes | null = null;
 
 /** Opened by the first request: most service workers are started for a file. Jobs are submitted and watched here; open tabs run them. */
 function door(): JobRoutes {
-  opened ??= new JobRoutes(new StoredJobs({ entity: recordedFile() }), {
+  opened ??= new JobRoutes(new StoredJobs({ catalogue, entity: recordedFile() }), {
     base: new URL('.', self.location.href).pathname,
   });
   return opened;

@@ -1,5 +1,15 @@
 /** What people get wrong: each time one clear sentence with a code, and a page that goes on working. */
-import { cpSync, mkdtempSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
@@ -145,6 +155,38 @@ test('broken checkpoint folders are refused in one sentence each, and the next g
   expect((await runOperation(page, generation({}))).job.error).toBeNull();
 });
 
+test('folders of links, of which a browser shows nothing, are refused with the reason and what to take', async ({
+  page,
+}) => {
+  await openDoor(page, 'wasm');
+  const cache = mkdtempSync(join(tmpdir(), 'darkroom-cache-'));
+  try {
+    const repository = join(cache, 'models--org--turbo');
+    const [snapshot, blobs] = [join(repository, 'snapshots', 'abc'), join(repository, 'blobs')];
+    mkdirSync(snapshot, { recursive: true });
+    mkdirSync(blobs);
+    cpSync(join(GOOD, 'model_index.json'), join(blobs, 'a'.repeat(40)));
+    symlinkSync(join(blobs, 'a'.repeat(40)), join(snapshot, 'model_index.json'));
+    for (const [folder, sentence] of [
+      [
+        snapshot,
+        /^This folder is empty, or all of its files are links, as in the Hugging Face cache, .*; choose a folder/,
+      ],
+      [
+        repository,
+        /^"models--org--turbo" is a folder of the Hugging Face cache: .* or get org\/turbo in the library\.$/,
+      ],
+      [blobs, /^"blobs" is a folder of the Hugging Face cache: .* or get the checkpoint in the library by its name\.$/],
+    ] as const) {
+      const error = await refusal(page, folder);
+      expect(error).toMatchObject({ code: 'checkpoint_incomplete' });
+      expect(error?.message).toMatch(sentence);
+    }
+  } finally {
+    rmSync(cache, { recursive: true, force: true });
+  }
+});
+
 test('wrong parameters are refused in one sentence each, and nothing is recorded for them', async ({ page }) => {
   await openDoor(page, 'wasm');
   await openFolder(page, GOOD);
@@ -155,6 +197,7 @@ test('wrong parameters are refused in one sentence each, and nothing is recorded
     [{ seed: '-1' }, /seed must be a whole number/],
     [{ sampler: 'magic' }, /no sampler "magic"; the samplers here are: /],
     [{ schedule: 'magic' }, /no schedule "magic"; the schedules here are: /],
+    [{ prediction_type: 'v' }, /prediction_type must be epsilon or v_prediction/],
     [{ strenght: 0.5 }, /unknown field "strenght"/],
   ] as const) {
     const { job } = await runOperation(page, generation(parameters));

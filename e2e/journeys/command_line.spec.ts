@@ -134,9 +134,33 @@ test('reads pictures beside the operation, from wherever it is called, and takes
   ]);
 });
 
+test('reads an operation with a byte order mark, as Windows editors and shells write it', async () => {
+  const folder = test.info().outputPath('marks');
+  const text = `\ufeff${JSON.stringify({ ...OPERATION, record: [] })}`;
+  for (const [name, bytes, named] of [
+    ['utf8', Buffer.from(text), null],
+    ['utf16', Buffer.from(text, 'utf16le'), 'UTF-16LE'],
+  ] as const) {
+    await put(folder, '');
+    await writeFile(join(folder, 'operation.json'), bytes);
+    const words = ['operation.json', '--checkpoint', CHECKPOINT, '--backend', 'wasm', '--out', name];
+    const result = await generate(words, folder);
+    expect(result.code, result.err).toBe(0);
+    expect(lines(result).at(-1)?.entity_type).toBe('output_image');
+    expect(result.err.includes('byte order mark')).toBe(named !== null);
+    expect(result.err).toContain(named ?? '');
+  }
+});
+
 test.describe('what is not valid exits with 2 and writes nothing:', () => {
   const refused: [string, unknown, RegExp][] = [
-    ['no JSON', '{"operation":', /is not JSON/],
+    ['no JSON', '{"operation":', /is not JSON: line 1, column 14: the file ends before/],
+    [
+      'JSON with a comma too many',
+      '{\n  "parameters": {},\n}',
+      /is not JSON: line 3, column 1: there is a comma before/,
+    ],
+    ['a byte order mark and no JSON', '\ufeff{operation', /is not JSON: line 1, column 2: a name in double quotes/],
     ['no object', '"words"', /must be a JSON object/],
     ['an unknown field', { ...OPERATION, sed: 1 }, /unknown field "sed"/],
     ['an unknown kind', { ...OPERATION, operation: 'image_generatoin' }, /operation must be one of/],
@@ -206,11 +230,11 @@ test('a checkpoint that lacks a file exits with 1 and says which', async () => {
   expect(existsSync(join(folder, 'out'))).toBe(false);
 });
 
-test('without a Chromium it says what to do', async () => {
+test('a Chromium that cannot be started is named', async () => {
   const info = test.info();
   const file = await put(info.outputPath('none'), OPERATION);
   const result = await generate([file, '--out', 'out'], info.outputPath('none'), { DARKROOM_CHROMIUM: '/none' });
-  expectRefusal(result, 1, 'no_chromium', /npx playwright install chromium/);
+  expectRefusal(result, 1, 'no_chromium', /DARKROOM_CHROMIUM names \/none.+npx playwright install chromium/);
 });
 
 test('its server gives out the built page and nothing beside it', async () => {

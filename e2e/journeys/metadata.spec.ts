@@ -4,6 +4,7 @@ import { resolve } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
 import { readMetadata } from '../../src/formats/container.ts';
 import { ExifTag } from '../../src/formats/exif.ts';
+import { golden, pngOf } from '../../test/picture_files.ts';
 
 const TINY = resolve('test/checkpoints/tiny-sd15');
 /** Pillow wrote an infotext of AUTOMATIC1111's shape into it; see reference/make_format_goldens.py. */
@@ -54,7 +55,11 @@ test('the settings of a dropped picture make a picture that brings them along', 
   await expect(page.getByText('Made with AUTOMATIC1111.')).toBeVisible();
   await page.getByText('Made with').getByRole('button', { name: 'Use its settings' }).click();
   await expect(
-    page.getByRole('main').getByText('Its settings are in the form now, except for the checkpoint boats_v1.'),
+    page
+      .getByRole('main')
+      .getByText(
+        'Its settings are in the form now, except for the checkpoint boats_v1 and the effect of weights such as (blue:1.2).',
+      ),
   ).toBeVisible();
   // The picture came out of these settings; a run of them starts from nothing.
   await expect(page.getByRole('img', { name: 'The starting picture, boat.png' })).toBeHidden();
@@ -126,4 +131,145 @@ test('the settings of a dropped picture make a picture that brings them along', 
     .first()
     .click();
   await expect(off).not.toBeChecked();
+});
+
+/** A picture of AUTOMATIC1111 whose values are those that the checkpoint which opens first suggests, or any others. */
+function picture(line: string, prompt = 'a copper kettle'): Uint8Array {
+  return pngOf({
+    parameters: `${prompt}\nNegative prompt: fog\n${line}, Seed: 31, Model: tiny-sd15, Version: v1.10.1`,
+  });
+}
+
+const OF_SCENES = 'Steps: 20, Sampler: Euler, Schedule type: Normal, CFG scale: 4, Size: 128x128';
+const KEPT = {
+  Steps: '20',
+  Guidance: '4',
+  Width: '128',
+  Height: '128',
+  Sampler: 'euler',
+  Schedule: 'normal',
+  Seed: '31',
+};
+
+async function use(page: Page, name: string, content: Uint8Array): Promise<void> {
+  await drop(page, name, 'image/png', content);
+  await page.getByText('Made with').getByRole('button', { name: 'Use its settings' }).click();
+}
+
+async function openTiny(page: Page): Promise<void> {
+  await page.getByTestId('checkpoint-folder').setInputFiles(TINY);
+  await expect(page.getByText('tiny-sd15', { exact: true })).toBeVisible();
+}
+
+test('what was brought back stays, whichever checkpoint opens then, until one press returns to its own', async ({
+  page,
+}) => {
+  await page.goto('/');
+  await expect(page.getByRole('button', { name: /^Generate/ })).toBeEnabled();
+  await use(page, 'scenes.png', picture(OF_SCENES));
+  await page.getByText('More settings').click();
+  expect(await form(page)).toMatchObject(KEPT);
+  await openTiny(page);
+  expect(await form(page)).toMatchObject(KEPT);
+  await expect(page.getByText('Its settings are in the form now.', { exact: true }).first()).toBeVisible();
+  await page.reload();
+  await expect(page.getByRole('button', { name: /^Generate/ })).toBeEnabled();
+  expect(await form(page)).toMatchObject({ ...KEPT, Prompt: 'a copper kettle' });
+
+  // The same of what was typed, be it what is suggested.
+  await openTiny(page);
+  const own = page.getByRole('button', { name: "Use this checkpoint's own settings" });
+  await own.click();
+  await expect(own).toBeHidden();
+  const ofTiny = await form(page);
+  expect(ofTiny).toMatchObject({ Width: '64', Height: '64', Sampler: '', Schedule: '', Prompt: 'a copper kettle' });
+  await page.getByRole('textbox', { name: 'Steps', exact: true }).fill('7');
+  await page.getByRole('textbox', { name: 'Steps', exact: true }).fill(ofTiny.Steps);
+  await page
+    .getByRole('button', { name: /^Use .* Built in$/ })
+    .first()
+    .click();
+  await expect(page.getByRole('textbox', { name: 'Width', exact: true })).toHaveValue('128');
+  expect(await form(page)).toMatchObject({ Steps: ofTiny.Steps, Guidance: '4', Height: '128' });
+  // In sight also where the settings are not.
+  await page.getByText('More settings').click();
+  await own.click();
+  await page.getByText('More settings').click();
+  expect(await form(page)).toMatchObject({ Steps: '20', Width: '128' });
+});
+
+test('what was brought back before the first checkpoint is open stays, too', async ({ page }) => {
+  let release: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => (release = resolve));
+  await page.route('**/checkpoints/**', async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.goto('/');
+  const size = 'Steps: 25, Sampler: Euler, Schedule type: Normal, CFG scale: 7.5, Size: 512x512';
+  await use(page, 'at_512.png', picture(size));
+  release();
+  await expect(page.getByRole('button', { name: /^Generate/ })).toBeEnabled();
+  await page.getByText('More settings').click();
+  expect(await form(page)).toMatchObject({ ...KEPT, Steps: '25', Guidance: '7.5', Width: '512', Height: '512' });
+});
+
+test('what a recorded run brings back stays as well', async ({ page }) => {
+  await page.goto('/');
+  const generate = page.getByRole('button', { name: /^Generate/ });
+  await expect(generate).toBeEnabled();
+  await openTiny(page);
+  await page.getByText('More settings').click();
+  await page.getByRole('textbox', { name: 'Steps', exact: true }).fill('2');
+  await generate.click();
+  await page.getByRole('button', { name: 'Use these settings' }).click({ timeout: 120_000 });
+  const { Width, Height, Guidance, Seed } = await form(page);
+  const builtin = page.getByRole('button', { name: /^Use .* Built in$/ }).first();
+  await builtin.click();
+  await expect(page.getByRole('status')).toHaveText(/^Opened /);
+  expect(await form(page)).toMatchObject({ Steps: '2', Width, Height, Guidance, Seed });
+});
+
+test('a file says what it lacks, and words that cannot be read leave the box', async ({ page }) => {
+  await page.goto('/');
+  await expect(page.getByRole('button', { name: /^Generate/ })).toBeEnabled();
+  const prompt = page.getByRole('textbox', { name: 'Prompt', exact: true });
+  const main = page.getByRole('main');
+  await prompt.fill('old words');
+  await drop(page, 'plain.png', 'image/png', golden('plain.png'));
+  await expect(main.getByText('No settings were found in it.')).toBeVisible();
+  await drop(page, 'workflow.png', 'image/png', pngOf({ workflow: { nodes: [] } }));
+  await expect(main.getByText('It has settings, but in a form that cannot be read here.')).toBeVisible();
+  await drop(page, 'damaged.png', 'image/png', pngOf({ darkroom: { schema_version: 1 } }));
+  await expect(main.getByText('The settings in it are damaged and cannot be read.')).toBeVisible();
+  await expect(prompt).toHaveValue('old words');
+
+  await use(page, 'wordless.png', pngOf({ invokeai_metadata: { steps: 12, cfg_scale: 7, scheduler: 'euler' } }));
+  await expect(
+    main.getByText('Its settings are in the form now, except for the prompt, which could not be read.'),
+  ).toBeVisible();
+  await expect(main.getByText('The file does not give the size or seed, so that stays as it was.')).toBeVisible();
+  await expect(prompt).toHaveValue('');
+
+  // More than one sentence can hold is a list, in words.
+  const resources =
+    'Civitai resources: [{"type":"lora","weight":0.7,"modelName":"Brass"},{"type":"embed","modelName":"Easy"}]';
+  await use(
+    page,
+    'civitai.png',
+    picture(`${OF_SCENES}, Clip skip: 2, ${resources}, Civitai metadata: {"remixOfId":4}`),
+  );
+  await expect(main.getByText('Its settings are in the form now, except for:')).toBeVisible();
+  await expect(main.getByRole('listitem').filter({ hasText: 'the LoRA Brass at 0.7' })).toBeVisible();
+  await expect(main.getByText('So a new picture may look different.')).toBeVisible();
+  await expect(main).not.toContainText('{');
+
+test('a dropped video gives its settings back and is no picture to start from', async ({ page }) => {
+  await page.goto('/');
+  await expect(page.getByRole('button', { name: /^Generate/ })).toBeEnabled();
+  await drop(page, 'kettle.mp4', 'video/mp4', new Uint8Array(readFileSync('test/recorded_media/tags.mp4')));
+  await expect(page.getByText('kettle.mp4 was made with ComfyUI.')).toBeVisible();
+  await page.getByText('was made with').getByRole('button', { name: 'Use its settings' }).click();
+  await expect(page.getByRole('textbox', { name: 'Prompt', exact: true })).toHaveValue('a copper kettle');
+  await expect(page.getByText('or drop or paste one')).toBeVisible();
 });

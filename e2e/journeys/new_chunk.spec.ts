@@ -36,7 +36,7 @@ test('a chunk and a config dropped in are found, planned and run, with no other 
     await promisify(execFile)('npx', ['--no-install', 'vite', 'build'], { cwd: copy });
 
     const schema = readFileSync(join(copy, 'dist', 'schemas', 'operation.json'), 'utf8');
-    expect(schema).toContain('#/definitions/gradient.output_image_gradient');
+    expect(schema).toContain('#/definitions/gradient');
 
     const server = await serveFolder(join(copy, 'dist'));
     try {

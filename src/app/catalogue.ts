@@ -2,11 +2,13 @@
 import type { DeviceReport } from '../core/job.ts';
 import type { CheckpointSummary } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
-import type { CatalogueCheckpoint, Config, PlanResult } from '../core/plan.ts';
-import { plan } from '../core/plan.ts';
+import type { CatalogueCheckpoint, Config } from '../core/catalogue.ts';
+import { checkpointStep, plan } from '../core/plan.ts';
+import type { PlanResult } from '../core/plan.ts';
+import { courseOf, fieldsOf } from '../core/steps.ts';
 import { catalogue, offers as allOffers } from '../pipelines/catalogue.ts';
 import * as registry from '../samplers/registry.ts';
-import type { Suggestions } from './form.svelte.ts';
+import { predictionOf, type Suggestions } from './form.svelte.ts';
 
 export interface Choice {
   id: string;
@@ -15,6 +17,12 @@ export interface Choice {
 
 export const samplers = choices(Object.keys(registry.samplers));
 export const schedules = choices(Object.keys(registry.schedules));
+
+export const predictions: Choice[] = [
+  { id: 'noise', label: 'Noise (epsilon)' },
+  { id: 'velocity', label: 'Velocity (v-prediction)' },
+  { id: 'velocity_zero_snr', label: 'Velocity, from pure noise (zero terminal SNR)' },
+];
 
 export interface Offer {
   /** Of the config that brings it, or of the language model. */
@@ -26,7 +34,19 @@ export interface Offer {
 /** Checkpoints that can be had, the most permissive licences first. */
 export const offers: Offer[] = allOffers.map((offer) => ({ ...offer, name: offer.name.en }));
 
-/** The config that makes pictures with this checkpoint, with what it suggests; null when none can. */
+/** What the studio's form sets, whatever it is filled in with; a config that does not know all of it has a form of its own. */
+const STUDIO_FIELDS = [
+  'prompt',
+  'negative_prompt',
+  'width',
+  'height',
+  'steps',
+  'guidance_scale',
+  'seed',
+  'batch_size',
+] as const;
+
+/** The config that makes pictures from the studio's form with this checkpoint, with what it suggests; null when none can. */
 export function configFor(checkpoint: CheckpointSummary): { id: string; suggestions: Suggestions } | null {
   for (const { id } of inOrder(checkpoint)) {
     const result = planFor(
@@ -42,15 +62,30 @@ export function configFor(checkpoint: CheckpointSummary): { id: string; suggesti
       null,
     );
     if (result.ok) {
-      return { id, suggestions: suggestions(checkpoint, result.plan.chunks.at(-1)?.parameters ?? {}) };
+      return { id, suggestions: suggestions(checkpoint, checkpointStep(result.plan)?.parameters ?? {}) };
     }
   }
   return null;
 }
 
-/** Those configs first that bring this very checkpoint, then those that take any; never one that brings another. */
-function inOrder({ ref }: CheckpointSummary): Config[] {
-  const configs = Object.values(catalogue.configs);
+/**
+ * Those configs first that bring this very checkpoint, then those that take any of its family, those with fewer steps first; never one that
+ * brings another.
+ */
+function inOrder({ ref, pipelineClass }: CheckpointSummary): Config[] {
+  const configs = Object.values(catalogue.configs)
+    .flatMap((config) => {
+      const course = courseOf(config, catalogue);
+      return typeof course === 'string' ? [] : [{ config, course }];
+    })
+    .filter(({ course }) => {
+      const fields = fieldsOf(course);
+      return (
+        course.main.chunk.meta.needs.checkpoint?.includes(pipelineClass) && STUDIO_FIELDS.every((name) => fields.has(name))
+      );
+    })
+    .sort((a, b) => a.course.steps.length - b.course.steps.length)
+    .map(({ config }) => config);
   return [
     ...configs.filter(({ checkpoint }) => checkpoint && ref.startsWith(`hub:${checkpoint.repo}@`)),
     ...configs.filter(({ checkpoint }) => checkpoint === null),
@@ -58,7 +93,16 @@ function inOrder({ ref }: CheckpointSummary): Config[] {
 }
 
 export function planFor(operation: Operation, checkpoint: CheckpointSummary, device: DeviceReport | null): PlanResult {
-  return plan(operation, catalogue, checkpoint, device);
+  return plan(operation, catalogue, () => checkpoint, device);
+}
+
+/** What a stage of a job is called, as its chunk says; null for one that no chunk declares. */
+export function stageLabel(configId: string, step: string | null, stage: string): string | null {
+  const config = Object.hasOwn(catalogue.configs, configId) ? catalogue.configs[configId] : null;
+  const course = config && courseOf(config, catalogue);
+  const steps = course === null || typeof course === 'string' ? [] : course.steps;
+  const stages = steps.find(({ id }) => id === step)?.chunk.meta.stages ?? [];
+  return stages.find(({ id }) => id === stage)?.label.en ?? null;
 }
 
 function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unknown>): Suggestions {
@@ -72,6 +116,7 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     guidance: number('guidance_scale', 7.5),
     sampler,
     schedule,
+    prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
   };
 }
 

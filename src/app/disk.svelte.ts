@@ -1,6 +1,7 @@
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { FolderFile } from '../jobs/folder_source.ts';
+import { unlessMissing } from './folder.ts';
 import { keep, readKept } from './kept.ts';
 
 /** The parts of the File System Access API that TypeScript's DOM library leaves out; Chromium browsers have them. */
@@ -167,7 +168,8 @@ async function filesBelow(folder: DiskHandle, path: string): Promise<FolderFile[
     if (entry.kind === 'directory') {
       files.push(...(await filesBelow(entry, below)));
     } else {
-      files.push({ path: below, file: await entry.getFile() });
+      const file = await unlessMissing(entry.getFile());
+      files.push(...(file ? [{ path: below, file }] : []));
     }
   }
   return files;

@@ -1,6 +1,6 @@
 /**
- * A text field that follows a suggestion until somebody types something else. It holds text, not a number, so that
- * what was typed stays as it was typed, right or wrong.
+ * A text field that follows a suggestion until somebody types something or brings it back, be it the same: what a person has
+ * chosen stays, whatever is suggested later. It holds text, not a number, so that it stays as it was typed, right or wrong.
  */
 export class Entry {
   readonly label: string;
@@ -16,9 +16,9 @@ export class Entry {
     return this.#source.suggestion();
   }
 
-  /** True when somebody chose this value, and it is not the suggested one. */
-  get isOwn(): boolean {
-    return this.#source.read() !== null;
+  /** True when somebody chose this value, and another one is suggested. */
+  get differs(): boolean {
+    return this.text !== this.suggestion;
   }
 
   get text(): string {
@@ -26,7 +26,7 @@ export class Entry {
   }
 
   set text(text: string) {
-    this.#source.write(text === this.suggestion ? null : text);
+    this.#source.write(text);
   }
 
   get value(): number {

@@ -39,11 +39,25 @@ export async function filesOfFolder(folder: FileSystemDirectoryEntry): Promise<F
     if (entry.isDirectory) {
       files.push(...(await filesOfFolder(entry as FileSystemDirectoryEntry)));
     } else {
-      const file = await new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject));
-      files.push({ path: entry.fullPath.replace(/^\//, ''), file });
+      const file = await unlessMissing(
+        new Promise<File>((resolve, reject) => (entry as FileSystemFileEntry).file(resolve, reject)),
+      );
+      files.push(...(file ? [{ path: entry.fullPath.replace(/^\//, ''), file }] : []));
     }
   }
   return files;
+}
+
+/** Null for a file that a folder lists and that is not there: so browsers that do not leave out links show them. */
+export async function unlessMissing(file: Promise<File>): Promise<File | null> {
+  try {
+    return await file;
+  } catch (error) {
+    if (error instanceof DOMException && error.name === 'NotFoundError') {
+      return null;
+    }
+    throw error;
+  }
 }
 
 /** A reader gives at most 100 entries at a time, and none when it is done. */

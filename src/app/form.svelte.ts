@@ -1,7 +1,8 @@
 import * as v from 'valibot';
 import type { LoraUse } from '../core/loras.ts';
-import type { OperationInput, OperationKind } from '../core/operation.ts';
+import type { OperationInput } from '../core/operation.ts';
 import * as parameter from '../core/parameters.ts';
+import { WHITE } from '../formats/background.ts';
 import { Entry } from './entry.svelte.ts';
 import { Persisted } from './persisted.svelte.ts';
 
@@ -21,14 +22,36 @@ const schema = v.object({
   keepSeed: v.fallback(v.boolean(), false),
   sampler: text,
   schedule: text,
+  /** Of {@link PREDICTIONS}; empty = as the checkpoint says. */
+  prediction: text,
   count: v.fallback(v.picklist([1, 2, 3, 4]), 1),
   /** Switched on; a weight of null is 1. */
   loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
   /** What the mask keeps is laid over the result. */
   overlays: v.fallback(v.boolean(), true),
+  /** Shows through the transparent parts of the starting picture. */
+  background: v.fallback(parameter.background(), WHITE),
   lorasOpen: v.fallback(v.boolean(), false),
   settingsOpen: v.fallback(v.boolean(), false),
 });
+
+/** What can be said of a checkpoint's network by hand, as parameters. */
+const PREDICTIONS: Partial<Record<string, Record<string, unknown>>> = {
+  noise: { prediction_type: 'epsilon', rescale_betas_zero_snr: false },
+  velocity: { prediction_type: 'v_prediction', rescale_betas_zero_snr: false },
+  velocity_zero_snr: { prediction_type: 'v_prediction', rescale_betas_zero_snr: true },
+};
+
+/** The id of what these parameters say; empty where they say nothing. */
+export function predictionOf({ prediction_type, rescale_betas_zero_snr }: Record<string, unknown>): string {
+  return prediction_type === 'v_prediction'
+    ? rescale_betas_zero_snr === true
+      ? 'velocity_zero_snr'
+      : 'velocity'
+    : prediction_type === 'epsilon'
+      ? 'noise'
+      : '';
+}
 
 /** What a checkpoint, its config and its chunk suggest. */
 export interface Suggestions {
@@ -39,11 +62,13 @@ export interface Suggestions {
   guidance: number;
   sampler: string;
   schedule: string;
+  prediction: string;
 }
 
 export interface Pictures {
   image: Blob;
   mask: Blob | null;
+  isTransparent: boolean;
 }
 
 type OwnField = 'prompt' | 'steps' | 'guidance' | 'width' | 'height' | 'strength';
@@ -62,6 +87,7 @@ export class Form {
     guidance: 7.5,
     sampler: '',
     schedule: '',
+    prediction: '',
   });
 
   #example = $state('');
@@ -134,7 +160,7 @@ export class Form {
    * Checks what this operation needs; what is wrong says so from now on.
    * @param loras refs of those that it uses
    */
-  isValid(kind: OperationKind, loras: readonly string[]): boolean {
+  isValid(kind: string, loras: readonly string[]): boolean {
     const needed = [this.steps, this.guidance, this.width, this.height, this.seed];
     needed.push(...loras.map((ref) => this.loraWeight(ref)));
     if (kind !== 'image_generation') {
@@ -164,8 +190,10 @@ export class Form {
         batch_size: options.count,
         ...(options.sampler === '' ? {} : { sampler: options.sampler }),
         ...(options.schedule === '' ? {} : { schedule: options.schedule }),
+        ...PREDICTIONS[options.prediction],
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
+        ...(pictures?.isTransparent ? { background: options.background } : {}),
         ...(pictures?.mask ? { mask_image: pictures.mask } : {}),
         ...(pictures?.mask && !options.overlays ? { overlay_inpaint: false } : {}),
       },
@@ -191,7 +219,9 @@ export class Form {
     this.options.negative = typeof negative === 'string' ? negative : '';
     this.options.sampler = typeof sampler === 'string' ? sampler : '';
     this.options.schedule = typeof schedule === 'string' ? schedule : '';
+    this.options.prediction = predictionOf(parameters);
     this.options.overlays = parameters.overlay_inpaint !== false;
+    this.options.background = parameter.isColour(parameters.background) ? parameters.background : WHITE;
     if (typeof seed === 'string') {
       this.options.keepSeed = true;
       this.seed.text = seed;
@@ -200,14 +230,15 @@ export class Form {
 
   /** Whether somebody's own size, steps, guidance, sampler or schedule stands where the checkpoint suggests another. */
   get differs(): boolean {
-    const { sampler, schedule } = this.options;
-    return this.#followers.some((entry) => entry.isOwn) || sampler !== '' || schedule !== '';
+    const { sampler, schedule, prediction } = this.options;
+    return this.#followers.some((entry) => entry.differs) || [sampler, schedule, prediction].some((own) => own !== '');
   }
 
   followCheckpoint(): void {
     this.#followers.forEach((entry) => entry.follow());
     this.options.sampler = '';
     this.options.schedule = '';
+    this.options.prediction = '';
   }
 
   get #followers(): Entry[] {
@@ -229,7 +260,7 @@ export class Form {
   }
 }
 
-export function operationKind(pictures: Pictures | null): OperationKind {
+export function operationKind(pictures: Pictures | null): string {
   return pictures === null ? 'image_generation' : pictures.mask ? 'image_inpaint' : 'image_transform';
 }
 

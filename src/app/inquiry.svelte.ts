@@ -3,7 +3,8 @@ import { isLanguageLayout } from '../core/language.ts';
 import type { LanguagePrecision, LanguageSummary, PrecisionChoice } from '../core/language.ts';
 import type { CheckpointSummary, Estimate, VariantEstimate } from '../core/model.ts';
 import { parseOperation } from '../core/operation.ts';
-import { estimateRequest } from '../core/plan.ts';
+import { estimateRequest } from '../core/fit.ts';
+import { checkpointStep } from '../core/plan.ts';
 import type { JobClient } from '../jobs/client.ts';
 import type { WeightVariant } from '../core/model.ts';
 import type { Listing, Origin } from '../../workers/protocol.ts';
@@ -121,7 +122,8 @@ export class Inquiry {
       parameters: { prompt: '', ...size },
     });
     const planned = planFor(operation, summary, null);
-    const request = planned.ok ? estimateRequest(planned.plan, summary) : null;
+    const step = planned.ok ? checkpointStep(planned.plan) : undefined;
+    const request = step ? estimateRequest(step, summary) : null;
     if (!request) {
       return;
     }

@@ -14,6 +14,8 @@ export interface LoraChoice {
   isOn: boolean;
   /** Why it is not used even if it is on, as a sentence; null when it can be. */
   problem: string | null;
+  /** What of it is not used, as a sentence; null when all of it is. */
+  note: string | null;
 }
 
 const usesSchema = v.fallback(v.array(v.object({ lora: v.string(), weight: v.fallback(v.number(), 1) })), []);
@@ -38,12 +40,10 @@ export class Loras {
   readonly choices = $derived.by((): LoraChoice[] => {
     const chosen = this.#form.options.loras;
     const stored = this.#library.loras.filter(({ state }) => state === 'complete');
-    const listed = stored.map(({ ref, name }) => ({
-      ref,
-      name,
-      isOn: chosen.some(({ lora }) => lora === ref),
-      problem: this.#fits.find((fit) => fit.ref === ref)?.problem ?? null,
-    }));
+    const listed = stored.map(({ ref, name }) => {
+      const { problem = null, note = null } = this.#fits.find((fit) => fit.ref === ref) ?? {};
+      return { ref, name, isOn: chosen.some(({ lora }) => lora === ref), problem, note };
+    });
     const gone = chosen.filter(({ lora }) => !stored.some(({ ref }) => ref === lora));
     return [
       ...listed.sort((a, b) => a.name.localeCompare(b.name)),
@@ -52,6 +52,7 @@ export class Loras {
         name,
         isOn: true,
         problem: `The LoRA ${name} is not stored here any more; add it again, or switch it off.`,
+        note: null,
       })),
     ];
   });
@@ -107,7 +108,7 @@ export class Loras {
     return loras.flatMap((lora) => {
       const named = this.#library.loras.filter(({ name }) => name.toLowerCase() === lora.name.toLowerCase());
       const stored =
-        this.#library.loras.find(({ sha256 }) => sha256 !== undefined && sha256 === lora.sha256) ??
+        this.#library.loras.find(({ sha256 }) => sha256 !== undefined && isHashOf(sha256, lora)) ??
         named.find(({ sha256 }) => lora.sha256 === null || sha256 === undefined);
       if (stored) {
         this.#form.chooseLora(stored.ref, stored.name, true, lora.weight);
@@ -117,4 +118,10 @@ export class Loras {
       return [`the LoRA ${lora.name} at ${lora.weight}${other}`];
     });
   }
+}
+
+/** Other tools write the first ten digits; twelve are of the tensors alone, which is not known of what is stored. */
+function isHashOf(sha256: string, { sha256: whole, hash }: ReadLora): boolean {
+  const digits = hash?.toLowerCase().replace(/^(0x|sha256:)/, '') ?? '';
+  return sha256 === whole || (/^([0-9a-f]{10}|[0-9a-f]{64})$/.test(digits) && sha256.startsWith(digits));
 }

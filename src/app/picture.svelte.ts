@@ -1,5 +1,7 @@
 import { createStore, get, set, type UseStore } from 'idb-keyval';
 import { StudioError } from '../core/errors.ts';
+import { isJpeg } from '../formats/jpeg.ts';
+import { AS_STORED, hasTransparency } from '../formats/picture.ts';
 import type { Pictures } from './form.svelte.ts';
 import { Mask, type Mark } from './mask.svelte.ts';
 
@@ -13,6 +15,8 @@ interface Loaded {
   url: string;
   width: number;
   height: number;
+  /** Whether a background shows through somewhere. */
+  isTransparent: boolean;
 }
 
 interface Kept {
@@ -61,11 +65,12 @@ export class StartPicture {
     const maskHeight = Math.round(picture.height * shrink);
     const mask = this.mask.isEmpty ? null : await this.mask.toBlob(maskWidth, maskHeight);
     if (this.fit === 'stretch' || !this.hasOtherShape(width, height)) {
-      return { image: picture.blob, mask };
+      return { image: picture.blob, mask, isTransparent: picture.isTransparent };
     }
     return {
       image: await crop(picture.blob, width / height),
       mask: mask && (await crop(mask, width / height)),
+      isTransparent: picture.isTransparent,
     };
   }
 
@@ -100,8 +105,10 @@ export class StartPicture {
 
   async #load(blob: Blob, name: string): Promise<void> {
     let bitmap: ImageBitmap;
+    let isTransparent: boolean;
     try {
-      bitmap = await createImageBitmap(blob);
+      bitmap = await createImageBitmap(blob, AS_STORED);
+      isTransparent = !isJpeg(new Uint8Array(await blob.slice(0, 16).arrayBuffer())) && hasTransparency(bitmap);
     } catch (error) {
       throw new StudioError(
         'image_unreadable',
@@ -112,7 +119,7 @@ export class StartPicture {
     const { width, height } = bitmap;
     bitmap.close();
     this.#release();
-    this.loaded = { blob, name, url: URL.createObjectURL(blob), width, height };
+    this.loaded = { blob, name, url: URL.createObjectURL(blob), width, height, isTransparent };
   }
 
   #release(): void {
@@ -123,9 +130,9 @@ export class StartPicture {
   }
 }
 
-/** The middle of the picture in another shape. */
+/** The middle of the picture in another shape; its transparency stays. */
 async function crop(blob: Blob, shape: number): Promise<Blob> {
-  const bitmap = await createImageBitmap(blob);
+  const bitmap = await createImageBitmap(blob, AS_STORED);
   const width = Math.min(bitmap.width, Math.round(bitmap.height * shape));
   const height = Math.min(bitmap.height, Math.round(bitmap.width / shape));
   const shrink = Math.min(1, LONGEST_SIDE / Math.max(width, height));

@@ -1,20 +1,22 @@
-import type { Progress, Stage } from '../core/job.ts';
+import type { Job } from '../core/job.ts';
+import { stageLabel } from './catalogue.ts';
 
-/** What a person is told of each stage. */
-const WORDS: Record<Stage, string> = {
-  load: 'Loading the checkpoint',
-  encode: 'Reading your words',
-  sample: 'Developing',
-  decode: 'Fixing the picture',
-  record: 'Saving',
-};
+type Working = Pick<Job, 'progress' | 'operation'>;
 
-export function stageWords(progress: Progress | null): string {
-  return progress ? WORDS[progress.stage] : 'Getting ready';
+/** What a person is told of the stages that are not a chunk's. */
+const WORDS: Partial<Record<string, string>> = { load: 'Loading the checkpoint', record: 'Saving' };
+
+export function stageWords({ progress, operation }: Working): string {
+  if (!progress) {
+    return 'Getting ready';
+  }
+  const { of, stage } = progress;
+  return stageLabel(operation.config, of, stage) ?? WORDS[stage] ?? 'At work';
 }
 
 /** "Developing: step 3 of 20, about 4 s left" */
-export function progressSentence(progress: Progress | null): string {
+export function progressSentence(job: Working): string {
+  const { progress } = job;
   const parts = [];
   if (progress && progress.steps > 1) {
     parts.push(`step ${Math.min(progress.step, progress.steps)} of ${progress.steps}`);
@@ -22,7 +24,7 @@ export function progressSentence(progress: Progress | null): string {
   if (progress?.secondsLeft !== null && progress?.secondsLeft !== undefined) {
     parts.push(`about ${duration(progress.secondsLeft)} left`);
   }
-  return parts.length === 0 ? `${stageWords(progress)} …` : `${stageWords(progress)}: ${parts.join(', ')}`;
+  return parts.length === 0 ? `${stageWords(job)} …` : `${stageWords(job)}: ${parts.join(', ')}`;
 }
 
 export function duration(seconds: number): string {

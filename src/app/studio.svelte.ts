@@ -51,6 +51,8 @@ export class Studio {
   readonly loras: Loras;
   readonly recordings: Recordings;
   readonly brought = new Brought();
+  /** The name of the video or sound that {@link brought} is about; null where it is about the starting picture. */
+  recordingOfSettings = $state<string | null>(null);
 
   phase = $state<'starting' | 'ready' | 'failed'>('starting');
   device = $state.raw<DeviceReport | null>(null);
@@ -269,21 +271,44 @@ export class Studio {
     return isOpen;
   }
 
+  /** A video or a sound is no picture to start from, but may say how it was made. */
   async putPicture(blob: Blob, name: string): Promise<void> {
+    let refusal: StudioError | null = null;
     try {
       await this.picture.put(blob, name);
       this.announce(`Starting from ${name}.`);
-      await this.brought.look(blob);
     } catch (error) {
-      this.tell(StudioError.from(error).message);
+      refusal = StudioError.from(error);
+    }
+    this.recordingOfSettings = null;
+    await this.brought.look(blob);
+    if (refusal && this.brought.reading) {
+      this.recordingOfSettings = name;
+      this.announce(`${name} says how it was made.`);
+    } else if (refusal) {
+      this.tell(refusal.message);
+      await this.#lookAgain();
+    }
+  }
+
+  /** At the picture that stays, after a file that was none. */
+  async #lookAgain(): Promise<void> {
+    const { loaded } = this.picture;
+    if (loaded) {
+      await this.brought.look(loaded.blob);
+    } else {
+      this.brought.forget();
     }
   }
 
   /** Takes over the settings that the starting picture brought along. The picture came out of them and is not what they start from. */
   useBrought(): void {
-    this.brought.use(this.form, this.checkpoint?.name ?? null, this.loras);
-    this.picture.remove();
-    this.announce(this.brought.outcome ?? '');
+    this.brought.use(this.form, this.loras);
+    if (this.recordingOfSettings === null) {
+      this.picture.remove();
+    }
+    const outcome = this.brought.outcome(this.checkpoint?.name ?? null);
+    this.announce(outcome ? [outcome.sentence, outcome.lost.join(', '), ...outcome.notes].join(' ') : '');
   }
 
   /** Whether pictures are recorded, and leave the page, with how they were made written into them. */
@@ -306,7 +331,9 @@ export class Studio {
   /** Brings back the settings of an earlier run, and the picture that it started from; a mask is painted anew. */
   async restore(run: Run): Promise<void> {
     const { image } = run.parameters;
-    this.form.restore(run.parameters);
+    // Its own checkpoint chooses the same by itself, and knows more of it than the names say; any other may choose something else.
+    const isOther = run.checkpoint !== this.checkpoint?.name;
+    this.form.restore({ ...(isOther ? { sampler: run.sampler, schedule: run.schedule } : {}), ...run.parameters });
     this.loras.restore(run.parameters.loras);
     this.picture.remove();
     try {
@@ -404,6 +431,9 @@ export class Studio {
     try {
       this.#use(await open());
       this.announce(`Opened ${this.checkpoint?.name}.`);
+      if (this.checkpoint?.lacks) {
+        this.tell(this.checkpoint.lacks.join(' '));
+      }
       return true;
     } catch (error) {
       this.tell(StudioError.from(error).message);
@@ -432,7 +462,7 @@ export class Studio {
         continue;
       }
       if (job.state === 'running' && job.progress && job.progress.stage !== old?.progress?.stage) {
-        this.announce(`${stageWords(job.progress)}.`);
+        this.announce(`${stageWords(job)}.`);
       }
       // A quick one may have ended before it was seen waiting.
       if (job.state !== (old?.state ?? 'pending')) {

@@ -3,36 +3,77 @@
  * The page imports only `meta` and `parameters`; a worker loads `execute` when it is asked for.
  */
 import type * as v from 'valibot';
-import type { ImageSource } from './parameters.ts';
 import type { LoraUse } from './loras.ts';
+import type { CpuTensor, PixelImage } from './media.ts';
 import type { CheckpointRef, Model } from './model.ts';
-import type { CpuTensor, Media, PixelImage } from './media.ts';
-import type { OperationKind, Recordable } from './operation.ts';
-import type { Stage } from './job.ts';
+import type { Recordable } from './operation.ts';
+import type { ImageSource } from './parameters.ts';
 
 export interface ChunkMeta {
   /** Equals the file's name. */
   id: string;
-  media: 'image';
-  operations: readonly OperationKind[];
-  /** `_class_name`s of the `model_index.json` files that it runs; empty = it needs no checkpoint. */
-  pipelineClasses: readonly string[];
+  /** The medium of its result: a file of `src/media`. */
+  media: string;
+  /** Kinds of operations that it can carry out. The kinds that exist are those that chunks declare. */
+  operations: readonly string[];
+  needs: Needs;
+  /** What it goes through, in order. Progress, estimates and the page's words come from here. */
+  stages: readonly StageDeclaration[];
+  /** What {@link Chunk.execute} gives, by name; later steps are wired to it. */
+  outputs: Readonly<Record<string, OutputDeclaration>>;
   /** Entity types that it always records between its parameters and its result, such as the text that was really encoded. */
   records?: readonly string[];
 }
 
+export interface Needs {
+  /** Whether it waits for the GPU's turn. What needs no GPU runs beside what does. */
+  gpu: boolean;
+  /** `_class_name`s of the `model_index.json` files that it runs; absent = it needs no checkpoint. */
+  checkpoint?: readonly string[];
+  /** The service of the language engine that it uses. */
+  language?: 'text' | 'speech';
+  /** The remote engine that it uses. */
+  remote?: string;
+}
+
+export interface StageDeclaration {
+  id: string;
+  /** For the person, such as "Reading your words". */
+  label: { en: string; de: string };
+  /** What its steps are; absent for a stage that is not counted through. Counted stages carry the time that a job is expected to take. */
+  unit?: 'steps' | 'tokens' | 'frames';
+  /** Its share of the time before anything was measured, in steps of the counted stage; 1 where nothing is said. */
+  weight?: number;
+}
+
+export interface OutputDeclaration {
+  medium: string;
+  /** It gives a list of them. */
+  many?: boolean;
+  /** The entity type that it is recorded as when its step is the last; `output_<medium>` where nothing is said. */
+  entity?: string;
+}
+
 /** The generic abilities that a chunk is handed; it imports no engine, queue or store. */
 export interface Context {
-  operation: OperationKind;
+  /** The kind that this step carries out. */
+  operation: string;
+  /** The ref of the checkpoint that this step runs; empty for a chunk that needs none. */
   checkpoint: CheckpointRef;
   /**
    * `loras` are merged into the model's weights, and no others. Throws `invalid_operation` for one that is not stored,
    * `checkpoint_unsupported` for one of another kind of model.
    */
   models: { load(ref: CheckpointRef, loras?: readonly LoraUse[]): Promise<Model> };
-  /** Decodes a picture parameter. Throws `image_unreadable`. */
+  /**
+   * Decodes a picture parameter. All but masks are opaque: they lie on the parameter `background`, or on white. Throws
+   * `image_unreadable`.
+   */
   readImage: (source: ImageSource, name: string) => Promise<PixelImage>;
-  progress: (stage: Stage, step?: number, steps?: number) => void;
+  /** @param stage one of those that the chunk declares */
+  progress: (stage: string, step?: number, steps?: number) => void;
+  /** Shows words while they come into being; the result is what `execute` returns. */
+  delta: (text: string) => void;
   /**
    * What this chunk last gave to {@link keep} in an attempt that was broken off; null when it begins anew. The parameters are then those
    * of that attempt. It has been in a database meanwhile, so the chunk reads it as foreign data.
@@ -57,14 +98,22 @@ export interface Context {
     tensors: Record<string, CpuTensor>,
     metadata?: Record<string, unknown>,
   ) => Promise<string>;
+  /**
+   * A key that the person entered, such as that of a service. It is never part of an operation and never recorded, so a chunk must neither return
+   * nor record it. Throws `invalid_operation` when there is none of this name.
+   */
+  secret: (name: string) => Promise<string>;
   signal: AbortSignal;
 }
+
+/** What a step gives, by the names that its chunk declares: a value of the output's medium (`media.ts`), or a list of them. */
+export type Outputs = Record<string, unknown>;
 
 export interface Chunk<S extends v.GenericSchema = v.GenericSchema> {
   meta: ChunkMeta;
   /** Parsed with the operation's kind as the field `operation`, so that a schema can ask for a picture or a mask. */
   parameters: S;
-  execute: (input: v.InferOutput<S>, context: Context) => Promise<Media>;
+  execute: (input: v.InferOutput<S>, context: Context) => Promise<Outputs>;
 }
 
 /** What the page and the planner know of a chunk. */

@@ -3,9 +3,12 @@ import type { StudioErrorData } from './errors.ts';
 import type { Operation } from './operation.ts';
 
 export type JobState = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
-export type Stage = 'load' | 'encode' | 'sample' | 'decode' | 'record';
+/** `load` and `record` are the executor's own; all others are those that chunks declare. */
+export type Stage = string;
 
 export interface Progress {
+  /** The pipeline's step that is at work; null while what all of them share is loaded. */
+  of: string | null;
   stage: Stage;
   /** Steps done within the stage, and how many there are; 0 of 0 where a stage has no steps. */
   step: number;
@@ -18,7 +21,7 @@ export interface Progress {
 
 /** From here a job can go on in another worker and end with the same result. Survives structured clone. */
 export interface ResumePoint {
-  /** The parameters of each chunk of the plan by its id, every default settled, the seed included; pictures are the operation's. */
+  /** The parameters of each step of the plan by its id, every default settled, the seed included; files are the operation's. */
   parameters: Record<string, Record<string, unknown>>;
   /** What the worker that made it needs besides, such as latents after a step; null before the first one. Nobody else looks into it. */
   state: unknown;
@@ -69,6 +72,8 @@ export type JobEvent =
   | { type: 'notice'; message: string }
   | { type: 'run'; run: string }
   | { type: 'entity'; entity: Entity }
+  /** Words of a step while they come into being. They are told, not kept: what the step gives in the end is recorded. */
+  | { type: 'delta'; step: string; text: string }
   | { type: 'resume_point'; point: ResumePoint }
   | { type: 'offer'; offer: Offer };
 

@@ -4,15 +4,49 @@
  * Work is counted in seconds: those that a stage took, takes by what was measured of it so far, or is expected to take. The laws: within an
  * attempt the fraction never goes back, it is 1 at the end and only then, and the time left is null or a finite number from 0.
  */
+import type { StageDeclaration } from './chunk.ts';
 import type { Progress, Stage } from './job.ts';
 
-const STAGES: readonly Stage[] = ['load', 'encode', 'sample', 'decode', 'record'];
+/** Seconds that are expected of each stage of one job, by {@link stageKey}; null or absent where nothing like it was ever measured on this device. */
+export type StageSeconds = Record<string, number | null>;
 
-/** Seconds that are expected of each stage of one job; null where nothing like it was ever measured on this device. */
-export type StageSeconds = Record<Stage, number | null>;
+/** One stage of one step; `load` and `record` belong to the job as a whole. */
+export interface CourseStage {
+  step: string | null;
+  stage: Stage;
+  /** Steps that are expected of a counted stage; null for one that is not counted through. */
+  steps: number | null;
+  /** What it counts as before anything is measured, in steps of the counted stage before or after it. */
+  weight: number;
+}
 
-/** What an unmeasured stage counts as, in sampling steps. It has to count for something, and the picture's networks cost about that. */
-const IN_STEPS: Record<Exclude<Stage, 'sample'>, number> = { load: 4, encode: 1, decode: 2, record: 0.5 };
+/** What an unmeasured stage of the executor's own counts as; it has to count for something, and a picture's networks cost about that. */
+const LOAD: CourseStage = { step: null, stage: 'load', steps: null, weight: 4 };
+const RECORD: CourseStage = { step: null, stage: 'record', steps: null, weight: 0.5 };
+
+/**
+ * The stages of a job in order.
+ * @param loads whether weights have to be brought to the device
+ */
+export function stagesOf(
+  steps: readonly { id: string; stages: readonly StageDeclaration[] }[],
+  loads: boolean,
+): CourseStage[] {
+  const own = steps.flatMap(({ id, stages }) =>
+    stages.map((stage) => ({
+      step: id,
+      stage: stage.id,
+      steps: stage.unit === undefined ? null : 1,
+      weight: stage.weight ?? 1,
+    })),
+  );
+  return [...(loads ? [LOAD] : []), ...own, RECORD];
+}
+
+/** Names a stage of a job: `load`, `record`, or `<step>.<stage>`. */
+export function stageKey(step: string | null, stage: Stage): string {
+  return step === null ? stage : `${step}.${stage}`;
+}
 
 /** A share of a stage from which the rest is judged. */
 const FAR_ENOUGH = 0.01;
@@ -20,142 +54,173 @@ const FAR_ENOUGH = 0.01;
 /** Before the end this is the most that is said. */
 const NEARLY = 0.999;
 
-interface Course {
-  expected: number | null;
+class Course {
   /** Seconds that went by within it. */
-  spent: number;
+  spent = 0;
   /** 0 to 1. */
-  share: number;
+  share = 0;
   /** The share that an earlier attempt had done. */
-  given: number;
+  given = 0;
+  steps: number;
+  /** Of the first step of this attempt, which also compiles and says nothing of the others. */
+  first: { step: number; spent: number } | null = null;
+
+  constructor(
+    readonly declared: CourseStage,
+    readonly expected: number | null,
+  ) {
+    this.steps = Math.max(1, declared.steps ?? 1);
+  }
+
+  get isCounted(): boolean {
+    return this.declared.steps !== null;
+  }
+
+  /** Seconds of a step: as this attempt measured it, else as expected; null where nothing is known yet. */
+  get perStep(): number | null {
+    if (this.first) {
+      const steps = this.share * this.steps - this.first.step;
+      if (steps > 0) {
+        return (this.spent - this.first.spent) / steps;
+      }
+    }
+    return this.expected === null ? null : this.expected / this.steps;
+  }
+
+  /** Seconds of all of it. @param reference seconds of a step of a counted stage */
+  whole(reference: number): number {
+    if (this.isCounted) {
+      return (this.perStep ?? reference) * this.steps;
+    }
+    if (this.share - this.given > FAR_ENOUGH) {
+      return (this.spent * (1 - this.given)) / (this.share - this.given);
+    }
+    return Math.max(this.expected ?? this.declared.weight * reference, this.spent);
+  }
 }
 
 export class JobProgress {
-  readonly #courses: Record<Stage, Course>;
+  readonly #courses: Map<string, Course>;
   readonly #clock: () => number;
-  #stage: Stage | null = null;
+  #current: Course | null = null;
   #at: number;
   #fraction = 0;
-  #steps: number;
-  /** Of the first step of this attempt, which also compiles and says nothing of the others. */
-  #first: { step: number; spent: number } | null = null;
 
   /**
-   * @param steps of sampling that are expected
+   * @param stages of the job in order, see {@link stagesOf}
    * @param clock in seconds; it may stand still, and is not trusted to run forward
    */
-  constructor(expected: StageSeconds, steps: number, clock: () => number) {
-    this.#steps = Math.max(1, steps);
-    const course = (stage: Stage): Course => ({ expected: sane(expected[stage]), spent: 0, share: 0, given: 0 });
-    this.#courses = {
-      load: course('load'),
-      encode: course('encode'),
-      sample: course('sample'),
-      decode: course('decode'),
-      record: course('record'),
-    };
+  constructor(stages: readonly CourseStage[], expected: StageSeconds, clock: () => number) {
+    this.#courses = new Map(
+      stages.map((stage) => {
+        const key = stageKey(stage.step, stage.stage);
+        return [key, new Course(stage, sane(expected[key] ?? null))];
+      }),
+    );
     this.#clock = clock;
     this.#at = clock();
   }
 
   /** Weights are loaded whenever a network is needed, between the other stages, so they are told apart from them. @param share 0 to 1 */
   load(share: number): Progress {
-    this.#enter('load');
-    this.#advance('load', share);
-    return this.#report('load', 0, 0);
+    const course = this.#course(null, 'load');
+    this.#enter(course);
+    advance(course, share);
+    return this.#report(course, 0, 0);
   }
 
-  /** @param steps how many the stage has; 0 where it has none */
-  report(stage: Exclude<Stage, 'load'>, step = 0, steps = 0): Progress {
-    const isNew = this.#stage !== stage && this.#courses[stage].share === 0;
-    this.#enter(stage);
+  /**
+   * @param of the step of the pipeline; null for `record`
+   * @param steps how many the stage has; 0 where it has none
+   */
+  report(of: string | null, stage: Stage, step = 0, steps = 0): Progress {
+    const course = this.#course(of, stage);
+    const isNew = this.#current !== course && course.share === 0;
+    this.#enter(course);
     const share = steps > 0 ? step / steps : 0;
-    this.#advance(stage, share);
+    advance(course, share);
     if (isNew) {
-      this.#courses[stage].given = share;
+      course.given = share;
     }
-    for (const before of STAGES.slice(1, STAGES.indexOf(stage))) {
-      this.#courses[before].share = 1;
+    for (const before of this.#before(course)) {
+      before.share = 1;
     }
-    if (stage === 'sample') {
-      this.#steps = Math.max(1, steps);
-      if (this.#first === null && share > this.#courses.sample.given) {
-        this.#first = { step, spent: this.#courses.sample.spent };
+    if (course.isCounted) {
+      course.steps = Math.max(1, steps);
+      if (course.first === null && share > course.given) {
+        course.first = { step, spent: course.spent };
       }
     }
-    return this.#report(stage, step, steps);
+    return this.#report(course, step, steps);
   }
 
   /** Everything is done and recorded. */
   finish(): Progress {
-    this.#enter('record');
-    STAGES.forEach((stage) => (this.#courses[stage].share = 1));
+    this.#enter(this.#course(null, 'record'));
+    this.#courses.forEach((course) => (course.share = 1));
     this.#fraction = 1;
-    return { stage: 'record', step: 0, steps: 0, fraction: 1, secondsLeft: 0 };
+    return { of: null, stage: 'record', step: 0, steps: 0, fraction: 1, secondsLeft: 0 };
   }
 
-  /** Seconds that stages took which are over, and of which this attempt did everything. */
-  get measured(): Partial<Record<Stage, number>> {
+  /** Seconds that stages took which are over, and of which this attempt did everything, by {@link stageKey}. */
+  get measured(): Record<string, number> {
     return Object.fromEntries(
-      STAGES.filter((stage) => {
-        const { share, given, spent } = this.#courses[stage];
-        return share === 1 && given === 0 && spent > 0;
-      }).map((stage) => [stage, this.#courses[stage].spent]),
+      [...this.#courses]
+        .filter(([, { share, given, spent }]) => share === 1 && given === 0 && spent > 0)
+        .map(([key, { spent }]) => [key, spent]),
     );
   }
 
-  #enter(stage: Stage): void {
+  /** One that nobody declared, of a chunk that says more than it announced, counts for nothing. */
+  #course(of: string | null, stage: Stage): Course {
+    const key = stageKey(of, stage);
+    const known = this.#courses.get(key);
+    if (known) {
+      return known;
+    }
+    const course = new Course({ step: of, stage, steps: null, weight: 0 }, null);
+    this.#courses.set(key, course);
+    return course;
+  }
+
+  /** Loading goes on beside the others. */
+  #before(course: Course): Course[] {
+    const all = [...this.#courses.values()];
+    return all.slice(0, all.indexOf(course)).filter(({ declared }) => declared.stage !== 'load');
+  }
+
+  #enter(course: Course): void {
     const now = this.#clock();
     const passed = Math.max(0, now - this.#at);
     this.#at = now;
-    this.#courses[this.#stage ?? stage].spent += Number.isFinite(passed) ? passed : 0;
-    this.#stage = stage;
+    (this.#current ?? course).spent += Number.isFinite(passed) ? passed : 0;
+    this.#current = course;
   }
 
-  #advance(stage: Stage, share: number): void {
-    const course = this.#courses[stage];
-    course.share = Math.max(course.share, Math.min(1, sane(share) ?? 0));
-  }
-
-  #report(stage: Stage, step: number, steps: number): Progress {
-    const perStep = this.#perStep();
+  #report({ declared: { step: of, stage } }: Course, step: number, steps: number): Progress {
+    const all = [...this.#courses.values()];
+    const counted = all.filter(({ isCounted }) => isCounted);
+    const rates = counted.map(({ perStep }) => perStep);
+    const reference = rates.find((rate) => rate !== null) ?? 1;
     let [done, left] = [0, 0];
-    for (const each of STAGES) {
-      const whole = this.#whole(each, perStep ?? 1);
-      const { share } = this.#courses[each];
-      done += whole * share;
-      left += whole * (1 - share);
+    for (const course of all) {
+      const whole = course.whole(reference);
+      done += whole * course.share;
+      left += whole * (1 - course.share);
     }
     const fraction = done + left > 0 ? done / (done + left) : 0;
     this.#fraction = Math.min(NEARLY, Math.max(this.#fraction, fraction));
-    const { load } = this.#courses;
-    const isKnown = perStep !== null && (load.share === 1 || load.expected !== null || load.share > 0);
-    return { stage, step, steps, fraction: this.#fraction, secondsLeft: isKnown ? left : null };
+    const load = this.#courses.get('load');
+    const isLoadKnown = !load || load.share > 0 || load.expected !== null;
+    const isOver = (at: number) => counted[at].share === 1;
+    const isRateKnown = rates.some((rate) => rate !== null) && rates.every((rate, at) => rate !== null || isOver(at));
+    const isKnown = isLoadKnown && isRateKnown;
+    return { of, stage, step, steps, fraction: this.#fraction, secondsLeft: isKnown ? left : null };
   }
+}
 
-  /** Seconds of all of a stage. */
-  #whole(stage: Stage, perStep: number): number {
-    const { expected, spent, share, given } = this.#courses[stage];
-    if (stage === 'sample') {
-      return perStep * this.#steps;
-    }
-    if (share - given > FAR_ENOUGH) {
-      return (spent * (1 - given)) / (share - given);
-    }
-    return Math.max(expected ?? IN_STEPS[stage] * perStep, spent);
-  }
-
-  /** Seconds of a sampling step: as this attempt measured it, else as expected; null where nothing is known yet. */
-  #perStep(): number | null {
-    const { expected, spent, share } = this.#courses.sample;
-    if (this.#first) {
-      const steps = share * this.#steps - this.#first.step;
-      if (steps > 0) {
-        return (spent - this.#first.spent) / steps;
-      }
-    }
-    return expected === null ? null : expected / this.#steps;
-  }
+function advance(course: Course, share: number): void {
+  course.share = Math.max(course.share, Math.min(1, sane(share) ?? 0));
 }
 
 function sane(value: number | null): number | null {

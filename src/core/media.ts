@@ -19,8 +19,12 @@ export interface Sketch {
   source: string;
 }
 
-/** What a chunk returns. */
-export type Media = { kind: 'image'; images: PixelImage[] };
+/** Media that are words: steps hand them on as text. Those of all others are handed on as files. */
+const WRITTEN: readonly string[] = ['text', 'code'];
+
+export function isWritten(medium: string): boolean {
+  return WRITTEN.includes(medium);
+}
 
 /** A named tensor on the CPU, row-major. */
 export interface CpuTensor {

@@ -4,7 +4,6 @@
  */
 import type { ErrorCode } from './errors.ts';
 import type { PixelImage } from './media.ts';
-import type { OperationKind } from './operation.ts';
 import type { TorchGenerator } from './random.ts';
 
 /** Where a checkpoint comes from; written into operations and recordings. */
@@ -13,6 +12,10 @@ export type CheckpointRef = string;
 /** How weights are kept: as they come, or quantised to blocks of 32 at 8 or 4 bits. In the order in which they are preferred. */
 export const WEIGHT_VARIANTS = ['full', 'q8', 'q4'] as const;
 export type WeightVariant = (typeof WEIGHT_VARIANTS)[number];
+
+export function isVariant(value: unknown): value is WeightVariant {
+  return WEIGHT_VARIANTS.some((variant) => variant === value);
+}
 
 /** What a checkpoint's networks compute in. */
 export type Precision = 'f32' | 'f16';
@@ -44,14 +47,20 @@ export interface CheckpointSummary {
     schedule: string;
     steps?: number;
     guidance_scale?: number;
+    /** What its network predicts, and whether its noise levels end in pure noise, as its scheduler's configuration says. */
+    prediction_type?: string;
+    rescale_betas_zero_snr?: boolean;
   };
+  /** What it lacks and what follows from that, as sentences; absent where it is whole. */
+  lacks?: string[];
   /** Prompts that it does well, when it says so itself. */
   prompts: string[];
 }
 
 /** What is to be estimated, with every value settled. */
 export interface EstimateRequest {
-  operation: OperationKind;
+  /** The kind of operation. */
+  operation: string;
   /** In pixels. */
   width: number;
   height: number;
@@ -172,6 +181,9 @@ export interface SampleRequest {
   /** Ids of `src/samplers` and `src/schedules`; undefined = what the checkpoint asks. */
   sampler?: string | undefined;
   schedule?: string | undefined;
+  /** In place of what the checkpoint says of itself; undefined = as it says. */
+  prediction_type?: 'epsilon' | 'v_prediction' | undefined;
+  rescale_betas_zero_snr?: boolean | undefined;
   strength: number;
   guidance_mode: 'auto' | 'batched' | 'serial';
   random: TorchGenerator;

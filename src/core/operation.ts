@@ -3,21 +3,17 @@
  */
 import * as v from 'valibot';
 import { StudioError } from './errors.ts';
-import { isBlob, pictureFacts } from './parameters.ts';
-
-export const OPERATION_KINDS = ['image_generation', 'image_transform', 'image_inpaint'] as const;
-export type OperationKind = (typeof OPERATION_KINDS)[number];
+import { fileFacts, isBlob } from './parameters.ts';
 
 /** Things beside the result that a caller can ask to have recorded. */
 export const RECORDABLE = ['latents'] as const;
 export type Recordable = (typeof RECORDABLE)[number];
 
-export /** The envelope; what stands in `parameters` is the chunk's to judge. */
-const operationSchema = v.strictObject({
-  operation: v.picklist(
-    OPERATION_KINDS,
-    ({ received }) => `operation must be one of ${OPERATION_KINDS.join(', ')}; it is ${received}.`,
-  ),
+const KIND = 'operation must be the name of a kind of operation, such as "image_generation".';
+
+/** The envelope; what stands in `parameters` is for the chunks to judge, and which kinds of operations exist is for the catalogue to say. */
+export const operationSchema = v.strictObject({
+  operation: v.pipe(v.string(KIND), v.regex(/^[a-z][a-z0-9_]*$/, KIND)),
   config: v.pipe(
     v.string('config must be the name of a config, such as "stable_diffusion".'),
     v.nonEmpty('config must not be empty.'),
@@ -26,6 +22,20 @@ const operationSchema = v.strictObject({
   priority: v.optional(v.picklist(['high', 'normal', 'low'], 'priority must be high, normal or low.'), 'normal'),
   checkpoint: v.optional(v.nullable(v.string('checkpoint must be a checkpoint reference or null.')), null),
   record: v.optional(v.array(v.picklist(RECORDABLE, `record may contain: ${RECORDABLE.join(', ')}.`)), () => []),
+  /** Refs by step, where a step runs another checkpoint or language model than the one in `checkpoint`. */
+  checkpoints: v.exactOptional(
+    v.record(v.string(), v.string(), 'checkpoints must be an object that names one by the id of its step.'),
+  ),
+  /** Outputs by step that are there already, such as words that somebody edited; those steps are not run. */
+  given: v.exactOptional(
+    v.record(
+      v.string(),
+      v.record(v.string(), v.unknown(), 'given must hold, by the id of a step, an object of its outputs.'),
+      'given must be an object of outputs by the id of their step.',
+    ),
+  ),
+  /** The last step to run; all of them where nothing is said. */
+  until: v.exactOptional(v.string('until must be the id of a step.')),
 });
 
 /** An operation whose envelope is valid; its `parameters` are checked by the chunk that runs them. */
@@ -42,8 +52,9 @@ export function parseOperation(value: unknown): Operation {
     throw new StudioError('invalid_operation', 'parameters must be an object.');
   }
   const operation = parse(operationSchema, value, 'The operation');
-  for (const [name, parameter] of Object.entries(operation.parameters)) {
-    if (!isPlain(parameter, new Set(), 0)) {
+  const values = [...Object.entries(operation.parameters), ...Object.entries(operation.given ?? {})];
+  for (const [name, value] of values) {
+    if (!isPlain(value, new Set(), 0)) {
       throw new StudioError(
         'invalid_operation',
         `The parameter "${name}" must be plain data: text, numbers, true, false, null, lists and objects of these, or a picture.`,
@@ -105,10 +116,24 @@ export function parse<S extends v.GenericSchema>(schema: S, value: unknown, subj
   throw new StudioError('invalid_operation', message);
 }
 
-/** The operation as JSON can hold it: of a picture only its type and its size are said. */
+/** The operation as JSON can hold it: of a picture or another file only its type and its size are said. */
 export function withoutPictures(operation: Operation): Operation {
-  const parameters = Object.fromEntries(
-    Object.entries(operation.parameters).map(([name, value]) => [name, pictureFacts(value) ?? value]),
+  return {
+    ...operation,
+    parameters: told(operation.parameters),
+    ...(operation.given === undefined
+      ? {}
+      : {
+          given: Object.fromEntries(Object.entries(operation.given).map(([step, outputs]) => [step, told(outputs)])),
+        }),
+  };
+}
+
+function told(values: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [
+      name,
+      Array.isArray(value) ? value.map((one: unknown) => fileFacts(one) ?? one) : (fileFacts(value) ?? value),
+    ]),
   );
-  return { ...operation, parameters };
 }

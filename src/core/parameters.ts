@@ -60,6 +60,17 @@ export const loras = () =>
  */
 export const overlayInpaint = () => v.boolean('overlay_inpaint must be true or false.');
 
+/** Written as "#rrggbb": what shows through the transparent parts of a given picture. White where it is left out, as in AUTOMATIC1111. */
+export const background = () => {
+  const message = 'background must be a colour written as "#rrggbb", such as "#ffffff" for white.';
+  return v.pipe(v.string(message), v.regex(/^#[0-9a-fA-F]{6}$/, message));
+};
+
+/** Whether this is a colour as {@link background} wants it. */
+export function isColour(value: unknown): value is string {
+  return v.is(background(), value);
+}
+
 /** Pixels; the networks work on blocks of 8×8 pixels. */
 export const size = (name: string, min = 16, max = 4096) => {
   const message = `${name} must be a multiple of 8 from ${min} to ${max} pixels.`;
@@ -86,6 +97,13 @@ export const tileSize = () => {
 
 /** How the weights are run; `auto` takes the best that fits. */
 export const weights = () => v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights must be auto, full, q8 or q4.');
+
+/** What the network was trained to predict, for a checkpoint that does not say it, or says it wrong. */
+export const predictionType = () =>
+  v.picklist(['epsilon', 'v_prediction'], 'prediction_type must be epsilon or v_prediction.');
+
+/** Whether the noise levels of training end in pure noise, for a checkpoint that does not say it; diffusers' name. */
+export const rescaleBetasZeroSnr = () => v.boolean('rescale_betas_zero_snr must be true or false.');
 
 /** A decimal string from 0 to 2^64 − 1. */
 export const seed = () => {
@@ -117,19 +135,43 @@ export const image = (name: string) =>
     `${name} must be a picture: a file, or a data URL that begins with "data:image/".`,
   );
 
-/** Type and bytes of a picture parameter, or null for any other value. */
-export function pictureFacts(value: unknown): { type: string; bytes: number } | null {
-  if (isBlob(value)) {
+/** Whether the picture of this name says by its colours what is changed. Such pictures never lie on a background. */
+export function isMask(name: string): boolean {
+  return /(^|_)mask(_|$)/.test(name);
+}
+
+const MOST_IMAGES = 16;
+
+/** Several pictures in one parameter, in the order in which they count. */
+export const images = (name: string, most = MOST_IMAGES) =>
+  v.pipe(
+    v.array(
+      image(`Each of ${name}`),
+      `${name} must be a list of pictures: files, or data URLs that begin with "data:image/".`,
+    ),
+    v.maxLength(most, `${name} must be at most ${most} pictures.`),
+  );
+
+const FILE = /^data:(?:image|audio|video)\//;
+
+/** Whether a parameter's value is a file: a Blob, or a picture, sound or video as a data URL. */
+export function isFile(value: unknown): value is Blob | string {
+  return (typeof value === 'string' && FILE.test(value)) || isBlob(value);
+}
+
+/** Type and bytes of a file in a parameter, or null for any other value. */
+export function fileFacts(value: unknown): { type: string; bytes: number } | null {
+  if (!isFile(value)) {
+    return null;
+  }
+  if (typeof value !== 'string') {
     return { type: value.type, bytes: value.size };
   }
-  if (typeof value === 'string' && value.startsWith('data:image/')) {
-    const comma = value.indexOf(',');
-    return {
-      type: value.slice(5, comma).replace(/;base64$/, ''),
-      bytes: Math.floor(((value.length - comma - 1) * 3) / 4),
-    };
-  }
-  return null;
+  const comma = value.indexOf(',');
+  return {
+    type: value.slice(5, comma).replace(/;base64$/, ''),
+    bytes: Math.floor(((value.length - comma - 1) * 3) / 4),
+  };
 }
 
 export function isBlob(value: unknown): value is Blob {

@@ -1,92 +1,51 @@
 /**
- * Plan before running: which chunks, with which values, on which checkpoint; then, given an estimate, in which variant of its
- * weights, whether that fits and how long it takes; or typed reasons why not.
- * Pure: the same answer for the page before a download and for the worker before a run.
+ * Plan before running: which steps, with which values, on which checkpoints, or typed reasons why not. Pure: the same answer for the page
+ * before a download and for the worker before a run. Whether it fits the device is judged in `fit.ts`.
  */
-import * as v from 'valibot';
-import type { ChunkContract } from './chunk.ts';
+import { own } from './catalogue.ts';
+import type { Catalogue } from './catalogue.ts';
 import type { ErrorCode } from './errors.ts';
 import { StudioError } from './errors.ts';
 import type { DeviceReport, ResumePoint } from './job.ts';
-import { WEIGHT_VARIANTS } from './model.ts';
-import type { CheckpointSummary, Estimate, EstimateRequest, WeightVariant } from './model.ts';
+import { isWritten } from './media.ts';
+import { isVariant } from './model.ts';
+import type { CheckpointSummary, WeightVariant } from './model.ts';
 import type { Operation } from './operation.ts';
 import { parse } from './operation.ts';
+import { courseOf, entriesOf, fieldsOf, openEntries, valuesOf } from './steps.ts';
+import type { Course, Step } from './steps.ts';
 
-export interface Pipeline {
-  name: string;
-  /** Chunk ids in order; `{{NAME}}` is an open place that a config fills by its parameter of that name. */
-  chunks: string[];
-}
-
-const localized = v.strictObject({ en: v.pipe(v.string(), v.nonEmpty()), de: v.pipe(v.string(), v.nonEmpty()) });
-const https = v.pipe(v.string(), v.url(), v.startsWith('https://'));
-const whole = (min: number) => v.pipe(v.number(), v.integer(), v.minValue(min));
-
-/** A checkpoint that a config brings. What is not known for certain is null, never a guess. */
-export const catalogueCheckpointSchema = v.strictObject({
-  /** `org/name` on the hub. */
-  repo: v.pipe(v.string(), v.regex(/^[\w.-]+\/[\w.-]+$/)),
-  /** The commit it was seen at; null = its `main`, which a look resolves to a commit. */
-  revision: v.nullable(v.pipe(v.string(), v.regex(/^[0-9a-f]{40}$/))),
-  /** The repository's page. */
-  link: https,
-  license: v.strictObject({
-    /** SPDX id or the hub's own; null where the repository is not known to name one. */
-    id: v.nullable(v.pipe(v.string(), v.nonEmpty())),
-    link: v.nullable(https),
-    /** What it allows, roughly; the text decides. */
-    kind: v.picklist(['permissive', 'share_alike', 'use_restricted', 'non_commercial', 'unknown']),
-  }),
-  /** Of the files that a picture from words needs. */
-  bytes: v.nullable(whole(1)),
-  /** Of its networks together. */
-  parameters: v.nullable(whole(1)),
-  /** Whether revision, licence, bytes and a picture were checked against the repository itself. */
-  verified: v.boolean(),
-  /** What could not be checked, as a sentence; null once it is verified. */
-  unverified: v.nullable(localized),
-  recommended: v.strictObject({
-    width: whole(16),
-    height: whole(16),
-    steps: whole(1),
-    guidance_scale: v.pipe(v.number(), v.minValue(0)),
-  }),
-  description: localized,
-  /** Whom it suits. */
-  audience: localized,
-});
-
-/** A config file, without its id, which is its name. */
-export const configSchema = v.strictObject({
-  name: v.record(v.string(), v.string()),
-  pipeline: v.string(),
-  media: v.literal('image'),
-  parameters: v.record(v.string(), v.unknown()),
-  /** The checkpoint it brings, or null for one that takes any checkpoint of its family. */
-  checkpoint: v.nullable(catalogueCheckpointSchema),
-});
-
-export type CatalogueCheckpoint = v.InferOutput<typeof catalogueCheckpointSchema>;
-export type Config = v.InferOutput<typeof configSchema> & { id: string };
-
-export interface Catalogue {
-  pipelines: Record<string, Pipeline>;
-  configs: Record<string, Config>;
-  chunks: Record<string, ChunkContract>;
+/** One step of a plan, with every value settled. */
+export interface PlannedStep {
+  id: string;
+  /** The chunk's id. */
+  chunk: string;
+  /** The kind of operation that it carries out. */
+  operation: string;
+  parameters: Record<string, unknown>;
+  /** Parameters that earlier steps give: by name, the step and its output. They are not among `parameters`. */
+  wired: Record<string, { step: string; output: string }>;
+  /** Its outputs, where the operation brings them; then it is not run. */
+  given: Record<string, unknown> | null;
+  /** The ref of the checkpoint that it runs; null for a chunk that needs none. */
+  checkpoint: string | null;
+  /** The ref of the language model that it runs; null for a chunk that needs none. */
+  language: string | null;
 }
 
 export interface Plan {
   operation: Operation;
   config: string;
   pipeline: string;
-  chunks: { id: string; parameters: Record<string, unknown> }[];
+  /** Those that are run, or given, in order. */
+  steps: PlannedStep[];
+  /** Of the step that the config is about; empty where that needs none. */
   checkpoint: string;
-  /** How its weights are run; `full` until {@link fit} chose. */
+  /** How its weights are run; `full` until `fit` chose. */
   variant: WeightVariant;
-  /** The most bytes on the device at once; before {@link fit} its weights in full precision. */
+  /** The most bytes on the device at once; before `fit` its weights in full precision. */
   memoryBytes: number;
-  /** Bytes to fetch before it can run; null until {@link fit} said. */
+  /** Bytes to fetch before it can run; null until `fit` said. */
   downloadBytes: number | null;
   /** Without loading; null where nothing was measured yet. */
   seconds: number | null;
@@ -101,74 +60,98 @@ export interface Refusal {
 
 export type PlanResult = { ok: true; plan: Plan } | { ok: false; reasons: Refusal[] };
 
-const OPEN_PLACE = /^\{\{([A-Z_]+)\}\}$/;
+/** The summary of the checkpoint that a step runs; null when none could be opened. */
+export type Summaries = (step: string) => CheckpointSummary | null;
 
 /**
- * @param checkpoint the summary of the operation's checkpoint, or null when none could be opened
- * @param device what the engine runs on, or null when it is not known yet (then fitting is not judged)
- * @param settled parameters by chunk that an earlier attempt at this operation ran with; they come before all others
+ * @param summaries of the checkpoints of the steps that need one
+ * @param device what the engine runs on, or null when it is not known yet (then the size of tensors is not judged)
+ * @param settled parameters by step that an earlier attempt at this operation ran with; they come before all others
  */
 export function plan(
   operation: Operation,
   catalogue: Catalogue,
-  checkpoint: CheckpointSummary | null,
+  summaries: Summaries,
   device: DeviceReport | null,
   settled: ResumePoint['parameters'] = {},
 ): PlanResult {
+  const course = courseFor(operation, catalogue);
+  if (course instanceof StudioError) {
+    return { ok: false, reasons: [{ code: course.code, message: course.message }] };
+  }
+  const config = catalogue.configs[operation.config];
   const reasons: Refusal[] = [];
   const refuse = (code: ErrorCode, message: string) => {
-    reasons.push({ code, message });
+    // Two steps may be at odds with the same field.
+    if (!reasons.some((reason) => reason.message === message)) {
+      reasons.push({ code, message });
+    }
   };
 
-  const config = own(catalogue.configs, operation.config);
-  if (!config) {
-    const known = Object.keys(catalogue.configs).join(', ');
-    refuse('invalid_operation', `There is no config "${operation.config}"; the configs here are: ${known}.`);
-    return { ok: false, reasons };
-  }
-  const pipeline = own(catalogue.pipelines, config.pipeline);
-  if (!pipeline) {
-    refuse('internal', `The config "${config.id}" names the pipeline "${config.pipeline}", which does not exist.`);
-    return { ok: false, reasons };
+  const fields = fieldsOf(course);
+  const unknown = Object.keys(operation.parameters).find((name) => !fields.has(name));
+  if (unknown !== undefined) {
+    refuse(
+      'invalid_operation',
+      `The parameter object has an unknown field "${unknown}"; remove it or check its spelling.`,
+    );
   }
 
-  const chunks: Plan['chunks'] = [];
-  for (const place of pipeline.chunks) {
-    const id = chunkId(place, config.parameters);
-    const contract = own(catalogue.chunks, id);
-    if (!contract) {
-      refuse('internal', `The pipeline "${pipeline.name}" needs the chunk "${id}", which does not exist.`);
+  const steps: PlannedStep[] = [];
+  for (const step of stepsToRun(course, operation)) {
+    const given = own(operation.given ?? {}, step.id) ?? null;
+    const summary = given === null && step.chunk.meta.needs.checkpoint ? summaries(step.id) : null;
+    if (given === null) {
+      judgeCheckpoint(step, config.id, summary, device, refuse);
+    }
+    const kind = step === course.main ? operation.operation : step.chunk.meta.operations[0];
+    const planned = {
+      id: step.id,
+      chunk: step.chunk.meta.id,
+      operation: kind,
+      wired: wiredOf(step),
+      given,
+      checkpoint: summary?.ref ?? null,
+      language: languageOf(step, operation),
+    };
+    if (given !== null) {
+      steps.push({ ...planned, parameters: {} });
       continue;
     }
-    if (!contract.meta.operations.includes(operation.operation)) {
-      refuse('invalid_operation', `The config "${config.id}" cannot do ${operation.operation}.`);
-      continue;
-    }
-    if (contract.meta.pipelineClasses.length > 0) {
-      if (!checkpoint) {
-        refuse('checkpoint_incomplete', 'No checkpoint is chosen; pick one first.');
-      } else if (!contract.meta.pipelineClasses.includes(checkpoint.pipelineClass)) {
-        refuse(
-          'checkpoint_unsupported',
-          `"${checkpoint.name}" is a ${checkpoint.pipelineClass}, which the config "${config.id}" cannot run; choose a checkpoint of the family ${contract.meta.pipelineClasses.join(' or ')}.`,
-        );
-      }
+    if (step.chunk.meta.needs.language && planned.language === null) {
+      refuse('checkpoint_incomplete', `No language model is chosen for the step "${step.id}"; pick one first.`);
     }
     try {
+      const open = openEntries(step);
+      const known = (values: unknown) =>
+        Object.fromEntries(Object.entries((values ?? {}) as Record<string, unknown>).filter(([name]) => name in open));
+      const configured = valuesOf(config);
       // Unset values fall back from the operation to the checkpoint's own habit, then to the config, then to the chunk.
       const values = {
-        ...closed(config.parameters),
-        ...habits(checkpoint, contract),
-        ...operation.parameters,
-        ...own(settled, id),
+        ...known(configured),
+        ...known(own(configured, step.id)),
+        ...known(habits(summary)),
+        ...known(operation.parameters),
+        ...valuesForStep(operation, step, course),
+        ...wiredValues(step, operation),
+        // A resume point of an earlier version goes by the chunk.
+        ...(own(settled, step.id) ?? own(settled, step.chunk.meta.id)),
       };
-      const input = parse(contract.parameters, { ...values, operation: operation.operation }, 'The parameter object');
-      chunks.push({ id, parameters: input as Record<string, unknown> });
-      const { weights } = input as { weights?: unknown };
-      if (checkpoint && isVariant(weights) && !checkpoint.variants.includes(weights)) {
+      const placeholders = Object.fromEntries(
+        Object.entries(planned.wired).map(([name, { step: from, output }]) => [name, placeholder(course, from, output)]),
+      );
+      const input = parse(
+        step.chunk.parameters,
+        { ...values, ...placeholders, operation: kind },
+        'The parameter object',
+      ) as Record<string, unknown>;
+      const parameters = Object.fromEntries(Object.entries(input).filter(([name]) => !(name in placeholders)));
+      steps.push({ ...planned, parameters });
+      const { weights } = parameters;
+      if (summary && isVariant(weights) && !summary.variants.includes(weights)) {
         refuse(
           'invalid_operation',
-          `"${checkpoint.name}" cannot be run with weights of the kind "${weights}", only ${checkpoint.variants.join(', ')}; leave weights at auto.`,
+          `"${summary.name}" cannot be run with weights of the kind "${weights}", only ${summary.variants.join(', ')}; leave weights at auto.`,
         );
       }
     } catch (error) {
@@ -177,27 +160,17 @@ export function plan(
     }
   }
 
-  if (checkpoint && device?.limits) {
-    const biggest = checkpoint.largestTensorBytes;
-    const limit = Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize);
-    if (biggest > limit) {
-      refuse(
-        'does_not_fit',
-        `"${checkpoint.name}" has a tensor of ${mebibytes(biggest)} MiB, but this GPU takes at most ${mebibytes(limit)} MiB in one buffer; choose a smaller checkpoint, or run it with ?backend=wasm.`,
-      );
-    }
-  }
-
   if (reasons.length > 0) {
     return { ok: false, reasons };
   }
+  const checkpoint = course.main.chunk.meta.needs.checkpoint ? summaries(course.main.id) : null;
   return {
     ok: true,
     plan: {
       operation,
       config: config.id,
-      pipeline: pipeline.name,
-      chunks,
+      pipeline: config.pipeline,
+      steps,
       checkpoint: checkpoint?.ref ?? '',
       variant: checkpoint?.variants[0] ?? 'full',
       memoryBytes: checkpoint?.memoryBytes ?? 0,
@@ -208,154 +181,194 @@ export function plan(
   };
 }
 
-/**
- * What a plan asks of the device, for the estimate that {@link fit} judges; null for a plan that runs no checkpoint.
- * @param picture the size of the picture that the operation starts from, where there is one
- */
-export function estimateRequest(
-  { operation, chunks }: Plan,
-  checkpoint: CheckpointSummary,
-  picture: { width: number; height: number } | null = null,
-): EstimateRequest | null {
-  const parameters = chunks.map((chunk) => chunk.parameters).find(({ steps }) => typeof steps === 'number');
-  if (!parameters) {
-    return null;
-  }
-  const number = (name: string, otherwise: number): number => {
-    const value = parameters[name];
-    return typeof value === 'number' ? value : otherwise;
-  };
-  const usual = picture ?? checkpoint.defaults;
-  const { guidance_mode: mode, strength, tile_size: tile, weights } = parameters;
-  return {
-    operation: operation.operation,
-    width: number('width', usual.width),
-    height: number('height', usual.height),
-    batch_size: number('batch_size', 1),
-    steps: number('steps', 1),
-    guidance_scale: number('guidance_scale', 1),
-    ...(mode === 'batched' || mode === 'serial' ? { guidance_mode: mode } : {}),
-    ...(typeof strength === 'number' ? { strength } : {}),
-    ...(typeof tile === 'number' ? { tile_size: tile } : {}),
-    ...(isVariant(weights) ? { weights } : {}),
-  };
+/** The step that runs the plan's checkpoint; undefined where it needs none. */
+export function checkpointStep({ steps, checkpoint }: Plan): PlannedStep | undefined {
+  return steps.find((step) => step.checkpoint !== null && step.checkpoint === checkpoint);
+}
+
+/** What an operation waits for and uses, known without opening anything. */
+export interface Requirements {
+  gpu: boolean;
+  /** Refs of the checkpoints and language models of its steps, as far as the operation names them. */
+  refs: string[];
+  /** Whether a step runs a checkpoint that the operation does not name. */
+  lacksCheckpoint: boolean;
 }
 
 /**
- * Chooses the variant that the device can hold: full precision, else 8 bits, else 4, and says so in a notice.
- * @param inDoubt what happens when only a guess of the device's memory speaks against it: before a download it is a refusal, for
- *   weights that are here a notice, because the guess may be wrong and trying costs little
+ * What an operation needs, from the catalogue alone.
+ * @throws StudioError `invalid_operation` for a config or a kind of operation that does not exist
  */
-export function fit(
-  plan: Plan,
-  checkpoint: CheckpointSummary,
-  estimate: Estimate,
-  inDoubt: 'refuse' | 'warn' = 'refuse',
-): PlanResult {
-  const here = estimate.variants.filter(({ runsHere }) => runsHere);
-  const possible = here.filter(({ misfit }) => misfit === null || (misfit.guessed && inDoubt === 'warn'));
-  // Among those beyond the guess the smallest has the best chance.
-  const chosen = possible.find(({ misfit }) => misfit === null) ?? possible.at(-1);
-  if (!chosen) {
-    const [first] = here.flatMap(({ misfit }) => (misfit ? [misfit] : []));
-    if (!first) {
-      return { ok: false, reasons: [{ code: 'checkpoint_unsupported', message: nothingRuns(checkpoint) }] };
-    }
-    return { ok: false, reasons: [{ code: first.code, message: `${first.message} ${wayOut(estimate)}` }] };
+export function requirementsOf(operation: Operation, catalogue: Catalogue): Requirements {
+  const course = courseFor(operation, catalogue);
+  if (course instanceof StudioError) {
+    throw course;
   }
-  const notices = [...plan.notices];
-  if (chosen.variant !== 'full' && here[0].variant === 'full') {
-    notices.push(
-      `"${checkpoint.name}" runs with weights of ${BITS[chosen.variant]} bits, because in full precision it needs about ${gibibytes(here[0].memory.peak)} GiB and ${budget(estimate)}.`,
-    );
-  }
-  if (chosen.misfit) {
-    notices.push(
-      `This needs about ${gibibytes(chosen.memory.peak)} GiB and ${budget(estimate)}, so it may fail; a smaller size needs less.`,
-    );
-  }
+  const run = stepsToRun(course, operation).filter(({ id }) => own(operation.given ?? {}, id) === undefined);
+  const refs = run.flatMap((step) => [
+    ...(step.chunk.meta.needs.checkpoint ? [checkpointOf(step.id, operation)] : []),
+    ...(step.chunk.meta.needs.language ? [languageOf(step, operation)] : []),
+  ]);
   return {
-    ok: true,
-    plan: {
-      ...plan,
-      variant: chosen.variant,
-      memoryBytes: chosen.memory.peak,
-      downloadBytes: estimate.downloadBytes,
-      seconds: chosen.seconds,
-      notices,
-    },
+    gpu: run.some(({ chunk }) => chunk.meta.needs.gpu),
+    refs: [...new Set(refs.filter((ref) => ref !== null))],
+    lacksCheckpoint: run.some(
+      ({ id, chunk }) => chunk.meta.needs.checkpoint !== undefined && checkpointOf(id, operation) === null,
+    ),
   };
 }
 
-const BITS = { full: 0, q8: 8, q4: 4 } as const;
-
-function nothingRuns({ name }: CheckpointSummary): string {
-  return `"${name}" cannot be run on this device in any precision; choose another checkpoint.`;
+/** The checkpoint that an operation names for a step; null = none. */
+export function checkpointOf(step: string, { checkpoint, checkpoints }: Operation): string | null {
+  return own(checkpoints ?? {}, step) ?? checkpoint;
 }
 
-/** What would fit, as one sentence. */
-function wayOut({ request, smaller, budget: { source }, variants }: Estimate): string {
-  const ways: string[] = [];
-  if (smaller) {
-    ways.push(`choose ${smaller.width}×${smaller.height} pixels`);
+/** The config's steps, or why this operation cannot be one of it. */
+function courseFor(operation: Operation, catalogue: Catalogue): Course | StudioError {
+  const invalid = (message: string) => new StudioError('invalid_operation', message);
+  const config = own(catalogue.configs, operation.config);
+  if (!config) {
+    const known = Object.keys(catalogue.configs).join(', ');
+    return invalid(`There is no config "${operation.config}"; the configs here are: ${known}.`);
   }
-  if (request.batch_size > 1) {
-    ways.push('make fewer pictures at a time');
+  const course = courseOf(config, catalogue);
+  if (typeof course === 'string') {
+    return new StudioError('internal', course);
   }
-  ways.push('choose a smaller checkpoint');
-  if (source === 'guess' && variants.some(({ misfit }) => misfit?.guessed)) {
-    ways.push('say how much memory your GPU has, if it is more than that');
+  if (!course.operations.includes(operation.operation)) {
+    const kinds = operationKinds(catalogue);
+    return invalid(
+      kinds.includes(operation.operation)
+        ? `The config "${config.id}" cannot do ${operation.operation}; it does ${course.operations.join(', ')}.`
+        : `operation must be one of ${kinds.join(', ')}; it is "${operation.operation}".`,
+    );
   }
-  const sentence = ways.length > 1 ? `${ways.slice(0, -1).join(', ')} or ${ways[ways.length - 1]}` : ways[0];
-  return `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}.`;
-}
-
-function budget({ budget: { bytes, source } }: Estimate): string {
-  return source === 'set'
-    ? `the memory set for the GPU is ${gibibytes(bytes)} GiB`
-    : `this device is guessed to have ${gibibytes(bytes)} GiB for it`;
-}
-
-/** With one digit after the point, and never 0. */
-export function gibibytes(bytes: number): string {
-  return Math.max(0.1, bytes / 2 ** 30).toFixed(1);
-}
-
-function isVariant(value: unknown): value is WeightVariant {
-  return WEIGHT_VARIANTS.some((variant) => variant === value);
-}
-
-/** A name from outside must not reach `Object.prototype`. */
-function own<T>(record: Record<string, T>, key: string): T | undefined {
-  return Object.hasOwn(record, key) ? record[key] : undefined;
-}
-
-/** The chunks that a config runs, in order, as far as they exist. */
-export function chunksOf({ pipeline, parameters }: Config, { pipelines, chunks }: Catalogue): ChunkContract[] {
-  return (own(pipelines, pipeline)?.chunks ?? []).flatMap((place) => {
-    const contract = own(chunks, chunkId(place, parameters));
-    return contract ? [contract] : [];
-  });
-}
-
-/** The chunk in one place of a pipeline; an open place is filled by the config's value. */
-function chunkId(place: string, parameters: Record<string, unknown>): string {
-  const open = OPEN_PLACE.exec(place);
-  return open ? String(parameters[open[1]]) : place;
-}
-
-/** A config's values without the names that fill open places. */
-export function closed(parameters: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(Object.entries(parameters).filter(([name]) => !/^[A-Z_]+$/.test(name)));
-}
-
-/** What the checkpoint itself says of how it is best run, as far as the chunk has a use for it. */
-function habits(checkpoint: CheckpointSummary | null, contract: ChunkContract): Record<string, unknown> {
-  const { steps, guidance_scale } = checkpoint?.defaults ?? {};
-  const known = (contract.parameters as { entries?: Record<string, unknown> }).entries ?? {};
-  return Object.fromEntries(
-    Object.entries({ steps, guidance_scale }).filter(([name, value]) => value !== undefined && name in known),
+  const ids = course.steps.map(({ id }) => id);
+  const named = [...Object.keys(operation.given ?? {}), ...Object.keys(operation.checkpoints ?? {})];
+  const stranger = [...named, ...(operation.until === undefined ? [] : [operation.until])].find(
+    (id) => !ids.includes(id),
   );
+  if (stranger !== undefined) {
+    return invalid(`The config "${config.id}" has no step "${stranger}"; its steps are: ${ids.join(', ')}.`);
+  }
+  for (const { id, chunk } of course.steps) {
+    const given = own(operation.given ?? {}, id);
+    const { outputs } = chunk.meta;
+    const wrong = given && [...Object.keys(outputs), ...Object.keys(given)].find((name) => !(name in given && name in outputs));
+    if (wrong !== undefined) {
+      return invalid(`given must hold exactly what the step "${id}" gives: ${Object.keys(outputs).join(', ')}.`);
+    }
+  }
+  return course;
+}
+
+/** Every kind of operation that a chunk declares. */
+export function operationKinds({ chunks }: Catalogue): string[] {
+  return [...new Set(Object.values(chunks).flatMap(({ meta }) => meta.operations))];
+}
+
+/** Those up to the last one that is asked for, without those whose outputs only given steps would take. */
+function stepsToRun({ steps }: Course, { until, given = {} }: Operation): Step[] {
+  const last = until === undefined ? steps.length - 1 : steps.findIndex(({ id }) => id === until);
+  const wanted = new Set([steps[last].id]);
+  for (const step of steps.slice(0, last + 1).reverse()) {
+    if (wanted.has(step.id) && own(given, step.id) === undefined) {
+      Object.values(wiredOf(step)).forEach((wire) => wanted.add(wire.step));
+    }
+  }
+  const isSource = (step: Step) => !steps.some((other) => Object.values(wiredOf(other)).some((wire) => wire.step === step.id));
+  return steps.slice(0, last + 1).filter((step) => wanted.has(step.id) || isSource(step));
+}
+
+function judgeCheckpoint(
+  { id, chunk }: Step,
+  config: string,
+  summary: CheckpointSummary | null,
+  device: DeviceReport | null,
+  refuse: (code: ErrorCode, message: string) => void,
+): void {
+  const classes = chunk.meta.needs.checkpoint;
+  if (!classes) {
+    return;
+  }
+  if (!summary) {
+    refuse('checkpoint_incomplete', 'No checkpoint is chosen; pick one first.');
+    return;
+  }
+  if (!classes.includes(summary.pipelineClass)) {
+    refuse(
+      'checkpoint_unsupported',
+      `"${summary.name}" is a ${summary.pipelineClass}, which the step "${id}" of the config "${config}" cannot run; choose a checkpoint of the family ${classes.join(' or ')}.`,
+    );
+  }
+  if (device?.limits) {
+    const biggest = summary.largestTensorBytes;
+    const limit = Math.min(device.limits.maxBufferSize, device.limits.maxStorageBufferBindingSize);
+    if (biggest > limit) {
+      refuse(
+        'does_not_fit',
+        `"${summary.name}" has a tensor of ${mebibytes(biggest)} MiB, but this GPU takes at most ${mebibytes(limit)} MiB in one buffer; choose a smaller checkpoint, or run it with ?backend=wasm.`,
+      );
+    }
+  }
+}
+
+function languageOf({ id, chunk }: Step, { checkpoints }: Operation): string | null {
+  return chunk.meta.needs.language ? (own(checkpoints ?? {}, id) ?? null) : null;
+}
+
+/** Parameters that other steps give. */
+function wiredOf({ wires }: Step): PlannedStep['wired'] {
+  return Object.fromEntries(
+    Object.entries(wires).flatMap(([name, wire]) =>
+      wire.from === 'step' ? [[name, { step: wire.step, output: wire.output }]] : [],
+    ),
+  );
+}
+
+/** Parameters that the pipeline's inputs and the config give. */
+function wiredValues({ wires }: Step, { parameters }: Operation): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(wires).flatMap(([name, wire]): [string, unknown][] => {
+      if (wire.from === 'value') {
+        return wire.value === undefined ? [] : [[name, wire.value]];
+      }
+      return wire.from === 'input' && Object.hasOwn(parameters, wire.name) ? [[name, parameters[wire.name]]] : [];
+    }),
+  );
+}
+
+/** What the operation says for this step alone. @throws StudioError `invalid_operation` */
+function valuesForStep({ parameters }: Operation, step: Step, { steps }: Course): Record<string, unknown> {
+  const values = steps.length > 1 ? own(parameters, step.id) : undefined;
+  if (values === undefined) {
+    return {};
+  }
+  if (typeof values !== 'object' || values === null || Array.isArray(values)) {
+    throw new StudioError('invalid_operation', `${step.id} must be an object of values for the step "${step.id}".`);
+  }
+  const entries = entriesOf(step.chunk);
+  const unknown = Object.keys(values).find((name) => !(name in entries));
+  if (unknown !== undefined) {
+    throw new StudioError(
+      'invalid_operation',
+      `The parameter object has an unknown field "${step.id}.${unknown}"; remove it or check its spelling.`,
+    );
+  }
+  return values as Record<string, unknown>;
+}
+
+/** Stands for what an earlier step will give, so that everything else can be judged before anything runs. */
+function placeholder({ steps }: Course, step: string, output: string): unknown {
+  const { medium, many } = steps.find(({ id }) => id === step)?.chunk.meta.outputs[output] ?? { medium: 'text' };
+  const one = isWritten(medium) ? 'x' : `data:${medium}/x;base64,`;
+  return many ? [one] : one;
+}
+
+/** What the checkpoint itself says of how it is best run. */
+function habits(checkpoint: CheckpointSummary | null): Record<string, unknown> {
+  const { steps, guidance_scale } = checkpoint?.defaults ?? {};
+  return Object.fromEntries(Object.entries({ steps, guidance_scale }).filter(([, value]) => value !== undefined));
 }
 
 function mebibytes(bytes: number): number {

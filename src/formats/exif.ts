@@ -118,14 +118,18 @@ function comment(value: Uint8Array, little: boolean): string {
 }
 
 /**
- * The byte order is not said anywhere. Settings are mostly ASCII, whose upper bytes are zero, so these tell; in a draw the order
- * of the block decides.
+ * The byte order is not said anywhere, except by who begins with a byte order mark. Settings are mostly ASCII, whose upper bytes are zero,
+ * so these tell; in a draw the order of the block decides. Some programs say UTF-16 and write UTF-8.
  */
 function utf16(bytes: Uint8Array, little: boolean): string {
-  let bigger = 0;
+  const mark = bytes.length > 1 ? 256 * bytes[0] + bytes[1] : 0;
+  let bigger = mark === 0xfeff ? Infinity : mark === 0xfffe ? -Infinity : 0;
   for (let i = 0; i + 1 < bytes.length; i += 2) {
     const [first, second] = [bytes[i], bytes[i + 1]];
     bigger += (first === 0 && second < 0x80 ? 1 : 0) - (second === 0 && first < 0x80 ? 1 : 0);
+  }
+  if (bigger === 0 && bytes.length >= 8 && /^[\x20-\x7e]{4}/.test(latin1(bytes.subarray(0, 4)))) {
+    return utf8(bytes).replace(/\0+$/, '');
   }
   const isLittle = bigger === 0 ? little : bigger < 0;
   return new TextDecoder(isLittle ? 'utf-16le' : 'utf-16be').decode(bytes).replace(/\0+$/, '');

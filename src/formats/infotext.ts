@@ -2,8 +2,13 @@
  * AUTOMATIC1111's infotext, the lingua franca: prompt, "Negative prompt: …", and a last line of `Key: value` pairs.
  * Its reader is a regular expression, `\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)`, applied again and again to the last
  * line; what that finds is found here in one pass, because on long lines without colons the expression takes quadratic time.
+ * Others write behind that line (Dynamic Prompts its templates), and JSON as values into it, commas included.
  */
-import { Findings, type Reading } from './reading.ts';
+import { readHashes, readResources } from './civitai_resources.ts';
+import { Fields } from './fields.ts';
+import { numberOf, textOf } from './json.ts';
+import type { PromptSyntax } from './prompt_syntax.ts';
+import { Findings, shown, type Reading } from './reading.ts';
 import { samplerLabel, scheduleLabel } from './sampler_labels.ts';
 
 export interface Infotext {
@@ -11,6 +16,8 @@ export interface Infotext {
   negative_prompt: string;
   /** In the order of the text; `512x768` under `Size` is there as `Size-1` and `Size-2`. */
   fields: Map<string, string>;
+  /** Lines behind the settings; absent where there are none. */
+  behind?: string[];
 }
 
 const NEGATIVE = 'Negative prompt:';
@@ -21,19 +28,54 @@ const KEY = /[\p{L}\p{N}_ \-/]/u;
 const SPACE = /\s/;
 const SIZE = /^(\d+)x(\d+)$/;
 
+/** Of three or more pairs two have these keys, or the line is a note or a part of the prompt. */
+const SETTINGS = new Set(['Steps', 'Sampler', 'CFG scale', 'Seed', 'Size']);
+const STEPS = /(?:^|[\s.,])(?=Steps:\s*\d)/;
+
 /** Says how the picture was made, but nothing that had to be restored. */
-const TOLD = new Set(['Model hash', 'Model', 'Version', 'User', 'App', 'Operations', 'Pipeline', 'Backend', 'Parser']);
-/** Belongs to something that is named by another key or in the prompt. */
-const CONTAINED = /^(Hires |VAE hash|Lora hashes|TI hashes|Hashes|Init image hash|Created|Style prompt)/;
+const TOLD =
+  /^(Version|User|App|Operations|Pipeline|Backend|Parser|Created( Date)?|Model hash|VAE hash|Init image hash)$/;
+const TEMPLATE = /^(Negative )?(Template|Wildcard prompt|Prompt template)\b/i;
+
+const HIRES = 'the second pass at a larger size (hires)';
+const DRAWN = 'the template that its words were drawn from';
+
+/** Keys that belong together, and what they are together. */
+const GROUPS: readonly (readonly [keys: RegExp, what: string])[] = [
+  [/^Hires /, HIRES],
+  [/^ControlNet/, 'the ControlNet'],
+  [/^ADetailer/, 'the faces or hands that were painted again (ADetailer)'],
+  [/^(Script|[XYZ] (Type|Values)|Fixed [XYZ] Values)$/, 'the grid of pictures that it was a part of'],
+  [/^Regional Prompter|^RP /, 'the prompts of single regions'],
+  [/^Civitai metadata$/, "Civitai's notes about it"],
+  [TEMPLATE, DRAWN],
+];
 
 /** Never fails: a text without pairs is all prompt. */
 export function parseInfotext(text: string): Infotext {
   const lines = text.trim().split('\n');
-  let pairs = findPairs(lines.at(-1) ?? '');
+  let at = lines.length - 1;
+  let pairs = settingsIn(lines[at]);
+  while (at > 0 && !isSettings(pairs)) {
+    pairs = settingsIn(lines[--at]);
+  }
+  const isKnown = isSettings(pairs);
+  if (!isKnown) {
+    // As AUTOMATIC1111: whatever the keys are.
+    at = lines.length - 1;
+    pairs = settingsIn(lines[at]);
+  }
+  let behind: string[] = [];
   if (pairs.length < MIN_PAIRS) {
     pairs = [];
   } else {
-    lines.pop();
+    const [settings, ...rest] = lines.splice(at);
+    behind = rest.filter((line) => line.trim() !== '');
+    const words = isKnown ? wordsBefore(settings) : [];
+    if (words.length > 0) {
+      pairs = settingsIn(settings.slice(settings.search(STEPS)));
+      lines.push(...words);
+    }
   }
   const prompt: string[] = [];
   const negative: string[] = [];
@@ -49,12 +91,42 @@ export function parseInfotext(text: string): Infotext {
       target.push(line);
     }
   }
-  return { prompt: prompt.join('\n'), negative_prompt: negative.join('\n'), fields: fieldsOf(pairs) };
+  return {
+    prompt: prompt.join('\n'),
+    negative_prompt: negative.join('\n'),
+    fields: fieldsOf(pairs),
+    ...(behind.length > 0 ? { behind } : {}),
+  };
+}
+
+function isSettings(pairs: readonly (readonly [key: string, value: string])[]): boolean {
+  return pairs.length >= MIN_PAIRS && pairs.filter(([key]) => SETTINGS.has(key)).length >= 2;
+}
+
+/** Where line ends were lost, prompt and negative prompt stand in the line of the settings. */
+function wordsBefore(settings: string): string[] {
+  const words = settings.slice(0, Math.max(0, settings.search(STEPS))).trim();
+  if (words === '' || settingsIn(words).some(([key]) => SETTINGS.has(key))) {
+    return [];
+  }
+  const negative = words.indexOf(NEGATIVE);
+  return (negative < 0 ? [words] : [words.slice(0, negative), words.slice(negative)]).filter((part) => part !== '');
+}
+
+/** As {@link findPairs}, and a value that is JSON is whole. */
+function settingsIn(line: string): [key: string, value: string][] {
+  return pairsIn(line.trim(), true);
 }
 
 /** What AUTOMATIC1111's expression finds in one line: keys and values as they stand there, quotes included. */
 export function findPairs(line: string): [key: string, value: string][] {
+  return pairsIn(line, false);
+}
+
+function pairsIn(line: string, takesJson: boolean): [key: string, value: string][] {
   const characters = Array.from(line);
+  // Brackets that never close would be followed to the end again and again.
+  let jsonLeft = takesJson ? 4 * characters.length : 0;
   const pairs: [string, string][] = [];
   let position = 0;
   while (position < characters.length) {
@@ -78,7 +150,13 @@ export function findPairs(line: string): [key: string, value: string][] {
     while (from < characters.length && SPACE.test(characters[from])) {
       from++;
     }
-    const to = endOfQuoted(characters, from) ?? endOfRaw(characters, from);
+    let to = endOfQuoted(characters, from);
+    if (to === null && /[[{]/.test(characters[from] ?? '')) {
+      const json = endOfJson(characters, from, jsonLeft);
+      jsonLeft -= json.looked;
+      to = json.end;
+    }
+    to ??= endOfRaw(characters, from);
     pairs.push([characters.slice(start, end).join(''), characters.slice(from, to).join('')]);
     // A comma ends a pair, the end of the line as well.
     position = to + 1;
@@ -135,47 +213,106 @@ export function infotextFields(made: {
   };
 }
 
-/** @returns null when the text has no pairs, and so is no infotext */
-export function readingOf({ prompt, negative_prompt, fields }: Infotext, tool: string): Reading | null {
-  if (fields.size === 0) {
+/**
+ * @param syntax of its prompts; null where they are words and nothing else
+ * @returns null when the text has no pairs, and so is no infotext
+ */
+export function readingOf(
+  { prompt, negative_prompt, fields: given, behind = [] }: Infotext,
+  tool: string,
+  syntax: PromptSyntax | null = 'automatic1111',
+): Reading | null {
+  if (given.size === 0) {
     return null;
   }
-  const findings = new Findings(tool);
-  const used = new Set<string>();
-  const take = (key: string): string | undefined => {
-    used.add(key);
-    return fields.get(key);
-  };
-  const hasHires = ['Hires upscale', 'Hires resize-1', 'Hires steps', 'Hires upscaler'].some((key) => fields.has(key));
-  findings
+  const fields = new Fields(given);
+  const findings = new Findings(tool, syntax)
     .prompt(prompt)
     .negativePrompt(negative_prompt)
-    .steps(take('Steps'))
-    .sampler(take('Sampler'), take('Schedule type'))
-    .guidance(take('CFG scale'))
-    .seed(take('Seed'))
-    .size(take('Size-1'), take('Size-2'))
-    .checkpoint(fields.get('Model'), fields.get('Model hash'))
-    .loraHashes(fields.get('Lora hashes'));
-  const strength = take('Denoising strength');
-  if (hasHires) {
-    findings.lost('the second pass at a larger size (hires)');
-  } else if (strength !== undefined) {
+    .steps(fields.get('Steps'))
+    .sampler(fields.get('Sampler'), fields.get('Schedule type'))
+    .guidance(fields.get('CFG scale'))
+    .seed(fields.get('Seed'))
+    .size(fields.get('Size-1'), fields.get('Size-2'))
+    .checkpoint(fields.get('Model'), fields.get('Model hash'));
+  readNetworks(findings, fields);
+  fields.all(TOLD);
+  // Fooocus' usual one.
+  findings.lostIf(
+    fields.get('ADM Guidance') === '(1.5, 0.8, 0.3)' ? null : fields.get('ADM Guidance'),
+    'the guidance by size',
+  );
+  for (const [keys, what] of GROUPS) {
+    findings.lostIf(
+      fields.all(keys).map(([, value]) => value),
+      what,
+    );
+  }
+  const strength = fields.get('Denoising strength');
+  if (strength !== undefined && !findings.hasLost(HIRES)) {
     findings.strength(strength).lost('the picture it started from');
   }
-  if (take('RNG') === 'NV') {
-    findings.lost('its noise, which imitates an NVIDIA GPU');
+  readNoise(findings, fields);
+  if (numberOf(fields.get('Clip skip')) !== 1) {
+    findings.lostIf(fields.get('Clip skip'), `clip skip ${textOf(fields.get('Clip skip')) ?? ''}`);
   }
-  for (const [key, value] of fields) {
-    if (!used.has(key) && !TOLD.has(key) && !CONTAINED.test(key)) {
-      findings.lostIf(value, `${key.toLowerCase().replace(/-\d$/, '')} ${short(value)}`);
-    }
-  }
-  return findings.reading();
+  // stable-diffusion.cpp says it of every picture.
+  findings.lostIf(fields.get('Guidance'), `the Flux guidance ${numberOf(fields.get('Guidance')) ?? '?'}`);
+  // A template may have several lines, and is the last that is written.
+  const template = behind.findIndex((line) => TEMPLATE.test(line));
+  const notes = template < 0 ? behind : behind.slice(0, template);
+  findings.lostIf(template >= 0, DRAWN).lostIf(notes, 'notes behind its settings');
+  return findings.unread(fields).reading();
 }
 
-function short(value: string): string {
-  return value.length > 40 ? `${value.slice(0, 39).toWellFormed()}…` : value;
+/** LoRAs and embeddings, in the spellings of those who list them beside the prompt. */
+function readNetworks(findings: Findings, fields: Fields): void {
+  findings.loraHashes(fields.get('Lora hashes')).embeddings(fields.get('TI hashes'));
+  const hashes = fields.get('Hashes');
+  if (hashes !== undefined) {
+    readHashes(findings, hashes);
+  }
+  // Additional Networks: AddNet Module 1: LoRA, AddNet Model 1: brass(0123456789ab), AddNet Weight A 1: 0.8
+  for (const [key, model] of fields.all(/^AddNet Model \d+$/)) {
+    const number = key.replace(/^\D+/, '');
+    const [, name, hash] = /^(.*?)(?:\(([0-9a-f]+)\))?$/i.exec(textOf(model) ?? '') ?? [];
+    if (!/^none$/i.test(name)) {
+      findings.lora(name, fields.get(`AddNet Weight A ${number}`), { hash: hash ?? null });
+    }
+  }
+  fields.all(/^AddNet /);
+  // Fooocus: Lora weights: "brass: 0.5, ink: 0.3"
+  for (const pair of (textOf(fields.get('Lora weights')) ?? '').split(',')) {
+    const [, name, weight] = /^(.+):([^:]+)$/.exec(pair.trim()) ?? [];
+    if (name && !findings.hasLora(name)) {
+      findings.lora(name, weight);
+    }
+  }
+  // ComfyUI-Image-Saver: Lora_0 Model name: brass.safetensors, Lora_0 Model hash: …, Lora_0 Strength model: 0.8
+  for (const [key, name] of fields.all(/^Lora_\d+ Model name$/)) {
+    const [prefix] = key.split(' ');
+    const hash = textOf(fields.get(`${prefix} Model hash`)) ?? null;
+    if (!findings.hasLora(textOf(name) ?? '')) {
+      findings.lora(name, fields.get(`${prefix} Strength model`), { hash });
+    }
+  }
+  fields.all(/^Lora_\d+ /);
+  const resources = fields.get('Civitai resources');
+  if (resources !== undefined) {
+    readResources(findings, resources);
+  }
+}
+
+/** Whose random numbers the noise was: ours are torch's on the CPU. */
+function readNoise(findings: Findings, fields: Fields): void {
+  const source = textOf(fields.get('RNG'))?.toLowerCase();
+  if (source === 'nv' || source === 'cuda') {
+    findings.lost('its noise, which imitates an NVIDIA GPU');
+  } else if (source === 'gpu') {
+    findings.lost('its noise, which was drawn on the GPU');
+  } else if (source !== undefined && source !== 'cpu') {
+    findings.lost(`its noise, which was drawn in another way (${shown(source)})`);
+  }
 }
 
 function fieldsOf(pairs: readonly (readonly [string, string])[]): Map<string, string> {
@@ -207,6 +344,35 @@ function endOfQuoted(characters: readonly string[], from: number): number | null
   }
   const isClosed = i < characters.length && i > from + 1;
   return isClosed && (i + 1 === characters.length || characters[i + 1] === ',') ? i + 1 : null;
+}
+
+/**
+ * The place after a value in brackets, when a comma or the end follows it; JSON, or Python's form of it.
+ * @param most characters that are looked at
+ */
+function endOfJson(characters: readonly string[], from: number, most: number): { end: number | null; looked: number } {
+  let depth = 0;
+  let quote = '';
+  let i = from;
+  for (; i < characters.length && i - from < most; i++) {
+    const character = characters[i];
+    if (quote !== '') {
+      i += character === '\\' ? 1 : 0;
+      quote = character === quote ? '' : quote;
+    } else if (character === '"' || character === "'") {
+      quote = character;
+    } else if (character === '{' || character === '[') {
+      depth++;
+    } else if ((character === '}' || character === ']') && --depth === 0) {
+      let end = i + 1;
+      while (end < characters.length && SPACE.test(characters[end])) {
+        end++;
+      }
+      const isEnd = end === characters.length || characters[end] === ',';
+      return { end: isEnd ? end : null, looked: end - from };
+    }
+  }
+  return { end: null, looked: i - from };
 }
 
 function endOfRaw(characters: readonly string[], from: number): number {

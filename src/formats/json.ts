@@ -6,6 +6,7 @@ const MAX_DEPTH = 64;
 const SAFE_DIGITS = 15;
 const NUMBER = /-?\d+(\.\d+)?([eE][+-]?\d+)?/y;
 const WORD = /-?[A-Za-z]+/y;
+const MAX_LIST = 40;
 const NOT_JSON = new Set(['NaN', 'Infinity', '-Infinity']);
 
 /**
@@ -86,6 +87,30 @@ export function numberOf(value: unknown): number | undefined {
 export function textOf(value: unknown): string | undefined {
   const text = typeof value === 'number' ? String(value) : value;
   return typeof text === 'string' && text.trim() !== '' ? text : undefined;
+}
+
+/**
+ * A list, also one written as the text of a JSON or Python list, or as words between commas; a single value is a list of one.
+ * @returns at most 40 elements
+ */
+export function listOf(value: unknown): unknown[] {
+  const text = typeof value === 'string' ? value.trim() : null;
+  const written = text === null ? value : text.startsWith('[') ? (readJson(text) ?? pythonList(text)) : text.split(',');
+  if (!Array.isArray(written)) {
+    return textOf(written) === undefined ? [] : [written];
+  }
+  return written
+    .slice(0, MAX_LIST)
+    .map((one: unknown) => (typeof one === 'string' ? one.trim() : one))
+    .filter((one) => one !== '' && one !== null);
+}
+
+/** The elements of `['a', "b's", 0.6, None]`, each as text. */
+function pythonList(text: string): string[] {
+  const elements = text.matchAll(/'((?:\\.|[^'\\])*)'|"((?:\\.|[^"\\])*)"|([^\s,[\]'"]+)/g);
+  return [...elements].map(([, single, double, bare]) =>
+    bare === undefined ? (single ?? double).replace(/\\(.)/g, '$1') : bare === 'None' ? '' : bare,
+  );
 }
 
 function endOfString(text: string, start: number): number {

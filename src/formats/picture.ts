@@ -2,11 +2,16 @@
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import type { ImageSource } from '../core/parameters.ts';
+import { isOpaque } from './background.ts';
 
 /** Larger pictures are refused: decoded they would take more than a quarter of a gigabyte. */
 const MAX_PIXELS = 64 * 2 ** 20;
 
+/** How every given picture is read: the numbers as they stand in the file, turned as its EXIF says. */
+export const AS_STORED: ImageBitmapOptions = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
+
 /**
+ * The colours of fully transparent pixels come out as black; see `background.ts` for what shows there instead.
  * @param name of the parameter, for the message
  * @throws StudioError `image_unreadable`
  */
@@ -14,7 +19,7 @@ export async function decodePicture(source: ImageSource, name: string): Promise<
   const blob = typeof source === 'string' ? dataUrlBlob(source, name) : source;
   let bitmap: ImageBitmap;
   try {
-    bitmap = await createImageBitmap(blob, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
+    bitmap = await createImageBitmap(blob, AS_STORED);
   } catch (cause) {
     throw new StudioError(
       'image_unreadable',
@@ -37,6 +42,22 @@ export async function decodePicture(source: ImageSource, name: string): Promise<
   } finally {
     bitmap.close();
   }
+}
+
+/** Whether any pixel of it lets something through. Looks strip by strip, so that a camera's photo takes little memory. */
+export function hasTransparency(bitmap: ImageBitmap): boolean {
+  const { width, height } = bitmap;
+  const rows = Math.min(height, Math.max(1, Math.floor(2 ** 20 / width)));
+  const context = surface(width, rows);
+  for (let top = 0; top < height; top += rows) {
+    context.clearRect(0, 0, width, rows);
+    context.drawImage(bitmap, 0, -top);
+    const strip = { width, height: Math.min(rows, height - top) };
+    if (!isOpaque({ ...strip, data: context.getImageData(0, 0, strip.width, strip.height).data })) {
+      return true;
+    }
+  }
+  return false;
 }
 
 /** Lossless for opaque pictures. */

@@ -1,8 +1,9 @@
-/** Which tool made a picture, and with which settings. */
+/** Which tool made a picture, a video or a sound, and with which settings. */
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import { readMetadata } from './container.ts';
 import { readJsonObject, textOf } from './json.ts';
+import { readMediaMetadata } from './media/tags.ts';
 import type { Metadata } from './metadata.ts';
 import { emptyMetadata } from './metadata.ts';
 import { decodePicture } from './picture.ts';
@@ -31,6 +32,10 @@ export async function readPicture(
   source: Blob | Uint8Array<ArrayBuffer>,
   decode: (picture: Blob) => Promise<PixelImage> = (picture) => decodePicture(picture, 'picture'),
 ): Promise<Reading | null> {
+  const recording = await readMediaMetadata(source);
+  if (recording) {
+    return readFrom(recording);
+  }
   if ((source instanceof Blob ? source.size : source.length) > MAX_BYTES) {
     return null;
   }
@@ -45,6 +50,26 @@ export async function readPicture(
   }
   const hidden = await readStealth(await decode(source instanceof Blob ? source : new Blob([source])));
   return hidden === null ? null : readFrom(hiddenMetadata(hidden));
+}
+
+/** Texts in which tools keep their settings. */
+const KEPT_IN = [
+  'parameters',
+  'postprocessing',
+  'prompt',
+  'workflow',
+  'invokeai_metadata',
+  'sd-metadata',
+  'Dream',
+  'negative_prompt',
+  'generation_data',
+  'darkroom',
+];
+
+/** Whether a picture in which nothing could be read has something under a name that tools use for settings. */
+export async function hasSettings(source: Blob): Promise<boolean> {
+  const metadata = await readMetadata(new Uint8Array(await source.arrayBuffer()));
+  return KEPT_IN.some((keyword) => (metadata?.texts.get(keyword) ?? '').trim() !== '');
 }
 
 /** @throws StudioError `image_unreadable` */

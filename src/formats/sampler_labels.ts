@@ -36,7 +36,7 @@ const SAMPLERS: readonly (readonly [id: string, label: string, ...aliases: strin
 ];
 
 const SCHEDULES: readonly (readonly [id: string, label: string, ...aliases: string[]])[] = [
-  ['normal', 'Normal', 'Uniform', 'native'],
+  ['normal', 'Normal', 'Uniform', 'native', 'discrete'],
   ['karras', 'Karras'],
   ['exponential', 'Exponential'],
   ['sgm_uniform', 'SGM Uniform'],
@@ -46,6 +46,9 @@ const SCHEDULES: readonly (readonly [id: string, label: string, ...aliases: stri
   ['linear_quadratic', 'Linear Quadratic'],
   ['kl_optimal', 'KL Optimal'],
   ['polyexponential', 'Polyexponential'],
+  ['align_your_steps', 'Align Your Steps', 'AYS'],
+  ['gits', 'GITS'],
+  ['smoothstep', 'Smoothstep'],
   ['leading', 'Leading'],
   ['linspace', 'Linspace'],
   ['trailing', 'Trailing'],
@@ -54,7 +57,7 @@ const SCHEDULES: readonly (readonly [id: string, label: string, ...aliases: stri
 const samplerIds = index(SAMPLERS);
 const scheduleIds = index(SCHEDULES);
 /** Said where the tool chose by itself. */
-const AUTOMATIC = new Set(['automatic', 'default', 'none', 'scheduler', '']);
+const AUTOMATIC = new Set(['automatic', 'default', 'none', 'scheduler', 'undefined', '']);
 
 /** Longer names first, so that "SGM Uniform" is not taken for "Uniform". */
 const joinedSchedules = [...scheduleIds.keys()].filter((key) => key !== 'ddim').sort((a, b) => b.length - a.length);

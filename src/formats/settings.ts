@@ -1,6 +1,5 @@
 /** Our own JSON in a picture: the operation with everything that was chosen for it, and what it ran on. No picture data. */
 import * as v from 'valibot';
-import { OPERATION_KINDS, type OperationKind } from '../core/operation.ts';
 import { loraTags, withoutLoraTags } from '../core/loras.ts';
 import { StudioError } from '../core/errors.ts';
 import { infotextFields, writeInfotext } from './infotext.ts';
@@ -26,7 +25,7 @@ const loraSchema = v.object({
 const schema = v.object({
   schema_version: v.pipe(v.number(), v.integer(), v.minValue(1)),
   operation: v.object({
-    operation: v.picklist(OPERATION_KINDS),
+    operation: text,
     config: text,
     /** As run: also what nobody chose. Pictures are left out. */
     parameters: v.record(text, scalar),
@@ -143,7 +142,7 @@ function loraHashes(loras: NonNullable<Settings['loras']>): string | undefined {
 }
 
 /** Of the chunks, where nothing is said: diffusers' defaults. */
-function usualStrength(operation: OperationKind): number {
+function usualStrength(operation: string): number {
   return operation === 'image_inpaint' ? 1 : 0.8;
 }
 

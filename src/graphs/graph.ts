@@ -1,7 +1,7 @@
 /** What the graph builders of this folder take and give. */
 import type { WeightVariant } from '../core/model.ts';
 
-export type StoredType = 'F32' | 'F16' | 'BF16';
+export type StoredType = 'F64' | 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'F8_E5M2';
 export type FloatType = 'f32' | 'f16';
 
 export type Bits = 4 | 8;

@@ -64,7 +64,7 @@ const DATA_TYPES = {
   u8: DataType.UINT8,
 } as const;
 const BYTES = { f32: 4, f16: 2, i32: 4, i64: 8, u8: 1 } as const;
-const STORED: Record<StoredType, FloatType | null> = { F32: 'f32', F16: 'f16', BF16: null };
+const STORED: Partial<Record<StoredType, FloatType>> = { F32: 'f32', F16: 'f16' };
 
 export const float = (value: number): { float: number } => ({ float: value });
 

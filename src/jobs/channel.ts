@@ -11,6 +11,7 @@ import type { Job } from '../core/job.ts';
 import { parse } from '../core/operation.ts';
 import { jobReport } from './job_report.ts';
 import { JOB_ID } from './service.ts';
+import type { Delta } from './job_watchers.ts';
 import type { JobService, QueueState } from './service.ts';
 import { isFinished } from './state.ts';
 
@@ -52,6 +53,8 @@ export type TaskUpdate =
   | { type: 'job'; job: Job }
   /** The job as it ended; nothing follows. */
   | { type: 'end'; job: Job }
+  /** Words of a step while they come into being. */
+  | ({ type: 'delta' } & Delta)
   | { type: 'jobs'; jobs: Job[] }
   | { type: 'queue'; queue: QueueState }
   | { type: 'entity'; run: string; filename: string; blob: Blob }
@@ -207,10 +210,19 @@ class ChannelServer {
       this.#tell(id, job);
       if (isFinished(job)) {
         this.#followed.delete(id);
+        following.stop();
         following.channel.close();
       }
     });
-    following.stop = stop;
+    const unread = this.#jobs.deltas(id, (delta) => this.#say(id, { type: 'delta', ...delta }));
+    following.stop = () => {
+      stop();
+      unread();
+    };
+    if (this.#followed.get(id) !== following) {
+      // It had ended already, and was told of before `follow` returned.
+      following.stop();
+    }
   }
 
   #tell(id: string, job: Job): void {

@@ -3,7 +3,11 @@ import * as Comlink from 'comlink';
 import { DEFAULT_CHECKPOINT } from '../core/builtin_checkpoints.ts';
 import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
+import type { Operation } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
+import { requirementsOf } from '../core/plan.ts';
+import type { Requirements } from '../core/plan.ts';
+import { catalogue } from '../pipelines/catalogue.ts';
 import type {
   CheckpointSource,
   Listing,
@@ -17,7 +21,9 @@ import type { FolderFile } from './folder_source.ts';
 import type { QueueView } from './job_watchers.ts';
 import { LanguageEngines } from './language.ts';
 import { LibraryClient } from './library.ts';
+import type { Delta } from './job_watchers.ts';
 import { Receiver } from './queue.ts';
+import type { Lane } from './queue.ts';
 import { RecordingsClient } from './recordings.ts';
 import { drain } from './runner.ts';
 import type { JobService, QueueState } from './service.ts';
@@ -34,11 +40,28 @@ export interface Commons {
 }
 
 const inBrowser = (workers: WorkerPair): Commons => ({
-  jobs: new StoredJobs({ entity: (run, filename) => workers.recorder.call('readEntity', run, filename) }),
+  jobs: new StoredJobs({ catalogue, entity: (run, filename) => workers.recorder.call('readEntity', run, filename) }),
   // Absent outside secure contexts.
   turn: new Turn((navigator as { locks?: LockManager }).locks ?? null),
   sources: new Sources(),
 });
+
+/** What a stored job waits for. One of a config that is gone runs like any other: whoever plans it says what is wrong. */
+function needsOf(operation: Operation): Pick<Requirements, 'gpu' | 'refs'> {
+  try {
+    return requirementsOf(operation, catalogue);
+  } catch {
+    return { gpu: true, refs: operation.checkpoint === null ? [] : [operation.checkpoint] };
+  }
+}
+
+function lacksCheckpoint(operation: Operation): boolean {
+  try {
+    return requirementsOf(operation, catalogue).lacksCheckpoint;
+  } catch {
+    return operation.checkpoint === null;
+  }
+}
 
 export class JobClient implements JobService {
   /** What is stored in this browser, and how more gets there. */
@@ -59,9 +82,16 @@ export class JobClient implements JobService {
     this.recordings = new RecordingsClient(() => workers.recorder);
     const { jobs, turn, sources } = commons;
     [this.#jobs, this.#turn, this.#sources] = [jobs, turn, sources];
-    const receiver = new Receiver(jobs, turn, (checkpoint) => sources.resolve(checkpoint));
-    sources.onFound = (checkpoint) => receiver.found(checkpoint);
-    void drain(receiver, workers);
+    const receivers = [true, false].map((gpu) => {
+      const lane: Lane = {
+        takes: (operation) => needsOf(operation).gpu === gpu,
+        refs: (operation) => needsOf(operation).refs,
+      };
+      const receiver = new Receiver(jobs, turn, (ref) => sources.resolve(ref), { lane });
+      void drain(receiver, gpu ? workers : workers.tasks);
+      return receiver;
+    });
+    sources.onFound = (ref) => receivers.forEach((receiver) => receiver.found(ref));
   }
 
   /** Starts the workers. When one has ended, they are started again by themselves, with the same options. */
@@ -129,7 +159,7 @@ export class JobClient implements JobService {
   /** As {@link JobService.submit}; one that names no checkpoint runs on the one that was opened last in this tab. */
   async submit(input: unknown, id?: string): Promise<Job> {
     const operation = parseOperation(input);
-    return this.#jobs.submit({ ...operation, checkpoint: operation.checkpoint ?? this.#current }, id);
+    return this.#jobs.submit(lacksCheckpoint(operation) ? { ...operation, checkpoint: this.#current } : operation, id);
   }
 
   list(): Promise<Job[]> {
@@ -146,6 +176,15 @@ export class JobClient implements JobService {
 
   follow(id: string, listener: (job: Job) => void): () => void {
     return this.#jobs.follow(id, listener);
+  }
+
+  deltas(id: string, listener: (delta: Delta) => void): () => void {
+    return this.#jobs.deltas(id, listener);
+  }
+
+  /** Keeps a key that the person entered for as long as the page is open; null forgets it. It goes only to the step that asks for it. */
+  setSecret(name: string, value: string | null): void {
+    this.#workers.setSecret(name, value);
   }
 
   cancel(id: string): Promise<Job> {

@@ -6,6 +6,7 @@ import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { Listing, RunRecord } from '../../workers/protocol.ts';
 import type { JobClient } from './client.ts';
+import type { Delta } from './job_watchers.ts';
 import type { LanguageEngines } from './language.ts';
 import type { LibraryClient } from './library.ts';
 import type { RecordingsClient } from './recordings.ts';
@@ -23,6 +24,10 @@ export interface Door {
   cancelAll(): Promise<void>;
   /** Tells the job now and after every change until it has ended. Returns the way to stop. */
   follow(id: string, listener: (job: Job) => void): () => void;
+  /** Tells the words that a running job says while they come into being, those so far at once. Returns the way to stop. */
+  deltas(id: string, listener: (delta: Delta) => void): () => void;
+  /** Keeps a key, such as that of a service, in memory for the steps that ask for it; null forgets it. It is never recorded. */
+  setSecret(name: string, value: string | null): void;
   /** Ended and running jobs in order of submission, then the waiting ones in the order in which they will run. */
   list(): Promise<Job[]>;
   reorder(id: string, before: string | null): Promise<void>;
@@ -67,6 +72,8 @@ export function exposeDoor(client: JobClient): void {
     cancel: (id) => client.cancel(id),
     cancelAll: () => client.cancelAll(),
     follow: (id, listener) => client.follow(id, listener),
+    deltas: (id, listener) => client.deltas(id, listener),
+    setSecret: (name, value) => client.setSecret(name, value),
     list: () => client.list(),
     reorder: (id, before) => client.reorder(id, before),
     repeat: (id) => client.repeat(id),

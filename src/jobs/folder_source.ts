@@ -10,6 +10,10 @@ export interface FolderFile {
 
 const INDEX = 'model_index.json';
 
+/** A folder of the Hugging Face cache: a repository's, or the one in it that holds the files under their hashes. */
+const REPOSITORY = /(?:^|\/)models--([^/]+?)--([^/]+)\/(?:blobs|refs|snapshots|\.no_exist)\//;
+const HASHED = /(?:^|\/)(?:[0-9a-f]{40}|[0-9a-f]{64})(?:\.incomplete)?$/;
+
 /**
  * Finds the checkpoint in what was chosen: the folder that holds `model_index.json`, or of a language model `config.json` and a folder of
  * networks, which may lie below the chosen one (a hub cache, an unpacked archive). Without one the chosen folder is taken, and opening it
@@ -30,7 +34,13 @@ export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
   const index = highest(INDEX) ?? highest('config.json');
   const chosen = files[0]?.path.split('/')[0];
   if (chosen === undefined) {
-    throw new StudioError('checkpoint_incomplete', `This folder is empty; choose the one that holds ${INDEX}.`);
+    throw new StudioError(
+      'checkpoint_incomplete',
+      `This folder is empty, or all of its files are links, as in the Hugging Face cache, and browsers do not follow links; choose a folder that holds the files themselves, such as a copy made with "cp -rL".`,
+    );
+  }
+  if (!index) {
+    refuseCache(files, chosen);
   }
   const root = index ? index.path.replace(/\/?[^/]*$/, '') : chosen;
   const within = root === '' ? files : files.filter(({ path }) => path.startsWith(`${root}/`));
@@ -39,4 +49,21 @@ export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
     name: root.split('/').at(-1) || 'checkpoint',
     files: within.map(({ path, file }) => ({ path: root === '' ? path : path.slice(root.length + 1), file })),
   };
+}
+
+/** @throws StudioError `checkpoint_incomplete` where what was chosen is the Hugging Face cache, of which browsers see no file by its name */
+function refuseCache(files: FolderFile[], chosen: string): void {
+  // Where links could not be made, the cache holds copies.
+  if (files.some(({ path }) => path.endsWith('.safetensors'))) {
+    return;
+  }
+  const [, organisation, name] = files.map(({ path }) => REPOSITORY.exec(path)).find((found) => found !== null) ?? [];
+  if (organisation === undefined && !files.every(({ path }) => HASHED.test(path))) {
+    return;
+  }
+  const repository = organisation === undefined ? null : `${organisation}/${name}`;
+  throw new StudioError(
+    'checkpoint_incomplete',
+    `"${chosen}" is a folder of the Hugging Face cache: the files that have names there are links, and browsers do not follow links. Copy the folder in its "snapshots" with "cp -rL" and open the copy, ${repository === null ? 'or get the checkpoint in the library by its name' : `or get ${repository} in the library`}.`,
+  );
 }

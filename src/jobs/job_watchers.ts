@@ -16,13 +16,24 @@ export interface QueueView {
 
 type Follower = (job: Job) => void;
 
+/** Words of a step of a running job, in the order in which they come into being. */
+export interface Delta {
+  step: string;
+  text: string;
+}
+
+type Reader = (delta: Delta) => void;
+
 export class JobWatchers {
   readonly #listeners = new Set<(view: QueueView) => void>();
   readonly #followers = new Map<string, Set<Follower>>();
   readonly #waiters = new Map<string, Deferred<Job>>();
+  readonly #readers = new Map<string, Set<Reader>>();
+  /** Words of running jobs so far, for whoever begins to read in the middle. */
+  readonly #words = new Map<string, Delta[]>();
 
   get isEmpty(): boolean {
-    return this.#listeners.size + this.#followers.size + this.#waiters.size === 0;
+    return this.#listeners.size + this.#followers.size + this.#waiters.size + this.#readers.size === 0;
   }
 
   /** Returns the way to stop. */
@@ -38,6 +49,34 @@ export class JobWatchers {
     followers.add(follower);
     this.#followers.set(id, followers);
     return { tell: (job) => this.#tellFollower(job, follower), stop: () => this.#unfollow(id, follower) };
+  }
+
+  /** Tells the words of a running job, those so far at once. Returns the way to stop; its end is not told. */
+  read(id: string, listener: Reader): () => void {
+    const reader: Reader = (delta) => listener(delta);
+    const readers = this.#readers.get(id) ?? new Set();
+    readers.add(reader);
+    this.#readers.set(id, readers);
+    this.#words.get(id)?.forEach(reader);
+    return () => {
+      readers.delete(reader);
+      if (readers.size === 0 && this.#readers.get(id) === readers) {
+        this.#readers.delete(id);
+      }
+    };
+  }
+
+  /** Words came into being. */
+  hear(id: string, { step, text }: Delta): void {
+    const words = this.#words.get(id) ?? [];
+    this.#words.set(id, words);
+    const last = words.at(-1);
+    if (last?.step === step) {
+      last.text += text;
+    } else {
+      words.push({ step, text });
+    }
+    this.#readers.get(id)?.forEach((reader) => reader({ step, text }));
   }
 
   /** Resolves with the job when it has ended; rejects with `invalid_operation` when it is forgotten before that. */
@@ -58,9 +97,14 @@ export class JobWatchers {
           ?.reject(new StudioError('invalid_operation', `The job "${id}" was forgotten before its end was seen.`));
         this.#waiters.delete(id);
         this.#followers.delete(id);
+        this.#readers.delete(id);
+        this.#words.delete(id);
         continue;
       }
       [...(this.#followers.get(id) ?? [])].forEach((follower) => this.#tellFollower(job, follower));
+      if (job.state !== 'running') {
+        this.#words.delete(id);
+      }
       if (isFinished(job)) {
         this.#waiters.get(id)?.resolve(job);
         this.#waiters.delete(id);
@@ -72,6 +116,7 @@ export class JobWatchers {
     this.#listeners.clear();
     this.#followers.clear();
     this.#waiters.clear();
+    this.#readers.clear();
   }
 
   #tellFollower(job: Job, follower: Follower): void {

@@ -42,14 +42,27 @@ export interface JobReceiver<Payload> {
   take(): Promise<JobRequest<Payload>>;
 }
 
-/** What a job runs on, one sentence why it has to wait, or why nothing can help it and which checkpoint may be taken instead. */
-export type Answer<Payload> =
-  | { type: 'found'; payload: Payload }
+/** A checkpoint or language model that a job runs on, one sentence why it has to wait, or why nothing can help it and what may be taken instead. */
+export type Answer<Source> =
+  | { type: 'found'; payload: Source }
   | { type: 'obstacle'; sentence: string }
   | { type: 'gone'; sentence: string; instead: { ref: string; name: string } };
 
-/** Asked when a job's turn has come. */
-export type Resolve<Payload> = (checkpoint: string) => Promise<Answer<Payload>>;
+/** Asked when a job's turn has come, for each ref that its operation names. */
+export type Resolve<Source> = (ref: string) => Promise<Answer<Source>>;
+
+/** Which jobs a receiver takes. Several of them drain one queue side by side, each with jobs that no other one takes. */
+export interface Lane {
+  takes: (operation: Operation) => boolean;
+  /** Refs of what an operation runs on. */
+  refs: (operation: Operation) => readonly string[];
+}
+
+/** Every job, each on its one checkpoint. */
+const EVERYTHING: Lane = {
+  takes: () => true,
+  refs: ({ checkpoint }) => (checkpoint === null ? [] : [checkpoint]),
+};
 
 /** How long whoever ran a job may take to let go of it once its turn was taken, in milliseconds. */
 const LET_GO_WITHIN = 1000;
@@ -60,28 +73,38 @@ const AGAIN_AFTER = 1000;
 /** Progress is written down at most this often, in milliseconds. */
 const PROGRESS_EVERY = 500;
 
-export class Receiver<Payload> implements JobReceiver<Payload> {
+/** What a job runs on, by ref. */
+export type Sourced<Source> = Record<string, Source>;
+
+export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
   readonly #jobs: StoredJobs;
   readonly #turn: Turn;
-  readonly #resolve: Resolve<Payload>;
+  readonly #resolve: Resolve<Source>;
+  readonly #lane: Lane;
   readonly #now: () => number;
-  /** Checkpoints that cannot be found now. */
+  /** Refs that cannot be found now. */
   readonly #obstacles = new Map<string, string>();
-  #current: RunningJob<Payload> | null = null;
+  #current: RunningJob<Sourced<Source>> | null = null;
   #settling: { token: string; done: Promise<void> } | null = null;
   #news = deferred<void>();
 
-  constructor(jobs: StoredJobs, turn: Turn, resolve: Resolve<Payload>, now: () => number = Date.now) {
+  constructor(
+    jobs: StoredJobs,
+    turn: Turn,
+    resolve: Resolve<Source>,
+    { lane = EVERYTHING, now = Date.now }: { lane?: Lane; now?: () => number } = {},
+  ) {
     this.#jobs = jobs;
     this.#turn = turn;
     this.#resolve = resolve;
+    this.#lane = lane;
     this.#now = now;
     jobs.subscribe(() => this.#look());
     turn.onChange(() => this.#look());
     void this.#enter();
   }
 
-  async take(): Promise<JobRequest<Payload>> {
+  async take(): Promise<JobRequest<Sourced<Source>>> {
     await this.#current?.written();
     this.#current = null;
     for (;;) {
@@ -105,9 +128,9 @@ export class Receiver<Payload> implements JobReceiver<Payload> {
     }
   }
 
-  /** A checkpoint can be found from now on. */
-  found(checkpoint: string): void {
-    this.#obstacles.delete(checkpoint);
+  /** A checkpoint or language model can be found from now on. */
+  found(ref: string): void {
+    this.#obstacles.delete(ref);
     this.#look();
   }
 
@@ -178,8 +201,8 @@ export class Receiver<Payload> implements JobReceiver<Payload> {
     clearTimeout(patience);
   }
 
-  async #next(token: string): Promise<RunningJob<Payload> | null> {
-    const found = new Map<string, Payload>();
+  async #next(token: string): Promise<RunningJob<Sourced<Source>> | null> {
+    const found = new Map<string, Source>();
     for (;;) {
       if (this.#turn.token !== token || this.#jobs.state.isPaused) {
         return null;
@@ -189,9 +212,10 @@ export class Receiver<Payload> implements JobReceiver<Payload> {
         return null;
       }
       const { id } = first.job;
-      const checkpoint = first.job.operation.checkpoint ?? '';
-      const payload = found.get(checkpoint);
-      if (payload !== undefined) {
+      const refs = this.#lane.refs(first.job.operation);
+      const missing = refs.find((ref) => !found.has(ref));
+      if (missing === undefined) {
+        const payload = Object.fromEntries([...found].filter(([ref]) => refs.includes(ref)));
         const stored = await this.#start(id, token);
         if (stored) {
           this.#current = new RunningJob(this.#jobs, stored, payload, await this.#jobs.point(id), this.#now);
@@ -202,19 +226,19 @@ export class Receiver<Payload> implements JobReceiver<Payload> {
         await this.#jobs.refresh();
         continue;
       }
-      const answer = await this.#resolve(checkpoint);
+      const answer = await this.#resolve(missing);
       if (answer.type === 'found') {
-        found.set(checkpoint, answer.payload);
+        found.set(missing, answer.payload);
       } else if (answer.type === 'obstacle') {
-        this.#obstacles.set(checkpoint, answer.sentence);
+        this.#obstacles.set(missing, answer.sentence);
       } else {
-        await this.#refuse(id, token, answer);
+        await this.#refuse(id, token, missing, answer);
       }
     }
   }
 
   /** Whoever waits for it hears of it now: it would wait for ever. */
-  async #refuse(id: string, token: string, { sentence, instead }: Answer<Payload> & { type: 'gone' }): Promise<void> {
+  async #refuse(id: string, token: string, ref: string, { sentence, instead }: Answer<Source> & { type: 'gone' }): Promise<void> {
     if (!(await this.#start(id, token))) {
       await this.#jobs.refresh();
       return;
@@ -222,7 +246,7 @@ export class Receiver<Payload> implements JobReceiver<Payload> {
     await this.#jobs.commit([id], (draft) => {
       const stored = draft.get(id);
       if (stored?.runner === token && stored.job.state === 'running') {
-        const operation = { ...stored.job.operation, checkpoint: instead.ref };
+        const operation = withSource(stored.job.operation, ref, instead.ref);
         const job = reduce(stored.job, {
           type: 'event',
           event: { type: 'offer', offer: { label: `Try with ${instead.name}`, operation } },
@@ -235,8 +259,8 @@ export class Receiver<Payload> implements JobReceiver<Payload> {
 
   /** Those before it are told why they wait. */
   async #firstFree(): Promise<StoredJob | null> {
-    for (const stored of this.#jobs.waiting()) {
-      const obstacle = this.#obstacles.get(stored.job.operation.checkpoint ?? '');
+    for (const stored of this.#jobs.waiting().filter(({ job }) => this.#lane.takes(job.operation))) {
+      const [obstacle] = this.#lane.refs(stored.job.operation).flatMap((ref) => this.#obstacles.get(ref) ?? []);
       if (obstacle === undefined) {
         return stored;
       }
@@ -269,6 +293,19 @@ export class Receiver<Payload> implements JobReceiver<Payload> {
     });
     return started;
   }
+}
+
+/** The operation with another checkpoint wherever it names this one. */
+function withSource(operation: Operation, ref: string, instead: string): Operation {
+  const other = (named: string) => (named === ref ? instead : named);
+  const { checkpoint, checkpoints } = operation;
+  return {
+    ...operation,
+    checkpoint: checkpoint === null ? null : other(checkpoint),
+    ...(checkpoints === undefined
+      ? {}
+      : { checkpoints: Object.fromEntries(Object.entries(checkpoints).map(([step, named]) => [step, other(named)])) }),
+  };
 }
 
 /** A job while it runs in this tab. Its changes are written one after another. */
@@ -314,6 +351,10 @@ class RunningJob<Payload> implements JobRequest<Payload> {
     if (event.type === 'resume_point') {
       this.point = event.point;
       this.#writePoint();
+      return;
+    }
+    if (event.type === 'delta') {
+      this.#jobs.delta(this.id, this.attempt, event);
       return;
     }
     if (event.type === 'progress') {

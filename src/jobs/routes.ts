@@ -8,6 +8,7 @@ import type { ErrorCode } from '../core/errors.ts';
 import type { Job } from '../core/job.ts';
 import { parse } from '../core/operation.ts';
 import { jobReport } from './job_report.ts';
+import type { Delta } from './job_watchers.ts';
 import { readJson, readOperation, Refusal } from './request_body.ts';
 import type { JobService } from './service.ts';
 import { isFinished } from './state.ts';
@@ -221,7 +222,7 @@ export class JobRoutes {
   }
 
   /**
-   * Server-sent events: `job` at once and after every change, `end` with the job as it ended, then the stream closes. It also closes after some
+   * Server-sent events: `job` at once and after every change, `delta` with words while they come into being, `end` with the job as it ended, then the stream closes. It also closes after some
    * minutes, without `end`: an EventSource comes back by itself.
    */
   async #follow(request: Request, id: string): Promise<Response> {
@@ -243,8 +244,10 @@ export class JobRoutes {
         start: (controller) => {
           let count = 0;
           let news: Job | null = null;
+          const words: Delta[] = [];
           let isOver = false;
           let unfollow: () => void = () => {};
+          let unread: () => void = () => {};
           const send = (event: string) => controller.enqueue(text.encode(event));
           const beat = setInterval(() => {
             if ((controller.desiredSize ?? 0) > 0) {
@@ -264,13 +267,18 @@ export class JobRoutes {
             clearInterval(beat);
             clearTimeout(enough);
             unfollow();
+            unread();
           };
           const close = () => {
             stop();
             controller.close();
           };
           flush = () => {
-            if (isOver || news === null || (controller.desiredSize ?? 0) <= 0) {
+            if (isOver || (controller.desiredSize ?? 0) <= 0) {
+              return;
+            }
+            words.splice(0).forEach((delta) => send(`event: delta\ndata: ${JSON.stringify(delta)}\n\n`));
+            if (news === null) {
               return;
             }
             const job = news;
@@ -284,6 +292,16 @@ export class JobRoutes {
           };
           left.addEventListener('abort', stop);
           send('retry: 1000\n\n');
+          unread = this.#jobs.deltas(id, ({ step, text: more }) => {
+            // A reader who falls behind gets them joined, never with some left out.
+            const last = words.at(-1);
+            if (last?.step === step) {
+              last.text += more;
+            } else {
+              words.push({ step, text: more });
+            }
+            flush();
+          });
           unfollow = this.#jobs.follow(id, (job) => {
             news = job;
             flush();
@@ -291,6 +309,7 @@ export class JobRoutes {
           if (isOver) {
             // It had ended already, and was told of before `follow` returned.
             unfollow();
+            unread();
           }
         },
         pull: () => flush(),

@@ -11,12 +11,13 @@ import type { StudioErrorData } from '../core/errors.ts';
 import type { JobEvent, Offer, ResumePoint, Stage } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
 import type { CheckpointSource, RunEnd } from '../../workers/protocol.ts';
-import type { JobReceiver, JobRequest } from './queue.ts';
+import type { JobReceiver, JobRequest, Sourced } from './queue.ts';
 
 export interface Work {
   jobId: string;
   operation: Operation;
-  source: CheckpointSource;
+  /** Of what it runs on, by ref. */
+  sources: Sourced<CheckpointSource>;
   /** How often the job was begun, this time included. */
   attempt: number;
   /** The run that an earlier attempt records into; null = a new one. */
@@ -49,13 +50,13 @@ const LOST = new Set<StudioError['code']>(['gpu_lost', 'worker_failed']);
 const TOO_LARGE = new Set<StudioError['code']>(['out_of_memory', 'does_not_fit']);
 
 /** Never returns: the engine is there for as long as the page is. */
-export async function drain(receiver: JobReceiver<CheckpointSource>, engine: Engine): Promise<never> {
+export async function drain(receiver: JobReceiver<Sourced<CheckpointSource>>, engine: Engine): Promise<never> {
   for (;;) {
     await run(await receiver.take(), engine);
   }
 }
 
-async function run(request: JobRequest<CheckpointSource>, engine: Engine): Promise<void> {
+async function run(request: JobRequest<Sourced<CheckpointSource>>, engine: Engine): Promise<void> {
   for (let restarts = 0; ; restarts++) {
     const attempt = new Attempt(request);
     try {
@@ -85,12 +86,12 @@ class Attempt {
   isOver = false;
   #hasBegun = false;
   #stage: Stage | null = null;
-  readonly #request: JobRequest<CheckpointSource>;
+  readonly #request: JobRequest<Sourced<CheckpointSource>>;
 
-  constructor(request: JobRequest<CheckpointSource>) {
-    const { id: jobId, operation, payload: source, attempt, run, point } = request;
+  constructor(request: JobRequest<Sourced<CheckpointSource>>) {
+    const { id: jobId, operation, payload: sources, attempt, run, point } = request;
     this.#request = request;
-    this.work = { jobId, operation, source, attempt, run, point };
+    this.work = { jobId, operation, sources, attempt, run, point };
   }
 
   /** How far it came. */
@@ -116,7 +117,7 @@ class Attempt {
 }
 
 async function end(
-  request: JobRequest<CheckpointSource>,
+  request: JobRequest<Sourced<CheckpointSource>>,
   { work, stage }: Attempt,
   error: StudioError,
   isTooMuch: boolean,

@@ -3,6 +3,7 @@
  * one contract suite runs through each of them. Everything here survives structured clone, so it can cross any of them.
  */
 import type { Job } from '../core/job.ts';
+import type { Delta } from './job_watchers.ts';
 
 /** What a job may be called by whoever submits it. */
 export const JOB_ID = /^[A-Za-z0-9_-]{1,64}$/;
@@ -32,6 +33,8 @@ export interface JobService {
   wait(id: string): Promise<Job>;
   /** Tells the job now and after every change until it has ended. Returns the way to stop. */
   follow(id: string, listener: (job: Job) => void): () => void;
+  /** Tells the words that a running job says while they come into being, those so far at once. Returns the way to stop. */
+  deltas(id: string, listener: (delta: Delta) => void): () => void;
   /** Drops a waiting job; a running one stops at its next step. No effect on an ended one. Resolves when that is written down. */
   cancel(id: string): Promise<Job>;
   /** Every waiting and running one; also ends `forever`. */

@@ -9,7 +9,7 @@ import { Draft } from './draft.ts';
 import { IndexedJobStore, MemoryJobStore } from './job_store.ts';
 import type { JobStore } from './job_store.ts';
 import { JobWatchers } from './job_watchers.ts';
-import type { QueueView } from './job_watchers.ts';
+import type { Delta, QueueView } from './job_watchers.ts';
 import type { QueueState } from './service.ts';
 import { isFinished, reduce } from './state.ts';
 import type { JobChange } from './state.ts';
@@ -37,6 +37,8 @@ const messageSchema = v.variant('type', [
   v.object({ type: v.literal('changed'), ids: v.array(v.string()), change: v.number() }),
   /** Progress is told and not waited for: it is written down now and then only. */
   v.object({ type: v.literal('progress'), id: v.string(), attempts: v.number(), progress: progressSchema }),
+  /** Words are told as they come and never written down: what they become is recorded. */
+  v.object({ type: v.literal('delta'), id: v.string(), attempts: v.number(), step: v.string(), text: v.string() }),
 ]);
 type Message = v.InferOutput<typeof messageSchema>;
 
@@ -187,6 +189,19 @@ export class SharedJobs {
     this.#post({ type: 'progress', id, attempts, progress });
   }
 
+  /** Tells everybody who reads along what a running job has just said. */
+  delta(id: string, attempts: number, { step, text }: Delta): void {
+    this.#onDelta(id, attempts, { step, text });
+    this.#post({ type: 'delta', id, attempts, step, text });
+  }
+
+  /** Tells the words of a running job as they come into being, those so far at once. Returns the way to stop. */
+  deltas(id: string, listener: (delta: Delta) => void): () => void {
+    const stop = this.#watchers.read(id, listener);
+    this.#watch();
+    return stop;
+  }
+
   /**
    * One transaction over the jobs `ids`: when it resolves, all of what `decide` drafted is stored and told.
    * @throws StudioError `storage_full`, `storage_unavailable`, or what `decide` throws; then nothing is stored
@@ -326,6 +341,10 @@ export class SharedJobs {
       this.#onProgress(message.id, message.attempts, message.progress);
       return;
     }
+    if (message.type === 'delta') {
+      this.#onDelta(message.id, message.attempts, message);
+      return;
+    }
     this.#told.push(message);
     if (!this.#isReading) {
       void this.#readTold();
@@ -338,6 +357,13 @@ export class SharedJobs {
       this.#mirror.set(id, { ...stored, job: { ...stored.job, progress } });
       this.#order = null;
       this.#tell(new Set([id]));
+    }
+  }
+
+  #onDelta(id: string, attempts: number, { step, text }: Delta): void {
+    const job = this.#mirror.get(id)?.job;
+    if (job?.state === 'running' && job.attempts === attempts) {
+      this.#watchers.hear(id, { step, text });
     }
   }
 

@@ -89,7 +89,8 @@ function withEvent(job: Job, event: JobEvent): Job {
     case 'offer':
       return { ...job, offer: event.offer };
     case 'resume_point':
-      // Kept beside the job: it is large, and nobody who watches jobs needs it.
+    case 'delta':
+      // A point is kept beside the job: it is large, and nobody who watches jobs needs it. Words are told as they come.
       return job;
   }
 }

@@ -63,7 +63,9 @@ export function bySubmission(a: StoredJob, b: StoredJob): number {
 }
 
 export const progressSchema = v.object({
-  stage: v.picklist(['load', 'encode', 'sample', 'decode', 'record']),
+  // Absent where an earlier version wrote it.
+  of: v.optional(v.nullable(v.string()), null),
+  stage: v.string(),
   step: v.number(),
   steps: v.number(),
   fraction: v.number(),

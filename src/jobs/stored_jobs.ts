@@ -1,9 +1,11 @@
 /** What may be done with the jobs of this browser: submitted, cancelled, put in another order, repeated. Nothing of the DOM is used. */
 import { DEFAULT_CHECKPOINT, builtinOf, goneSentence, isBuiltin } from '../core/builtin_checkpoints.ts';
+import type { Catalogue } from '../core/catalogue.ts';
 import { StudioError } from '../core/errors.ts';
 import type { Job } from '../core/job.ts';
 import { parseOperation } from '../core/operation.ts';
 import type { Operation } from '../core/operation.ts';
+import { operationKinds, requirementsOf } from '../core/plan.ts';
 import type { Draft } from './draft.ts';
 import { JOB_ID } from './service.ts';
 import type { JobService, QueueState } from './service.ts';
@@ -25,6 +27,8 @@ export interface StoredJobsOptions extends SharedJobsOptions {
   /** Milliseconds since 1970. */
   now?: () => number;
   newId?: () => string;
+  /** What can be made; where nothing is said, every operation is taken to run on one checkpoint. */
+  catalogue?: Catalogue;
   /** Reads a recorded file. */
   entity?: (run: string, filename: string) => Promise<Blob>;
 }
@@ -34,33 +38,37 @@ export class StoredJobs extends SharedJobs implements JobService {
   readonly #now: () => number;
   readonly #newId: () => string;
   readonly #entity: StoredJobsOptions['entity'];
+  readonly #catalogue: Catalogue | undefined;
   readonly #lastPlaces = new Map<number, number>();
 
-  constructor({ locks, now, newId, entity, ...shared }: StoredJobsOptions = {}) {
+  constructor({ locks, now, newId, entity, catalogue, ...shared }: StoredJobsOptions = {}) {
     super(shared);
     this.#locks = locks === undefined ? webLocks() : locks;
     this.#now = now ?? Date.now;
     this.#newId = newId ?? (() => crypto.randomUUID());
     this.#entity = entity;
+    this.#catalogue = catalogue;
   }
 
   async submit(input: unknown, id?: string): Promise<Job> {
-    const operation = parseOperation(input);
-    const checkpoint = operation.checkpoint ?? DEFAULT_CHECKPOINT;
-    if (!CHECKPOINT.test(checkpoint)) {
-      throw new StudioError(
-        'invalid_operation',
-        `There is no checkpoint "${checkpoint}"; name one as "${DEFAULT_CHECKPOINT}", "hub:org/name@commit" or "folder:name", or leave "checkpoint" out.`,
-      );
-    }
-    if (isBuiltin(checkpoint) && !builtinOf(checkpoint)) {
-      throw new StudioError('invalid_operation', goneSentence(checkpoint));
+    const asked = parseOperation(input);
+    const operation = this.#lacksCheckpoint(asked) ? { ...asked, checkpoint: DEFAULT_CHECKPOINT } : asked;
+    for (const ref of [operation.checkpoint, ...Object.values(operation.checkpoints ?? {})]) {
+      if (ref !== null && !CHECKPOINT.test(ref)) {
+        throw new StudioError(
+          'invalid_operation',
+          `There is no checkpoint "${ref}"; name one as "${DEFAULT_CHECKPOINT}", "hub:org/name@commit" or "folder:name", or leave "checkpoint" out.`,
+        );
+      }
+      if (ref !== null && isBuiltin(ref) && !builtinOf(ref)) {
+        throw new StudioError('invalid_operation', goneSentence(ref));
+      }
     }
     if (id !== undefined && !JOB_ID.test(id)) {
       throw new StudioError('invalid_operation', 'The id of a job must be 1 to 64 letters, digits, "_" or "-".');
     }
     await this.ready;
-    const fresh = this.#new({ ...operation, checkpoint }, null, id);
+    const fresh = this.#new(operation, null, id);
     let { job } = fresh;
     await this.commit(id === undefined ? [] : [id], (draft) => {
       const known = draft.get(fresh.job.id);
@@ -184,6 +192,30 @@ export class StoredJobs extends SharedJobs implements JobService {
       } else {
         draft.steer({ forever: null });
       }
+    }
+  }
+
+  /**
+   * Whether the operation runs a checkpoint that it does not name; a job without one is a job.
+   * @throws StudioError `invalid_operation` for a kind of operation that nothing here does
+   */
+  #lacksCheckpoint(operation: Operation): boolean {
+    const catalogue = this.#catalogue;
+    if (!catalogue) {
+      return operation.checkpoint === null;
+    }
+    const kinds = operationKinds(catalogue);
+    if (!kinds.includes(operation.operation)) {
+      throw new StudioError(
+        'invalid_operation',
+        `operation must be one of ${kinds.join(', ')}; it is "${operation.operation}".`,
+      );
+    }
+    try {
+      return requirementsOf(operation, catalogue).lacksCheckpoint;
+    } catch {
+      // Whoever plans the job says what is wrong with it.
+      return operation.checkpoint === null;
     }
   }
 

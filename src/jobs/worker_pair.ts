@@ -1,9 +1,9 @@
-/** The two workers, connected: the generator, which holds the GPU, and the recorder it writes to. Made anew when they end. */
+/** The workers, connected: the generator, which holds the GPU, the one for jobs without it, and the recorder that both write to. Made anew when they end. */
 import * as Comlink from 'comlink';
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { DeviceReport, JobEvent, Offer, Stage } from '../core/job.ts';
-import type { GenerationApi, RecorderApi, RunEnd, StartOptions } from '../../workers/protocol.ts';
+import type { GenerationApi, JobExecutor, RecorderApi, RunEnd, StartOptions, TaskApi } from '../../workers/protocol.ts';
 import { TAKEN } from './queue.ts';
 import type { Engine, Work } from './runner.ts';
 import { WorkerLink } from './worker_link.ts';
@@ -33,11 +33,13 @@ const PATIENCE: PairPatience = {
 
 export interface WorkerMaker {
   generation(): WorkerLike;
+  task(): WorkerLike;
   recorder(): WorkerLike;
 }
 
 const bundled: WorkerMaker = {
   generation: () => new Worker(new URL('../../workers/generation.worker.ts', import.meta.url), { type: 'module' }),
+  task: () => new Worker(new URL('../../workers/task.worker.ts', import.meta.url), { type: 'module' }),
   recorder: () => new Worker(new URL('../../workers/recorder.worker.ts', import.meta.url), { type: 'module' }),
 };
 
@@ -54,7 +56,10 @@ export class WorkerPair implements Engine {
   readonly #listeners = new Set<(device: DeviceReport) => void>();
   readonly #patience: PairPatience;
   #generator: Generator | null = null;
+  #tasks: { link: WorkerLink<TaskApi>; isConnected: Promise<unknown> } | null = null;
   #recorder: WorkerLink<RecorderApi> | null = null;
+  /** Keys that the person entered, in memory only. */
+  readonly #secrets = new Map<string, string>();
   #backend: DeviceReport['backend'] = 'wasm';
   /** What a running job said last. */
   #secondsLeft = 0;
@@ -104,8 +109,41 @@ export class WorkerPair implements Engine {
     return () => this.#listeners.delete(listener);
   }
 
+  /** Keeps a key for as long as the page is open; null forgets it. */
+  setSecret(name: string, value: string | null): void {
+    if (value === null) {
+      this.#secrets.delete(name);
+    } else {
+      this.#secrets.set(name, value);
+    }
+  }
+
+  /** What runs jobs that need no GPU, beside those that do. It makes a worker when there is one to run. */
+  get tasks(): Engine {
+    return {
+      execute: async (work, onEvent, signal) => this.#execute(await this.#taskLink(), work, onEvent, signal),
+      smaller: () => Promise.resolve(null),
+      closeRun: (run, stage, error) => this.closeRun(run, stage, error),
+    };
+  }
+
   async execute(work: Work, onEvent: (event: JobEvent) => void, signal: AbortSignal): Promise<void> {
-    const link = await this.started();
+    const listen = (event: JobEvent) => {
+      if (event.type === 'progress') {
+        this.#secondsLeft = event.progress.secondsLeft ?? 0;
+      }
+      onEvent(event);
+    };
+    this.#secondsLeft = 0;
+    await this.#execute(await this.started(), work, listen, signal);
+  }
+
+  async #execute(
+    link: WorkerLink<JobExecutor>,
+    work: Work,
+    onEvent: (event: JobEvent) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
     if (signal.aborted) {
       throw cancelled();
     }
@@ -121,15 +159,14 @@ export class WorkerPair implements Engine {
       grace = setTimeout(() => link.terminate(cancelled()), this.#patience.cancel);
     };
     signal.addEventListener('abort', stop);
-    const listen = (event: JobEvent) => {
-      if (event.type === 'progress') {
-        this.#secondsLeft = event.progress.secondsLeft ?? 0;
-      }
-      onEvent(event);
-    };
-    this.#secondsLeft = 0;
+    const secret = (name: string) => this.#secret(name);
     try {
-      await link.call('execute', { ...work, inscribes: this.options.inscribes ?? true }, Comlink.proxy(listen));
+      await link.call(
+        'execute',
+        { ...work, inscribes: this.options.inscribes ?? true },
+        Comlink.proxy(onEvent),
+        Comlink.proxy(secret),
+      );
     } catch (error) {
       const failure = StudioError.from(error);
       if (FATAL.has(failure.code)) {
@@ -142,10 +179,10 @@ export class WorkerPair implements Engine {
     }
   }
 
-  async smaller({ operation, source, point }: Work, stage: Stage | null): Promise<Offer | null> {
+  async smaller({ operation, sources, point }: Work, stage: Stage | null): Promise<Offer | null> {
     let patience: ReturnType<typeof setTimeout> | undefined;
     const change = await Promise.race([
-      this.started().then((link) => link.call('smaller', { operation, source, point, stage })),
+      this.started().then((link) => link.call('smaller', { operation, sources, point, stage })),
       new Promise<null>((give) => {
         patience = setTimeout(give, this.#patience.offer, null);
       }),
@@ -163,6 +200,31 @@ export class WorkerPair implements Engine {
     // A new recorder does not hold the run yet; one that holds it first finishes what it is writing.
     await recorder.call('resumeRun', run);
     await recorder.call('closeRun', run, stage, error);
+  }
+
+  #secret(name: string): Promise<string> {
+    const value = this.#secrets.get(name);
+    return value === undefined
+      ? Promise.reject(new StudioError('invalid_operation', `The key "${name}" is not there; enter it, then try again.`))
+      : Promise.resolve(value);
+  }
+
+  async #taskLink(): Promise<WorkerLink<TaskApi>> {
+    if (!this.#tasks || this.#tasks.link.failure) {
+      const link = new WorkerLink<TaskApi>('task worker', this.#make.task(), {
+        calls: { execute: () => this.#patience.work.wasm },
+      });
+      const { recorder } = this;
+      void recorder.ended.then((reason) => link.terminate(reason));
+      const { port1, port2 } = new MessageChannel();
+      const isConnected = recorder
+        .call('connect', Comlink.transfer(port1, [port1]))
+        .then(() => link.call('connect', Comlink.transfer(port2, [port2])));
+      isConnected.catch((error: unknown) => link.terminate(StudioError.from(error)));
+      this.#tasks = { link, isConnected };
+    }
+    await this.#tasks.isConnected;
+    return this.#tasks.link;
   }
 
   async #start(link: WorkerLink<GenerationApi>): Promise<DeviceReport> {

@@ -46,15 +46,17 @@ export interface LoadedModel extends Model {
   isFrom(files: CheckpointFiles): boolean;
   /**
    * Merges these LoRAs, and no others, into the weights from now on. Networks are brought to the device anew when the list changes.
-   * @throws StudioError `checkpoint_damaged` | `checkpoint_unsupported` for one that is no LoRA of this checkpoint; then the list stays
-   *   as it was
+   * @returns what of them this checkpoint has no place for, or cannot be applied: a sentence for each LoRA of which something is left out
+   * @throws StudioError `checkpoint_damaged` | `checkpoint_unsupported` for one of which nothing can be used with this checkpoint; then
+   *   the list stays as it was
    */
-  useLoras(loras: readonly ModelLora[]): Promise<void>;
+  useLoras(loras: readonly ModelLora[]): Promise<string[]>;
   /**
    * Reads a LoRA's header and compares it with this checkpoint's; uses it for nothing.
+   * @returns what would be left out of it, as a sentence; null = nothing
    * @throws StudioError as {@link useLoras}
    */
-  checkLora(lora: ModelLora): Promise<void>;
+  checkLora(lora: ModelLora): Promise<string | null>;
   /** What a run would compute and hold, and whether that fits; from configs and headers alone. */
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate>;
   /** Frees all that it holds on the device. */

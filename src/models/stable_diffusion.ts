@@ -23,6 +23,7 @@ import {
   GraphNetworks,
   factorOf,
   filesOf,
+  hasEncoder,
   storedVariant,
   type Autoencoder,
   type Components,
@@ -135,6 +136,11 @@ async function summarise(
       ...schedulerDefaults(scheduler),
       ...files.habits,
     },
+    ...(!hasEncoder(components) && {
+      lacks: [
+        `"${checkpoint.name}" has no encoder in its autoencoder (VAE): it makes pictures from words, but cannot start from a picture.`,
+      ],
+    }),
     prompts: files.prompts,
   };
 }

@@ -4,17 +4,26 @@
  */
 import type { GenericSchema } from 'valibot';
 import type { ChunkContract, ChunkMeta } from '../core/chunk.ts';
-import type { Catalogue, CatalogueCheckpoint, Config, Pipeline } from '../core/plan.ts';
+import { parse as read } from 'valibot';
+import { configSchema, pipelineSchema } from '../core/catalogue.ts';
+import type { Catalogue, CatalogueCheckpoint, Config, Pipeline } from '../core/catalogue.ts';
 
 const metas = import.meta.glob<ChunkMeta>('../../chunks/*.ts', { eager: true, import: 'meta' });
 const schemas = import.meta.glob<GenericSchema>('../../chunks/*.ts', { eager: true, import: 'parameters' });
-const configs = import.meta.glob<Omit<Config, 'id'>>('../configs/*.json', { eager: true, import: 'default' });
-const pipelines = import.meta.glob<Pipeline>('./*.json', { eager: true, import: 'default' });
+const configs = import.meta.glob<unknown>('../configs/*.json', { eager: true, import: 'default' });
+const pipelines = import.meta.glob<unknown>('./*.json', { eager: true, import: 'default' });
 
 export const catalogue: Catalogue = {
-  pipelines: Object.fromEntries(Object.values(pipelines).map((pipeline) => [pipeline.name, pipeline])),
+  pipelines: Object.fromEntries(
+    Object.values(pipelines)
+      .map((pipeline): Pipeline => read(pipelineSchema, pipeline))
+      .map((pipeline) => [pipeline.name, pipeline]),
+  ),
   configs: Object.fromEntries(
-    Object.entries(configs).map(([path, config]): [string, Config] => [stem(path), { ...config, id: stem(path) }]),
+    Object.entries(configs).map(([path, config]): [string, Config] => [
+      stem(path),
+      { ...read(configSchema, config), id: stem(path) },
+    ]),
   ),
   chunks: Object.fromEntries(
     Object.entries(metas).map(([path, meta]): [string, ChunkContract] => [

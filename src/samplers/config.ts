@@ -38,6 +38,28 @@ export function parseSchedulerConfig(text: string): SchedulerConfig {
 }
 
 /**
+ * The same configuration with another prediction, or with noise levels that end in pure noise (or no longer do), where somebody says so.
+ * Such levels are sampled from their last timestep on, as their authors ask (§3.3 of https://arxiv.org/abs/2305.08891), and by DDIM where
+ * the checkpoint's own is PNDM, which does not know them.
+ */
+export function withPrediction(
+  { className, values }: SchedulerConfig,
+  chosen: { prediction_type?: 'epsilon' | 'v_prediction' | undefined; rescale_betas_zero_snr?: boolean | undefined },
+): SchedulerConfig {
+  const { prediction_type, rescale_betas_zero_snr } = chosen;
+  const zero = rescale_betas_zero_snr === true;
+  return {
+    className: zero && className === 'PNDMScheduler' ? 'DDIMScheduler' : className,
+    values: {
+      ...values,
+      ...(prediction_type !== undefined && { prediction_type }),
+      ...(rescale_betas_zero_snr !== undefined && { rescale_betas_zero_snr }),
+      ...(zero && { timestep_spacing: 'trailing', clip_sample: values.clip_sample ?? false }),
+    },
+  };
+}
+
+/**
  * The keys that a sampler reads.
  * @throws StudioError `checkpoint_unsupported` with one sentence that names the first key which is not understood
  */

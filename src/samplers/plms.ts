@@ -31,6 +31,12 @@ export const sampler: Sampler = {
         "This checkpoint's scheduler_config.json asks for Runge-Kutta steps (skip_prk_steps is not true), which plms leaves out; choose another sampler.",
       );
     }
+    if (config.className !== 'PNDMScheduler' && config.values.rescale_betas_zero_snr === true) {
+      throw new StudioError(
+        'checkpoint_unsupported',
+        'The sampler plms cannot begin with pure noise, as this checkpoint asks (rescale_betas_zero_snr); choose another sampler.',
+      );
+    }
     const settings = readSettings(settingsSchema, config);
     const table = noiseTable(settings);
     const alphas = table.alphasCumprod;

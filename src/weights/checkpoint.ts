@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
-import { storedTensors } from './quantise.ts';
+import { requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader } from './safetensors.ts';
 
 const modelIndexSchema = v.looseObject({ _class_name: v.string() });
@@ -132,14 +132,16 @@ export class Checkpoint implements CheckpointComponents {
         }
       }
     }
-    const pickle = this.files
-      .paths()
-      .find((path) => path.startsWith(`${component}/`) && /\.(bin|ckpt|pt|pth)$/.test(path));
+    const within = this.files.paths().filter((path) => path.startsWith(`${component}/`));
+    const pickle = within.find((path) => /\.(bin|ckpt|pt|pth)$/.test(path));
+    const other = within.find((path) => path.endsWith('.safetensors'));
     throw new StudioError(
       'checkpoint_incomplete',
-      pickle
-        ? `"${this.files.name}" has ${component} only as ${pickle}, a pickle that can run code; get the .safetensors version of this checkpoint.`
-        : `"${this.files.name}" has no .safetensors weights in ${component}/; take the whole checkpoint, or another one.`,
+      other
+        ? `"${this.files.name}" has ${component} only as ${other}, which is not the file that pictures are made with; take the whole checkpoint, or another one.`
+        : pickle
+          ? `"${this.files.name}" has ${component} only as ${pickle}, a pickle that can run code; get the .safetensors version of this checkpoint.`
+          : `"${this.files.name}" has no .safetensors weights in ${component}/; take the whole checkpoint, or another one.`,
     );
   }
 
@@ -194,5 +196,7 @@ async function readJson(files: CheckpointFiles, path: string): Promise<Record<st
 }
 
 async function readHeader(files: CheckpointFiles, path: string): Promise<StoredTensor[]> {
-  return storedTensors(await readSafetensorsHeader(await files.blob(path), path), path);
+  const header = await readSafetensorsHeader(await files.blob(path), path);
+  requireReadable(header, path, (name) => /\.(weight|bias)$/.test(name));
+  return storedTensors(header, path);
 }

@@ -1,10 +1,11 @@
 /**
  * Floating point conversions between the types that checkpoints store and the types that graphs compute in.
- * Widening is exact; narrowing to f16 rounds to the nearest even, and values beyond ±65504 become infinite, as torch does.
+ * Widening is exact; narrowing rounds to the nearest even, and values beyond ±65504 become infinite in f16, as torch does.
+ * The 8-bit types are torch's float8_e4m3fn (no infinity, up to 448) and float8_e5m2 (the upper half of an f16).
  */
-export type FloatType = 'F32' | 'F16' | 'BF16';
+export type FloatType = 'F64' | 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'F8_E5M2';
 
-export const BYTES: Record<FloatType, number> = { F32: 4, F16: 2, BF16: 2 };
+export const BYTES: Record<FloatType, number> = { F64: 8, F32: 4, F16: 2, BF16: 2, F8_E4M3: 1, F8_E5M2: 1 };
 
 /** All 65,536 half-precision values as f32 bits; built on first use (1/4 MiB). */
 let halfTable: Uint32Array | undefined;
@@ -32,6 +33,21 @@ function halfBits(): Uint32Array {
   }
   halfTable = table;
   return table;
+}
+
+/** All 256 values of an 8-bit type as f32 bits. */
+const byteTables: Partial<Record<FloatType, Uint32Array>> = {};
+
+function byteBits(type: 'F8_E4M3' | 'F8_E5M2'): Uint32Array {
+  return (byteTables[type] ??= Uint32Array.from({ length: 256 }, (_, byte) => {
+    if (type === 'F8_E5M2') {
+      return halfBits()[byte << 8];
+    }
+    const [exponent, fraction] = [(byte >>> 3) & 15, byte & 7];
+    const magnitude = exponent === 0 ? fraction * 2 ** -9 : (1 + fraction / 8) * 2 ** (exponent - 7);
+    scratch[0] = (byte & 0x7f) === 0x7f ? NaN : magnitude;
+    return scratchBits[0] | ((byte & 0x80) << 24);
+  }));
 }
 
 const scratch = new Float32Array(1);
@@ -86,19 +102,19 @@ export function convert(
     result.set(source);
     return result;
   }
-  if (to === 'BF16') {
-    throw new TypeError('Nothing computes in bfloat16; convert to F32 or F16.');
+  if (to !== 'F32' && to !== 'F16') {
+    throw new TypeError(`Nothing computes in ${to}; convert to F32 or F16.`);
   }
-  // 16- and 32-bit views have to be aligned, whatever the offset in the file was.
-  const { buffer, byteOffset } = source.byteOffset % BYTES[from] === 0 ? source : source.slice();
-  if (to === 'F32') {
-    widen(new Uint16Array(buffer, byteOffset, count), from, new Uint32Array(result.buffer, 0, count));
+  // Views of wider elements have to be aligned, whatever the offset in the file was.
+  const aligned = source.byteOffset % BYTES[from] === 0 ? source : source.slice();
+  if (from !== 'F32' && to === 'F32') {
+    widen(aligned, from, new Uint32Array(result.buffer, 0, count));
     return result;
   }
   const half = new Uint16Array(result.buffer, 0, count);
-  const wide = from === 'F32' ? new Uint32Array(buffer, byteOffset, count) : new Uint32Array(count);
+  const wide = from === 'F32' ? new Uint32Array(aligned.buffer, aligned.byteOffset, count) : new Uint32Array(count);
   if (from !== 'F32') {
-    widen(new Uint16Array(buffer, byteOffset, count), from, wide);
+    widen(aligned, from, wide);
   }
   for (let i = 0; i < count; i++) {
     half[i] = narrow(wide[i]);
@@ -106,15 +122,33 @@ export function convert(
   return result;
 }
 
-function widen(source: Uint16Array, from: FloatType, wide: Uint32Array): void {
-  if (from === 'BF16') {
-    for (let i = 0; i < source.length; i++) {
-      wide[i] = source[i] << 16;
+/** @param wide takes the elements of `source` as f32 bits */
+function widen(source: Uint8Array, from: Exclude<FloatType, 'F32'>, wide: Uint32Array): void {
+  const { buffer, byteOffset } = source;
+  switch (from) {
+    case 'F64':
+      new Float32Array(wide.buffer, wide.byteOffset, wide.length).set(
+        new Float64Array(buffer, byteOffset, wide.length),
+      );
+      break;
+    case 'BF16': {
+      const halves = new Uint16Array(buffer, byteOffset, wide.length);
+      for (let i = 0; i < wide.length; i++) {
+        wide[i] = halves[i] << 16;
+      }
+      break;
     }
-    return;
+    case 'F16':
+      look(new Uint16Array(buffer, byteOffset, wide.length), halfBits(), wide);
+      break;
+    case 'F8_E4M3':
+    case 'F8_E5M2':
+      look(source, byteBits(from), wide);
   }
-  const table = halfBits();
-  for (let i = 0; i < source.length; i++) {
-    wide[i] = table[source[i]];
+}
+
+function look(codes: Uint16Array | Uint8Array, table: Uint32Array, wide: Uint32Array): void {
+  for (let i = 0; i < wide.length; i++) {
+    wide[i] = table[codes[i]];
   }
 }

@@ -1,24 +1,30 @@
 /**
  * LoRA files: low-rank changes of a network's linear layers and convolutions, added to the weights while these stream to the device.
  *
- * Read are `.safetensors` in the layouts that are around. For the layer `down_blocks.0.….attn1.to_q` of the UNet:
+ * Read are `.safetensors` in the spellings that are around. For the layer `down_blocks.1.….attn1.to_q` of the UNet:
  *
- * - kohya: `lora_unet_down_blocks_0_…_attn1_to_q.lora_down.weight`, `.lora_up.weight`, `.alpha`; `lora_te_…` for the text encoder;
- * - diffusers with PEFT: `unet.down_blocks.0.….attn1.to_q.lora_A.weight` (down) and `.lora_B.weight` (up); `text_encoder.…`;
+ * - kohya: `lora_unet_down_blocks_1_…_attn1_to_q.lora_down.weight`, `.lora_up.weight`, `.alpha`; `lora_te_…` or `lora_te1_…` for the
+ *   text encoder; also over the original layout's names, `lora_unet_input_blocks_4_1_…`;
+ * - LyCORIS for diffusers (SimpleTuner): `lycoris_down_blocks_1_…`, else as kohya;
+ * - ComfyUI: `diffusion_model.input_blocks.4.1.….to_q.lora_down.weight`, `text_encoders.clip_l.transformer.…`;
+ * - diffusers with PEFT: `unet.down_blocks.1.….to_q.lora_A.weight` (down) and `.lora_B.weight` (up), `text_encoder.…`; PEFT itself
+ *   adds `base_model.model.` and the adapter's name, `.lora_A.default.weight`;
  * - diffusers before PEFT: `unet.….attn1.processor.to_q_lora.down.weight`, `unet.….attn1.to_q.lora.down.weight`,
- *   `text_encoder.….q_proj.lora_linear_layer.down.weight`.
+ *   `text_encoder.….self_attn.to_q_lora.down.weight`, `text_encoder.….q_proj.lora_linear_layer.down.weight`.
  *
- * Reference: diffusers/loaders/lora_conversion_utils.py, peft/tuners/lora/layer.py
+ * What of a file has no place in the checkpoint, or is of a kind that cannot be applied, is left out and named, as other programs do;
+ * only a file of which nothing can be used is refused.
+ *
+ * Reference: diffusers/loaders/lora_conversion_utils.py, diffusers/utils/state_dict_utils.py, peft/tuners/lora/layer.py,
+ * ComfyUI's comfy/lora.py (model_lora_keys_unet, model_lora_keys_clip)
  */
 import { createSHA256 } from 'hash-wasm';
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { LowRankDelta, StoredTensor, WeightIndex } from '../graphs/graph.ts';
-import { asFloats } from './quantise.ts';
+import { LORA_NETWORKS, layerFinder, namesALayer, type LoraNetwork, type Place } from './lora_names.ts';
+import { asFloats, isReadable } from './quantise.ts';
 import { readSafetensorsHeader, type TensorEntry } from './safetensors.ts';
-
-export const LORA_NETWORKS = ['unet', 'text_encoder'] as const;
-export type LoraNetwork = (typeof LORA_NETWORKS)[number];
 
 /** The change of one layer, scale · up @ down. */
 export interface LoraLayer {
@@ -32,104 +38,206 @@ export interface LoraLayer {
 }
 
 /** By module path as the checkpoint has it; a network that the file does not change has no layers. */
-export type Lora = Record<LoraNetwork, Map<string, LoraLayer>>;
+export type Lora = Record<LoraNetwork, Map<string, LoraLayer>> & { leftOut: LeftOut[] };
 
-/** What the name of a tensor says. */
-interface Meaning {
-  module: string;
-  role: 'down' | 'up' | 'alpha';
+/** A layer's change, or another tensor of the file, that is not used. */
+export interface LeftOut {
+  /** As the file calls it; a layer of another size as the checkpoint does. */
+  name: string;
+  reason: Reason;
+  /** What belongs to the reason: shapes, a kind, a number format. */
+  detail: string;
 }
 
+type Reason =
+  'elsewhere' | 'unnamed' | 'size' | 'type' | 'kind' | 'part' | 'twice' | 'alpha' | 'embedding' | 'scales' | 'unknown';
+
+const OTHER_MODEL = 'choose a LoRA that was made for this kind of model';
+
+/** What is said where other layers are used, and where nothing is. */
+const SENTENCES: Record<Reason, { aside: (detail: string) => string; refusal: (left: LeftOut) => string }> = {
+  elsewhere: {
+    aside: () => 'not in this checkpoint',
+    refusal: ({ name }) => `changes "${name}", which this checkpoint does not have; ${OTHER_MODEL}`,
+  },
+  unnamed: {
+    aside: () => 'a name that Darkroom does not know',
+    refusal: ({ name }) =>
+      `names its layers in a way that Darkroom does not know, such as "${name}"; get it in the form of kohya or diffusers`,
+  },
+  size: {
+    aside: () => 'of another size in this checkpoint',
+    refusal: ({ name, detail }) => `changes "${name}" by ${detail} there; ${OTHER_MODEL}`,
+  },
+  type: {
+    aside: (type) => `stored as ${type}, which Darkroom cannot read`,
+    refusal: ({ detail }) => `is stored as ${detail}, which Darkroom cannot read; get it in F16, BF16 or F32`,
+  },
+  kind: {
+    aside: (kind) => `${kind}, which Darkroom cannot apply`,
+    refusal: ({ detail }) => `is of a kind that Darkroom cannot apply (${detail}); use a plain LoRA`,
+  },
+  part: {
+    aside: () => 'incomplete in the file',
+    refusal: ({ name }) => `has only part of its change of "${name}"; get it again`,
+  },
+  twice: {
+    aside: () => 'in the file a second time',
+    refusal: ({ name }) => `changes "${name}" twice; get it again`,
+  },
+  alpha: {
+    aside: () => 'an alpha that is not one number',
+    refusal: ({ name }) => `has an alpha for "${name}" that is not one number; get it again`,
+  },
+  embedding: {
+    aside: () => 'an embedding, which Darkroom cannot use yet',
+    refusal: ({ name }) => `holds an embedding ("${name}") and no layers; use a plain LoRA`,
+  },
+  scales: {
+    aside: () => 'its own scales, which cannot be read',
+    refusal: () => 'has no layers; get it again',
+  },
+  unknown: {
+    aside: () => 'no part of a LoRA that Darkroom knows',
+    refusal: ({ name }) => `has a tensor "${name}", of a kind that Darkroom cannot apply; use a plain LoRA`,
+  },
+};
+
 const PAIR =
-  /^(?<module>.+?)(?:\.lora_(?<a>down|up|A|B)(?:\.default)?|(?:\.lora|\.lora_linear_layer|_lora)\.(?<b>down|up))\.weight$/;
+  /^(?<module>.+?)(?:\.lora_(?<a>down|up|A|B)(?:\.(?!bias$|alpha$)(?<adapter>[^.]+?))??|(?:\.lora|\.lora_linear_layer|_lora)\.(?<b>down|up))(?:\.weight)?$/;
+const ALPHA = /^(?<module>.+?)(?:\.lora|\.lora_linear_layer|_lora)?\.alpha$/;
 const ROLES = { down: 'down', A: 'down', up: 'up', B: 'up' } as const;
+
+/** Ends of names that make the change of their layer, or all of it, something else than a product of two matrices. */
+const KINDS: [ending: RegExp, kind: string][] = [
+  [/\.(?:dora_scale|lora_magnitude_vector.*)$/, 'DoRA'],
+  [/\.lora_mid(?:\.weight)?$/, 'a Tucker decomposition'],
+  [/\.hada_[wt]\d.*$/, 'LoHa'],
+  [/\.lokr_[wt]\d.*$/, 'LoKr'],
+  [/\.(?:oft_(?:blocks|diag|R).*|boft_.*)$/, 'OFT'],
+  [/\.(?:glora_.*|[ab][12]\.weight)$/, 'GLoRA'],
+  [/\.on_input$/, 'IA3'],
+  [/\.(?:diff|set_weight|w_norm)$/, 'whole weights'],
+  [/\.(?:diff_b|b_norm|lora_B(?:\.[^.]+)?\.bias|lora_up\.bias)$/, 'a change of a bias'],
+  [/\.lora_embedding_[AB].*$/, 'a change of the vocabulary'],
+];
+/** Those of them that change what a layer's two matrices mean. */
+const CHANGES_THE_PAIR = new Set(['DoRA', 'a Tucker decomposition']);
 
 /** What diffusers keeps of PEFT's configuration, per network. */
 const adapterSchema = v.object({
-  lora_alpha: v.optional(v.number()),
-  alpha_pattern: v.optional(v.record(v.string(), v.number()), () => ({})),
-  use_rslora: v.optional(v.boolean(), false),
-  use_dora: v.optional(v.boolean(), false),
+  lora_alpha: v.fallback(v.optional(v.number()), undefined),
+  alpha_pattern: v.fallback(v.record(v.string(), v.number()), () => ({})),
+  use_rslora: v.fallback(v.boolean(), false),
+  use_dora: v.fallback(v.boolean(), false),
 });
 type Adapter = v.InferOutput<typeof adapterSchema>;
+
+/** The tensors of a file by what their names say. */
+interface Contents {
+  /** By module and adapter. */
+  pairs: { module: string; down?: TensorEntry; up?: TensorEntry }[];
+  alphas: Map<string, TensorEntry>;
+  /** Why the two matrices of a module are not all of its change. */
+  kinds: Map<string, string>;
+  leftOut: LeftOut[];
+}
 
 /**
  * Reads a LoRA's header and alphas, not its matrices.
  * @param file its name, under which its blob is to be given to `mount`; it must not be the name of a file of the checkpoint
  * @param networks of the checkpoint that it is for
- * @throws StudioError `checkpoint_damaged` (the file), `checkpoint_unsupported` (another kind of file, or one for other networks)
+ * @throws StudioError `checkpoint_damaged` (the file), `checkpoint_unsupported` (nothing of it can be used with this checkpoint)
  */
 export async function readLora(blob: Blob, file: string, networks: Record<LoraNetwork, WeightIndex>): Promise<Lora> {
   const { tensors, metadata } = await readSafetensorsHeader(blob, file);
-  const refuse = (what: string, advice: string): never => {
-    throw new StudioError('checkpoint_unsupported', `The LoRA ${file} ${what}; ${advice}.`);
+  const { pairs, alphas, kinds, leftOut } = sort(tensors.values());
+  const lora: Lora = { unet: new Map(), text_encoder: new Map(), leftOut };
+  const leave = (name: string, reason: Reason, detail = ''): void => {
+    leftOut.push({ name, reason, detail });
   };
-  const adapters = readAdapters(metadata.get('lora_adapter_metadata'), file);
-  if (Object.values(adapters).some(({ use_dora }) => use_dora)) {
-    refuse('is of the kind DoRA, which Darkroom cannot apply', 'use a plain LoRA');
-  }
+  const adapters = readAdapters(metadata.get('lora_adapter_metadata'), leave);
 
-  const modules = new Map<string, Partial<Record<Meaning['role'], TensorEntry>>>();
-  for (const tensor of tensors.values()) {
-    const { module, role } =
-      meaningOf(tensor.name) ??
-      refuse(`has a tensor "${tensor.name}", of a kind that Darkroom cannot apply`, 'use a plain LoRA');
-    const parts = modules.get(module) ?? {};
-    if (parts[role]) {
-      refuse(`changes "${module}" twice`, 'get it again');
+  const find = layerFinder(networks);
+  for (const { module, down, up } of pairs) {
+    const places = find(module);
+    const kind = kinds.get(module) ?? (places.some(({ network }) => adapters[network]?.use_dora) ? 'DoRA' : undefined);
+    const unreadable = [down, up].find((tensor) => tensor && !isReadable(tensor.dtype));
+    if (kind !== undefined) {
+      leave(module, 'kind', kind);
+    } else if (!down || !up) {
+      leave(module, 'part');
+    } else if (unreadable) {
+      leave(module, 'type', unreadable.dtype);
+    } else if (places.length === 0) {
+      leave(module, namesALayer(module) ? 'elsewhere' : 'unnamed');
+    } else {
+      const given = alphas.get(module);
+      const alpha = given && (await numberOf(given, blob));
+      if (given && !Number.isFinite(alpha)) {
+        leave(module, 'alpha');
+        continue;
+      }
+      for (const place of places) {
+        const { network, path } = place;
+        const layer = layerAt(place, stored(down, file), stored(up, file), alpha, adapters[network]);
+        if (lora[network].has(path)) {
+          leave(module, 'twice');
+        } else if (typeof layer === 'string') {
+          leave(path, 'size', layer);
+        } else {
+          lora[network].set(path, layer);
+        }
+      }
     }
-    modules.set(module, { ...parts, [role]: tensor });
   }
-  if (modules.size === 0) {
-    refuse('is empty', 'get it again');
+  const paired = new Set(pairs.map(({ module }) => module));
+  for (const module of alphas.keys()) {
+    if (!paired.has(module) && !leftOut.some(({ name }) => name === module)) {
+      leave(module, 'part');
+    }
   }
-
-  const find = finder(networks);
-  const lora: Lora = { unet: new Map(), text_encoder: new Map() };
-  for (const [module, parts] of modules) {
-    const down = stored(parts.down, file);
-    const up = stored(parts.up, file);
-    if (!down || !up) {
-      return refuse(`has only part of its change of "${module}"`, 'get it again');
-    }
-    const place =
-      find(module) ??
-      refuse(
-        `changes "${module}", which this checkpoint does not have`,
-        'choose a LoRA that was made for this kind of model',
-      );
-    const { network, path, weight } = place;
-    if (lora[network].has(path)) {
-      refuse(`changes "${path}" twice`, 'get it again');
-    }
-    const rank = down.shape[0] ?? 0;
-    const fits =
-      rank > 0 &&
-      up.shape.length >= 2 &&
-      up.shape[0] === weight.shape[0] &&
-      size(up) === up.shape[0] * rank &&
-      size(down) === (rank * size(weight)) / weight.shape[0];
-    if (!fits) {
-      refuse(
-        `changes "${path}" by [${up.shape.join(', ')}] times [${down.shape.join(', ')}], but this checkpoint has [${weight.shape.join(', ')}] there`,
-        'choose a LoRA that was made for this kind of model',
-      );
-    }
-    const adapter = adapters[network];
-    const alpha = (await alphaOf(parts.alpha, blob, file)) ?? patternOf(adapter, path) ?? adapter?.lora_alpha ?? rank;
-    const scale = alpha / (adapter?.use_rslora ? Math.sqrt(rank) : rank);
-    if (!Number.isFinite(scale)) {
-      refuse(`has an alpha for "${path}" that is not a number`, 'get it again');
-    }
-    lora[network].set(path, { down, up, alpha, scale });
+  if (LORA_NETWORKS.every((network) => lora[network].size === 0)) {
+    const [left] = mostOften(leftOut);
+    const what = left ? SENTENCES[left.reason].refusal(left) : 'is empty; get it again';
+    throw new StudioError('checkpoint_unsupported', `The LoRA ${file} ${what}.`);
   }
   return lora;
 }
 
-/** Whether a file changes layers in one of the ways known here; from its header. @throws StudioError `checkpoint_damaged` */
+/** Names in one sentence are at most this many per reason. */
+const NAMED = 2;
+
+/**
+ * What of a LoRA is not used, as one or two sentences for people; null where all of it is.
+ * @param file its name
+ */
+export function leftOutOf({ leftOut, unet, text_encoder }: Lora, file: string): string | null {
+  if (leftOut.length === 0) {
+    return null;
+  }
+  const asides = new Map<string, string[]>();
+  for (const { name, reason, detail } of leftOut) {
+    const aside = SENTENCES[reason].aside(detail);
+    asides.set(aside, [...(asides.get(aside) ?? []), name]);
+  }
+  const groups = [...asides].map(([aside, names]) => {
+    const first = names.slice(0, NAMED).map((name) => `"${name}"`);
+    const more = names.length > NAMED ? [`${names.length - NAMED} more`] : [];
+    return `${[...first, ...more].join(', ').replace(/, (?=[^,]*$)/, ' and ')} (${aside})`;
+  });
+  const misfits = leftOut.filter(({ reason }) => reason === 'elsewhere' || reason === 'size').length;
+  const doubt =
+    misfits > unet.size + text_encoder.size
+      ? ' Most of it does not fit this checkpoint, so it was probably made for another kind of model.'
+      : '';
+  return `The LoRA ${file} is used without ${groups.join('; ')}.${doubt}`;
+}
+
+/** Whether a file changes layers as LoRAs and their relatives do; from its header. @throws StudioError `checkpoint_damaged` */
 export async function isLora(blob: Blob, file: string): Promise<boolean> {
   const { tensors } = await readSafetensorsHeader(blob, file);
-  return [...tensors.keys()].some((name) => PAIR.test(name));
+  return [...tensors.keys()].some((name) => PAIR.test(name) || relativeOf(name) !== undefined);
 }
 
 /**
@@ -143,12 +251,12 @@ export async function requireLora(blob: Blob, file: string): Promise<void> {
   if (names.some((name) => PAIR.test(name))) {
     return;
   }
-  const isOtherKind = names.some((name) => /\.(hada_w|lokr_w|oft_|glora|diff)/.test(name));
+  const relative = names.map(relativeOf).find((kind) => kind !== undefined);
   throw new StudioError(
     'checkpoint_unsupported',
-    isOtherKind
-      ? `${file} is a relative of LoRA (LoHa, LoKr or another) that Darkroom cannot apply; use a plain LoRA.`
-      : `${file} is not a LoRA; if it is a checkpoint, open it or get it as one.`,
+    relative === undefined
+      ? `${file} is not a LoRA; if it is a checkpoint, open it or get it as one.`
+      : `${file} is a relative of LoRA (${relative}) that Darkroom cannot apply; use a plain LoRA.`,
   );
 }
 
@@ -183,62 +291,103 @@ export function withLora(weights: WeightIndex, layers: ReadonlyMap<string, LoraL
   };
 }
 
-function meaningOf(name: string): Meaning | null {
-  if (name.endsWith('.alpha')) {
-    return { module: name.slice(0, -'.alpha'.length), role: 'alpha' };
-  }
-  const groups = PAIR.exec(name)?.groups;
-  return groups ? { module: groups.module, role: ROLES[(groups.a ?? groups.b) as keyof typeof ROLES] } : null;
+/** The kind of change that a tensor belongs to where nothing but relatives of LoRA have such names. */
+function relativeOf(name: string): string | undefined {
+  return KINDS.find(([ending, kind]) => ending.test(name) && /^(?:LoHa|LoKr|OFT|DoRA)$/.test(kind))?.[1];
 }
 
-/** Finds the layer that a LoRA calls `module`. */
-function finder(networks: Record<LoraNetwork, WeightIndex>) {
-  // In kohya's names dots have become underscores, which cannot be undone without knowing what is there.
-  const underscored = new Map<string, { network: LoraNetwork; path: string; weight: StoredTensor }>();
-  const dotted = new Map<string, { network: LoraNetwork; path: string; weight: StoredTensor }>();
-  for (const network of LORA_NETWORKS) {
-    for (const name of networks[network].names()) {
-      const weight = networks[network].get(name);
-      if (weight && name.endsWith('.weight')) {
-        const path = name.slice(0, -'.weight'.length);
-        const place = { network, path, weight };
-        // transformers 5 writes no `text_model.`, which older names have.
-        for (const alias of network === 'unet' ? [path] : [path.replace(/^text_model\./, ''), withPrefix(path)]) {
-          dotted.set(`${network}.${alias}`, place);
-          underscored.set(`${network === 'unet' ? 'lora_unet' : 'lora_te'}_${alias.replaceAll('.', '_')}`, place);
-        }
+function sort(tensors: Iterable<TensorEntry>): Contents {
+  const pairs = new Map<string, Contents['pairs'][number]>();
+  const contents: Omit<Contents, 'pairs'> = { alphas: new Map(), kinds: new Map(), leftOut: [] };
+  const { alphas, kinds, leftOut } = contents;
+  for (const tensor of tensors) {
+    const { name } = tensor;
+    const { module, a, b, adapter = '' } = PAIR.exec(name)?.groups ?? {};
+    const scaled = ALPHA.exec(name)?.groups?.module;
+    const [ending, kind] = KINDS.find(([pattern]) => pattern.test(name)) ?? [];
+    if (module !== undefined) {
+      const pair = pairs.get(`${module} ${adapter}`) ?? { module };
+      const role = ROLES[(a ?? b) as keyof typeof ROLES];
+      if (pair[role]) {
+        leftOut.push({ name, reason: 'twice', detail: '' });
+      } else {
+        pairs.set(`${module} ${adapter}`, { ...pair, [role]: tensor });
       }
+    } else if (scaled !== undefined) {
+      alphas.set(scaled, tensor);
+    } else if (ending && kind !== undefined) {
+      const changed = name.replace(ending, '');
+      if (CHANGES_THE_PAIR.has(kind)) {
+        kinds.set(changed, kind);
+      } else if (!leftOut.some((left) => left.name === changed && left.detail === kind)) {
+        leftOut.push({ name: changed, reason: 'kind', detail: kind });
+      }
+    } else {
+      leftOut.push({ name, reason: name.startsWith('bundle_emb.') ? 'embedding' : 'unknown', detail: '' });
     }
   }
-  return (module: string) => {
-    const plain = module.replace(/\.processor\./, '.').replace(/^base_model\.model\./, '');
-    const full = /^(?:unet|text_encoder\w*)\./.test(plain) ? plain : `unet.${plain}`;
-    return underscored.get(module) ?? dotted.get(full) ?? dotted.get(`${full}.0`);
+  return { ...contents, pairs: [...pairs.values()] };
+}
+
+/** @returns the layer's change, or why its shapes are none */
+function layerAt(
+  { weight, third }: Place,
+  down: StoredTensor,
+  wholeUp: StoredTensor,
+  given: number | undefined,
+  adapter: Adapter | undefined,
+): LoraLayer | string {
+  const up = third === undefined ? wholeUp : thirdOf(wholeUp, third);
+  const rank = down.shape[0] ?? 0;
+  const fits =
+    rank > 0 &&
+    up.shape.length >= 2 &&
+    up.shape[0] === weight.shape[0] &&
+    size(up) === up.shape[0] * rank &&
+    size(down) === (rank * size(weight)) / weight.shape[0];
+  if (!fits) {
+    const [rows, columns, own] = [up, down, weight].map(({ shape }) => `[${shape.join(', ')}]`);
+    return `${rows} times ${columns}, but this checkpoint has ${own}`;
+  }
+  const alpha = given ?? patternOf(adapter, weight.name.replace(/\.weight$/, '')) ?? adapter?.lora_alpha ?? rank;
+  return { down, up, alpha, scale: alpha / (adapter?.use_rslora ? Math.sqrt(rank) : rank) };
+}
+
+/** A third of a matrix's rows. */
+function thirdOf(tensor: StoredTensor, third: number): StoredTensor {
+  const { shape, offset, length } = tensor;
+  return {
+    ...tensor,
+    name: `${tensor.name}[${third}]`,
+    shape: [shape[0] / 3, ...shape.slice(1)],
+    offset: offset + (third * length) / 3,
+    length: length / 3,
   };
 }
 
-function withPrefix(path: string): string {
-  return path.startsWith('text_model.') ? path : `text_model.${path}`;
+/** Those of the most frequent reason, in order. */
+function mostOften(leftOut: LeftOut[]): LeftOut[] {
+  return [...new Set(leftOut.map(({ reason }) => reason))]
+    .map((reason) => leftOut.filter((left) => left.reason === reason))
+    .reduce((most, some) => (some.length > most.length ? some : most), []);
 }
 
-function readAdapters(json: string | undefined, file: string): Partial<Record<LoraNetwork, Adapter>> {
-  if (json === undefined) {
-    return {};
-  }
+function readAdapters(
+  json: string | undefined,
+  leave: (name: string, reason: Reason) => void,
+): Partial<Record<LoraNetwork, Adapter>> {
   const adapters: Partial<Record<LoraNetwork, Adapter>> = {};
   try {
-    const values = v.parse(v.record(v.string(), v.unknown()), JSON.parse(json));
+    const values = v.parse(v.record(v.string(), v.unknown()), JSON.parse(json ?? '{}'));
     for (const network of LORA_NETWORKS) {
       const own = Object.entries(values).filter(([key]) => key.startsWith(`${network}.`));
-      const adapter = Object.fromEntries(
-        own.map(([key, value]) => [key.slice(network.length + 1), value ?? undefined]),
+      adapters[network] = v.parse(
+        adapterSchema,
+        Object.fromEntries(own.map(([key, value]) => [key.slice(network.length + 1), value])),
       );
-      adapters[network] = v.parse(adapterSchema, adapter);
     }
-  } catch (cause) {
-    throw new StudioError('checkpoint_damaged', `The LoRA ${file} has metadata that cannot be read; get it again.`, {
-      cause,
-    });
+  } catch {
+    leave('lora_adapter_metadata', 'scales');
   }
   return adapters;
 }
@@ -246,26 +395,37 @@ function readAdapters(json: string | undefined, file: string): Partial<Record<Lo
 /** The alpha that PEFT's configuration gives to single layers, by the end of their paths. */
 function patternOf(adapter: Adapter | undefined, path: string): number | undefined {
   return Object.entries(adapter?.alpha_pattern ?? {}).find(
-    ([pattern]) => path === pattern || withPrefix(path) === pattern || path.endsWith(`.${pattern}`),
+    ([pattern]) => path === pattern || `text_model.${path}` === pattern || path.endsWith(`.${pattern}`),
   )?.[1];
 }
 
-async function alphaOf(tensor: TensorEntry | undefined, blob: Blob, file: string): Promise<number | undefined> {
-  if (!tensor) {
-    return undefined;
+const WHOLE_NUMBERS: Record<string, (view: DataView) => number | bigint> = {
+  BOOL: (view) => view.getUint8(0),
+  U8: (view) => view.getUint8(0),
+  I8: (view) => view.getInt8(0),
+  U16: (view) => view.getUint16(0, true),
+  I16: (view) => view.getInt16(0, true),
+  U32: (view) => view.getUint32(0, true),
+  I32: (view) => view.getInt32(0, true),
+  U64: (view) => view.getBigUint64(0, true),
+  I64: (view) => view.getBigInt64(0, true),
+};
+
+/** The one number that a tensor of any shape and type holds; NaN where it is not one. */
+async function numberOf({ dtype, shape, offset, length }: TensorEntry, blob: Blob): Promise<number> {
+  if (size({ shape }) !== 1) {
+    return NaN;
   }
-  const scalar = stored(tensor, file);
-  if (!scalar || size(scalar) !== 1) {
-    throw new StudioError('checkpoint_damaged', `The LoRA ${file} has an alpha that is not one number; get it again.`);
+  const bytes = new Uint8Array(await blob.slice(offset, offset + length).arrayBuffer());
+  if (isReadable(dtype)) {
+    return asFloats(bytes, dtype)[0];
   }
-  const bytes = await blob.slice(scalar.offset, scalar.offset + scalar.length).arrayBuffer();
-  return asFloats(new Uint8Array(bytes), scalar.dtype)[0];
+  return Object.hasOwn(WHOLE_NUMBERS, dtype) ? Number(WHOLE_NUMBERS[dtype](new DataView(bytes.buffer))) : NaN;
 }
 
-/** A tensor of the LoRA's own file; undefined for one that is missing or not of a float type. */
-function stored(tensor: TensorEntry | undefined, file: string): StoredTensor | undefined {
-  const dtype = tensor?.dtype;
-  return tensor && (dtype === 'F32' || dtype === 'F16' || dtype === 'BF16') ? { ...tensor, dtype, file } : undefined;
+/** A tensor of the LoRA's own file, which has a readable type. */
+function stored(tensor: TensorEntry, file: string): StoredTensor {
+  return { ...tensor, dtype: tensor.dtype as StoredTensor['dtype'], file };
 }
 
 function size({ shape }: { shape: readonly number[] }): number {

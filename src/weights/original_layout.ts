@@ -165,6 +165,40 @@ function vaePath(path: string, lastUp: number): string | null {
   return /^(up|down)sample\.conv$/.test(within) ? `${base}.${way}samplers.0.conv` : null;
 }
 
+const UNDERSCORED = new Map(
+  [RESNET, UNET_LAYERS, RESBLOCK]
+    .flatMap((layers) => Object.keys(layers))
+    .map((key) => [key.replaceAll('.', '_'), key]),
+);
+
+/**
+ * The path in diffusers' UNet of a layer in this layout, as LoRAs name it: without its network, with underscores for dots.
+ * @param perBlock as for {@link originalNames}
+ * @returns with underscores where the layout's own name goes on; null for what is no such name
+ */
+export function originalUnetLayer(name: string, perBlock: number): string | null {
+  const [, start, rest] = /^((?:(?:input|output)_blocks_\d+|middle_block)_\d+)_(.+)$/.exec(name) ?? [];
+  if (start === undefined) {
+    return UNET_LAYERS[UNDERSCORED.get(name) ?? ''] ?? null;
+  }
+  return unetPath(`${start.replace(/_(?=\d)/g, '.')}.${UNDERSCORED.get(rest) ?? rest}`, perBlock);
+}
+
+/** The paths in transformers' text model, without `text_model.`, of a layer of OpenCLIP's; else as {@link originalUnetLayer}. */
+export function originalTextLayers(name: string): { path: string; third?: 0 | 1 | 2 }[] {
+  const [, layer, rest] = /^(?:model_)?(transformer_resblocks_\d+)_(.+)$/.exec(name) ?? [];
+  const [path, ending] =
+    layer === undefined
+      ? [name.replace(/^model_/, ''), 'weight']
+      : rest === 'attn_in_proj'
+        ? [`${layer.replaceAll('_', '.')}.attn.in_proj_weight`, '']
+        : [`${layer.replaceAll('_', '.')}.${UNDERSCORED.get(rest) ?? rest}`, 'weight'];
+  return openClip(path, ending).map(({ name: own, third }) => ({
+    path: own.replace(/^text_model\./, '').replace(/\.weight$/, ''),
+    ...(third !== undefined && { third }),
+  }));
+}
+
 function shortcut(part: string): string {
   return part === 'nin_shortcut' ? 'conv_shortcut' : part;
 }

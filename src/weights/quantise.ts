@@ -22,7 +22,7 @@ import { isOriginalLayout, originalNames } from './original_layout.ts';
 import { BYTES, convert, fromHalf, toHalf, type FloatType } from './conversion.ts';
 import type { PieceTransform, TransformMaker, TransformMakers } from './library/piece_transform.ts';
 import { parseSafetensorsHeader, writeSafetensorsHeader } from './safetensors.ts';
-import type { Dtype, SafetensorsHeader } from './safetensors.ts';
+import type { NewTensor, SafetensorsHeader } from './safetensors.ts';
 
 const METADATA_KEY = 'darkroom_quantised';
 const SCALES = '.scales';
@@ -167,14 +167,14 @@ export function quantisingTransform(
     const sections: Section[] = [{ kind: 'dropped', begin: 0, end: header.length }];
     // In a file of the original layout the kind of a layer shows in the name that it has in diffusers' modules.
     const meaningsOf = isOriginalLayout((name) => tensors.has(name)) ? originalNames(tensors.keys()) : null;
-    const stored: [name: string, { dtype: Dtype; shape: number[] }][] = [];
+    const stored: [name: string, tensor: NewTensor][] = [];
     for (const { name, dtype, shape, offset, length } of tensors.values()) {
       const range = { begin: offset, end: offset + length };
       const meant = meaningsOf ? meaningsOf(name) : [{ name, third: undefined }];
       const isWhole = meant.length === 1 && meant[0].third === undefined;
-      const bits = isFloat(dtype) && isWhole ? quantisedBits(meant[0].name, shape, variant) : null;
+      const bits = isReadable(dtype) && isWhole ? quantisedBits(meant[0].name, shape, variant) : null;
       if (bits === null) {
-        stored.push([name, { dtype, shape }]);
+        stored.push([name, { dtype, shape, length }]);
         sections.push({ kind: 'kept', ...range });
         continue;
       }
@@ -318,7 +318,7 @@ export function storedTensors({ tensors, metadata }: SafetensorsHeader, file: st
     if (tensor.dtype !== 'U8' || tensor.shape.length !== 3 || n * k === 0 || width !== (BLOCK * bits) / 8) {
       return refuse(`the blocks of "${name}" have the wrong type or shape`);
     }
-    if (!scales || !isFloat(scales.dtype) || scales.shape.join() !== [n, k].join()) {
+    if (!scales || !isReadable(scales.dtype) || scales.shape.join() !== [n, k].join()) {
       return refuse(`the scales of "${name}" are missing or have the wrong type or shape`);
     }
     scalesUsed.add(scales.name);
@@ -334,13 +334,40 @@ export function storedTensors({ tensors, metadata }: SafetensorsHeader, file: st
   }
   for (const { name, dtype, shape, offset, length } of tensors.values()) {
     // Integer tensors (position_ids) are bookkeeping of the reference and not weights.
-    if (isFloat(dtype) && !scalesUsed.has(name)) {
+    if (isReadable(dtype) && !scalesUsed.has(name)) {
       stored.push({ name, dtype, shape, file, offset, length });
     }
   }
   return stored;
 }
 
-function isFloat(dtype: Dtype): dtype is FloatType {
-  return dtype === 'F32' || dtype === 'F16' || dtype === 'BF16';
+/**
+ * @param isWeight whether this tensor is one that a network needs
+ * @throws StudioError `checkpoint_unsupported` where a weight is of a type that cannot be read, by its name
+ */
+export function requireReadable(
+  { tensors, metadata }: SafetensorsHeader,
+  file: string,
+  isWeight: (name: string) => boolean,
+): void {
+  const refuse = (what: string): never => {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `${file} has its weights ${what}, which Darkroom cannot run; get this checkpoint in F16, BF16 or F32.`,
+    );
+  };
+  const own = [...tensors.values()].filter(({ name }) => !metadata.has(METADATA_KEY) && isWeight(name));
+  const unreadable = own.find(({ dtype }) => !isReadable(dtype));
+  if (unreadable) {
+    refuse(`stored as ${unreadable.dtype} (such as "${unreadable.name}")`);
+  }
+  const scale = [...tensors.keys()].find((name) => /(?:^|\.)(?:scaled_fp8|scale_weight|weight_scale)$/.test(name));
+  if (scale !== undefined && own.some(({ dtype }) => dtype.startsWith('F8_'))) {
+    refuse(`in 8 bits with scales of their own ("${scale}")`);
+  }
+}
+
+/** Whether numbers of this type can be weights here. */
+export function isReadable(dtype: string): dtype is FloatType {
+  return Object.hasOwn(BYTES, dtype);
 }

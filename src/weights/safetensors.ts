@@ -6,6 +6,7 @@
 import { StudioError } from '../core/errors.ts';
 import type { CpuTensor } from '../core/media.ts';
 
+/** Bytes of one element, by the type's name in the header. */
 const BYTES = {
   BOOL: 1,
   U8: 1,
@@ -24,6 +25,10 @@ const BYTES = {
   I64: 8,
   F64: 8,
   C64: 8,
+  // Packed: four and six bits.
+  F4: 0.5,
+  F6_E2M3: 0.75,
+  F6_E3M2: 0.75,
 } as const;
 
 export type Dtype = keyof typeof BYTES;
@@ -31,7 +36,8 @@ export type Dtype = keyof typeof BYTES;
 /** Where one tensor lies in its file, row-major and little-endian. */
 export interface TensorEntry {
   name: string;
-  dtype: Dtype;
+  /** As the header calls it: a {@link Dtype}, or a type that is newer than this code. */
+  dtype: string;
   shape: number[];
   /** First byte, counted from the start of the file. */
   offset: number;
@@ -39,17 +45,25 @@ export interface TensorEntry {
   length: number;
 }
 
+/** A tensor that is to be written; one that was read says how long it is, whatever its type. */
+export type NewTensor =
+  { dtype: Dtype; shape: readonly number[] } | { dtype: string; shape: readonly number[]; length: number };
+
 export interface SafetensorsHeader {
   /** In the order of their bytes. */
   tensors: Map<string, TensorEntry>;
+  /** What is no text there is kept as JSON. */
   metadata: Map<string, string>;
   /** Bytes before the first tensor: 8 + n. */
   headerBytes: number;
 }
 
+const METADATA = '__metadata__';
 const LENGTH_BYTES = 8;
 const MAX_HEADER = 25_000_000;
 const MAX_TENSORS = 20_000;
+/** Of brackets; what is read of a header needs three. */
+const MAX_DEPTH = 50;
 const MAX_BYTES = BigInt(Number.MAX_SAFE_INTEGER);
 
 /**
@@ -91,9 +105,10 @@ export function parseSafetensorsHeader(header: Uint8Array, fileSize: number, fil
     refuse(`its header names ${entries.length} tensors, more than ${MAX_TENSORS}`);
   }
   for (const [name, value] of entries) {
-    if (name === '__metadata__') {
-      for (const [key, text] of isObject(value) ? Object.entries(value) : refuse('its __metadata__ is not an object')) {
-        metadata.set(key, typeof text === 'string' ? text : refuse('its __metadata__ holds something else than text'));
+    if (name === METADATA) {
+      // They describe the file and place nothing in it, so whatever a tool wrote there is let through.
+      for (const [key, said] of isObject(value) ? Object.entries(value) : []) {
+        metadata.set(key, typeof said === 'string' ? said : JSON.stringify(said));
       }
     } else {
       tensors.push(tensorEntry(name, value, headerBytes, refuse));
@@ -136,13 +151,15 @@ export async function readSafetensorsHeader(blob: Blob, file: string): Promise<S
  * @returns 8 + n bytes, a multiple of 8
  */
 export function writeSafetensorsHeader(
-  tensors: Iterable<readonly [name: string, tensor: { dtype: Dtype; shape: readonly number[] }]>,
+  tensors: Iterable<readonly [name: string, tensor: NewTensor]>,
   metadata: Record<string, string> = {},
 ): Uint8Array<ArrayBuffer> {
-  const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : [];
+  const header: [string, unknown][] = Object.keys(metadata).length > 0 ? [[METADATA, metadata]] : [];
   let position = 0;
-  for (const [name, { dtype, shape }] of tensors) {
-    const end = shape.reduce((product, dimension) => product * dimension, BYTES[dtype]) + position;
+  for (const [name, tensor] of tensors) {
+    const { dtype, shape } = tensor;
+    const bytes = 'length' in tensor ? tensor.length : shape.reduce((n, side) => n * side, BYTES[tensor.dtype]);
+    const end = position + bytes;
     header.push([name, { dtype, shape, data_offsets: [position, end] }]);
     position = end;
   }
@@ -177,8 +194,8 @@ export function writeSafetensors(
 type Refuse = (what: string) => never;
 
 /**
- * The entries of a JSON object in which no key occurs twice and every number is written as a plain whole number:
- * JSON.parse alone lets the last of two equal keys win, and rounds.
+ * The entries of a JSON object in which, outside of the metadata, no key occurs twice and every number is written as a plain whole
+ * number: JSON.parse alone lets the last of two equal keys win, and rounds.
  */
 function parseStrictJson(bytes: Uint8Array, refuse: Refuse): [string, unknown][] {
   let text: string;
@@ -194,10 +211,10 @@ function parseStrictJson(bytes: Uint8Array, refuse: Refuse): [string, unknown][]
   }
   const colons = countColons(bytes);
   if (colons === null) {
-    return refuse('its header holds something else than texts, whole numbers, lists and objects');
+    return refuse('its header holds something else than texts, whole numbers, lists and objects, or nests too deep');
   }
-  const keys = Object.values(value).reduce<number>(
-    (count, entry) => count + 1 + (isObject(entry) ? Object.keys(entry).length : 0),
+  const keys = Object.entries(value).reduce(
+    (count, [key, entry]) => count + 1 + (isObject(entry) && key !== METADATA ? Object.keys(entry).length : 0),
     0,
   );
   if (colons !== keys) {
@@ -210,30 +227,52 @@ function parseStrictJson(bytes: Uint8Array, refuse: Refuse): [string, unknown][]
 const PLAIN = new Set([...new TextEncoder().encode('{}[],:0123456789 \t\r\n')]);
 
 /**
- * How many keys valid JSON has, equal ones included; null if it is not made of plain characters outside of its strings.
- * A loop, because a regular expression can run out of stack on a long string.
+ * How many keys a valid JSON object has, equal ones included, those of its metadata not; null if what is no metadata is not made of
+ * plain characters outside of its strings, or if anything nests too deep. A loop, because a regular expression can run out of stack on a long string.
  */
 function countColons(json: Uint8Array): number | null {
-  const [quote, backslash, colon] = new TextEncoder().encode('"\\:');
-  let isInString = false;
+  const [quote, backslash, colon, comma, ...brackets] = new TextEncoder().encode('"\\:,{[}]');
+  let stringStart: number | null = null;
+  let isAtMetadata = false;
+  let isInMetadata = false;
+  let depth = 0;
   let count = 0;
   for (let i = 0; i < json.length; i++) {
     const byte = json[i];
-    if (isInString) {
+    if (stringStart !== null) {
       if (byte === backslash) {
         i++;
       } else if (byte === quote) {
-        isInString = false;
+        isAtMetadata = depth === 1 && equals(json, stringStart, i);
+        stringStart = null;
       }
     } else if (byte === quote) {
-      isInString = true;
-    } else if (!PLAIN.has(byte)) {
-      return null;
-    } else if (byte === colon) {
+      stringStart = i + 1;
+    } else if (brackets.includes(byte)) {
+      depth += brackets.indexOf(byte) < 2 ? 1 : -1;
+      if (depth > MAX_DEPTH) {
+        return null;
+      }
+    } else if (depth === 1 && byte === comma) {
+      isInMetadata = false;
+    } else if (depth === 1 && byte === colon) {
       count++;
+      isInMetadata = isAtMetadata;
+    } else if (!isInMetadata) {
+      if (!PLAIN.has(byte)) {
+        return null;
+      }
+      count += byte === colon ? 1 : 0;
     }
   }
   return count;
+}
+
+/** Whether bytes [begin, end) spell the metadata's key. */
+function equals(json: Uint8Array, begin: number, end: number): boolean {
+  return (
+    end - begin === METADATA.length && [...METADATA].every((letter, i) => json[begin + i] === letter.charCodeAt(0))
+  );
 }
 
 function tensorEntry(name: string, value: unknown, headerBytes: number, refuse: Refuse): TensorEntry {
@@ -241,25 +280,30 @@ function tensorEntry(name: string, value: unknown, headerBytes: number, refuse: 
     return refuse(`its entry ${quoted(name)} does not have exactly dtype, shape and data_offsets`);
   }
   const { dtype, shape, data_offsets: offsets } = value;
-  if (typeof dtype !== 'string' || !Object.hasOwn(BYTES, dtype)) {
-    return refuse(`${quoted(name)} has the unknown type ${quoted(JSON.stringify(dtype))}`);
+  if (typeof dtype !== 'string' || !/^[A-Z][A-Z0-9_]{0,30}$/.test(dtype)) {
+    return refuse(`${quoted(name)} has something else than a type, ${quoted(JSON.stringify(dtype))}`);
   }
   if (!isSizes(shape) || !isSizes(offsets) || offsets.length !== 2) {
     return refuse(`${quoted(name)} has a shape or offsets that are not lists of whole numbers`);
   }
   const [begin, end] = offsets as [number, number];
-  const size = BYTES[dtype as Dtype];
-  let needed = BigInt(size);
+  // In bits, so that it is a whole number; how wide an element of an unknown type is cannot be told.
+  const bits = isKnown(dtype) ? 8 * BYTES[dtype] : null;
+  let needed = BigInt(bits ?? 1);
   for (const dimension of shape) {
     needed *= BigInt(dimension);
-    if (needed > MAX_BYTES) {
+    if (needed > 8n * MAX_BYTES) {
       return refuse(`${quoted(name)} has a shape too large for any file`);
     }
   }
-  if (end < begin || BigInt(end - begin) !== needed) {
-    return refuse(`${quoted(name)} has ${end - begin} bytes, but its shape needs ${needed.toString()}`);
+  if (end < begin || (bits !== null && BigInt(end - begin) !== (needed + 7n) / 8n)) {
+    return refuse(`${quoted(name)} has ${end - begin} bytes, but its shape needs ${String((needed + 7n) / 8n)}`);
   }
-  return { name, dtype: dtype as Dtype, shape, offset: headerBytes + begin, length: end - begin };
+  return { name, dtype, shape, offset: headerBytes + begin, length: end - begin };
+}
+
+function isKnown(dtype: string): dtype is Dtype {
+  return Object.hasOwn(BYTES, dtype);
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

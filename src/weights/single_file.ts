@@ -3,8 +3,9 @@
  * Diffusion 1 (OpenAI's text encoder) and 2 (OpenCLIP's). It is used as it lies; how its networks are put together is not in the file
  * and follows from its tensors' shapes.
  *
- * Reference: diffusers/loaders/single_file_utils.py; whether a Stable Diffusion 2 predicts the noise or the velocity, which diffusers
- * guesses from `global_step`, is told from the metadata, else from a norm's bias, which differs far between the two.
+ * Reference: diffusers/loaders/single_file_utils.py. Whether it predicts the noise or the velocity, which diffusers guesses from
+ * `global_step`, is told by the file: by empty tensors that mark it, as ComfyUI and AUTOMATIC1111 read them, or by its metadata
+ * (https://github.com/Stability-AI/ModelSpec); else, of Stable Diffusion 2, by a norm's bias, which differs far between the two.
  */
 import { StudioError } from '../core/errors.ts';
 import type { StoredTensor } from '../graphs/graph.ts';
@@ -12,11 +13,22 @@ import { TensorIndex, type CheckpointComponents, type Component } from './checkp
 import type { CheckpointFiles } from './checkpoint_files.ts';
 import { BYTES } from './conversion.ts';
 import { hasOpenClip, isOriginalLayout, originalNames, type OriginalComponent } from './original_layout.ts';
-import { asFloats, storedTensors } from './quantise.ts';
-import { readSafetensorsHeader } from './safetensors.ts';
+import { asFloats, requireReadable, storedTensors } from './quantise.ts';
+import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.ts';
 
 const CLASSES = { unet: 'UNet2DConditionModel', vae: 'AutoencoderKL', text_encoder: 'CLIPTextModel' } as const;
-const PARTS = { unet: 'UNet', vae: 'autoencoder (VAE)', text_encoder: 'text encoder' } as const;
+
+/** Its parts, by a tensor that each has, and what cannot be done without. */
+const PARTS: { component: OriginalComponent; has: RegExp; name: string; without: string }[] = [
+  { component: 'unet', has: /./, name: 'UNet', without: 'nothing can be made' },
+  { component: 'text_encoder', has: /./, name: 'text encoder', without: 'words cannot be read' },
+  {
+    component: 'vae',
+    has: /^decoder\.conv_in\.weight$/,
+    name: 'autoencoder (VAE)',
+    without: 'what it makes cannot become a picture',
+  },
+];
 
 /** Of attention in CLIP's text encoders and in Stable Diffusion 2's UNet. */
 const HEAD_WIDTH = 64;
@@ -36,6 +48,14 @@ const SCHEDULERS = {
     ...COMMON,
     prediction_type: 'v_prediction',
     timestep_spacing: 'leading',
+  },
+  /** Noise levels that end in pure noise, sampled as their authors ask: https://arxiv.org/abs/2305.08891. */
+  v_prediction_zero_snr: {
+    _class_name: 'DDIMScheduler',
+    ...COMMON,
+    prediction_type: 'v_prediction',
+    timestep_spacing: 'trailing',
+    rescale_betas_zero_snr: true,
   },
 };
 
@@ -67,7 +87,7 @@ export class SingleFile implements CheckpointComponents {
     const blob = await files.blob(path);
     const header = await readSafetensorsHeader(blob, path);
     const stored = storedTensors(header, path);
-    const names = new Set(stored.map(({ name }) => name));
+    const names = new Set([...header.tensors.keys(), ...stored.map(({ name }) => name)]);
     const has = (name: string) => names.has(name);
     if (!isOriginalLayout(has)) {
       throw new StudioError('checkpoint_unsupported', `${path} is ${whatElse(names)}`);
@@ -79,22 +99,16 @@ export class SingleFile implements CheckpointComponents {
       );
     }
     const meaningsOf = originalNames(names);
+    requireReadable(header, path, (name) => meaningsOf(name).length > 0);
     const tensors = { unet: new Map(), vae: new Map(), text_encoder: new Map() } as SingleFile['tensors'];
     for (const tensor of stored) {
       for (const { component, name, third } of meaningsOf(tensor.name)) {
         tensors[component].set(name, viewOf(tensor, name, third));
       }
     }
-    for (const [component, part] of Object.entries(PARTS)) {
-      if (tensors[component as OriginalComponent].size === 0) {
-        throw new StudioError(
-          'checkpoint_incomplete',
-          `${path} has no ${part} in it, and a picture needs one; choose a checkpoint that is complete, or a diffusers folder.`,
-        );
-      }
-    }
+    requireParts(path, tensors);
     const isSecond = hasOpenClip(has);
-    const prediction = isSecond ? await predictionOf(tensors.unet, blob, header.metadata) : 'epsilon';
+    const prediction = await predictionOf(header, isSecond ? tensors.unet : null, blob);
     return new SingleFile(files, path, tensors, isSecond, prediction, header.metadata);
   }
 
@@ -127,13 +141,17 @@ export class SingleFile implements CheckpointComponents {
       case 'unet':
         return this.#unetConfig(shape, names, count);
       case 'vae': {
-        const blocks = count(/^encoder\.down_blocks\.(\d+)\./);
+        // From the decoder, which no file lacks; it has its blocks the other way round, and one layer more in each.
+        const blocks = count(/^decoder\.up_blocks\.(\d+)\./);
         return {
-          block_out_channels: numbers(blocks, (i) => shape(`encoder.down_blocks.${i}.resnets.0.conv1.weight`)[0]),
+          block_out_channels: numbers(
+            blocks,
+            (i) => shape(`decoder.up_blocks.${blocks - 1 - i}.resnets.0.conv1.weight`)[0],
+          ),
           down_block_types: numbers(blocks, () => 'DownEncoderBlock2D'),
           up_block_types: numbers(blocks, () => 'UpDecoderBlock2D'),
-          layers_per_block: count(/^encoder\.down_blocks\.0\.resnets\.(\d+)\./),
-          in_channels: shape('encoder.conv_in.weight')[1],
+          layers_per_block: count(/^decoder\.up_blocks\.0\.resnets\.(\d+)\./) - 1,
+          in_channels: shape('decoder.conv_out.weight')[0],
           out_channels: shape('decoder.conv_out.weight')[0],
           latent_channels: shape('decoder.conv_in.weight')[1],
           norm_num_groups: 32,
@@ -191,7 +209,7 @@ export class SingleFile implements CheckpointComponents {
     if (width !== undefined && height !== undefined) {
       return [Math.round(Number(height) / 8), Math.round(Number(width) / 8)];
     }
-    return this.prediction === 'v_prediction' ? [96, 96] : [64, 64];
+    return this.isSecond && this.prediction !== 'epsilon' ? [96, 96] : [64, 64];
   }
 }
 
@@ -213,30 +231,59 @@ function viewOf(tensor: StoredTensor, name: string, third: 0 | 1 | 2 | undefined
   return { ...tensor, name, shape: isLinear ? shape.slice(0, 2) : shape };
 }
 
-async function predictionOf(
-  unet: Map<string, StoredTensor>,
-  blob: Blob,
-  metadata: ReadonlyMap<string, string>,
-): Promise<keyof typeof SCHEDULERS> {
-  const said = metadata.get('modelspec.prediction_type')?.toLowerCase();
-  if (said !== undefined && /^(v|epsilon)/.test(said)) {
-    return said.startsWith('v') ? 'v_prediction' : 'epsilon';
+/** @throws StudioError `checkpoint_incomplete`, naming all that is missing and what follows from it */
+function requireParts(path: string, tensors: SingleFile['tensors']): void {
+  const missing = PARTS.filter(({ component, has }) => ![...tensors[component].keys()].some((name) => has.test(name)));
+  if (missing.length > 0) {
+    const parts = missing.map(({ name }) => `no ${name}`).join(' and ');
+    const follows = missing.map(({ without }) => without).join(' and ');
+    throw new StudioError(
+      'checkpoint_incomplete',
+      `${path} has ${parts} in it, so ${follows}; choose a checkpoint that is complete, or a diffusers folder.`,
+    );
   }
+}
+
+/** @param unet of a Stable Diffusion 2, whose weights tell it where nothing else does; else null */
+async function predictionOf(
+  { tensors, metadata }: SafetensorsHeader,
+  unet: Map<string, StoredTensor> | null,
+  blob: Blob,
+): Promise<keyof typeof SCHEDULERS> {
+  const velocity = tensors.has('ztsnr') ? 'v_prediction_zero_snr' : 'v_prediction';
+  if (tensors.has('v_pred')) {
+    return velocity;
+  }
+  const said = metadata.get('modelspec.prediction_type')?.trim().toLowerCase();
+  if (said !== undefined && /^(v|eps)/.test(said)) {
+    return said.startsWith('v') ? velocity : 'epsilon';
+  }
+  // kohya's name of the one published kind that predicts the velocity.
+  if (/^stable-diffusion-v2-768-v\b/.test(metadata.get('modelspec.architecture') ?? '')) {
+    return velocity;
+  }
+  return unet && (await hasVelocityBias(unet, blob)) ? velocity : 'epsilon';
+}
+
+async function hasVelocityBias(unet: Map<string, StoredTensor>, blob: Blob): Promise<boolean> {
   const biases = [...unet.keys()].filter((name) => /^up_blocks\..*\.transformer_blocks\.0\.norm1\.bias$/.test(name));
   const last = unet.get(biases.sort((a, b) => a.localeCompare(b, 'en', { numeric: true })).at(-1) ?? '');
   if (!last) {
-    return 'epsilon';
+    return false;
   }
   const bytes = await blob.slice(last.offset, last.offset + last.shape[0] * BYTES[last.dtype]).arrayBuffer();
   const values = asFloats(new Uint8Array(bytes), last.dtype);
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
   const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length;
-  return Math.sqrt(variance) > VELOCITY_BIAS ? 'v_prediction' : 'epsilon';
+  return Math.sqrt(variance) > VELOCITY_BIAS;
 }
 
 /** The end of a sentence for a file that is something else. */
 function whatElse(names: ReadonlySet<string>): string {
   const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
+  if (has(/^model_ema\./)) {
+    return 'a copy for training: it has only averaged weights (EMA), whose names no longer say which layer they are of; get the pruned or the full version of this checkpoint.';
+  }
   if (has(/\.lora_(down|up|A|B)\b|_lora\.(down|up)\./)) {
     return 'a LoRA and no checkpoint; add it to the LoRAs, and use it with a checkpoint of its kind.';
   }

@@ -1,5 +1,5 @@
 /**
- * AUTOMATIC1111's web UI and Forge, and whoever else writes their infotext and does not say so. Also what their option hides in the
+ * AUTOMATIC1111's web UI, Forge, stable-diffusion.cpp, and whoever else writes their infotext and does not say so. Also what their option hides in the
  * pixels, which arrives here as `parameters`.
  */
 import { ExifTag } from '../exif.ts';
@@ -13,9 +13,9 @@ export const tool: Tool = {
     const candidates = [texts.get('parameters'), exif.get(ExifTag.userComment), texts.get('postprocessing'), comment];
     for (const text of candidates) {
       const infotext = parseInfotext(text ?? '');
-      // A letter and a commit: f2.0.1v1.10.1-previous-664-gd557aef9.
-      const isForge = /^f\d/.test(infotext.fields.get('Version') ?? '');
-      const reading = looksMade(infotext.fields) ? readingOf(infotext, isForge ? 'Forge' : 'AUTOMATIC1111') : null;
+      const reading = looksMade(infotext.fields)
+        ? readingOf(infotext, writer(infotext.fields.get('Version') ?? ''))
+        : null;
       if (reading) {
         return reading;
       }
@@ -23,6 +23,15 @@ export const tool: Tool = {
     return null;
   },
 };
+
+function writer(version: string): string {
+  // Forge: a letter and a commit, f2.0.1v1.10.1-previous-664-gd557aef9.
+  return /^(f\d|neo)/.test(version)
+    ? 'Forge'
+    : /^stable-diffusion\.cpp/.test(version)
+      ? 'stable-diffusion.cpp'
+      : 'AUTOMATIC1111';
+}
 
 /** Camera makers, too, put comments of pairs into pictures. */
 function looksMade(fields: ReadonlyMap<string, string>): boolean {

@@ -1,7 +1,8 @@
 /** Draw Things: JSON in the XMP's `exif:UserComment`, with short keys: c = prompt, uc = negative prompt. */
 import { ExifTag } from '../exif.ts';
-import { isObject, own, readJsonObject, textOf } from '../json.ts';
-import { Findings, type Tool } from '../reading.ts';
+import { Fields } from '../fields.ts';
+import { listOf, numberOf, own, readJsonObject, textOf } from '../json.ts';
+import { Findings, shown, type Tool } from '../reading.ts';
 import { xmpValue } from '../xmp.ts';
 
 const NAME = 'Draw Things';
@@ -15,32 +16,41 @@ export const tool: Tool = {
     if (!json || typeof json.c !== 'string' || json.sampler === undefined) {
       return null;
     }
-    const size = /^(\d+)x(\d+)$/.exec(textOf(json.size) ?? '');
+    const fields = new Fields(json);
+    const size = /^(\d+)x(\d+)$/.exec(textOf(fields.get('size')) ?? '');
     const findings = new Findings(NAME)
-      .prompt(json.c)
-      .negativePrompt(json.uc)
-      .steps(json.steps)
-      .guidance(json.scale)
-      .seed(json.seed)
+      .prompt(fields.get('c'))
+      .negativePrompt(fields.get('uc'))
+      .steps(fields.get('steps'))
+      .guidance(fields.get('scale'))
+      .seed(fields.get('seed'))
       .size(size?.[1], size?.[2])
-      .sampler(json.sampler)
-      .checkpoint(json.model);
-    for (const lora of Array.isArray(json.lora) ? json.lora.slice(0, 40) : []) {
+      .sampler(fields.get('sampler'))
+      .checkpoint(fields.get('model'));
+    for (const lora of listOf(fields.get('lora'))) {
       findings.lora(own(lora, 'model') ?? own(lora, 'file'), own(lora, 'weight'));
     }
-    const strength = textOf(json.strength);
+    const strength = textOf(fields.get('strength'));
     if (strength !== undefined && Number(strength) < 1) {
-      findings.strength(json.strength).lost('the picture it started from');
+      findings.strength(strength).lost('the picture it started from');
     }
-    const seedMode = textOf(json.seed_mode);
-    const { v2 } = json;
-    return findings
+    const seedMode = textOf(fields.get('seed_mode'));
+    const blur = fields.get('mask_blur');
+    // Everything once more under its long name, and what has no short one.
+    const v2 = fields.get('v2');
+    const clipSkip = fields.get('clip_skip') ?? own(v2, 'clipSkip');
+    findings
       .lostIf(seedMode !== undefined && !/torch cpu/i.test(seedMode), `the seed mode ${seedMode ?? ''}`)
-      .lostIf(json.control, 'the controls')
-      .lostIf(json.mask_blur && json.mask, 'the mask')
-      .lostIf(isObject(v2) && v2.refinerModel, 'the refiner')
-      .lostIf(isObject(v2) && v2.hiresFix, 'the second pass at a larger size')
-      .lostIf(isObject(v2) && v2.upscaler, 'the upscaler')
-      .reading();
+      .lostIf(fields.get('control') ?? own(v2, 'controls'), 'the controls')
+      .lostIf(blur && fields.get('mask'), 'the mask')
+      .lostIf(own(v2, 'refinerModel') ?? fields.get('refiner'), 'the refiner')
+      .lostIf(own(v2, 'hiresFix') ?? fields.get('hires_fix'), 'the second pass at a larger size')
+      .lostIf(own(v2, 'upscaler') ?? fields.get('upscaler'), 'the upscaler')
+      .lostIf(own(v2, 'faceRestoration') ?? fields.get('face_restoration'), 'face restoration')
+      .lostIf(own(v2, 'sharpness') ?? fields.get('sharpness'), 'the sharpening')
+      .lostIf(own(v2, 'tiledDiffusion'), 'that it was made in tiles')
+      .lostIf((numberOf(clipSkip) ?? 1) > 1, `clip skip ${shown(clipSkip)}`);
+    fields.all(/^(app|version|shift|refiner_start|hires_fix_.*|profile)$/);
+    return findings.unread(fields).reading();
   },
 };

@@ -3,70 +3,86 @@
  * of them as JSON in EXIF UserComment.
  */
 import { ExifTag } from '../exif.ts';
-import { readJsonObject, textOf } from '../json.ts';
+import { Fields, isOff } from '../fields.ts';
+import { listOf, readJsonObject, textOf } from '../json.ts';
 import { Findings, type Tool } from '../reading.ts';
 
 const NAME = 'Easy Diffusion';
 
 /** Labels that are not the name with spaces for underscores. */
 const LABELS: Record<string, string> = {
-  num_inference_steps: 'Steps',
-  sampler_name: 'Sampler',
-  use_stable_diffusion_model: 'Stable Diffusion model',
-  use_vae_model: 'VAE model',
-  use_lora_model: 'LoRA model',
-  lora_alpha: 'LoRA Strength',
-  use_hypernetwork_model: 'Hypernetwork model',
-  use_controlnet_model: 'ControlNet model',
-  use_upscale: 'Use Upscaling',
-  tiling: 'Seamless Tiling',
+  Steps: 'num_inference_steps',
+  Sampler: 'sampler_name',
+  Scheduler: 'scheduler_name',
+  'Stable Diffusion model': 'use_stable_diffusion_model',
+  'VAE model': 'use_vae_model',
+  'LoRA model': 'use_lora_model',
+  'LoRA Strength': 'lora_alpha',
+  'Hypernetwork model': 'use_hypernetwork_model',
+  'ControlNet model': 'use_controlnet_model',
+  'ControlNet Filter': 'control_filter_to_apply',
+  'ControlNet Strength': 'control_alpha',
+  'Embedding models': 'use_embeddings_model',
+  use_embedding_models: 'use_embeddings_model',
+  'Use Upscaling': 'use_upscale',
+  'Upscale By': 'upscale_amount',
+  'Seamless Tiling': 'tiling',
 };
+
+/** How the picture was kept, and what belongs to something that is told. */
+const TOLD =
+  /^(used_random_seed|num_outputs|session_id|request_id|output_.*|block_nsfw|metadata_output_format|show_only_filtered_image|save_to_disk_path|render_devices?|use_cpu|vram_usage_level|stream_.*|original_prompt|active_tags|inactive_tags|init_image|hypernetwork_strength|control_.*|upscale_amount|latent_upscaler_steps|codeformer_.*)$/;
 
 export const tool: Tool = {
   name: NAME,
   turn: 'own',
   read({ texts, exif }) {
-    const all: ReadonlyMap<string, unknown> =
+    const all =
       texts.has('negative_prompt') || texts.has('Negative Prompt')
-        ? texts
-        : new Map(Object.entries(readJsonObject(exif.get(ExifTag.userComment)) ?? {}));
-    const get = (name: string): unknown => all.get(name) ?? all.get(LABELS[name] ?? label(name));
+        ? Object.fromEntries(texts)
+        : (readJsonObject(exif.get(ExifTag.userComment)) ?? {});
+    const fields = new Fields(Object.fromEntries(Object.entries(all).map(([name, value]) => [nameOf(name), value])));
     // Others may have a text of the name `negative_prompt`, too.
-    if (get('num_inference_steps') === undefined || get('guidance_scale') === undefined) {
+    if (fields.get('num_inference_steps') === undefined || fields.get('guidance_scale') === undefined) {
       return null;
     }
-    const findings = new Findings(NAME)
-      .prompt(get('prompt'))
-      .negativePrompt(get('negative_prompt'))
-      .steps(get('num_inference_steps'))
-      .guidance(get('guidance_scale'))
-      .seed(get('seed'))
-      .size(get('width'), get('height'))
-      .sampler(get('sampler_name'))
-      .checkpoint(get('use_stable_diffusion_model'));
-    const strength = get('prompt_strength');
-    if (textOf(strength) !== undefined && !/^none$/i.test(textOf(strength) ?? '')) {
+    const findings = new Findings(NAME, 'compel')
+      .prompt(fields.get('prompt'))
+      .negativePrompt(fields.get('negative_prompt'))
+      .steps(fields.get('num_inference_steps'))
+      .guidance(fields.get('guidance_scale'))
+      .seed(fields.get('seed'))
+      .size(fields.get('width'), fields.get('height'))
+      .sampler(fields.get('sampler_name'), fields.get('scheduler_name'))
+      .checkpoint(fields.get('use_stable_diffusion_model'));
+    const strength = fields.get('prompt_strength');
+    if (!isOff(strength)) {
       findings.strength(strength).lost('the picture it started from');
     }
-    const lora = textOf(get('use_lora_model'));
-    if (lora !== undefined && !/^(none|\[\])$/i.test(lora)) {
-      findings.lora(lora, get('lora_alpha'));
+    // One of each, or a list of as many; in PNG as the text of a Python list.
+    const strengths = listOf(fields.get('lora_alpha'));
+    listOf(fields.get('use_lora_model')).forEach((lora, i) => {
+      if (!isOff(lora)) {
+        findings.lora(lora, strengths[i]);
+      }
+    });
+    for (const embedding of listOf(fields.get('use_embeddings_model'))) {
+      findings.lostIf(embedding, `the effect of the embedding ${textOf(embedding) ?? '?'}`);
     }
-    return findings
-      .lostIf(get('use_controlnet_model'), 'the ControlNet')
-      .lostIf(get('use_vae_model'), `the VAE ${textOf(get('use_vae_model')) ?? ''}`)
-      .lostIf(get('use_hypernetwork_model'), 'the hypernetwork')
-      .lostIf(get('clip_skip'), 'clip skip')
-      .lostIf(get('tiling'), 'seamless tiling')
-      .lostIf(get('use_face_correction'), 'face correction')
-      .lostIf(get('use_upscale'), 'upscaling')
-      .reading();
+    findings
+      .lostIf(fields.get('use_controlnet_model'), 'the ControlNet')
+      .lostIf(fields.get('use_vae_model'), `the VAE ${textOf(fields.get('use_vae_model')) ?? ''}`)
+      .lostIf(fields.get('use_hypernetwork_model'), 'the hypernetwork')
+      .lostIf(fields.get('clip_skip'), 'clip skip')
+      .lostIf(fields.get('tiling'), 'seamless tiling')
+      .lostIf(fields.get('mask'), 'the mask')
+      .lostIf(fields.get('use_face_correction'), 'face correction')
+      .lostIf(fields.get('use_upscale'), 'upscaling');
+    fields.all(TOLD);
+    return findings.unread(fields).reading();
   },
 };
 
-function label(name: string): string {
-  return name
-    .split('_')
-    .map((word) => word.charAt(0).toUpperCase() + word.slice(1))
-    .join(' ');
+function nameOf(label: string): string {
+  return Object.hasOwn(LABELS, label) ? LABELS[label] : label.toLowerCase().replaceAll(' ', '_');
 }

@@ -4,10 +4,13 @@
  */
 import { ExifTag } from '../exif.ts';
 import { parseInfotext, readingOf } from '../infotext.ts';
-import { readJsonObject, textOf } from '../json.ts';
-import { Findings, type Reading, type Tool } from '../reading.ts';
+import { Fields } from '../fields.ts';
+import { listOf, numberOf, readJsonObject, textOf } from '../json.ts';
+import { Findings, shown, type Reading, type Tool } from '../reading.ts';
 
 const NAME = 'Fooocus';
+/** What every picture has, unless somebody changed it. */
+const USUAL_ADM = '(1.5, 0.8, 0.3)';
 
 export const tool: Tool = {
   name: NAME,
@@ -29,34 +32,35 @@ export const tool: Tool = {
 };
 
 function fromJson(json: Record<string, unknown>): Reading | null {
+  const fields = new Fields(json);
   // "(1152, 896)"
-  const resolution = /^\((\d+), ?(\d+)\)$/.exec(textOf(json.resolution) ?? '');
+  const resolution = /^\((\d+), ?(\d+)\)$/.exec(textOf(fields.get('resolution')) ?? '');
   const findings = new Findings(NAME)
-    .prompt(json.prompt)
-    .negativePrompt(json.negative_prompt)
-    .steps(json.steps)
-    .guidance(json.guidance_scale)
-    .seed(json.seed)
+    .prompt(fields.get('prompt'))
+    .negativePrompt(fields.get('negative_prompt'))
+    .steps(fields.get('steps'))
+    .guidance(fields.get('guidance_scale'))
+    .seed(fields.get('seed'))
     .size(resolution?.[1], resolution?.[2])
-    .sampler(json.sampler, json.scheduler)
-    .checkpoint(json.base_model, json.base_model_hash);
-  for (const lora of Array.isArray(json.loras) ? json.loras.slice(0, 40) : []) {
-    const [name, weight] = Array.isArray(lora) ? (lora as unknown[]) : [];
-    findings.lora(name, weight);
+    .sampler(fields.get('sampler'), fields.get('scheduler'))
+    .checkpoint(fields.get('base_model'), fields.get('base_model_hash'));
+  for (const lora of listOf(fields.get('loras'))) {
+    const [name, weight, hash] = Array.isArray(lora) ? (lora as unknown[]) : [];
+    findings.lora(name, weight, { hash: textOf(hash) ?? null });
   }
-  return findings
-    .lostIf(listed(json.styles), `the styles ${listed(json.styles)}`)
-    .lostIf(json.prompt_expansion, "Fooocus' expansion of the prompt")
-    .lostIf(json.performance, `the performance ${textOf(json.performance) ?? ''}`)
-    .lostIf(json.refiner_model, 'the refiner')
-    .lostIf(json.sharpness, `sharpness ${textOf(json.sharpness) ?? ''}`)
-    .reading();
-}
-
-/** Styles are a list, or the text of a Python list. */
-function listed(value: unknown): string {
-  const names = Array.isArray(value)
-    ? value.filter((name) => typeof name === 'string')
-    : [...(textOf(value) ?? '').matchAll(/'([^']*)'/g)].map((match) => match[1]);
-  return names.slice(0, 10).join(', ');
+  const styles = listOf(fields.get('styles')).map(shown).join(', ');
+  const vae = fields.get('vae');
+  const guidance = fields.get('adm_guidance');
+  findings
+    .lostIf(styles, `the styles ${styles}`)
+    .lostIf(fields.get('prompt_expansion'), "Fooocus' expansion of the prompt")
+    .lostIf(fields.get('performance'), `the performance ${shown(fields.get('performance'))}`)
+    .lostIf(fields.get('refiner_model'), 'the refiner')
+    .lostIf(fields.get('sharpness'), `sharpness ${shown(fields.get('sharpness'))}`)
+    .lostIf(vae === 'Default (model)' ? null : vae, `the VAE ${shown(vae)}`)
+    .lostIf(guidance === USUAL_ADM ? null : guidance, `the guidance by size ${shown(guidance)}`)
+    .lostIf(fields.get('freeu'), 'FreeU')
+    .lostIf((numberOf(fields.get('clip_skip')) ?? 2) !== 2, `clip skip ${shown(fields.get('clip_skip'))}`);
+  fields.all(/^(full_.*|metadata_scheme|version|created_by|refiner_.*|overwrite_switch|image_number)$/);
+  return findings.unread(fields).reading();
 }

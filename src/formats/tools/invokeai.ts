@@ -1,5 +1,7 @@
 /** InvokeAI: `invokeai_metadata` since version 3, `sd-metadata` in version 2, and the command line in `Dream` before. */
-import { isObject, own, readJsonObject, textOf } from '../json.ts';
+import { parseDream } from '../dream.ts';
+import { Fields } from '../fields.ts';
+import { isObject, listOf, own, readJsonObject, textOf } from '../json.ts';
 import { Findings, type Reading, type Tool } from '../reading.ts';
 
 const NAME = 'InvokeAI';
@@ -18,90 +20,118 @@ export const tool: Tool = {
 };
 
 function fromMetadata(json: Record<string, unknown>): Reading | null {
-  const findings = new Findings(NAME)
-    .prompt(json.positive_prompt)
-    .negativePrompt(json.negative_prompt)
-    .steps(json.steps)
-    .guidance(json.cfg_scale)
-    .seed(json.seed)
-    .size(json.width, json.height);
-  scheduler(findings, json.scheduler);
-  const { model } = json;
+  const fields = new Fields(json);
+  const prompt = fields.get('positive_prompt');
+  const findings = new Findings(NAME, 'compel')
+    .prompt(prompt)
+    .negativePrompt(fields.get('negative_prompt'))
+    .steps(fields.get('steps'))
+    .guidance(fields.get('cfg_scale'))
+    .seed(fields.get('seed'))
+    .size(fields.get('width'), fields.get('height'));
+  scheduler(findings, fields.get('scheduler'));
+  const model = fields.get('model');
   findings.checkpoint(own(model, 'name') ?? own(model, 'model_name') ?? own(model, 'key'), own(model, 'hash'));
-  for (const lora of listOf(json.loras)) {
+  for (const lora of listOf(fields.get('loras'))) {
     const named = own(lora, 'model') ?? own(lora, 'lora');
-    findings.lora(own(named, 'name') ?? own(named, 'model_name'), own(lora, 'weight'));
+    findings.lora(own(named, 'name') ?? own(named, 'model_name'), own(lora, 'weight'), {
+      hash: textOf(own(named, 'hash')) ?? null,
+    });
   }
+  const vae = fields.get('vae');
+  const style = fields.get('positive_style_prompt');
+  const device = fields.get('rand_device');
+  const mode = textOf(fields.get('generation_mode')) ?? '';
+  const strength = fields.get('strength');
   findings
-    .lostIf(json.controlnets, 'the ControlNet')
-    .lostIf(json.control_layers, 'the control layers')
-    .lostIf(json.ipAdapters, 'the IP adapter')
-    .lostIf(json.t2iAdapters, 'the T2I adapter')
-    .lostIf(isObject(json.vae) ? json.vae.name : json.vae, 'another VAE')
-    .lostIf(json.clip_skip, `clip skip ${textOf(json.clip_skip) ?? ''}`)
-    .lostIf(json.hrf_enabled, 'the second pass at a larger size')
-    .lostIf(isObject(json.refiner_model), 'the refiner')
-    .lostIf(json.seamless_x === true || json.seamless_y === true, 'seamless tiling')
-    .lostIf(json.positive_style_prompt !== json.positive_prompt && json.positive_style_prompt, 'the style prompt')
-    .lostIf(json.rand_device === 'cuda' || json.rand_device === 'mps', 'its noise, which was drawn on the GPU');
-  if (textOf(json.init_image) !== undefined || /img2img|inpaint|outpaint/.test(textOf(json.generation_mode) ?? '')) {
-    findings.strength(json.strength).lost('the picture it started from');
+    .lostIf(fields.get('controlnets'), 'the ControlNet')
+    .lostIf(fields.get('control_layers'), 'the control layers')
+    .lostIf(fields.get('ipAdapters'), 'the IP adapter')
+    .lostIf(fields.get('t2iAdapters'), 'the T2I adapter')
+    .lostIf(fields.get('regions'), 'the prompts of single regions')
+    .lostIf(fields.get('ref_images'), 'the reference pictures')
+    .lostIf(isObject(vae) ? vae.name : vae, 'another VAE')
+    .lostIf(fields.get('clip_skip'), `clip skip ${textOf(fields.get('clip_skip')) ?? ''}`)
+    .lostIf(fields.get('hrf_enabled'), 'the second pass at a larger size')
+    .lostIf(fields.get('refiner_model'), 'the refiner')
+    .lostIf(fields.get('seamless_x') === true || fields.get('seamless_y') === true, 'seamless tiling')
+    .lostIf(style !== prompt && style, 'the style prompt')
+    .lostIf(device === 'cuda' || device === 'mps', 'its noise, which was drawn on the GPU');
+  if (textOf(fields.get('init_image')) !== undefined || /img2img|inpaint|outpaint/.test(mode)) {
+    findings.strength(strength).lost('the picture it started from');
   }
-  if (/inpaint|outpaint/.test(textOf(json.generation_mode) ?? '')) {
+  if (/inpaint|outpaint/.test(mode)) {
     findings.lost('the mask');
   }
-  return findings.reading();
+  // What belongs to these is told with them, and the canvas is what the picture was painted on.
+  fields.all(/^(hrf_|refiner_|app_version$|metadata_version$|canvas_v2_metadata$|negative_style_prompt$)/);
+  return findings.unread(fields).reading();
 }
 
 function fromOldMetadata(json: Record<string, unknown>): Reading | null {
-  const image = json.image;
-  const prompt = own(image, 'prompt');
+  const all = new Fields(json);
+  const image = all.get('image');
+  const fields = new Fields(isObject(image) ? image : {});
+  const prompt = fields.get('prompt');
   const first: unknown = Array.isArray(prompt) ? own(prompt[0], 'prompt') : prompt;
-  const findings = new Findings(NAME)
-    .steps(own(image, 'steps'))
-    .guidance(own(image, 'cfg_scale'))
-    .seed(own(image, 'seed'))
-    .size(own(image, 'width'), own(image, 'height'))
-    .checkpoint(json.model_weights, json.model_hash)
+  const findings = new Findings(NAME, 'compel')
+    .steps(fields.get('steps'))
+    .guidance(fields.get('cfg_scale'))
+    .seed(fields.get('seed'))
+    .size(fields.get('width'), fields.get('height'))
+    .checkpoint(all.get('model_weights'), all.get('model_hash'))
     .lostIf(Array.isArray(prompt) && prompt.length > 1, 'further prompts that were blended with the first')
-    .lostIf(own(image, 'postprocessing'), 'what was done to the picture afterwards')
-    .lostIf(own(image, 'seamless'), 'seamless tiling');
-  scheduler(findings, own(image, 'sampler'));
-  withNegative(findings, textOf(first) ?? '');
-  if (own(image, 'type') === 'img2img') {
-    findings.strength(own(image, 'strength')).lost('the picture it started from');
+    .lostIf(fields.get('postprocessing'), 'what was done to the picture afterwards')
+    .lostIf(fields.get('seamless'), 'seamless tiling')
+    .lostIf(fields.get('hires_fix'), 'the second pass at a larger size')
+    .lostIf(fields.get('variations'), 'the variations of the seed');
+  scheduler(findings, fields.get('sampler'));
+  withNegative(findings, textOf(first));
+  const strength = fields.get('strength');
+  if (fields.get('type') === 'img2img') {
+    findings.strength(strength).lost('the picture it started from');
   }
-  return findings.reading();
+  findings.lostIf(fields.get('mask_image_path'), 'the mask');
+  fields.all(/^(init_image_path|fit|grid)$/);
+  all.all(/^(model|model_id|app_id|app_version)$/);
+  return findings.unread(fields).unread(all).reading();
 }
 
-/** `"words [negative words]" -s 50 -S 123 -W 512 -H 512 -C 7.5 -A k_lms` */
 function fromDream(line: string): Reading | null {
-  const words = /^\s*"([^"]*)"/.exec(line);
-  if (!words) {
+  const dream = parseDream(line);
+  if (!dream) {
     return null;
   }
-  const options = new Map<string, string>();
-  for (const [, option, value] of line.slice(words[0].length).matchAll(/\s-([A-Za-z])\s?([^\s-]\S*)/g)) {
-    options.set(option, value);
+  const fields = new Fields(dream.options);
+  const findings = new Findings(NAME, 'compel')
+    .steps(fields.get('steps'))
+    .guidance(fields.get('cfg_scale'))
+    .seed(fields.get('seed'))
+    .size(fields.get('width'), fields.get('height'));
+  scheduler(findings, fields.get('sampler'));
+  withNegative(findings, dream.prompt);
+  const strength = fields.get('strength');
+  if (fields.get('init_img') !== undefined) {
+    findings.strength(strength).lost('the picture it started from');
   }
-  if (options.size === 0) {
-    return null;
-  }
-  const findings = new Findings(NAME)
-    .steps(options.get('s'))
-    .guidance(options.get('C'))
-    .seed(options.get('S'))
-    .size(options.get('W'), options.get('H'));
-  scheduler(findings, options.get('A'));
-  withNegative(findings, words[1]);
-  if (options.has('I')) {
-    findings.strength(options.get('f')).lost('the picture it started from');
-  }
-  return findings.reading();
+  findings
+    .lostIf(fields.get('init_mask') ?? fields.get('text_mask'), 'the mask')
+    .lostIf(fields.get('variations'), 'the variations of the seed')
+    .lostIf(fields.get('hires_fix'), 'the second pass at a larger size')
+    .lostIf(fields.get('seamless'), 'seamless tiling')
+    .lostIf(fields.get('face restoration'), 'face restoration')
+    .lostIf(fields.get('upscaling'), 'upscaling');
+  fields.all(
+    /^(iterations|grid|individual|fit|facetool|codeformer_fidelity|skip_normalize|png_compression|full_precision|init_color)$/,
+  );
+  return findings.unread(fields).reading();
 }
 
 /** Before version 3 negative words stood in brackets. */
-function withNegative(findings: Findings, prompt: string): void {
+function withNegative(findings: Findings, prompt: string | undefined): void {
+  if (prompt === undefined) {
+    return;
+  }
   const negative: string[] = [];
   const positive = prompt.replace(/\[([^[\]]*)\]/g, (_, words: string) => {
     negative.push(words.trim());
@@ -115,8 +145,4 @@ function scheduler(findings: Findings, value: unknown): void {
   const name = textOf(value);
   const isKarras = name !== undefined && /[^_]_k$/.test(name);
   findings.sampler(isKarras ? name.slice(0, -2) : name, isKarras ? 'karras' : undefined);
-}
-
-function listOf(value: unknown): unknown[] {
-  return Array.isArray(value) ? value.slice(0, 40) : [];
 }

@@ -1,9 +1,17 @@
 /** SwarmUI: JSON with `sui_image_params`, in PNG `parameters`, in EXIF UserComment, in older files in EXIF Model. */
+import { loraName } from '../../core/loras.ts';
 import { ExifTag } from '../exif.ts';
-import { isObject, numberOf, own, readJsonObject, textOf } from '../json.ts';
-import { Findings, type Tool } from '../reading.ts';
+import { Fields } from '../fields.ts';
+import { isObject, listOf, numberOf, own, readJsonObject, textOf } from '../json.ts';
+import { Findings, shown, type Tool } from '../reading.ts';
 
 const NAME = 'SwarmUI';
+const MAX_TAGS = 1_000;
+
+/** `<segment:face,0.6>`, `<fromto[0.5]:a,b>`, `<break>`. Of a LoRA's the name and strengths matter, which stand in lists as well. */
+const TAG = /<([a-z]+)(?:\[[^<>[\]]*\])?(?::([^<>]*))?>/gi;
+/** What follows these is said of a part of the picture, or of a later step, up to the next of them. */
+const SECTIONS = /^(segment|object|region|extend|clear|base|refiner|video|videoswap)$/i;
 
 export const tool: Tool = {
   name: NAME,
@@ -17,39 +25,102 @@ export const tool: Tool = {
     if (!json || !isObject(given)) {
       return null;
     }
-    const findings = new Findings(NAME)
-      .prompt(given.prompt)
-      .negativePrompt(given.negativeprompt)
-      .steps(given.steps)
-      .guidance(given.cfgscale)
-      .seed(given.seed)
-      .size(given.width, given.height)
-      .sampler(given.sampler ?? given.comfyuisampler, given.scheduler ?? given.comfyuischeduler)
-      .checkpoint(given.model, hashOf(json.sui_models));
+    const fields = new Fields(given);
+    const loras = listOf(fields.get('loras'));
+    const findings = new Findings(NAME, 'comfyui');
+    const prompt = words(findings, fields.get('prompt'), loras);
+    findings
+      .prompt(prompt)
+      .negativePrompt(words(findings, fields.get('negativeprompt'), loras))
+      .steps(fields.get('steps'))
+      .guidance(fields.get('cfgscale'))
+      .seed(fields.get('seed'))
+      .size(fields.get('width'), fields.get('height'))
+      .sampler(
+        fields.get('sampler') ?? fields.get('comfyuisampler'),
+        fields.get('scheduler') ?? fields.get('comfyuischeduler'),
+      )
+      .checkpoint(fields.get('model'), hashOf(json.sui_models, 'model', fields.get('model')));
     // Each a list, or a text with commas in older files.
-    const loras = listOf(given.loras);
-    const weights = listOf(given.loraweights);
-    loras.forEach((lora, i) => findings.lora(lora, weights[i]));
-    if (given.initimage !== undefined || given.initimagecreativity !== undefined) {
-      findings.strength(given.initimagecreativity).lost('the picture it started from');
+    const weights = listOf(fields.get('loraweights'));
+    const forWords = listOf(fields.get('loratencweights'));
+    loras.forEach((lora, i) => {
+      findings.lora(lora, weights[i], { hash: hashOf(json.sui_models, 'loras', lora) ?? null });
+      if (forWords[i] !== undefined && numberOf(forWords[i]) !== (numberOf(weights[i]) ?? 1)) {
+        const name = loraName(textOf(lora) ?? '');
+        findings.lost(`the separate strength of the LoRA ${shown(name)} on the prompt (${shown(forWords[i])})`);
+      }
+    });
+    const strength = fields.get('initimagecreativity');
+    if (fields.get('initimage') !== undefined || strength !== undefined) {
+      findings.strength(strength).lost('the picture it started from');
     }
-    return findings
-      .lostIf(given.maskimage, 'the mask')
-      .lostIf(given.controlnetmodel, 'the ControlNet')
-      .lostIf(given.refinermodel ?? given.refinermethod, 'the refiner')
-      .lostIf(given.variationseed, 'the variation seed')
-      .lostIf(given.vae === 'Automatic' ? null : given.vae, `the VAE ${textOf(given.vae) ?? ''}`)
-      .lostIf((numberOf(given.clipstopatlayer) ?? -1) < -1, 'clip skip')
-      .lostIf(given.seamlesstileable, 'seamless tiling')
-      .reading();
+    const vae = fields.get('vae');
+    const clipStop = fields.get('clipstopatlayer');
+    findings
+      .lostIf(values(fields, /^mask/), 'the mask')
+      .lostIf(values(fields, /^controlnet.*model$/), 'the ControlNet')
+      .lostIf(values(fields, /^refiner/), 'the refiner')
+      .lostIf(fields.get('variationseed'), 'the variation seed')
+      .lostIf(vae === 'Automatic' ? null : vae, `the VAE ${textOf(vae) ?? ''}`)
+      .lostIf((numberOf(clipStop) ?? -1) < -1, 'clip skip')
+      .lostIf(fields.get('seamlesstileable'), 'seamless tiling')
+      .lostIf(
+        listOf(fields.get('lorasectionconfinement')).some((section) => (numberOf(section) ?? 0) > 0),
+        'that some LoRAs change a part of the picture only',
+      );
+    fields.all(
+      /^(swarm_version|aspectratio|automaticvae|images|batchsize|sidelength|resolution|controlnet.*|variationseedstrength|initimage.*)$/,
+    );
+    const original = own(json.sui_extra_data, 'original_prompt');
+    if (textOf(original) !== undefined && original !== fields.get('prompt')) {
+      findings.lost('the template that its words were drawn from');
+    }
+    return findings.unread(fields).reading();
   },
 };
 
-function hashOf(models: unknown): unknown {
-  const main: unknown = Array.isArray(models) ? models.find((model) => own(model, 'param') === 'model') : undefined;
-  return textOf(own(main, 'hash'))?.replace(/^0x/, '');
+/** The words for the whole picture: what tags do is named, and what they say of a part of it. */
+function words(findings: Findings, given: unknown, loras: readonly unknown[]): unknown {
+  if (typeof given !== 'string') {
+    return given;
+  }
+  const isListed = (name: string) => loras.some((lora) => loraName(textOf(lora) ?? '') === loraName(name));
+  let kept = '';
+  let end = 0;
+  let isWhole = true;
+  const take = (text: string) => (kept += isWhole ? text : '');
+  for (const [tag, kind, content = ''] of [...given.matchAll(TAG)].slice(0, MAX_TAGS)) {
+    const at = given.indexOf(tag, end);
+    take(given.slice(end, at));
+    end = at + tag.length;
+    const [first] = content.split(':');
+    if (/^lora$/i.test(kind)) {
+      take(isListed(first) ? '' : tag);
+    } else if (/^embed(ding)?$/i.test(kind)) {
+      take(loraName(first));
+      findings.lost(`the effect of the embedding ${shown(loraName(first))}`);
+    } else if (SECTIONS.test(kind)) {
+      isWhole = false;
+      findings.lost(
+        `the words for a part of it ("${kind.toLowerCase()}${content === '' ? '' : `: ${shown(content)}`}")`,
+      );
+    } else if (!/^comment$/i.test(kind)) {
+      findings.lost(`what "${kind.toLowerCase()}${content === '' ? '' : `: ${shown(content)}`}" does in the prompt`);
+    }
+  }
+  take(given.slice(end));
+  return end === 0 ? given : kept.replace(/\s+/g, ' ').trim();
 }
 
-function listOf(value: unknown): unknown[] {
-  return (Array.isArray(value) ? value : (textOf(value)?.split(',') ?? [])).slice(0, 40);
+function values(fields: Fields, names: RegExp): unknown[] {
+  return fields.all(names).map(([, value]) => value);
+}
+
+/** Of the file's tensors; `name` with its ending or without. */
+function hashOf(models: unknown, param: string, name: unknown): string | undefined {
+  const isMeant = (model: unknown) => loraName(textOf(own(model, 'name')) ?? '') === loraName(textOf(name) ?? '');
+  const ofKind = Array.isArray(models) ? models.filter((model) => own(model, 'param') === param) : [];
+  const found: unknown = ofKind.find(isMeant) ?? (param === 'model' ? ofKind[0] : undefined);
+  return textOf(own(found, 'hash'))?.replace(/^0x/, '');
 }

@@ -15,7 +15,7 @@ import type {
   VariantEstimate,
   WeightVariant,
 } from '../../core/model.ts';
-import { gibibytes } from '../../core/plan.ts';
+import { gibibytes } from '../../core/fit.ts';
 import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { quantisedBits } from '../../graphs/quantisation.ts';

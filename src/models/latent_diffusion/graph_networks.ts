@@ -2,6 +2,7 @@
  * The networks of a Stable Diffusion checkpoint as graphs of our own over its files: built when they are first needed, for the size that is
  * asked for, with the weights of the LoRAs that are on.
  */
+import { StudioError } from '../../core/errors.ts';
 import { WEIGHT_VARIANTS, type WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -12,7 +13,7 @@ import * as clipText from '../../graphs/clip_text.ts';
 import * as unet2d from '../../graphs/unet2d_condition.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
-import type { LoraNetwork } from '../../weights/lora.ts';
+import type { LoraNetwork } from '../../weights/lora_names.ts';
 import type { ModelLora } from '.././family.ts';
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './estimate.ts';
 import { MergedLoras } from './merged_loras.ts';
@@ -101,6 +102,7 @@ export class GraphNetworks implements Networks {
 
   async encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
     const { vae, vaeComponent } = this.components;
+    this.#requireEncoder();
     const { channels, factor } = this.latents;
     const [, , height, width] = pixels.dims;
     const network = await this.shelf.get('vae_encoder', { height, width }, (options) => {
@@ -198,7 +200,7 @@ export class GraphNetworks implements Networks {
     };
   }
 
-  planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
+  async planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
     const { textEncoder, text, unetComponent, unet, vaeComponent, vae } = this.components;
     const { rows, calls, steps, texts, decodings, decoded, startsFromPicture, height, width } = request;
     const { provider } = this.engine;
@@ -237,6 +239,7 @@ export class GraphNetworks implements Networks {
       ),
     ];
     if (startsFromPicture) {
+      this.#requireEncoder();
       networks.push(
         this.#costs.network({ name: 'vae_encoder', runs: 1, ...once }, vaeComponent.weights, pixels, (options) =>
           vae.kind === 'gaussian'
@@ -245,7 +248,7 @@ export class GraphNetworks implements Networks {
         ),
       );
     }
-    return Promise.resolve(networks);
+    return networks;
   }
 
   embedsGuidance(): Promise<boolean> {
@@ -264,15 +267,16 @@ export class GraphNetworks implements Networks {
     return Promise.resolve(PREVIEW_SIZE);
   }
 
-  async useLoras(loras: readonly ModelLora[]): Promise<void> {
+  async useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     for (const network of await this.#loras.use(loras)) {
       for (const name of HOLDERS[network]) {
         await this.shelf.drop(name);
       }
     }
+    return this.#loras.leftOut;
   }
 
-  checkLora(lora: ModelLora): Promise<void> {
+  checkLora(lora: ModelLora): Promise<string | null> {
     return this.#loras.check(lora);
   }
 
@@ -291,6 +295,15 @@ export class GraphNetworks implements Networks {
 
   clear(): Promise<void> {
     return this.shelf.clear();
+  }
+
+  #requireEncoder(): void {
+    if (!hasEncoder(this.components)) {
+      throw new StudioError(
+        'checkpoint_incomplete',
+        `"${this.files.name}" has no encoder in its autoencoder (VAE), so it cannot start from a picture; make one from words alone, or choose a checkpoint that is complete.`,
+      );
+    }
   }
 
   /** Keys and values of every attention to the text, for `embeddings` [batch, tokens, width]. */
@@ -315,6 +328,11 @@ export class GraphNetworks implements Networks {
     await this.engine.run(network, { encoder_hidden_states: embeddings }, context);
     return context;
   }
+}
+
+/** Whether its autoencoder can also read pictures; some files keep only the half that makes them. */
+export function hasEncoder({ vaeComponent }: Components): boolean {
+  return [...vaeComponent.weights.names()].some((name) => name.startsWith('encoder.'));
 }
 
 export function factorOf(vae: Autoencoder): number {

@@ -24,7 +24,7 @@ import { SamplingKeeper } from '../../engine/sampling_keeper.ts';
 import { SamplingLoop } from '../../engine/sampling_loop.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
-import type { SchedulerConfig } from '../../samplers/config.ts';
+import { withPrediction, type SchedulerConfig } from '../../samplers/config.ts';
 import { defaultsOf, planSampling } from '../../samplers/plan.ts';
 import { samplers, schedules } from '../../samplers/registry.ts';
 import type { SamplerPlan } from '../../samplers/sampler.ts';
@@ -170,7 +170,8 @@ export class LatentDiffusion implements LoadedModel {
   async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
     const { engine } = this;
     const { arithmetic } = engine;
-    const { networks, scheduler } = this.parts;
+    const { networks } = this.parts;
+    const scheduler = withPrediction(this.parts.scheduler, request);
     const { channels, factor } = networks.latents;
     const text = conditioning as TextConditioning;
     const plan = planSampling(
@@ -189,6 +190,7 @@ export class LatentDiffusion implements LoadedModel {
     const batched = guided && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
     const rows = batched ? 2 * batch : batch;
     this.#used = {
+      scheduler_config: scheduler.values,
       sampler: plan.sampler,
       schedule: plan.schedule,
       guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
@@ -269,11 +271,11 @@ export class LatentDiffusion implements LoadedModel {
     return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
   }
 
-  useLoras(loras: readonly ModelLora[]): Promise<void> {
+  useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     return this.parts.networks.useLoras(loras);
   }
 
-  checkLora(lora: ModelLora): Promise<void> {
+  checkLora(lora: ModelLora): Promise<string | null> {
     return this.parts.networks.checkLora(lora);
   }
 
@@ -358,12 +360,19 @@ export class LatentDiffusion implements LoadedModel {
 }
 
 /** A checkpoint whose own scheduler is not known can still be run with a named sampler, so this is no refusal yet. */
-export function schedulerDefaults(config: SchedulerConfig): { sampler: string; schedule: string } {
+export function schedulerDefaults(
+  config: SchedulerConfig,
+): Pick<CheckpointSummary['defaults'], 'sampler' | 'schedule' | 'prediction_type' | 'rescale_betas_zero_snr'> {
+  const { prediction_type: prediction = 'epsilon', rescale_betas_zero_snr: zero } = config.values;
+  const predicts = {
+    ...(typeof prediction === 'string' && { prediction_type: prediction }),
+    ...(zero === true && { rescale_betas_zero_snr: true }),
+  };
   try {
-    return defaultsOf(config, samplers);
+    return { ...predicts, ...defaultsOf(config, samplers) };
   } catch (error) {
     if (error instanceof StudioError && error.code === 'checkpoint_unsupported') {
-      return { sampler: config.className, schedule: '' };
+      return { ...predicts, sampler: config.className, schedule: '' };
     }
     throw error;
   }

@@ -1,7 +1,8 @@
 /** The LoRAs that are merged into a model's weights: which are read, what they change, and what is told of them. */
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
-import { LORA_NETWORKS, loraDataHash, readLora, withLora, type Lora, type LoraNetwork } from '../../weights/lora.ts';
+import { leftOutOf, loraDataHash, readLora, withLora, type Lora } from '../../weights/lora.ts';
+import { LORA_NETWORKS, type LoraNetwork } from '../../weights/lora_names.ts';
 import type { WeightIndex } from '../../graphs/graph.ts';
 import type { ModelLora } from '../family.ts';
 
@@ -51,9 +52,20 @@ export class MergedLoras {
     });
   }
 
-  /** @throws StudioError as {@link use}; nothing is merged */
-  async check(lora: ModelLora): Promise<void> {
-    await this.#read(lora, (name) => this.files.has(name));
+  /**
+   * What of this one would not be used, as a sentence; null where all of it would.
+   * @throws StudioError as {@link use}; nothing is merged
+   */
+  async check(lora: ModelLora): Promise<string | null> {
+    const { layers } = await this.#read(lora, (name) => this.files.has(name));
+    return leftOutOf(layers, lora.name);
+  }
+
+  /** What of those that are merged is not used, a sentence for each of which something is not. */
+  get leftOut(): string[] {
+    return this.#loras
+      .filter(({ given }) => given.strength !== 0)
+      .flatMap(({ given, layers }) => leftOutOf(layers, given.name) ?? []);
   }
 
   /** The network's tensors, with the changes that LoRAs make to them. */
@@ -64,14 +76,15 @@ export class MergedLoras {
     );
   }
 
-  /** What is recorded of them. */
+  /** What is recorded of them; `left_out` are the names in the file of what is not used. */
   facts(): Promise<Record<string, unknown>[]> {
     return Promise.all(
-      this.#loras.map(async ({ given: { ref, name, strength }, hashes }) => ({
+      this.#loras.map(async ({ given: { ref, name, strength }, layers: { leftOut }, hashes }) => ({
         ...(ref !== undefined && { lora: ref }),
         name,
         weight: strength,
         ...(await hashes()),
+        ...(leftOut.length > 0 && { left_out: leftOut.map((left) => left.name) }),
       })),
     );
   }

@@ -81,10 +81,13 @@ export interface Networks {
   /** What a run would ask of each network; loads none. */
   planned(request: NetworkRequest): Promise<PlannedNetwork[]>;
 
-  /** Merges these, and no others, into the weights from now on. Networks that have them otherwise leave the device. */
-  useLoras(loras: readonly ModelLora[]): Promise<void>;
-  /** Throws what {@link useLoras} would throw for this one; changes nothing. */
-  checkLora(lora: ModelLora): Promise<void>;
+  /**
+   * Merges these, and no others, into the weights from now on. Networks that have them otherwise leave the device.
+   * @returns what of them is left out, a sentence each
+   */
+  useLoras(loras: readonly ModelLora[]): Promise<string[]>;
+  /** What {@link useLoras} would say of this one, or throw; changes nothing. */
+  checkLora(lora: ModelLora): Promise<string | null>;
   /** Paths of the weight files, and what is needed to compute the same numbers again. */
   provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }>;
   /** Frees all that is held on the device. */

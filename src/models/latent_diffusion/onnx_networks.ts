@@ -257,11 +257,11 @@ export class OnnxNetworks implements Networks {
     return typeof height === 'number' && height === width && height >= SMALLEST_PREVIEW ? height : null;
   }
 
-  useLoras(loras: readonly unknown[]): Promise<void> {
-    return loras.length === 0 ? Promise.resolve() : this.checkLora();
+  useLoras(loras: readonly unknown[]): Promise<string[]> {
+    return loras.length === 0 ? Promise.resolve([]) : this.checkLora();
   }
 
-  checkLora(): Promise<void> {
+  checkLora(): Promise<never> {
     return Promise.reject(
       new StudioError(
         'checkpoint_unsupported',

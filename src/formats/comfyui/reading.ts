@@ -1,0 +1,162 @@
+/**
+ * Settings from ComfyUI's graphs: the API form (`prompt`: nodes by id with their inputs), and the editor's (`workflow`) where that is
+ * missing. The graph is walked from the sampler that made the picture to what fed it, and what that leaves is named.
+ */
+import { isObject, own, readJsonObject, textOf } from '../json.ts';
+import { Findings, type Reading } from '../reading.ts';
+import { civitaiExtra, type Extra } from './civitai.ts';
+import { editorGraph } from './editor.ts';
+import { apiGraph, linkNames, nameOutputs, upstreamOf, type Graph, type Node } from './graph.ts';
+import { nameRemainder } from './remainder.ts';
+import { Routes } from './routes.ts';
+import { isTouchUp, samplerChain } from './samplers.ts';
+import { numberAmong, partsOf, readSettings } from './settings.ts';
+import { readStart, sizeOf } from './start.ts';
+import { Strings } from './strings.ts';
+import { WeightFinder } from './weights.ts';
+import { WordFinder, type Words } from './words.ts';
+
+const NAME = 'ComfyUI';
+const UNREAD = 'whose words could not be read';
+/** Nodes that are asked for words where there is no sampler. */
+const MOST_ASKED = 500;
+
+/** JSON as text, or what it said; null for none. */
+export type GraphText = string | Record<string, unknown> | null;
+
+/**
+ * @param prompt the API form
+ * @param workflow the editor's form; used where the API form is missing
+ * @returns null when there is no graph in them
+ */
+export function readComfyui(prompt: GraphText, workflow: GraphText): Reading | null {
+  const [sent, drawn] = [prompt, workflow].map((one) => (typeof one === 'string' ? readJsonObject(one) : one));
+  const editor = editorGraph(drawn) ?? editorGraph(sent);
+  const graph = apiGraph(sent) ?? apiGraph(drawn) ?? editor;
+  const inner = own(drawn, 'extra');
+  const extra = civitaiExtra(sent) ?? civitaiExtra(drawn) ?? civitaiExtra(isObject(inner) ? inner : null);
+  if (graph) {
+    nameOutputs(graph, editor);
+    return new GraphReader(graph, extra).reading();
+  }
+  return extra && readExtra(extra);
+}
+
+class GraphReader {
+  readonly #findings = new Findings(NAME, 'comfyui');
+  readonly #routes: Routes;
+  readonly #strings: Strings;
+  readonly #words: WordFinder;
+  readonly #lost = (what: string) => void this.#findings.lost(what);
+
+  constructor(
+    readonly graph: Graph,
+    readonly extra: Extra | null,
+  ) {
+    this.#routes = new Routes(graph);
+    this.#strings = new Strings(this.#routes);
+    this.#words = new WordFinder(this.#routes, this.#strings, this.#lost);
+  }
+
+  reading(): Reading | null {
+    const { chain, others } = samplerChain(this.graph, this.#routes);
+    const sampler = chain.at(-1);
+    if (sampler) {
+      this.#sampled(sampler, chain);
+      if (others > 0) {
+        this.#lost('what further samplers of the same graph made');
+      }
+    } else if ([...this.graph.values()].every((node) => linkNames(node).length === 0)) {
+      return null;
+    } else {
+      this.#unsampled();
+    }
+    return this.#findings.reading() ?? nothingRead();
+  }
+
+  #sampled(sampler: Node, chain: readonly Node[]): void {
+    const findings = this.#findings;
+    const parts = partsOf(sampler, this.#routes);
+    const start = { node: parts.guider, output: -1 };
+    const positive = this.#words.find(start, 'positive');
+    this.#prompts(positive, this.#words.find(start, 'negative'));
+    readSettings(parts, this.#routes, findings, this.extra, positive.guidance);
+    const denoise = numberAmong([...parts.sigmas, ...parts.all], ['denoise', 'denoise_strength'], this.#routes);
+    readStart(sampler, denoise, this.#routes, findings);
+    const weights = new WeightFinder(this.#routes, findings);
+    for (const holder of [parts.guider, sampler, ...parts.sigmas]) {
+      weights.find({ node: holder, output: -1 });
+    }
+    const passes = chain.filter((node) => !isTouchUp(node)).length - 1;
+    if (passes > 0) {
+      findings.lost(passes === 1 ? 'a second pass' : `${passes} further passes`);
+    }
+    if ((numberAmong([sampler], ['start_at_step'], this.#routes) ?? 0) > 0) {
+      findings.lost('the step it began at');
+    }
+    nameRemainder(this.graph, this.#routes, chain, weights.passed, this.#lost);
+  }
+
+  #prompts(positive: Words, negative: Words): void {
+    const findings = this.#findings;
+    const prompt = positive.text ?? textOf(this.extra?.prompt);
+    findings.prompt(prompt);
+    if (prompt === undefined) {
+      findings.lost(`the prompt, ${UNREAD}`);
+    }
+    const negativePrompt = negative.text ?? textOf(this.extra?.negativePrompt);
+    if (negativePrompt !== undefined) {
+      findings.negativePrompt(negativePrompt);
+    } else if (negative.isThere) {
+      findings.negativePrompt('').lost(`the negative prompt, ${UNREAD}`);
+    }
+    if (this.#strings.isPartial) {
+      findings.lost('some of its words, which were made or changed while the graph ran');
+    }
+  }
+
+  /** A picture from a paid service or an unknown sampler: the node nearest to what was saved that holds words. */
+  #unsampled(): void {
+    const saved = [...this.graph.values()].filter((node) => this.#routes.takers(node).length === 0);
+    for (const node of [...upstreamOf(this.graph, saved)].slice(0, MOST_ASKED)) {
+      const start = { node, output: -1 };
+      const words = /note|display|show/i.test(node.type) ? null : this.#words.find(start, 'positive');
+      if (words?.text) {
+        this.#prompts(words, this.#words.find(start, 'negative'));
+        const made = words.node ?? node;
+        this.#findings.seed(this.#routes.value(made, 'seed') ?? this.extra?.seed);
+        const size = sizeOf(made, this.#routes);
+        if (size) {
+          this.#findings.size(...size);
+        }
+        nameRemainder(this.graph, this.#routes, [made], [], this.#lost);
+        return;
+      }
+    }
+    this.#findings.lost(`the prompt, ${UNREAD}`);
+  }
+}
+
+/** A graph of which nothing could be used is no silence: the words that stand in the box are not this picture's. */
+function nothingRead(): Reading {
+  return {
+    tool: NAME,
+    parameters: {},
+    checkpoint: { name: null, hash: null },
+    loras: [],
+    notRestored: [`the prompt, ${UNREAD}`],
+  };
+}
+
+function readExtra(extra: Extra): Reading | null {
+  return new Findings(NAME, 'comfyui')
+    .prompt(extra.prompt)
+    .negativePrompt(extra.negativePrompt)
+    .steps(extra.steps)
+    .guidance(extra.cfgScale)
+    .sampler(extra.sampler, extra.scheduler)
+    .seed(extra.seed)
+    .size(extra.width, extra.height)
+    .lostIf(Number(extra.clipSkip ?? 1) > 1, 'clip skip')
+    .reading();
+}

@@ -1,0 +1,337 @@
+/** Words as nodes put them together: joined, replaced, cut, chosen. What only running the graph would tell stays unread. */
+import { own, textOf } from '../json.ts';
+import { MAX_WALK, literal, word, type Node, type Place } from './graph.ts';
+import { ofSide, type Routes, type Side } from './routes.ts';
+
+/** Characters that joining may come to: a node that joins another with itself doubles. */
+const MAX_TEXT = 100_000;
+/** Nodes behind each other that make one text. */
+const MAX_DEPTH = 60;
+/** Characters of a regular expression from a file; it runs in the page. */
+const MAX_PATTERN = 200;
+/** Steps of one: each repetition may try every length at every place. */
+const MAX_STEPS = 1e9;
+
+/** Language and vision models, and what draws by lot. */
+const UNTOLD =
+  /llm|gpt|ollama|florence|caption|interrogat|tagger|vlm|qwen.?(\d\.?\d?)?.?vl|moondream|llava|gemini|claude|deepseek|groq|openai|textgenerate|chat|enhanc|prompt.?(gen|expand|upsampl)|random|img2txt|image.?to.?(text|prompt)|load.*(line|text|prompt).*file|ideogram/i;
+const JOINS = /concat|join|combin|merge|append|stringfunction|build|stack|mix|add|compos|format/i;
+/** What says how words are treated and is no words. */
+const SETTINGS =
+  /delim|separat|seperat|^sep$|clean|tidy|mode$|action|strip|count|case|order|trigger|unique|lora|model|format|style|template|seed|preset|normali|interpret|prefix_?type|control|language|speaklanguage|parser|device|type$/i;
+const DELIMITER = /delim|separat|seperat|^sep$|join_with|glue/i;
+const BEFORE = /prefix|prepend|before|^pre/i;
+const AFTER = /suffix|append|after|^post/i;
+/** Of fields that each hold all words, the one that says most comes first. */
+const WORDS =
+  /^(populated_text|user_prompt|text|prompt|string|value|wildcard_text|opt_text|text_input|string_input|input_text|prompt_text|texts|source|any|anything|content|text_0|text2|tags|caption|input)$/i;
+const WORDS_ORDER = ['user_prompt', 'populated_text', 'text', 'prompt', 'tags', 'caption', 'string'];
+/** What a node that shows words keeps of them in its file. */
+const KEPT = ['text_0', 'text2', 'populated_text', 'result'];
+/** These join what they are given also where it is empty. */
+const KEEPS_EMPTY = /^(StringConcatenate|JoinStrings|JoinStringMulti|CR Text Concatenate|easy promptConcat)$/;
+
+export class Strings {
+  /** Whether a part of the words could not be followed. */
+  isPartial = false;
+  readonly #known = new Map<string, string | undefined>();
+  readonly #open = new Set<string>();
+
+  constructor(readonly routes: Routes) {}
+
+  /** @returns undefined for what is no text, or cannot be followed */
+  field(node: Node, name: string, asked: Side | null = null): string | undefined {
+    const input = node.inputs.get(name);
+    if (input && 'value' in input) {
+      const { value } = input;
+      return typeof value === 'string' ? value : typeof value === 'number' ? String(value) : cached(value);
+    }
+    const place = this.routes.source(node, name);
+    return place ? this.text(place, asked) : undefined;
+  }
+
+  text(place: Place, asked: Side | null = null): string | undefined {
+    const { node, output } = place;
+    const key = `${node.id}#${output}#${asked}`;
+    if (this.#known.has(key)) {
+      return this.#known.get(key);
+    }
+    if (this.#open.has(node.id) || this.#open.size >= MAX_DEPTH || this.routes.isNoText(place)) {
+      return undefined;
+    }
+    this.#open.add(node.id);
+    const made = this.#made(place, asked);
+    this.#open.delete(node.id);
+    const text = made !== undefined && made.length > MAX_TEXT ? undefined : made;
+    this.#known.set(key, text);
+    return text;
+  }
+
+  #made(place: Place, asked: Side | null): string | undefined {
+    const { node } = place;
+    const { type } = node;
+    const chosen = this.routes.chosen(node);
+    if (chosen !== null) {
+      return this.field(node, chosen, asked) ?? cachedText(node);
+    }
+    if (/regex/i.test(type) && hasAll(node, /regex|pattern/i, /replace/i)) {
+      return this.#regexReplaced(node);
+    }
+    if (hasAll(node, /^find|^search|^old/i, /^replace|^new/i)) {
+      return this.#replaced(node);
+    }
+    if (type === 'StringFunction|pysssss' && literal(node, 'action') === 'replace') {
+      return this.#functionReplaced(node);
+    }
+    if (UNTOLD.test(type) || hasImage(node)) {
+      const shown = literal(node, 'populated_text');
+      return typeof shown === 'string' && shown !== '' ? shown : cachedText(node);
+    }
+    return this.#changed(node, this.#words(place, asked));
+  }
+
+  /** The node's words, before it changes them. */
+  #words(place: Place, asked: Side | null): string | undefined {
+    const { node } = place;
+    const side = asked ? this.routes.side(place, asked) : sideNamed(this.routes.outputName(place));
+    if (side) {
+      const own = [...node.inputs.keys()].find((name) => ofSide(side).test(name) && !SETTINGS.test(name));
+      const text = own === undefined ? undefined : this.field(node, own, side);
+      if (text !== undefined) {
+        return text;
+      }
+    }
+    const names = this.#textNames(node);
+    const parts = series(names);
+    if (parts.length > 1 && (JOINS.test(node.type) || !hasSeveralOutputs(node))) {
+      return this.#joined(node, names, parts);
+    }
+    // Nodes that hold several texts give each at its own output.
+    if (parts.length > 1 && place.output >= 0) {
+      return place.output < parts.length ? this.field(node, parts[place.output]) : this.#joined(node, names, parts);
+    }
+    const around = names.some((name) => BEFORE.test(name) || AFTER.test(name));
+    const [words] = names.filter((name) => WORDS.test(name)).sort((a, b) => wordsRank(a) - wordsRank(b));
+    const main = words ?? names.find((name) => !BEFORE.test(name) && !AFTER.test(name));
+    if (around && main !== undefined) {
+      return this.#joined(node, names, [main]);
+    }
+    return main === undefined ? undefined : (this.field(node, main, asked) ?? cachedText(node));
+  }
+
+  /** The inputs that are words or lead to some. */
+  #textNames(node: Node): string[] {
+    return [...node.inputs]
+      .slice(0, MAX_WALK)
+      .filter(([name, input]) => {
+        if (SETTINGS.test(name) || (/show|display|preview|debug/i.test(node.type) && KEPT.includes(name))) {
+          return false;
+        }
+        const place = this.routes.source(node, name);
+        return 'value' in input ? typeof input.value === 'string' : place !== null && !this.routes.isNoText(place);
+      })
+      .map(([name]) => name);
+  }
+
+  #joined(node: Node, names: readonly string[], parts: readonly string[]): string | undefined {
+    const delimiter = this.#delimiter(node);
+    const keepsEmpty = KEEPS_EMPTY.test(node.type);
+    const cleans = /^(true|yes|enable)/i.test(word(node, 'clean_whitespace'));
+    const order = [
+      ...names.filter((name) => BEFORE.test(name) && !parts.includes(name)),
+      ...parts,
+      ...names.filter((name) => AFTER.test(name) && !BEFORE.test(name) && !parts.includes(name)),
+    ];
+    const texts = order.map((name) => this.field(node, name));
+    const read = texts.filter((text) => text !== undefined).map((text) => (cleans ? text.trim() : text));
+    if (read.length === 0) {
+      return undefined;
+    }
+    this.isPartial ||= read.length < texts.length;
+    const size = read.reduce((sum, { length }) => sum + length, 0);
+    return size > MAX_TEXT ? undefined : read.filter((text) => keepsEmpty || text !== '').join(delimiter);
+  }
+
+  #delimiter(node: Node): string {
+    const name = [...node.inputs.keys()].find((one) => DELIMITER.test(one));
+    if (name === undefined) {
+      return node.type === 'StringFunction|pysssss' && literal(node, 'tidy_tags') === 'yes' ? ', ' : '';
+    }
+    const delimiter = this.field(node, name) ?? '';
+    const word = { newline: '\n', comma: ', ', space: ' ', none: '' }[delimiter.toLowerCase()];
+    return word ?? delimiter.replaceAll('\\n', '\n').replaceAll('\\t', '\t');
+  }
+
+  /** Each pair of what is sought and what stands instead, in order: find1, replace1, find2 … */
+  #replaced(node: Node): string | undefined {
+    const names = [...node.inputs.keys()];
+    const finds = names.filter((name) => /^find|^search|^old/i.test(name)).sort(naturally);
+    const main = this.#textNames(node).find((name) => !/^(find|search|old|replace|new)/i.test(name));
+    let text = main === undefined ? undefined : this.field(node, main);
+    for (const find of finds) {
+      const by = names.find((name) => /^replace|^new/i.test(name) && digits(name) === digits(find));
+      const sought = this.field(node, find) ?? '';
+      const instead = by === undefined ? '' : (this.field(node, by) ?? '');
+      if (text !== undefined && sought !== '' && text.length * Math.max(1, instead.length) <= MAX_TEXT * 100) {
+        text = text.replaceAll(sought, () => instead);
+      }
+    }
+    return text;
+  }
+
+  #regexReplaced(node: Node): string | undefined {
+    const names = [...node.inputs.keys()];
+    const pattern = names.find((name) => /regex|pattern/i.test(name));
+    const by = names.find((name) => /^replace/i.test(name));
+    const main = this.#textNames(node).find((name) => name !== pattern && name !== by);
+    const text = main === undefined ? undefined : this.field(node, main);
+    const isOn = (name: string) => literal(node, name) === true || literal(node, name) === 'true';
+    const flags = `${isOn('case_insensitive') ? 'i' : ''}${isOn('multiline') ? 'm' : ''}${isOn('dotall') ? 's' : ''}`;
+    const most = Number(literal(node, 'count') ?? 0);
+    return text === undefined || pattern === undefined
+      ? text
+      : this.#substituted(text, this.field(node, pattern) ?? '', this.field(node, by ?? '') ?? '', flags, most);
+  }
+
+  #functionReplaced(node: Node): string | undefined {
+    const [text, find = '', by = ''] = ['text_a', 'text_b', 'text_c'].map((name) => this.field(node, name));
+    const pattern = find.length > 1 && find.startsWith('/') && find.endsWith('/') ? find.slice(1, -1) : null;
+    const made =
+      text === undefined
+        ? undefined
+        : pattern === null
+          ? find === ''
+            ? text
+            : text.replaceAll(find, () => by)
+          : this.#substituted(text, pattern, by, '', 0);
+    return this.#changed(node, made);
+  }
+
+  /**
+   * Python's `re.sub`, as far as its patterns mean the same here. One with nested or many repetitions may run for ever on the right
+   * text; then the words stay as they are and count as read in part.
+   * @param most replacements; 0 = all
+   */
+  #substituted(text: string, pattern: string, by: string, flags: string, most: number): string {
+    const isNested = /[*+}]\??\)[*+{]|\|.*\)[*+{]|\\[1-9]|\(\?</.test(pattern);
+    const repetitions = pattern.match(/[*+]|\{\d*,\d*\}/g)?.length ?? 0;
+    const isLong = pattern.length > MAX_PATTERN || text.length ** (1 + repetitions) > MAX_STEPS;
+    if (pattern === '' || isNested || isLong) {
+      this.isPartial = true;
+      return text;
+    }
+    let left = most > 0 ? most : Infinity;
+    try {
+      return text.replace(new RegExp(pattern, `g${flags}`), (found, ...rest: unknown[]) =>
+        left-- > 0
+          ? by.replace(/\\(?:g<)?(\d)>?/g, (_, n: string) => (n === '0' ? found : (textOf(rest[Number(n) - 1]) ?? '')))
+          : found,
+      );
+    } catch {
+      this.isPartial = true;
+      return text;
+    }
+  }
+
+  /** Trimming, cutting, letters' case. */
+  #changed(node: Node, text: string | undefined): string | undefined {
+    const { type } = node;
+    if (text === undefined) {
+      return undefined;
+    }
+    const mode = word(node, 'mode').toLowerCase();
+    if (/trim|stripwhitespace|strip_/i.test(type)) {
+      return mode === 'left' ? text.trimStart() : mode === 'right' ? text.trimEnd() : text.trim();
+    }
+    if (/caseconverter|lowercase|uppercase/i.test(type)) {
+      return cased(text, mode === '' ? type.toLowerCase() : mode);
+    }
+    if (/substring/i.test(type)) {
+      const [start, end] = ['start', 'end'].map((name) => Number(this.routes.value(node, name) ?? NaN));
+      return text.slice(Number.isNaN(start) ? 0 : start, Number.isNaN(end) ? undefined : end);
+    }
+    if (type === 'StringConstantMultiline' && literal(node, 'strip_newlines') === true) {
+      return text.replace(/\s*\n\s*/g, ' ').trim();
+    }
+    return type === 'StringFunction|pysssss' && literal(node, 'tidy_tags') === 'yes'
+      ? text
+          .replace(/\s{2,}/g, ' ')
+          .replaceAll(' ,', ',')
+          .replace(/,{2,}/g, ',')
+          .trim()
+      : text;
+  }
+}
+
+/** `populated_text` is what became of `wildcard_text`; a prompt says more than a caption. */
+export function wordsRank(name: string): number {
+  const at = WORDS_ORDER.indexOf(name.toLowerCase());
+  return at < 0 ? WORDS_ORDER.length : at;
+}
+
+/** What a node showed when it ran, which its file keeps: only some nodes do. */
+function cachedText(node: Node): string | undefined {
+  return KEPT.map((name) => cached(literal(node, name))).find(Boolean);
+}
+
+function cached(value: unknown): string | undefined {
+  const first: unknown = Array.isArray(value) ? value[0] : value;
+  const inner: unknown = Array.isArray(first) ? first[0] : first;
+  return typeof inner === 'string' ? inner : textOf(own(inner, 'content'));
+}
+
+/** Names of one row, in its order: text_a, text_b; string1, string2; the longest such row. */
+function series(names: readonly string[]): string[] {
+  const rows = new Map<string, string[]>();
+  for (const name of names) {
+    const stem = name.replace(/[ _.]?(\d+|[a-z])$/i, (ending, mark: string) =>
+      /\d/.test(mark) || /^[ _]/.test(ending) ? '' : ending,
+    );
+    rows.set(stem, [...(rows.get(stem) ?? []), name]);
+  }
+  const longest = [...rows.values()].reduce<string[]>((a, b) => (b.length > a.length ? b : a), []);
+  return longest.sort(naturally);
+}
+
+function naturally(a: string, b: string): number {
+  return a.localeCompare(b, 'en', { numeric: true });
+}
+
+function digits(name: string): string {
+  return name.replace(/\D/g, '');
+}
+
+function hasAll(node: Node, ...patterns: RegExp[]): boolean {
+  return patterns.every((pattern) => [...node.inputs.keys()].some((name) => pattern.test(name)));
+}
+
+function hasImage(node: Node): boolean {
+  return [...node.inputs].some(([name, input]) => 'link' in input && /^(image|images|pixels|video)\d*$/i.test(name));
+}
+
+function hasSeveralOutputs({ type, outputs }: Node): boolean {
+  return outputs.length > 1 || /^(text string|ttn text\dbox.*)$/i.test(type);
+}
+
+function sideNamed(output: string | undefined): Side | null {
+  return output === undefined
+    ? null
+    : ofSide('negative').test(output)
+      ? 'negative'
+      : ofSide('positive').test(output)
+        ? 'positive'
+        : null;
+}
+
+function cased(text: string, mode: string): string {
+  const capital = (word: string) => word.charAt(0).toUpperCase() + word.slice(1).toLowerCase();
+  return /upper/.test(mode)
+    ? text.toUpperCase()
+    : /lower/.test(mode)
+      ? text.toLowerCase()
+      : /title/.test(mode)
+        ? text.replace(/[\p{L}\p{N}]+/gu, capital)
+        : /capital/.test(mode)
+          ? capital(text)
+          : text;
+}

@@ -1,0 +1,173 @@
+/** The checkpoint and the LoRAs behind a sampler: loaders, stacks and loaders of several, each as far as it was switched on. */
+import { isObject, numberOf, own, textOf } from '../json.ts';
+import type { Findings } from '../reading.ts';
+import { MAX_WALK, linkNames, literal, word, type Node, type Place } from './graph.ts';
+import type { Routes } from './routes.ts';
+
+const CHECKPOINT =
+  /^(ckpt_name|unet_name|base_ckpt_name|ckpt|checkpoint|checkpoint_name|model_name|diffusion_model|base_model|ckpt_name1?|model|model_path|gguf_name)$/i;
+/** Inputs that are no LoRA's name though they speak of one. */
+const NO_NAME =
+  /strength|weight|_wt|_str(_|$)|count|num_|stack|mode|info|switch|toggle|enable|active|_on$|clip$|syntax|trigger|block/i;
+const STACK = /lora.*stack|stack.*lora|^prev_lora$|^lora$|^loras$|^lora_params$/i;
+const OFF = new Set(['off', 'false', 'disable', 'disabled', 'no', 'none', '0']);
+
+export class WeightFinder {
+  /** Nodes that were passed on the way from the sampler to the checkpoint. */
+  readonly passed: Node[] = [];
+  readonly #seen = new Set<Node>();
+
+  constructor(
+    readonly routes: Routes,
+    readonly findings: Findings,
+  ) {}
+
+  find(start: Place | null): void {
+    for (let place = start; place && !this.#seen.has(place.node) && this.#seen.size < MAX_WALK;) {
+      const { node } = place;
+      this.#seen.add(node);
+      this.passed.push(node);
+      this.#loras(node);
+      const name = this.#checkpoint(node);
+      if (name !== undefined) {
+        this.findings.checkpoint(readableName(name));
+        return;
+      }
+      place = this.routes.behind(place, 'model');
+    }
+  }
+
+  #checkpoint(node: Node): string | undefined {
+    if (/upscale|controlnet|vaeloader|cliploader/i.test(node.type)) {
+      return undefined;
+    }
+    const names = [...node.inputs.keys()].filter((name) => CHECKPOINT.test(name));
+    for (const name of names.sort((a, b) => Number(/^model/i.test(a)) - Number(/^model/i.test(b)))) {
+      const value = literal(node, name);
+      const given = isObject(value) ? (own(value, 'content') ?? own(value, 'name')) : this.routes.value(node, name);
+      const text = textOf(given);
+      // An input that is called so is mostly a link to the next node.
+      const isName = !/^model$/i.test(name) || (value !== undefined && /loader/i.test(node.type));
+      if (text !== undefined && !isNone(text) && isName) {
+        return text;
+      }
+    }
+    return undefined;
+  }
+
+  /** Of one node, and of the stacks that it takes. */
+  #loras(start: Node): void {
+    const nodes = new Set([start]);
+    for (const node of nodes) {
+      this.#ownLoras(node);
+      for (const name of linkNames(node)) {
+        const source = STACK.test(name) && nodes.size < MAX_WALK ? this.routes.source(node, name) : null;
+        const through = source && (this.routes.through(source.node) ?? source);
+        if (through && !this.#seen.has(through.node)) {
+          this.#seen.add(through.node);
+          nodes.add(through.node);
+        }
+      }
+    }
+  }
+
+  #ownLoras(node: Node): void {
+    if (/lora/i.test(node.type) && /^(off|false)$/i.test(word(node, 'switch') || word(node, 'toggle'))) {
+      return;
+    }
+    const names = [...node.inputs.keys()].slice(0, 4 * MAX_WALK);
+    for (const name of names) {
+      const value = literal(node, name);
+      if (isEntry(value)) {
+        this.#entry(value);
+      } else if (Array.isArray(value) && /lora/i.test(name)) {
+        value
+          .slice(0, MAX_WALK)
+          .filter(isEntry)
+          .forEach((entry) => this.#entry(entry));
+      }
+    }
+    const most = numberOf(literal(node, 'lora_count') ?? literal(node, 'num_loras')) ?? Infinity;
+    for (const name of names.filter((one) => /lora/i.test(one) && !NO_NAME.test(one))) {
+      const index = numberIn(name);
+      if (index !== '' && Number(index) > most) {
+        continue;
+      }
+      const given = literal(node, name);
+      if (given === undefined && STACK.test(name)) {
+        continue;
+      }
+      const value = isObject(given) ? own(given, 'content') : this.routes.value(node, name);
+      const isOn = !names.some((one) => isSwitchOf(one, index) && isOff(this.routes.value(node, one)));
+      const file = typeof value === 'string' ? value : '';
+      if (isOn && file.trim() !== '' && !isNone(file) && isFileName(name, file, node)) {
+        this.#found(file, this.#strength(node, names, index));
+      }
+    }
+  }
+
+  /** rgthree's `{on, lora, strength}`, LoRA Manager's `{active, name, strength}`. */
+  #entry(entry: Record<string, unknown>): void {
+    const name = textOf(own(entry, 'lora') ?? own(entry, 'name'));
+    const isOn = own(entry, 'on') ?? own(entry, 'active') ?? own(entry, 'enabled') ?? true;
+    if (name !== undefined && !isNone(name) && !isOff(isOn)) {
+      this.#found(name, own(entry, 'strength') ?? own(entry, 'strength_model') ?? own(entry, 'weight'));
+    }
+  }
+
+  /** Of the model; the text encoder's own is another matter. */
+  #strength(node: Node, names: readonly string[], index: string): unknown {
+    const all = names.filter(
+      (name) =>
+        numberIn(name) === index && /strength|weight|_wt(_|$)|_str(_|$)/i.test(name) && !/clip|text|block/i.test(name),
+    );
+    const mode = word(node, 'input_mode') || word(node, 'mode');
+    const ofModel = all.filter((name) => /model|unet/i.test(name));
+    const plain = all.filter((name) => !ofModel.includes(name));
+    const order = /simple/i.test(mode) ? [...plain, ...ofModel] : [...ofModel, ...plain];
+    return order.map((name) => this.routes.value(node, name)).find((value) => value !== undefined);
+  }
+
+  #found(file: string, strength: unknown): void {
+    // At 0 it changes nothing.
+    if (numberOf(strength) !== 0) {
+      this.findings.lora(readableName(file), strength);
+    }
+  }
+}
+
+function isEntry(value: unknown): value is Record<string, unknown> {
+  const name = own(value, 'lora') ?? own(value, 'name');
+  return isObject(value) && typeof name === 'string' && ('strength' in value || 'on' in value || 'active' in value);
+}
+
+function isSwitchOf(name: string, index: string): boolean {
+  return numberIn(name) === index && /switch|toggle|enable|active|(^|_)on(_|$)/i.test(name);
+}
+
+function isOff(value: unknown): boolean {
+  return value === false || value === 0 || (typeof value === 'string' && OFF.has(value.toLowerCase()));
+}
+
+function isNone(name: string): boolean {
+  return /^(none|null|undefined|\[?no lora\]?)$/i.test(name.trim());
+}
+
+/** Texts with tags, as LoRA Manager's, are no names of files. */
+function isFileName(input: string, value: string, node: Node): boolean {
+  return (
+    !value.includes('<') &&
+    !value.includes('\n') &&
+    (/lora/i.test(node.type) || /lora_?\d*_?name|lora_\d+$|^lora$/i.test(input))
+  );
+}
+
+function numberIn(name: string): string {
+  return /\d+/.exec(name)?.[0].replace(/^0+(?=\d)/, '') ?? '';
+}
+
+/** Civitai names models by numbers: `urn:air:sd1:checkpoint:civitai:1@2`. */
+export function readableName(name: string): string {
+  const [, model, version] = /^urn:air:.*:civitai:(\d+)(?:@(\d+))?/.exec(name) ?? [];
+  return model === undefined ? name : `Civitai model ${model}${version === undefined ? '' : `, version ${version}`}`;
+}

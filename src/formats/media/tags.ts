@@ -1,0 +1,53 @@
+/** What video and sound files say of themselves beside their pictures and sounds. */
+import { startsWith } from '../bytes.ts';
+import { emptyMetadata, type Metadata } from '../metadata.ts';
+import { ByteWindow } from './byte_window.ts';
+import { id3Length, isId3, readId3 } from './id3.ts';
+import { isMatroska, readMatroskaTags } from './matroska.ts';
+import { isMp4, readMp4Tags } from './mp4.ts';
+import { isFlac, isOgg, readFlacTags, readOggTags } from './vorbis_comment.ts';
+import { isWav, readWavTags } from './wav.ts';
+
+const HEAD = 16;
+/** Cover pictures stand in the same tag as the texts. */
+const MAX_ID3 = 2 ** 25;
+
+/**
+ * Reads MP4, MOV, M4A, WebM, Matroska, FLAC, Ogg, Opus, MP3 and WAV in places; the rest of the file is not loaded.
+ * @returns texts by their names in small letters; null for bytes of another kind
+ * @throws StudioError `image_unreadable`, when the file contradicts itself
+ */
+export async function readMediaMetadata(source: Blob | Uint8Array<ArrayBuffer>): Promise<Metadata | null> {
+  const file = new ByteWindow(source, 'video or sound');
+  const head = (await file.read(0, HEAD)).slice();
+  const texts = await textsOf(file, head);
+  return texts && { ...emptyMetadata(), texts };
+}
+
+async function textsOf(file: ByteWindow, head: Uint8Array): Promise<Map<string, string> | null> {
+  if (isMp4(head)) {
+    return readMp4Tags(file);
+  }
+  if (isMatroska(head)) {
+    return readMatroskaTags(file);
+  }
+  if (isFlac(head)) {
+    return readFlacTags(file);
+  }
+  if (isOgg(head)) {
+    return readOggTags(file);
+  }
+  if (isWav(head)) {
+    return readWavTags(file);
+  }
+  return isId3(head) && head.length >= 10 ? readId3File(file, id3Length(head)) : null;
+}
+
+/** MP3, or a FLAC file behind such a tag. */
+async function readId3File(file: ByteWindow, length: number): Promise<Map<string, string>> {
+  const texts = length > MAX_ID3 ? new Map<string, string>() : readId3(await file.read(0, length));
+  const after = (await file.read(length, 4)).slice();
+  return startsWith(after, Uint8Array.of(0x66, 0x4c, 0x61, 0x43))
+    ? new Map([...(await readFlacTags(file, length)), ...texts])
+    : texts;
+}

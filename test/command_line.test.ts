@@ -1,0 +1,342 @@
+/** What the command line reads and needs before a page is open: the operation's file, and a Chromium. */
+import { spawn } from 'node:child_process';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterAll, afterEach, describe, expect, test, vi } from 'vitest';
+import { readOperation } from '../cli/arguments.js';
+import { findChromium, installChromium, provideChromium } from '../cli/chromium.js';
+import { Failure } from '../cli/failure.js';
+import { findFault, parseJson } from '../cli/json.js';
+import { crc32 } from '../src/formats/png.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'darkroom-command-line-'));
+afterAll(() => {
+  rmSync(folder, { recursive: true });
+});
+
+/** What an operation's file of these bytes is read as, or its refusal. */
+async function read(bytes: Uint8Array | string): Promise<{ operation?: unknown; failure?: Failure; said: string[] }> {
+  const path = join(folder, 'operation.json');
+  writeFileSync(path, bytes);
+  const said: string[] = [];
+  return readOperation(path, (sentence) => said.push(sentence)).then(
+    (operation) => ({ operation, said }),
+    (failure: unknown) => ({ failure: failure as Failure, said }),
+  );
+}
+
+const TEXT = '{\r\n "parameters": { "prompt": "Käse 🧀 und 紙の船" }\r\n}';
+const OPERATION = JSON.parse(TEXT) as unknown;
+const utf16 = (text: string) => Buffer.from(text, 'utf16le');
+
+describe('an operation is read in the encodings that editors and shells write', () => {
+  const encodings: [string, Uint8Array, string | null][] = [
+    ['UTF-8', Buffer.from(TEXT), null],
+    ['UTF-8 with a byte order mark', Buffer.from(`\ufeff${TEXT}`), null],
+    ['UTF-16LE, as Windows PowerShell redirects', utf16(`\ufeff${TEXT}`), 'UTF-16LE'],
+    ['UTF-16BE', utf16(`\ufeff${TEXT}`).swap16(), 'UTF-16BE'],
+  ];
+  test.each(encodings)('%s', async (_, bytes, named) => {
+    const { operation, said } = await read(bytes);
+    expect(operation).toEqual(OPERATION);
+    expect(said).toEqual(named ? [expect.stringMatching(new RegExp(`operation\\.json was read as ${named},`))] : []);
+  });
+
+  const others: [string, Uint8Array | string, RegExp][] = [
+    ['Latin-1', Buffer.from(TEXT.replace(/[^\0-\xff]/g, ''), 'latin1'), /not UTF-8 text at line 2, column 30; save it/],
+    ['UTF-16 without a byte order mark', utf16(TEXT), /looks like UTF-16 text without a byte order mark; save it as/],
+    ['UTF-16 that was cut', utf16(`\ufeff${TEXT}`).subarray(0, -1), /not UTF-16LE text at line 3, column 1; save it/],
+    ['a byte order mark and nothing else', '\ufeff', /is not JSON: line 1, column 1: the file is empty\.$/],
+    ['a byte order mark before broken JSON', '\ufeff{"a": }', /is not JSON: line 1, column 7: a value is expected/],
+  ];
+  test.each(others)('%s is refused in one sentence', async (_, bytes, sentence) => {
+    const { failure } = await read(bytes);
+    expect(failure).toBeInstanceOf(Failure);
+    expect([failure?.code, failure?.exitCode]).toEqual(['invalid_operation', 2]);
+    expect(failure?.message).toMatch(sentence);
+  });
+});
+
+describe('broken JSON is told by line and column', () => {
+  const cases: [string, string][] = [
+    ['', 'line 1, column 1: the file is empty'],
+    ['\n\r\n\r  ', 'line 4, column 3: the file is empty'],
+    ['{\n  "a": 1,\n}', 'line 3, column 1: there is a comma before "}"'],
+    ['{"a": [1, 2,\r\n]}', 'line 2, column 1: there is a comma before "]"'],
+    ['{\n  "a": 1\n  "b": 2\n}', 'line 3, column 3: a comma or "}" is expected'],
+    ['[1 2]', 'line 1, column 4: a comma or "]" is expected'],
+    ['{\n"a" 1}', 'line 2, column 5: a colon is expected'],
+    ['{\n  prompt: 1}', 'line 2, column 3: a name in double quotes is expected'],
+    ["{'a': 1}", 'line 1, column 2: texts stand in straight double quotes (")'],
+    ['{"a": “b”}', 'line 1, column 7: texts stand in straight double quotes (")'],
+    ['{"a": 1 // one\n}', 'line 1, column 9: JSON has no comments'],
+    ['# one\n{}', 'line 1, column 1: JSON has no comments'],
+    ['{"a": True}', 'line 1, column 7: a value is expected: a text in double quotes, a number, true, false or null'],
+    ['{"a": trye}', 'line 1, column 9: "true" is misspelt'],
+    ['{"a": }', 'line 1, column 7: a value is expected: a text in double quotes, a number, true, false or null'],
+    ['{"a": 01}', 'line 1, column 8: a number may not begin with 0'],
+    ['{"a": .5}', 'line 1, column 7: a value is expected: a text in double quotes, a number, true, false or null'],
+    ['{"a": 5.}', 'line 1, column 9: a digit is expected after the decimal point'],
+    ['{"image": "C:\\pictures"}', 'line 1, column 15: a backslash is written twice, as in "C:\\\\pictures"'],
+    ['{"a": "\\u00g0"}', 'line 1, column 12: \\u is followed by four hexadecimal digits'],
+    [
+      '{\n"a": "b\n}',
+      'line 2, column 8: a text may not go over a line\'s end or hold a tab; write \\n or \\t, or close it with "',
+    ],
+    ['{\n"a": "b', 'line 2, column 8: the text that begins at line 2, column 6 is never closed with "'],
+    ['{"a": {\n"b": 1\n', 'line 3, column 1: the file ends before its last "}"'],
+    ['{"a"', 'line 1, column 5: the file ends before its last "}"'],
+    ['{}\n{}', 'line 2, column 1: nothing may follow the end of the JSON'],
+  ];
+  test.each(cases)('%j', (text, message) => {
+    expect(() => parseJson(text)).toThrow(new SyntaxError(message));
+  });
+
+  test('the command line says it with the file, and exits with 2', async () => {
+    const { failure } = await read('{\n  "operation": "image_generation",\n}');
+    expect(failure?.exitCode).toBe(2);
+    expect(failure?.message).toBe(
+      `${join(folder, 'operation.json')} is not JSON: line 3, column 1: there is a comma before "}".`,
+    );
+  });
+
+  test('it finds a fault exactly where V8 does, in anything', () => {
+    const json = fc.json({ maxDepth: 3 });
+    const pieces = fc.constantFrom(
+      '{',
+      '}',
+      '[',
+      ']',
+      ',',
+      ':',
+      '"',
+      "'",
+      '\\',
+      '\n',
+      '0',
+      '-',
+      '.',
+      'e',
+      'u',
+      't',
+      '/',
+      ' ',
+      '“',
+    );
+    const mutant = fc
+      .tuple(json, fc.nat(), fc.nat({ max: 3 }), fc.array(pieces, { maxLength: 3 }))
+      .map(([text, at, cut, added]) => {
+        const start = at % (text.length + 1);
+        return text.slice(0, start) + added.join('') + text.slice(start + cut);
+      });
+    let faults = 0;
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          json,
+          mutant,
+          fc.array(pieces).map((parts) => parts.join('')),
+        ),
+        (text) => {
+          const fault = findFault(text);
+          try {
+            JSON.parse(text);
+          } catch (error) {
+            faults++;
+            const message = (error as Error).message;
+            const position = /at position (\d+)/.exec(message)?.[1];
+            const wanted = message.startsWith('Unexpected end') ? text.length : position && Number(position);
+            expect(fault?.at).toBe(wanted ?? fault?.at);
+            expect(fault).not.toBeNull();
+            return;
+          }
+          expect(fault).toBeNull();
+        },
+      ),
+      { numRuns: 5000 },
+    );
+    expect(faults).toBeGreaterThan(1000);
+  });
+});
+
+describe('a Chromium is found, or else downloaded', () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+  });
+  const none = () => {
+    vi.stubEnv('DARKROOM_CHROMIUM', '');
+    vi.stubEnv('CHROMIUM_PATH', '');
+  };
+  const program = (name: string, lines: string) => {
+    const path = join(folder, name);
+    writeFileSync(path, lines);
+    chmodSync(path, 0o755);
+    return path;
+  };
+
+  test('one that is there is taken, and nothing is said', async () => {
+    none();
+    const install = vi.fn();
+    const say = vi.fn();
+    expect(await provideChromium({ find: () => '/bin/some', install, say })).toBe('/bin/some');
+    expect([install.mock.calls, say.mock.calls]).toEqual([[], []]);
+  });
+
+  test('where there is none, it is downloaded and then found', async () => {
+    none();
+    let installed: string | undefined;
+    const said: string[] = [];
+    const install = (say: (line: string) => void) => {
+      say('Downloading …');
+      installed = '/new/chrome';
+      return Promise.resolve(null);
+    };
+    expect(await provideChromium({ find: () => installed, install, say: (line) => said.push(line) })).toBe(
+      '/new/chrome',
+    );
+    expect(said).toEqual([expect.stringMatching(/^No Chromium was found; Playwright downloads one/), 'Downloading …']);
+  });
+
+  const failures: [string, string | null, string][] = [
+    ['a download that fails', 'getaddrinfo ENOTFOUND example.org', 'getaddrinfo ENOTFOUND example.org'],
+    ['an installer that says it is done and is not', null, 'it is not where Playwright said'],
+    ['a full disk', 'ENOSPC: no space left on device, write', 'ENOSPC: no space left on device, write'],
+  ];
+  test.each(failures)('%s is one sentence that says what to install', async (_, fault, reason) => {
+    none();
+    const install = () => Promise.resolve(fault);
+    const refusal = await provideChromium({ find: () => undefined, install, say: () => undefined }).catch(
+      (error: unknown) => error as Failure,
+    );
+    expect(refusal).toMatchObject({
+      code: 'no_chromium',
+      exitCode: 1,
+      message: `No Chromium was found, and downloading one failed (${reason}); install Chromium or Chrome, or name its program in DARKROOM_CHROMIUM.`,
+    });
+  });
+
+  test('one that somebody named and that cannot be started is said; nothing is downloaded in its place', async () => {
+    none();
+    const install = vi.fn();
+    for (const variable of ['DARKROOM_CHROMIUM', 'CHROMIUM_PATH']) {
+      none();
+      vi.stubEnv(variable, join(folder, 'none'));
+      expect(findChromium()).toBeUndefined();
+      await expect(provideChromium({ install, say: () => undefined })).rejects.toThrow(
+        new RegExp(`^${variable} names .+none, which cannot be started; correct it, or unset it`),
+      );
+    }
+    expect(install).not.toHaveBeenCalled();
+    const here = program('chromium.js', '');
+    vi.stubEnv('DARKROOM_CHROMIUM', here);
+    expect(await provideChromium({ install })).toBe(here);
+  });
+
+  test("the installer's progress is passed on, and its first error is the reason", async () => {
+    const installer = program(
+      'installer.mjs',
+      `console.log('Downloading Chromium \\x1b[2mfrom somewhere\\x1b[22m');
+       console.log('Downloading Chromium from somewhere');
+       console.log('|■■      |  20% of 160 MiB');
+       console.error('Error: connect ECONNREFUSED 127.0.0.1:9.\\n    at afterConnect (node:net:1:1)');
+       console.log('Failed to install browsers\\nError: Failed to download Chromium');
+       process.exit(Number(process.argv[2]));`,
+    );
+    const run = async (code: string) => {
+      const said: string[] = [];
+      const fault = await installChromium((line) => said.push(line), [process.execPath, installer, code]);
+      return { fault, said };
+    };
+    const said = ['Downloading Chromium from somewhere', '|■■      |  20% of 160 MiB'];
+    expect(await run('1')).toEqual({ fault: 'connect ECONNREFUSED 127.0.0.1:9', said });
+    expect(await run('0')).toEqual({ fault: null, said });
+    const silent = program('silent.mjs', 'process.exit(3)');
+    expect(await installChromium(() => undefined, [process.execPath, silent])).toBe('its installer ended with 3');
+    expect(await installChromium(() => undefined, [join(folder, 'none')])).toContain('ENOENT');
+  });
+
+  /** Comes beside it, under a name for each system. */
+  const FFMPEG = ['ffmpeg-linux', 'ffmpeg-mac', 'ffmpeg-win64.exe'];
+
+  /** Runs provideChromium on a machine without one, whose Playwright downloads from a server of ours. */
+  async function onFreshMachine(home: string, answer: Buffer | null) {
+    const asked: string[] = [];
+    const server = createServer((request, response) => {
+      asked.push(request.url ?? '');
+      response.writeHead(answer ? 200 : 404, { 'content-length': answer?.length ?? 0 }).end(answer ?? undefined);
+    });
+    await new Promise<void>((done) => server.listen(0, '127.0.0.1', done));
+    try {
+      const chromium = JSON.stringify(join(import.meta.dirname, '../cli/chromium.js'));
+      const child = spawn(
+        process.execPath,
+        [
+          '--input-type=module',
+          '--eval',
+          `import { provideChromium } from ${chromium}; provideChromium().then(console.log, (error) => console.log(error.message));`,
+        ],
+        {
+          env: {
+            PATH: folder,
+            PLAYWRIGHT_BROWSERS_PATH: join(folder, home),
+            PLAYWRIGHT_DOWNLOAD_HOST: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+          },
+        },
+      );
+      const output = { out: '', err: '' };
+      child.stdout.on('data', (text: Buffer) => (output.out += text.toString()));
+      child.stderr.on('data', (text: Buffer) => (output.err += text.toString()));
+      await new Promise((done) => child.once('close', done));
+      return { ...output, out: output.out.trimEnd(), asked };
+    } finally {
+      server.close();
+    }
+  }
+
+  test("Playwright's own installer brings it where the download works", { timeout: 180_000 }, async () => {
+    // Below the folder of its revision, which the installer makes.
+    const { out: where } = await onFreshMachine('asked', null);
+    expect(where).toMatch(/downloading one failed \(.*404.*\); install Chromium or Chrome, or name its program/);
+    const executable = await import('playwright').then(({ chromium }) => chromium.executablePath());
+    const inside = executable.split(/[\\/]chromium-\d+[\\/]/).at(-1) ?? '';
+    const { out, err, asked } = await onFreshMachine('home', zipOf(inside.replaceAll('\\', '/'), ...FFMPEG));
+    expect(out.startsWith(join(folder, 'home')), out + err).toBe(true);
+    expect(out.endsWith(inside)).toBe(true);
+    expect(err).toMatch(/^No Chromium was found; Playwright downloads one now, once\.\nDownloading /);
+    expect(asked.some((path) => path.includes('chrom'))).toBe(true);
+    const again = await onFreshMachine('home', null);
+    expect(again).toEqual({ out, err: '', asked: [] });
+  });
+});
+
+/** A ZIP archive of programs that do nothing. Its format: PKWARE's APPNOTE.TXT, sections 4.3.7 to 4.3.16. */
+function zipOf(...names: string[]): Buffer {
+  const content = Buffer.from('#!/bin/sh\n');
+  const locals: Buffer[] = [];
+  const entries: Buffer[] = [];
+  for (const name of names) {
+    const common = Buffer.alloc(26);
+    common.writeUInt16LE(20, 0);
+    common.writeUInt32LE(crc32(content), 10);
+    common.writeUInt32LE(content.length, 14);
+    common.writeUInt32LE(content.length, 18);
+    common.writeUInt16LE(name.length, 22);
+    // Made on Unix, so that the mode counts.
+    const entry = Buffer.concat([Buffer.from([0x50, 0x4b, 1, 2, 20, 3]), common, Buffer.alloc(14), Buffer.from(name)]);
+    entry.writeUInt32LE(0o100755 * 2 ** 16, 38);
+    entry.writeUInt32LE(Buffer.concat(locals).length, 42);
+    entries.push(entry);
+    locals.push(Buffer.from([0x50, 0x4b, 3, 4]), common, Buffer.from(name), content);
+  }
+  const end = Buffer.alloc(22);
+  end.write('PK\x05\x06', 'latin1');
+  end.writeUInt16LE(names.length, 8);
+  end.writeUInt16LE(names.length, 10);
+  end.writeUInt32LE(Buffer.concat(entries).length, 12);
+  end.writeUInt32LE(Buffer.concat(locals).length, 16);
+  return Buffer.concat([...locals, ...entries, end]);
+}

@@ -1,0 +1,207 @@
+/** A job's part on the graph engine: the checkpoints of its steps, one on the device at a time, what they are expected to take, and what they took. */
+import type { LoraUse } from '../src/core/loras.ts';
+import { stageKey, type CourseStage, type StageSeconds } from '../src/core/job_progress.ts';
+import type { DeviceReport, Stage } from '../src/core/job.ts';
+import type { Estimate, EstimateRequest, WeightVariant } from '../src/core/model.ts';
+import type { PlannedStep } from '../src/core/plan.ts';
+import type { Engine } from '../src/engine/engine.ts';
+import type { Loading } from '../src/engine/network_shelf.ts';
+import { expectedSeconds, rateOf, type Speedometer, type StageUnits } from '../src/engine/self_measurement.ts';
+import type { LoadedModel } from '../src/models/family.ts';
+
+/** One step's checkpoint, opened: headers, no weights yet. */
+export interface StepModel {
+  model: LoadedModel;
+  variant: WeightVariant;
+  request: EstimateRequest | null;
+  estimate: Estimate | null;
+}
+
+export interface GraphWorkOptions {
+  engine: Engine;
+  speedometer: Speedometer;
+  models: ReadonlyMap<string, StepModel>;
+  /** Makes this model the one that is on the device; only one is held, the next one needs its memory. */
+  hold: (model: LoadedModel) => Promise<void>;
+  /** Merges stored LoRAs into a model's weights, and no others; says what of them was left out. */
+  mergeLoras: (model: LoadedModel, loras: readonly LoraUse[]) => Promise<string[]>;
+}
+
+/** How often loading is told of, in milliseconds. */
+const TOLD_EVERY = 100;
+
+/** The stage whose steps are measured by what they compute. */
+const SAMPLE = 'sample';
+
+export class GraphWork {
+  /** Told how much of the weights is on the device, 0 to 1, whether a network has just arrived whole, and whether one is about to be read. */
+  onLoading: ((share: number, isOver: boolean, begins: boolean) => void) | null = null;
+  /** Seconds, by stage, as far as that was ever measured on this device. */
+  readonly expected: StageSeconds;
+  readonly #options: GraphWorkOptions;
+  readonly #units: ReadonlyMap<string, StageUnits>;
+  /** Bytes of weights that were not on the device when the job began, by step and network. */
+  readonly #toLoad: ReadonlyMap<string, number>;
+  readonly #loaded = new Map<string, number>();
+  #loadTold = -Infinity;
+  /** Steps that were done when this attempt began to sample. */
+  #firstStep: number | null = null;
+  #measuredFrom: { step: number; at: number } | null = null;
+
+  static async prepare(options: GraphWorkOptions): Promise<GraphWork> {
+    const { engine, speedometer, models } = options;
+    const rates = await speedometer.known();
+    const [first] = models.values();
+    await options.hold(first.model);
+    const toLoad = new Map<string, number>();
+    const units = new Map<string, StageUnits>();
+    let expected: StageSeconds = {};
+    for (const [id, { model, variant, request, estimate }] of models) {
+      const missing = request ? await model.toLoad({ ...request, weights: variant }) : new Map<string, number>();
+      missing.forEach((bytes, network) => toLoad.set(`${id}/${network}`, bytes));
+      if (!request || !estimate) {
+        continue;
+      }
+      const pixels = request.width * request.height * request.batch_size;
+      const bytes = [...missing.values()].reduce((sum, each) => sum + each, 0);
+      const each = { load: bytes, encode: 1, decode: pixels, record: pixels };
+      units.set(id, each);
+      const rate = rateOf(rates, engine.report.precision, variant)?.perSecond;
+      const sample = estimate.flops && rate ? (stepsOf(request) * estimate.flops.step) / rate : null;
+      const { load, record, ...own } = expectedSeconds(rates, each, sample);
+      expected = {
+        ...expected,
+        load: sum(expected.load, load),
+        record: sum(expected.record, record),
+        ...Object.fromEntries(Object.entries(own).map(([stage, seconds]) => [stageKey(id, stage), seconds])),
+      };
+    }
+    return new GraphWork(options, toLoad, units, expected);
+  }
+
+  private constructor(
+    options: GraphWorkOptions,
+    toLoad: ReadonlyMap<string, number>,
+    units: ReadonlyMap<string, StageUnits>,
+    expected: StageSeconds,
+  ) {
+    this.#options = options;
+    this.#toLoad = toLoad;
+    this.#units = units;
+    this.expected = expected;
+  }
+
+  /** Whether all weights were on the device already. */
+  get isLoaded(): boolean {
+    return this.#bytes === 0;
+  }
+
+  get device(): DeviceReport {
+    return this.#options.engine.report;
+  }
+
+  /** Of the libraries that compute, for recordings. */
+  get versions(): Record<string, string | undefined> {
+    const { web, common } = this.#options.engine.runtime.ort.env.versions;
+    return { 'onnxruntime-web': web ?? common };
+  }
+
+  /** The stages of a job with the sampling steps that are expected of them. */
+  withSteps(stages: readonly CourseStage[]): CourseStage[] {
+    return stages.map((stage) => {
+      const request = stage.step === null ? null : this.#options.models.get(stage.step)?.request;
+      return stage.stage === SAMPLE && request ? { ...stage, steps: stepsOf(request) } : { ...stage };
+    });
+  }
+
+  /** The step begins; a step without a checkpoint leaves everything as it is. */
+  async enter({ id }: PlannedStep): Promise<void> {
+    const found = this.#options.models.get(id);
+    if (found) {
+      await this.#options.hold(found.model);
+      this.#firstStep = null;
+      this.#measuredFrom = null;
+    }
+  }
+
+  /** The step's model with these LoRAs, and sentences on what of them was left out. */
+  async load({ id }: PlannedStep, loras: readonly LoraUse[]): Promise<{ model: LoadedModel; notices: string[] }> {
+    const { model } = this.#of(id);
+    model.onLoading = (loading) => {
+      this.#tell(id, loading);
+    };
+    return { notices: await this.#options.mergeLoras(model, loras), model };
+  }
+
+  /** What is needed to make a step's result again, for recordings; null for one without a checkpoint. */
+  async provenance({ id }: PlannedStep): Promise<Record<string, unknown> | null> {
+    const found = this.#options.models.get(id);
+    if (!found) {
+      return null;
+    }
+    found.model.onLoading = null;
+    return found.model.provenance();
+  }
+
+  /** Keeps how fast the steps of this attempt were, for the next estimate; not the first one, which also compiles. */
+  observeStep(id: string, stage: Stage, step: number, steps: number): void {
+    const found = this.#options.models.get(id);
+    if (!found || stage !== SAMPLE) {
+      return;
+    }
+    const at = performance.now();
+    this.#firstStep ??= step;
+    if (step > this.#firstStep) {
+      this.#measuredFrom ??= { step, at };
+    }
+    if (this.#measuredFrom && step === steps && step > this.#measuredFrom.step) {
+      const { engine, speedometer } = this.#options;
+      const flops = (step - this.#measuredFrom.step) * (found.estimate?.flops?.step ?? 0);
+      void speedometer.observe(engine.report.precision, found.variant, flops, (at - this.#measuredFrom.at) / 1000);
+    }
+  }
+
+  /** Keeps what the stages took, where one checkpoint did it all. @param seconds by {@link stageKey} */
+  observe(seconds: Record<string, number>): void {
+    const [only, ...others] = this.#units;
+    if (only && others.length === 0) {
+      const [id, units] = only;
+      const own = (stage: string) => seconds[stage] ?? seconds[stageKey(id, stage)];
+      const measured = Object.fromEntries(Object.keys(units).map((stage) => [stage, own(stage)]));
+      void this.#options.speedometer.observeStages(units, measured);
+    }
+  }
+
+  get #bytes(): number {
+    return [...this.#toLoad.values()].reduce((sum, each) => sum + each, 0);
+  }
+
+  #tell(id: string, { network, bytes, total }: Loading): void {
+    const isOver = bytes === total && total > 0;
+    this.#loaded.set(`${id}/${network}`, total === 0 ? 1 : bytes / total);
+    const now = performance.now();
+    if (!isOver && bytes > 0 && now - this.#loadTold < TOLD_EVERY) {
+      return;
+    }
+    this.#loadTold = now;
+    const here = [...this.#toLoad].reduce((sum, [name, size]) => sum + size * (this.#loaded.get(name) ?? 0), 0);
+    const all = this.#bytes;
+    this.onLoading?.(all === 0 ? 1 : here / all, isOver, bytes === 0);
+  }
+
+  #of(id: string): StepModel {
+    const found = this.#options.models.get(id);
+    if (!found) {
+      throw new Error(`Assertion failed: the step "${id}" has a checkpoint`);
+    }
+    return found;
+  }
+}
+
+function stepsOf({ steps, strength }: EstimateRequest): number {
+  return Math.max(1, Math.floor(steps * (strength ?? 1)));
+}
+
+function sum(before: number | null | undefined, more: number | null): number | null {
+  return before === undefined ? more : before === null || more === null ? null : before + more;
+}

@@ -1,0 +1,52 @@
+/** The worker for jobs whose steps need neither the GPU nor a checkpoint; they run beside those that do. */
+import type * as Comlink from 'comlink';
+import { StudioError } from '../src/core/errors.ts';
+import type { JobEvent } from '../src/core/job.ts';
+import { parseOperation } from '../src/core/operation.ts';
+import { plan } from '../src/core/plan.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
+import { EventSender, callsTo, serve } from './connection.ts';
+import { Execution } from './execution.ts';
+import type { ExecuteRequest, RecorderApi, Secrets, TaskApi } from './protocol.ts';
+
+class TaskWorker implements TaskApi {
+  #recorder: Comlink.Remote<RecorderApi> | undefined;
+  readonly #running = new Map<string, AbortController>();
+
+  connect(recorder: MessagePort): Promise<void> {
+    this.#recorder = callsTo<RecorderApi>(recorder);
+    return Promise.resolve();
+  }
+
+  async execute(
+    { jobId, operation, inscribes, run, point }: ExecuteRequest,
+    onEvent: (event: JobEvent) => void,
+    secret: Secrets,
+  ): Promise<{ run: string }> {
+    if (!this.#recorder) {
+      throw new StudioError('internal', 'The recorder was not connected; reload the page.', { retry: 'same' });
+    }
+    const events = new EventSender(onEvent);
+    const controller = new AbortController();
+    this.#running.set(jobId, controller);
+    try {
+      const result = plan(parseOperation(operation), catalogue, () => null, null, point?.parameters);
+      if (!result.ok) {
+        const [{ code }] = result.reasons;
+        throw new StudioError(code, result.reasons.map(({ message }) => message).join(' '));
+      }
+      const prepared = { plan: result.plan, graph: null, inscribes, secret };
+      return await new Execution(prepared, this.#recorder, events, controller.signal, () => null).run(run, point);
+    } finally {
+      this.#running.delete(jobId);
+      await events.delivered();
+    }
+  }
+
+  cancel(jobId: string): Promise<void> {
+    this.#running.get(jobId)?.abort();
+    return Promise.resolve();
+  }
+}
+
+void serve(new TaskWorker(), self);
