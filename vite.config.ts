@@ -17,7 +17,7 @@ export default defineConfig({
   plugins: [svelte(), hostHeaders(), sandbox(), schemas(), offline()],
   // A missing file is missing, not the page.
   appType: 'mpa',
-  worker: { format: 'es' },
+  worker: { format: 'es', plugins: () => [oneRuntime()] },
   // Found only inside the workers, these would make the dev server reload the page in the middle of the first picture.
   optimizeDeps: {
     include: [
@@ -25,6 +25,7 @@ export default defineConfig({
       '@bufbuild/protobuf/codegenv2',
       '@bufbuild/protobuf/wire',
       '@huggingface/tokenizers',
+      '@huggingface/transformers',
       'acorn',
       'comlink',
       'hash-wasm',
@@ -39,6 +40,18 @@ export default defineConfig({
   // For the service worker, which has no way to ask.
   define: { __HOST_HEADERS__: JSON.stringify(served), __SANDBOX_HEADERS__: JSON.stringify(servedToSketches) },
 });
+
+/** transformers.js runs on the ONNX Runtime that it is handed (src/language/transformers_library.ts); a copy of its own would never be called. */
+function oneRuntime(): Plugin {
+  const none = '\0darkroom:no-runtime';
+  return {
+    name: 'darkroom:one-runtime',
+    enforce: 'pre',
+    resolveId: (source, importer) =>
+      source.startsWith('onnxruntime-web') && importer?.includes('@huggingface/transformers') ? none : null,
+    load: (id) => (id === none ? 'export {};' : null),
+  };
+}
 
 /**
  * Sends the headers with everything that the dev and preview servers answer, what is missing included, and writes `_headers`, which Netlify

@@ -6,6 +6,7 @@
 import * as autoencoderKl from '../src/graphs/autoencoder_kl.ts';
 import type { Graph, Provider, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
+import { hashed } from '../test/hashed_weights.ts';
 import manifest from './graphs/weights.json';
 
 export type NetworkName = 'unet' | 'vae_decoder';
@@ -22,21 +23,6 @@ const expectedFiles = import.meta.glob<string>('./graphs/*/expected.safetensors'
   query: '?url',
   import: 'default',
 });
-
-/** The formula is stated in weights.json: lowbias32 of the element's number, 24 bits of it as a fraction. */
-export function hashed(tensor: number, count: number, scale: number, add: number): Float32Array<ArrayBuffer> {
-  const values = new Float32Array(count);
-  const first = Math.imul(tensor, 0x9e3779b9);
-  for (let i = 0; i < count; i++) {
-    let h = (i + first) | 0;
-    h = Math.imul(h ^ (h >>> 16), 0x7feb352d);
-    h = Math.imul(h ^ (h >>> 15), 0x846ca68b);
-    h ^= h >>> 16;
-    const u = (h >>> 8) * 2 ** -24;
-    values[i] = Math.fround(scale * (2 * u - 1)) + add;
-  }
-  return values;
-}
 
 const size = (shape: number[]) => shape.reduce((product, dim) => product * dim, 1);
 

@@ -15,10 +15,11 @@ import onnx
 import onnxruntime
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
 import models  # noqa: F401  (one thread, quiet libraries)
 from files import ROOT, fresh_folder, write_json, write_tensors
+from weightless import hashed, point, strip
 
 GRAPHS = ROOT / "bench" / "graphs"
 INLINE_LIMIT = 200_000
@@ -77,20 +78,6 @@ NETWORKS = {
 }
 
 
-def hashed(number: int, shape: tuple[int, ...], scale: float, add: float) -> torch.Tensor:
-    """Tensor `number` of the hash, as described in ABOUT."""
-    count = int(np.prod(shape))
-    x = (np.arange(count, dtype=np.uint64) + np.uint64(number * 0x9E3779B9)).astype(np.uint32)
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x7FEB352D)
-    x ^= x >> np.uint32(15)
-    x *= np.uint32(0x846CA68B)
-    x ^= x >> np.uint32(16)
-    unit = (x >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
-    values = np.float32(scale) * (2 * unit - 1) + np.float32(add)
-    return torch.from_numpy(values.astype(np.float32).reshape(shape))
-
-
 def _scale_and_add(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     """Variance-preserving weights, small biases, norm weights around 1; the scale is a float32."""
     if len(shape) > 1:
@@ -123,15 +110,6 @@ def lay_out(tensors: list[dict]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _point(initializer: TensorProto, location: str, offset: int, length: int) -> None:
-    initializer.ClearField("raw_data")
-    initializer.ClearField("float_data")
-    initializer.data_location = TensorProto.EXTERNAL
-    del initializer.external_data[:]
-    for key, value in (("location", location), ("offset", offset), ("length", length)):
-        initializer.external_data.add(key=key, value=str(value))
-
-
 def take_weights_out(model: onnx.ModelProto, network: torch.nn.Module, tensors: list[dict]) -> dict:
     """Points every initializer that is a weight at its file and returns what stayed inline and what is read transposed."""
     straight, turned = {}, {}
@@ -144,10 +122,10 @@ def take_weights_out(model: onnx.ModelProto, network: torch.nn.Module, tensors: 
     for initializer in model.graph.initializer:
         content = numpy_helper.to_array(initializer).tobytes()
         if content in straight:
-            _point(initializer, "weights.safetensors", offsets[straight[content]], len(content))
+            point(initializer, "weights.safetensors", offsets[straight[content]], len(content))
             used.add(straight[content])
         elif content in turned:
-            _point(initializer, f"T/{turned[content]}", 0, len(content))
+            point(initializer, f"T/{turned[content]}", 0, len(content))
             transposed.add(turned[content])
         else:
             inline += len(content)
@@ -157,17 +135,6 @@ def take_weights_out(model: onnx.ModelProto, network: torch.nn.Module, tensors: 
     if inline > INLINE_LIMIT:
         raise ValueError(f"{inline} bytes of constants")
     return {"inline_bytes": inline, "transposed": sorted(transposed)}
-
-
-def strip(model: onnx.ModelProto) -> None:
-    """Drops stack traces and paths of this machine."""
-    del model.metadata_props[:]
-    model.ClearField("doc_string")
-    for entry in [model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info, *model.graph.input, *model.graph.output, *model.functions]:
-        entry.ClearField("doc_string")
-        if hasattr(entry, "metadata_props"):
-            del entry.metadata_props[:]
-    del model.graph.value_info[:]
 
 
 def export(module: torch.nn.Module, inputs: dict[str, torch.Tensor], output: str, options: dict, scratch: Path) -> onnx.ModelProto:

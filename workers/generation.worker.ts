@@ -15,16 +15,7 @@ import { deviceKey, IndexedRates, Speedometer, workloads } from '../src/engine/s
 import { openModel, type Circumstances, type LoadedModel, type ModelLora } from '../src/models/family.ts';
 import { memoryBudget } from '../src/models/latent_diffusion/estimate.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
-import { FolderFiles, ServedFiles, type CheckpointFiles } from '../src/weights/checkpoint_files.ts';
-import { browserNetwork } from '../src/weights/library/browser_surroundings.ts';
-import { IndexedKeyValues } from '../src/weights/library/key_values.ts';
-import { RemoteFiles } from '../src/weights/library/remote_files.ts';
-import { Requests } from '../src/weights/library/requests.ts';
-import { LibraryStore } from '../src/weights/library/store.ts';
-import { StoredFiles } from '../src/weights/library/stored_files.ts';
 import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts';
-import { systemClock } from '../src/weights/library/surroundings.ts';
-import { transformMakers } from '../src/weights/quantise.ts';
 import { EventSender, callsTo, resign, serve } from './connection.ts';
 import { Execution, type Prepared } from './execution.ts';
 import { GraphWork, type StepModel } from './graph_work.ts';
@@ -37,10 +28,7 @@ import type {
   Secrets,
   StartOptions,
 } from './protocol.ts';
-
-/** The same database as the library worker's, which alone writes files there. */
-const library = new LibraryStore(new IndexedKeyValues());
-const requests = new Requests(browserNetwork(self.location.href), systemClock);
+import { filesOf, library } from './source_files.ts';
 
 class GenerationWorker implements GenerationApi {
   #engine: Engine | undefined;
@@ -311,26 +299,6 @@ class GenerationWorker implements GenerationApi {
       throw new StudioError('internal', 'The recorder was not connected; reload the page.', { retry: 'same' });
     }
     return this.#recorder;
-  }
-}
-
-/** The files that a source speaks of. */
-async function filesOf(source: CheckpointSource): Promise<CheckpointFiles> {
-  switch (source.kind) {
-    case 'builtin':
-      return ServedFiles.open(
-        `builtin:${source.name}`,
-        new URL(`${import.meta.env.BASE_URL}checkpoints/${encodeURIComponent(source.name)}/`, self.location.origin),
-      );
-    case 'folder':
-      return new FolderFiles(source.name, source.files);
-    case 'stored': {
-      const files = await StoredFiles.open(library, source.ref, transformMakers);
-      await library.changeManifest(source.ref, { usedAt: Date.now() });
-      return files;
-    }
-    case 'remote':
-      return new RemoteFiles(requests, source.listing, source.token);
   }
 }
 

@@ -1,6 +1,7 @@
 /** What page and workers say to one another: the workers' interfaces. How it crosses is in `connection.ts`. */
 import type { StudioErrorData } from '../src/core/errors.ts';
 import type { DeviceReport, Entity, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
+import type { LanguageKind } from '../src/core/language.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
 import type { Change } from '../src/core/smaller.ts';
@@ -282,6 +283,8 @@ export interface StoredCheckpoint {
   origin: Origin | { kind: 'import' };
   revision: string | null;
   license: License;
+  /** What it makes; of one that is not complete what its files look like. */
+  kind: 'image' | LanguageKind;
   variant: WeightVariant;
   state: StoredState;
   /** Bytes that will lie in the store when it is complete, and those there now. */

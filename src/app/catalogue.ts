@@ -25,10 +25,10 @@ export const predictions: Choice[] = [
 ];
 
 export interface Offer {
-  /** Of the config that brings it. */
+  /** Of the config that brings it, or of the language model. */
   id: string;
   name: string;
-  checkpoint: CatalogueCheckpoint;
+  checkpoint: Omit<CatalogueCheckpoint, 'recommended'>;
 }
 
 /** Checkpoints that can be had, the most permissive licences first. */

@@ -1,4 +1,6 @@
 import { StudioError } from '../core/errors.ts';
+import { isLanguageLayout } from '../core/language.ts';
+import type { LanguagePrecision, LanguageSummary, PrecisionChoice } from '../core/language.ts';
 import type { CheckpointSummary, Estimate, VariantEstimate } from '../core/model.ts';
 import { parseOperation } from '../core/operation.ts';
 import { estimateRequest } from '../core/fit.ts';
@@ -17,6 +19,8 @@ export class Inquiry {
 
   listing = $state.raw<Listing | null>(null);
   summary = $state.raw<CheckpointSummary | null>(null);
+  /** In place of {@link summary}, of a language model or a voice. */
+  language = $state.raw<LanguageSummary | null>(null);
   estimate = $state.raw<Estimate | null>(null);
   /** One sentence about what went wrong; what is known by then stays. */
   error = $state<string | null>(null);
@@ -26,6 +30,7 @@ export class Inquiry {
   size = $state.raw({ width: 512, height: 512 });
   /** Nobody chose yet: then it is what the plan recommends. */
   #chosen = $state<WeightVariant | null>(null);
+  #precision = $state<LanguagePrecision | null>(null);
   readonly #client: JobClient;
 
   constructor(client: JobClient, origin: Origin, token: string | null) {
@@ -35,7 +40,7 @@ export class Inquiry {
   }
 
   get name(): string {
-    return this.summary?.name ?? this.listing?.name ?? originText(this.origin);
+    return this.summary?.name ?? this.language?.name ?? this.listing?.name ?? originText(this.origin);
   }
 
   get variant(): WeightVariant {
@@ -46,15 +51,26 @@ export class Inquiry {
     this.#chosen = variant;
   }
 
+  /** Of a language model or a voice, how it is to be kept; null before it was looked at, and when nothing of it is whole. */
+  get choice(): PrecisionChoice | null {
+    const { precisions = [], recommended = null } = this.language ?? {};
+    const wanted = this.#precision ?? recommended;
+    return precisions.find(({ precision }) => precision === wanted) ?? precisions[0] ?? null;
+  }
+
+  set precision(precision: LanguagePrecision) {
+    this.#precision = precision;
+  }
+
   /** The files that a run reads. */
   get paths(): string[] {
-    return this.summary?.needs ?? [];
+    return this.choice?.files ?? this.summary?.needs ?? [];
   }
 
   /** Bytes over the network, the same for every variant. */
   readonly bytes = $derived.by(() => {
-    const { needs = [] } = this.summary ?? {};
-    return (this.listing?.files ?? []).reduce((sum, { path, size }) => sum + (needs.includes(path) ? size : 0), 0);
+    const { paths } = this;
+    return (this.listing?.files ?? []).reduce((sum, { path, size }) => sum + (paths.includes(path) ? size : 0), 0);
   });
 
   /** How it will be called in the library. */
@@ -74,6 +90,11 @@ export class Inquiry {
     try {
       this.listing = await this.#client.library.look(this.origin, this.token);
       if (this.listing.gated && this.token === null) {
+        return;
+      }
+      if (isLanguageLayout(this.listing.files.map(({ path }) => path))) {
+        const source = { kind: 'remote' as const, listing: this.listing, token: this.token };
+        this.language = await this.#client.language.look(source);
         return;
       }
       this.summary = await this.#client.describe(this.listing, this.token);

@@ -53,7 +53,10 @@ export class Library {
     this.#speaker = speaker;
   }
 
-  readonly checkpoints = $derived(this.stored.filter(({ ref }) => !isLoraRef(ref)));
+  /** What paints. */
+  readonly checkpoints = $derived(this.stored.filter(({ ref, kind }) => !isLoraRef(ref) && kind === 'image'));
+  /** Language models and voices. */
+  readonly languages = $derived(this.stored.filter(({ kind }) => kind !== 'image'));
   readonly loras = $derived(this.stored.filter(({ ref }) => isLoraRef(ref)));
   readonly storedBytes = $derived(this.stored.reduce((sum, { storedBytes }) => sum + storedBytes, 0));
 

@@ -1,4 +1,5 @@
 /** What is told of downloads, checks, exports and imports. */
+import type { LanguageKind } from '../core/language.ts';
 import type { WeightVariant } from '../core/model.ts';
 import type { TransferProgress } from '../../workers/protocol.ts';
 import { duration, megabytes } from './progress.ts';
@@ -24,6 +25,13 @@ export const VARIANTS: Record<WeightVariant, string> = {
   full: 'Full precision',
   q8: '8-bit',
   q4: '4-bit',
+};
+
+/** What one does that is stored; pictures go without saying. */
+export const LANGUAGE_KINDS: Record<'image' | LanguageKind, string> = {
+  image: '',
+  text: 'Language model',
+  speech: 'Voice',
 };
 
 /** "Fetching tiny-sd15: 43 %, about 2 min 10 s left" */

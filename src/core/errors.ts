@@ -15,6 +15,7 @@ export const ERROR_CODES = [
   'no_webgpu',
   'gpu_lost',
   'does_not_fit',
+  'context_too_long',
   'out_of_memory',
   'result_invalid',
   'storage_unavailable',

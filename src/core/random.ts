@@ -160,8 +160,8 @@ export class TorchGenerator {
       this.#cached = null;
       return value;
     }
-    const angle = 2 * Math.PI * this.#uniform64();
-    const radius = Math.sqrt(-2 * Math.log1p(-this.#uniform64()));
+    const angle = 2 * Math.PI * this.uniform();
+    const radius = Math.sqrt(-2 * Math.log1p(-this.uniform()));
     this.#cached = radius * Math.sin(angle);
     return radius * Math.cos(angle);
   }
@@ -172,7 +172,7 @@ export class TorchGenerator {
   }
 
   /** 53 random bits as f64 in [0, 1). */
-  #uniform64(): number {
+  uniform(): number {
     const high = this.#next();
     const low = this.#next();
     return ((high & 0x1fffff) * 2 ** 32 + low) / 2 ** 53;

@@ -19,6 +19,7 @@ import type {
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import type { QueueView } from './job_watchers.ts';
+import { LanguageEngines } from './language.ts';
 import { LibraryClient } from './library.ts';
 import type { Delta } from './job_watchers.ts';
 import { Receiver } from './queue.ts';
@@ -67,6 +68,8 @@ export class JobClient implements JobService {
   readonly library: LibraryClient;
   /** What was made and kept. */
   readonly recordings: RecordingsClient;
+  /** Language models and voices. */
+  readonly language = new LanguageEngines();
   readonly #workers: WorkerPair;
   readonly #jobs: StoredJobs;
   readonly #turn: Turn;
@@ -94,6 +97,7 @@ export class JobClient implements JobService {
   /** Starts the workers. When one has ended, they are started again by themselves, with the same options. */
   start(options: StartOptions = {}): Promise<DeviceReport> {
     this.#workers.options = options;
+    this.language.options = { backend: options.backend ?? 'auto' };
     return this.device;
   }
 

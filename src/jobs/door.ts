@@ -7,6 +7,7 @@ import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from 
 import type { Listing, RunRecord } from '../../workers/protocol.ts';
 import type { JobClient } from './client.ts';
 import type { Delta } from './job_watchers.ts';
+import type { LanguageEngines } from './language.ts';
 import type { LibraryClient } from './library.ts';
 import type { RecordingsClient } from './recordings.ts';
 import type { QueueState } from './service.ts';
@@ -48,6 +49,8 @@ export interface Door {
   planWith(memoryBytes: number | null): Promise<MemoryBudget>;
   /** What is stored in this browser, and how more gets there. */
   library: LibraryClient;
+  /** Language models and voices, asked directly. */
+  language: LanguageEngines;
   /** What was made and kept: search, stars, what is kept, import. */
   recordings: RecordingsClient;
   runs(options: { limit: number; before?: string }): Promise<RunRecord[]>;
@@ -85,6 +88,7 @@ export function exposeDoor(client: JobClient): void {
     estimate: (checkpoint, request) => client.estimate(checkpoint, request),
     planWith: (memoryBytes) => client.planWith(memoryBytes),
     library: client.library,
+    language: client.language,
     recordings: client.recordings,
     runs: (options) => client.runs(options),
     run: (run) => client.run(run),

@@ -15,8 +15,9 @@ const REPOSITORY = /(?:^|\/)models--([^/]+?)--([^/]+)\/(?:blobs|refs|snapshots|\
 const HASHED = /(?:^|\/)(?:[0-9a-f]{40}|[0-9a-f]{64})(?:\.incomplete)?$/;
 
 /**
- * Finds the checkpoint in what was chosen: the folder that holds `model_index.json`, which may lie below the chosen one
- * (a hub cache, an unpacked archive). Without one the chosen folder is taken, and opening it says what is missing.
+ * Finds the checkpoint in what was chosen: the folder that holds `model_index.json`, or of a language model `config.json` and a folder of
+ * networks, which may lie below the chosen one (a hub cache, an unpacked archive). Without one the chosen folder is taken, and opening it
+ * says what is missing.
  */
 export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
   // A file that was chosen by itself is a checkpoint of its own name.
@@ -24,9 +25,13 @@ export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
   const isAlone = chosenFiles.length === 1 && !only.path.includes('/');
   const files = isAlone ? [{ path: `${only.path}/${only.path}`, file: only.file }] : chosenFiles;
   const depth = (path: string) => path.split('/').length;
-  const index = files
-    .filter(({ path }) => path.split('/').at(-1) === INDEX)
-    .sort((a, b) => depth(a.path) - depth(b.path))[0];
+  const highest = (name: string) =>
+    files
+      .filter(({ path }) => path.split('/').at(-1) === name && (name === INDEX || hasNetworks(path)))
+      .sort((a, b) => depth(a.path) - depth(b.path))[0];
+  const hasNetworks = (config: string) =>
+    files.some(({ path }) => path.startsWith(config.replace(/config\.json$/, 'onnx/')) && path.endsWith('.onnx'));
+  const index = highest(INDEX) ?? highest('config.json');
   const chosen = files[0]?.path.split('/')[0];
   if (chosen === undefined) {
     throw new StudioError(
@@ -37,7 +42,7 @@ export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
   if (!index) {
     refuseCache(files, chosen);
   }
-  const root = index ? index.path.slice(0, -INDEX.length).replace(/\/$/, '') : chosen;
+  const root = index ? index.path.replace(/\/?[^/]*$/, '') : chosen;
   const within = root === '' ? files : files.filter(({ path }) => path.startsWith(`${root}/`));
   return {
     kind: 'folder',

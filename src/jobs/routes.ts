@@ -32,6 +32,7 @@ const STATUS: Record<ErrorCode, number> = {
   cancelled: 409,
   checkpoint_unsupported: 422,
   does_not_fit: 422,
+  context_too_long: 422,
   result_invalid: 500,
   internal: 500,
   origin_unavailable: 502,

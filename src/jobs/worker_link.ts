@@ -61,6 +61,7 @@ export class WorkerLink<Api extends Methods<Api>> {
   readonly #watch = new AbortController();
   #watchdog: ReturnType<typeof setTimeout> | null = null;
   #failure: StudioError | null = null;
+  #lock: string | null = null;
 
   /** @param name what the worker does, for sentences such as "The generator stopped …" */
   constructor(name: string, worker: WorkerLike, patience: Patience<Api> = {}) {
@@ -99,6 +100,11 @@ export class WorkerLink<Api extends Methods<Api>> {
   /** Resolves with the reason when the worker has ended; stays pending while it lives. */
   get ended(): Promise<StudioError> {
     return this.#ended.promise;
+  }
+
+  /** The Web Lock that the worker holds while it lives, once it has spoken up; null where there are none. */
+  get lock(): string | null {
+    return this.#lock;
   }
 
   /**
@@ -208,6 +214,7 @@ export class WorkerLink<Api extends Methods<Api>> {
 
   #onSignal(signal: WorkerSignal | null): void {
     if (signal?.darkroom === 'ready') {
+      this.#lock = signal.lock;
       this.#ready.resolve(signal.methods);
       if (signal.lock !== null) {
         this.#awaitDeath(signal.lock);

@@ -5,6 +5,7 @@
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
 import type { StudioErrorData } from '../../core/errors.ts';
+import { isLanguageLayout, readLanguageConfig } from '../../core/language.ts';
 import { isLoraRef, loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { LibraryApi, Listing, Origin, SpaceReport, StoredCheckpoint } from '../../../workers/protocol.ts';
@@ -382,6 +383,7 @@ export class Library implements LibraryApi {
         origin: { kind: 'import' },
         revision: null,
         license: { id: null, link: null, mustAccept: false },
+        kind: 'image',
         variant: 'full',
         state: 'damaged',
         bytes: 0,
@@ -404,6 +406,7 @@ export class Library implements LibraryApi {
       origin,
       revision,
       license,
+      kind: await this.#kindOf(manifest, records),
       variant,
       state: complete ? 'complete' : isUnderWay ? 'downloading' : damaged ? 'damaged' : 'paused',
       bytes: manifest.files.reduce((sum, { size }, i) => sum + (records[i]?.storedSize ?? size), 0),
@@ -413,6 +416,26 @@ export class Library implements LibraryApi {
       error,
       ...(isLoraRef(ref) && records[0]?.digest ? { sha256: records[0].digest } : {}),
     };
+  }
+
+  /** Told by the layout, and by what config.json says where that has arrived. */
+  async #kindOf({ ref, files }: Manifest, records: (FileRecord | null)[]): Promise<StoredCheckpoint['kind']> {
+    const paths = files.map(({ path }) => path);
+    if (!isLanguageLayout(paths)) {
+      return 'image';
+    }
+    const record = records[paths.indexOf('config.json')];
+    if (!record?.done) {
+      return paths.includes('generation_config.json') ? 'text' : 'speech';
+    }
+    try {
+      const pieces = await this.#store.pieces(ref, 'config.json', [...record.pieces.keys()]);
+      const config: unknown = JSON.parse(await new Blob(pieces.filter((piece) => piece !== null)).text());
+      return readLanguageConfig(config)?.kind ?? 'image';
+    } catch {
+      // What it is is said when somebody opens it.
+      return 'text';
+    }
   }
 
   #changed(ref: string): void {

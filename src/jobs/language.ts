@@ -1,0 +1,102 @@
+/** The page's way to the language engine. Its worker is made by the first call that needs it, and anew when it has ended. */
+import * as Comlink from 'comlink';
+import type { LanguageSummary } from '../core/language.ts';
+import type { Speech, SpeechRequest, SpeechService } from '../core/speech_service.ts';
+import type { ModelLoading, TextDelta, TextRequest, TextResult, TextService } from '../core/text_service.ts';
+import type { LanguageApi, LanguageConnection, LanguageOptions } from '../language/language_api.ts';
+import { LanguageClient } from '../language/language_client.ts';
+import type { CheckpointSource } from '../../workers/protocol.ts';
+import { folderSource } from './folder_source.ts';
+import type { FolderFile } from './folder_source.ts';
+import { WorkerLink } from './worker_link.ts';
+import type { WorkerLike } from './worker_link.ts';
+
+const bundled = () => new Worker(new URL('../../workers/language.worker.ts', import.meta.url), { type: 'module' });
+
+/** Loading the runtime and a first computation, in milliseconds. */
+const START_WITHIN = 5 * 60_000;
+
+/**
+ * Requests do not wait for the GPU's turn: on WebGPU let nothing else run meanwhile. Within jobs whoever holds the turn asks, over a
+ * connection of its own.
+ */
+export class LanguageEngines implements TextService, SpeechService {
+  /** How the next engine is started. */
+  options: LanguageOptions = { backend: 'auto' };
+  readonly #make: () => WorkerLike;
+  readonly #client = new LanguageClient(() => this.connection());
+  /** Opened folders, which each new worker has to be told of. */
+  readonly #offered = new Map<string, CheckpointSource>();
+  #engine: { link: WorkerLink<LanguageApi>; started: Promise<unknown> } | null = null;
+
+  constructor(make: () => WorkerLike = bundled) {
+    this.#make = make;
+  }
+
+  /** A port over which whoever gets it can ask for text and speech, such as the generator with a `LanguageClient`. */
+  async connection(): Promise<LanguageConnection> {
+    const link = await this.#started();
+    const { port1, port2 } = new MessageChannel();
+    await link.call('connect', Comlink.transfer(port1, [port1]));
+    return { port: port2, lock: link.lock };
+  }
+
+  /** What a checkpoint is, from its small files alone. @throws StudioError `checkpoint_…` for what neither writes nor speaks */
+  async look(source: CheckpointSource): Promise<LanguageSummary> {
+    return (await this.#started()).call('look', source);
+  }
+
+  /** Opens a folder; its summary's ref can be asked for from now on. */
+  async openFolder(files: FolderFile[]): Promise<LanguageSummary> {
+    const source = folderSource(files);
+    const summary = await (await this.#started()).call('offer', source);
+    this.#offered.set(summary.ref, source);
+    return summary;
+  }
+
+  generate(
+    request: TextRequest,
+    onDelta: (delta: TextDelta) => void,
+    signal: AbortSignal = new AbortController().signal,
+    onLoading?: (loading: ModelLoading) => void,
+  ): Promise<TextResult> {
+    return this.#client.generate(request, onDelta, signal, onLoading);
+  }
+
+  speak(
+    request: SpeechRequest,
+    signal: AbortSignal = new AbortController().signal,
+    onLoading?: (loading: ModelLoading) => void,
+  ): Promise<Speech> {
+    return this.#client.speak(request, signal, onLoading);
+  }
+
+  /** Frees the memory that the model on the device takes; the next request loads it again. */
+  release(): Promise<void> {
+    return this.#client.release();
+  }
+
+  async #started(): Promise<WorkerLink<LanguageApi>> {
+    if (!this.#engine || this.#engine.link.failure) {
+      const link = new WorkerLink<LanguageApi>('language engine', this.#make(), {
+        calls: { start: () => START_WITHIN },
+      });
+      this.#engine = { link, started: this.#start(link) };
+    }
+    const { link, started } = this.#engine;
+    await started;
+    return link;
+  }
+
+  async #start(link: WorkerLink<LanguageApi>): Promise<void> {
+    try {
+      await link.call('start', this.options);
+      for (const source of this.#offered.values()) {
+        await link.call('offer', source);
+      }
+    } catch (error) {
+      link.terminate();
+      throw error;
+    }
+  }
+}

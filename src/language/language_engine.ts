@@ -1,0 +1,207 @@
+/**
+ * The language engine: one model on the device at a time, one request at a time. It is handed the receiving ends of ports and answers each
+ * request on the port that came with it; who asks, and whose turn it is to use the GPU, is not its business.
+ */
+import { StudioError, cancelled } from '../core/errors.ts';
+import type { LanguageKind, LanguageSummary } from '../core/language.ts';
+import type { Speech, SpeechRequest } from '../core/speech_service.ts';
+import type { ModelLoading, TextRequest, TextResult } from '../core/text_service.ts';
+import { Mutex } from '../engine/mutex.ts';
+import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import type { LanguageAnswer, LanguageCancel, LanguageMessage } from './language_api.ts';
+import { LanguageCheckpoint } from './language_checkpoint.ts';
+import type { LanguageRuntime } from './language_runtime.ts';
+import { TextModel, requireTextRequest } from './text_model.ts';
+import type { TransformersLibrary } from './transformers_library.ts';
+import { Voice } from './voice.ts';
+
+/** What is on the device. */
+interface Held {
+  /** Names the very files and their precision. */
+  key: string;
+  model: TextModel | Voice;
+}
+
+/** A loading is told at most this often, in milliseconds. */
+const TELL_EVERY = 100;
+
+export class LanguageEngine {
+  readonly #library: TransformersLibrary;
+  readonly #runtime: LanguageRuntime;
+  readonly #files: (ref: string) => Promise<CheckpointFiles>;
+  readonly #onBroken: (error: StudioError) => void;
+  readonly #turns = new Mutex();
+  #held: Held | null = null;
+  #broken: StudioError | null = null;
+
+  /**
+   * @param files finds the files of a checkpoint by its ref
+   * @param onBroken called once when nothing more can be computed here: after a failed run transformers.js fails every later one
+   */
+  constructor(
+    library: TransformersLibrary,
+    runtime: LanguageRuntime,
+    files: (ref: string) => Promise<CheckpointFiles>,
+    onBroken: (error: StudioError) => void,
+  ) {
+    this.#library = library;
+    this.#runtime = runtime;
+    this.#files = files;
+    this.#onBroken = onBroken;
+  }
+
+  /** Takes requests from now on. */
+  serve(port: MessagePort): void {
+    port.onmessage = ({ data }: MessageEvent<LanguageMessage>) => {
+      void this.#answer(data);
+    };
+  }
+
+  async look(files: CheckpointFiles): Promise<LanguageSummary> {
+    return (await LanguageCheckpoint.open(files)).summary(this.#runtime.device);
+  }
+
+  async #answer(message: LanguageMessage): Promise<void> {
+    const { reply } = message;
+    const controller = new AbortController();
+    reply.onmessage = ({ data }: MessageEvent<LanguageCancel>) => {
+      if (data.type === 'cancel') {
+        controller.abort();
+      }
+    };
+    const say = (answer: LanguageAnswer) => reply.postMessage(answer);
+    try {
+      const result = await this.#turns.run(() => this.#carryOut(message, say, controller.signal));
+      say({ type: 'done', result });
+    } catch (error) {
+      say({ type: 'failed', error: StudioError.from(error).toData() });
+    } finally {
+      if (this.#broken) {
+        this.#onBroken(this.#broken);
+      }
+    }
+  }
+
+  async #carryOut(
+    message: LanguageMessage,
+    say: (answer: LanguageAnswer) => void,
+    signal: AbortSignal,
+  ): Promise<TextResult | Speech | null> {
+    if (this.#broken) {
+      throw this.#broken;
+    }
+    if (signal.aborted) {
+      throw cancelled();
+    }
+    switch (message.type) {
+      case 'release':
+        await this.#release();
+        return null;
+      case 'generate':
+        return this.#generate(message.request, say, signal);
+      case 'speak':
+        return this.#speak(message.request, say, signal);
+    }
+  }
+
+  async #generate(
+    request: TextRequest,
+    say: (answer: LanguageAnswer) => void,
+    signal: AbortSignal,
+  ): Promise<TextResult> {
+    requireTextRequest(request);
+    const model = await this.#model(request.model, 'text', say);
+    if (!(model instanceof TextModel)) {
+      throw new Error('Assertion failed: a text checkpoint opens as a text model');
+    }
+    const prompt = model.prompt(request);
+    return this.#computed(model.generate(request, prompt, (delta) => say({ type: 'delta', delta }), signal));
+  }
+
+  async #speak(request: SpeechRequest, say: (answer: LanguageAnswer) => void, signal: AbortSignal): Promise<Speech> {
+    const model = await this.#model(request.model, 'speech', say);
+    if (!(model instanceof Voice)) {
+      throw new Error('Assertion failed: a speech checkpoint opens as a voice');
+    }
+    model.require(request);
+    return this.#computed(model.speak(request, signal));
+  }
+
+  /** The model of this ref on the device, in the best precision that is there and runs here. */
+  async #model(ref: string, kind: LanguageKind, say: (answer: LanguageAnswer) => void): Promise<TextModel | Voice> {
+    const checkpoint = await LanguageCheckpoint.open(await this.#files(ref));
+    const { files } = checkpoint;
+    if (checkpoint.kind !== kind) {
+      throw new StudioError(
+        'checkpoint_unsupported',
+        kind === 'text'
+          ? `"${files.name}" speaks and does not write; choose a language model.`
+          : `"${files.name}" writes and does not speak; choose a voice.`,
+      );
+    }
+    const choices = await checkpoint.precisions(this.#runtime.device);
+    const choice = choices.find(({ misfit }) => misfit === null);
+    if (!choice) {
+      throw new StudioError(
+        choices.length === 0 ? 'checkpoint_incomplete' : 'checkpoint_unsupported',
+        choices.length === 0
+          ? `"${files.name}" lacks some of its networks; get the whole checkpoint.`
+          : `"${files.name}" is here only as ${choices.map(({ precision }) => precision).join(', ')}. ${choices[0].misfit}`,
+      );
+    }
+    const { precision } = choice;
+    const key = JSON.stringify([ref, precision, ...choice.files.map((path) => [path, files.version(path)])]);
+    if (this.#held?.key === key) {
+      return this.#held.model;
+    }
+    await this.#release();
+    const open = kind === 'text' ? TextModel.open : Voice.open;
+    const tell = nowAndThen((loading) => say({ type: 'loading', loading }));
+    const model = await this.#computed<TextModel | Voice>(
+      open(this.#library, this.#runtime, checkpoint, precision, tell),
+    );
+    this.#held = { key, model };
+    return model;
+  }
+
+  async #release(): Promise<void> {
+    const held = this.#held;
+    this.#held = null;
+    if (held) {
+      await this.#computed(held.model.release());
+    }
+  }
+
+  /** What the library or the runtime computes: when that fails, everything after it would. */
+  async #computed<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (thrown) {
+      const error = StudioError.from(thrown);
+      if (!CLEAN.has(error.code)) {
+        this.#broken = error;
+      }
+      throw error;
+    }
+  }
+}
+
+/** After these the engine is as good as before: they were thrown before anything was computed, or computing came to an end. */
+const CLEAN = new Set<StudioError['code']>([
+  'cancelled',
+  'invalid_operation',
+  'checkpoint_incomplete',
+  'checkpoint_damaged',
+  'checkpoint_unsupported',
+]);
+
+function nowAndThen(tell: (loading: ModelLoading) => void): (loading: ModelLoading) => void {
+  let last = -Infinity;
+  return (loading) => {
+    const now = performance.now();
+    if (loading.done === 0 || loading.done === loading.total || now - last >= TELL_EVERY) {
+      last = now;
+      tell(loading);
+    }
+  };
+}
