@@ -910,6 +910,7 @@ class FaultyValues implements KeyValues {
 
   read = (keys: readonly string[]) => this.#values.read(keys);
   keys = (prefix: string) => this.#values.keys(prefix);
+  prepare = () => this.#values.prepare();
   write: KeyValues['write'] = (...given) => this.#attempt(() => this.#values.write(...given));
   update: KeyValues['update'] = (...given) => this.#attempt(() => this.#values.update(...given));
 

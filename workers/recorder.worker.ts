@@ -5,6 +5,7 @@ import { MemoryLocks, WebLocks } from '../src/recorder/locks.ts';
 import { MemoryFileStore } from '../src/recorder/memory_file_store.ts';
 import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
+import { filesAreSafe } from '../src/storage/torn_log.ts';
 import { serve, serveOn } from './connection.ts';
 import type { RecorderApi, StorageReport } from './protocol.ts';
 
@@ -90,7 +91,10 @@ class RecorderOwner implements RecorderApi {
 }
 
 async function open(): Promise<{ recorder: Recorder; report: StorageReport }> {
-  const opened = await browserStore((root) => OpfsFileStore.open(root)).then(
+  const opened = await browserStore(async (root, place) => {
+    await filesAreSafe(place, root);
+    return OpfsFileStore.open(root);
+  }).then(
     (store) => ({
       recorder: new Recorder(store, undefined, {
         locks: 'locks' in navigator ? new WebLocks(navigator.locks) : new MemoryLocks(),

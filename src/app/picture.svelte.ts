@@ -1,5 +1,6 @@
-import { createStore, get, set, type UseStore } from 'idb-keyval';
+import { get, set, type UseStore } from 'idb-keyval';
 import { StudioError } from '../core/errors.ts';
+import { openStore } from '../storage/database.ts';
 import type { Pictures } from './form.svelte.ts';
 import { Mask, type Mark } from './mask.svelte.ts';
 
@@ -72,7 +73,7 @@ export class StartPicture {
   /** Brings back what was there before the reload. */
   async restore(): Promise<void> {
     try {
-      this.#store = createStore('darkroom-page', 'form');
+      this.#store = openStore('darkroom-page', 'form');
       const kept = await get<Kept>(KEY, this.#store);
       if (kept && !this.loaded) {
         await this.#load(kept.blob, kept.name);

@@ -18,6 +18,11 @@ export class LibraryStore {
     this.#values = values;
   }
 
+  /** Called before a checkpoint is brought here. */
+  prepare(): Promise<void> {
+    return this.#values.prepare();
+  }
+
   async list(): Promise<Listed[]> {
     const prefix = keyOf.manifest('');
     const keys = await this.#values.keys(prefix);
