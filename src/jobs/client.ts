@@ -12,11 +12,13 @@ import type {
   StartOptions,
   StorageReport,
 } from '../../workers/protocol.ts';
+import { witnessFile } from '../storage/witness.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import type { QueueView } from './job_watchers.ts';
 import { LibraryClient } from './library.ts';
 import { Receiver } from './queue.ts';
+import { QueueWitness } from './queue_witness.ts';
 import { RecordingsClient } from './recordings.ts';
 import { drain } from './runner.ts';
 import type { JobService, QueueState } from './service.ts';
@@ -30,20 +32,28 @@ export interface Commons {
   jobs: StoredJobs;
   turn: Turn;
   sources: Sources;
+  /** Null where what waits is remembered nowhere else. */
+  witness: QueueWitness | null;
 }
 
-const inBrowser = (workers: WorkerPair): Commons => ({
-  jobs: new StoredJobs({ entity: (run, filename) => workers.recorder.call('readEntity', run, filename) }),
-  // Absent outside secure contexts.
-  turn: new Turn((navigator as { locks?: LockManager }).locks ?? null),
-  sources: new Sources(),
-});
+function inBrowser(workers: WorkerPair): Commons {
+  const jobs = new StoredJobs({ entity: (run, filename) => workers.recorder.call('readEntity', run, filename) });
+  return {
+    jobs,
+    // Absent outside secure contexts.
+    turn: new Turn((navigator as { locks?: LockManager }).locks ?? null),
+    sources: new Sources(),
+    witness: new QueueWitness(jobs, witnessFile('queue')),
+  };
+}
 
 export class JobClient implements JobService {
   /** What is stored in this browser, and how more gets there. */
   readonly library: LibraryClient;
   /** What was made and kept. */
   readonly recordings: RecordingsClient;
+  /** One sentence when the browser had lost the queue of an earlier visit, else null. */
+  readonly queueLoss: Promise<string | null>;
   readonly #workers: WorkerPair;
   readonly #jobs: StoredJobs;
   readonly #turn: Turn;
@@ -54,11 +64,12 @@ export class JobClient implements JobService {
     this.#workers = workers;
     this.library = library;
     this.recordings = new RecordingsClient(() => workers.recorder);
-    const { jobs, turn, sources } = commons;
+    const { jobs, turn, sources, witness } = commons;
     [this.#jobs, this.#turn, this.#sources] = [jobs, turn, sources];
     const receiver = new Receiver(jobs, turn, (checkpoint) => sources.resolve(checkpoint));
     sources.onFound = (checkpoint) => receiver.found(checkpoint);
     void drain(receiver, workers);
+    this.queueLoss = witness?.begin() ?? Promise.resolve(null);
   }
 
   /** Starts the workers. When one has ended, they are started again by themselves, with the same options. */

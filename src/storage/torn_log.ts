@@ -19,6 +19,8 @@
  * it. So it is done whenever no other tab or worker of this origin lives that has seen it done, which each tells by holding a lock.
  */
 
+import type { Place } from './private_files.ts';
+
 /** Longer names are refused by some versions. */
 const LONGEST_NAME = 250;
 /** To make and remove a folder with such a name adds 990 bytes to the log. */
@@ -34,8 +36,8 @@ export function databaseIsSafe(): Promise<void> {
   return once('database', passInDatabase);
 }
 
-/** Resolves when it is safe to store files under `root`; never rejects. @param place names the file system, for all tabs */
-export function filesAreSafe(place: string, root: FileSystemDirectoryHandle): Promise<void> {
+/** Resolves when it is safe to store files under `root`; never rejects. */
+export function filesAreSafe(place: Place, root: FileSystemDirectoryHandle): Promise<void> {
   return once(`files:${place}`, () => passInFiles(root));
 }
 
