@@ -10,6 +10,8 @@ import { parseSchedulerConfig } from '../src/samplers/config.ts';
 import { applyStep } from '../src/samplers/apply.ts';
 import { planSampling } from '../src/samplers/plan.ts';
 import { samplers, schedules } from '../src/samplers/registry.ts';
+import { defaultFiles, recordingsFiles } from '../src/storage/private_files.ts';
+import { databaseIsSafe, filesAreSafe } from '../src/storage/torn_log.ts';
 import {
   exportedGraph,
   expectedOutput,
@@ -270,6 +272,16 @@ function worst(a: Float32Array, b: Float32Array): number {
   return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
 }
 
-const bench = { device: async (backend: Provider) => (await start(backend)).report, measure, loop, memory };
+/** Milliseconds until it is safe to store, in a page that is the first of its origin: in IndexedDB, and in both file systems at once. */
+async function storing(): Promise<{ databaseMs: number; filesMs: number }> {
+  const [files, recordings] = await Promise.all([defaultFiles(), recordingsFiles()]);
+  const began = performance.now();
+  await databaseIsSafe();
+  const between = performance.now();
+  await Promise.all([filesAreSafe('default', files), recordings && filesAreSafe('recordings', recordings)]);
+  return { databaseMs: between - began, filesMs: performance.now() - between };
+}
+
+const bench = { device: async (backend: Provider) => (await start(backend)).report, measure, loop, memory, storing };
 export type Bench = typeof bench;
 Object.assign(globalThis, { bench });

@@ -1,6 +1,6 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory]`: builds the benchmark's page, runs it in
- * Chromium and prints the tables; the last five choose parts. Times are of this machine and compare only within one run; launches and bytes are
+ * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing]`: builds the benchmark's page, runs it in
+ * Chromium and prints the tables; the last six choose parts. Times are of this machine and compare only within one run; launches and bytes are
  * exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory'];
+const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const parts = named.length > 0 ? named : PARTS;
 const RUNS = quick ? 1 : 5;
@@ -55,6 +55,24 @@ async function ask(question) {
 
 try {
   const version = browser.version();
+  if (parts.includes('storing')) {
+    /** @type {number[][]} */
+    const times = [];
+    for (let run = 0; run < 5; run++) {
+      const { databaseMs, filesMs } = /** @type {Awaited<ReturnType<import('./bench.ts').Bench['storing']>>} */ (
+        await ask('storing()')
+      );
+      times.push([databaseMs, filesMs]);
+    }
+    const median = (/** @type {number} */ which) =>
+      times
+        .map((row) => row[which])
+        .sort((a, b) => a - b)[2]
+        .toFixed(0);
+    console.log(
+      `passing torn logs before anything is stored: IndexedDB ${median(0)} ms, both file systems ${median(1)} ms (median of 5)`,
+    );
+  }
   for (const backend of backends) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
     console.log(

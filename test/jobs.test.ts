@@ -16,6 +16,7 @@ import { MemoryJobStore } from '../src/jobs/job_store.ts';
 import type { JobStore, Writes } from '../src/jobs/job_store.ts';
 import type { JobRequest, Sourced } from '../src/jobs/queue.ts';
 import { LibraryClient } from '../src/jobs/library.ts';
+import { QueueWitness } from '../src/jobs/queue_witness.ts';
 import { Sources } from '../src/jobs/sources.ts';
 import { StoredJobs } from '../src/jobs/stored_jobs.ts';
 import { Turn } from '../src/jobs/turn.ts';
@@ -26,6 +27,7 @@ import type { Engine, Work } from '../src/jobs/runner.ts';
 import { WorkerPair } from '../src/jobs/worker_pair.ts';
 import { WorkerLink } from '../src/jobs/worker_link.ts';
 import type { WorkerLike } from '../src/jobs/worker_link.ts';
+import type { Witness } from '../src/storage/witness.ts';
 import { EventSender, serve } from '../workers/connection.ts';
 import type { CheckpointSource } from '../workers/protocol.ts';
 import { Browser, SOURCE } from './tabs.ts';
@@ -578,6 +580,72 @@ describe('the queue of several tabs', () => {
   });
 });
 
+describe('what witnesses the queue', () => {
+  const { browser } = browsers();
+
+  /** As a file that outlasts the database. */
+  function memory(): Witness & { value: unknown } {
+    const kept: Witness & { value: unknown } = {
+      value: undefined,
+      read: () => Promise.resolve(kept.value),
+      write: (value) => {
+        kept.value = JSON.parse(JSON.stringify(value));
+        return Promise.resolve();
+      },
+    };
+    return kept;
+  }
+
+  test('puts back what waited in a database that is gone, under the same ids, and says so and what it cannot', async () => {
+    const witness = memory();
+    const before = browser().jobs();
+    await new QueueWitness(before, witness).begin();
+    await before.pause(true);
+    const image = new Blob([new Uint8Array(9)], { type: 'image/png' });
+    const [one, two, cancelled] = [
+      await before.submit(operation()),
+      await before.submit(operation()),
+      await before.submit(operation()),
+    ];
+    await before.submit({
+      ...operation(),
+      operation: 'image_transform',
+      parameters: { ...operation().parameters, image },
+    });
+    await before.cancel(cancelled.id);
+    await vi.waitFor(() => expect(JSON.stringify(witness.value)).toContain('"startsFromPicture":true'));
+    await vi.waitFor(() => expect((witness.value as { waiting: object[] }).waiting).toHaveLength(3));
+
+    const after = browser();
+    const outcome = await new QueueWitness(after.jobs(), witness).begin();
+    expect(outcome).toBe(
+      'The browser had lost the queue, which can happen when it is killed; 2 jobs that waited are in it again. 1 job could not be put back, with its pictures; submit it anew.',
+    );
+    const jobs = after.jobs();
+    expect((await jobs.list()).map(({ id, state }) => [id, state])).toEqual([
+      [one.id, 'pending'],
+      [two.id, 'pending'],
+    ]);
+    expect((await jobs.queue()).isPaused).toBe(true);
+    expect(await new QueueWitness(jobs, witness).begin()).toBeNull();
+  });
+
+  test('says nothing of a queue that is still there, was empty, or was never witnessed', async () => {
+    const witness = memory();
+    const one = browser();
+    expect(await new QueueWitness(one.jobs(), witness).begin()).toBeNull();
+    const jobs = one.jobs();
+    const { id } = await jobs.submit(operation());
+    await new QueueWitness(jobs, witness).begin();
+    expect(await new QueueWitness(one.jobs(), witness).begin()).toBeNull();
+    await jobs.cancel(id);
+    await new QueueWitness(jobs, witness).begin();
+    expect(await new QueueWitness(browser().jobs(), witness).begin()).toBeNull();
+    witness.value = { schema_version: 2, waiting: 'nonsense' };
+    expect(await new QueueWitness(browser().jobs(), witness).begin()).toBeNull();
+  });
+});
+
 describe('the runner', () => {
   const { open } = browsers();
 
@@ -775,6 +843,7 @@ describe('the client', () => {
         jobs: new StoredJobs({ store: new MemoryJobStore(), channel: null, locks: null }),
         turn: new Turn(null),
         sources: new Sources(null),
+        witness: null,
       },
     );
     /** The n-th job that reached the k-th generator. */

@@ -23,6 +23,7 @@ import { LibraryStore } from '../src/weights/library/store.ts';
 import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts';
 import { StoredFiles } from '../src/weights/library/stored_files.ts';
 import type { Channel, Clock, LibraryMessage, Locks, Network } from '../src/weights/library/surroundings.ts';
+import type { Witness } from '../src/storage/witness.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { Listing, StoredCheckpoint, TransferProgress } from '../workers/protocol.ts';
@@ -286,6 +287,7 @@ class World {
   readonly values = new IndexedKeyValues();
   readonly store = new LibraryStore(this.values);
   makers: Record<'q8' | 'q4', TransformMaker> = transformMakers;
+  witness: Witness | null = null;
 
   constructor(files: Record<string, Uint8Array<ArrayBuffer>> = checkpoint()) {
     Object.entries(files).forEach(([path, bytes]) => this.origin.files.set(path, bytes));
@@ -305,6 +307,7 @@ class World {
       channel: this.channels.join(),
       storage: { estimate: () => Promise.resolve({ usage: 5, quota: 10 }), persisted: () => Promise.resolve(true) },
       makers: this.makers,
+      witness: this.witness,
       pieceBytes,
     });
   }
@@ -910,6 +913,7 @@ class FaultyValues implements KeyValues {
 
   read = (keys: readonly string[]) => this.#values.read(keys);
   keys = (prefix: string) => this.#values.keys(prefix);
+  prepare = () => this.#values.prepare();
   write: KeyValues['write'] = (...given) => this.#attempt(() => this.#values.write(...given));
   update: KeyValues['update'] = (...given) => this.#attempt(() => this.#values.update(...given));
 
@@ -923,6 +927,73 @@ class FaultyValues implements KeyValues {
 }
 
 class Killed extends Error {}
+
+describe('a database that was emptied', () => {
+  function memory(): Witness & { value: unknown } {
+    const kept: Witness & { value: unknown } = {
+      value: undefined,
+      read: () => Promise.resolve(kept.value),
+      write: (value) => {
+        kept.value = JSON.parse(JSON.stringify(value));
+        return Promise.resolve();
+      },
+    };
+    return kept;
+  }
+
+  test('is noticed: what was stored is listed as lost, is fetched again by Repair, and accepted licences stay', async () => {
+    const witness = memory();
+    const world = new World();
+    world.witness = witness;
+    const library = world.tab();
+    await library.acceptLicense(REF);
+    await world.download(library);
+    await vi.waitFor(() => expect(JSON.stringify(witness.value)).toContain('"complete":true'));
+
+    globalThis.indexedDB = new IDBFactory();
+    const emptied = new World();
+    emptied.witness = witness;
+    const later = emptied.tab();
+    const [lost] = await later.list();
+    expect(lost).toMatchObject({ ref: REF, name: REPO, state: 'damaged', storedBytes: 0 });
+    expect(lost?.error?.message).toBe(
+      'The browser has lost what was stored of it, which can happen when it is killed; Repair fetches it again.',
+    );
+    expect(await later.acceptedLicenses()).toContain(REF);
+    expect(await later.resume(REF, null, () => undefined)).toMatchObject({ state: 'complete', error: null });
+    await emptied.expectRight();
+  });
+
+  test('of which only the manifest is gone gets that back, and fetches nothing that is still there', async () => {
+    const witness = memory();
+    const world = new World();
+    world.witness = witness;
+    await world.download(world.tab());
+    await vi.waitFor(() => expect(JSON.stringify(witness.value)).toContain('"complete":true'));
+    await world.values.write([], [keyOf.manifest(REF)]);
+    const before = world.origin.sent;
+    const later = world.tab();
+    expect(await later.list()).toMatchObject([{ ref: REF, state: 'damaged', storedBytes: world.size }]);
+    await later.resume(REF, null, () => undefined);
+    expect(world.origin.sent).toBe(before);
+    await world.expectRight();
+  });
+
+  test('what somebody removed does not come back, and what is no witness is passed over', async () => {
+    const witness = memory();
+    const world = new World();
+    world.witness = witness;
+    const library = world.tab();
+    await world.download(library);
+    await library.remove(REF);
+    expect(JSON.stringify(witness.value)).not.toContain(REPO);
+    expect(await world.tab().list()).toEqual([]);
+    for (const value of [null, 'nonsense', { schema_version: 2 }, { schema_version: 1, manifests: [7], licenses: 7 }]) {
+      witness.value = value;
+      expect(await world.tab().list()).toEqual([]);
+    }
+  });
+});
 
 describe('storage', () => {
   const full = () => storageError(new DOMException('full', 'QuotaExceededError'));

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { StudioError } from '../src/core/errors.ts';
 import type { StudioErrorData } from '../src/core/errors.ts';
 import type { Entity } from '../src/core/job.ts';
@@ -1188,6 +1188,88 @@ test('an index that is missing, torn or wrong is made anew from the folders', as
   }
   await store.remove('exports/runs.index');
   expect(ids(await new Recorder(store).listRuns({ limit: 9 }))).toEqual([...runs].reverse());
+});
+
+describe('runs that the browser has lost', () => {
+  /** Folders are gone as after a kill: nobody deleted them. */
+  async function lose(store: FileStore, recorder: Recorder, run: string): Promise<void> {
+    const { device_id } = await recorder.readRun(run);
+    const day = (await store.list('exports/json'))[0].name;
+    await store.remove(`exports/json/${day}/${device_id}/${run}`);
+  }
+
+  test('are listed apart, with how they were made and what they looked like, until they are dismissed or back', async () => {
+    const store = new MemoryFileStore();
+    const thumbnail = () => Promise.resolve('data:image/webp;base64,AAAA');
+    const recorder = new Recorder(store, () => NOON, { thumbnail });
+    const [kept, lost, other] = [
+      await recorder.openRun(opening),
+      await recorder.openRun(opening),
+      await recorder.openRun(opening),
+    ];
+    for (const run of [kept, lost, other]) {
+      await recorder.saveEntity(run, 'output_image', new Blob([PNG]));
+      await recorder.closeRun(run, 'completed');
+    }
+    await vi.waitFor(async () => {
+      const index = (await (await store.read('exports/runs.index'))?.text()) ?? '';
+      expect(index.match(/data:image/g)).toHaveLength(3);
+    });
+    await lose(store, recorder, lost);
+    await lose(store, recorder, other);
+
+    const later = new Recorder(store);
+    expect(ids(await later.listRuns({ limit: 9 }))).toEqual([kept]);
+    expect((await later.findRuns({ limit: 9 })).map(({ run_id }) => run_id)).toEqual([kept]);
+    const told = await later.lostRuns();
+    expect(told.map(({ run_id }) => run_id).sort()).toEqual([lost, other].sort());
+    expect(told[0]).toMatchObject({ operation: opening.operation, thumbnail: await thumbnail(), pictures: 1 });
+    await expect(later.readRun(lost)).rejects.toThrow('no recorded run');
+    await later.forgetLost([lost, kept]);
+    const last = new Recorder(store);
+    expect((await last.lostRuns()).map(({ run_id }) => run_id)).toEqual([other]);
+    expect(ids(await last.listRuns({ limit: 9 }))).toEqual([kept]);
+  });
+
+  test('are not those that were deleted, however that was broken off, nor those that cannot be reached just now', async () => {
+    const { store, runs } = await recorded(['a', 'b', 'c']);
+    const recorder = new Recorder(store);
+    await recorder.deleteRun(runs[0]);
+    await lose(store, recorder, runs[1]);
+    const partly = new Recorder(store, undefined, { isWhole: false });
+    await partly.recover();
+    expect(await partly.lostRuns()).toEqual([]);
+    const index = (await (await store.read('exports/runs.index'))?.text()) ?? '';
+    const told = await new Recorder(store).lostRuns();
+    expect(told.map(({ run_id }) => run_id)).toEqual([runs[1]]);
+    expect(told[0].operation).toMatchObject({ config: 'stable_diffusion' });
+    // The folder is gone already, the line that says so was not written yet.
+    const lines = index.trimEnd().split('\n');
+    const before = lines.slice(
+      0,
+      lines.findIndex((line) => line.includes('"drop"')),
+    );
+    await store.write('exports/runs.index', new Blob([`${before.join('\n')}\n`]));
+    expect((await new Recorder(store).lostRuns()).map(({ run_id }) => run_id)).toEqual([runs[1]]);
+  });
+
+  test('of which the folder is found again are runs like any other', async () => {
+    const { store, runs } = await recorded(['a']);
+    const folder = `exports/json/${(await store.list('exports/json'))[0].name}`;
+    const device = (await store.list(folder))[0].name;
+    const path = `${folder}/${device}/${runs[0]}`;
+    const files = await Promise.all(
+      (await store.list(path)).map(async ({ name }) => [name, (await store.read(`${path}/${name}`)) as Blob] as const),
+    );
+    await store.remove(path);
+    expect(await new Recorder(store).lostRuns()).toHaveLength(1);
+    for (const [name, file] of files) {
+      await store.write(`${path}/${name}`, file);
+    }
+    const again = new Recorder(store);
+    expect(await again.lostRuns()).toEqual([]);
+    expect(ids(await again.listRuns({ limit: 9 }))).toEqual(runs);
+  });
 });
 
 /** As the version before journals wrote it: a completed, a failed and a running run, and one whose metadata.json is torn. */

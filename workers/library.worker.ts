@@ -1,4 +1,5 @@
 /** The library's worker: the only place that downloads, and one of two that read what is stored (the other is the generator). */
+import { witnessFile } from '../src/storage/witness.ts';
 import {
   browserChannel,
   browserLocks,
@@ -16,6 +17,7 @@ class LibraryWorker extends Library implements LibraryApi {
   constructor() {
     super({
       values: new IndexedKeyValues(),
+      witness: witnessFile('library'),
       network: browserNetwork(self.location.href),
       clock: systemClock,
       locks: browserLocks(),

@@ -162,6 +162,14 @@ export interface RunSummary {
   bytes: number;
 }
 
+/** A run that the browser has lost, and what is remembered of it. */
+export interface LostRun extends RunSummary {
+  /** As accepted, of pictures only type and size; null when it is not remembered, or nothing was asked for. */
+  operation: Operation | null;
+  /** A small picture of the first one made, as a data: URL; null when there is none. */
+  thumbnail: string | null;
+}
+
 /** Which runs to list, newest first. */
 export interface RunQuery {
   limit: number;
@@ -210,6 +218,10 @@ export interface RecorderApi {
   listRuns(query: RunQuery): Promise<RunRecord[]>;
   /** As {@link listRuns}, from the index alone: for long lists. */
   findRuns(query: RunQuery): Promise<RunSummary[]>;
+  /** Runs whose folders the browser has lost, newest first. They are in no other list. */
+  lostRuns(): Promise<LostRun[]>;
+  /** Takes lost runs off that list. */
+  forgetLost(runs: string[]): Promise<void>;
   readRun(run: string): Promise<RunRecord>;
   /** The content, after its hash was compared with the recorded one. */
   readEntity(run: string, filename: string): Promise<Blob>;

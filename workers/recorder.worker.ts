@@ -5,6 +5,7 @@ import { MemoryLocks, WebLocks } from '../src/recorder/locks.ts';
 import { MemoryFileStore } from '../src/recorder/memory_file_store.ts';
 import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
+import { filesAreSafe } from '../src/storage/torn_log.ts';
 import { serve, serveOn } from './connection.ts';
 import type { RecorderApi, StorageReport } from './protocol.ts';
 
@@ -48,6 +49,14 @@ class RecorderOwner implements RecorderApi {
     return (await this.#recorder()).listRuns(...args);
   }
 
+  async lostRuns() {
+    return (await this.#recorder()).lostRuns();
+  }
+
+  async forgetLost(...args: Parameters<RecorderApi['forgetLost']>) {
+    return (await this.#recorder()).forgetLost(...args);
+  }
+
   async findRuns(...args: Parameters<RecorderApi['findRuns']>) {
     return (await this.#recorder()).findRuns(...args);
   }
@@ -89,13 +98,36 @@ class RecorderOwner implements RecorderApi {
   }
 }
 
+const NOT_WHOLE =
+  'The browser does not open the place where the recordings lie, so most of them are not shown now; they are not deleted. Reload the page, or start the browser anew; what you make meanwhile is kept beside them.';
+
+/** Of the longer side, in pixels. */
+const THUMBNAIL = 96;
+
+/** About two kilobytes. */
+async function thumbnail(picture: Blob): Promise<string> {
+  const bitmap = await createImageBitmap(picture);
+  const shrink = THUMBNAIL / Math.max(bitmap.width, bitmap.height, THUMBNAIL);
+  const canvas = new OffscreenCanvas(Math.ceil(bitmap.width * shrink), Math.ceil(bitmap.height * shrink));
+  canvas.getContext('2d')?.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  const small = await canvas.convertToBlob({ type: 'image/webp', quality: 0.7 });
+  const bytes = new Uint8Array(await small.arrayBuffer());
+  return `data:${small.type};base64,${btoa(String.fromCharCode(...bytes))}`;
+}
+
 async function open(): Promise<{ recorder: Recorder; report: StorageReport }> {
-  const opened = await browserStore((root) => OpfsFileStore.open(root)).then(
-    (store) => ({
+  const opened = await browserStore(async (root, place) => {
+    await filesAreSafe(place, root);
+    return OpfsFileStore.open(root);
+  }).then(
+    ({ store, isWhole }) => ({
       recorder: new Recorder(store, undefined, {
         locks: 'locks' in navigator ? new WebLocks(navigator.locks) : new MemoryLocks(),
+        isWhole,
+        thumbnail,
       }),
-      report: { persistent: true, note: null },
+      report: { persistent: true, note: isWhole ? null : NOT_WHOLE },
     }),
     (cause: unknown) => {
       const refusal = new StudioError(

@@ -145,7 +145,7 @@ function recordedFile(): (run: string, filename: string) => Promise<Blob> {
   let recorder: Promise<Recorder> | null = null;
   return async (run, filename) => {
     recorder ??= browserStore((root) => Promise.resolve(OpfsFileStore.reading(root))).then(
-      (store) => new Recorder(store),
+      ({ store, isWhole }) => new Recorder(store, undefined, { isWhole }),
       (cause: unknown) => {
         throw new StudioError(
           'storage_unavailable',

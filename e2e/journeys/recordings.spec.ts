@@ -10,7 +10,7 @@ const RUNS = 10_000;
 /** The issue's bound for listing and searching that many. */
 const WITHIN_MS = 200;
 /**
- * All of the issue's 200, on a GPU, in `npm run soak`. Here fewer and on the processor: a software GPU takes minutes to begin. Live GPU
+ * All of the issue's 200, on a GPU, in `npm run soak -- --pictures 200`. Here fewer and on the processor: a software GPU takes minutes to begin. Live GPU
  * buffers over 100 pictures are in engine.spec.ts.
  */
 const PICTURES = Number(process.env.FLAT ?? 60);

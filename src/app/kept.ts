@@ -1,11 +1,12 @@
 /** What the page itself keeps beside the library: handles of folders, and the hub token if somebody asks for that. */
-import { createStore, del, get, set } from 'idb-keyval';
+import { del, get, set } from 'idb-keyval';
 import type { UseStore } from 'idb-keyval';
+import { openStore } from '../storage/database.ts';
 
 let store: UseStore | undefined;
 
 function kept(): UseStore {
-  store ??= createStore('darkroom-kept', 'kept');
+  store ??= openStore('darkroom-kept', 'kept');
   return store;
 }
 

@@ -1,7 +1,8 @@
-import { createStore, get, set, type UseStore } from 'idb-keyval';
+import { get, set, type UseStore } from 'idb-keyval';
 import { StudioError } from '../core/errors.ts';
 import { isJpeg } from '../formats/jpeg.ts';
 import { AS_STORED, hasTransparency } from '../formats/picture.ts';
+import { openStore } from '../storage/database.ts';
 import type { Pictures } from './form.svelte.ts';
 import { Mask, type Mark } from './mask.svelte.ts';
 
@@ -77,7 +78,7 @@ export class StartPicture {
   /** Brings back what was there before the reload. */
   async restore(): Promise<void> {
     try {
-      this.#store = createStore('darkroom-page', 'form');
+      this.#store = openStore('darkroom-page', 'form');
       const kept = await get<Kept>(KEY, this.#store);
       if (kept && !this.loaded) {
         await this.#load(kept.blob, kept.name);

@@ -2,7 +2,7 @@ import { SvelteSet } from 'svelte/reactivity';
 import { StudioError } from '../core/errors.ts';
 import type { FolderFile } from '../jobs/folder_source.ts';
 import type { RecordingsClient } from '../jobs/recordings.ts';
-import type { Retention, RunSummary } from '../../workers/protocol.ts';
+import type { LostRun, Retention, RunSummary } from '../../workers/protocol.ts';
 import { pickFolder } from './disk.svelte.ts';
 import type { Speaker } from './library.svelte.ts';
 import type { Offered } from './offered.ts';
@@ -18,6 +18,8 @@ export class Recordings {
   onlyStarred = $state(false);
   /** All runs, newest first; null until they were read. */
   all = $state.raw<RunSummary[] | null>(null);
+  /** Runs that the browser has lost, newest first. */
+  lost = $state.raw<LostRun[]>([]);
   /** Those that the search asks for. */
   found = $state.raw<RunSummary[]>([]);
   /** One sentence when they cannot be read, else null. */
@@ -49,8 +51,13 @@ export class Recordings {
   /** Reads the list anew; the search stays. */
   async refresh(): Promise<void> {
     try {
-      const [all, retention] = await Promise.all([this.client.find({ limit: ALL }), this.client.retention()]);
+      const [all, retention, lost] = await Promise.all([
+        this.client.find({ limit: ALL }),
+        this.client.retention(),
+        this.client.lost(),
+      ]);
       this.#take(all);
+      this.lost = lost;
       // The same again must not take back what somebody is choosing just now.
       if (JSON.stringify(retention) !== JSON.stringify(this.retention)) {
         this.retention = retention;
@@ -118,6 +125,15 @@ export class Recordings {
     this.selected.delete(run);
     this.shown = this.shown === run ? null : this.shown;
     this.#onDelete(run);
+  }
+
+  /** Takes runs that the browser has lost off their list: they are made again, or nobody misses them. */
+  async forgetLost(chosen: LostRun[]): Promise<void> {
+    const ids = chosen.map(({ run_id }) => run_id);
+    const isDone = await this.#attempt(() => this.client.forgetLost(ids).then(() => true));
+    if (isDone) {
+      this.lost = this.lost.filter(({ run_id }) => !ids.includes(run_id));
+    }
   }
 
   /** Writes each run's folder into one that the person chooses. */

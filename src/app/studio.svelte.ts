@@ -6,6 +6,7 @@ import type { DeviceReport, Job } from '../core/job.ts';
 import type { CheckpointSummary, MemoryBudget } from '../core/model.ts';
 import type { OperationInput } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
+import type { LostRun } from '../../workers/protocol.ts';
 import type { JobClient } from '../jobs/client.ts';
 import type { FolderFile } from '../jobs/folder_source.ts';
 import type { QueueView } from '../jobs/job_watchers.ts';
@@ -24,7 +25,8 @@ import { duration, stageWords } from './progress.ts';
 import { Queue } from './queue.svelte.ts';
 import { Recordings } from './recordings.svelte.ts';
 import type { Run } from './runs.ts';
-import { fromJob, fromRecord, wordOf } from './runs.ts';
+import { fromJob, fromRecord, runs, wordOf } from './runs.ts';
+import { view } from './view.svelte.ts';
 
 /** The newest, beside the picture; the recordings have all of them. */
 const RECENT_RUNS = 18;
@@ -111,6 +113,11 @@ export class Studio {
     if (address.note !== null) {
       this.tell(address.note);
     }
+    void client.queueLoss.then((loss) => {
+      if (loss !== null) {
+        this.tell(loss);
+      }
+    });
   }
 
   get running(): Job | null {
@@ -151,6 +158,7 @@ export class Studio {
     try {
       this.storageNote = (await this.#client.storage()).note;
       await this.loadRuns();
+      await this.#tellLost();
     } catch (error) {
       this.storageNote = StudioError.from(error).message;
     }
@@ -354,6 +362,40 @@ export class Studio {
       this.announce('These settings are in the form now.');
     } catch (error) {
       this.tell(StudioError.from(error).message);
+    }
+  }
+
+  /** Until each of them was made again or dismissed. */
+  async #tellLost(): Promise<void> {
+    const lost = await this.recordings.client.lost();
+    if (lost.length > 0) {
+      this.tell(
+        `${runs(lost.length)} that you had recorded ${lost.length === 1 ? 'was' : 'were'} lost by the browser, which can happen when it is killed; the recordings say which, and make them again.`,
+        { label: 'Look', run: () => view.show('recordings') },
+      );
+    }
+  }
+
+  /** Submits what a run was asked for that the browser has lost. */
+  async makeAgain(run: LostRun): Promise<void> {
+    if (!run.operation) {
+      return;
+    }
+    try {
+      await this.submit(run.operation);
+      this.announce('It is being made again.');
+      await this.recordings.forgetLost([run]);
+    } catch (error) {
+      this.tell(StudioError.from(error).message);
+    }
+  }
+
+  /** Brings back the settings of a run that the browser has lost, without the picture that it started from. */
+  useLost({ operation }: LostRun): void {
+    if (operation) {
+      this.form.restore(operation.parameters);
+      this.loras.restore(operation.parameters.loras);
+      this.announce('These settings are in the form now; give it the picture to start from.');
     }
   }
 

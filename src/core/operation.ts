@@ -3,7 +3,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from './errors.ts';
-import { fileFacts, isBlob } from './parameters.ts';
+import { fileFacts, isBlob, isFile } from './parameters.ts';
 
 /** Things beside the result that a caller can ask to have recorded. */
 export const RECORDABLE = ['latents'] as const;
@@ -127,6 +127,11 @@ export function withoutPictures(operation: Operation): Operation {
           given: Object.fromEntries(Object.entries(operation.given).map(([step, outputs]) => [step, told(outputs)])),
         }),
   };
+}
+
+/** Whether the operation holds pictures or other files, which its JSON form leaves out. */
+export function holdsFiles({ parameters, given = {} }: Operation): boolean {
+  return [parameters, ...Object.values(given)].some((values) => Object.values(values).flat().some(isFile));
 }
 
 function told(values: Record<string, unknown>): Record<string, unknown> {

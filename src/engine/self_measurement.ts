@@ -3,12 +3,13 @@
  * Diffusion middle block, read-back included. Never at start-up: it is done once, when an estimate is asked for, and kept for
  * this adapter and this version of the runtime. The rates of pictures that were really made take its place.
  */
-import { createStore, get, set, type UseStore } from 'idb-keyval';
+import { get, set, type UseStore } from 'idb-keyval';
 import type { DeviceReport, Stage } from '../core/job.ts';
 import type { StageSeconds } from '../core/job_progress.ts';
 import type { Precision, WeightVariant } from '../core/model.ts';
 import { LayerWriter } from '../graphs/layers.ts';
 import type { WeightIndex } from '../graphs/graph.ts';
+import { openStore } from '../storage/database.ts';
 import type { Engine } from './engine.ts';
 
 /** Floating point operations per second; a multiplication and an addition are two. */
@@ -227,7 +228,7 @@ export class IndexedRates implements RateStore {
   readonly #store: UseStore;
 
   constructor() {
-    this.#store = createStore('darkroom-device', 'rates');
+    this.#store = openStore('darkroom-device', 'rates');
   }
 
   get(key: string): Promise<Rates | undefined> {

@@ -16,6 +16,7 @@ import type {
   StartOptions,
   StorageReport,
 } from '../../workers/protocol.ts';
+import { witnessFile } from '../storage/witness.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import type { QueueView } from './job_watchers.ts';
@@ -24,6 +25,7 @@ import { LibraryClient } from './library.ts';
 import type { Delta } from './job_watchers.ts';
 import { Receiver } from './queue.ts';
 import type { Lane } from './queue.ts';
+import { QueueWitness } from './queue_witness.ts';
 import { RecordingsClient } from './recordings.ts';
 import { drain } from './runner.ts';
 import type { JobService, QueueState } from './service.ts';
@@ -37,14 +39,21 @@ export interface Commons {
   jobs: StoredJobs;
   turn: Turn;
   sources: Sources;
+  /** Null where what waits is remembered nowhere else. */
+  witness: QueueWitness | null;
 }
 
-const inBrowser = (workers: WorkerPair): Commons => ({
-  jobs: new StoredJobs({ catalogue, entity: (run, filename) => workers.recorder.call('readEntity', run, filename) }),
-  // Absent outside secure contexts.
-  turn: new Turn((navigator as { locks?: LockManager }).locks ?? null),
-  sources: new Sources(),
-});
+function inBrowser(workers: WorkerPair): Commons {
+  const entity = (run: string, filename: string) => workers.recorder.call('readEntity', run, filename);
+  const jobs = new StoredJobs({ catalogue, entity });
+  return {
+    jobs,
+    // Absent outside secure contexts.
+    turn: new Turn((navigator as { locks?: LockManager }).locks ?? null),
+    sources: new Sources(),
+    witness: new QueueWitness(jobs, witnessFile('queue')),
+  };
+}
 
 /** What a stored job waits for. One of a config that is gone runs like any other: whoever plans it says what is wrong. */
 function needsOf(operation: Operation): Pick<Requirements, 'gpu' | 'refs'> {
@@ -70,6 +79,8 @@ export class JobClient implements JobService {
   readonly recordings: RecordingsClient;
   /** Language models and voices. */
   readonly language = new LanguageEngines();
+  /** One sentence when the browser had lost the queue of an earlier visit, else null. */
+  readonly queueLoss: Promise<string | null>;
   readonly #workers: WorkerPair;
   readonly #jobs: StoredJobs;
   readonly #turn: Turn;
@@ -80,7 +91,7 @@ export class JobClient implements JobService {
     this.#workers = workers;
     this.library = library;
     this.recordings = new RecordingsClient(() => workers.recorder);
-    const { jobs, turn, sources } = commons;
+    const { jobs, turn, sources, witness } = commons;
     [this.#jobs, this.#turn, this.#sources] = [jobs, turn, sources];
     const receivers = [true, false].map((gpu) => {
       const lane: Lane = {
@@ -92,6 +103,7 @@ export class JobClient implements JobService {
       return receiver;
     });
     sources.onFound = (ref) => receivers.forEach((receiver) => receiver.found(ref));
+    this.queueLoss = witness?.begin() ?? Promise.resolve(null);
   }
 
   /** Starts the workers. When one has ended, they are started again by themselves, with the same options. */

@@ -1,7 +1,8 @@
 /** Where the queue's records lie: IndexedDB, or memory where a browser keeps nothing. */
-import { createStore, promisifyRequest } from 'idb-keyval';
+import { promisifyRequest } from 'idb-keyval';
 import type { UseStore } from 'idb-keyval';
 import { StudioError } from '../core/errors.ts';
+import { openStore } from '../storage/database.ts';
 
 /** Key → value; undefined removes the key. */
 export type Writes = ReadonlyMap<string, unknown>;
@@ -25,7 +26,7 @@ export class IndexedJobStore implements JobStore {
   readonly #use: UseStore;
 
   constructor(database = DATABASE) {
-    this.#use = createStore(database, 'jobs');
+    this.#use = openStore(database, 'jobs');
   }
 
   async readAll(prefix: string): Promise<Map<string, unknown>> {

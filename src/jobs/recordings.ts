@@ -2,7 +2,7 @@
 import { StudioError } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
 import { recogniseFile } from '../media/registry.ts';
-import type { RecorderApi, Retention, RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
+import type { LostRun, RecorderApi, Retention, RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
 import type { WorkerLink } from './worker_link.ts';
 
 /** Of what lies in a run's folder; the numbered files are its entities. */
@@ -19,6 +19,16 @@ export class RecordingsClient {
   /** Newest first, from the index alone. */
   find(query: RunQuery): Promise<RunSummary[]> {
     return this.#link().call('findRuns', query);
+  }
+
+  /** Runs that the browser has lost, newest first. */
+  lost(): Promise<LostRun[]> {
+    return this.#link().call('lostRuns');
+  }
+
+  /** Takes lost runs off that list. */
+  forgetLost(runs: string[]): Promise<void> {
+    return this.#link().call('forgetLost', runs);
   }
 
   read(run: string): Promise<RunRecord> {

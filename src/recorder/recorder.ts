@@ -7,7 +7,15 @@ import { StudioError, assert } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
 import { withoutPictures } from '../core/operation.ts';
-import type { Retention, RunEnd, RunOpening, RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
+import type {
+  LostRun,
+  Retention,
+  RunEnd,
+  RunOpening,
+  RunQuery,
+  RunRecord,
+  RunSummary,
+} from '../../workers/protocol.ts';
 import { mimeOf } from '../media/registry.ts';
 import { toFile } from './entity_content.ts';
 import { ENTITY_TYPE, parseFilename, throughJson } from './entity_file.ts';
@@ -20,6 +28,7 @@ import { RunFolder, filesIn, readFolder } from './run_folder.ts';
 import { readRunFolder, writeRun } from './run_import.ts';
 import type { ImportedFile } from './run_import.ts';
 import { LOCK, summary } from './run_index.ts';
+import type { IndexEntry, Memory } from './run_index.ts';
 import { RunList, entryOf, folderFor, lockOf } from './run_list.ts';
 import { METADATA } from './run_record.ts';
 import { guarded, noSuchRun } from './storage_refusal.ts';
@@ -35,6 +44,10 @@ export interface Surroundings {
   locks?: Locks;
   /** For {@link Recorder.saveFromUrl}. */
   fetch?: (url: string) => Promise<Response>;
+  /** False where a part of the files cannot be reached now, so that what is not seen is not taken for lost. */
+  isWhole?: boolean;
+  /** A picture as a small data: URL; rejects where it is none. */
+  thumbnail?: (picture: Blob) => Promise<string>;
 }
 
 interface OpenRun {
@@ -51,6 +64,7 @@ export class Recorder {
   readonly #now: () => Date;
   readonly #locks: Locks;
   readonly #fetch: (url: string) => Promise<Response>;
+  readonly #thumbnail: Surroundings['thumbnail'];
   readonly #list: RunList;
   readonly #open = new Map<string, OpenRun>();
   /** Files whose hash was compared since the start, as `run/filename`. */
@@ -62,7 +76,9 @@ export class Recorder {
     this.#now = now;
     this.#locks = surroundings.locks ?? new MemoryLocks();
     this.#fetch = surroundings.fetch ?? ((url) => fetch(url));
-    this.#list = new RunList(store, this.#locks, now, (run) => this.#open.get(run)?.folder);
+    this.#thumbnail = surroundings.thumbnail;
+    const { isWhole = true } = surroundings;
+    this.#list = new RunList(store, { locks: this.#locks, now, isWhole }, (run) => this.#open.get(run)?.folder);
   }
 
   /** Takes up what earlier visits left (see {@link RunList}). Listing waits for it, recording does not. */
@@ -178,6 +194,26 @@ export class Recorder {
     return guarded(() => this.#list.find(query));
   }
 
+  /** Runs that the browser has lost, newest first. */
+  lostRuns(): Promise<LostRun[]> {
+    return guarded(async () => {
+      await this.#list.upToDate();
+      return this.#list.index.lost().map(({ entry, memory }) => ({
+        ...summary(entry),
+        operation: (memory.operation ?? null) as LostRun['operation'],
+        thumbnail: memory.thumbnail ?? null,
+      }));
+    });
+  }
+
+  /** Takes lost runs off their list: they were made again, or nobody wants them. */
+  forgetLost(runs: string[]): Promise<void> {
+    return guarded(async () => {
+      await this.#list.upToDate();
+      await this.#list.index.drop(...runs.filter((run) => this.#list.index.get(run)?.lost));
+    });
+  }
+
   readRun(run: string): Promise<RunRecord> {
     return guarded(() => this.#list.read(run));
   }
@@ -261,7 +297,7 @@ export class Recorder {
       await this.#inTurn(run, async ({ folder, release }) => {
         this.#open.delete(run);
         try {
-          await this.#list.index.put({ ...entryOf(folder), due: true });
+          await this.#list.index.put({ ...entryOf(folder), due: true, leaving: true });
           await folder.delete();
           await this.#list.index.drop(run);
         } finally {
@@ -305,7 +341,8 @@ export class Recorder {
 
   async #keepOpen(run: string, folder: RunFolder, release: () => void): Promise<void> {
     this.#open.set(run, { folder, release, last: Promise.resolve(), ending: null });
-    await this.#list.index.put(entryOf(folder));
+    const operation = folder.record.operation as Memory['operation'];
+    await this.#list.index.remember(run, { operation }, entryOf(folder));
   }
 
   async #end(run: string, open: OpenRun, ending: RunRecord['current_state']): Promise<void> {
@@ -315,6 +352,18 @@ export class Recorder {
     this.#open.delete(run);
     await open.folder.close();
     open.release();
+    void this.#sketch(entryOf(open.folder));
+  }
+
+  /** Remembers what the run's picture looks like. Nobody waits for it, and without it the words tell enough. */
+  async #sketch({ run_id, folder, picture: name }: IndexEntry): Promise<void> {
+    const picture = name === '' ? null : await this.#store.read(`${folder}/${name}`).catch(() => null);
+    if (picture && this.#thumbnail) {
+      const thumbnail = await this.#thumbnail(picture).catch(() => null);
+      if (thumbnail !== null) {
+        await this.#list.index.remember(run_id, { thumbnail });
+      }
+    }
   }
 
   /** Writes the ends of runs for which there was no room when they ended. */
@@ -347,9 +396,11 @@ export class Recorder {
 
   /** The run's lock is held. */
   async #delete(run: string, path: string): Promise<void> {
+    // Without the mark there a deletion that is broken off looks like a loss.
+    await this.#list.index.refresh();
     const entry = this.#list.index.get(run);
     if (entry) {
-      await this.#list.index.put({ ...entry, due: true });
+      await this.#list.index.put({ ...entry, due: true, leaving: true });
     }
     const names = await filesIn(this.#store, path);
     const folder = names.includes(JOURNAL) ? await RunFolder.recover(this.#store, path, this.#now()) : null;

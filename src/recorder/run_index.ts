@@ -2,6 +2,10 @@
  * The list of all runs, so that listing and searching open no run's folder. Derived from the folders and made anew from
  * them where it is missing or wrong; what it cannot keep is never an error. One file of chained lines (see journal.ts)
  * that all tabs add to in turn: a header, then one line per change, of which the last of each run counts.
+ *
+ * It is also the witness of the folders. A browser that was killed can lose folders and files (src/storage/torn_log.ts), but not what was
+ * added to a file that it keeps. A run that is listed here, was not being deleted, and whose folder is gone was lost by the browser; how the
+ * newest runs were made, and a small picture of them, is remembered here too, so that they can be made again.
  */
 import * as v from 'valibot';
 import { givenMedium, resultMedium } from '../media/registry.ts';
@@ -19,6 +23,10 @@ export const LOCK = 'darkroom:recordings';
 const HEADER_BYTES = 52;
 /** Lines of the past that are carried along before the file is written anew. */
 const SPARE_LINES = 500;
+/** How the newest runs were made is remembered: a kill takes what was stored last. */
+const REMEMBERED = 200;
+/** Of a remembered operation, in characters of JSON. */
+const LONGEST_OPERATION = 20_000;
 /** Of a prompt, in characters: enough to search and show. */
 const LONGEST_TEXT = 2000;
 
@@ -27,6 +35,10 @@ const entrySchema = v.object({
   folder: v.pipe(v.string(), v.regex(/^exports\/json\/[^/]+\/[^/]+\/run_[0-9a-f_]+$/)),
   /** Recovery has to look at its folder. */
   due: v.boolean(),
+  /** Its folder is being removed, or should have been. */
+  leaving: v.optional(v.boolean(), false),
+  /** The browser has lost its folder. */
+  lost: v.optional(v.boolean(), false),
   timestamp: v.string(),
   stage: v.picklist(['running', 'completed', 'failed', 'cancelled', 'interrupted']),
   starred: v.boolean(),
@@ -45,9 +57,19 @@ const entrySchema = v.object({
 
 export type IndexEntry = v.InferOutput<typeof entrySchema>;
 
+const memorySchema = v.object({
+  /** As accepted, without its pictures; null where nothing was asked for. */
+  operation: v.optional(v.nullable(v.record(v.string(), v.unknown()))),
+  /** A small picture of the first one made, as a data: URL. */
+  thumbnail: v.optional(v.string()),
+});
+
+export type Memory = v.InferOutput<typeof memorySchema>;
+
 const changeSchema = v.variant('record', [
   v.object({ record: v.literal('put'), entry: entrySchema }),
   v.object({ record: v.literal('drop'), run_id: v.string() }),
+  v.object({ record: v.literal('memory'), run_id: v.string(), memory: memorySchema }),
 ]);
 
 type Change = v.InferOutput<typeof changeSchema>;
@@ -63,6 +85,8 @@ export class RunIndex {
   readonly #store: FileStore;
   readonly #locks: Locks;
   readonly #listed = new Map<string, Listed>();
+  /** In the order in which they were first remembered. */
+  readonly #memories = new Map<string, Memory>();
   #sorted: Listed[] | null = null;
   /** As far as the file was read. */
   #read: { header: string; length: number; checksum: number; lines: number } | null = null;
@@ -106,20 +130,39 @@ export class RunIndex {
     await this.#change(entries.map((entry) => ({ record: 'put', entry })));
   }
 
+  /**
+   * @param memory what is known more of a run than before
+   * @param entries to be put in the same turn
+   */
+  async remember(run_id: string, memory: Memory, ...entries: IndexEntry[]): Promise<void> {
+    const isLong = JSON.stringify(memory).length > LONGEST_OPERATION;
+    await this.#change([
+      ...entries.map((entry): Change => ({ record: 'put', entry })),
+      ...(isLong ? [] : [{ record: 'memory' as const, run_id, memory }]),
+    ]);
+  }
+
+  /** Runs that the browser has lost, newest first, with what is remembered of them. */
+  lost(): { entry: IndexEntry; memory: Memory }[] {
+    return this.#byNewest()
+      .filter(({ entry }) => entry.lost)
+      .map(({ entry }) => ({ entry, memory: this.#memories.get(entry.run_id) ?? {} }));
+  }
+
   async drop(...runs: string[]): Promise<void> {
     await this.#change(runs.map((run_id) => ({ record: 'drop', run_id })));
   }
 
-  /** Newest first, all that the query asks for from `before` on; its limit is the caller's. */
+  /** Newest first, all that are there and that the query asks for from `before` on; its limit is the caller's. */
   *select({ before, text = '', starred }: Omit<RunQuery, 'limit'>): Generator<IndexEntry> {
-    const sorted = (this.#sorted ??= [...this.#listed.values()].sort(byNewest));
     const words = text
       .toLowerCase()
       .split(/\s+/)
       .filter((word) => word !== '');
     const last = before === undefined ? null : { entry: { run_id: before }, start: startOf(before) };
-    for (const listed of sorted) {
+    for (const listed of this.#byNewest()) {
       const isWanted =
+        !listed.entry.lost &&
         (last === null || byNewest(last, listed) < 0) &&
         (starred === undefined || listed.entry.starred === starred) &&
         words.every((word) => listed.text.includes(word));
@@ -127,6 +170,10 @@ export class RunIndex {
         yield listed.entry;
       }
     }
+  }
+
+  #byNewest(): Listed[] {
+    return (this.#sorted ??= [...this.#listed.values()].sort(byNewest));
   }
 
   async #change(changes: Change[]): Promise<void> {
@@ -186,6 +233,7 @@ export class RunIndex {
     const { values, length, checksum } = decodeLines(bytes, from.checksum);
     if (!known) {
       this.#listed.clear();
+      this.#memories.clear();
       this.#sorted = null;
     }
     const read = { header, length: from.length + length, checksum, lines: from.lines + values.length };
@@ -201,21 +249,41 @@ export class RunIndex {
 
   async #compact(): Promise<void> {
     const changes = [...this.#listed.values()].map(({ entry }): Change => ({ record: 'put', entry }));
+    for (const [run_id, memory] of this.#memories) {
+      changes.push({ record: 'memory', run_id, memory });
+    }
     await writeWhole(this.#store, FOLDER, NAME, new Blob(encodeLines([newHeader(), ...changes])));
     this.#unwritten = [];
     await this.#catchUp();
   }
 
   #apply(change: Change): void {
+    if (change.record === 'memory') {
+      this.#memories.set(change.run_id, { ...this.#memories.get(change.run_id), ...change.memory });
+      this.#forgetOld();
+      return;
+    }
     this.#sorted = null;
     if (change.record === 'drop') {
       this.#listed.delete(change.run_id);
+      this.#memories.delete(change.run_id);
       return;
     }
     const { entry } = change;
     const { run_id, prompt, negative_prompt, config_name, checkpoint, name } = entry;
     const text = [prompt, negative_prompt, config_name, checkpoint, run_id, name].join('\n').toLowerCase();
     this.#listed.set(run_id, { entry, start: startOf(run_id), text });
+  }
+
+  #forgetOld(): void {
+    for (const run of this.#memories.keys()) {
+      if (this.#memories.size <= REMEMBERED) {
+        return;
+      }
+      if (!this.#listed.get(run)?.entry.lost) {
+        this.#memories.delete(run);
+      }
+    }
   }
 }
 
@@ -236,6 +304,8 @@ export function indexEntry(
     run_id,
     folder,
     due,
+    leaving: false,
+    lost: false,
     timestamp,
     stage: current_state.stage,
     starred,
@@ -251,7 +321,13 @@ export function indexEntry(
   };
 }
 
-export function summary({ folder: _folder, due: _due, ...shown }: IndexEntry): RunSummary {
+export function summary({
+  folder: _folder,
+  due: _due,
+  leaving: _leaving,
+  lost: _lost,
+  ...shown
+}: IndexEntry): RunSummary {
   return shown;
 }
 

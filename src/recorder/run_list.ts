@@ -25,14 +25,21 @@ export class RunList {
   readonly #store: FileStore;
   readonly #locks: Locks;
   readonly #now: () => Date;
+  /** Whether all folders can be seen: where some cannot, none counts as lost. */
+  readonly #isWhole: boolean;
   /** The run's folder, if this tab is writing it. */
   readonly #written: (run: string) => RunFolder | undefined;
   #recovered: Promise<void> | null = null;
 
-  constructor(store: FileStore, locks: Locks, now: () => Date, written: (run: string) => RunFolder | undefined) {
+  constructor(
+    store: FileStore,
+    { locks, now, isWhole }: { locks: Locks; now: () => Date; isWhole: boolean },
+    written: (run: string) => RunFolder | undefined,
+  ) {
     this.#store = store;
     this.#locks = locks;
     this.#now = now;
+    this.#isWhole = isWhole;
     this.#written = written;
     this.index = new RunIndex(store, locks);
   }
@@ -109,7 +116,8 @@ export class RunList {
   }
 
   async has(run: string): Promise<boolean> {
-    return this.index.get(run) !== null || (await this.#folders()).has(run);
+    const entry = this.index.get(run);
+    return (entry !== null && !entry.lost) || (await this.#folders()).has(run);
   }
 
   async #recover(): Promise<void> {
@@ -117,11 +125,13 @@ export class RunList {
     // Before the folders: one that another tab opens meanwhile may be in the index and not among those that were seen.
     const listed = this.index.runs;
     const folders = await this.#folders();
-    await this.index.drop(...listed.filter((run) => !folders.has(run) && !this.#written(run)));
+    if (this.#isWhole) {
+      await this.#findLost(listed.filter((run) => !folders.has(run) && !this.#written(run)));
+    }
     let found: IndexEntry[] = [];
     for (const [run, path] of folders) {
       const entry = this.index.get(run);
-      if (this.#written(run) || (entry && !entry.due && entry.stage !== 'running')) {
+      if (this.#written(run) || (entry && !entry.due && !entry.lost && entry.stage !== 'running')) {
         continue;
       }
       // One that cannot be recovered now, as on a full disk, is listed as it is and looked at again later.
@@ -135,6 +145,22 @@ export class RunList {
       }
     }
     await this.index.put(...found);
+  }
+
+  /** Of runs whose folders are not there: those that somebody deleted are forgotten, the others were lost by the browser. */
+  async #findLost(gone: string[]): Promise<void> {
+    if (gone.length === 0) {
+      return;
+    }
+    // Another tab may have deleted some since the index was read.
+    await this.index.refresh();
+    const entries = gone.map((run) => this.index.get(run)).filter((entry) => entry !== null);
+    await this.index.drop(...entries.filter(({ leaving }) => leaving).map(({ run_id }) => run_id));
+    await this.index.put(
+      ...entries
+        .filter(({ leaving, lost }) => !leaving && !lost)
+        .map((entry) => ({ ...entry, lost: true, due: false })),
+    );
   }
 
   /** What the index should say of the run; null when nothing is left of it. */

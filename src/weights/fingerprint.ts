@@ -4,7 +4,11 @@
  */
 import { get, set } from 'idb-keyval';
 import { createSHA256 } from 'hash-wasm';
+import { openStore } from '../storage/database.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
+
+/** idb-keyval's own default, where the hashes have been since the beginning. */
+const hashes = openStore('keyval-store', 'keyval');
 
 export async function fingerprint(
   files: Pick<CheckpointFiles, 'blob' | 'version' | 'sha256'>,
@@ -16,7 +20,7 @@ export async function fingerprint(
   }
   const version = files.version(path);
   const key = version === null ? null : `sha256:${version}`;
-  const known = key === null ? undefined : await get<string>(key).catch(() => undefined);
+  const known = key === null ? undefined : await get<string>(key, hashes).catch(() => undefined);
   if (known !== undefined) {
     return known;
   }
@@ -28,7 +32,7 @@ export async function fingerprint(
   const digest = hasher.digest('hex');
   if (key !== null) {
     // A browser that refuses IndexedDB (private mode) only loses the shortcut.
-    await set(key, digest).catch(() => undefined);
+    await set(key, digest, hashes).catch(() => undefined);
   }
   return digest;
 }

@@ -91,6 +91,7 @@ export class Delivery {
         `Darkroom cannot store weights as ${variant}; download them in full.`,
       );
     }
+    await this.#store.prepare();
     const writer = new FileWriter(this.#store, ref, maker, this.#pieceBytes);
     // Small ones first: a wrong address or a missing right shows before gigabytes are fetched.
     const files = [...manifest.files].sort((a, b) => a.size - b.size);

@@ -1,6 +1,8 @@
 /** The database under the library: keys and values, changed all together or not at all. */
-import { createStore, promisifyRequest, type UseStore } from 'idb-keyval';
+import { promisifyRequest, type UseStore } from 'idb-keyval';
 import { StudioError } from '../../core/errors.ts';
+import { openStore } from '../../storage/database.ts';
+import { databaseIsSafeAgain } from '../../storage/torn_log.ts';
 
 export interface KeyValues {
   /** The values in the order of their keys, undefined where there is none. */
@@ -11,6 +13,8 @@ export interface KeyValues {
   update(key: string, change: (value: unknown) => unknown): Promise<void>;
   /** All keys that begin so. */
   keys(prefix: string): Promise<string[]>;
+  /** Called before much is written. */
+  prepare(): Promise<void>;
 }
 
 export const DATABASE = 'darkroom-library';
@@ -55,6 +59,10 @@ export class IndexedKeyValues implements KeyValues {
     return keys.filter((key) => typeof key === 'string');
   }
 
+  prepare(): Promise<void> {
+    return databaseIsSafeAgain();
+  }
+
   async #within<T>(mode: IDBTransactionMode, work: (store: IDBObjectStore) => Promise<T>): Promise<T> {
     try {
       try {
@@ -73,7 +81,7 @@ export class IndexedKeyValues implements KeyValues {
   }
 
   #use<T>(mode: IDBTransactionMode, work: (store: IDBObjectStore) => Promise<T>): Promise<T> {
-    this.#store ??= createStore(DATABASE, OBJECT_STORE);
+    this.#store ??= openStore(DATABASE, OBJECT_STORE);
     return this.#store(mode, work);
   }
 }

@@ -9,6 +9,7 @@ import { isLanguageLayout, readLanguageConfig } from '../../core/language.ts';
 import { isLoraRef, loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { LibraryApi, Listing, Origin, SpaceReport, StoredCheckpoint } from '../../../workers/protocol.ts';
+import type { Witness } from '../../storage/witness.ts';
 import { isLora, requireLora } from '../lora.ts';
 import { lookAtAddress } from './address.ts';
 import { Delivery } from './delivery.ts';
@@ -33,6 +34,8 @@ import type { OnProgress } from './transfers.ts';
 
 export interface Surroundings {
   values: KeyValues;
+  /** What is stored is said there, too, to be noticed when the database was emptied; null where there is none. */
+  witness: Witness | null;
   network: Network;
   clock: Clock;
   locks: Locks;
@@ -59,9 +62,9 @@ export class Library implements LibraryApi {
   readonly #delivery: Delivery;
 
   constructor(around: Surroundings) {
-    const { values, network, clock, locks, channel, makers, pieceBytes } = around;
+    const { values, witness, network, clock, locks, channel, makers, pieceBytes } = around;
     this.#around = around;
-    this.#store = new LibraryStore(values);
+    this.#store = new LibraryStore(values, witness);
     this.#requests = new Requests(network, clock);
     this.#transfers = new Transfers(locks, channel);
     this.#delivery = new Delivery(this.#store, this.#requests, clock, makers, pieceBytes);

@@ -3,7 +3,9 @@
  * record names is there; a manifest says `complete` only after all files do, so a reader needs to look at nothing else.
  */
 import { StudioError } from '../../core/errors.ts';
+import type { Witness } from '../../storage/witness.ts';
 import type { KeyValues } from './key_values.ts';
+import { LibraryWitness } from './library_witness.ts';
 import { keyOf, parseFileRecord, parseForeign, parseLicenses, parseManifest } from './records.ts';
 import type { FileRecord, Manifest } from './records.ts';
 
@@ -13,12 +15,21 @@ export type Listed =
 
 export class LibraryStore {
   readonly #values: KeyValues;
+  readonly #witness: LibraryWitness | null;
 
-  constructor(values: KeyValues) {
+  /** @param witness null where nothing is written, and for whoever only reads */
+  constructor(values: KeyValues, witness: Witness | null = null) {
     this.#values = values;
+    this.#witness = witness && new LibraryWitness(witness, this.#values);
+  }
+
+  /** Called before a checkpoint is brought here. */
+  prepare(): Promise<void> {
+    return this.#values.prepare();
   }
 
   async list(): Promise<Listed[]> {
+    await this.#witness?.restored;
     const prefix = keyOf.manifest('');
     const keys = await this.#values.keys(prefix);
     const values = await this.#values.read(keys);
@@ -55,16 +66,18 @@ export class LibraryStore {
         );
   }
 
-  writeManifest(manifest: Manifest): Promise<void> {
-    return this.#values.write([[keyOf.manifest(manifest.ref), manifest]]);
+  async writeManifest(manifest: Manifest): Promise<void> {
+    await this.#values.write([[keyOf.manifest(manifest.ref), manifest]]);
+    this.#witness?.look();
   }
 
   /** Changes one that is there; nothing happens otherwise. */
-  changeManifest(ref: string, change: Partial<Manifest>): Promise<void> {
-    return this.#values.update(keyOf.manifest(ref), (value) => {
+  async changeManifest(ref: string, change: Partial<Manifest>): Promise<void> {
+    await this.#values.update(keyOf.manifest(ref), (value) => {
       const manifest = parseManifest(value);
       return manifest ? { ...manifest, ...change } : undefined;
     });
+    this.#witness?.look();
   }
 
   /** One record per path, null where there is none that can be trusted. */
@@ -126,7 +139,9 @@ export class LibraryStore {
       const found = await this.#values.keys(`${kind}/${ref}/`);
       keys.push(...found.filter((key) => !others.some((other) => key.startsWith(`${kind}/${other}/`))));
     }
+    await this.#witness?.dismiss(ref);
     await this.#values.write([], [keyOf.manifest(ref), ...keys]);
+    this.#witness?.look();
   }
 
   async header(ref: string, path: string): Promise<Uint8Array<ArrayBuffer> | null> {
@@ -139,11 +154,13 @@ export class LibraryStore {
   }
 
   async licenses(): Promise<string[]> {
+    await this.#witness?.restored;
     const [value] = await this.#values.read([keyOf.licenses]);
     return parseLicenses(value);
   }
 
-  acceptLicense(ref: string): Promise<void> {
-    return this.#values.update(keyOf.licenses, (value) => [...new Set([...parseLicenses(value), ref])]);
+  async acceptLicense(ref: string): Promise<void> {
+    await this.#values.update(keyOf.licenses, (value) => [...new Set([...parseLicenses(value), ref])]);
+    this.#witness?.look();
   }
 }

@@ -1,0 +1,111 @@
+/**
+ * A second record of the waiting jobs, outside of their database. When the browser has thrown that away, they are submitted again from here,
+ * and the person is told.
+ */
+import * as v from 'valibot';
+import { holdsFiles, withoutPictures } from '../core/operation.ts';
+import type { Operation } from '../core/operation.ts';
+import type { Witness } from '../storage/witness.ts';
+import type { StoredJobs } from './stored_jobs.ts';
+import { isFinished } from './state.ts';
+
+const SCHEMA_VERSION = 1;
+/** Changes that follow one another so closely are taken down together, in milliseconds. */
+const TOGETHER_MS = 300;
+
+const witnessSchema = v.object({
+  schema_version: v.literal(SCHEMA_VERSION),
+  isPaused: v.boolean(),
+  /** Of all jobs that were known, ended ones too. */
+  ids: v.array(v.string()),
+  waiting: v.array(v.object({ id: v.string(), startsFromPicture: v.boolean(), operation: v.looseObject({}) })),
+});
+
+export class QueueWitness {
+  readonly #jobs: StoredJobs;
+  readonly #witness: Witness;
+  #written = '';
+  #isDue = false;
+
+  constructor(jobs: StoredJobs, witness: Witness) {
+    this.#jobs = jobs;
+    this.#witness = witness;
+  }
+
+  /**
+   * Submits again what waited in a queue that is gone, and takes down every change from then on.
+   * @returns one sentence for the person, or null when nothing was lost
+   */
+  async begin(): Promise<string | null> {
+    const outcome = await this.#restore().catch(() => null);
+    this.#jobs.subscribe(() => {
+      if (!this.#isDue) {
+        this.#isDue = true;
+        setTimeout(() => {
+          this.#isDue = false;
+          void this.#takeDown();
+        }, TOGETHER_MS);
+      }
+    });
+    await this.#takeDown();
+    return outcome;
+  }
+
+  async #restore(): Promise<string | null> {
+    const told = v.safeParse(witnessSchema, await this.#witness.read());
+    if (!told.success || told.output.waiting.length === 0) {
+      return null;
+    }
+    const { waiting, ids, isPaused } = told.output;
+    const known = new Set((await this.#jobs.list()).map(({ id }) => id));
+    if (ids.some((id) => known.has(id))) {
+      return null;
+    }
+    if (isPaused) {
+      await this.#jobs.pause(true);
+    }
+    let restored = 0;
+    for (const { id, operation, startsFromPicture } of waiting) {
+      if (!startsFromPicture) {
+        // Under its own id, so that two tabs that both notice submit it once.
+        await this.#jobs.submit(operation, id).then(
+          () => (restored += 1),
+          () => undefined,
+        );
+      }
+    }
+    const lost = waiting.length - restored;
+    return [
+      'The browser had lost the queue, which can happen when it is killed',
+      restored > 0 ? `; ${jobs(restored)} that waited ${restored === 1 ? 'is' : 'are'} in it again.` : '.',
+      lost > 0
+        ? ` ${jobs(lost)} could not be put back, with ${lost === 1 ? 'its' : 'their'} pictures; submit ${lost === 1 ? 'it' : 'them'} anew.`
+        : '',
+    ].join('');
+  }
+
+  async #takeDown(): Promise<void> {
+    const all = this.#jobs.jobs;
+    const value = {
+      schema_version: SCHEMA_VERSION,
+      isPaused: this.#jobs.state.isPaused,
+      ids: all.map(({ id }) => id),
+      waiting: all
+        .filter((job) => !isFinished(job))
+        .map(({ id, operation }) => ({
+          id,
+          startsFromPicture: holdsFiles(operation),
+          operation: withoutPictures(operation),
+        })),
+    };
+    const text = JSON.stringify(value);
+    if (text !== this.#written) {
+      this.#written = text;
+      await this.#witness.write(value);
+    }
+  }
+}
+
+function jobs(count: number): string {
+  return count === 1 ? '1 job' : `${count} jobs`;
+}

@@ -1,0 +1,54 @@
+/**
+ * A small file that says what a database holds. Database and files are lost apart from each other, so that either can tell that the other
+ * was emptied (see torn_log.ts).
+ */
+import { defaultFiles, recordingsFiles } from './private_files.ts';
+import type { Place } from './private_files.ts';
+import { filesAreSafe } from './torn_log.ts';
+
+export interface Witness {
+  /** What was written last, unchecked; undefined where there is nothing, or no storage. */
+  read(): Promise<unknown>;
+  /** Never rejects: what cannot be witnessed is stored all the same. */
+  write(value: unknown): Promise<void>;
+}
+
+/** In `witness/<name>.json`, beside the recordings. */
+export function witnessFile(name: string): Witness {
+  const file = `${name}.json`;
+  let last: Promise<unknown> = Promise.resolve();
+  return {
+    read: async () => {
+      try {
+        const folder = await witnesses();
+        // The browser's own, for what was being written when it was killed.
+        for await (const left of folder.keys()) {
+          if (left.startsWith(file) && left.endsWith('.crswap')) {
+            await folder.removeEntry(left).catch(() => undefined);
+          }
+        }
+        return JSON.parse(await (await (await folder.getFileHandle(file)).getFile()).text()) as unknown;
+      } catch {
+        return undefined;
+      }
+    },
+    write: (value) => {
+      const written = last.then(async () => {
+        const stream = await (await (await witnesses()).getFileHandle(file, { create: true })).createWritable();
+        // What is written becomes visible when it is closed, so it is whole or not there.
+        await stream.write(JSON.stringify(value));
+        await stream.close();
+      });
+      last = written.catch(() => undefined);
+      return last.then(() => undefined);
+    },
+  };
+}
+
+async function witnesses(): Promise<FileSystemDirectoryHandle> {
+  const bucket = await recordingsFiles().catch(() => null);
+  const place: Place = bucket ? 'recordings' : 'default';
+  const root = bucket ?? (await defaultFiles());
+  await filesAreSafe(place, root);
+  return root.getDirectoryHandle('witness', { create: true });
+}
