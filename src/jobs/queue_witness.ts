@@ -4,7 +4,6 @@
  */
 import * as v from 'valibot';
 import { holdsFiles, withoutPictures } from '../core/operation.ts';
-import type { Operation } from '../core/operation.ts';
 import type { Witness } from '../storage/witness.ts';
 import type { StoredJobs } from './stored_jobs.ts';
 import { isFinished } from './state.ts';
