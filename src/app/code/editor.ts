@@ -1,6 +1,6 @@
 /** The code editor: CodeMirror with JavaScript, in the page's own colours. Loaded only where code is shown. */
 import { closeBrackets, closeBracketsKeymap } from '@codemirror/autocomplete';
-import { defaultKeymap, history, historyKeymap, indentWithTab } from '@codemirror/commands';
+import { defaultKeymap, history, historyKeymap, indentWithTab, isolateHistory } from '@codemirror/commands';
 import { javascript } from '@codemirror/lang-javascript';
 import { bracketMatching, HighlightStyle, indentOnInput, indentUnit, syntaxHighlighting } from '@codemirror/language';
 import { lintGutter, setDiagnostics } from '@codemirror/lint';
@@ -125,7 +125,11 @@ export function createEditor(parent: HTMLElement, options: EditorOptions): CodeE
       const { doc } = view.state;
       if (doc.toString() !== text) {
         isOurs = true;
-        view.dispatch({ changes: { from: 0, to: doc.length, insert: text } });
+        // One undo for each, however fast they follow one another.
+        view.dispatch({
+          changes: { from: 0, to: doc.length, insert: text },
+          annotations: isolateHistory.of('full'),
+        });
         isOurs = false;
       }
     },
