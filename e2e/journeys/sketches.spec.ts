@@ -293,6 +293,7 @@ test('files are opened, replaced and saved without a loss', async ({ page }) => 
   await expect(code(page)).toContainText('Tone.Synth');
   // What another sketch took the place of is one undo away, too.
   await page.getByRole('button', { name: 'Tide' }).click();
+  await expect(code(page)).toContainText('The moon');
   await code(page).press('ControlOrMeta+z');
   await expect(code(page)).toContainText('Tone.Synth');
 });
@@ -325,7 +326,7 @@ test('a canvas larger than the stage is shown whole, and knows where the pointer
   await page.setViewportSize({ width: 390, height: 844 });
   await openSketch(
     page,
-    'function setup() { createCanvas(1600, 800); background(200); }\nfunction mousePressed() { console.log("at", Math.round(mouseX / 160), Math.round(mouseY / 160)); }',
+    'function setup() { createCanvas(1600, 800); background(200); }\nfunction mousePressed() { console.log("at", Math.round(mouseX / 100), Math.round(mouseY / 100)); }',
   );
   await runs(page);
   const stage = page.locator('.seen .stage');
@@ -334,7 +335,7 @@ test('a canvas larger than the stage is shown whole, and knows where the pointer
   const height = (box.width * 800) / 1600;
   await expect(async () => {
     await page.mouse.click(box.x + box.width * 0.5, box.y + box.height / 2);
-    await expect(said(page)).toContainText('at 5 3', { timeout: 1000 });
+    await expect(said(page)).toContainText('at 8 4', { timeout: 1000 });
   }).toPass();
   expect(height).toBeLessThan(box.height);
 });

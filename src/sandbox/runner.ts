@@ -212,7 +212,10 @@ class FrameRun {
     const { code, isModule } = this.#prepared;
     this.#told = performance.now();
     this.#tell({ type: 'run', language, code, isModule, libraries });
-    frame.focus();
+    if (!document.activeElement?.matches('[contenteditable="true"], textarea')) {
+      // Keys are for the sketch, unless somebody is writing.
+      frame.focus();
+    }
   }
 
   end(): void {
