@@ -18,6 +18,7 @@ export default ts.config(
       'training',
       'test-results',
       'e2e/fixtures/new_chunk',
+      'e2e/fixtures/new_medium',
       'bench/.dist',
       'bench/.dist_app',
       '.cache',

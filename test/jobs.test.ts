@@ -132,7 +132,13 @@ describe('the queue', () => {
     const { jobs, receiver } = open();
     const taken = receiver.take();
     const job = await jobs.submit(operation());
-    expect(await taken).toMatchObject({ id: job.id, payload: { [DEFAULT_CHECKPOINT]: SOURCE }, attempt: 1, run: null, point: null });
+    expect(await taken).toMatchObject({
+      id: job.id,
+      payload: { [DEFAULT_CHECKPOINT]: SOURCE },
+      attempt: 1,
+      run: null,
+      point: null,
+    });
     expect((await jobs.get(job.id)).state).toBe('running');
   });
 

@@ -341,7 +341,9 @@ describe('steps', () => {
       { checkpoints: { first: 'hub:a/b@c', second: 'hub:d/e@f' } },
     );
     const result = planned(one);
-    expect(result.ok && result.plan.steps.map(({ parameters, language }) => [parameters.temperature, language])).toEqual([
+    expect(
+      result.ok && result.plan.steps.map(({ parameters, language }) => [parameters.temperature, language]),
+    ).toEqual([
       [1, 'hub:a/b@c'],
       [2, 'hub:d/e@f'],
     ]);
@@ -374,7 +376,10 @@ describe('steps', () => {
   });
 
   test('what earlier attempts settled comes before all else, by step', () => {
-    const settled = { interception: { text: 'a cat', instruction: 'Be brief.', temperature: 0 }, output: { seed: '7' } };
+    const settled = {
+      interception: { text: 'a cat', instruction: 'Be brief.', temperature: 0 },
+      output: { seed: '7' },
+    };
     const result = plan(paint({ seed: '9' }), several, () => checkpoint, device, settled);
     expect(result.ok && result.plan.steps[1].parameters.seed).toBe('7');
   });

@@ -62,7 +62,9 @@ export class Browser {
     });
     const turn = new Turn(locks as unknown as LockManager);
     // Where nobody resolves nobody takes a turn.
-    const receiver = resolve ? new Receiver(jobs, turn, resolve, { now: this.now }) : (null as unknown as Tab['receiver']);
+    const receiver = resolve
+      ? new Receiver(jobs, turn, resolve, { now: this.now })
+      : (null as unknown as Tab['receiver']);
     let hasEnded = false;
     const tab = {
       jobs,

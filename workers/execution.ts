@@ -121,8 +121,8 @@ export class Execution {
         used[name] = isList ? blobs : blobs[0];
         operation.parameters[name] = isList ? names : names[0];
       }
-      const { given: _, ...asked } = operation;
-      await this.#record('input', asked);
+      // What was given is recorded as what its steps gave.
+      await this.#record('input', { ...operation, given: undefined });
       await this.#record('config', {
         pipeline: plan.pipeline,
         config: plan.config,

@@ -118,7 +118,8 @@ class GenerationWorker implements GenerationApi {
       }
       const { summary } = found.model;
       const request = estimateRequest(step, summary);
-      const estimate = request && (await found.model.estimate(request, await this.#circumstances(found.source, summary)));
+      const estimate =
+        request && (await found.model.estimate(request, await this.#circumstances(found.source, summary)));
       // The plan speaks of the checkpoint that the config is about; another one is judged in the same way.
       const fitted: PlanResult = estimate ? fit(result.plan, summary, estimate, 'warn') : result;
       const variant = fitted.ok ? fitted.plan.variant : 'full';

@@ -81,7 +81,8 @@ function inOrder({ ref, pipelineClass }: CheckpointSummary): Config[] {
     .filter(({ course }) => {
       const fields = fieldsOf(course);
       return (
-        course.main.chunk.meta.needs.checkpoint?.includes(pipelineClass) && STUDIO_FIELDS.every((name) => fields.has(name))
+        course.main.chunk.meta.needs.checkpoint?.includes(pipelineClass) &&
+        STUDIO_FIELDS.every((name) => fields.has(name))
       );
     })
     .sort((a, b) => a.course.steps.length - b.course.steps.length)

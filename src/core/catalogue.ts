@@ -31,8 +31,8 @@ const shortSchema = v.pipe(
   v.strictObject({ name: identifier, chunks: v.tuple([v.string()]) }),
   v.transform(({ name, chunks: [chunk] }) => ({
     name,
-    inputs: {} as Record<string, string>,
-    steps: [{ id: 'output', chunk, in: {} as Record<string, unknown> }],
+    inputs: {},
+    steps: [{ id: 'output', chunk, in: {} }],
   })),
 );
 

@@ -138,7 +138,10 @@ export function plan(
         ...(own(settled, step.id) ?? own(settled, step.chunk.meta.id)),
       };
       const placeholders = Object.fromEntries(
-        Object.entries(planned.wired).map(([name, { step: from, output }]) => [name, placeholder(course, from, output)]),
+        Object.entries(planned.wired).map(([name, { step: from, output }]) => [
+          name,
+          placeholder(course, from, output),
+        ]),
       );
       const input = parse(
         step.chunk.parameters,
@@ -254,7 +257,8 @@ function courseFor(operation: Operation, catalogue: Catalogue): Course | StudioE
   for (const { id, chunk } of course.steps) {
     const given = own(operation.given ?? {}, id);
     const { outputs } = chunk.meta;
-    const wrong = given && [...Object.keys(outputs), ...Object.keys(given)].find((name) => !(name in given && name in outputs));
+    const wrong =
+      given && [...Object.keys(outputs), ...Object.keys(given)].find((name) => !(name in given && name in outputs));
     if (wrong !== undefined) {
       return invalid(`given must hold exactly what the step "${id}" gives: ${Object.keys(outputs).join(', ')}.`);
     }
@@ -276,7 +280,8 @@ function stepsToRun({ steps }: Course, { until, given = {} }: Operation): Step[]
       Object.values(wiredOf(step)).forEach((wire) => wanted.add(wire.step));
     }
   }
-  const isSource = (step: Step) => !steps.some((other) => Object.values(wiredOf(other)).some((wire) => wire.step === step.id));
+  const isSource = (step: Step) =>
+    !steps.some((other) => Object.values(wiredOf(other)).some((wire) => wire.step === step.id));
   return steps.slice(0, last + 1).filter((step) => wanted.has(step.id) || isSource(step));
 }
 

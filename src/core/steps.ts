@@ -6,9 +6,7 @@ import type { ChunkContract } from './chunk.ts';
 
 /** Where a parameter comes from that the operation does not set under its own name. */
 export type Wire =
-  | { from: 'input'; name: string }
-  | { from: 'step'; step: string; output: string }
-  | { from: 'value'; value: unknown };
+  { from: 'input'; name: string } | { from: 'step'; step: string; output: string } | { from: 'value'; value: unknown };
 
 export interface Step {
   /** Unique within the pipeline: settled parameters, progress, resume points and entities go by it. */
@@ -69,8 +67,8 @@ export function courseOf(config: Config, { pipelines, chunks }: Catalogue): Cour
 
 /** The fields of a chunk's parameters by name, `operation` apart. */
 export function entriesOf({ parameters }: ChunkContract): Record<string, v.GenericSchema> {
-  const { operation: _, ...entries } = (parameters as unknown as { entries: Record<string, v.GenericSchema> }).entries;
-  return entries;
+  const { entries } = parameters as unknown as { entries: Record<string, v.GenericSchema> };
+  return Object.fromEntries(Object.entries(entries).filter(([name]) => name !== 'operation'));
 }
 
 /** The fields of a step that an operation may set by their own names. */

@@ -238,7 +238,12 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
   }
 
   /** Whoever waits for it hears of it now: it would wait for ever. */
-  async #refuse(id: string, token: string, ref: string, { sentence, instead }: Answer<Source> & { type: 'gone' }): Promise<void> {
+  async #refuse(
+    id: string,
+    token: string,
+    ref: string,
+    { sentence, instead }: Answer<Source> & { type: 'gone' },
+  ): Promise<void> {
     if (!(await this.#start(id, token))) {
       await this.#jobs.refresh();
       return;

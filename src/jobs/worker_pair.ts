@@ -205,7 +205,9 @@ export class WorkerPair implements Engine {
   #secret(name: string): Promise<string> {
     const value = this.#secrets.get(name);
     return value === undefined
-      ? Promise.reject(new StudioError('invalid_operation', `The key "${name}" is not there; enter it, then try again.`))
+      ? Promise.reject(
+          new StudioError('invalid_operation', `The key "${name}" is not there; enter it, then try again.`),
+        )
       : Promise.resolve(value);
   }
 

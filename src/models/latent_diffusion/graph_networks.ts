@@ -200,7 +200,7 @@ export class GraphNetworks implements Networks {
     };
   }
 
-  async planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
+  planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
     const { textEncoder, text, unetComponent, unet, vaeComponent, vae } = this.components;
     const { rows, calls, steps, texts, decodings, decoded, startsFromPicture, height, width } = request;
     const { provider } = this.engine;
@@ -248,7 +248,7 @@ export class GraphNetworks implements Networks {
         ),
       );
     }
-    return networks;
+    return Promise.resolve(networks);
   }
 
   embedsGuidance(): Promise<boolean> {
