@@ -1043,10 +1043,15 @@ describe('samplers of every make', () => {
       parameters: { sampler: 'dpmpp_2m_sde', schedule: 'karras' },
     },
     {
-      name: 'in parts, a schedule that we do not have',
+      name: 'in parts, a schedule that is known by name, which the page judges',
       nodes: parts({ sigmas: node('AlignYourStepsScheduler', { model_type: 'SD1', steps: 18, denoise: 1 }) }),
+      parameters: { schedule: 'align_your_steps' },
+    },
+    {
+      name: 'in parts, a schedule that has no name here',
+      nodes: parts({ sigmas: node('OptimalStepsScheduler', { model_type: 'FLUX', steps: 18, denoise: 1 }) }),
       parameters: { schedule: undefined },
-      lost: ['the schedule Align Your Steps'],
+      lost: ['the schedule Optimal Steps'],
     },
     {
       name: 'Advanced',

@@ -1316,7 +1316,7 @@ describe('our own pictures', () => {
     expect(darkroom).not.toContain('AAAA');
     expect(isComposite).toBe(true);
     expect(readSettings(darkroom)).toEqual(made);
-    expect(settingsOf({ ...metadata, operation: 'video' })).toBeNull();
+    expect(settingsOf({ ...metadata, operation: 7 })).toBeNull();
     expect(settingsOf({})).toBeNull();
   });
 

@@ -8,7 +8,7 @@ import type { OrtModule } from '../src/engine/runtime.ts';
 import { SamplingLoop } from '../src/engine/sampling_loop.ts';
 import type { StepBuffers } from '../src/samplers/apply.ts';
 import { applyStep } from '../src/samplers/apply.ts';
-import { parseSchedulerConfig } from '../src/samplers/config.ts';
+import { parseSchedulerConfig, withPrediction } from '../src/samplers/config.ts';
 import { defaultsOf, layPath, planSampling } from '../src/samplers/plan.ts';
 import { samplers, schedules } from '../src/samplers/registry.ts';
 import type { Sampler, SamplerPlan } from '../src/samplers/sampler.ts';
@@ -57,6 +57,8 @@ interface PipelineParameters {
   schedule?: string;
   steps: number;
   strength?: number;
+  prediction_type?: 'epsilon' | 'v_prediction';
+  rescale_betas_zero_snr?: boolean;
 }
 const tables = golden<{ diffusers: ScheduleCase[]; comfyui: ScheduleCase[] }>('schedulers.json');
 const traces = golden<{ x0: string[]; noise: string[]; cases: TraceCase[] }>('samplers.json');
@@ -265,7 +267,7 @@ describe('whole operations on the tiny checkpoints take the timesteps that diffu
     const { parameters } = golden<{ parameters: PipelineParameters }>(`pipelines/${name}/operation.json`);
     const from = entry.checkpoint.replace(/^builtin:/, '../../public/checkpoints/');
     const file = new URL(`checkpoints/${from}/scheduler/scheduler_config.json`, import.meta.url);
-    const config = parseSchedulerConfig(readFileSync(file, 'utf8'));
+    const config = withPrediction(parseSchedulerConfig(readFileSync(file, 'utf8')), parameters);
     const { sampler, schedule, steps, strength } = parameters;
     const plan = planSampling({ config, sampler, schedule, steps, strength }, samplers, schedules);
     expect(samplers[plan.sampler].diffusersClass).toBe(entry.scheduler.class);
