@@ -26,7 +26,7 @@ const with_ = (parameters: object) => ({ ...OPERATION, parameters: { ...PARAMETE
 
 /** Refused when they are submitted. */
 const REFUSED = [
-  { ...OPERATION, operation: 'image_generatoin' },
+  { ...OPERATION, operation: 'image generation' },
   { ...OPERATION, sed: 1 },
   { ...OPERATION, parameters: [] },
   'a red circle',
@@ -308,6 +308,10 @@ test.describe.serial('the same cases', () => {
         for (const operation of REFUSED) {
           expect(await ask('submit', operation)).toEqual(sentenceOf(operation));
         }
+        expect(await ask('submit', { ...OPERATION, operation: 'image_generatoin' })).toEqual({
+          code: 'invalid_operation',
+          message: expect.stringMatching(/^operation must be one of .*image_generation.*; it is "image_generatoin"\.$/),
+        });
         for (const [operation, message] of FAILED) {
           const { job } = await ask('follow', await submit(operation));
           expect(job).toMatchObject({ state: 'failed', error: { code: 'invalid_operation', message } });
