@@ -17,7 +17,7 @@ export default ts.config(
       'reference',
       'training',
       'test-results',
-      'e2e/fixtures/new_chunk',
+      'e2e/fixtures/dropped_in',
       'e2e/fixtures/new_medium',
       'bench/.dist',
       'bench/.dist_app',
