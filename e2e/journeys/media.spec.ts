@@ -185,10 +185,9 @@ test('a sound is saved as WAV, FLAC and what the browser encodes; each brings it
     await expect(page.getByRole('button', { name: 'Generate', exact: true })).toBeEnabled();
     await page.getByRole('textbox', { name: 'Prompt', exact: true }).fill(`before ${label}`);
     await drop(page, name, '', bytes);
-    await expect(media.alert).toContainText(`${name} was made with Darkroom.`);
-    await media.alert.getByRole('button', { name: 'Use its settings' }).click();
+    await page.getByText(`${name} was made with Darkroom.`).getByRole('button', { name: 'Use its settings' }).click();
     await expect(page.getByRole('textbox', { name: 'Prompt', exact: true })).toHaveValue(PROMPT);
-    await expect(media.alert).toContainText('Its settings are in the form now');
+    await expect(page.getByText(/^Its settings are in the form now/).first()).toBeVisible();
   }
 
   // Without settings nothing of them leaves.

@@ -206,6 +206,7 @@ test('what was brought back before the first checkpoint is open stays, too', asy
     await route.continue();
   });
   await page.goto('/');
+  await expect(page.getByText('Opening …', { exact: true })).toBeVisible();
   const size = 'Steps: 25, Sampler: Euler, Schedule type: Normal, CFG scale: 7.5, Size: 512x512';
   await use(page, 'at_512.png', picture(size));
   release();

@@ -344,7 +344,7 @@ test.describe('with a small checkpoint', () => {
     await page.getByRole('button', { name: 'Delete', exact: true }).click();
     await expect(studio.runs).toHaveCount(0);
     await page.reload();
-    await expect(page.getByText('Every picture you make is kept here')).toBeVisible();
+    await expect(page.getByText('Everything you make is kept here')).toBeVisible();
   });
 });
 

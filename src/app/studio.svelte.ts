@@ -282,9 +282,9 @@ export class Studio {
 
   /** A video or a sound is no picture to start from, but may say how it was made. */
   async putPicture(blob: Blob, name: string): Promise<void> {
-    const medium = (await recogniseFile(blob))?.medium.id ?? 'image';
+    const medium = (await recogniseFile(blob))?.medium;
     let refusal: StudioError | null = null;
-    if (medium === 'image') {
+    if (!medium?.readMetadata || medium.id === 'image') {
       try {
         await this.picture.put(blob, name);
         this.announce(`Starting from ${name}.`);
