@@ -556,6 +556,7 @@ test.describe.serial('a token of the hub', () => {
 
   test('is gone when it was forgotten', async ({ hub }) => {
     await page.getByRole('button', { name: 'Forget the token' }).click();
+    await expect(page.getByText('Hub token', { exact: true })).toBeVisible();
     await page.reload();
     await page.getByText('Hub token').click();
     await expect(page.getByRole('textbox', { name: 'Token', exact: true })).toHaveValue('');
