@@ -872,7 +872,7 @@ describe('every field that a tool writes is restored or named', () => {
       } else if (fate === 'checkpoint') {
         expect(reading.checkpoint, name).not.toEqual(without.checkpoint);
       } else {
-        expect(reading.parameters[fate], name).toBeDefined();
+        expect(reading.parameters, name).toHaveProperty(fate);
         expect(reading.parameters[fate], name).not.toEqual(without.parameters[fate]);
       }
     }

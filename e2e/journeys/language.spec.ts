@@ -10,7 +10,7 @@ import { download, HUB, list, test } from '../fixtures/library.ts';
 const MODEL = 'someone/tiny-llama';
 const REF = `hub:${MODEL}@${COMMIT}`;
 
-test('a language model is looked at, fetched in one precision, shown as what it is, and writes without a network', async ({
+test('a language model is inspected, fetched in one precision, listed as what it is, and writes offline', async ({
   context,
   hub,
 }) => {

@@ -52,7 +52,7 @@ export function repairMessages(sketch: Sketch, problem: { message: string; line:
 
 /**
  * Takes the code out of a reply: out of fences or from among the words around it, out of a page of HTML, and from several pieces.
- * @param language what was asked for; otherwise the code is looked at
+ * @param language what was asked for; without it, the language is told from the code
  * @returns null when there is no code in it
  */
 export function extractSketch(reply: string, language?: Sketch['language']): ExtractedSketch | null {

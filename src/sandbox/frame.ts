@@ -180,7 +180,7 @@ class Guard {
       this.#checked = time;
       // A long wait between two turns of a loop is the machine's, not the loop's.
       this.#busy += Math.min(spent, 50);
-      // The clock is looked at about once a millisecond: more often costs more than most loops, less often comes too late for heavy ones.
+      // Check the clock about once a millisecond: more often costs more than most loops do, less often is too late for heavy ones.
       this.#stride = spent < 1 ? Math.min(2 * this.#stride, 1_024) : spent > 8 ? 1 : this.#stride;
       this.#left = this.#stride;
       if (!this.#isAsked) {

@@ -140,7 +140,7 @@ function isNode(value: unknown): value is AnyNode {
   return typeof value === 'object' && value !== null && typeof (value as { type?: unknown }).type === 'string';
 }
 
-/** Puts the guard into loops, and into functions for those that call themselves or one another for ever through promises. */
+/** Guards loops, and functions too, as some call themselves or one another endlessly through promises. */
 function guards(node: AnyNode, edits: Edit[]): (() => void) | null {
   const insert = (at: number, text: string) => edits.push({ start: at, end: at, text });
   const wrap = (inner: Node, before: string, after: string) => {

@@ -208,7 +208,7 @@ export class Strings {
   }
 
   /**
-   * Python's `re.sub`, as far as its patterns mean the same here. One with nested or many repetitions may run for ever on the right
+   * Python's `re.sub`, as far as its patterns mean the same here. One with nested or many repetitions may never finish on the right
    * text; then the words stay as they are and count as read in part.
    * @param most replacements; 0 = all
    */
