@@ -67,6 +67,8 @@ function hostHeaders(): Plugin {
     };
   return {
     name: 'darkroom:host-headers',
+    // Before every plugin that answers requests itself: what it answers needs the headers, too.
+    enforce: 'pre',
     configureServer({ middlewares }) {
       middlewares.use(sending({ development: true }));
     },

@@ -10,7 +10,7 @@ import { extname, join, resolve } from 'node:path';
 import { expect, test as base, type Page } from '@playwright/test';
 import { createServer, preview } from 'vite';
 import { chromiumFlags, findChromium } from '../cli/chromium.js';
-import { headers } from '../cli/headers.js';
+import { headers, headersOf } from '../cli/headers.js';
 import { serveFolder } from '../cli/server.js';
 import { BUILTIN_CHECKPOINTS } from '../src/core/builtin_checkpoints.ts';
 import type { Job } from '../src/core/job.ts';
@@ -132,6 +132,9 @@ base.describe('headers', () => {
         ['/schemas/nothing.json', 404],
       ] as const) {
         await expectHeaders(`http://127.0.0.1:${port}${path}`, status, headers({ development: true }));
+      }
+      for (const path of ['/sandbox/stage.html', '/sandbox/p5.min.js', '/sandbox/Tone.js']) {
+        await expectHeaders(`http://127.0.0.1:${port}${path}`, 200, headersOf(path, { development: true }));
       }
       const schema = await (await fetch(`http://127.0.0.1:${port}/schemas/operation.json`)).text();
       expect(schema).toBe(readFileSync(join(DIST, 'schemas', 'operation.json'), 'utf8'));
