@@ -23,7 +23,7 @@ if (address.door === 'cli') {
 } else {
   const [{ default: App }, { Studio }, { Update }] = await Promise.all([
     import('./app/App.svelte'),
-    import('./app/studio.svelte.ts'),
+    import('./app/studio/studio.svelte.ts'),
     import('./app/update.svelte.ts'),
   ]);
   mount(App, { target, props: { studio: new Studio(address, client), update: new Update() } });
