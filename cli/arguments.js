@@ -16,7 +16,7 @@ const PICTURES = ['image', 'mask_image', 'mask'];
 /** @type {Record<string, string>} */
 const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.webp': 'image/webp' };
 
-/** @typedef {import('../workers/protocol.ts').Origin} Origin */
+/** @typedef {import('../src/weights/library/library_api.ts').Origin} Origin */
 
 /**
  * @typedef {object} Request

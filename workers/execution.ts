@@ -18,7 +18,7 @@ import { catalogue } from '../src/pipelines/catalogue.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
 import type { GraphWork } from './graph_work.ts';
-import type { RecorderApi, RunEntity } from './protocol.ts';
+import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
 
 /** Loaded one by one, when it is their turn. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
