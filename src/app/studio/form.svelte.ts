@@ -97,7 +97,12 @@ export class Form {
   readonly width = this.#entry('width', 'Width', (s) => s.width, parameter.size('width'));
   readonly height = this.#entry('height', 'Height', (s) => s.height, parameter.size('height'));
   /** diffusers' own: a picture is changed a good deal, the white of a mask wholly. */
-  readonly strength = this.#entry('strength', 'Strength', () => (this.#hasMask() ? 1 : 0.8), parameter.strength());
+  readonly strength = this.#entry(
+    'strength',
+    'Strength',
+    () => parameter.usualStrength(this.#hasMask()),
+    parameter.strength(),
+  );
   /** Free while every picture gets a new seed, so its text is judged only when it is kept. */
   readonly seed: Entry = new Entry('Seed', {
     read: () => this.#saved.current.seed,
