@@ -13,6 +13,7 @@ const ARROWS: Record<string, readonly string[]> = {
   storage: [],
   pipelines: ['core', 'configs', 'chunks'],
   configs: [],
+  engines: ['core'],
   graphs: ['core'],
   schedules: ['core', 'samplers types'],
   samplers: ['core', 'schedules'],
@@ -62,6 +63,7 @@ const ARROWS: Record<string, readonly string[]> = {
   page: ['app', 'jobs'],
   workers: [
     'core',
+    'engines',
     'language',
     'storage',
     'models',

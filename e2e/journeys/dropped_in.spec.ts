@@ -1,7 +1,7 @@
 /**
- * "Adding a capability adds files and edits none": chunks, configs, a pipeline, a medium and a family are dropped into a copy of the project, which
+ * "Adding a capability adds files and edits none": chunks, configs, a pipeline, an engine and a family are dropped into a copy of the project, which
  * is built and run by page, door and command line. A second picture chunk with parameters of its own; a tone; three steps in a row, of which two
- * use one chunk; and a family of checkpoints that are two colours.
+ * use one chunk; an engine, and a family of checkpoints that are two colours.
  */
 import { execFile } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -32,6 +32,7 @@ test.describe.serial('what is dropped in', () => {
     cpSync(join(dropped, 'configs'), join(copy, 'src', 'configs'), { recursive: true });
     cpSync(join(dropped, 'pipelines'), join(copy, 'src', 'pipelines'), { recursive: true });
     cpSync(join(dropped, 'models'), join(copy, 'src', 'models'), { recursive: true });
+    cpSync(join(dropped, 'engines'), join(copy, 'src', 'engines'), { recursive: true });
     mkdirSync(checkpoint);
     writeFileSync(join(checkpoint, 'model_index.json'), '{ "_class_name": "WeavePipeline" }');
     writeFileSync(join(checkpoint, 'threads.json'), '{ "warp": [200, 30, 30], "weft": [30, 30, 200] }');
@@ -73,6 +74,22 @@ test.describe.serial('what is dropped in', () => {
     const other = await runOperation(page, { ...weave, config: 'stable_diffusion', checkpoint: ref });
     expect(other.job.error).toMatchObject({ code: 'checkpoint_unsupported' });
     expect(other.job.error?.message).toContain('"linen" is a WeavePipeline');
+  });
+
+  test('runs on an engine of its own, whose sentences are told', async ({ page }) => {
+    await openDoor(page, url);
+    const whistle = { operation: 'audio_generation', config: 'whistle', parameters: { prompt: 'abc' } };
+    const without = await make(page, whistle);
+    expect(without.job.error).toMatchObject({ code: 'invalid_operation' });
+    expect(without.job.error?.message).toBe('The key "whistle" is not there; enter it, then try again.');
+    await page.evaluate(() => globalThis.darkroom?.setSecret('whistle', 'too short'));
+    const refused = await make(page, whistle);
+    expect(refused.job.error).toMatchObject({ code: 'origin_unavailable' });
+    expect(refused.job.error?.message).toBe('The whistle does not take this key; enter another one.');
+    await page.evaluate((key) => globalThis.darkroom?.setSecret('whistle', key), KEY);
+    const { job } = await make(page, whistle);
+    expect(job.error).toBeNull();
+    expect(job.entities.at(-1)).toMatchObject({ type: 'output_audio', metadata: { channels: 1, rate: 8000 } });
   });
 
   test('is made by the command line like everything else', async () => {
