@@ -89,10 +89,10 @@ export class Session {
 
   /**
    * Fetches a checkpoint into the library unless it is there, and goes on with one that was begun.
-   * @param {import('../workers/protocol.ts').Origin} origin
+   * @param {import('../src/weights/library/library_api.ts').Origin} origin
    * @param {string | null} token
    * @param {(sentence: string) => void} say
-   * @param {(progress: import('../workers/protocol.ts').TransferProgress) => void} onProgress
+   * @param {(progress: import('../src/weights/library/library_api.ts').TransferProgress) => void} onProgress
    * @returns {Promise<string>} the checkpoint's reference
    */
   async fetchCheckpoint(origin, token, say, onProgress) {
@@ -115,7 +115,7 @@ export class Session {
                 given.origin.kind === 'url' &&
                 one.origin.url.startsWith(given.origin.url)),
         );
-        /** @type {import('../workers/protocol.ts').Listing} */
+        /** @type {import('../src/weights/library/library_api.ts').Listing} */
         let listing;
         try {
           listing = await door.library.look(given.origin, given.token);

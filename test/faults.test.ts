@@ -35,7 +35,8 @@ import { joinTiles, layTiles } from '../src/models/latent_diffusion/tiles.ts';
 import type { SamplingState } from '../src/samplers/state.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { resign, serve } from '../workers/connection.ts';
-import type { CheckpointSource, ExecuteRequest } from '../workers/protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
+import type { ExecuteRequest } from '../workers/generation_api.ts';
 import { folderFiles } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 

@@ -13,12 +13,13 @@ import type { Plan, PlannedStep } from '../src/core/plan.ts';
 import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
 import { decodePicture, encodePng } from '../src/formats/picture.ts';
+import { openEngine } from '../src/engines/engine.ts';
 import { mediumNamed } from '../src/media/registry.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
 import type { GraphWork } from './graph_work.ts';
-import type { RecorderApi, RunEntity } from './protocol.ts';
+import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
 
 /** Loaded one by one, when it is their turn. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
@@ -340,6 +341,11 @@ export class Execution {
           ...metadata,
         }),
       secret,
+      engine: () => {
+        const { remote } = catalogue.chunks[step.chunk].meta.needs;
+        assert(remote !== undefined, `the chunk "${step.chunk}" names the engine that it uses`);
+        return openEngine(remote, { secret, signal: this.signal });
+      },
       signal: this.signal,
     };
   }

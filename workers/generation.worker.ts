@@ -19,15 +19,9 @@ import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts'
 import { EventSender, callsTo, resign, serve } from './connection.ts';
 import { Execution, type Prepared } from './execution.ts';
 import { GraphWork, type StepModel } from './graph_work.ts';
-import type {
-  CheckpointSource,
-  ExecuteRequest,
-  GenerationApi,
-  LoraFit,
-  RecorderApi,
-  Secrets,
-  StartOptions,
-} from './protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
+import type { ExecuteRequest, GenerationApi, LoraFit, Secrets, StartOptions } from './generation_api.ts';
+import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import { filesOf, library } from './source_files.ts';
 
 class GenerationWorker implements GenerationApi {

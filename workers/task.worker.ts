@@ -7,7 +7,8 @@ import { plan } from '../src/core/plan.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { EventSender, callsTo, serve } from './connection.ts';
 import { Execution } from './execution.ts';
-import type { ExecuteRequest, RecorderApi, Secrets, TaskApi } from './protocol.ts';
+import type { ExecuteRequest, Secrets, TaskApi } from './generation_api.ts';
+import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 
 class TaskWorker implements TaskApi {
   #recorder: Comlink.Remote<RecorderApi> | undefined;

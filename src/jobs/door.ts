@@ -4,7 +4,8 @@
  */
 import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
-import type { Listing, RunRecord } from '../../workers/protocol.ts';
+import type { Listing } from '../weights/library/library_api.ts';
+import type { RunRecord } from '../recorder/recorder_api.ts';
 import type { JobClient } from './client.ts';
 import type { Delta } from './job_watchers.ts';
 import type { LanguageEngines } from './language.ts';

@@ -3,7 +3,7 @@ import type { LanguageSummary } from '../core/language.ts';
 import type { Speech, SpeechRequest } from '../core/speech_service.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { ModelLoading, TextDelta, TextRequest, TextResult } from '../core/text_service.ts';
-import type { CheckpointSource } from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 
 /** How the engine is started. */
 export interface LanguageOptions {

@@ -1,7 +1,7 @@
 /** What is told of downloads, checks, exports and imports. */
 import type { LanguageKind } from '../../core/language.ts';
 import type { WeightVariant } from '../../core/model.ts';
-import type { TransferProgress } from '../../../workers/protocol.ts';
+import type { TransferProgress } from '../../weights/library/library_api.ts';
 import { duration, megabytes } from '../parts/progress.ts';
 
 export type TransferKind = 'download' | 'verify' | 'export' | 'import';

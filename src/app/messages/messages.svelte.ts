@@ -1,6 +1,7 @@
 /** A person's words in their language. English stands in the sources; what stands for it in another language is fetched when somebody wants it. */
-import { fill, Sentences } from './template.ts';
-import type { Catalogue, Places, Values } from './template.ts';
+import type { Sentences } from './sentences.ts';
+import { fill } from './template.ts';
+import type { Catalogue, Places } from './template.ts';
 
 /** Each as it calls itself. */
 export const LANGUAGES = { en: 'English', de: 'Deutsch' } as const;
@@ -10,7 +11,7 @@ const KEY = 'darkroom.language';
 /** Days before months, as everywhere in this page. */
 const DATES = { en: 'en-GB', de: 'de-DE' };
 
-const CATALOGUES: Partial<Record<Language, () => Promise<{ page: Catalogue; told: Catalogue }>>> = {
+const CATALOGUES: Record<Exclude<Language, 'en'>, () => Promise<{ page: Catalogue; told: Catalogue }>> = {
   de: () => import('./de/catalogue.ts'),
 };
 
@@ -56,19 +57,25 @@ class LanguageChoice {
     this.#asked += 1;
     const asked = this.#asked;
     this.isMissing = false;
-    const catalogue = await CATALOGUES[language]?.().catch(() => undefined);
+    const words = await wordsOf(language).catch(() => undefined);
     if (asked !== this.#asked) {
       return;
     }
-    this.isMissing = language !== 'en' && !catalogue;
-    if (!this.isMissing) {
-      this.#words = catalogue
-        ? { page: catalogue.page, told: new Sentences({ ...catalogue.page, ...catalogue.told }, language) }
-        : null;
+    this.isMissing = words === undefined;
+    if (words !== undefined) {
+      this.#words = words;
       this.#current = language;
     }
     document.documentElement.lang = this.#current;
   }
+}
+
+async function wordsOf(language: Language): Promise<Words | null> {
+  if (language === 'en') {
+    return null;
+  }
+  const [{ page, told }, { Sentences }] = await Promise.all([CATALOGUES[language](), import('./sentences.ts')]);
+  return { page, told: new Sentences({ ...page, ...told }, language) };
 }
 
 export const language = new LanguageChoice();
@@ -84,7 +91,7 @@ export function t<Text extends string>(
 ): string {
   const words = language.words?.page;
   const own = words && Object.hasOwn(words, text) ? words[text] : text.replace(/@\w+$/, '');
-  return fill(own, (values ?? {}) as Values, language.current);
+  return fill(own, values ?? {}, language.current);
 }
 
 /** A finished sentence in English, such as an error's, in the person's language; as it is where nothing stands for it. */
@@ -101,6 +108,7 @@ export function number(value: number, options?: Intl.NumberFormatOptions): strin
   return value.toLocaleString(language.current, options);
 }
 
-export function date(time: number | Date, options: Intl.DateTimeFormatOptions): string {
-  return new Date(time).toLocaleString(DATES[language.current], options);
+/** @param time in milliseconds since 1970 */
+export function date(time: number, options: Intl.DateTimeFormatOptions): string {
+  return new Intl.DateTimeFormat(DATES[language.current], options).format(time);
 }

@@ -2,7 +2,7 @@
 import * as v from 'valibot';
 import type { Job } from '../../core/job.ts';
 import type { Operation } from '../../core/operation.ts';
-import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../../workers/protocol.ts';
+import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../recorder/recorder_api.ts';
 import { kindOfName, mediumNamed, resultMedium } from '../../media/registry.ts';
 import { megabytes } from '../parts/progress.ts';
 

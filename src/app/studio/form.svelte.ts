@@ -126,7 +126,7 @@ export class Form {
   readonly strength = this.#entry(
     'strength',
     () => t('Strength'),
-    () => (this.#hasMask() ? 1 : 0.8),
+    () => parameter.usualStrength(this.#hasMask()),
     parameter.strength(),
   );
   /** Free while every picture gets a new seed, so its text is judged only when it is kept. */

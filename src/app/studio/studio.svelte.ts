@@ -6,7 +6,7 @@ import type { DeviceReport, Job } from '../../core/job.ts';
 import type { CheckpointSummary, MemoryBudget } from '../../core/model.ts';
 import type { OperationInput } from '../../core/operation.ts';
 import { parseOperation } from '../../core/operation.ts';
-import type { LostRun } from '../../../workers/protocol.ts';
+import type { LostRun } from '../../recorder/recorder_api.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { Delta, QueueView } from '../../jobs/job_watchers.ts';

@@ -5,6 +5,7 @@
  * Memory that no graph says is measured: see {@link LAYOUT}. GPU memory itself cannot be asked in a browser, see {@link memoryBudget}.
  */
 import type { DeviceReport } from '../../core/job.ts';
+import { usualStrength } from '../../core/parameters.ts';
 import type {
   Estimate,
   EstimateRequest,
@@ -150,7 +151,7 @@ async function plannedRun(networks: Networks, request: EstimateRequest): Promise
   const batched =
     guided && (mode === 'auto' ? await networks.batchesGuidance(2 * batch, { height, width }) : mode === 'batched');
   const startsFromPicture = operation !== 'image_generation';
-  const strength = startsFromPicture ? (request.strength ?? (operation === 'image_inpaint' ? 1 : 0.8)) : 1;
+  const strength = startsFromPicture ? (request.strength ?? usualStrength(operation === 'image_inpaint')) : 1;
   const rows = batched ? 2 * batch : batch;
   const calls = guided && !batched ? 2 : 1;
   const tiles = request.tile_size === undefined ? null : layTiles({ height, width }, request.tile_size / factor);
