@@ -54,6 +54,12 @@ export function paints(course: Course): boolean {
   return course.main.chunk.meta.needs.checkpoint !== undefined && PAINTING_FIELDS.every((name) => fields.has(name));
 }
 
+/** Whether a config's pictures are painted from words that other steps give. */
+export function rewritesWords(config: string): boolean {
+  const course = Object.hasOwn(catalogue.configs, config) ? courseOf(catalogue.configs[config], catalogue) : '';
+  return typeof course !== 'string' && course.steps.length > 1 && paints(course);
+}
+
 /** The config that makes pictures from the form of pictures with this checkpoint, with what it suggests; null when none can. */
 export function configFor(checkpoint: CheckpointSummary): { id: string; suggestions: Suggestions } | null {
   for (const { id } of inOrder(checkpoint)) {

@@ -9,6 +9,7 @@ import { language, ofLanguage, t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
 import { paints } from './catalogue.ts';
 import type { Making } from './making.svelte.ts';
+import { REWRITING } from './rewriting_kept.ts';
 
 /** The step that carries out a rule, and the one that translates what it is given into English. */
 const [INTERCEPTION, TRANSLATION] = ['interception', 'translation'];
@@ -57,7 +58,7 @@ const ruledAndTranslating = rewriters.find((one) => hasSteps(one, INTERCEPTION, 
 
 /** What happens to the words before a picture is made: a rule, a translation, both or nothing. Kept over reloads. */
 export class Rewriting {
-  readonly #kept = new Persisted('darkroom.rewriting', keptSchema);
+  readonly #kept = new Persisted(REWRITING, keptSchema);
   readonly #making: Making;
 
   constructor(making: Making) {
@@ -84,7 +85,7 @@ export class Rewriting {
   }
 
   get own(): Rule[] {
-    return forOwn ? this.#kept.current.own.map((one) => ({ ...one, template: null, isOwn: true })) : [];
+    return forOwn ? this.#kept.current.own.map((one) => ({ ...one, template: forOwnTemplate(), isOwn: true })) : [];
   }
 
   /** The one that is chosen; null for none. */
@@ -189,11 +190,7 @@ export class Rewriting {
 
   #rewriter(rule: Rule | null, translates: boolean): Rewriter | undefined {
     if (rule) {
-      return translates
-        ? ruledAndTranslating
-        : rule.isOwn
-          ? forOwn
-          : ruled.find(({ config }) => config.id === rule.id);
+      return translates ? ruledAndTranslating : rule.isOwn ? forOwn : ruled.find(({ config }) => config.id === rule.id);
     }
     return translates ? translating : undefined;
   }
@@ -202,6 +199,11 @@ export class Rewriting {
     this.#kept.current = { ...this.#kept.current, ...changes };
     this.#kept.keep();
   }
+}
+
+function forOwnTemplate(): string | null {
+  const template = forOwn?.config.template;
+  return template ? ofLanguage(template) : null;
 }
 
 /** A rule's text in the person's language; null for a config that brings none. */

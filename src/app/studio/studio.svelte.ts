@@ -2,23 +2,24 @@ import { tick } from 'svelte';
 import * as v from 'valibot';
 import { BUILTIN_CHECKPOINTS, builtinOf, type BuiltinCheckpoint } from '../../core/builtin_checkpoints.ts';
 import { StudioError } from '../../core/errors.ts';
-import type { DeviceReport, Job } from '../../core/job.ts';
+import type { Delta, DeviceReport, Job } from '../../core/job.ts';
 import type { CheckpointSummary, MemoryBudget } from '../../core/model.ts';
-import type { OperationInput } from '../../core/operation.ts';
+import type { Operation, OperationInput } from '../../core/operation.ts';
 import { parseOperation } from '../../core/operation.ts';
 import type { LostRun } from '../../recorder/recorder_api.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
-import type { Delta, QueueView } from '../../jobs/job_watchers.ts';
+import type { QueueView } from '../../jobs/job_watchers.ts';
 import { recogniseFile } from '../../media/registry.ts';
 import type { Address } from '../address.ts';
 import { Brought } from './brought.svelte.ts';
-import { configFor, continued, planFor } from './catalogue.ts';
+import { configFor, continued, planFor, rewritesWords } from './catalogue.ts';
 import type { ConfigForm } from './config_form.svelte.ts';
 import { Unseen, notify } from '../parts/attention.ts';
 import { filesOfHandle, findFolder, type DiskHandle } from '../library/disk.svelte.ts';
 import { Drafts } from './drafts.svelte.ts';
 import { Form } from './form.svelte.ts';
+import { isRewriting } from './rewriting_kept.ts';
 import { Library } from '../library/library.svelte.ts';
 import { Loras } from './loras.svelte.ts';
 import { Making } from './making.svelte.ts';
@@ -26,6 +27,7 @@ import { Persisted } from '../parts/persisted.svelte.ts';
 import { StartPicture } from './picture.svelte.ts';
 import { duration, family, stageWords } from '../parts/progress.ts';
 import { Queue } from '../queue/queue.svelte.ts';
+import type { Rewriting } from './rewriting.svelte.ts';
 import { Recordings } from '../recordings/recordings.svelte.ts';
 import type { Run } from '../recordings/runs.ts';
 import { fromJob, fromRecord, isWorthShowing, runs, wordOf } from '../recordings/runs.ts';
@@ -58,6 +60,8 @@ export class Studio {
   readonly making: Making;
   readonly recordings: Recordings;
   readonly drafts = new Drafts();
+  /** What happens to the words of pictures; null until it was fetched, which it is when somebody uses it. */
+  rewriting = $state.raw<Rewriting | null>(null);
   readonly brought = new Brought();
   /** The name of the video or sound that {@link brought} is about; null where it is about the starting picture. */
   recordingOfSettings = $state<string | null>(null);
@@ -179,6 +183,9 @@ export class Studio {
     this.phase = 'starting';
     void this.making.open();
     try {
+      if (isRewriting()) {
+        await this.openRewriting();
+      }
       this.device = await this.#client.start({ backend: this.#address.backend, inscribes: this.inscribes });
       this.phase = 'ready';
       this.budget = await this.#client.planWith(this.#kept.current.memory);
@@ -220,7 +227,8 @@ export class Studio {
     }
     await this.#run(async () => {
       const pictures = await this.picture.prepare(form.width.value, form.height.value);
-      return form.operation(config.id, checkpoint.ref, pictures, loras);
+      const operation = form.operation(config.id, checkpoint.ref, pictures, loras);
+      return this.rewriting?.applyTo(operation) ?? operation;
     }, forever);
     return true;
   }
@@ -403,6 +411,15 @@ export class Studio {
     return entities.find(({ filename }) => filename === file)?.metadata ?? null;
   }
 
+  async openRewriting(): Promise<void> {
+    try {
+      const { Rewriting } = await import('./rewriting.svelte.ts');
+      this.rewriting ??= new Rewriting(this.making);
+    } catch {
+      this.tell('What rewrites words could not be loaded; check the connection and reload the page.');
+    }
+  }
+
   /** Opens a language model or a voice where it lies, for as long as the page is open. */
   async openLanguageFolder(files: FolderFile[]): Promise<void> {
     this.alert = null;
@@ -421,6 +438,9 @@ export class Studio {
       await this.#restoreConfig(run);
       return;
     }
+    if (run.operation) {
+      await this.#restoreRewriting(run.operation);
+    }
     const { image } = run.parameters;
     // Its own checkpoint chooses the same by itself, and knows more of it than the names say; any other may choose something else.
     const isOther = run.checkpoint !== this.checkpoint?.name;
@@ -436,6 +456,13 @@ export class Studio {
       this.announce('These settings are in the form now.');
     } catch (error) {
       this.tell(StudioError.from(error).message);
+    }
+  }
+
+  async #restoreRewriting(operation: Operation): Promise<void> {
+    if (this.rewriting || rewritesWords(operation.config)) {
+      await this.openRewriting();
+      this.rewriting?.restore(operation);
     }
   }
 
