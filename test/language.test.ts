@@ -58,12 +58,19 @@ function startEngine(checkpoints: Record<string, CheckpointFiles>) {
       ? Promise.resolve(checkpoints[ref])
       : Promise.reject(new StudioError('checkpoint_incomplete', `The checkpoint "${ref}" is not in the library.`));
   const engine = new LanguageEngine(library, runtime, find, (error) => broken.push(error));
-  const client = new LanguageClient(() => {
-    const { port1, port2 } = new MessageChannel();
-    engine.serve(port1);
-    return Promise.resolve({ port: port2, lock: null });
+  const asked: number[] = [];
+  const client = new LanguageClient({
+    connect: () => {
+      const { port1, port2 } = new MessageChannel();
+      engine.serve(port1);
+      return Promise.resolve({ port: port2, lock: null });
+    },
+    makeRoom: (bytes) => {
+      asked.push(bytes);
+      return Promise.resolve();
+    },
   });
-  return { engine, client, broken };
+  return { engine, client, broken, asked };
 }
 
 function tiny(name: string, change: (contents: Contents) => void = () => undefined): CheckpointFiles {

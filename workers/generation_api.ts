@@ -3,6 +3,7 @@ import type { DeviceReport, JobEvent, LedgerReport, ResumePoint, Stage } from '.
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
 import type { Change } from '../src/core/smaller.ts';
+import type { LanguageConnection } from '../src/language/language_api.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 
 /** How the engine is started; `auto` and off where nothing is said. */
@@ -33,8 +34,17 @@ export interface ExecuteRequest {
   point: ResumePoint | null;
 }
 
-/** Asks the page for a key that the person entered. Rejects with `invalid_operation` when there is none of this name. */
-export type Secrets = (name: string) => Promise<string>;
+/** What a worker asks of the page while it executes a job. */
+export interface JobPage {
+  /** A key that the person entered. Rejects with `invalid_operation` when there is none of this name. */
+  secret(name: string): Promise<string>;
+  /** A way to the language engine, which is started where there is none. */
+  language(): Promise<LanguageConnection>;
+  /** As {@link language}, but null where none runs. */
+  languageIfAlive(): Promise<LanguageConnection | null>;
+  /** Frees what an idle graph engine holds, unless there is room beside it for a model of this many bytes. */
+  makeRoom(bytes: number): Promise<void>;
+}
 
 /** What executes jobs, one at a time. */
 export interface JobExecutor {
@@ -43,12 +53,12 @@ export interface JobExecutor {
    * signs of life that the watchdog waits for. A run that fails or is cancelled stays open: whether another attempt goes on with it is for
    * the caller to say, who closes it otherwise.
    */
-  execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void, secret: Secrets): Promise<{ run: string }>;
+  execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void, page: JobPage): Promise<{ run: string }>;
   /** Stops that job where it next reports, between two steps; its `execute` then rejects with `cancelled`. Unknown ids are no error. */
   cancel(jobId: string): Promise<void>;
 }
 
-/** Executes jobs that need neither the GPU nor a checkpoint. */
+/** Executes jobs without a checkpoint of the graph engine: those that need no GPU side by side, and those of language models. */
 export interface TaskApi extends JobExecutor {
   /** Must be the first call. `recorder` speaks {@link RecorderApi}. */
   connect(recorder: MessagePort): Promise<void>;
@@ -79,6 +89,8 @@ export interface GenerationApi extends JobExecutor {
   estimate(source: CheckpointSource, request: EstimateRequest): Promise<Estimate>;
   /** Plans with this much GPU memory from now on; null = a guess. Answers with what is planned with. */
   planWith(memoryBytes: number | null): Promise<MemoryBudget>;
+  /** See {@link JobPage.makeRoom}; while a job runs here nothing is freed. */
+  makeRoom(bytes: number): Promise<void>;
 }
 
 /** A stored LoRA beside a checkpoint. */

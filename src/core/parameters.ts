@@ -9,12 +9,12 @@ import { WEIGHT_VARIANTS } from './model.ts';
 /** Seeds are decimal strings because they reach 2^64 − 1, beyond what a JSON number holds. */
 const SEED = decimalUpTo(String(2n ** 64n - 1n));
 
-const integer = (name: string, min: number, max: number) => {
+export const integer = (name: string, min: number, max: number) => {
   const message = `${name} must be a whole number from ${min} to ${max}.`;
   return v.pipe(v.number(message), v.integer(message), v.minValue(min, message), v.maxValue(max, message));
 };
 
-const real = (name: string, min: number, max: number) => {
+export const real = (name: string, min: number, max: number) => {
   const message = `${name} must be a number from ${min} to ${max}.`;
   return v.pipe(v.number(message), v.finite(message), v.minValue(min, message), v.maxValue(max, message));
 };

@@ -1,12 +1,9 @@
 /** The page's way to the workers: checkpoints, jobs and recordings. */
 import * as Comlink from 'comlink';
 import { DEFAULT_CHECKPOINT } from '../core/builtin_checkpoints.ts';
-import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
+import type { Delta, DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
-import type { Operation } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
-import { requirementsOf } from '../core/plan.ts';
-import type { Requirements } from '../core/plan.ts';
 import { catalogue } from '../pipelines/catalogue.ts';
 import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 import type { Listing } from '../weights/library/library_api.ts';
@@ -16,11 +13,11 @@ import { witnessFile } from '../storage/witness.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import type { QueueView } from './job_watchers.ts';
-import { LanguageEngines } from './language.ts';
+import type { LanguageEngines } from './language.ts';
 import { LibraryClient } from './library.ts';
-import type { Delta } from './job_watchers.ts';
 import { Receiver } from './queue.ts';
 import type { Lane } from './queue.ts';
+import { needsOf } from './needs.ts';
 import { QueueWitness } from './queue_witness.ts';
 import { RecordingsClient } from './recordings.ts';
 import { drain } from './runner.ts';
@@ -51,30 +48,13 @@ function inBrowser(workers: WorkerPair): Commons {
   };
 }
 
-/** What a stored job waits for. One of a config that is gone runs like any other: whoever plans it says what is wrong. */
-function needsOf(operation: Operation): Pick<Requirements, 'gpu' | 'refs'> {
-  try {
-    return requirementsOf(operation, catalogue);
-  } catch {
-    return { gpu: true, refs: operation.checkpoint === null ? [] : [operation.checkpoint] };
-  }
-}
-
-function lacksCheckpoint(operation: Operation): boolean {
-  try {
-    return requirementsOf(operation, catalogue).lacksCheckpoint;
-  } catch {
-    return operation.checkpoint === null;
-  }
-}
-
 export class JobClient implements JobService {
   /** What is stored in this browser, and how more gets there. */
   readonly library: LibraryClient;
   /** What was made and kept. */
   readonly recordings: RecordingsClient;
   /** Language models and voices. */
-  readonly language = new LanguageEngines();
+  readonly language: LanguageEngines;
   /** One sentence when the browser had lost the queue of an earlier visit, else null. */
   readonly queueLoss: Promise<string | null>;
   readonly #workers: WorkerPair;
@@ -85,6 +65,7 @@ export class JobClient implements JobService {
 
   constructor(workers = new WorkerPair(), library = new LibraryClient(), commons = inBrowser(workers)) {
     this.#workers = workers;
+    this.language = workers.language;
     this.library = library;
     this.recordings = new RecordingsClient(() => workers.recorder);
     const { jobs, turn, sources, witness } = commons;
@@ -98,6 +79,7 @@ export class JobClient implements JobService {
       void drain(receiver, gpu ? workers : workers.tasks);
       return receiver;
     });
+    this.language.onOpened = (ref, source) => sources.add(ref, source);
     sources.onFound = (ref) => receivers.forEach((receiver) => receiver.found(ref));
     this.queueLoss = witness?.begin() ?? Promise.resolve(null);
   }
@@ -167,7 +149,10 @@ export class JobClient implements JobService {
   /** As {@link JobService.submit}; one that names no checkpoint runs on the one that was opened last in this tab. */
   async submit(input: unknown, id?: string): Promise<Job> {
     const operation = parseOperation(input);
-    return this.#jobs.submit(lacksCheckpoint(operation) ? { ...operation, checkpoint: this.#current } : operation, id);
+    return this.#jobs.submit(
+      needsOf(operation).lacksCheckpoint ? { ...operation, checkpoint: this.#current } : operation,
+      id,
+    );
   }
 
   /** What comes back from the queue's witness is in it. */

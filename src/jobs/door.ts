@@ -2,12 +2,11 @@
  * The in-page door, `globalThis.darkroom`: what the command line and tests use, and anybody's script in the page may.
  * It takes and gives the same operations and jobs as the page; errors are StudioErrors.
  */
-import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
+import type { Delta, DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { Listing } from '../weights/library/library_api.ts';
 import type { RunRecord } from '../recorder/recorder_api.ts';
 import type { JobClient } from './client.ts';
-import type { Delta } from './job_watchers.ts';
 import type { LanguageEngines } from './language.ts';
 import type { LibraryClient } from './library.ts';
 import type { RecordingsClient } from './recordings.ts';

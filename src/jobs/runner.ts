@@ -67,7 +67,8 @@ async function run(request: JobRequest<Sourced<CheckpointSource>>, engine: Engin
     } catch (thrown) {
       const error = request.signal.aborted ? cancelled() : StudioError.from(thrown);
       if (!attempt.mayBeRepeated(error)) {
-        await end(request, attempt, error, TOO_LARGE.has(error.code), engine);
+        // A smaller picture makes no room for a language model, which runs alone.
+        await end(request, attempt, error, TOO_LARGE.has(error.code) && error.engine === undefined, engine);
         return;
       }
       if (restarts === RESTARTS) {
@@ -140,7 +141,8 @@ async function end(
 }
 
 function lostAgain(error: StudioError): StudioError {
-  const what = error.code === 'gpu_lost' ? 'The GPU was lost' : 'The generator stopped';
+  const worker = error.engine === 'language' ? 'The language engine' : 'The generator';
+  const what = error.code === 'gpu_lost' ? 'The GPU was lost' : `${worker} stopped`;
   return new StudioError(
     error.code,
     `${what} ${RESTARTS + 1} times during this job, which is more than bad luck; try something smaller, or reload the page.`,

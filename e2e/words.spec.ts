@@ -1,0 +1,274 @@
+/** Steps of language models within jobs: words, code and voice, alone and before a picture; what they say meanwhile, and what goes wrong. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { expect, test, type Page } from '@playwright/test';
+import type { Delta, Job } from '../src/core/job.ts';
+import { VOICE, languageContents } from '../test/language_checkpoints.ts';
+import { openDoor } from './fixtures/door.ts';
+
+const RULE = { en: 'Describe it as seen from above.', de: 'Beschreibe es von oben.' };
+
+/** Opens a tiny checkpoint as a person opens a folder. @param change of its files, by path */
+async function open(page: Page, name: string, change: (files: Map<string, Uint8Array>) => void = () => undefined) {
+  const contents = languageContents(name);
+  change(contents);
+  const folder = join(test.info().outputPath(), name);
+  for (const [path, bytes] of contents) {
+    const file = join(folder, path);
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, bytes);
+  }
+  await page.getByTestId('checkpoint-folder').setInputFiles(folder);
+  return page.evaluate(async () => {
+    const input = document.querySelector<HTMLInputElement>('[data-testid="checkpoint-folder"]');
+    const files = [...(input?.files ?? [])].map((file) => ({ path: file.webkitRelativePath, file }));
+    return (await globalThis.darkroom?.language.openFolder(files))?.ref ?? '';
+  });
+}
+
+interface Made {
+  job: Job;
+  /** Words of text entities, by type. */
+  files: Record<string, string>;
+  deltas: Delta[];
+}
+
+function make(page: Page, operation: object): Promise<Made> {
+  return page.evaluate(async (asked) => {
+    const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+    const id = crypto.randomUUID();
+    const deltas: Delta[] = [];
+    const stop = door.deltas(id, (delta) => deltas.push(delta));
+    await door.submit(asked, id);
+    const job = await door.wait(id);
+    stop();
+    const files: Record<string, string> = {};
+    for (const { type, filename } of job.entities) {
+      const blob = await door.entity(job.run ?? '', filename);
+      if (/^(text|application\/json)/.test(blob.type)) {
+        files[type] = await blob.text();
+      }
+    }
+    return { job, files, deltas };
+  }, operation);
+}
+
+const said = (deltas: Delta[], step: string) =>
+  deltas
+    .filter((delta) => delta.step === step && !delta.thinking)
+    .map(({ text }) => text)
+    .join('')
+    .trim();
+
+const text = (model: string, parameters: object = {}) => ({
+  operation: 'text_transformation',
+  config: 'text_transformation',
+  parameters: { prompt: 'A red house.', instruction: RULE, temperature: 0, max_new_tokens: 8, ...parameters },
+  checkpoints: { output: model },
+});
+
+const painted = (model: string, parameters: object = {}) => ({
+  operation: 'image_generation',
+  config: 'interception_own',
+  parameters: {
+    prompt: 'A red house.',
+    instruction: RULE,
+    max_new_tokens: 8,
+    width: 64,
+    height: 64,
+    steps: 1,
+    seed: '7',
+    ...parameters,
+  },
+  checkpoints: { interception: model },
+});
+
+test.beforeEach(async ({ page }) => {
+  await openDoor(page, 'wasm');
+});
+
+test('words are made of words by a rule in the language that was chosen, and told as they come', async ({ page }) => {
+  const model = await open(page, 'tiny-llama');
+  const { job, files, deltas } = await make(page, text(model, { language: 'de' }));
+  expect(job.error).toBeNull();
+  expect(job.entities.map(({ type, filename }) => [type, filename])).toEqual([
+    ['input', '01_input.json'],
+    ['config', '02_config.json'],
+    ['sent_messages', '03_sent_messages.json'],
+    ['output_text', '04_output_text.txt'],
+  ]);
+  expect(JSON.parse(files.sent_messages)).toEqual({
+    messages: [
+      { role: 'system', content: RULE.de },
+      { role: 'user', content: 'A red house.' },
+    ],
+  });
+  expect(files.output_text).not.toBe('');
+  expect(said(deltas, 'output')).toBe(files.output_text);
+  expect(job.entities.at(-1)?.metadata).toMatchObject({ language_model: model, step: 'output' });
+  expect(job.notices).toEqual([
+    'The answer was cut off after 8 tokens: max_new_tokens is 8; raise it for a longer one.',
+  ]);
+  const again = await make(page, text(model, { language: 'de' }));
+  expect(again.files.output_text).toBe(files.output_text);
+});
+
+test('a rule rewrites the words before they are painted; it can be looked at, edited and gone on from', async ({
+  page,
+}) => {
+  const model = await open(page, 'tiny-llama');
+  const whole = await make(page, painted(model));
+  expect(whole.job.error).toBeNull();
+  const types = whole.job.entities.map(({ type }) => type);
+  expect(types.slice(0, 4)).toEqual(['input', 'config', 'sent_messages', 'interception']);
+  expect(types.at(-1)).toBe('output_image');
+  expect(whole.job.entities.at(-1)?.metadata.parameters).toMatchObject({ prompt: whole.files.interception });
+
+  const looked = await make(page, { ...painted(model), until: 'interception' });
+  expect(looked.job.entities.at(-1)?.type).toBe('interception');
+  expect(looked.files.interception).toBe(whole.files.interception);
+
+  const edited = await make(page, {
+    ...painted(model),
+    checkpoints: {},
+    given: { interception: { text: 'a roof' } },
+  });
+  expect(edited.job.error).toBeNull();
+  expect(edited.job.entities.at(-1)?.metadata.parameters).toMatchObject({ prompt: 'a roof' });
+});
+
+test('a voice speaks, and says what it cannot say', async ({ page }) => {
+  const model = await open(page, VOICE);
+  const { job } = await make(page, {
+    operation: 'audio_generation',
+    config: 'text_to_speech',
+    parameters: { prompt: 'A red house.' },
+    checkpoints: { output: model },
+  });
+  expect(job.error).toBeNull();
+  expect(job.entities.at(-1)).toMatchObject({ type: 'output_audio', metadata: { rate: 16_000, channels: 1 } });
+  expect(job.notices).toEqual(['This voice has no sound for ., which it left out.']);
+});
+
+test('a reply without code is refused, and what was said is kept', async ({ page }) => {
+  const model = await open(page, 'tiny-llama');
+  const { job, files } = await make(page, {
+    operation: 'code_generation',
+    config: 'p5js_code',
+    parameters: { prompt: 'dots', sketch: 'point(1', error: { message: 'Unexpected end' }, max_new_tokens: 8 },
+    checkpoints: { output: model },
+  });
+  expect(job.error).toMatchObject({ code: 'result_invalid', message: expect.stringContaining('There is no code') });
+  expect(files.reply).toBeTruthy();
+  expect(files.sent_messages).toContain('Unexpected end');
+});
+
+test('what is missing or wrong is said before anything runs', async ({ page }) => {
+  const none = await make(page, { ...text(''), checkpoints: {} });
+  expect(none.job.error?.message).toBe('No language model is chosen for the step "output"; pick one first.');
+  const absent = await make(page, text('hub:nobody/nothing@0123456789012345678901234567890123456789'));
+  expect(absent.job.error).toMatchObject({
+    code: 'checkpoint_incomplete',
+    message: expect.stringContaining('is not in the library; download it first.'),
+  });
+  const voice = await open(page, VOICE);
+  const mute = await make(page, text(voice));
+  expect(mute.job.error?.message).toBe(
+    `"${VOICE}" speaks and does not write, and the step "output" needs a language model; choose another one.`,
+  );
+  const torn = await open(page, 'tiny-qwen3', (files) => files.delete('onnx/model.onnx_data'));
+  const lacking = await make(page, text(torn));
+  expect(lacking.job.error).toMatchObject({
+    code: 'checkpoint_incomplete',
+    message: expect.stringContaining('onnx/model.onnx_data'),
+  });
+  const model = await open(page, 'tiny-llama', (files) => {
+    const path = 'tokenizer_config.json';
+    const config = JSON.parse(new TextDecoder().decode(files.get(path))) as object;
+    const template = "{{ raise_exception('Not with me') }}";
+    files.set(path, new TextEncoder().encode(JSON.stringify({ ...config, chat_template: template })));
+  });
+  const refused = await make(page, text(model));
+  expect(refused.job.error).toMatchObject({
+    code: 'checkpoint_unsupported',
+    message: expect.stringContaining('Not with me'),
+  });
+});
+
+test('a text that is too long, and one without end, meet the limit of the model', async ({ page }) => {
+  const model = await open(page, 'tiny-llama', (files) => {
+    for (const path of ['config.json', 'generation_config.json'].filter((one) => files.has(one))) {
+      const config = JSON.parse(new TextDecoder().decode(files.get(path))) as object;
+      files.set(path, new TextEncoder().encode(JSON.stringify({ ...config, eos_token_id: 100_000 })));
+    }
+  });
+  const long = await make(page, text(model, { prompt: 'house '.repeat(2000) }));
+  expect(long.job.error).toMatchObject({ code: 'context_too_long', message: expect.stringContaining('shorten it') });
+  const endless = await make(page, text(model, { max_new_tokens: 8192 }));
+  expect(endless.job.error).toBeNull();
+  expect(endless.job.notices.join()).toContain('the model takes 1,024 tokens, question and answer together');
+});
+
+test('cancelling ends within one token, and the next job runs', async ({ page }) => {
+  const model = await open(page, 'tiny-llama');
+  const { state, after } = await page.evaluate(
+    async (operation) => {
+      const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+      const id = crypto.randomUUID();
+      let after = 0;
+      let isCancelled = false;
+      door.deltas(id, () => {
+        after += isCancelled ? 1 : 0;
+        if (!isCancelled) {
+          void door.cancel(id).then(() => (isCancelled = true));
+        }
+      });
+      await door.submit(operation, id);
+      return { state: (await door.wait(id)).state, after };
+    },
+    text(model, { max_new_tokens: 900 }),
+  );
+  expect(state).toBe('cancelled');
+  expect(after).toBeLessThan(100);
+  expect((await make(page, text(model))).job.error).toBeNull();
+});
+
+test('an engine that ends while it writes costs a restart of that step; a picture that waits is painted', async ({
+  page,
+}) => {
+  const model = await open(page, 'tiny-llama');
+  const before = await make(page, text(model, { max_new_tokens: 40 }));
+  const ids = await page.evaluate(
+    async (operations) => {
+      const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+      const jobs = [];
+      for (const operation of operations) {
+        jobs.push(await door.submit(operation));
+      }
+      const [{ id }] = jobs;
+      await new Promise<void>((speaks) => door.deltas(id, () => speaks()));
+      return jobs.map((job) => job.id);
+    },
+    [
+      text(model, { max_new_tokens: 600 }),
+      {
+        operation: 'image_generation',
+        config: 'stable_diffusion',
+        parameters: { prompt: 'a', steps: 1, width: 64, height: 64 },
+      },
+    ],
+  );
+  await page
+    .workers()
+    .find((one) => one.url().includes('language.worker'))
+    ?.evaluate(() => self.close());
+  const [words, picture] = await page.evaluate(
+    (all) => Promise.all(all.map((id) => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).wait(id))),
+    ids,
+  );
+  expect(words).toMatchObject({ state: 'completed', error: null, attempts: 2 });
+  expect(words.notices[0]).toContain('The language engine stopped unexpectedly');
+  expect(picture).toMatchObject({ state: 'completed', error: null, attempts: 1 });
+  // The folder is known to the next engine.
+  expect((await make(page, text(model, { max_new_tokens: 40 }))).files.output_text).toBe(before.files.output_text);
+});
