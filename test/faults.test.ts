@@ -832,8 +832,8 @@ describe('tiled decoding', () => {
     const { model } = await open();
     const request: EstimateRequest = {
       operation: 'image_generation',
-      width: 512,
-      height: 512,
+      width: 1024,
+      height: 1024,
       batch_size: 1,
       steps: 1,
       guidance_scale: 1,

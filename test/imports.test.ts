@@ -24,7 +24,7 @@ const ARROWS: Record<string, readonly string[]> = {
   engine: ['core', 'storage', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats'],
   models: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats', 'engine'],
   language: ['core', 'graphs', 'weights', 'engine'],
-  interface: ['core types', 'weights types'],
+  interface: ['core types', 'language types', 'weights types'],
   connection: ['core'],
   recorder: ['core', 'storage', 'media'],
   jobs: [

@@ -3,6 +3,7 @@ import type { DeviceReport, JobEvent, LedgerReport, ResumePoint, Stage } from '.
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
 import type { Change } from '../src/core/smaller.ts';
+import type { LanguageConnection } from '../src/language/language_api.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 
 /** How the engine is started; `auto` and off where nothing is said. */
@@ -31,12 +32,6 @@ export interface ExecuteRequest {
   run: string | null;
   /** From where to go on; null = from the beginning. */
   point: ResumePoint | null;
-}
-
-/** A port of the language worker, and the Web Lock that it holds while it lives (null where there are none). */
-export interface LanguageConnection {
-  port: MessagePort;
-  lock: string | null;
 }
 
 /** What a worker asks of the page while it executes a job. */

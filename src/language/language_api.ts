@@ -44,3 +44,9 @@ export type LanguageAnswer =
 export interface LanguageWord {
   type: 'cancel' | 'ready';
 }
+
+/** A port of the language worker, and the Web Lock that it holds while it lives (null where there are none). */
+export interface LanguageConnection {
+  port: MessagePort;
+  lock: string | null;
+}

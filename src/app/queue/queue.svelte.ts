@@ -5,6 +5,7 @@ import type { Job, Offer } from '../../core/job.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { QueueView } from '../../jobs/job_watchers.ts';
 import type { QueueState } from '../../jobs/service.ts';
+import { t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
 
 interface Speaker {
@@ -136,5 +137,5 @@ export class Queue {
 /** What a row says of a job. */
 export function wordsOf(job: Job): string {
   const { prompt } = job.operation.parameters;
-  return typeof prompt === 'string' && prompt !== '' ? prompt : 'no words';
+  return typeof prompt === 'string' && prompt !== '' ? prompt : t('no words');
 }
