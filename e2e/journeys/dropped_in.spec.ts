@@ -109,6 +109,49 @@ test.describe.serial('what is dropped in', () => {
     await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible({ timeout: 300_000 });
   });
 
+  test('has a form of its own on the page, which keeps what is typed, says what is wrong, and plays what it made', async ({
+    page,
+  }) => {
+    await page.goto(`${url}/?backend=wasm`);
+    await page
+      .getByRole('radiogroup', { name: 'What to make' })
+      .getByRole('radio', { name: 'Sound' })
+      .check({ force: true });
+    const prompt = page.getByRole('textbox', { name: 'Prompt', exact: true });
+    await prompt.fill('a');
+    await page.getByText('More settings').click();
+    const frequency = page.getByRole('textbox', { name: 'Frequency', exact: true });
+    await expect(frequency).toHaveValue('440');
+    await frequency.fill('5');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(frequency).toBeFocused();
+    await expect(frequency).toHaveAttribute('aria-invalid', 'true');
+    await frequency.fill('220');
+    await page.reload();
+    await expect(prompt).toHaveValue('a');
+    await expect(frequency).toHaveValue('220');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(
+      page.getByRole('region', { name: 'Sound', exact: true }).getByRole('button', { name: 'Play' }),
+    ).toBeEnabled();
+    const made = await page.evaluate(async () => (await globalThis.darkroom?.runs({ limit: 1 }))?.[0]);
+    expect(made?.operation).toMatchObject({ config: 'tone', parameters: { prompt: 'a', frequency: 220 } });
+
+    // Pictures of other parameters stand beside those of a checkpoint.
+    await page.getByRole('radio', { name: 'Picture' }).check({ force: true });
+    await page.getByRole('combobox', { name: 'What to make it with' }).selectOption({ label: 'Gradient' });
+    const width = page.getByRole('textbox', { name: 'Width', exact: true });
+    await expect(width).toHaveValue('32');
+    await width.fill('64');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
+    // What made the sound comes back with it.
+    await page.getByRole('button', { name: 'Show: a', exact: true }).click();
+    await page.getByRole('button', { name: 'Use these settings' }).click();
+    await expect(page.getByRole('radio', { name: 'Sound' })).toBeChecked();
+    await expect(frequency).toHaveValue('220');
+  });
+
   test('runs step by step, each an entity of the run, with words that are told while they are written', async ({
     page,
   }) => {
