@@ -7,7 +7,8 @@ import { checkpointStep, plan } from '../core/plan.ts';
 import type { PlanResult } from '../core/plan.ts';
 import { courseOf, fieldsOf } from '../core/steps.ts';
 import { catalogue, offers as allOffers } from '../pipelines/catalogue.ts';
-import * as registry from '../samplers/registry.ts';
+import * as samplerFiles from '../samplers/registry.ts';
+import * as scheduleFiles from '../schedules/registry.ts';
 import { predictionOf, type Suggestions } from './form.svelte.ts';
 
 export interface Choice {
@@ -15,8 +16,8 @@ export interface Choice {
   label: string;
 }
 
-export const samplers = choices(Object.keys(registry.samplers));
-export const schedules = choices(Object.keys(registry.schedules));
+export const samplers = choices(Object.keys(samplerFiles.samplers));
+export const schedules = choices(Object.keys(scheduleFiles.schedules));
 
 export const predictions: Choice[] = [
   { id: 'noise', label: 'Noise (epsilon)' },
