@@ -8,7 +8,8 @@ import type { PlanResult } from '../../core/plan.ts';
 import { courseOf, fieldsOf } from '../../core/steps.ts';
 import type { Course } from '../../core/steps.ts';
 import { catalogue, offers as allOffers } from '../../pipelines/catalogue.ts';
-import * as registry from '../../samplers/registry.ts';
+import * as samplerFiles from '../../samplers/registry.ts';
+import * as scheduleFiles from '../../schedules/registry.ts';
 import { ofLanguage, t } from '../messages/messages.svelte.ts';
 import { predictionOf, type Suggestions } from './form.svelte.ts';
 
@@ -17,8 +18,8 @@ export interface Choice {
   label: string;
 }
 
-export const samplers = choices(Object.keys(registry.samplers));
-export const schedules = choices(Object.keys(registry.schedules));
+export const samplers = choices(Object.keys(samplerFiles.samplers));
+export const schedules = choices(Object.keys(scheduleFiles.schedules));
 
 export const predictions: Choice[] = [
   { id: 'noise', label: 'Noise (epsilon)' },
