@@ -18,7 +18,8 @@ export const sampler: Sampler = {
         'The sampler plms needs evenly spaced timesteps; choose the schedule leading, trailing or linspace, or another sampler.',
       );
     }
-    const { stride, at } = grid;
+    const { stride } = grid;
+    const at = (timestep: number) => grid.at(timestep);
     const steps = points.map((point, call): Step => {
       const { timestep, inputScale, denoised, alpha, sigma } = point;
       const common = {

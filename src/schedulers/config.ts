@@ -94,18 +94,3 @@ export const spacing = (standard: 'leading' | 'trailing' | 'linspace') =>
   v.optional(v.picklist(['leading', 'trailing', 'linspace']), standard);
 
 export const stepsOffset = () => v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 0);
-
-/** Schedules between two levels that a config can ask for in place of its spacing. */
-export const levelSwitches = {
-  use_karras_sigmas: flag(false),
-  use_exponential_sigmas: flag(false),
-};
-
-/** Which of {@link levelSwitches} is on, with the ends that the class gives it. */
-export function levelsOf(
-  { use_karras_sigmas, use_exponential_sigmas }: { use_karras_sigmas: boolean; use_exponential_sigmas: boolean },
-  ends: 'table' | 'spacing',
-): { schedule: string; ends: 'table' | 'spacing' } | null {
-  const schedule = use_karras_sigmas ? 'karras' : use_exponential_sigmas ? 'exponential' : null;
-  return schedule === null ? null : { schedule, ends };
-}

@@ -6,16 +6,18 @@ import * as v from 'valibot';
 import { noiseTable } from '../predictions/noise_table.ts';
 import { predictions } from '../predictions/registry.ts';
 import { roundHalfEven } from '../schedules/schedule.ts';
-import { flag, levelsOf, levelSwitches, off, readSettings, spacing, stepsOffset, tableEntries } from './config.ts';
+import { flag, off, readSettings, spacing, stepsOffset, tableEntries } from './config.ts';
 import type { Scheduler } from './scheduler.ts';
 
 const settingsSchema = v.object({
   ...tableEntries,
-  ...levelSwitches,
   prediction_type: v.optional(v.picklist(['epsilon', 'v_prediction', 'sample']), 'epsilon'),
   timestep_spacing: spacing('linspace'),
   steps_offset: stepsOffset(),
   rescale_betas_zero_snr: flag(false),
+  use_karras_sigmas: flag(false),
+  // The class cuts these levels' timesteps to integers, where the last bit of a logarithm decides between 999 and 998.
+  use_exponential_sigmas: off(),
   use_beta_sigmas: off(),
   use_lu_lambdas: off(),
   use_flow_sigmas: off(),
@@ -52,7 +54,7 @@ export const scheduler: Scheduler = {
       table,
       spacing: settings.timestep_spacing,
       stepsOffset: settings.steps_offset,
-      levels: levelsOf(settings, 'table'),
+      levels: settings.use_karras_sigmas ? { schedule: 'karras', ends: 'table' } : null,
       grid: { spare: 1, round: roundHalfEven },
       finalNoise: settings.final_sigmas_type === 'zero' ? 0 : table.sigmas[0],
       // The cosine schedule's timesteps are not rounded but cut by the conversion to integers.

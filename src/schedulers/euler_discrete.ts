@@ -2,17 +2,18 @@
 import * as v from 'valibot';
 import { noiseTable } from '../predictions/noise_table.ts';
 import { predictions } from '../predictions/registry.ts';
-import { flag, levelsOf, levelSwitches, off, readSettings, spacing, stepsOffset, tableEntries } from './config.ts';
+import { flag, off, readSettings, spacing, stepsOffset, tableEntries } from './config.ts';
 import { USUAL_OPTIONS, type Scheduler } from './scheduler.ts';
 import { initNoiseAtFullScale } from './scale.ts';
 
 const settingsSchema = v.object({
   ...tableEntries,
-  ...levelSwitches,
   prediction_type: v.optional(v.picklist(['epsilon', 'v_prediction', 'sample']), 'epsilon'),
   timestep_spacing: spacing('linspace'),
   steps_offset: stepsOffset(),
   rescale_betas_zero_snr: flag(false),
+  use_karras_sigmas: flag(false),
+  use_exponential_sigmas: flag(false),
   use_beta_sigmas: off(),
   interpolation_type: v.optional(v.literal('linear'), 'linear'),
   timestep_type: v.optional(v.literal('discrete'), 'discrete'),
@@ -27,6 +28,7 @@ export const scheduler: Scheduler = {
   read(config) {
     const settings = readSettings(settingsSchema, config);
     const table = noiseTable(settings);
+    const levels = settings.use_karras_sigmas ? 'karras' : settings.use_exponential_sigmas ? 'exponential' : null;
     return {
       sampler: 'euler',
       options: USUAL_OPTIONS,
@@ -35,7 +37,7 @@ export const scheduler: Scheduler = {
       table,
       spacing: settings.timestep_spacing,
       stepsOffset: settings.steps_offset,
-      levels: levelsOf(settings, 'spacing'),
+      levels: levels && { schedule: levels, ends: 'spacing' },
       grid: { spare: 0, round: Math.fround },
       finalNoise: settings.final_sigmas_type === 'zero' ? 0 : table.sigmas[0],
       timestepOf: Math.fround,

@@ -48,9 +48,17 @@ export function planSampling(request: SamplingRequest, offers: Offers): SamplerP
   const plan = sampler.plan(course);
 
   const isFinite = plan.steps.every(({ inputScale, denoised, next, noise, remember }) =>
-    [inputScale, denoised, next, next.history, noise?.scale ?? 0, remember]
-      .flatMap((value) => (typeof value === 'number' ? [value] : Object.values(value).flat()))
-      .every(Number.isFinite),
+    [
+      inputScale,
+      denoised.x,
+      denoised.model,
+      next.x,
+      next.model,
+      ...next.history,
+      noise?.scale ?? 0,
+      remember.x,
+      remember.model,
+    ].every(Number.isFinite),
   );
   const initNoise = choices.initNoise(pointAt(path.noises[0], path.timesteps[0], choices), path.spacing);
   if (!isFinite || !Number.isFinite(initNoise)) {
