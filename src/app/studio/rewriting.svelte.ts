@@ -139,7 +139,7 @@ export class Rewriting {
 
   /** Begins a rule of one's own, which is chosen. */
   add(name: string, instruction: string): void {
-    const id = `own ${crypto.randomUUID()}`;
+    const id = `own:${crypto.randomUUID()}`;
     this.#set({ own: [...this.#kept.current.own, { id, name, instruction }], rule: id });
   }
 
