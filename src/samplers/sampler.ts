@@ -61,8 +61,6 @@ export interface Course {
   points: readonly Point[];
   /** Where the step from each point ends. */
   targets: readonly Point[];
-  /** The point at any noise level, for calls between the points. */
-  between(noise: number): Point;
   /** The points as training timesteps, where they were chosen as such: `stride` of them apart; null = chosen as noise levels. */
   grid: { stride: number; at(timestep: number): Point } | null;
   options: SolverOptions;

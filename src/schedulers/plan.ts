@@ -183,7 +183,6 @@ function courseAlong(path: Path, choices: Choices, first: number): Course {
   return {
     points: visits(points).slice(first),
     targets: visits(targets).slice(first),
-    between: (noise) => pointAt(noise, choices.timestepOf(positionOf(table, noise)), choices),
     grid: isOnTable ? { stride, at: onTable } : null,
     options: { ...choices.options, firstOrderEnd: choices.endsInFirstOrder(total, ends[total - 1]) },
   };

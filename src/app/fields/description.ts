@@ -1,6 +1,7 @@
 /** What a form shows for a parameter, read from its schema: from `v.metadata`, `v.title` and `v.description` where there are such, else from its type. */
 import * as v from 'valibot';
 import type { FieldMetadata, Localized } from '../../core/field.ts';
+import shared from './shared_parameters.json';
 
 export interface FieldDescription {
   name: string;
@@ -50,79 +51,7 @@ interface Known {
 }
 
 /** Parameters that chunks share, by the names that all of them use. */
-const KNOWN: Readonly<Partial<Record<string, Known>>> = {
-  prompt: { label: { en: 'Prompt', de: 'Prompt' } },
-  negative_prompt: { label: { en: 'Negative prompt', de: 'Negativer Prompt' } },
-  text: { label: { en: 'Text', de: 'Text' } },
-  instruction: {
-    label: { en: 'Rule', de: 'Regel' },
-    help: { en: 'What is to be done with the words.', de: 'Was mit den Worten geschehen soll.' },
-  },
-  lyrics: { label: { en: 'Lyrics', de: 'Liedtext' } },
-  tags: { label: { en: 'Tags', de: 'Schlagwörter' } },
-  width: { label: { en: 'Width', de: 'Breite' } },
-  height: { label: { en: 'Height', de: 'Höhe' } },
-  steps: { label: { en: 'Steps', de: 'Schritte' } },
-  guidance_scale: { label: { en: 'Guidance', de: 'Führung' } },
-  seed: {
-    label: { en: 'Seed', de: 'Startwert' },
-    help: {
-      en: 'The number that all chance grows from. The same one with the same settings gives the same result again.',
-      de: 'Die Zahl, aus der aller Zufall entsteht. Dieselbe Zahl ergibt mit denselben Einstellungen dasselbe Ergebnis.',
-    },
-  },
-  batch_size: { label: { en: 'Pictures at once', de: 'Bilder auf einmal' } },
-  strength: { label: { en: 'Strength', de: 'Stärke' } },
-  image: { label: { en: 'Picture', de: 'Bild' } },
-  images: { label: { en: 'Pictures', de: 'Bilder' } },
-  mask_image: { label: { en: 'Mask', de: 'Maske' } },
-  language: { label: { en: 'Language of the rule', de: 'Sprache der Regel' } },
-  frequency: { label: { en: 'Frequency', de: 'Frequenz' } },
-  temperature: {
-    label: { en: 'Temperature', de: 'Temperatur' },
-    help: {
-      en: 'How freely the model chooses its words: 0 takes the likeliest, higher values surprise more.',
-      de: 'Wie frei das Modell seine Worte wählt: 0 nimmt das wahrscheinlichste, höhere Werte überraschen mehr.',
-    },
-  },
-  max_new_tokens: {
-    label: { en: 'Longest answer', de: 'Längste Antwort' },
-    help: {
-      en: 'In tokens, of which a word has one or two. The answer ends there at the latest.',
-      de: 'In Token, von denen ein Wort ein bis zwei hat. Spätestens dort endet die Antwort.',
-    },
-  },
-  top_p: {
-    label: { en: 'Top p', de: 'Top p' },
-    help: {
-      en: 'Only the likeliest words that together have this share are drawn from.',
-      de: 'Gezogen wird nur aus den wahrscheinlichsten Worten, die zusammen diesen Anteil haben.',
-    },
-  },
-  top_k: {
-    label: { en: 'Top k', de: 'Top k' },
-    help: {
-      en: 'Only this many of the likeliest words are drawn from.',
-      de: 'Gezogen wird nur aus so vielen der wahrscheinlichsten Worte.',
-    },
-  },
-  repetition_penalty: {
-    label: { en: 'Against repetition', de: 'Gegen Wiederholung' },
-    help: {
-      en: 'Above 1, words that were there already become less likely.',
-      de: 'Über 1 werden Worte unwahrscheinlicher, die schon da waren.',
-    },
-  },
-  thinking: {
-    label: { en: 'Think first', de: 'Erst nachdenken' },
-    help: {
-      en: 'Models that can do so think before they answer, which takes longer.',
-      de: 'Modelle, die das können, denken nach, bevor sie antworten; das dauert länger.',
-    },
-  },
-  voice: { label: { en: 'Speaker', de: 'Sprecher' } },
-  speed: { label: { en: 'Speed', de: 'Tempo' } },
-};
+const KNOWN: Readonly<Partial<Record<string, Known>>> = shared;
 
 /** Texts that take more than a line. */
 const LONG = /(^|_)(prompt|text|instruction|lyrics|description)$/;

@@ -93,11 +93,11 @@ export class Field {
 
   /** Of a seed: whether the one on show is used again. */
   get isKept(): boolean {
-    return this.#store.read(`${this.key} kept`) !== null;
+    return this.#store.read(`${this.key}:kept`) !== null;
   }
 
   set isKept(isKept: boolean) {
-    this.#store.write(`${this.key} kept`, isKept ? 'yes' : null);
+    this.#store.write(`${this.key}:kept`, isKept ? 'yes' : null);
   }
 
   /** What the operation says; undefined where nobody chose, and the config or the schema says it. */

@@ -8,24 +8,8 @@ import type { PlanResult } from '../../core/plan.ts';
 import { courseOf, fieldsOf } from '../../core/steps.ts';
 import type { Course } from '../../core/steps.ts';
 import { catalogue, offers as allOffers } from '../../pipelines/catalogue.ts';
-import * as samplerFiles from '../../samplers/registry.ts';
-import * as scheduleFiles from '../../schedules/registry.ts';
 import { ofLanguage, t } from '../messages/messages.svelte.ts';
 import { predictionOf, type Suggestions } from './form.svelte.ts';
-
-export interface Choice {
-  id: string;
-  label: string;
-}
-
-export const samplers = choices(Object.keys(samplerFiles.samplers));
-export const schedules = choices(Object.keys(scheduleFiles.schedules));
-
-export const predictions: Choice[] = [
-  { id: 'noise', label: 'Noise (epsilon)' },
-  { id: 'velocity', label: 'Velocity (v-prediction)' },
-  { id: 'velocity_zero_snr', label: 'Velocity, from pure noise (zero terminal SNR)' },
-];
 
 export interface Offer {
   /** Of the config that brings it, or of the language model. */
@@ -127,11 +111,11 @@ export function stageLabel(configId: string, step: string | null, stage: string)
  * @param written what its steps gave, up to that one, as the person edited it
  */
 export function continued(operation: Operation, step: string, written: Readonly<Record<string, string>>): Operation {
-  const { until: _, ...rest } = operation;
   const course = courseOf(catalogue.configs[operation.config], catalogue);
   const steps = typeof course === 'string' ? [] : course.steps;
   const done = steps.slice(0, steps.findIndex(({ id }) => id === step) + 1).filter(({ id }) => id in written);
   const given = done.map(({ id, chunk }) => [id, { [Object.keys(chunk.meta.outputs)[0]]: written[id] }] as const);
+  const rest = Object.fromEntries(Object.entries(operation).filter(([name]) => name !== 'until')) as Operation;
   return { ...rest, given: { ...operation.given, ...Object.fromEntries(given) } };
 }
 
@@ -158,10 +142,6 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     schedule,
     prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
   };
-}
-
-function choices(ids: string[]): Choice[] {
-  return ids.map((id) => ({ id, label: readable(id) })).sort((a, b) => a.label.localeCompare(b.label));
 }
 
 /** `dpmpp_2m` → "DPM++ 2M", `euler_ancestral` → "Euler ancestral", `ddim` → "DDIM". */

@@ -178,7 +178,7 @@ export class ConfigForm {
   }
 
   #fileKey(name: string): string {
-    return `field ${this.config.id} ${name}`;
+    return `field/${this.config.id}/${name}`;
   }
 }
 

@@ -6,6 +6,7 @@ import { courseOf } from '../../core/steps.ts';
 import type { Course, Step } from '../../core/steps.ts';
 import { media } from '../../media/registry.ts';
 import { catalogue } from '../../pipelines/catalogue.ts';
+import { t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
 import { paints } from './catalogue.ts';
 import type { ConfigForm } from './config_form.svelte.ts';
@@ -96,7 +97,7 @@ export class Making {
         const { ConfigForm } = await import('./config_form.svelte.ts');
         this.form = this.way === way ? new ConfigForm(way) : this.form;
       } catch {
-        this.problem = 'This form could not be loaded; check the connection and reload the page.';
+        this.problem = t('This form could not be loaded; check the connection and reload the page.');
       }
     }
   }

@@ -93,6 +93,10 @@ export class Rewriting {
     return [...this.given, ...this.own].find(({ id }) => id === this.#kept.current.rule) ?? null;
   }
 
+  get isOn(): boolean {
+    return this.rule !== null || this.translates;
+  }
+
   choose(id: string): void {
     this.#set({ rule: id });
   }
@@ -129,13 +133,13 @@ export class Rewriting {
 
   /** @param text null = the template again */
   writeByHand(rule: Rule, text: string | null): void {
-    const { [rule.id]: _, ...others } = this.#kept.current.byHand;
-    this.#set({ byHand: text === null ? others : { ...others, [rule.id]: text } });
+    const others = Object.entries(this.#kept.current.byHand).filter(([id]) => id !== rule.id);
+    this.#set({ byHand: Object.fromEntries(text === null ? others : [...others, [rule.id, text]]) });
   }
 
   /** Begins a rule of one's own, which is chosen. */
   add(name: string, instruction: string): void {
-    const id = `own ${crypto.randomUUID()}`;
+    const id = `own:${crypto.randomUUID()}`;
     this.#set({ own: [...this.#kept.current.own, { id, name, instruction }], rule: id });
   }
 

@@ -3,6 +3,7 @@ import * as v from 'valibot';
 import { BUILTIN_CHECKPOINTS, builtinOf, type BuiltinCheckpoint } from '../../core/builtin_checkpoints.ts';
 import { StudioError } from '../../core/errors.ts';
 import type { Delta, DeviceReport, Job } from '../../core/job.ts';
+import type { Sketch } from '../../core/media.ts';
 import type { CheckpointSummary, MemoryBudget } from '../../core/model.ts';
 import type { Operation, OperationInput } from '../../core/operation.ts';
 import { parseOperation } from '../../core/operation.ts';
@@ -65,6 +66,9 @@ export class Studio {
   readonly brought = new Brought();
   /** The name of the video or sound that {@link brought} is about; null where it is about the starting picture. */
   recordingOfSettings = $state<string | null>(null);
+
+  /** For the room of sketches, which takes it when it opens. */
+  sketchToOpen: { sketch: Sketch; title: string } | null = null;
 
   phase = $state<'starting' | 'ready' | 'failed'>('starting');
   device = $state.raw<DeviceReport | null>(null);
@@ -409,6 +413,26 @@ export class Studio {
   async madeHow(run: string, file: string): Promise<Record<string, unknown> | null> {
     const { entities } = await this.#client.run(run);
     return entities.find(({ filename }) => filename === file)?.metadata ?? null;
+  }
+
+  /** Whether a model wrote this sketch, which is here, and has not mended it before. */
+  canMend({ operation }: Run): boolean {
+    return operation?.operation === 'code_generation' && operation.parameters.error === undefined;
+  }
+
+  /** Sends a sketch that failed back to the model that wrote it. */
+  async mend({ operation }: Run, sketch: Sketch, error: { message: string; line: number | null }): Promise<void> {
+    if (operation) {
+      this.alert = null;
+      const { parameters } = operation;
+      await this.#run(() => ({ ...operation, parameters: { ...parameters, sketch: sketch.source, error } }));
+    }
+  }
+
+  /** Goes to the room of sketches with this one. */
+  openSketch(sketch: Sketch, title: string): void {
+    this.sketchToOpen = { sketch, title };
+    view.show('sketches');
   }
 
   async openRewriting(): Promise<void> {
