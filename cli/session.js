@@ -185,7 +185,9 @@ export class Session {
       (door, { asked, model }) => {
         const steps = door.languageSteps(asked).map(({ id }) => [id, model]);
         const { checkpoints, ...others } = /** @type {{ checkpoints?: object }} */ (asked);
-        return { ...others, checkpoints: { ...Object.fromEntries(steps), ...checkpoints } };
+        /** @type {object} */
+        const chosen = Object.fromEntries(steps);
+        return { ...others, checkpoints: { ...chosen, ...checkpoints } };
       },
       { asked: operation, model: ref },
     );

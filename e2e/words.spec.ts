@@ -251,7 +251,7 @@ test('an engine that ends while it writes costs a restart of that step; a pictur
   const ids = await page.evaluate(
     async (operations) => {
       const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-      const jobs = [];
+      const jobs: Job[] = [];
       for (const operation of operations) {
         jobs.push(await door.submit(operation));
       }
@@ -293,7 +293,7 @@ test('a GPU that is lost while words are made costs a restart; the picture that 
   const ids = await page.evaluate(
     async (operations) => {
       const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-      const jobs = [];
+      const jobs: Job[] = [];
       for (const operation of operations) {
         jobs.push(await door.submit(operation));
       }
@@ -324,8 +324,7 @@ test('a step that fails leaves what was made before it, and the job goes on from
     failed.job.id,
   );
   expect(operation.given).toEqual({ interception: { text: failed.files.interception } });
-  const { loras: _, ...parameters } = operation.parameters;
-  const { job, deltas } = await make(page, { ...operation, parameters });
+  const { job, deltas } = await make(page, { ...operation, parameters: { ...operation.parameters, loras: [] } });
   expect(job.error).toBeNull();
   expect(deltas).toEqual([]);
   expect(job.entities.at(-1)?.metadata.parameters).toMatchObject({ prompt: failed.files.interception });
@@ -399,7 +398,8 @@ test('words are translated before they are painted: after the rule, and alone', 
       { role: 'user', content: both.files.interception },
     ],
   });
-  const { instruction: _, ...parameters } = painted(model).parameters;
+  const { instruction, ...parameters } = painted(model).parameters;
+  expect(instruction).toBe(RULE);
   const alone = await make(page, {
     ...painted(model),
     config: 'translated_prompt',
@@ -419,7 +419,7 @@ test.describe('over HTTP', () => {
     const { status, words, job } = await page.evaluate(
       async (operation) => {
         const { serviceWorker } = navigator;
-        await serviceWorker.ready;
+        await serviceWorker.register('/service.worker.js');
         if (!serviceWorker.controller) {
           await new Promise((taken) => serviceWorker.addEventListener('controllerchange', taken, { once: true }));
         }

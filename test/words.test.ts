@@ -6,7 +6,7 @@ import * as tonejs from '../chunks/output_code_tonejs.ts';
 import * as speech from '../chunks/text_to_speech.ts';
 import * as transform from '../chunks/transform_text.ts';
 import type { Context } from '../src/core/chunk.ts';
-import { StudioError } from '../src/core/errors.ts';
+import type { StudioError } from '../src/core/errors.ts';
 import type { Job } from '../src/core/job.ts';
 import { SKETCH_RULES } from '../src/core/sketch.ts';
 import type { SpeechRequest } from '../src/core/speech_service.ts';

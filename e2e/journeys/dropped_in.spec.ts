@@ -115,7 +115,7 @@ test.describe.serial('what is dropped in', () => {
     const one = await make(page, { config: 'duet', parameters: { TEXT_1: 'la la' } });
     expect(one.job.error).toMatchObject({
       code: 'invalid_operation',
-      message: expect.stringContaining('tags') as string,
+      message: expect.stringContaining('tags'),
     });
   });
 
