@@ -13,7 +13,7 @@ export default ts.config(
       'test/checkpoints',
       'bench/graphs',
       'src/graphs/onnx_pb.ts',
-      'src/app/code/starters',
+      'src/app/sketches/starters',
       'reference',
       'training',
       'test-results',

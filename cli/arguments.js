@@ -11,12 +11,12 @@ const USAGE =
   'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--language DIR|ORG/NAME[@REVISION]] [--backend webgpu|wasm]';
 
 /** Parameters that hold a picture; in an operation's file they are paths relative to that file. */
-const PICTURES = ['image', 'mask_image', 'mask'];
+const PICTURES = ['image', 'mask_image'];
 
 /** @type {Record<string, string>} */
 const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.webp': 'image/webp' };
 
-/** @typedef {import('../workers/protocol.ts').Origin} Origin */
+/** @typedef {import('../src/weights/library/library_api.ts').Origin} Origin */
 
 /**
  * @typedef {object} Request

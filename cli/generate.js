@@ -101,7 +101,9 @@ function profile() {
 /** One line about a download: rewritten on a terminal, else told anew for each tenth. */
 function transferTeller() {
   let last = '';
-  return (/** @type {import('../workers/protocol.ts').TransferProgress} */ { done, total, secondsLeft }) => {
+  return (
+    /** @type {import('../src/weights/library/library_api.ts').TransferProgress} */ { done, total, secondsLeft },
+  ) => {
     const percent = total === 0 ? 100 : Math.floor((done / total) * 100);
     const step = process.stderr.isTTY ? percent : Math.floor(percent / 10) * 10;
     const left = secondsLeft === null || step === 100 ? '' : `, about ${Math.ceil(secondsLeft)} s left`;

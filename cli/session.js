@@ -96,11 +96,11 @@ export class Session {
 
   /**
    * Fetches a checkpoint into the library unless it is there, and goes on with one that was begun.
-   * @param {import('../workers/protocol.ts').Origin} origin
+   * @param {import('../src/weights/library/library_api.ts').Origin} origin
    * @param {'image' | 'language'} kind of what is there
    * @param {string | null} token
    * @param {(sentence: string) => void} say
-   * @param {(progress: import('../workers/protocol.ts').TransferProgress) => void} onProgress
+   * @param {(progress: import('../src/weights/library/library_api.ts').TransferProgress) => void} onProgress
    * @returns {Promise<string>} the checkpoint's reference
    */
   async fetchCheckpoint(origin, kind, token, say, onProgress) {
@@ -126,7 +126,7 @@ export class Session {
                 given.origin.kind === 'url' &&
                 one.origin.url.startsWith(given.origin.url)),
         );
-        /** @type {import('../workers/protocol.ts').Listing} */
+        /** @type {import('../src/weights/library/library_api.ts').Listing} */
         let listing;
         try {
           listing = await door.library.look(given.origin, given.token);
@@ -183,10 +183,12 @@ export class Session {
   withLanguage(operation, ref) {
     return this.#ask(
       (door, { asked, model }) => {
-        const steps = door.languageSteps(asked).map(({ id }) => [id, model]);
+        /** @type {Record<string, string>} */
+        const chosen = {};
+        for (const { id } of door.languageSteps(asked)) {
+          chosen[id] = model;
+        }
         const { checkpoints, ...others } = /** @type {{ checkpoints?: object }} */ (asked);
-        /** @type {object} */
-        const chosen = Object.fromEntries(steps);
         return { ...others, checkpoints: { ...chosen, ...checkpoints } };
       },
       { asked: operation, model: ref },

@@ -394,7 +394,7 @@ test('words are translated before they are painted: after the rule, and alone', 
   ]);
   expect(JSON.parse(both.files.sent_messages)).toMatchObject({
     messages: [
-      { role: 'system', content: expect.stringContaining('Translate the text into English.') as string },
+      { role: 'system', content: expect.stringContaining('Translate the text into English.') },
       { role: 'user', content: both.files.interception },
     ],
   });

@@ -1,5 +1,6 @@
 import { mount } from 'svelte';
 import { readAddress } from './app/address.ts';
+import { language } from './app/messages/messages.svelte.ts';
 import './app/page.css';
 import { serveChannel } from './jobs/channel.ts';
 import { JobClient } from './jobs/client.ts';
@@ -18,13 +19,14 @@ exposeDoor(client);
 serveChannel(client.shared);
 
 if (address.door === 'cli') {
-  const { default: Door } = await import('./app/Door.svelte');
+  const [{ default: Door }] = await Promise.all([import('./app/Door.svelte'), language.start()]);
   mount(Door, { target, props: { device } });
 } else {
   const [{ default: App }, { Studio }, { Update }] = await Promise.all([
     import('./app/App.svelte'),
-    import('./app/studio.svelte.ts'),
+    import('./app/studio/studio.svelte.ts'),
     import('./app/update.svelte.ts'),
+    language.start(),
   ]);
   mount(App, { target, props: { studio: new Studio(address, client), update: new Update() } });
 }

@@ -35,7 +35,8 @@ import { joinTiles, layTiles } from '../src/models/latent_diffusion/tiles.ts';
 import type { SamplingState } from '../src/samplers/state.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { resign, serve } from '../workers/connection.ts';
-import type { CheckpointSource, ExecuteRequest } from '../workers/protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
+import type { ExecuteRequest } from '../workers/generation_api.ts';
 import { folderFiles } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 
@@ -901,8 +902,8 @@ describe('tiled decoding', () => {
     const { model } = await open();
     const request: EstimateRequest = {
       operation: 'image_generation',
-      width: 512,
-      height: 512,
+      width: 1024,
+      height: 1024,
       batch_size: 1,
       steps: 1,
       guidance_scale: 1,

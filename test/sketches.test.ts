@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { runInThisContext } from 'node:vm';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { fileStem, readSketch } from '../src/app/code/sketch_file.ts';
-import { parseStarter } from '../src/app/code/starters.ts';
-import { wav } from '../src/app/code/wav.ts';
+import { fileStem, readSketch } from '../src/app/sketches/sketch_file.ts';
+import { parseStarter } from '../src/app/sketches/starters.ts';
+import { wav } from '../src/app/sketches/wav.ts';
 import { extractSketch, languageOf, repairMessages } from '../src/core/sketch.ts';
 import { GUARD } from '../src/sandbox/limits.ts';
 import { prepare, SourceProblem } from '../src/sandbox/preparation.ts';
@@ -326,7 +326,7 @@ describe('code that is guarded', () => {
 });
 
 describe('starters', () => {
-  const folder = join(import.meta.dirname, '../src/app/code/starters');
+  const folder = join(import.meta.dirname, '../src/app/sketches/starters');
   const names = readdirSync(folder);
 
   test('there are six to ten, for drawing, for sound and for both', () => {

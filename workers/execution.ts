@@ -16,12 +16,14 @@ import { entityTypeOf } from '../src/core/steps.ts';
 import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
 import { decodePicture, encodePng } from '../src/formats/picture.ts';
+import { openEngine } from '../src/engines/engine.ts';
 import { mediumNamed } from '../src/media/registry.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
 import type { GraphWork } from './graph_work.ts';
-import type { JobPage, RecorderApi, RunEntity } from './protocol.ts';
+import type { JobPage } from './generation_api.ts';
+import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
 
 /** Loaded one by one, when it is their turn. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
@@ -351,6 +353,11 @@ export class Execution {
           ...metadata,
         }),
       secret: (name) => page.secret(name),
+      engine: () => {
+        const { remote } = catalogue.chunks[step.chunk].meta.needs;
+        assert(remote !== undefined, `the chunk "${step.chunk}" names the engine that it uses`);
+        return openEngine(remote, { secret: (name) => page.secret(name), signal: this.signal });
+      },
       signal: this.signal,
       ...this.#services(step),
     };

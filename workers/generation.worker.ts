@@ -20,15 +20,9 @@ import { EventSender, callsTo, resign, serve } from './connection.ts';
 import { Execution, type Prepared } from './execution.ts';
 import { GraphWork, type StepModel } from './graph_work.ts';
 import { LanguageWork } from './language_work.ts';
-import type {
-  CheckpointSource,
-  ExecuteRequest,
-  GenerationApi,
-  JobPage,
-  LoraFit,
-  RecorderApi,
-  StartOptions,
-} from './protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
+import type { ExecuteRequest, GenerationApi, JobPage, LoraFit, StartOptions } from './generation_api.ts';
+import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import { filesOf, library } from './source_files.ts';
 
 class GenerationWorker implements GenerationApi {
@@ -124,8 +118,15 @@ class GenerationWorker implements GenerationApi {
       const fitted: PlanResult = estimate ? fit(result.plan, summary, estimate, 'warn') : result;
       const variant = fitted.ok ? fitted.plan.variant : 'full';
       result = !fitted.ok || summary.ref === fitted.plan.checkpoint ? fitted : result;
+      const { tile_size: tile } = estimate?.request ?? {};
+      if (fitted.ok && tile !== undefined && request?.tile_size === undefined) {
+        step.parameters.tile_size = tile;
+        fitted.plan.notices.push(
+          `The picture is decoded in tiles of ${tile} pixels, because it cannot be decoded as a whole here.`,
+        );
+      }
       const model = fitted.ok ? await this.#open(found.source, variant) : found.model;
-      models.set(step.id, { model, variant, request, estimate });
+      models.set(step.id, { model, variant, request: estimate?.request ?? request, estimate });
     }
     if (!result.ok) {
       const [{ code }] = result.reasons;

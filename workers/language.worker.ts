@@ -8,7 +8,7 @@ import { languageRuntime } from '../src/language/language_runtime.ts';
 import { TransformersLibrary } from '../src/language/transformers_library.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { resign, serve } from './connection.ts';
-import type { CheckpointSource } from './protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 import { filesOf } from './source_files.ts';
 
 class LanguageWorker implements LanguageApi {

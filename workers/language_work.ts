@@ -5,7 +5,8 @@ import type { PlannedStep } from '../src/core/plan.ts';
 import { LanguageCheckpoint } from '../src/language/language_checkpoint.ts';
 import { LanguageClient } from '../src/language/language_client.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
-import type { CheckpointSource, JobPage } from './protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
+import type { JobPage } from './generation_api.ts';
 import { filesOf } from './source_files.ts';
 
 export class LanguageWork {

@@ -8,7 +8,8 @@ import { catalogue } from '../src/pipelines/catalogue.ts';
 import { EventSender, callsTo, serve } from './connection.ts';
 import { Execution } from './execution.ts';
 import { LanguageWork } from './language_work.ts';
-import type { ExecuteRequest, JobPage, RecorderApi, TaskApi } from './protocol.ts';
+import type { ExecuteRequest, JobPage, TaskApi } from './generation_api.ts';
+import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 
 class TaskWorker implements TaskApi {
   #recorder: Comlink.Remote<RecorderApi> | undefined;

@@ -34,7 +34,7 @@ export interface Needs {
   checkpoint?: readonly string[];
   /** The service of the language engine that it uses, see {@link ContextOf}. Its checkpoint is named by the operation, by step. */
   language?: 'text' | 'speech';
-  /** The remote engine that it uses. */
+  /** The engine of `src/engines` that it uses. */
   remote?: string;
 }
 
@@ -108,6 +108,8 @@ export interface Context {
    * nor record it. Throws `invalid_operation` when there is none of this name.
    */
   secret: (name: string) => Promise<string>;
+  /** Opens the engine that `needs.remote` names; what it gives is an interface of the core. Throws the engine's own sentences. */
+  engine: () => Promise<unknown>;
   signal: AbortSignal;
 }
 

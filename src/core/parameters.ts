@@ -33,6 +33,11 @@ export const strength = () => {
   return v.pipe(v.number(message), v.gtValue(0, message), v.maxValue(1, message));
 };
 
+/** Where nothing is said: diffusers' defaults for inpainting and for a picture without a mask. */
+export function usualStrength(hasMask: boolean): number {
+  return hasMask ? 1 : 0.8;
+}
+
 const MOST_LORAS = 16;
 
 /** Factor of a LoRA's changes: 1 as it was trained, 0 none, negative the opposite. */

@@ -2,6 +2,7 @@
 import * as v from 'valibot';
 import type { Context, Outputs } from './chunk.ts';
 import { StudioError } from './errors.ts';
+import type { FieldMetadata } from './field.ts';
 import type { Sketch } from './media.ts';
 import { SKETCH_RULES, extractSketch, repairMessages } from './sketch.ts';
 import type { ChatMessage, StepText } from './text_service.ts';
@@ -13,18 +14,30 @@ export const SKETCH_RECORDS = [...RECORDS, 'reply'] as const;
 const WISH = 'There is nothing to go by; say what the sketch is to do.';
 const ERROR = 'error must be what went wrong: {"message": …, "line": …}, whose line is a number or null.';
 
+/** The page says it when a sketch fails. */
+const BY_ITSELF = { group: 'none' } as const satisfies FieldMetadata;
+
 export const sketchFields = () => ({
-  prompt: v.pipe(v.string(WISH), v.regex(/\S/, WISH)),
+  prompt: v.pipe(
+    v.string(WISH),
+    v.regex(/\S/, WISH),
+    v.metadata({ label: { en: 'What it does', de: 'Was sie tut' } } satisfies FieldMetadata),
+  ),
   /** One that failed, and how: then the model is asked to mend it. */
-  sketch: v.optional(v.pipe(v.string('sketch must be code.'), v.regex(/\S/, 'sketch must be code.'))),
+  sketch: v.optional(
+    v.pipe(v.string('sketch must be code.'), v.regex(/\S/, 'sketch must be code.'), v.metadata(BY_ITSELF)),
+  ),
   error: v.optional(
-    v.strictObject(
-      {
-        message: v.pipe(v.string(ERROR), v.regex(/\S/, ERROR)),
-        /** Of the sketch, from 1. */
-        line: v.optional(v.nullable(v.pipe(v.number(ERROR), v.integer(ERROR), v.minValue(1, ERROR))), null),
-      },
-      ERROR,
+    v.pipe(
+      v.strictObject(
+        {
+          message: v.pipe(v.string(ERROR), v.regex(/\S/, ERROR)),
+          /** Of the sketch, from 1. */
+          line: v.optional(v.nullable(v.pipe(v.number(ERROR), v.integer(ERROR), v.minValue(1, ERROR))), null),
+        },
+        ERROR,
+      ),
+      v.metadata(BY_ITSELF),
     ),
   ),
   ...writingFields(1500, 0.3),

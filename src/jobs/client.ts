@@ -8,14 +8,10 @@ import { parseOperation } from '../core/operation.ts';
 import { requirementsOf } from '../core/plan.ts';
 import type { Requirements } from '../core/plan.ts';
 import { catalogue } from '../pipelines/catalogue.ts';
-import type {
-  CheckpointSource,
-  Listing,
-  LoraFit,
-  RunRecord,
-  StartOptions,
-  StorageReport,
-} from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
+import type { Listing } from '../weights/library/library_api.ts';
+import type { LoraFit, StartOptions } from '../../workers/generation_api.ts';
+import type { RunRecord, StorageReport } from '../recorder/recorder_api.ts';
 import { witnessFile } from '../storage/witness.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
@@ -163,7 +159,9 @@ export class JobClient implements JobService {
     );
   }
 
-  list(): Promise<Job[]> {
+  /** What comes back from the queue's witness is in it. */
+  async list(): Promise<Job[]> {
+    await this.queueLoss;
     return this.#jobs.list();
   }
 

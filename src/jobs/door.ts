@@ -5,7 +5,8 @@
 import type { Delta, DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
-import type { Listing, RunRecord } from '../../workers/protocol.ts';
+import type { Listing } from '../weights/library/library_api.ts';
+import type { RunRecord } from '../recorder/recorder_api.ts';
 import type { JobClient } from './client.ts';
 import type { LanguageEngines } from './language.ts';
 import type { LibraryClient } from './library.ts';

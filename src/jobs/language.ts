@@ -5,7 +5,8 @@ import type { Speech, SpeechRequest, SpeechService } from '../core/speech_servic
 import type { ModelLoading, TextDelta, TextRequest, TextResult, TextService } from '../core/text_service.ts';
 import type { LanguageApi, LanguageOptions } from '../language/language_api.ts';
 import { LanguageClient } from '../language/language_client.ts';
-import type { CheckpointSource, LanguageConnection } from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
+import type { LanguageConnection } from '../language/language_api.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import { WorkerLink } from './worker_link.ts';

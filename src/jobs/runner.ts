@@ -10,7 +10,8 @@ import { StudioError, cancelled } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { JobEvent, Offer, ResumePoint, Stage } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
-import type { CheckpointSource, RunEnd } from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
+import type { RunEnd } from '../recorder/recorder_api.ts';
 import type { JobReceiver, JobRequest, Sourced } from './queue.ts';
 
 export interface Work {

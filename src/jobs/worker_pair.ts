@@ -3,16 +3,9 @@ import * as Comlink from 'comlink';
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { DeviceReport, JobEvent, Offer, Stage } from '../core/job.ts';
-import type {
-  GenerationApi,
-  JobExecutor,
-  JobPage,
-  LanguageConnection,
-  RecorderApi,
-  RunEnd,
-  StartOptions,
-  TaskApi,
-} from '../../workers/protocol.ts';
+import type { GenerationApi, JobExecutor, JobPage, StartOptions, TaskApi } from '../../workers/generation_api.ts';
+import type { LanguageConnection } from '../language/language_api.ts';
+import type { RecorderApi, RunEnd } from '../recorder/recorder_api.ts';
 import { LanguageEngines } from './language.ts';
 import { needsOf } from './needs.ts';
 import { TAKEN } from './queue.ts';

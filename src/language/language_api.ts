@@ -3,7 +3,7 @@ import type { LanguageSummary } from '../core/language.ts';
 import type { Speech, SpeechRequest } from '../core/speech_service.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { ModelLoading, TextDelta, TextRequest, TextResult } from '../core/text_service.ts';
-import type { CheckpointSource } from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 
 /** How the engine is started. */
 export interface LanguageOptions {
@@ -43,4 +43,10 @@ export type LanguageAnswer =
 /** What the asking side says on it: that it wants no answer any more, or, when it was asked for room, that there is some. */
 export interface LanguageWord {
   type: 'cancel' | 'ready';
+}
+
+/** A port of the language worker, and the Web Lock that it holds while it lives (null where there are none). */
+export interface LanguageConnection {
+  port: MessagePort;
+  lock: string | null;
 }

@@ -5,7 +5,7 @@
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { Speech, SpeechRequest, SpeechService } from '../core/speech_service.ts';
 import type { ModelLoading, TextDelta, TextRequest, TextResult, TextService } from '../core/text_service.ts';
-import type { LanguageConnection } from '../../workers/protocol.ts';
+import type { LanguageConnection } from './language_api.ts';
 import type { LanguageAnswer, LanguageMessage, LanguageWord } from './language_api.ts';
 
 /** A message before it has the port that it is answered on. */

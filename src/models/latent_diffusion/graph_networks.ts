@@ -14,7 +14,7 @@ import * as unet2d from '../../graphs/unet2d_condition.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { LoraNetwork } from '../../weights/lora_names.ts';
-import type { ModelLora } from '.././family.ts';
+import type { ModelLora } from '../family.ts';
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './estimate.ts';
 import { MergedLoras } from './merged_loras.ts';
 import type {

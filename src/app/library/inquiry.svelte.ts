@@ -1,0 +1,136 @@
+import { StudioError } from '../../core/errors.ts';
+import { isLanguageLayout } from '../../core/language.ts';
+import type { LanguagePrecision, LanguageSummary, PrecisionChoice } from '../../core/language.ts';
+import type { CheckpointSummary, Estimate, VariantEstimate } from '../../core/model.ts';
+import { parseOperation } from '../../core/operation.ts';
+import { estimateRequest } from '../../core/fit.ts';
+import { checkpointStep } from '../../core/plan.ts';
+import type { JobClient } from '../../jobs/client.ts';
+import type { WeightVariant } from '../../core/model.ts';
+import type { Listing, Origin } from '../../weights/library/library_api.ts';
+import { configFor, planFor } from '../studio/catalogue.ts';
+import { originText } from './origin.ts';
+
+/** A question about a checkpoint before anything of it is stored: what is it, may I, does it fit, how long would it take? */
+export class Inquiry {
+  readonly origin: Origin;
+  /** As it was given for this question. */
+  readonly token: string | null;
+
+  listing = $state.raw<Listing | null>(null);
+  summary = $state.raw<CheckpointSummary | null>(null);
+  /** In place of {@link summary}, of a language model or a voice. */
+  language = $state.raw<LanguageSummary | null>(null);
+  estimate = $state.raw<Estimate | null>(null);
+  /** One sentence about what went wrong; what is known by then stays. */
+  error = $state<string | null>(null);
+  isBusy = $state(true);
+
+  /** Of the pictures that are reckoned with, in pixels. */
+  size = $state.raw({ width: 512, height: 512 });
+  /** Nobody chose yet: then it is what the plan recommends. */
+  #chosen = $state<WeightVariant | null>(null);
+  #precision = $state<LanguagePrecision | null>(null);
+  readonly #client: JobClient;
+
+  constructor(client: JobClient, origin: Origin, token: string | null) {
+    this.#client = client;
+    this.origin = origin;
+    this.token = token;
+  }
+
+  get name(): string {
+    return this.summary?.name ?? this.language?.name ?? this.listing?.name ?? originText(this.origin);
+  }
+
+  get variant(): WeightVariant {
+    return this.#chosen ?? this.estimate?.recommended ?? this.summary?.variants[0] ?? 'full';
+  }
+
+  set variant(variant: WeightVariant) {
+    this.#chosen = variant;
+  }
+
+  /** Of a language model or a voice, how it is to be kept; null before it was looked at, and when nothing of it is whole. */
+  get choice(): PrecisionChoice | null {
+    const { precisions = [], recommended = null } = this.language ?? {};
+    const wanted = this.#precision ?? recommended;
+    return precisions.find(({ precision }) => precision === wanted) ?? precisions[0] ?? null;
+  }
+
+  set precision(precision: LanguagePrecision) {
+    this.#precision = precision;
+  }
+
+  /** The files that a run reads. */
+  get paths(): string[] {
+    return this.choice?.files ?? this.summary?.needs ?? [];
+  }
+
+  /** Bytes over the network, the same for every variant. */
+  readonly bytes = $derived.by(() => {
+    const { paths } = this;
+    return (this.listing?.files ?? []).reduce((sum, { path, size }) => sum + (paths.includes(path) ? size : 0), 0);
+  });
+
+  /** How it will be called in the library. */
+  readonly stored = $derived.by(() => {
+    const suffix = this.variant === 'full' ? '' : `#${this.variant}`;
+    return { ref: `${this.listing?.ref ?? ''}${suffix}`, name: this.name };
+  });
+
+  /** What the plan says of each way to keep it, as this machine would compute it. */
+  readonly variants = $derived.by((): VariantEstimate[] => {
+    const here = (this.estimate?.variants ?? []).filter(({ runsHere }) => runsHere);
+    return here.filter(({ variant }, index) => here.findIndex((other) => other.variant === variant) === index);
+  });
+
+  /** Asks the origin, reads configs and headers, and reckons. Errors end in {@link error}. */
+  async start(): Promise<void> {
+    try {
+      this.listing = await this.#client.library.look(this.origin, this.token);
+      if (this.listing.gated && this.token === null) {
+        return;
+      }
+      if (isLanguageLayout(this.listing.files.map(({ path }) => path))) {
+        const source = { kind: 'remote' as const, listing: this.listing, token: this.token };
+        this.language = await this.#client.language.look(source);
+        return;
+      }
+      this.summary = await this.#client.describe(this.listing, this.token);
+      const { width, height } = this.summary.defaults;
+      this.size = { width, height };
+      await this.reckon();
+    } catch (error) {
+      this.error = StudioError.from(error).message;
+    } finally {
+      this.isBusy = false;
+    }
+  }
+
+  /** Estimates memory and time for {@link size}, with the checkpoint's own steps and guidance. */
+  async reckon(): Promise<void> {
+    const { listing, summary, size } = this;
+    const config = summary && configFor(summary);
+    if (!listing || !summary || !config) {
+      return;
+    }
+    const operation = parseOperation({
+      operation: 'image_generation',
+      config: config.id,
+      checkpoint: summary.ref,
+      parameters: { prompt: '', ...size },
+    });
+    const planned = planFor(operation, summary, null);
+    const step = planned.ok ? checkpointStep(planned.plan) : undefined;
+    const request = step ? estimateRequest(step, summary) : null;
+    if (!request) {
+      return;
+    }
+    const estimate = await this.#client.estimate({ kind: 'remote', listing, token: this.token }, request);
+    // A size that was chosen meanwhile has its own answer.
+    if (this.size === size) {
+      this.estimate = estimate;
+    }
+  }
+}

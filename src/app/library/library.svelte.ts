@@ -1,0 +1,352 @@
+import { StudioError } from '../../core/errors.ts';
+import { isLoraRef, loraName } from '../../core/loras.ts';
+import type { JobClient } from '../../jobs/client.ts';
+import { folderSource } from '../../jobs/folder_source.ts';
+import type { FolderFile } from '../../jobs/folder_source.ts';
+import type { LibraryClient } from '../../jobs/library.ts';
+import type {
+  Listing,
+  Origin,
+  SpaceReport,
+  StoredCheckpoint,
+  TransferProgress,
+} from '../../weights/library/library_api.ts';
+import { Disk, pickFolder } from './disk.svelte.ts';
+import { Inquiry } from './inquiry.svelte.ts';
+import { HubToken } from './token.svelte.ts';
+import type { Transfer, TransferKind } from './transfer.ts';
+import { transferSentence } from './transfer.ts';
+import { view } from '../parts/view.svelte.ts';
+
+/** How the library speaks to the person. */
+export interface Speaker {
+  tell(message: string, action?: { label: string; run: () => void } | null): void;
+  announce(message: string): void;
+}
+
+/** What is stored in this browser, what is on its way, and what somebody asks about. */
+export class Library {
+  readonly token = new HubToken();
+  readonly disk = new Disk();
+
+  stored = $state.raw<StoredCheckpoint[]>([]);
+  /** One sentence when the store cannot be read, else null. */
+  note = $state<string | null>(null);
+  space = $state.raw<SpaceReport | null>(null);
+  /** What the browser answered when it was asked to keep everything. */
+  persistAnswer = $state<string | null>(null);
+  /** What somebody asks about before it is fetched; null when nobody does. */
+  inquiry = $state.raw<Inquiry | null>(null);
+  /** How many pictures are recorded of each checkpoint, by its ref. */
+  pictures = $state.raw<Readonly<Record<string, number>>>({});
+  /** Refs without variant. */
+  acceptedLicenses = $state.raw<string[]>([]);
+
+  /** What came of checks and exports, by ref. */
+  #outcomes = $state<Record<string, string>>({});
+  /** What this tab does, by ref (imports by the folder's name), and how far other tabs have come. */
+  #here = $state<Record<string, Transfer>>({});
+  #elsewhere = $state<Record<string, TransferProgress>>({});
+
+  readonly #client: JobClient;
+  readonly #library: LibraryClient;
+  readonly #speaker: Speaker;
+  #isStarted = false;
+
+  constructor(client: JobClient, speaker: Speaker) {
+    this.#client = client;
+    this.#library = client.library;
+    this.#speaker = speaker;
+  }
+
+  /** What paints. */
+  readonly checkpoints = $derived(this.stored.filter(({ ref, kind }) => !isLoraRef(ref) && kind === 'image'));
+  /** Language models and voices. */
+  readonly languages = $derived(this.stored.filter(({ kind }) => kind !== 'image'));
+  readonly loras = $derived(this.stored.filter(({ ref }) => isLoraRef(ref)));
+  readonly storedBytes = $derived(this.stored.reduce((sum, { storedBytes }) => sum + storedBytes, 0));
+
+  /** One quiet line about what is under way here, for the masthead; null when nothing is. */
+  readonly news = $derived.by(() => {
+    const [first, ...others] = Object.values(this.#here);
+    if (!first) {
+      return null;
+    }
+    return `${transferSentence(first)}${others.length === 0 ? '' : `, and ${others.length} more`}`;
+  });
+
+  /** What is on its way and not listed yet. */
+  readonly arriving = $derived(
+    Object.entries(this.#here)
+      .filter(([key]) => !this.stored.some(({ ref }) => ref === key))
+      .map(([, transfer]) => transfer),
+  );
+
+  /** Reads what there is, and from then on follows what this and other tabs do. */
+  async start(): Promise<void> {
+    if (!this.#isStarted) {
+      this.#isStarted = true;
+      this.#library.onChange(({ type, ref, progress }) => {
+        if (type === 'progress' && progress) {
+          this.#elsewhere[ref] = progress;
+        } else {
+          delete this.#elsewhere[ref];
+          void this.refresh();
+        }
+      });
+    }
+    await Promise.all([this.refresh(), this.disk.restore(), this.token.restore()]);
+  }
+
+  async refresh(): Promise<void> {
+    try {
+      const [stored, accepted, space] = await Promise.all([
+        this.#library.list(),
+        this.#library.acceptedLicenses(),
+        this.#library.space(),
+      ]);
+      this.stored = stored.sort((a, b) => (b.usedAt ?? b.addedAt) - (a.usedAt ?? a.addedAt));
+      this.acceptedLicenses = accepted;
+      this.space = space;
+      this.note = null;
+    } catch (error) {
+      this.note = StudioError.from(error).message;
+    }
+  }
+
+  /** Looks into the recordings; what is shown before is a number of another time. */
+  async countPictures(): Promise<void> {
+    try {
+      const pictures: Record<string, number> = {};
+      for (const run of await this.#client.recordings.find({ limit: Number.MAX_SAFE_INTEGER })) {
+        pictures[run.checkpoint] = (pictures[run.checkpoint] ?? 0) + run.pictures;
+      }
+      this.pictures = pictures;
+    } catch {
+      // Recordings that cannot be read are told of where they are listed.
+    }
+  }
+
+  /** What is done with a stored one just now, by this tab or another; null when nothing is. */
+  transferOf(checkpoint: StoredCheckpoint): Transfer | null {
+    const here = this.#here[checkpoint.ref];
+    if (here) {
+      return here;
+    }
+    if (checkpoint.state !== 'downloading') {
+      return null;
+    }
+    const { ref, name, storedBytes, bytes } = checkpoint;
+    const seen = { ref, done: storedBytes, total: bytes, bytesPerSecond: null, secondsLeft: null };
+    return { kind: 'download', name, progress: this.#elsewhere[ref] ?? seen };
+  }
+
+  /** What came of the last check or export in this visit, or null. */
+  outcomeOf({ ref }: StoredCheckpoint): string | null {
+    return this.#outcomes[ref] ?? null;
+  }
+
+  /** Whether this tab does it, so that it ends with this tab. */
+  isHere(checkpoint: StoredCheckpoint): boolean {
+    return checkpoint.ref in this.#here;
+  }
+
+  /** Asks an origin what there is; the answer appears in {@link inquiry}. Nothing is stored. */
+  async ask(origin: Origin): Promise<void> {
+    const inquiry = new Inquiry(this.#client, origin, this.token.current);
+    this.inquiry = inquiry;
+    this.#speaker.announce('Looking …');
+    await inquiry.start();
+    if (this.inquiry === inquiry) {
+      this.#speaker.announce(inquiry.error ?? `Found ${inquiry.name}.`);
+    }
+  }
+
+  /** Fetches what was asked about, and ends the inquiry. */
+  async download(inquiry: Inquiry): Promise<void> {
+    const { listing, token, variant } = inquiry;
+    if (!listing) {
+      return;
+    }
+    this.inquiry = null;
+    const { ref, name } = inquiry.stored;
+    await this.#transfer('download', ref, name, async (onProgress) => {
+      if (listing.license.mustAccept) {
+        await this.#library.acceptLicense(listing.ref);
+      }
+      await this.#library.download({ listing, paths: inquiry.paths, variant, token }, onProgress);
+      this.#speaker.announce(`${name} is stored.`);
+    });
+  }
+
+  /** Goes on with one that is paused, or fetches anew what is damaged. */
+  async resume(checkpoint: StoredCheckpoint): Promise<void> {
+    await this.#transfer('download', checkpoint.ref, checkpoint.name, async (onProgress) => {
+      await this.#library.resume(checkpoint.ref, this.token.current, onProgress);
+      this.#speaker.announce(`${checkpoint.name} is stored.`);
+    });
+  }
+
+  /** Stops whatever is done with it, in whichever tab. */
+  async pause(checkpoint: StoredCheckpoint): Promise<void> {
+    await this.#attempt(async () => {
+      await this.#library.pause(checkpoint.ref);
+      this.#speaker.announce('Stopped.');
+    });
+  }
+
+  async remove(checkpoint: StoredCheckpoint): Promise<void> {
+    await this.#attempt(async () => {
+      await this.#library.remove(checkpoint.ref);
+      this.#speaker.announce(`Deleted ${checkpoint.name}.`);
+    });
+  }
+
+  async verify(checkpoint: StoredCheckpoint): Promise<void> {
+    await this.#transfer('verify', checkpoint.ref, checkpoint.name, async (onProgress) => {
+      const { state } = await this.#library.verify(checkpoint.ref, onProgress);
+      if (state === 'complete') {
+        this.#conclude(checkpoint, 'Verified just now: every byte is as it should be.');
+      } else {
+        this.#speaker.announce(`${checkpoint.name} is damaged.`);
+      }
+    });
+  }
+
+  async exportTo(checkpoint: StoredCheckpoint): Promise<void> {
+    await this.#attempt(async () => {
+      const folder = await pickFolder('readwrite');
+      if (folder) {
+        await this.#transfer('export', checkpoint.ref, checkpoint.name, async (onProgress) => {
+          await this.#library.exportFolder(checkpoint.ref, folder, onProgress);
+          this.#conclude(checkpoint, `Exported to the folder "${folder.name}".`);
+        });
+      }
+    });
+  }
+
+  /** @param list finds the files */
+  async importFolder(list: () => FolderFile[] | Promise<FolderFile[]>): Promise<void> {
+    await this.#attempt(async () => {
+      const source = folderSource(await list());
+      if (source.kind === 'folder') {
+        await this.#transfer('import', source.name, source.name, async (onProgress) => {
+          await this.#library.importFolder(source.name, source.files, onProgress);
+          this.#speaker.announce(`${source.name} is stored.`);
+        });
+      }
+    });
+  }
+
+  /** Stores one weight file from the disk, a checkpoint or a LoRA. */
+  async importFile(file: File): Promise<void> {
+    await this.#attempt(async () => {
+      if ((await this.#library.kindOf(file)) === 'lora') {
+        await this.importLora(file);
+      } else {
+        await this.importFolder(() => [{ path: file.name, file }]);
+      }
+    });
+  }
+
+  /** What a weight file from the disk is. @throws StudioError */
+  kindOf(file: File): Promise<'checkpoint' | 'lora'> {
+    return this.#library.kindOf(file);
+  }
+
+  /** @returns null when it failed, which was told */
+  async importLora(file: File): Promise<StoredCheckpoint | null> {
+    const name = loraName(file.name);
+    let stored: StoredCheckpoint | null = null;
+    await this.#transfer('import', name, name, async (onProgress) => {
+      stored = await this.#library.importLora(file, onProgress);
+      this.#speaker.announce(`${stored.name} is stored.`);
+    });
+    return stored;
+  }
+
+  /** What an origin has that could be a LoRA. Nothing is stored. @throws StudioError */
+  async lookForLoras(origin: Origin): Promise<Listing> {
+    const listing = await this.#library.look(origin, this.token.current);
+    return { ...listing, files: listing.files.filter(({ path }) => /\.safetensors$/i.test(path)) };
+  }
+
+  /** @param path of the LoRA among the listing's files */
+  async downloadLora(listing: Listing, path: string): Promise<void> {
+    const name = loraName(path);
+    await this.#transfer('download', `lora:${listing.ref}/${path}`, name, async (onProgress) => {
+      if (listing.license.mustAccept) {
+        await this.#library.acceptLicense(listing.ref);
+      }
+      await this.#library.downloadLora({ listing, path, token: this.token.current }, onProgress);
+      this.#speaker.announce(`${name} is stored.`);
+    });
+  }
+
+  /** Asks the browser to keep what is stored, and says what it answered. */
+  async persist(): Promise<void> {
+    // Absent outside secure contexts.
+    const storage = (navigator as { storage?: StorageManager }).storage;
+    const promised = (await storage?.persist().catch(() => false)) ?? false;
+    this.persistAnswer = promised
+      ? 'The browser promised to keep it.'
+      : 'The browser did not promise it now; it often does for pages that are installed, bookmarked or used a lot, so ask again later.';
+    await this.refresh();
+  }
+
+  #conclude({ ref }: StoredCheckpoint, outcome: string): void {
+    this.#outcomes[ref] = outcome;
+    this.#speaker.announce(outcome);
+  }
+
+  async #transfer(
+    kind: TransferKind,
+    key: string,
+    name: string,
+    work: (onProgress: (progress: TransferProgress) => void) => Promise<void>,
+  ): Promise<void> {
+    let at = key;
+    delete this.#outcomes[key];
+    this.#here[at] = { kind, name, progress: null };
+    await this.#attempt(
+      () =>
+        work((progress) => {
+          const transfer = this.#here[at];
+          if (!transfer) {
+            return;
+          }
+          transfer.progress = progress;
+          // What a folder holds is known only when it was read.
+          if (progress.ref !== at) {
+            delete this.#here[at];
+            at = progress.ref;
+            this.#here[at] = transfer;
+          }
+        }),
+      () => at,
+    );
+    delete this.#here[at];
+  }
+
+  /**
+   * Says what failed; a pause is no failure.
+   * @param ref of the checkpoint whose card may say it, when somebody looks at it anyway
+   */
+  async #attempt(work: () => Promise<void>, ref: () => string | null = () => null): Promise<void> {
+    let failure: StudioError | null = null;
+    try {
+      await work();
+    } catch (error) {
+      failure = StudioError.from(error);
+    }
+    await this.refresh();
+    if (failure && failure.code !== 'cancelled') {
+      const isOnCard = this.stored.some((one) => one.ref === ref() && one.error?.message === failure.message);
+      if (isOnCard && view.current === 'library') {
+        this.#speaker.announce(failure.message);
+      } else {
+        this.#speaker.tell(failure.message);
+      }
+    }
+  }
+}

@@ -1,0 +1,73 @@
+import * as v from 'valibot';
+import { StudioError } from '../../core/errors.ts';
+import { forget, keep, readKept } from '../parts/kept.ts';
+
+const KEY = 'hub-token';
+
+const schema = v.object({
+  key: v.instance(CryptoKey),
+  iv: v.instance(Uint8Array<ArrayBuffer>),
+  text: v.instance(ArrayBuffer),
+});
+
+/**
+ * A token of the hub. It lives in memory; only on request it is kept, as AES-GCM ciphertext whose key the browser never
+ * gives out. That hides it from whoever reads the disk, not from a script that runs in this page.
+ */
+export class HubToken {
+  text = $state('');
+  isKept = $state(false);
+
+  /** For calls: null when there is none. */
+  get current(): string | null {
+    return this.text.trim() || null;
+  }
+
+  /** Brings back a kept one. */
+  async restore(): Promise<void> {
+    const found = v.safeParse(schema, await readKept(KEY));
+    if (!found.success || this.text !== '') {
+      return;
+    }
+    const { key, iv, text } = found.output;
+    try {
+      this.text = new TextDecoder().decode(await crypto.subtle.decrypt({ name: 'AES-GCM', iv }, key, text));
+      this.isKept = true;
+    } catch {
+      // Another key or broken bytes: it cannot be read any more, so it is as if there were none.
+      await forget(KEY);
+    }
+  }
+
+  /** @throws StudioError `storage_unavailable` */
+  async keep(): Promise<void> {
+    try {
+      const key = await crypto.subtle.generateKey({ name: 'AES-GCM', length: 256 }, false, ['encrypt', 'decrypt']);
+      const iv = crypto.getRandomValues(new Uint8Array(12));
+      const text = await crypto.subtle.encrypt(
+        { name: 'AES-GCM', iv },
+        key,
+        new TextEncoder().encode(this.text.trim()),
+      );
+      await keep(KEY, { key, iv, text });
+      this.isKept = true;
+    } catch (cause) {
+      throw new StudioError(
+        'storage_unavailable',
+        'The browser does not let Darkroom keep the token; it works until this page is closed.',
+        { cause },
+      );
+    }
+  }
+
+  /** Stops keeping it; it still works until the page is closed. */
+  async stopKeeping(): Promise<void> {
+    this.isKept = false;
+    await forget(KEY);
+  }
+
+  async forget(): Promise<void> {
+    this.text = '';
+    await this.stopKeeping();
+  }
+}

@@ -1,0 +1,76 @@
+/** Runs on their way out: as a folder on the disk, or file by file. */
+import { StudioError } from '../../core/errors.ts';
+import type { FolderFile } from '../../jobs/folder_source.ts';
+import type { RecordingsClient } from '../../jobs/recordings.ts';
+import { METADATA } from '../../jobs/recordings.ts';
+import type { RunRecord } from '../../recorder/recorder_api.ts';
+
+/**
+ * Writes the run's folder, as the recordings can read it in again, into `parent`.
+ * @returns how many of its files had been lost before, and are not in it
+ * @throws StudioError `storage_unavailable` where the disk refuses, and what the recorder throws
+ */
+export async function saveRun(
+  recordings: Pick<RecordingsClient, 'read' | 'file'>,
+  run: string,
+  parent: FileSystemDirectoryHandle,
+): Promise<number> {
+  const record = await recordings.read(run);
+  const folder = await written(parent.name, () => parent.getDirectoryHandle(run, { create: true }));
+  for (const { filename } of record.entities) {
+    const file = await recordings.file(run, filename);
+    await written(parent.name, () => write(folder, filename, file));
+  }
+  // Last: a folder without it is not taken for a run.
+  await written(parent.name, () => write(folder, METADATA, metadataOf(record)));
+  return record.lost?.length ?? 0;
+}
+
+/** `metadata.json` of the files that are there. */
+export function metadataOf(record: RunRecord): Blob {
+  const described = { ...record };
+  delete described.lost;
+  return new Blob([`${JSON.stringify(described, null, 2)}\n`], { type: 'application/json' });
+}
+
+/** The files of each run among those of a folder. Without any run all of them: the recorder says what is missing. */
+export function foldersOfRuns(files: FolderFile[]): FolderFile[][] {
+  const folderOf = (path: string) => path.slice(0, path.lastIndexOf('/') + 1);
+  const folders = files.map(({ path }) => path).filter((path) => path.slice(folderOf(path).length) === METADATA);
+  return folders.length === 0
+    ? [files]
+    : folders.map((metadata) => files.filter(({ path }) => folderOf(path) === folderOf(metadata)));
+}
+
+/** Saves a file where the browser puts downloads. */
+export function download(file: Blob, name: string): void {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(file);
+  link.download = name;
+  link.click();
+  // Nothing says when the browser has taken the bytes up.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+async function write(folder: FileSystemDirectoryHandle, name: string, content: Blob): Promise<void> {
+  const stream = await (await folder.getFileHandle(name, { create: true })).createWritable();
+  try {
+    await stream.write(content);
+  } catch (error) {
+    await stream.abort().catch(() => {});
+    throw error;
+  }
+  await stream.close();
+}
+
+async function written<T>(folder: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (cause) {
+    throw new StudioError(
+      'storage_unavailable',
+      `The browser could not write to the folder "${folder}"; see that its disk has room and choose the folder again.`,
+      { cause },
+    );
+  }
+}

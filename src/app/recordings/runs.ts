@@ -1,0 +1,130 @@
+/** Recorded runs as the page shows them. */
+import * as v from 'valibot';
+import type { Job } from '../../core/job.ts';
+import type { Operation } from '../../core/operation.ts';
+import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../recorder/recorder_api.ts';
+import { kindOfName, mediumNamed, resultMedium } from '../../media/registry.ts';
+import { megabytes } from '../parts/progress.ts';
+
+/** One result of a run: a recorded file of some medium. */
+export interface RunResult {
+  file: string;
+  /** The id of its medium. */
+  medium: string;
+  /** As recorded beside it; foreign data. */
+  metadata: Record<string, unknown>;
+}
+
+/** What a step before the last gave, in words. */
+export interface RunStep {
+  step: string;
+  file: string;
+}
+
+export interface Run {
+  id: string;
+  /** Milliseconds since 1970. */
+  time: number;
+  prompt: string;
+  /** What was asked for; null where that was not recorded. */
+  operation: Operation | null;
+  /** As accepted: what "use these settings" brings back. */
+  parameters: Record<string, unknown>;
+  /** What was in fact used, also where nobody chose it. */
+  sampler: string;
+  schedule: string;
+  checkpoint: string;
+  /** What it made, in order. */
+  results: RunResult[];
+  /** What the steps before gave, in order, as far as it is words. */
+  steps: RunStep[];
+  notices: string[];
+  seconds: number | null;
+}
+
+export function fromRecord(record: RunRecord): Run {
+  return run(record.run_id, Date.parse(record.timestamp), record.operation, record.entities);
+}
+
+/** A job that has just ended; null when it recorded nothing. */
+export function fromJob(job: Job): Run | null {
+  return job.run === null ? null : run(job.run, job.submittedAt, job.operation, job.entities);
+}
+
+function run(id: string, time: number, operation: Operation | null, entities: RunEntity[]): Run {
+  const results = entities.flatMap(({ type, filename, metadata }): RunResult[] => {
+    const medium = resultMedium({ type, filename });
+    return medium ? [{ file: filename, medium: medium.id, metadata }] : [];
+  });
+  const steps = entities.flatMap(({ type, filename, metadata }): RunStep[] =>
+    metadata.step === type && kindOfName(filename)?.medium.id === 'text' ? [{ step: type, file: filename }] : [],
+  );
+  const made = v.parse(madeSchema, results.at(-1)?.metadata ?? {});
+  const parameters = { ...made.parameters, ...operation?.parameters };
+  return {
+    id,
+    time,
+    prompt: typeof parameters.prompt === 'string' ? parameters.prompt : '',
+    operation,
+    parameters,
+    sampler: made.sampler,
+    schedule: made.schedule,
+    checkpoint: made.checkpoint.name || (operation?.checkpoint ?? ''),
+    results,
+    steps,
+    notices: made.notices,
+    seconds: made.ms === null ? null : made.ms / 1000,
+  };
+}
+
+/** A run that only asked for words to be edited has no result. */
+export function isWorthShowing({ results, steps }: Run): boolean {
+  return results.length + steps.length > 0;
+}
+
+/** The metadata of a result, as far as it is shown; recordings are foreign data. */
+const madeSchema = v.object({
+  parameters: v.fallback(v.record(v.string(), v.unknown()), {}),
+  sampler: v.fallback(v.string(), ''),
+  schedule: v.fallback(v.string(), ''),
+  checkpoint: v.fallback(v.object({ name: v.string() }), { name: '' }),
+  notices: v.fallback(v.array(v.string()), []),
+  ms: v.fallback(v.nullable(v.number()), null),
+});
+
+/** "picture", "sound" … */
+export function wordOf(result: RunResult | undefined): string {
+  return (result && mediumNamed(result.medium))?.label.en.toLowerCase() ?? 'picture';
+}
+
+/** How a run ended, in a word or two. */
+export function stageWord(stage: RunStage): string {
+  return {
+    running: 'Being made',
+    completed: 'Done',
+    failed: 'Failed',
+    cancelled: 'Cancelled',
+    interrupted: 'Broken off',
+  }[stage];
+}
+
+/** "1 run", "1,204 runs" */
+export function runs(count: number): string {
+  return count === 1 ? '1 run' : `${count.toLocaleString('en')} runs`;
+}
+
+/** "34 kB", "1.2 MB" */
+export function size(bytes: number): string {
+  return bytes < 100_000 ? `${Math.ceil(bytes / 1000)} kB` : megabytes(bytes);
+}
+
+/** "37 runs (120 MB)" */
+export function runsAndBytes(list: readonly { bytes: number }[]): string {
+  return `${runs(list.length)} (${size(list.reduce((sum, { bytes }) => sum + bytes, 0))})`;
+}
+
+/** Those of the ids that are no run of the list. */
+export function missing(ids: Iterable<string>, list: readonly RunSummary[]): string[] {
+  const known = new Set(list.map(({ run_id }) => run_id));
+  return [...ids].filter((id) => !known.has(id));
+}

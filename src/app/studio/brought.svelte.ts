@@ -1,0 +1,137 @@
+import type { Reading, ReadParameters } from '../../formats/reading.ts';
+import { samplerLabel, scheduleLabel } from '../../formats/sampler_labels.ts';
+import { samplers, schedules, type Choice } from './catalogue.ts';
+import type { Form } from './form.svelte.ts';
+import type { Loras } from './loras.svelte.ts';
+
+/** What became of the settings, for the person who asked for them. */
+export interface Outcome {
+  sentence: string;
+  /** What the sentence ends with as a list, where there is too much for one sentence. */
+  lost: string[];
+  /** Further sentences. */
+  notes: string[];
+}
+
+const allOf = new Intl.ListFormat('en');
+const oneOf = new Intl.ListFormat('en', { type: 'disjunction' });
+
+/** More than these in one sentence are hard to follow. */
+const MAX_IN_SENTENCE = 3;
+
+/** What a picture made from words has: as a parameter, in a sentence, and as the start of what is said when it was there and is lost. */
+const USUAL = [
+  ['width', 'size', 'the size'],
+  ['steps', 'steps', 'the number of steps'],
+  ['guidance_scale', 'guidance', 'the guidance'],
+  ['seed', 'seed', 'the seed'],
+] as const;
+
+/** The settings that a picture brought along, and what became of them. */
+export class Brought {
+  reading = $state.raw<Reading | null>(null);
+  /** Why there are no settings, as a sentence. */
+  absence = $state<string | null>(null);
+  /** Beside the checkpoint, once they were used. */
+  #lost = $state.raw<string[] | null>(null);
+  #looking: Blob | null = null;
+
+  /** Looks for settings in a picture; the last one asked for counts. */
+  async look(picture: Blob): Promise<void> {
+    this.forget();
+    this.#looking = picture;
+    let reading: Reading | null = null;
+    let absence: string | null = null;
+    try {
+      const { hasSettings, readPicture } = await import('../../formats/recognition.ts');
+      reading = await readPicture(picture);
+      if (!reading) {
+        absence = (await hasSettings(picture))
+          ? 'It has settings, but in a form that cannot be read here.'
+          : 'No settings were found in it.';
+      }
+    } catch {
+      // The picture itself is there to start from.
+      absence = 'The settings in it are damaged and cannot be read.';
+    }
+    if (this.#looking === picture) {
+      this.reading = reading;
+      this.absence = absence;
+    }
+  }
+
+  /** Puts them into the form. */
+  use(form: Form, loras: Loras): void {
+    const { reading } = this;
+    if (!reading) {
+      return;
+    }
+    const { prompt = '', sampler, schedule, ...parameters } = reading.parameters;
+    form.restore({
+      ...parameters,
+      // Words that could not be read are not those that happened to stand there.
+      prompt,
+      ...(has(samplers, sampler) ? { sampler } : {}),
+      ...(has(schedules, schedule) ? { schedule } : {}),
+    });
+    this.#lost = [
+      sampler !== undefined && !has(samplers, sampler) ? `the sampler ${samplerLabel(sampler)}` : null,
+      schedule !== undefined && !has(schedules, schedule) ? `the schedule ${scheduleLabel(schedule)}` : null,
+      ...loras.take(reading.loras),
+      ...reading.notRestored,
+    ].filter((what) => what !== null);
+  }
+
+  /**
+   * @param checkpoint the name of the one that is open, or null
+   * @returns null before they were used
+   */
+  outcome(checkpoint: string | null): Outcome | null {
+    const { reading } = this;
+    if (!reading || !this.#lost) {
+      return null;
+    }
+    const { name, hash } = reading.checkpoint;
+    const other =
+      name !== null
+        ? stem(name).toLowerCase() !== stem(checkpoint ?? '').toLowerCase() && `the checkpoint ${stem(name)}`
+        : hash !== null && `the checkpoint, which it names by the hash ${hash.slice(0, 12)} alone`;
+    const lost = [...(other ? [other] : []), ...this.#lost];
+    const isUsed = Object.keys(reading.parameters).length > 0;
+    const start = isUsed ? 'Its settings are in the form now' : 'None of its settings could be used';
+    const isList = lost.length > MAX_IN_SENTENCE;
+    const rest = isList ? ':' : ` ${allOf.format(lost)}.`;
+    const isSilent = (parameter: keyof ReadParameters, said: string) =>
+      reading.parameters[parameter] === undefined && !lost.some((what) => what.startsWith(said));
+    const silent = USUAL.filter(([parameter, , said]) => isSilent(parameter, said)).map(([, what]) => what);
+    return {
+      sentence: lost.length === 0 ? `${start}.` : `${start}, ${isUsed ? 'except for' : 'such as'}${rest}`,
+      lost: isList ? lost : [],
+      notes: [
+        ...(reading.parameters.prompt === undefined ? ['The box for the prompt is empty now.'] : []),
+        ...(lost.some((what) => what.startsWith('the effect of'))
+          ? ['These words stay in the prompt, but what they ask for is not done yet.']
+          : []),
+        ...(lost.length > 0 ? ['So a new picture may look different.'] : []),
+        ...(silent.length > 0 ? [`The file does not give the ${oneOf.format(silent)}, so that stays as it was.`] : []),
+        ...(isSilent('sampler', 'the sampler') ? ["The file gives no sampler, so the checkpoint's own is used."] : []),
+      ],
+    };
+  }
+
+  forget(): void {
+    this.#looking = null;
+    this.reading = null;
+    this.absence = null;
+    this.#lost = null;
+  }
+}
+
+function has(choices: Choice[], id: string | undefined): boolean {
+  return choices.some((choice) => choice.id === id);
+}
+
+/** Tools name files in folders, with endings; we name folders. */
+function stem(name: string): string {
+  return name.replace(/^.*[\\/]/, '').replace(/\.(safetensors|ckpt|pt|bin|gguf)$/i, '');
+}

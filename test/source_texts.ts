@@ -1,0 +1,206 @@
+/** Which words stand in the sources: those that go through `t`, and those that read like words for a person. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parse } from 'svelte/compiler';
+
+export const ROOT = fileURLToPath(new URL('..', import.meta.url));
+
+export interface SourceTexts {
+  file: string;
+  /** The keys that are given to `t`; null for a call whose key is not a literal. */
+  asked: (string | null)[];
+  /** What else reads like words, values as `{0}`, `{1}`, …, the variants of a condition each by itself. */
+  prose: string[];
+}
+
+interface Node {
+  type: string;
+  [key: string]: unknown;
+}
+
+/** Texts that nobody but a programmer sees. */
+const UNSEEN_CALLS =
+  /^(?:assert|is|fetch|querySelector(?:All)?|matches|closest|getElementById|startsWith|endsWith|includes|test|split|join|replaceAll|replace|addEventListener|removeEventListener|getContext|matchMedia|has|get|set|hasOwn|Error|TypeError|RangeError|SyntaxError|AggregateError|DOMException|RegExp|Worker|URL|toLocaleString|getItem|setItem|log|warn|error|info|postMessage|openStore|setAttribute|createElement|readKept|keep)$/;
+
+/** Properties of components that nobody reads. */
+const UNSEEN_PROPERTIES = /^(?:name|icon|testid|id|href|accept|control|class)$/;
+
+/** Attributes of elements that are read or heard. */
+const SEEN_ATTRIBUTES =
+  /^(?:aria-label|aria-description|aria-valuetext|aria-roledescription|alt|title|placeholder|label|value)$/;
+
+const UNSEEN_TYPES = /^TS(?!AsExpression|SatisfiesExpression|NonNullExpression|TypeAssertion)/;
+
+export function sourceFiles(folders: readonly string[]): string[] {
+  return folders
+    .flatMap((folder) =>
+      readdirSync(join(ROOT, folder), { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile() && /\.(?:ts|svelte)$/.test(entry.name))
+        .map((entry) => join(entry.parentPath, entry.name).slice(ROOT.length).replaceAll('\\', '/')),
+    )
+    .sort();
+}
+
+export function textsOf(file: string, source = readFileSync(join(ROOT, file), 'utf8')): SourceTexts {
+  const isComponent = file.endsWith('.svelte');
+  const tree = parse(
+    isComponent ? source : `<script lang="ts">\n${source.replaceAll('</script', '<\\/script')}\n</script>`,
+    { modern: true },
+  );
+  const found: SourceTexts = { file, asked: [], prose: [] };
+  visit(tree as unknown as Node, found, isComponent);
+  return { ...found, prose: [...new Set(found.prose)] };
+}
+
+function visit(node: Node, found: SourceTexts, isComponent: boolean): void {
+  if (node.type === 'CallExpression' && nameOf(node.callee as Node) === 't') {
+    const [key, ...values] = node.arguments as Node[];
+    found.asked.push(...keysOf(key));
+    values.forEach((value) => visit(value, found, isComponent));
+    return;
+  }
+  if (UNSEEN_TYPES.test(node.type) || isUnseen(node)) {
+    return;
+  }
+  if (node.type === 'Text') {
+    add(String(node.data).replace(/\s+/g, ' ').trim(), found, /\p{L}{2}/u);
+    return;
+  }
+  if (node.type === 'Literal' || node.type === 'TemplateLiteral' || isSum(node)) {
+    const reads = isComponent ? /\p{L} \p{L}|^[A-Z][a-z]+(?:[ .…:,]|$)/u : /\p{L}[,:;]? \p{L}/u;
+    variantsOf(node).forEach((text) => add(text, found, reads));
+    inside(node).forEach((one) => visit(one, found, isComponent));
+    return;
+  }
+  childrenOf(node).forEach((child) => visit(child, found, isComponent));
+}
+
+/** The literal keys that an argument can be: `t(isPaused ? 'Go on' : 'Pause')`. */
+function keysOf(node: Node): (string | null)[] {
+  if (node.type === 'Literal' && typeof node.value === 'string') {
+    return [node.value];
+  }
+  if (node.type === 'ConditionalExpression') {
+    return [...keysOf(node.consequent as Node), ...keysOf(node.alternate as Node)];
+  }
+  return [null];
+}
+
+function isUnseen(node: Node): boolean {
+  switch (node.type) {
+    case 'ImportDeclaration':
+    case 'ImportExpression':
+    case 'ExportAllDeclaration':
+    case 'StyleSheet':
+    case 'Comment':
+    case 'TaggedTemplateExpression':
+    case 'ExpressionStatement':
+      return node.type !== 'ExpressionStatement' || 'directive' in node;
+    case 'Attribute':
+      return isSeenNowhere(node);
+    case 'StyleDirective':
+      return true;
+    case 'BinaryExpression':
+      return /^[!=]==$/.test(String(node.operator)) && (node.right as Node).type === 'Literal';
+    case 'CallExpression':
+    case 'NewExpression':
+      return UNSEEN_CALLS.test(nameOf(node.callee as Node) ?? '') && !holdsPlaces(node);
+    default:
+      return false;
+  }
+}
+
+/** A call such as `words.join(…)` or `texts.get(…)` whose own object holds texts is looked into. */
+function holdsPlaces(node: Node): boolean {
+  const callee = node.callee as Node;
+  return callee.type === 'MemberExpression' && (callee.object as Node).type !== 'Identifier';
+}
+
+function isSeenNowhere(attribute: Node): boolean {
+  const name = String(attribute.name);
+  return attribute.ofComponent === true
+    ? UNSEEN_PROPERTIES.test(name)
+    : !SEEN_ATTRIBUTES.test(name) && !/^on/.test(name);
+}
+
+function nameOf(callee: Node): string | null {
+  if (callee.type === 'Identifier') {
+    return String(callee.name);
+  }
+  return callee.type === 'MemberExpression' ? nameOf(callee.property as Node) : null;
+}
+
+function isSum(node: Node): boolean {
+  return (
+    node.type === 'BinaryExpression' &&
+    node.operator === '+' &&
+    [node.left, node.right].some((side) => formsOf(side as Node)?.some((form) => form !== PLACE))
+  );
+}
+
+/** Every form that a text can take: with the branches of conditions inside it written out, and other values as places. */
+function variantsOf(node: Node): string[] {
+  return formsOf(node)?.map(numbered) ?? [];
+}
+
+const PLACE = '\u0000';
+
+function numbered(text: string): string {
+  let count = 0;
+  return text.replaceAll(PLACE, () => `{${count++}}`);
+}
+
+function formsOf(node: Node): string[] | null {
+  if (node.type === 'Literal') {
+    return typeof node.value === 'string' ? [node.value] : null;
+  }
+  if (node.type === 'TemplateLiteral') {
+    const quasis = node.quasis as { value: { cooked: string } }[];
+    const expressions = node.expressions as Node[];
+    return quasis.reduce<string[]>(
+      (forms, { value }, index) => {
+        const before = index === 0 ? [''] : (formsOf(expressions[index - 1]) ?? [PLACE]);
+        return forms.flatMap((form) => before.map((one) => form + one + value.cooked));
+      },
+      [''],
+    );
+  }
+  if (node.type === 'ConditionalExpression') {
+    const branches = [node.consequent, node.alternate].map((branch) => formsOf(branch as Node) ?? [PLACE]);
+    return branches.every(([form]) => form === PLACE) ? null : branches.flat();
+  }
+  if (isSum(node)) {
+    const [left, right] = [node.left, node.right].map((side) => formsOf(side as Node) ?? [PLACE]);
+    return left.flatMap((one) => right.map((other) => one + other));
+  }
+  return null;
+}
+
+/** Expressions within a text that may hold texts of their own. */
+function inside(node: Node): Node[] {
+  const expressions = node.type === 'TemplateLiteral' ? (node.expressions as Node[]) : [];
+  return expressions.filter((one) => formsOf(one) === null);
+}
+
+function childrenOf(node: Node): Node[] {
+  const isComponent = node.type === 'Component' || node.type === 'SvelteComponent';
+  return Object.entries(node).flatMap(([key, value]) => {
+    if (key === 'key' && node.computed !== true && node.type === 'Property') {
+      return [];
+    }
+    if (/^(?:metadata|parent|css|comments|leadingComments|trailingComments|typeAnnotation|returnType|loc)$/.test(key)) {
+      return [];
+    }
+    const nodes = (Array.isArray(value) ? value : [value]).filter(
+      (one): one is Node => typeof one === 'object' && one !== null && typeof (one as Node).type === 'string',
+    );
+    return isComponent && key === 'attributes' ? nodes.map((one) => ({ ...one, ofComponent: true })) : nodes;
+  });
+}
+
+function add(text: string, found: SourceTexts, reads: RegExp): void {
+  if (/\p{L}{2}/u.test(text) && reads.test(text.replace(/\{\d+\}/g, 'x'))) {
+    found.prose.push(text);
+  }
+}
