@@ -10,66 +10,12 @@ import { ROOT, sourceFiles, textsOf } from './source_texts.ts';
 const NOT_YET = new Set<string>([
   'chunks/output_image_stable_diffusion.ts',
   'src/app/App.svelte',
-  'src/app/Masthead.svelte',
   'src/app/address.ts',
   'src/app/fields/LoraField.svelte',
   'src/app/fields/NumberField.svelte',
   'src/app/fields/SeedField.svelte',
   'src/app/fields/SizeField.svelte',
   'src/app/fields/StartPictureField.svelte',
-  'src/app/library/BuiltinCard.svelte',
-  'src/app/library/DiskCard.svelte',
-  'src/app/library/GetCheckpoint.svelte',
-  'src/app/library/InquirySheet.svelte',
-  'src/app/library/LanguageFacts.svelte',
-  'src/app/library/Library.svelte',
-  'src/app/library/LicenseName.svelte',
-  'src/app/library/LoraShelf.svelte',
-  'src/app/library/Memory.svelte',
-  'src/app/library/Offers.svelte',
-  'src/app/library/OriginForm.svelte',
-  'src/app/library/Space.svelte',
-  'src/app/library/StoredCard.svelte',
-  'src/app/library/TokenField.svelte',
-  'src/app/library/disk.svelte.ts',
-  'src/app/library/library.svelte.ts',
-  'src/app/library/origin.ts',
-  'src/app/library/token.svelte.ts',
-  'src/app/library/transfer.ts',
-  'src/app/media/Audio.svelte',
-  'src/app/media/Code.svelte',
-  'src/app/media/Image.svelte',
-  'src/app/media/Text.svelte',
-  'src/app/parts/AlertBox.svelte',
-  'src/app/parts/CopyButton.svelte',
-  'src/app/parts/Help.svelte',
-  'src/app/parts/OpenButtons.svelte',
-  'src/app/parts/Photo.svelte',
-  'src/app/parts/Place.svelte',
-  'src/app/parts/SaveAs.svelte',
-  'src/app/parts/UpdateLine.svelte',
-  'src/app/parts/Viewer.svelte',
-  'src/app/parts/progress.ts',
-  'src/app/parts/theme.svelte.ts',
-  'src/app/recordings/DeleteRuns.svelte',
-  'src/app/recordings/KeptRuns.svelte',
-  'src/app/recordings/LostRuns.svelte',
-  'src/app/recordings/Recording.svelte',
-  'src/app/recordings/Recordings.svelte',
-  'src/app/recordings/RunGrid.svelte',
-  'src/app/recordings/Thumbnail.svelte',
-  'src/app/recordings/offered.ts',
-  'src/app/recordings/recordings.svelte.ts',
-  'src/app/recordings/run_export.ts',
-  'src/app/recordings/runs.ts',
-  'src/app/sketches/CodeEditor.svelte',
-  'src/app/sketches/SketchOutput.svelte',
-  'src/app/sketches/SketchStudio.svelte',
-  'src/app/sketches/Sketches.svelte',
-  'src/app/sketches/Takes.svelte',
-  'src/app/sketches/editor.ts',
-  'src/app/sketches/session.svelte.ts',
-  'src/app/sketches/sketch_file.ts',
   'src/app/studio/CheckpointPicker.svelte',
   'src/app/studio/GenerateBar.svelte',
   'src/app/studio/MadeWith.svelte',
@@ -86,7 +32,6 @@ const NOT_YET = new Set<string>([
   'src/app/studio/loras.svelte.ts',
   'src/app/studio/picture.svelte.ts',
   'src/app/studio/studio.svelte.ts',
-  'src/app/update.svelte.ts',
   'src/core/builtin_checkpoints.ts',
   'src/core/errors.ts',
   'src/core/fit.ts',
@@ -234,7 +179,16 @@ const NOT_YET = new Set<string>([
 ]);
 
 /** Words that no person reads here: a language model does, a stylesheet, another program's file. */
-const NOT_FOR_PEOPLE: Record<string, RegExp> = {};
+const NOT_FOR_PEOPLE: Record<string, RegExp> = {
+  'src/app/sketches/editor.ts': /var\(--|monospace/,
+  'src/app/sketches/Sketches.svelte': /^Files$/,
+  'src/app/App.svelte': /^Files$/,
+  'src/app/recordings/KeptRuns.svelte': /^(?:all|bytes)$/,
+  'src/app/parts/theme.svelte.ts': /prefers-color-scheme/,
+};
+
+/** Names and units, the same in every language. */
+const THE_SAME = /^(?:Darkroom|Tone\.js|(?:: \{0\} )?GiB|kHz,|\{0\} kB|\{0\} min \{1\} s)$/;
 
 const files = sourceFiles(['src', 'workers', 'chunks']).map((file) => textsOf(file));
 const page = catalogue('page');
@@ -326,7 +280,9 @@ test('words that go through nothing are found, in markup, attributes and code', 
 
 function wordsLeft({ file, prose }: { file: string; prose: string[] }): string[] {
   const folder = Object.keys(NOT_FOR_PEOPLE).find((name) => file.startsWith(name));
-  return prose.filter((text) => !toldTexts.has(text) && !(folder && NOT_FOR_PEOPLE[folder].test(text)));
+  return prose.filter(
+    (text) => !toldTexts.has(text) && !THE_SAME.test(text) && !(folder && NOT_FOR_PEOPLE[folder].test(text)),
+  );
 }
 
 function catalogue(kind: 'page' | 'told'): [string, string][] {

@@ -104,6 +104,11 @@ export function ofLanguage(texts: Readonly<Record<Language, string>>): string {
   return texts[language.current];
 }
 
+/** A label as it stands within a sentence: German keeps the capitals of its nouns. */
+export function inSentence(label: string): string {
+  return language.current === 'en' ? label.toLowerCase() : label;
+}
+
 export function number(value: number, options?: Intl.NumberFormatOptions): string {
   return value.toLocaleString(language.current, options);
 }

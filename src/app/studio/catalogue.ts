@@ -8,6 +8,7 @@ import type { PlanResult } from '../../core/plan.ts';
 import { courseOf, fieldsOf } from '../../core/steps.ts';
 import { catalogue, offers as allOffers } from '../../pipelines/catalogue.ts';
 import * as registry from '../../samplers/registry.ts';
+import { language } from '../messages/messages.svelte.ts';
 import { predictionOf, type Suggestions } from './form.svelte.ts';
 
 export interface Choice {
@@ -103,7 +104,7 @@ export function stageLabel(configId: string, step: string | null, stage: string)
   const course = config && courseOf(config, catalogue);
   const steps = course === null || typeof course === 'string' ? [] : course.steps;
   const stages = steps.find(({ id }) => id === step)?.chunk.meta.stages ?? [];
-  return stages.find(({ id }) => id === stage)?.label.en ?? null;
+  return stages.find(({ id }) => id === stage)?.label[language.current] ?? null;
 }
 
 function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unknown>): Suggestions {
