@@ -30,9 +30,21 @@ test.describe('a browser that speaks German', () => {
     });
   }
 
+  test('a picture is made, and lies among the recordings', async ({ page }) => {
+    await page.goto('/?backend=wasm');
+    const prompt = page.getByRole('textbox', { name: 'Prompt', exact: true });
+    await prompt.fill('a red apple');
+    await expect(page.getByRole('button', { name: /^(Generate|Erzeugen)$/ })).toBeEnabled();
+    await prompt.press('Control+Enter');
+    await expect(page.getByRole('img', { name: /red apple/ }).first()).toBeVisible({ timeout: 240_000 });
+    await page.goto('/?backend=wasm#recordings');
+    await expect(page.getByText('1 Aufnahme', { exact: true })).toBeVisible();
+    await expect(page.getByRole('button', { name: 'Zeigen: a red apple, heute' })).toBeVisible();
+  });
+
   test('an error is told in German', async ({ page }) => {
     await page.goto('/?backend=wasm#library');
-    await page.getByLabel('Name oder Adresse').fill('http://example.org/model');
+    await page.getByRole('textbox', { name: 'Name oder Adresse' }).fill('http://example.org/model');
     await page.getByRole('button', { name: 'Nachsehen', exact: true }).first().click();
     await expect(page.getByText('Nur Adressen, die mit https:// beginnen, können verwendet werden')).toBeVisible();
   });
@@ -40,14 +52,14 @@ test.describe('a browser that speaks German', () => {
 
 test('the switch changes everything in place, loses nothing, and is kept', async ({ page }) => {
   await page.goto('/?backend=wasm#library');
-  await page.getByLabel('Name or address').fill('org/half typed');
+  await page.getByRole('textbox', { name: 'Name or address' }).fill('org/half typed');
   await page.getByRole('button', { name: 'Look', exact: true }).first().click();
   await expect(page.getByText('is not a name like org/name')).toBeVisible();
 
   await page.getByRole('radio', { name: 'Deutsch' }).check();
   await expect(page.getByRole('heading', { name: 'Bibliothek' })).toBeVisible();
   await expect(page.locator('html')).toHaveAttribute('lang', 'de');
-  await expect(page.getByLabel('Name oder Adresse')).toHaveValue('org/half typed');
+  await expect(page.getByRole('textbox', { name: 'Name oder Adresse' })).toHaveValue('org/half typed');
   await expect(page.getByText('„org/half typed“ ist kein Name wie org/name')).toBeVisible();
 
   await page.reload();
@@ -58,9 +70,7 @@ test('the switch changes everything in place, loses nothing, and is kept', async
 });
 
 test('a German catalogue that cannot be fetched leaves the page in English, and says so', async ({ page }) => {
-  await page.route(/\/catalogue-[^/]*\.js$/, (route) =>
-    route.request().frame().url().includes('#') ? route.abort() : route.continue(),
-  );
+  await page.route(/\/german-[^/]*\.js$/, (route) => route.abort());
   await page.goto('/?backend=wasm#library');
   await page.getByRole('radio', { name: 'Deutsch' }).click();
   await expect(page.getByRole('alert').getByText('That language could not be loaded')).toBeVisible();

@@ -12,7 +12,7 @@ const KEY = 'darkroom.language';
 const DATES = { en: 'en-GB', de: 'de-DE' };
 
 const CATALOGUES: Record<Exclude<Language, 'en'>, () => Promise<{ page: Catalogue; told: Catalogue }>> = {
-  de: () => import('./de/catalogue.ts'),
+  de: () => import('./de/german.ts'),
 };
 
 interface Words {
