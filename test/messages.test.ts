@@ -95,7 +95,6 @@ const NOT_YET = new Set<string>([
   'src/jobs/worker_pair.ts',
   'src/language/chat.ts',
   'src/language/language_checkpoint.ts',
-  'src/language/language_client.ts',
   'src/language/language_engine.ts',
   'src/language/networks.ts',
   'src/language/text_model.ts',
@@ -108,7 +107,6 @@ const NOT_YET = new Set<string>([
   'src/media/audio/wav.ts',
   'src/media/code.ts',
   'src/media/preview/canvas.ts',
-  'src/models/family.ts',
   'src/models/latent_diffusion/graph_networks.ts',
   'src/models/latent_diffusion/onnx_layout.ts',
   'src/models/latent_diffusion/onnx_networks.ts',
@@ -139,7 +137,6 @@ const NOT_YET = new Set<string>([
   'src/weights/single_file.ts',
   'src/weights/weight_source.ts',
   'workers/execution.ts',
-  'workers/language.worker.ts',
   'workers/service.worker.ts',
 ]);
 
@@ -153,7 +150,7 @@ const NOT_FOR_PEOPLE: Record<string, RegExp> = {
 };
 
 /** Names and units, the same in every language. */
-const THE_SAME = /^(?:Darkroom|Tone\.js|(?:: \{0\} )?GiB|kHz,|\{0\} kB|\{0\} min \{1\} s)$/;
+const THE_SAME = /^(?:Darkroom|hf_…|Tone\.js|(?:: \{0\} )?GiB|kHz,|\{0\} kB|\{0\} min \{1\} s)$/;
 
 const files = sourceFiles(['src', 'workers', 'chunks']).map((file) => textsOf(file));
 const page = catalogue('page');
