@@ -68,7 +68,7 @@ function visit(node: Node, found: SourceTexts, isComponent: boolean): void {
     return;
   }
   if (node.type === 'Literal' || node.type === 'TemplateLiteral' || isSum(node)) {
-    const reads = isComponent ? /\p{L} \p{L}|^[A-Z][a-z]+(?:[ .…:,]|$)/u : /\p{L}[,:;]? \p{L}/u;
+    const reads = isComponent ? /\p{L} \p{L}|^[A-Z][a-z]+(?:[ .…:,]|$)/u : /\p{L}[,:;]? \p{L}|^[A-Z][a-z]+(?:\.| …)$/u;
     variantsOf(node).forEach((text) => add(text, found, reads));
     inside(node).forEach((one) => visit(one, found, isComponent));
     return;

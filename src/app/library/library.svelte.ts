@@ -16,6 +16,7 @@ import { Inquiry } from './inquiry.svelte.ts';
 import { HubToken } from './token.svelte.ts';
 import type { Transfer, TransferKind } from './transfer.ts';
 import { transferSentence } from './transfer.ts';
+import { t } from '../messages/messages.svelte.ts';
 import { view } from '../parts/view.svelte.ts';
 
 /** How the library speaks to the person. */
@@ -72,7 +73,8 @@ export class Library {
     if (!first) {
       return null;
     }
-    return `${transferSentence(first)}${others.length === 0 ? '' : `, and ${others.length} more`}`;
+    const news = transferSentence(first);
+    return others.length === 0 ? news : t('{first}, and {n} more', { first: news, n: others.length });
   });
 
   /** What is on its way and not listed yet. */

@@ -1,7 +1,8 @@
 /** What is told of downloads, checks, exports and imports. */
 import type { LanguageKind } from '../../core/language.ts';
 import type { WeightVariant } from '../../core/model.ts';
-import type { TransferProgress } from '../../weights/library/library_api.ts';
+import type { Origin, TransferProgress } from '../../weights/library/library_api.ts';
+import { t } from '../messages/messages.svelte.ts';
 import { duration, megabytes } from '../parts/progress.ts';
 
 export type TransferKind = 'download' | 'verify' | 'export' | 'import';
@@ -14,24 +15,27 @@ export interface Transfer {
   progress: TransferProgress | null;
 }
 
-const WORDS: Record<TransferKind, string> = {
-  download: 'Fetching',
-  verify: 'Checking',
-  export: 'Writing',
-  import: 'Reading in',
-};
-
 export const VARIANTS: Record<WeightVariant, string> = {
-  full: 'Full precision',
-  q8: '8-bit',
-  q4: '4-bit',
+  get full() {
+    return t('Full precision');
+  },
+  get q8() {
+    return t('8-bit');
+  },
+  get q4() {
+    return t('4-bit');
+  },
 };
 
 /** What one does that is stored; pictures go without saying. */
 export const LANGUAGE_KINDS: Record<'image' | LanguageKind, string> = {
   image: '',
-  text: 'Language model',
-  speech: 'Voice',
+  get text() {
+    return t('Language model');
+  },
+  get speech() {
+    return t('Voice');
+  },
 };
 
 /** "Fetching tiny-sd15: 43 %, about 2 min 10 s left" */
@@ -41,25 +45,39 @@ export function transferSentence({ kind, name, progress }: Transfer): string {
     parts.push(`${percent(progress)} %`);
   }
   if (progress?.secondsLeft !== null && progress?.secondsLeft !== undefined) {
-    parts.push(`about ${duration(progress.secondsLeft)} left`);
+    parts.push(t('about {duration} left', { duration: duration(progress.secondsLeft) }));
   }
-  return parts.length === 0 ? `${WORDS[kind]} ${name} …` : `${WORDS[kind]} ${name}: ${parts.join(', ')}`;
+  const what = {
+    download: t('Fetching {name}', { name }),
+    verify: t('Checking {name}', { name }),
+    export: t('Writing {name}', { name }),
+    import: t('Reading in {name}', { name }),
+  }[kind];
+  return parts.length === 0 ? `${what} …` : `${what}: ${parts.join(', ')}`;
 }
 
 /** "0.8 of 1.9 GB, 12 MB/s, about 2 min 10 s left" */
 export function transferDetails(progress: TransferProgress): string {
-  const parts = [`${megabytes(progress.done)} of ${megabytes(progress.total)}`];
+  const parts = [t('{done} of {total}', { done: megabytes(progress.done), total: megabytes(progress.total) })];
   if (progress.bytesPerSecond !== null) {
     parts.push(`${megabytes(progress.bytesPerSecond)}/s`);
   }
   if (progress.secondsLeft !== null) {
-    parts.push(`about ${duration(progress.secondsLeft)} left`);
+    parts.push(t('about {duration} left', { duration: duration(progress.secondsLeft) }));
   }
   return parts.join(', ');
 }
 
 export function transferWords(kind: TransferKind): string {
-  return WORDS[kind];
+  return { download: t('Fetching'), verify: t('Checking'), export: t('Writing'), import: t('Reading in') }[kind];
+}
+
+/** "From the hub, at 1a2b3c4", or the address. */
+export function sourceWords({ origin, revision }: { origin: Origin; revision: string | null }): string {
+  if (origin.kind === 'url') {
+    return origin.url;
+  }
+  return revision === null ? t('From the hub') : t('From the hub, at {revision}', { revision: revision.slice(0, 7) });
 }
 
 /** Never 100 before it is done. */

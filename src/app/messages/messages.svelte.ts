@@ -12,7 +12,7 @@ const KEY = 'darkroom.language';
 const DATES = { en: 'en-GB', de: 'de-DE' };
 
 const CATALOGUES: Record<Exclude<Language, 'en'>, () => Promise<{ page: Catalogue; told: Catalogue }>> = {
-  de: () => import('./de/catalogue.ts'),
+  de: () => import('./de/german.ts'),
 };
 
 interface Words {
@@ -102,6 +102,11 @@ export function said(sentence: string): string {
 /** The text of a file that brings both, such as a chunk's labels. */
 export function ofLanguage(texts: Readonly<Record<Language, string>>): string {
   return texts[language.current];
+}
+
+/** A label as it stands within a sentence: German keeps the capitals of its nouns. */
+export function inSentence(label: string): string {
+  return language.current === 'en' ? label.toLowerCase() : label;
 }
 
 export function number(value: number, options?: Intl.NumberFormatOptions): string {

@@ -5,10 +5,9 @@ export type Catalogue = Readonly<Record<string, string>>;
 
 export type Values = Readonly<Record<string, string | number>>;
 
-/** The names of the places in a text. */
-export type Places<Text extends string> = Text extends `${string}{${infer Name}}${infer Rest}`
-  ? Name | Places<Rest>
-  : never;
+/** The names of the values that a text needs. */
+export type Places<Text extends string> = Named<Text> | (Text extends `${string}|${string}` ? 'n' : never);
+type Named<Text extends string> = Text extends `${string}{${infer Name}}${infer Rest}` ? Name | Named<Rest> : never;
 
 export const PLACE = /\{(\w+)\}/g;
 

@@ -1,17 +1,17 @@
 import type { Job } from '../../core/job.ts';
+import { date, number, t } from '../messages/messages.svelte.ts';
 import { stageLabel } from '../studio/catalogue.ts';
 
 type Working = Pick<Job, 'progress' | 'operation'>;
 
-/** What a person is told of the stages that are not a chunk's. */
-const WORDS: Partial<Record<string, string>> = { load: 'Loading the checkpoint', record: 'Saving' };
-
 export function stageWords({ progress, operation }: Working): string {
   if (!progress) {
-    return 'Getting ready';
+    return t('Getting ready');
   }
   const { of, stage } = progress;
-  return stageLabel(operation.config, of, stage) ?? WORDS[stage] ?? 'At work';
+  // Of the stages that are not a chunk's.
+  const words: Partial<Record<string, string>> = { load: t('Loading the checkpoint'), record: t('Saving') };
+  return stageLabel(operation.config, of, stage) ?? words[stage] ?? t('At work');
 }
 
 /** "Developing: step 3 of 20, about 4 s left" */
@@ -19,10 +19,10 @@ export function progressSentence(job: Working): string {
   const { progress } = job;
   const parts = [];
   if (progress && progress.steps > 1) {
-    parts.push(`step ${Math.min(progress.step, progress.steps)} of ${progress.steps}`);
+    parts.push(t('step {step} of {steps}', { step: Math.min(progress.step, progress.steps), steps: progress.steps }));
   }
   if (progress?.secondsLeft !== null && progress?.secondsLeft !== undefined) {
-    parts.push(`about ${duration(progress.secondsLeft)} left`);
+    parts.push(t('about {duration} left', { duration: duration(progress.secondsLeft) }));
   }
   return parts.length === 0 ? `${stageWords(job)} …` : `${stageWords(job)}: ${parts.join(', ')}`;
 }
@@ -34,7 +34,7 @@ export function duration(seconds: number): string {
 
 export function megabytes(bytes: number): string {
   const format = (value: number, unit: string) =>
-    `${value.toLocaleString('en', { maximumFractionDigits: value < 10 ? 1 : 0 })} ${unit}`;
+    `${number(value, { maximumFractionDigits: value < 10 ? 1 : 0 })} ${unit}`;
   return bytes < 1e9 ? format(bytes / 1e6, 'MB') : format(bytes / 1e9, 'GB');
 }
 
@@ -45,8 +45,10 @@ export function family(pipelineClass: string): string {
 
 /** "860 million", "2.6 billion" */
 export function large(count: number): string {
-  const [value, word] = count < 1e9 ? [count / 1e6, 'million'] : [count / 1e9, 'billion'];
-  return `${value.toLocaleString('en', { maximumSignificantDigits: 2 })} ${word}`;
+  const short = (value: number) => number(value, { maximumSignificantDigits: 2 });
+  return count < 1e9
+    ? t('{count} million', { count: short(count / 1e6) })
+    : t('{count} billion', { count: short(count / 1e9) });
 }
 
 /** "today", "yesterday", "3 Nov 2026" */
@@ -54,7 +56,7 @@ export function day(time: number, now = Date.now()): string {
   const midnight = (at: number) => new Date(at).setHours(0, 0, 0, 0);
   const days = Math.round((midnight(now) - midnight(time)) / 86_400_000);
   if (days <= 0) {
-    return 'today';
+    return t('today');
   }
-  return days === 1 ? 'yesterday' : new Date(time).toLocaleDateString('en-GB', { dateStyle: 'medium' });
+  return days === 1 ? t('yesterday') : date(time, { dateStyle: 'medium' });
 }

@@ -4,6 +4,7 @@ import type { Job } from '../../core/job.ts';
 import type { Operation } from '../../core/operation.ts';
 import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../recorder/recorder_api.ts';
 import { kindOfName, mediumNamed, resultMedium } from '../../media/registry.ts';
+import { inSentence, number, ofLanguage, t } from '../messages/messages.svelte.ts';
 import { megabytes } from '../parts/progress.ts';
 
 /** One result of a run: a recorded file of some medium. */
@@ -94,23 +95,24 @@ const madeSchema = v.object({
 
 /** "picture", "sound" … */
 export function wordOf(result: RunResult | undefined): string {
-  return (result && mediumNamed(result.medium))?.label.en.toLowerCase() ?? 'picture';
+  const medium = result && mediumNamed(result.medium);
+  return medium ? inSentence(ofLanguage(medium.label)) : t('picture');
 }
 
 /** How a run ended, in a word or two. */
 export function stageWord(stage: RunStage): string {
   return {
-    running: 'Being made',
-    completed: 'Done',
-    failed: 'Failed',
-    cancelled: 'Cancelled',
-    interrupted: 'Broken off',
+    running: t('Being made'),
+    completed: t('Done'),
+    failed: t('Failed'),
+    cancelled: t('Cancelled'),
+    interrupted: t('Broken off'),
   }[stage];
 }
 
 /** "1 run", "1,204 runs" */
 export function runs(count: number): string {
-  return count === 1 ? '1 run' : `${count.toLocaleString('en')} runs`;
+  return t('1 run|{count} runs', { n: count, count: number(count) });
 }
 
 /** "34 kB", "1.2 MB" */

@@ -5,7 +5,8 @@
 import * as v from 'valibot';
 import type { Sketch } from '../../core/media.ts';
 
-export type Locale = 'en' | 'de';
+export const LOCALES = ['en', 'de'] as const;
+export type Locale = (typeof LOCALES)[number];
 
 export interface Starter {
   id: string;
