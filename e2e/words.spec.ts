@@ -67,6 +67,12 @@ const text = (model: string, parameters: object = {}) => ({
   checkpoints: { output: model },
 });
 
+const PICTURE = {
+  operation: 'image_generation',
+  config: 'stable_diffusion',
+  parameters: { prompt: 'a', steps: 1, width: 64, height: 64 },
+};
+
 const painted = (model: string, parameters: object = {}) => ({
   operation: 'image_generation',
   config: 'interception_own',
@@ -83,11 +89,8 @@ const painted = (model: string, parameters: object = {}) => ({
   checkpoints: { interception: model },
 });
 
-test.beforeEach(async ({ page }) => {
-  await openDoor(page, 'wasm');
-});
-
 test('words are made of words by a rule in the language that was chosen, and told as they come', async ({ page }) => {
+  await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama');
   const { job, files, deltas } = await make(page, text(model, { language: 'de' }));
   expect(job.error).toBeNull();
@@ -116,6 +119,7 @@ test('words are made of words by a rule in the language that was chosen, and tol
 test('a rule rewrites the words before they are painted; it can be looked at, edited and gone on from', async ({
   page,
 }) => {
+  await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama');
   const whole = await make(page, painted(model));
   expect(whole.job.error).toBeNull();
@@ -138,6 +142,7 @@ test('a rule rewrites the words before they are painted; it can be looked at, ed
 });
 
 test('a voice speaks, and says what it cannot say', async ({ page }) => {
+  await openDoor(page, 'wasm');
   const model = await open(page, VOICE);
   const { job } = await make(page, {
     operation: 'audio_generation',
@@ -151,6 +156,7 @@ test('a voice speaks, and says what it cannot say', async ({ page }) => {
 });
 
 test('a reply without code is refused, and what was said is kept', async ({ page }) => {
+  await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama');
   const { job, files } = await make(page, {
     operation: 'code_generation',
@@ -164,6 +170,7 @@ test('a reply without code is refused, and what was said is kept', async ({ page
 });
 
 test('what is missing or wrong is said before anything runs', async ({ page }) => {
+  await openDoor(page, 'wasm');
   const none = await make(page, { ...text(''), checkpoints: {} });
   expect(none.job.error?.message).toBe('No language model is chosen for the step "output"; pick one first.');
   const absent = await make(page, text('hub:nobody/nothing@0123456789012345678901234567890123456789'));
@@ -196,6 +203,7 @@ test('what is missing or wrong is said before anything runs', async ({ page }) =
 });
 
 test('a text that is too long, and one without end, meet the limit of the model', async ({ page }) => {
+  await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama', (files) => {
     for (const path of ['config.json', 'generation_config.json'].filter((one) => files.has(one))) {
       const config = JSON.parse(new TextDecoder().decode(files.get(path))) as object;
@@ -210,6 +218,7 @@ test('a text that is too long, and one without end, meet the limit of the model'
 });
 
 test('cancelling ends within one token, and the next job runs', async ({ page }) => {
+  await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama');
   const { state, after } = await page.evaluate(
     async (operation) => {
@@ -236,12 +245,13 @@ test('cancelling ends within one token, and the next job runs', async ({ page })
 test('an engine that ends while it writes costs a restart of that step; a picture that waits is painted', async ({
   page,
 }) => {
+  await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama');
   const before = await make(page, text(model, { max_new_tokens: 40 }));
   const ids = await page.evaluate(
     async (operations) => {
       const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-      const jobs = [];
+      const jobs: Job[] = [];
       for (const operation of operations) {
         jobs.push(await door.submit(operation));
       }
@@ -249,14 +259,7 @@ test('an engine that ends while it writes costs a restart of that step; a pictur
       await new Promise<void>((speaks) => door.deltas(id, () => speaks()));
       return jobs.map((job) => job.id);
     },
-    [
-      text(model, { max_new_tokens: 600 }),
-      {
-        operation: 'image_generation',
-        config: 'stable_diffusion',
-        parameters: { prompt: 'a', steps: 1, width: 64, height: 64 },
-      },
-    ],
+    [text(model, { max_new_tokens: 600 }), PICTURE],
   );
   await page
     .workers()
@@ -271,4 +274,181 @@ test('an engine that ends while it writes costs a restart of that step; a pictur
   expect(picture).toMatchObject({ state: 'completed', error: null, attempts: 1 });
   // The folder is known to the next engine.
   expect((await make(page, text(model, { max_new_tokens: 40 }))).files.output_text).toBe(before.files.output_text);
+});
+
+test('a GPU that is lost while words are made costs a restart; the picture that waits for it is painted', async ({
+  page,
+}) => {
+  await page.route('**/assets/language.worker-*.js', async (route) => {
+    const response = await route.fetch();
+    const keepDevice = `
+      const { requestDevice } = GPUAdapter.prototype;
+      GPUAdapter.prototype.requestDevice = async function (...given) {
+        return (self.device = await requestDevice.apply(this, given));
+      };\n`;
+    await route.fulfill({ response, body: keepDevice + (await response.text()) });
+  });
+  await openDoor(page, 'webgpu');
+  const model = await open(page, 'tiny-llama');
+  const ids = await page.evaluate(
+    async (operations) => {
+      const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+      const jobs: Job[] = [];
+      for (const operation of operations) {
+        jobs.push(await door.submit(operation));
+      }
+      await new Promise<void>((speaks) => door.deltas(jobs[0].id, () => speaks()));
+      return jobs.map((job) => job.id);
+    },
+    [text(model, { max_new_tokens: 40 }), PICTURE],
+  );
+  const engine = page.workers().find((one) => one.url().includes('language.worker'));
+  await engine?.evaluate(() => (globalThis as unknown as { device: GPUDevice }).device.destroy());
+  const [words, picture] = await page.evaluate(
+    (all) => Promise.all(all.map((id) => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).wait(id))),
+    ids,
+  );
+  expect(words).toMatchObject({ state: 'completed', error: null, attempts: 2 });
+  expect(words.notices[0]).toBe('The GPU was lost; the job goes on from the beginning (restart 1 of 3).');
+  expect(picture).toMatchObject({ state: 'completed', error: null, attempts: 1 });
+});
+
+test('a step that fails leaves what was made before it, and the job goes on from there', async ({ page }) => {
+  await openDoor(page, 'wasm');
+  const model = await open(page, 'tiny-llama');
+  const failed = await make(page, painted(model, { loras: [{ lora: 'nowhere' }] }));
+  expect(failed.job.error?.message).toContain('nowhere');
+  expect(failed.job.entities.at(-1)?.type).toBe('interception');
+  const operation = await page.evaluate(
+    (id) => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).resumed(id),
+    failed.job.id,
+  );
+  expect(operation.given).toEqual({ interception: { text: failed.files.interception } });
+  const { job, deltas } = await make(page, { ...operation, parameters: { ...operation.parameters, loras: [] } });
+  expect(job.error).toBeNull();
+  expect(deltas).toEqual([]);
+  expect(job.entities.at(-1)?.metadata.parameters).toMatchObject({ prompt: failed.files.interception });
+});
+
+test('a page that is loaded anew between two steps goes on in the second with what the first one recorded', async ({
+  page,
+}) => {
+  await openDoor(page, 'wasm');
+  await open(page, 'tiny-llama');
+  const ref = await page.evaluate(async () => {
+    const input = document.querySelector<HTMLInputElement>('[data-testid="checkpoint-folder"]');
+    const files = [...(input?.files ?? [])].map((file) => ({
+      path: file.webkitRelativePath.slice(file.webkitRelativePath.indexOf('/') + 1),
+      file,
+    }));
+    return (await globalThis.darkroom?.library.importFolder('tiny', files, () => undefined))?.ref ?? '';
+  });
+  const id = await page.evaluate(
+    async (operation) => {
+      const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
+      const { id: job } = await door.submit(operation);
+      await new Promise<void>((made) =>
+        door.follow(job, ({ progress }) => {
+          if (progress?.of === 'output') {
+            made();
+          }
+        }),
+      );
+      return job;
+    },
+    painted(ref, { steps: 40 }),
+  );
+  await page.reload();
+  await page.waitForFunction(() => globalThis.darkroom !== undefined);
+  const job = await page.evaluate(
+    (one) => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).wait(one),
+    id,
+  );
+  expect(job).toMatchObject({ state: 'completed', error: null, attempts: 2 });
+  const types = job.entities.map(({ type }) => type);
+  expect(types.filter((type) => type === 'sent_messages' || type === 'interception')).toEqual([
+    'sent_messages',
+    'interception',
+  ]);
+  expect(types.at(-1)).toBe('output_image');
+});
+
+test('words are translated before they are painted: after the rule, and alone', async ({ page }) => {
+  await openDoor(page, 'wasm');
+  const model = await open(page, 'tiny-llama');
+  const both = await make(page, {
+    ...painted(model),
+    config: 'interception_translated',
+    parameters: { ...painted(model).parameters, instruction: undefined, interception: { instruction: RULE.de } },
+    checkpoints: { interception: model, translation: model },
+    until: 'translation',
+  });
+  expect(both.job.error).toBeNull();
+  expect(both.job.entities.map(({ type }) => type)).toEqual([
+    'input',
+    'config',
+    'sent_messages',
+    'interception',
+    'sent_messages',
+    'translation',
+  ]);
+  expect(JSON.parse(both.files.sent_messages)).toMatchObject({
+    messages: [
+      { role: 'system', content: expect.stringContaining('Translate the text into English.') },
+      { role: 'user', content: both.files.interception },
+    ],
+  });
+  const { instruction, ...parameters } = painted(model).parameters;
+  expect(instruction).toBe(RULE);
+  const alone = await make(page, {
+    ...painted(model),
+    config: 'translated_prompt',
+    parameters,
+    checkpoints: { translation: model },
+  });
+  expect(alone.job.error).toBeNull();
+  expect(alone.job.entities.at(-1)?.metadata.parameters).toMatchObject({ prompt: alone.files.translation });
+});
+
+test.describe('over HTTP', () => {
+  test.use({ serviceWorkers: 'allow' });
+
+  test('steps are asked for, and their words stream', async ({ page }) => {
+    await openDoor(page, 'wasm');
+    const model = await open(page, 'tiny-llama');
+    const { status, words, job } = await page.evaluate(
+      async (operation) => {
+        const { serviceWorker } = navigator;
+        await serviceWorker.register('/service.worker.js');
+        if (!serviceWorker.controller) {
+          await new Promise((taken) => serviceWorker.addEventListener('controllerchange', taken, { once: true }));
+        }
+        const response = await fetch('/v1/jobs', {
+          method: 'POST',
+          headers: { 'Content-Type': 'application/json' },
+          body: JSON.stringify(operation),
+        });
+        const { job_id: id } = (await response.json()) as { job_id: string };
+        const events = new EventSource(`/v1/jobs/${id}/stream`);
+        let words = '';
+        events.addEventListener('delta', ({ data }: MessageEvent<string>) => {
+          const delta = JSON.parse(data) as Delta;
+          words += delta.thinking ? '' : delta.text;
+        });
+        const job = await new Promise<Job>((ended) =>
+          events.addEventListener('end', ({ data }: MessageEvent<string>) => ended(JSON.parse(data) as Job)),
+        );
+        events.close();
+        return { status: response.status, words, job };
+      },
+      { ...painted(model, { max_new_tokens: 30 }), until: 'interception' },
+    );
+    expect(status).toBe(202);
+    expect(job).toMatchObject({ state: 'completed', error: null });
+    const made = await page.evaluate(
+      async ([run, filename]) => (await globalThis.darkroom?.entity(run, filename))?.text(),
+      [job.run ?? '', job.entities.at(-1)?.filename ?? ''] as const,
+    );
+    expect(words.trim()).toBe(made);
+  });
 });

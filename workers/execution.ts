@@ -12,6 +12,7 @@ import { isColour, isFile, isMask } from '../src/core/parameters.ts';
 import type { Plan, PlannedStep } from '../src/core/plan.ts';
 import type { SpeechService, StepSpeech } from '../src/core/speech_service.ts';
 import type { ModelLoading, StepText, TextService } from '../src/core/text_service.ts';
+import { entityTypeOf } from '../src/core/steps.ts';
 import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
 import { decodePicture, encodePng } from '../src/formats/picture.ts';
@@ -305,13 +306,10 @@ export class Execution {
     return true;
   }
 
-  /** The last step's outputs are the run's results; those of earlier ones go by their step. */
   #entityType(step: PlannedStep, output: string): string {
-    const declared = outputsOf(step)[output];
-    if (step === this.prepared.plan.steps.at(-1) && this.prepared.plan.operation.until === undefined) {
-      return declared.entity ?? `output_${declared.medium}`;
-    }
-    return Object.keys(outputsOf(step)).length === 1 ? step.id : `${step.id}_${output}`;
+    const { steps, operation } = this.prepared.plan;
+    const isResult = step === steps.at(-1) && operation.until === undefined;
+    return entityTypeOf(step.id, catalogue.chunks[step.chunk].meta, output, isResult);
   }
 
   #context(step: PlannedStep, resume: unknown): Context {

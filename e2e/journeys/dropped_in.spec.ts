@@ -195,6 +195,21 @@ test.describe.serial('what is dropped in', () => {
     expect(long.job.error?.message).toBe('text must be at most 40 letters.');
   });
 
+  test('a chunk that takes two texts gets them as the pipeline names them', async ({ page }) => {
+    await openDoor(page, url);
+    const { job } = await make(page, { config: 'duet', parameters: { TEXT_1: 'la la', TEXT_2: 'slow' } });
+    expect(job.error).toBeNull();
+    expect(job.entities.at(-1)?.metadata).toMatchObject({
+      channels: 2,
+      parameters: { lyrics: 'la la', tags: 'slow' },
+    });
+    const one = await make(page, { config: 'duet', parameters: { TEXT_1: 'la la' } });
+    expect(one.job.error).toMatchObject({
+      code: 'invalid_operation',
+      message: expect.stringContaining('tags'),
+    });
+  });
+
   test('a run that was broken off reads back what earlier steps recorded, and goes on in the step that was at work', async ({
     page,
   }) => {

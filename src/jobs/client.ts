@@ -3,7 +3,10 @@ import * as Comlink from 'comlink';
 import { DEFAULT_CHECKPOINT } from '../core/builtin_checkpoints.ts';
 import type { Delta, DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
+import type { Operation } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
+import { requirementsOf } from '../core/plan.ts';
+import type { Requirements } from '../core/plan.ts';
 import { catalogue } from '../pipelines/catalogue.ts';
 import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 import type { Listing } from '../weights/library/library_api.ts';
@@ -20,6 +23,7 @@ import type { Lane } from './queue.ts';
 import { needsOf } from './needs.ts';
 import { QueueWitness } from './queue_witness.ts';
 import { RecordingsClient } from './recordings.ts';
+import { resumed } from './resumption.ts';
 import { drain } from './runner.ts';
 import type { JobService, QueueState } from './service.ts';
 import { Sources } from './sources.ts';
@@ -196,6 +200,16 @@ export class JobClient implements JobService {
 
   repeat(id: string): Promise<Job> {
     return this.#jobs.repeat(id);
+  }
+
+  /** The operation of a job that came to an end in the middle, with what its finished steps recorded; see `resumption.ts`. */
+  async resumed(id: string): Promise<Operation> {
+    return resumed(await this.get(id), catalogue, (run, filename) => this.entity(run, filename));
+  }
+
+  /** Steps of an operation that run a language model, and what they want of it. @throws StudioError `invalid_operation` */
+  languageSteps(input: unknown): Requirements['languageSteps'] {
+    return requirementsOf(parseOperation(input), catalogue).languageSteps;
   }
 
   remove(id: string): Promise<void> {

@@ -102,7 +102,13 @@ export class LanguageClient implements TextService, SpeechService {
               listener.loading?.(data.loading);
               break;
             case 'room':
-              Promise.resolve(this.#options.makeRoom?.(data.bytes)).then(() => say('ready'), failed);
+              Promise.resolve(this.#options.makeRoom?.(data.bytes)).then(
+                () => say('ready'),
+                (error: unknown) => {
+                  cancel();
+                  failed(StudioError.from(error));
+                },
+              );
               break;
             case 'done':
               done(data.result);
