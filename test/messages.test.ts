@@ -15,16 +15,12 @@ const NOT_YET = new Set<string>([
   'src/app/address.ts',
   'src/app/studio/CheckpointPicker.svelte',
   'src/app/studio/LoraField.svelte',
-  'src/core/catalogue.ts',
   'src/app/studio/MadeWith.svelte',
   'src/app/studio/MaskEditor.svelte',
   'src/app/studio/Preview.svelte',
   'src/app/studio/Result.svelte',
-  'src/app/studio/Stage.svelte',
   'src/app/studio/StartPictureField.svelte',
   'src/app/studio/brought.svelte.ts',
-  'src/app/studio/catalogue.ts',
-  'src/app/studio/form.svelte.ts',
   'src/app/studio/loras.svelte.ts',
   'src/app/studio/picture.svelte.ts',
   'src/app/studio/studio.svelte.ts',
@@ -111,8 +107,6 @@ const NOT_YET = new Set<string>([
   'src/recorder/entity_content.ts',
   'src/recorder/recorder.ts',
   'src/recorder/retention.ts',
-  'src/samplers/config.ts',
-  'src/samplers/plan.ts',
   'src/samplers/plms.ts',
   'src/sandbox/frame.ts',
   'src/sandbox/preparation.ts',
@@ -143,6 +137,8 @@ const NOT_FOR_PEOPLE: Record<string, RegExp> = {
   'src/app/App.svelte': /^Files$/,
   'src/app/recordings/KeptRuns.svelte': /^(?:all|bytes)$/,
   'src/app/parts/theme.svelte.ts': /prefers-color-scheme/,
+  // Examples for the language model.
+  'src/core/sketch_writing.ts': /^(?:function setup|const bell|A ring of dots|A slow melody|What it does$|Was sie tut$)/,
 };
 
 /** Names and units, the same in every language. */

@@ -131,6 +131,10 @@ export class Rewriting {
     return this.#kept.current.byHand[rule.id] ?? (rule.template ?? BLANK).replaceAll(BLANK, words);
   }
 
+  isWrittenByHand(rule: Rule): boolean {
+    return this.#kept.current.byHand[rule.id] !== undefined;
+  }
+
   /** @param text null = the template again */
   writeByHand(rule: Rule, text: string | null): void {
     const others = Object.entries(this.#kept.current.byHand).filter(([id]) => id !== rule.id);
