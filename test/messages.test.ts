@@ -138,7 +138,8 @@ const NOT_FOR_PEOPLE: Record<string, RegExp> = {
   'src/app/recordings/KeptRuns.svelte': /^(?:all|bytes)$/,
   'src/app/parts/theme.svelte.ts': /prefers-color-scheme/,
   // Examples for the language model.
-  'src/core/sketch_writing.ts': /^(?:function setup|const bell|A ring of dots|A slow melody|What it does$|Was sie tut$)/,
+  'src/core/sketch_writing.ts':
+    /^(?:function setup|const bell|A ring of dots|A slow melody|What it does$|Was sie tut$)/,
 };
 
 /** Names and units, the same in every language. */
