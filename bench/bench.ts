@@ -6,10 +6,12 @@ import type { DeviceTensor } from '../src/engine/arithmetic.ts';
 import { Engine } from '../src/engine/engine.ts';
 import type { Network } from '../src/engine/runtime.ts';
 import type { Graph, Provider } from '../src/graphs/graph.ts';
-import { parseSchedulerConfig } from '../src/samplers/config.ts';
+import { parseSchedulerConfig } from '../src/schedulers/config.ts';
 import { applyStep } from '../src/samplers/apply.ts';
-import { planSampling } from '../src/samplers/plan.ts';
-import { samplers, schedules } from '../src/samplers/registry.ts';
+import { planSampling } from '../src/schedulers/plan.ts';
+import { samplers } from '../src/samplers/registry.ts';
+import { schedulers } from '../src/schedulers/registry.ts';
+import { schedules } from '../src/schedules/registry.ts';
 import { defaultFiles, recordingsFiles } from '../src/storage/private_files.ts';
 import { databaseIsSafe, filesAreSafe } from '../src/storage/torn_log.ts';
 import {
@@ -147,7 +149,7 @@ async function loop(backend: Provider, steps: number): Promise<LoopRow> {
       beta_schedule: 'scaled_linear',
     }),
   );
-  const plan = planSampling({ config, steps }, samplers, schedules);
+  const plan = planSampling({ config, steps }, { samplers, schedules, schedulers });
   const [, channels, height, width] = inputs.sample.dims;
   const count = channels * height * width;
   const noise = inputs.sample.data.slice(0, count);
@@ -180,6 +182,7 @@ async function loop(backend: Provider, steps: number): Promise<LoopRow> {
         cond: out,
         condOffset: count,
         guidance,
+        noise: null,
         nextInputScale: plan.steps[i + 1]?.inputScale ?? 1,
         blend: null,
       });

@@ -23,6 +23,7 @@ import {
   steps,
   strength,
   tileSize,
+  usualStrength,
   weights,
 } from '../src/core/parameters.ts';
 import { TorchGenerator } from '../src/core/random.ts';
@@ -127,8 +128,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
       ...input,
       width,
       height,
-      // diffusers' defaults: 0.8 for image-to-image, 1 for inpainting.
-      strength: input.strength ?? (mask ? 1 : 0.8),
+      strength: input.strength ?? usualStrength(mask !== undefined),
       random,
       start,
       mask,

@@ -8,15 +8,15 @@ import { parseJson } from './json.js';
 import { decodeText } from './text_file.js';
 
 const USAGE =
-  'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--backend webgpu|wasm]';
+  'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--language DIR|ORG/NAME[@REVISION]] [--backend webgpu|wasm]';
 
 /** Parameters that hold a picture; in an operation's file they are paths relative to that file. */
-const PICTURES = ['image', 'mask_image', 'mask'];
+const PICTURES = ['image', 'mask_image'];
 
 /** @type {Record<string, string>} */
 const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.webp': 'image/webp' };
 
-/** @typedef {import('../workers/protocol.ts').Origin} Origin */
+/** @typedef {import('../src/weights/library/library_api.ts').Origin} Origin */
 
 /**
  * @typedef {object} Request
@@ -24,6 +24,8 @@ const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image
  * @property {string} out folder that takes the results
  * @property {string | null} checkpoint folder of a checkpoint, or its one file
  * @property {Origin | null} origin where one is to be fetched from
+ * @property {string | null} language folder of a language model or voice
+ * @property {Origin | null} languageOrigin where one is to be fetched from
  * @property {'auto' | 'webgpu' | 'wasm'} backend
  */
 
@@ -38,7 +40,12 @@ export function parseArguments(words, from) {
     parsed = parseArgs({
       args: words,
       allowPositionals: true,
-      options: { out: { type: 'string' }, checkpoint: { type: 'string' }, backend: { type: 'string' } },
+      options: {
+        out: { type: 'string' },
+        checkpoint: { type: 'string' },
+        language: { type: 'string' },
+        backend: { type: 'string' },
+      },
     });
   } catch (error) {
     throw new Failure('usage', `${/** @type {Error} */ (error).message.split('. ')[0]}; use: ${USAGE}`);
@@ -51,16 +58,32 @@ export function parseArguments(words, from) {
   if (backend !== 'auto' && backend !== 'webgpu' && backend !== 'wasm') {
     throw new Failure('usage', `The backend "${backend}" does not exist; use: ${USAGE}`);
   }
-  const folder = values.checkpoint === undefined ? null : resolve(from, values.checkpoint);
-  // A folder of that name comes first; a path such as ./a/b is never a repository.
-  const origin = values.checkpoint === undefined || existsSync(folder ?? '') ? null : parseOrigin(values.checkpoint);
+  const { path: checkpoint, origin } = placeOf(values.checkpoint, from);
+  const { path: language, origin: languageOrigin } = placeOf(values.language, from);
   return {
     operation: resolve(from, positionals[0]),
     out: resolve(from, values.out),
-    checkpoint: origin ? null : folder,
+    checkpoint,
     origin,
+    language,
+    languageOrigin,
     backend,
   };
+}
+
+/**
+ * A folder of that name comes first; a path such as ./a/b is never a repository.
+ * @param {string | undefined} text
+ * @param {string} from
+ * @returns {{ path: string | null, origin: Origin | null }}
+ */
+function placeOf(text, from) {
+  if (text === undefined) {
+    return { path: null, origin: null };
+  }
+  const path = resolve(from, text);
+  const origin = existsSync(path) ? null : parseOrigin(text);
+  return { path: origin ? null : path, origin };
 }
 
 /**
@@ -141,6 +164,20 @@ export async function checkCheckpoint(path) {
     throw new Failure(
       'checkpoint_incomplete',
       `The checkpoint folder ${path} does not exist; name a folder, a .safetensors file, or a repository as ORG/NAME.`,
+    );
+  }
+}
+
+/**
+ * @param {string} path
+ * @throws {Failure} unless it is a folder
+ */
+export async function checkLanguageFolder(path) {
+  const stats = await stat(path).catch(() => null);
+  if (!stats?.isDirectory()) {
+    throw new Failure(
+      'checkpoint_incomplete',
+      `The folder ${path} of a language model does not exist; name a folder, or a repository as ORG/NAME.`,
     );
   }
 }

@@ -1,5 +1,6 @@
 /**
- * The command line door: `npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE|ORG/NAME] [--backend …]`.
+ * The command line door: `npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE|ORG/NAME] [--language DIR|ORG/NAME]
+ * [--backend …]`.
  * Drives a headless Chromium over the built page. Standard output gets one JSON line per recorded entity, standard
  * error everything else. Exit codes: 0 done, 2 the request is not valid (nothing is written), 1 it failed.
  */
@@ -8,7 +9,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { checkCheckpoint, isObject, parseArguments, readOperation } from './arguments.js';
+import { checkCheckpoint, checkLanguageFolder, isObject, parseArguments, readOperation } from './arguments.js';
 import { Failure } from './failure.js';
 import { Session } from './session.js';
 
@@ -24,18 +25,29 @@ async function generate(words) {
   if (request.checkpoint !== null) {
     await checkCheckpoint(request.checkpoint);
   }
+  if (request.language !== null) {
+    await checkLanguageFolder(request.language);
+  }
+  const token = process.env.HF_TOKEN || null;
   if (!existsSync(join(DIST, 'index.html'))) {
     throw new Failure('not_built', 'The page is not built yet; run "npm run build" first.');
   }
 
-  const session = await Session.open(DIST, request.backend, request.origin ? profile() : null);
+  const fetches = request.origin ?? request.languageOrigin;
+  const session = await Session.open(DIST, request.backend, fetches ? profile() : null);
   try {
     const device = await session.device();
     say(device.note ?? `Runs on ${device.adapter}.`);
     const checkpoint = request.origin
-      ? await session.fetchCheckpoint(request.origin, process.env.HF_TOKEN || null, say, transferTeller())
+      ? await session.fetchCheckpoint(request.origin, 'image', token, say, transferTeller())
       : request.checkpoint && (await session.openFolder(request.checkpoint));
-    const job = await session.run(onCheckpoint(operation, checkpoint), progressTeller());
+    const language = request.languageOrigin
+      ? await session.fetchCheckpoint(request.languageOrigin, 'language', token, say, transferTeller())
+      : request.language && (await session.openFolder(request.language, 'language'));
+    const asked = onCheckpoint(operation, checkpoint);
+    const teller = new Teller();
+    const job = await session.run(language === null ? asked : await session.withLanguage(asked, language), teller);
+    teller.end();
     if (job.state !== 'completed') {
       throw new Failure(job.error?.code ?? 'cancelled', job.error?.message ?? 'The job was cancelled.');
     }
@@ -89,7 +101,9 @@ function profile() {
 /** One line about a download: rewritten on a terminal, else told anew for each tenth. */
 function transferTeller() {
   let last = '';
-  return (/** @type {import('../workers/protocol.ts').TransferProgress} */ { done, total, secondsLeft }) => {
+  return (
+    /** @type {import('../src/weights/library/library_api.ts').TransferProgress} */ { done, total, secondsLeft },
+  ) => {
     const percent = total === 0 ? 100 : Math.floor((done / total) * 100);
     const step = process.stderr.isTTY ? percent : Math.floor(percent / 10) * 10;
     const left = secondsLeft === null || step === 100 ? '' : `, about ${Math.ceil(secondsLeft)} s left`;
@@ -103,20 +117,50 @@ function transferTeller() {
   };
 }
 
-/** Says each stage once, every step while sampling, and each notice once. */
-function progressTeller() {
-  let last = '';
-  let told = 0;
-  return (/** @type {Pick<Job, 'progress' | 'notices'>} */ { progress, notices }) => {
-    notices.slice(told).forEach(say);
-    told = notices.length;
+/** Says each stage once, every step while sampling, each notice once, and words while they are written, in place of how many there are. */
+class Teller {
+  #last = '';
+  #told = 0;
+  /** The step whose words were told last, and whether those were thoughts. */
+  #speaks = '';
+  #isInLine = false;
+
+  /** @param {Pick<Job, 'progress' | 'notices'>} news */
+  job({ progress, notices }) {
+    notices.slice(this.#told).forEach((notice) => this.#say(notice));
+    this.#told = notices.length;
     const now =
       progress && (progress.steps > 0 ? `${progress.stage} ${progress.step}/${progress.steps}` : progress.stage);
-    if (now && now !== last) {
-      last = now;
-      say(progress.secondsLeft === null ? now : `${now}, about ${Math.ceil(progress.secondsLeft)} s left`);
+    const isSpeaking = progress?.of !== null && this.#speaks.startsWith(`${progress?.of} `);
+    if (now && now !== this.#last && !isSpeaking) {
+      this.#last = now;
+      this.#say(progress.secondsLeft === null ? now : `${now}, about ${Math.ceil(progress.secondsLeft)} s left`);
     }
-  };
+  }
+
+  /** @param {import('../src/core/job.ts').Delta} delta */
+  words({ step, text, thinking }) {
+    const speaks = `${step} ${thinking ? 'thinks' : 'writes'}`;
+    if (speaks !== this.#speaks) {
+      this.#speaks = speaks;
+      this.#say(`${speaks}:`);
+    }
+    process.stderr.write(text);
+    this.#isInLine = true;
+  }
+
+  end() {
+    if (this.#isInLine) {
+      process.stderr.write('\n');
+      this.#isInLine = false;
+    }
+  }
+
+  /** @param {string} sentence */
+  #say(sentence) {
+    this.end();
+    say(sentence);
+  }
 }
 
 /** @param {string} sentence */

@@ -14,6 +14,9 @@ import { serveFolder } from './server.js';
  */
 
 export class Session {
+  /** Whether the page can say already what it fetches. */
+  #isHeard = false;
+
   /**
    * @param {import('playwright').Page} page
    * @param {() => Promise<void>} close
@@ -63,9 +66,10 @@ export class Session {
   /**
    * Opens a checkpoint's folder, or its one file; both are read in place.
    * @param {string} path
+   * @param {'image' | 'language'} kind of a folder
    * @returns {Promise<string>} the checkpoint's reference
    */
-  async openFolder(path) {
+  async openFolder(path, kind = 'image') {
     const files = isWeightFile(path) ? [{ path: basename(path), file: path }] : await filesOfFolder(path);
     // Given one by one: of a folder Chromium leaves out what is a link.
     const input = await this.page.evaluateHandle(() => {
@@ -75,29 +79,36 @@ export class Session {
     });
     await input.setInputFiles(files.map(({ file }) => file));
     return this.#ask(
-      async (door, paths) => {
+      async (door, { paths, isLanguage }) => {
         const given = /** @type {HTMLInputElement} */ (document.getElementById('given-files'));
         const named = [...(given.files ?? [])].map((file, i) =>
           Object.defineProperty(file, 'webkitRelativePath', { value: paths[i].includes('/') ? paths[i] : '' }),
         );
         given.remove();
-        return (await door.openFolder(named)).ref;
+        const summary = isLanguage
+          ? await door.language.openFolder(named.map((file, i) => ({ path: paths[i], file })))
+          : await door.openFolder(named);
+        return summary.ref;
       },
-      files.map((file) => file.path),
+      { paths: files.map((file) => file.path), isLanguage: kind === 'language' },
     );
   }
 
   /**
    * Fetches a checkpoint into the library unless it is there, and goes on with one that was begun.
-   * @param {import('../workers/protocol.ts').Origin} origin
+   * @param {import('../src/weights/library/library_api.ts').Origin} origin
+   * @param {'image' | 'language'} kind of what is there
    * @param {string | null} token
    * @param {(sentence: string) => void} say
-   * @param {(progress: import('../workers/protocol.ts').TransferProgress) => void} onProgress
+   * @param {(progress: import('../src/weights/library/library_api.ts').TransferProgress) => void} onProgress
    * @returns {Promise<string>} the checkpoint's reference
    */
-  async fetchCheckpoint(origin, token, say, onProgress) {
-    await this.page.exposeFunction('darkroomSays', say);
-    await this.page.exposeFunction('darkroomTransfers', onProgress);
+  async fetchCheckpoint(origin, kind, token, say, onProgress) {
+    if (!this.#isHeard) {
+      this.#isHeard = true;
+      await this.page.exposeFunction('darkroomSays', say);
+      await this.page.exposeFunction('darkroomTransfers', onProgress);
+    }
     return this.#ask(
       async (door, given) => {
         const page =
@@ -115,7 +126,7 @@ export class Session {
                 given.origin.kind === 'url' &&
                 one.origin.url.startsWith(given.origin.url)),
         );
-        /** @type {import('../workers/protocol.ts').Listing} */
+        /** @type {import('../src/weights/library/library_api.ts').Listing} */
         let listing;
         try {
           listing = await door.library.look(given.origin, given.token);
@@ -138,29 +149,70 @@ export class Session {
           );
           await door.library.acceptLicense(listing.ref);
         }
-        const { needs: paths } = await door.describe(listing, given.token);
+        /** @type {string[]} */
+        let paths;
+        if (given.kind === 'language') {
+          const source = /** @type {const} */ ({ kind: 'remote', listing, token: given.token });
+          const { precisions, recommended, name } = await door.language.look(source);
+          const chosen = precisions.find(({ precision }) => precision === recommended);
+          if (!chosen) {
+            throw Object.assign(new Error(precisions[0]?.misfit ?? `"${name}" lacks some of its networks.`), {
+              code: 'checkpoint_unsupported',
+            });
+          }
+          paths = chosen.files;
+        } else {
+          paths = (await door.describe(listing, given.token)).needs;
+        }
         const { ref } = await door.library.download(
           { listing, paths, variant: 'full', token: given.token },
           (progress) => page.darkroomTransfers(progress),
         );
         return ref;
       },
-      { origin, token },
+      { origin, kind, token },
+    );
+  }
+
+  /**
+   * The operation with this language model for each of its steps that needs one and names none.
+   * @param {unknown} operation
+   * @param {string} ref
+   * @returns {Promise<unknown>}
+   */
+  withLanguage(operation, ref) {
+    return this.#ask(
+      (door, { asked, model }) => {
+        /** @type {Record<string, string>} */
+        const chosen = {};
+        for (const { id } of door.languageSteps(asked)) {
+          chosen[id] = model;
+        }
+        const { checkpoints, ...others } = /** @type {{ checkpoints?: object }} */ (asked);
+        return { ...others, checkpoints: { ...chosen, ...checkpoints } };
+      },
+      { asked: operation, model: ref },
     );
   }
 
   /**
    * Submits an operation and waits for its end.
    * @param {unknown} operation
-   * @param {(job: Job) => void} onChange
+   * @param {{ job: (job: Job) => void, words: (delta: import('../src/core/job.ts').Delta) => void }} teller
    * @returns {Promise<Job>}
    */
-  async run(operation, onChange) {
-    await this.page.exposeFunction('darkroomJobChanged', onChange);
+  async run(operation, teller) {
+    await this.page.exposeFunction('darkroomJobChanged', (/** @type {Job} */ job) => teller.job(job));
+    await this.page.exposeFunction('darkroomWords', (/** @type {import('../src/core/job.ts').Delta} */ delta) =>
+      teller.words(delta),
+    );
     return this.#ask(async (door, given) => {
       // What an earlier command that was killed left in this profile is nobody's any more.
       await door.cancelAll();
       const { id } = await door.submit(given);
+      door.deltas(id, (delta) =>
+        /** @type {{ darkroomWords?: (news: object) => void }} */ (globalThis).darkroomWords?.(delta),
+      );
       /** @type {Promise<never>} */
       const held = new Promise((_, reject) => {
         door.follow(id, (job) => {

@@ -34,6 +34,21 @@ test('between the first step and the picture no buffer is mapped for reading', a
   expect(after.snapshotMaps - before.snapshotMaps).toBeGreaterThanOrEqual(1);
 });
 
+test('the processor makes a picture of 512×512 pixels with heads as wide as published ones', async ({ page }) => {
+  test.setTimeout(600_000);
+  const folder = mkdtempSync(join(tmpdir(), 'darkroom-attention-'));
+  try {
+    writeLargeCheckpoint(folder, { channels: [64, 64, 64, 64], textWidth: 64, type: 'F32' });
+    await openDoor(page, 'wasm');
+    await openFolder(page, folder);
+    const { job, pictures } = await runOperation(page, small({ width: 512, height: 512 }));
+    expect(job.error).toBeNull();
+    expect(pictures[0]).toMatchObject({ width: 512, height: 512 });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
 test(`${PICTURES_IN_A_ROW} pictures in a row leave as many live GPU buffers as one`, async ({ page }) => {
   test.setTimeout(900_000);
   await openDoor(page, 'webgpu');

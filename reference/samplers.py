@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler, PNDMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, PNDMScheduler
 
 from files import GOLDENS, digits, write_rows
 
@@ -13,6 +13,8 @@ SCHEDULERS = {
     "ddim": DDIMScheduler,
     "dpmpp_2m": DPMSolverMultistepScheduler,
     "plms": PNDMScheduler,
+    "dpmpp_2m_sde": DPMSolverMultistepScheduler,
+    "euler_ancestral": EulerAncestralDiscreteScheduler,
 }
 SCALED_LINEAR = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 # What turns a scheduler into the sampler of that name, whatever the checkpoint's own configuration says.
@@ -21,12 +23,16 @@ ESSENCE = {
     "ddim": {"clip_sample": False},
     "dpmpp_2m": {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"},
     "plms": {"skip_prk_steps": True},
+    "euler_ancestral": {},
+    "dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
 }
+
+STOCHASTIC = {"dpmpp_2m_sde", "euler_ancestral"}
 
 ABOUT = (
     "Schedulers of diffusers stepped over a made-up model. At each of `timesteps`: x_in = scheduler.scale_model_input(x, t); "
     "out[k] = f32(f32(0.6 * x_in[k]) * 0.5 + f32(0.3 * sin(0.01 * t + k))), k = 0..7, the sine in float64; "
-    "x = scheduler.step(out, t, x) with eta 0. `trace` is x after each step, float32 as text (%.9g). `scale` is what "
+    "x = scheduler.step(out, t, x) with eta 0; a stochastic scheduler draws from a generator seeded with 11, 8 values a step. `trace` is x after each step, float32 as text (%.9g). `scale` is what "
     "scale_model_input multiplies by at each step (null: it changes nothing). `x0` is the start vector; with `strength` it is "
     "the clean one: timesteps are cut as the img2img pipeline does (set_begin_index where the scheduler has it), and the "
     "first x is `start` = add_noise(x0, noise, timesteps[0]). Without strength the first x is x0 * init_noise_sigma. "
@@ -86,6 +92,15 @@ def _cases() -> list[dict]:
         add("plms", (5,), "trailing", strength, steps_offset=0, set_alpha_to_one=False)
     add("ddim", (5,), "leading", 1.0, steps_offset=1, set_alpha_to_one=False)
     add("plms", (7,), "leading", 1.0, steps_offset=1, set_alpha_to_one=False)
+    for solver in ("midpoint", "heun"):
+        add("dpmpp_2m_sde", (1, 2, 5, 10, 20), "linspace", steps_offset=1, solver_type=solver)
+        add("dpmpp_2m_sde", (7,), "leading", steps_offset=1, solver_type=solver, **v)
+        add("dpmpp_2m_sde", (7,), "linspace", 0.6, steps_offset=1, solver_type=solver, **karras)
+    for spacing in ("leading", "trailing", "linspace"):
+        add("euler_ancestral", (1, 2, 5, 10), spacing, steps_offset=1)
+        add("euler_ancestral", (7,), spacing, steps_offset=0, **v)
+        add("euler_ancestral", (10,), spacing, 0.6, steps_offset=1)
+    add("euler", (1, 7), "linspace", steps_offset=1, use_exponential_sigmas=True)
     return cases
 
 
@@ -107,11 +122,12 @@ def _trace(case: dict, x0: torch.Tensor, noise: torch.Tensor) -> dict:
         x = start = scheduler.add_noise(x0, noise, timesteps[:1])
     else:
         x, start = x0 * scheduler.init_noise_sigma, None
+    stochastic = {"generator": torch.Generator().manual_seed(11)} if sampler in STOCHASTIC else {}
     scales, trace = [], []
     for timestep in timesteps:
         x_in = scheduler.scale_model_input(x, timestep)
         scales.append(scheduler.scale_model_input(torch.ones(1), timestep).item())
-        x = scheduler.step(_made_up_model(x_in, timestep.item()), timestep, x).prev_sample
+        x = scheduler.step(_made_up_model(x_in, timestep.item()), timestep, x, **stochastic).prev_sample
         trace.append(x)
     if not all(step.isfinite().all() for step in trace):
         raise ValueError(f"not finite: {case}")

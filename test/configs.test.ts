@@ -2,17 +2,35 @@
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
 import { configSchema } from '../src/core/catalogue.ts';
-import { offers } from '../src/pipelines/catalogue.ts';
+import { courseOf } from '../src/core/steps.ts';
+import { catalogue, offers } from '../src/pipelines/catalogue.ts';
 
 const files = import.meta.glob<unknown>('../src/configs/*.json', { eager: true, import: 'default' });
 
 describe.each(Object.entries(files))('config %s', (path, file) => {
-  const { checkpoint, parameters, name } = v.parse(configSchema, file);
+  const { checkpoint, parameters, name, description, pipeline, template } = v.parse(configSchema, file);
 
   test('has a name in English and German, and a file name that can be an id', () => {
     expect(Object.keys(name)).toEqual(expect.arrayContaining(['en', 'de']));
     expect(path).toMatch(/\/[a-z0-9_]+\.json$/);
   });
+
+  test.runIf(/\/interception_/.test(path))(
+    'a rule says in both languages what it does, and can be filled by hand',
+    () => {
+      for (const text of [description?.en, description?.de]) {
+        expect(text).toMatch(/^[A-ZÄÖÜ].*\.$/);
+      }
+      // Each blank but the person's own words is one line to fill.
+      expect([template?.en, template?.de].map((text) => text?.split('___').length)).toEqual([2, 2]);
+      expect(pipeline).toMatch(/^prompt_interception_/);
+      const { instruction } = (parameters.interception ?? {}) as { instruction?: Record<string, string> };
+      if (instruction) {
+        expect(instruction.en).toContain('Answer in English');
+        expect(instruction.de).toContain('Antworte auf Englisch');
+      }
+    },
+  );
 
   test.runIf(checkpoint)('its checkpoint says where it is, under which licence, and what nobody checked', () => {
     const known = checkpoint as NonNullable<typeof checkpoint>;
@@ -70,4 +88,20 @@ test('offers begin with the most permissive licences', () => {
   expect(ranks).toEqual([...ranks].sort());
   expect(offers.length).toBeGreaterThan(4);
   expect(new Set(offers.map(({ checkpoint }) => checkpoint.repo)).size).toBe(offers.length);
+});
+
+test('a template without a place for the words, or with two, is refused', () => {
+  const rule = files['../src/configs/interception_stage_play.json'] as object;
+  const changed = (en: string) => v.safeParse(configSchema, { ...rule, template: { en, de: '{words} auf der Bühne' } });
+  expect(changed('{words} on a stage').success).toBe(true);
+  expect(changed('on a stage').issues?.[0].message).toBe('A template holds {words} once in each language.');
+  expect(changed('{words} and {words}').success).toBe(false);
+});
+
+test('there are a dozen rules and one for a rule of one\u2019s own, and every config runs', () => {
+  expect(Object.keys(files).filter((path) => path.includes('/interception_')).length).toBeGreaterThanOrEqual(14);
+  const faults = Object.values(catalogue.configs)
+    .map((config) => courseOf(config, catalogue))
+    .filter((course) => typeof course === 'string');
+  expect(faults).toEqual([]);
 });

@@ -1,9 +1,8 @@
 /** A {@link JobService} in memory whose engine paints nothing: the doors are tested over it. */
 import { createHash } from 'node:crypto';
 import { StudioError, cancelled } from '../src/core/errors.ts';
-import type { Job } from '../src/core/job.ts';
+import type { Delta, Job } from '../src/core/job.ts';
 import { parseOperation } from '../src/core/operation.ts';
-import type { Delta } from '../src/jobs/job_watchers.ts';
 import { JOB_ID } from '../src/jobs/service.ts';
 import type { JobService, QueueState } from '../src/jobs/service.ts';
 import { isFinished, newJob, reduce } from '../src/jobs/state.ts';
@@ -159,7 +158,7 @@ export class FakeJobs implements JobService {
         throw cancelled();
       }
       if (parameters.speaks) {
-        this.#readers.get(id)?.forEach((read) => read({ step: 'output', text: `${step} ` }));
+        this.#readers.get(id)?.forEach((read) => read({ step: 'output', text: `${step} `, thinking: step === 1 }));
       }
       const progress = { of: 'output', stage: 'sample', step, steps, fraction: step / steps, secondsLeft: null };
       this.#change(id, { type: 'event', event: { type: 'progress', progress } });

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { BUILTIN_CHECKPOINTS, DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { Entity, JobEvent, Offer, Progress, ResumePoint, Stage } from '../src/core/job.ts';
-import { JobProgress, stagesOf } from '../src/core/job_progress.ts';
+import { JobProgress, stageKey, stagesOf } from '../src/core/job_progress.ts';
 import type { StageSeconds } from '../src/core/job_progress.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, Latents, SampleRequest } from '../src/core/model.ts';
 import { parseOperation } from '../src/core/operation.ts';
@@ -35,7 +35,8 @@ import { joinTiles, layTiles } from '../src/models/latent_diffusion/tiles.ts';
 import type { SamplingState } from '../src/samplers/state.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { resign, serve } from '../workers/connection.ts';
-import type { CheckpointSource, ExecuteRequest } from '../workers/protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
+import type { ExecuteRequest } from '../workers/generation_api.ts';
 import { folderFiles } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 
@@ -496,7 +497,9 @@ describe('the pair of workers', () => {
   const less = ({ point, stage }: { point: ResumePoint | null; stage: Stage | null }): Promise<Change> =>
     Promise.resolve({ label: 'Less', parameters: { tile_size: 64, said: `${stage} ${point === null}` } });
 
-  function pair(patience: Partial<PairPatience> = {}, smaller = less) {
+  const forever = (): Promise<{ run: string }> => new Promise(() => {});
+
+  function pair(patience: Partial<PairPatience> = {}, smaller = less, ends = forever) {
     const executed = deferred<ExecuteRequest>();
     const log: string[] = [];
     const make = (owner: object) => {
@@ -514,7 +517,7 @@ describe('the pair of workers', () => {
               start: () => Promise.resolve({ backend: 'webgpu', adapter: 'test' }),
               execute: (request: ExecuteRequest) => {
                 executed.resolve(request);
-                return new Promise(() => {});
+                return ends();
               },
               cancel: () => {
                 log.push('cancel');
@@ -525,7 +528,15 @@ describe('the pair of workers', () => {
           );
           return generators.at(-1) as FakeWorker;
         },
-        task: () => make({ connect: () => Promise.resolve(), cancel: () => Promise.resolve() }),
+        task: () =>
+          make({
+            connect: () => Promise.resolve(),
+            cancel: () => Promise.resolve(),
+            execute: (request: ExecuteRequest) => {
+              log.push(`task ${request.jobId}`);
+              return Promise.resolve({ run: 'r' });
+            },
+          }),
         recorder: () =>
           make({
             connect: () => Promise.resolve(),
@@ -573,6 +584,38 @@ describe('the pair of workers', () => {
     expect(offer?.label).toBe('Less');
     expect(offer?.operation.parameters).toEqual({ prompt: 'x', tile_size: 64, said: 'decode false' });
     expect(await pair({ offer: 1 }, () => new Promise(() => {})).workers.smaller(work, 'decode')).toBeNull();
+  });
+
+  test('runs a job of language models alone without a generator, and offers nothing smaller for it', async () => {
+    const { workers, generators, log } = pair();
+    const words: Work = {
+      ...work,
+      operation: parseOperation({
+        operation: 'text_transformation',
+        config: 'text_transformation',
+        parameters: {},
+        checkpoints: { output: 'import:tiny' },
+      }),
+    };
+    await workers.execute(words, () => undefined, new AbortController().signal);
+    expect(log).toEqual(['task a']);
+    expect(await workers.smaller(words, 'write')).toBeNull();
+    expect(generators).toEqual([]);
+  });
+
+  test('keeps a generator whose job failed for want of the language engine, and ends one that failed itself', async () => {
+    const { workers, generators } = pair({}, less, () =>
+      Promise.reject(new StudioError('gpu_lost', 'Gone.', { retry: 'same', engine: 'language' })),
+    );
+    const end = () =>
+      workers.execute(work, () => undefined, new AbortController().signal).catch((error: unknown) => error);
+    expect(await end()).toMatchObject({ code: 'gpu_lost', engine: 'language' });
+    expect(generators[0].terminated).toBe(false);
+    const other = pair({}, less, () => Promise.reject(lost()));
+    expect(
+      await other.workers.execute(work, () => undefined, new AbortController().signal).catch((error: unknown) => error),
+    ).toMatchObject({ code: 'gpu_lost' });
+    expect(other.generators[0].terminated).toBe(true);
   });
 
   test('closes a run that no worker holds any more', async () => {
@@ -681,6 +724,34 @@ describe('progress', () => {
     after(1);
     expect(progress.finish().fraction).toBe(1);
     expect(progress.measured).toEqual(KNOWN);
+  });
+
+  test('a step that loads a model of its own goes on from loading to its own stages', () => {
+    let now = 0;
+    const stages = stagesOf(
+      [
+        { id: 'words', stages: catalogue.chunks.transform_text.meta.stages, loads: true },
+        { id: 'output', stages: meta.stages },
+      ],
+      true,
+    );
+    expect(stages.map(({ step, stage }) => stageKey(step, stage)).slice(0, 3)).toEqual([
+      'load',
+      'words.load',
+      'words.write',
+    ]);
+    const progress = new JobProgress(stages, {}, () => (now += 1));
+    const said = [
+      progress.load(0, 'words'),
+      progress.load(0.5, 'words'),
+      progress.report('words', 'write', 0, 10),
+      progress.report('words', 'write', 10, 10),
+      progress.load(1),
+      progress.report('output', 'encode'),
+    ];
+    expect(said[1]).toMatchObject({ of: 'words', stage: 'load', step: 0, steps: 0 });
+    said.forEach(({ fraction }, at) => expect(fraction).toBeGreaterThanOrEqual(said[at - 1]?.fraction ?? 0));
+    expect(said[1].fraction).toBeGreaterThan(said[0].fraction);
   });
 
   test('says no time before there is something to measure, and leaves the first step, which compiles, out of the rate', () => {
@@ -831,8 +902,8 @@ describe('tiled decoding', () => {
     const { model } = await open();
     const request: EstimateRequest = {
       operation: 'image_generation',
-      width: 512,
-      height: 512,
+      width: 1024,
+      height: 1024,
       batch_size: 1,
       steps: 1,
       guidance_scale: 1,

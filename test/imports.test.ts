@@ -7,25 +7,28 @@ import { describe, expect, test } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
-/** Which layers each may import beside itself; "x types" = only its types. `protocol` and `connection` are those files of workers. */
+/** Which layers each may import beside itself; "x types" = only its types. `interface` and `connection` are `generation_api.ts` and `connection.ts` of workers. */
 const ARROWS: Record<string, readonly string[]> = {
   core: [],
   storage: [],
   pipelines: ['core', 'configs', 'chunks'],
   configs: [],
+  engines: ['core'],
   graphs: ['core'],
-  schedules: ['core', 'samplers types'],
-  samplers: ['core', 'schedules'],
+  predictions: ['core'],
+  schedules: ['core', 'predictions'],
+  samplers: ['core', 'predictions types'],
+  schedulers: ['core', 'predictions', 'schedules', 'samplers'],
   text: ['core'],
-  weights: ['core', 'storage', 'graphs', 'protocol types'],
+  weights: ['core', 'storage', 'graphs'],
   formats: ['core'],
   media: ['core', 'formats'],
-  engine: ['core', 'storage', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats'],
-  models: ['core', 'graphs', 'samplers', 'schedules', 'text', 'weights', 'formats', 'engine'],
-  language: ['core', 'graphs', 'weights', 'engine', 'protocol types'],
-  protocol: ['core types'],
+  engine: ['core', 'storage', 'graphs', 'predictions types', 'samplers', 'text', 'weights', 'formats'],
+  models: ['core', 'graphs', 'samplers', 'schedules', 'schedulers', 'text', 'weights', 'formats', 'engine'],
+  language: ['core', 'graphs', 'weights', 'engine'],
+  interface: ['core types', 'language types', 'weights types'],
   connection: ['core'],
-  recorder: ['core', 'storage', 'media', 'protocol types'],
+  recorder: ['core', 'storage', 'media'],
   jobs: [
     'core',
     'storage',
@@ -34,7 +37,9 @@ const ARROWS: Record<string, readonly string[]> = {
     'pipelines',
     'configs',
     'chunks',
-    'protocol types',
+    'recorder types',
+    'weights types',
+    'interface types',
     'connection',
     'workers',
   ],
@@ -53,11 +58,14 @@ const ARROWS: Record<string, readonly string[]> = {
     'configs',
     'chunks',
     'sandbox',
-    'protocol types',
+    'recorder types',
+    'weights types',
+    'interface types',
   ],
   page: ['app', 'jobs'],
   workers: [
     'core',
+    'engines',
     'language',
     'storage',
     'models',
@@ -69,7 +77,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'pipelines',
     'configs',
     'chunks',
-    'protocol types',
+    'interface types',
     'connection',
     'package',
   ],
@@ -121,8 +129,8 @@ test('an import against the arrows is found', () => {
   expect(fault('chunks/a.ts', { target: 'src/models/family.ts', typeOnly: true })).toHaveLength(1);
   expect(fault('chunks/a.ts', { target: 'onnxruntime-web', typeOnly: false })).toHaveLength(1);
   expect(fault('src/jobs/client.ts', { target: 'src/app/App.svelte', typeOnly: false })).toHaveLength(1);
-  expect(fault('src/recorder/recorder.ts', { target: 'workers/protocol.ts', typeOnly: false })).toHaveLength(1);
-  expect(fault('src/recorder/recorder.ts', { target: 'workers/protocol.ts', typeOnly: true })).toEqual([]);
+  expect(fault('src/app/App.svelte', { target: 'workers/generation_api.ts', typeOnly: false })).toHaveLength(1);
+  expect(fault('src/app/App.svelte', { target: 'workers/generation_api.ts', typeOnly: true })).toEqual([]);
 });
 
 test('imports of every form are read', () => {
@@ -173,8 +181,11 @@ function fault(file: string, { target, typeOnly }: Import): string[] {
 }
 
 function layerOf(file: string): string {
-  if (file === 'workers/protocol.ts' || file === 'workers/connection.ts') {
-    return file.slice('workers/'.length, -'.ts'.length);
+  if (file === 'workers/generation_api.ts') {
+    return 'interface';
+  }
+  if (file === 'workers/connection.ts') {
+    return 'connection';
   }
   if (file === 'package.json') {
     return 'package';

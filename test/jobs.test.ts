@@ -29,7 +29,7 @@ import { WorkerLink } from '../src/jobs/worker_link.ts';
 import type { WorkerLike } from '../src/jobs/worker_link.ts';
 import type { Witness } from '../src/storage/witness.ts';
 import { EventSender, serve } from '../workers/connection.ts';
-import type { CheckpointSource } from '../workers/protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 import { Browser, SOURCE } from './tabs.ts';
 import type { Tab } from './tabs.ts';
 

@@ -58,12 +58,19 @@ function startEngine(checkpoints: Record<string, CheckpointFiles>) {
       ? Promise.resolve(checkpoints[ref])
       : Promise.reject(new StudioError('checkpoint_incomplete', `The checkpoint "${ref}" is not in the library.`));
   const engine = new LanguageEngine(library, runtime, find, (error) => broken.push(error));
-  const client = new LanguageClient(() => {
-    const { port1, port2 } = new MessageChannel();
-    engine.serve(port1);
-    return Promise.resolve({ port: port2, lock: null });
+  const asked: number[] = [];
+  const client = new LanguageClient({
+    connect: () => {
+      const { port1, port2 } = new MessageChannel();
+      engine.serve(port1);
+      return Promise.resolve({ port: port2, lock: null });
+    },
+    makeRoom: (bytes) => {
+      asked.push(bytes);
+      return Promise.resolve();
+    },
   });
-  return { engine, client, broken };
+  return { engine, client, broken, asked };
 }
 
 function tiny(name: string, change: (contents: Contents) => void = () => undefined): CheckpointFiles {
@@ -558,5 +565,59 @@ describe('drawing', () => {
   ])('%s', (_, sampling, expected) => {
     shares(sampling).forEach((share, token) => expect(share).toBeCloseTo(expected[token], 1));
     expect(shares(sampling)).toEqual(shares(sampling));
+  });
+});
+
+describe('the memory that both engines share', () => {
+  test('is asked for before a model comes to the device, not again while it is there, and given back if it is too much', async () => {
+    const { client, asked: room } = startEngine({ one: tiny('tiny-llama'), other: tiny('tiny-qwen3') });
+    const write = (model: string) => client.generate(asked(model, { max_new_tokens: 1 }), () => undefined, patience);
+    await write('one');
+    await write('one');
+    expect(room).toHaveLength(1);
+    const [bytes] = room;
+    expect(bytes).toBeGreaterThan(100_000);
+    await client.release(bytes);
+    await write('one');
+    expect(room).toHaveLength(1);
+    await client.release(bytes - 1);
+    await write('one');
+    expect(room).toEqual([bytes, bytes]);
+    await write('other');
+    expect(room).toHaveLength(3);
+  });
+
+  test('that cannot be had ends the request, and the engine goes on', async () => {
+    const files = tiny('tiny-llama');
+    let isThere = false;
+    const engine = new LanguageEngine(
+      library,
+      runtime,
+      () => Promise.resolve(files),
+      () => undefined,
+    );
+    const client = new LanguageClient({
+      connect: () => {
+        const { port1, port2 } = new MessageChannel();
+        engine.serve(port1);
+        return Promise.resolve({ port: port2, lock: null });
+      },
+      makeRoom: () =>
+        isThere ? Promise.resolve() : Promise.reject(new StudioError('out_of_memory', 'There is no room.')),
+    });
+    const write = () => client.generate(asked('any', { max_new_tokens: 1 }), () => undefined, patience);
+    expect(await refusal(write())).toMatchObject({ code: 'out_of_memory' });
+    isThere = true;
+    expect((await write()).ids).toHaveLength(1);
+  });
+
+  test('is not looked for where no engine runs', async () => {
+    let connections = 0;
+    const client = new LanguageClient({
+      connect: () => Promise.reject(new Error('It was started.')),
+      connectIfAlive: () => Promise.resolve(((connections += 1), null)),
+    });
+    await client.release();
+    expect(connections).toBe(1);
   });
 });

@@ -26,7 +26,7 @@ import type { Channel, Clock, LibraryMessage, Locks, Network } from '../src/weig
 import type { Witness } from '../src/storage/witness.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
-import type { Listing, StoredCheckpoint, TransferProgress } from '../workers/protocol.ts';
+import type { Listing, StoredCheckpoint, TransferProgress } from '../src/weights/library/library_api.ts';
 
 const PIECE = 1024;
 const COMMIT = '0123456789abcdef0123456789abcdef01234567';

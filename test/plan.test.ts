@@ -385,7 +385,13 @@ describe('steps', () => {
   });
 
   test('an operation says what it waits for, without opening anything', () => {
-    expect(requirementsOf(paint(), several)).toEqual({ gpu: true, refs: ['hub:a/b@c'], lacksCheckpoint: true });
+    expect(requirementsOf(paint(), several)).toEqual({
+      gpu: true,
+      refs: ['hub:a/b@c'],
+      lacksCheckpoint: true,
+      graphs: true,
+      languageSteps: [{ id: 'interception', service: 'text' }],
+    });
     expect(requirementsOf(paint({}, { checkpoint: 'builtin:scenes' }), several).refs).toEqual([
       'hub:a/b@c',
       'builtin:scenes',
@@ -394,6 +400,8 @@ describe('steps', () => {
       gpu: false,
       refs: [],
       lacksCheckpoint: false,
+      graphs: false,
+      languageSteps: [],
     });
     const given = paint({}, { given: { interception: { text: 'x' } }, checkpoint: 'builtin:scenes' });
     expect(requirementsOf(given, several).refs).toEqual(['builtin:scenes']);

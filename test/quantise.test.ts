@@ -8,7 +8,7 @@ import type { Bits, External, Graph, StoredTensor, WeightIndex } from '../src/gr
 import { LayerWriter } from '../src/graphs/layers.ts';
 import { BLOCK, quantisedBits } from '../src/graphs/quantisation.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
-import { noiseTable, type TableSettings } from '../src/samplers/config.ts';
+import { noiseTable, type TableSettings } from '../src/predictions/noise_table.ts';
 import { convert, fromHalf } from '../src/weights/conversion.ts';
 import { readLora, withLora } from '../src/weights/lora.ts';
 import type { LoraNetwork } from '../src/weights/lora_names.ts';

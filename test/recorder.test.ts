@@ -20,7 +20,7 @@ import { Recorder } from '../src/recorder/recorder.ts';
 import { readRunFolder } from '../src/recorder/run_import.ts';
 import { parseRecord } from '../src/recorder/run_record.ts';
 import { UnitedFileStore } from '../src/recorder/united_file_store.ts';
-import type { RunOpening, RunRecord } from '../workers/protocol.ts';
+import type { RunOpening, RunRecord } from '../src/recorder/recorder_api.ts';
 
 const PNG = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13]);
 const NOON = new Date('2026-03-04T12:00:00');

@@ -8,9 +8,11 @@ import type { OrtModule } from '../src/engine/runtime.ts';
 import { SamplingLoop } from '../src/engine/sampling_loop.ts';
 import type { StepBuffers } from '../src/samplers/apply.ts';
 import { applyStep } from '../src/samplers/apply.ts';
-import { parseSchedulerConfig, withPrediction } from '../src/samplers/config.ts';
-import { defaultsOf, layPath, planSampling } from '../src/samplers/plan.ts';
-import { samplers, schedules } from '../src/samplers/registry.ts';
+import { schedules } from '../src/schedules/registry.ts';
+import { schedulers } from '../src/schedulers/registry.ts';
+import { parseSchedulerConfig, withPrediction } from '../src/schedulers/config.ts';
+import { choose, defaultsOf, layPath, planSampling } from '../src/schedulers/plan.ts';
+import { samplers } from '../src/samplers/registry.ts';
 import type { Sampler, SamplerPlan } from '../src/samplers/sampler.ts';
 import { readState } from '../src/samplers/state.ts';
 import type { SamplingState } from '../src/samplers/state.ts';
@@ -60,6 +62,7 @@ interface PipelineParameters {
   prediction_type?: 'epsilon' | 'v_prediction';
   rescale_betas_zero_snr?: boolean;
 }
+const offers = { samplers, schedules, schedulers };
 const tables = golden<{ diffusers: ScheduleCase[]; comfyui: ScheduleCase[] }>('schedulers.json');
 const traces = golden<{ x0: string[]; noise: string[]; cases: TraceCase[] }>('samplers.json');
 
@@ -116,7 +119,7 @@ class Stage {
   }
 
   step(): void {
-    const { timestep } = this.loop.plan.steps[this.loop.done];
+    const { timestep, noise: added } = this.loop.plan.steps[this.loop.done];
     const input = this.loop.input.ort.data as Float32Array;
     const draw = this.random.randn(1)[0];
     const predict = (at: number) =>
@@ -124,7 +127,8 @@ class Stage {
         Float32Array.from({ length: COUNT }, (_, i) => Math.sin(timestep + 3 * input[at + i] + 0.1 * draw)),
         [2, 4, 1, 1],
       );
-    this.loop.step({ uncond: predict(0), cond: predict(COUNT), condOffset: 0, guidance: 7.5 });
+    const noise = added && this.#arithmetic.upload(this.random.randn(COUNT), [2, 4, 1, 1]);
+    this.loop.step({ uncond: predict(0), cond: predict(COUNT), condOffset: 0, guidance: 7.5, noise });
   }
 
   state(): SamplingState {
@@ -166,28 +170,28 @@ describe('the folders are the registry', () => {
     );
   });
 
-  test('no two samplers stand for the same diffusers class', () => {
-    const classes = Object.values(samplers).map(({ diffusersClass }) => diffusersClass);
+  test('one scheduler for a class, and at least one for every sampler', () => {
+    const classes = schedulers.map(({ className }) => className);
     expect(new Set(classes).size).toBe(classes.length);
+    expect(new Set(schedulers.flatMap(({ samplers: ids }) => ids))).toEqual(new Set(Object.keys(samplers)));
   });
 });
 
 describe('levels equal the goldens', () => {
-  const known = new Map(Object.values(samplers).map((sampler) => [sampler.diffusersClass, sampler]));
+  const known = new Set(schedulers.map(({ className }) => className));
   const cases = tables.diffusers.filter((entry) => known.has(entry.scheduler) && !entry.set_timesteps);
 
   test.each(cases)('diffusers $id', (entry) => {
     const config = configOf(entry.scheduler, entry.config);
-    const sampler = known.get(entry.scheduler) as Sampler;
-    const { path } = layPath(sampler.prepare(config), undefined, entry.steps, schedules);
-    const plan = planSampling({ config, steps: entry.steps }, samplers, schedules);
+    const path = layPath(choose(config, undefined, offers), undefined, entry.steps, offers);
+    const plan = planSampling({ config, steps: entry.steps }, offers);
     expectClose(
       plan.steps.map((step) => step.timestep),
       entry.timesteps ?? [],
       () => 2e-3,
     );
     if (entry.sigmas) {
-      expectClose(path.sigmas, entry.sigmas, sigmaTolerance);
+      expectClose(path.noises, entry.sigmas, sigmaTolerance);
     }
     if (entry.init_noise_sigma !== null) {
       expectClose([plan.initNoise], [entry.init_noise_sigma], sigmaTolerance);
@@ -197,9 +201,9 @@ describe('levels equal the goldens', () => {
   const comfy = tables.comfyui.filter(({ id, scheduler }) => id.startsWith('comfy_sd15') && scheduler in schedules);
   test.each(comfy)('ComfyUI $id', (entry) => {
     const config = configOf('EulerDiscreteScheduler', SD);
-    for (const sampler of Object.values(samplers)) {
-      const { path } = layPath(sampler.prepare(config), entry.scheduler, entry.steps, schedules);
-      expectClose(path.sigmas, entry.sigmas ?? [], sigmaTolerance);
+    for (const sampler of Object.keys(samplers)) {
+      const path = layPath(choose(config, sampler, offers), entry.scheduler, entry.steps, offers);
+      expectClose(path.noises, entry.sigmas ?? [], sigmaTolerance);
     }
   });
 });
@@ -207,12 +211,14 @@ describe('levels equal the goldens', () => {
 /** Runs the plan over the made-up model of samplers.json, x in [8]. */
 function run(plan: SamplerPlan, x: Float32Array, more: Partial<StepBuffers> = {}): number[][] {
   const history = Array.from({ length: plan.historyLength }, () => new Float32Array(x.length));
+  const random = new TorchGenerator('11');
   return plan.steps.map((step) => {
     const cond = x.map((value, k) => {
       const input = Math.fround(step.inputScale * value);
       return Math.fround(Math.fround(0.6 * input) * 0.5) + Math.fround(0.3 * Math.sin(0.01 * step.timestep + k));
     });
-    applyStep(step, { x, cond, uncond: null, guidance: 1, history, ...more });
+    const noise = step.noise && random.randn(x.length);
+    applyStep(step, { x, cond, uncond: null, guidance: 1, history, noise, ...more });
     return [...x];
   });
 }
@@ -226,7 +232,7 @@ describe('traces equal diffusers', () => {
     (entry) => {
       const config = configOf(entry.class, entry.config);
       const { strength, steps } = entry;
-      const plan = planSampling({ config, steps, strength: strength ?? undefined }, samplers, schedules);
+      const plan = planSampling({ config, steps, strength: strength ?? undefined }, offers);
       expect(plan.sampler).toBe(entry.sampler);
       expectClose(
         plan.steps.map((step) => step.timestep),
@@ -234,8 +240,8 @@ describe('traces equal diffusers', () => {
         () => 2e-3,
       );
       if (entry.sigmas) {
-        const prepared = samplers[entry.sampler].prepare(config);
-        expectClose(layPath(prepared, undefined, steps, schedules).path.sigmas, numbers(entry.sigmas), sigmaTolerance);
+        const path = layPath(choose(config, undefined, offers), undefined, steps, offers);
+        expectClose(path.noises, numbers(entry.sigmas), sigmaTolerance);
       }
       expectClose([plan.initNoise], [Number(entry.init_noise_sigma)], sigmaTolerance);
       expectClose(
@@ -246,7 +252,7 @@ describe('traces equal diffusers', () => {
 
       const mix = plan.addNoise(0);
       const x = Float32Array.from(x0, (value, k) =>
-        entry.start ? mix.image * value + mix.noise * noise[k] : plan.initNoise * value,
+        entry.start ? mix.alpha * value + mix.sigma * noise[k] : plan.initNoise * value,
       );
       if (entry.start) {
         expectClose([...x], numbers(entry.start), (value) => 1e-5 * Math.max(1, Math.abs(value)));
@@ -269,8 +275,8 @@ describe('whole operations on the tiny checkpoints take the timesteps that diffu
     const file = new URL(`checkpoints/${from}/scheduler/scheduler_config.json`, import.meta.url);
     const config = withPrediction(parseSchedulerConfig(readFileSync(file, 'utf8')), parameters);
     const { sampler, schedule, steps, strength } = parameters;
-    const plan = planSampling({ config, sampler, schedule, steps, strength }, samplers, schedules);
-    expect(samplers[plan.sampler].diffusersClass).toBe(entry.scheduler.class);
+    const plan = planSampling({ config, sampler, schedule, steps, strength }, offers);
+    expect(schedulers.find(({ className }) => className === entry.scheduler.class)?.samplers).toContain(plan.sampler);
     expectClose(
       plan.steps.map((step) => step.timestep),
       entry.timesteps,
@@ -280,7 +286,7 @@ describe('whole operations on the tiny checkpoints take the timesteps that diffu
     if (entry.sigmas) {
       const sigmas = numbers(entry.sigmas);
       expectClose(
-        plan.steps.map((step) => step.sigma),
+        plan.steps.map(({ level }) => level.sigma / level.alpha),
         sigmas.slice(sigmas.length - 1 - plan.steps.length, -1),
         sigmaTolerance,
       );
@@ -288,18 +294,21 @@ describe('whole operations on the tiny checkpoints take the timesteps that diffu
   });
 });
 
+/** A class that stands for the sampler. */
+const classOf = ({ id }: Sampler) => schedulers.find(({ samplers: ids }) => ids.includes(id))?.className ?? 'none';
+
 describe.each(Object.values(samplers))('sampler $id', (sampler) => {
   const predictions = ['epsilon', 'v_prediction'];
 
   test.each(Object.keys(schedules).flatMap((schedule) => predictions.map((prediction) => ({ schedule, prediction }))))(
     'with $schedule, $prediction: finite and consistent from 1 to 1000 steps',
     ({ schedule, prediction }) => {
-      const config = configOf(sampler.diffusersClass, { ...SD, steps_offset: 1, prediction_type: prediction });
+      const config = configOf(classOf(sampler), { ...SD, steps_offset: 1, prediction_type: prediction });
       for (const steps of [1, 2, 3, 5, 14, 15, 16, 50, 150, 1000]) {
         for (const strength of [undefined, 1, 0.999, 0.5, 0.1]) {
           let plan: SamplerPlan;
           try {
-            plan = planSampling({ config, schedule, steps, strength }, samplers, schedules);
+            plan = planSampling({ config, sampler: sampler.id, schedule, steps, strength }, offers);
           } catch (error) {
             // Allowed: too many steps for the grid, too little strength, PLMS off the grid. Never anything else.
             expect((error as StudioError).code).toBe('invalid_operation');
@@ -308,11 +317,12 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
           }
           expect(plan.schedule).toBe(schedule);
           const wrong = plan.steps.findIndex(
-            ({ timestep, sigma, next }, i) =>
-              next.history.length > Math.min(plan.historyLength, i) || !(timestep >= 0 && timestep <= 999 && sigma > 0),
+            ({ timestep, level, next }, i) =>
+              next.history.length > Math.min(plan.historyLength, i) ||
+              !(timestep >= 0 && timestep <= 999 && level.sigma > 0),
           );
           expect(wrong).toBe(-1);
-          expect(plan.addNoise(plan.steps.length)).toEqual({ image: 1, noise: 0 });
+          expect(plan.addNoise(plan.steps.length)).toEqual({ alpha: 1, sigma: 0 });
           const trace = run(plan, Float32Array.from([1, -2, 0.5, 0, 3, -0.1, 0.7, 1.5]));
           expect(trace.flat().every(Number.isFinite)).toBe(true);
         }
@@ -321,32 +331,35 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
   );
 
   test('a perfect network gives back the picture', () => {
-    // A network that knows x0 predicts the noise exactly, so every step must stay on the line between noise and x0.
-    const config = configOf(sampler.diffusersClass, { ...SD, set_alpha_to_one: true, timestep_spacing: 'trailing' });
-    const plan = planSampling({ config, steps: 10 }, samplers, schedules);
+    // A network that knows x0 predicts exactly the noise that is in x, so every step must lead towards x0.
+    const config = configOf(classOf(sampler), { ...SD, set_alpha_to_one: true, timestep_spacing: 'trailing' });
+    const plan = planSampling({ config, sampler: sampler.id, steps: 10 }, offers);
     const image = Float32Array.of(0.5, -1, 2);
     const noise = Float32Array.of(1, 0.3, -0.7);
     const start = plan.addNoise(0);
-    const x = image.map((value, k) => start.image * value + start.noise * noise[k]);
+    const x = image.map((value, k) => start.alpha * value + start.sigma * noise[k]);
     const history = Array.from({ length: plan.historyLength }, () => new Float32Array(3));
     const denoised = new Float32Array(3);
+    const random = new TorchGenerator('1');
     for (const step of plan.steps) {
-      applyStep(step, { x, cond: noise, uncond: null, guidance: 1, history, denoised });
+      const { alpha, sigma } = step.level;
+      const cond = x.map((value, k) => (value - alpha * image[k]) / sigma);
+      applyStep(step, { x, cond, uncond: null, guidance: 1, history, noise: random.randn(3), denoised });
       expectClose([...denoised], [...image], () => 1e-3);
     }
     expectClose([...x], [...image], () => 1e-3);
   });
 
   test('the part of a picture outside the mask comes back untouched', () => {
-    const config = configOf(sampler.diffusersClass, SD);
-    const plan = planSampling({ config, steps: 7, strength: 0.6 }, samplers, schedules);
+    const config = configOf(classOf(sampler), SD);
+    const plan = planSampling({ config, sampler: sampler.id, steps: 7, strength: 0.6 }, offers);
     const image = Float32Array.of(0.5, -1, 2, 0.25);
     const noise = Float32Array.of(1, 0.3, -0.7, 0.1);
     const x = noise.slice();
     const history = Array.from({ length: plan.historyLength }, () => new Float32Array(4));
     for (const [i, step] of plan.steps.entries()) {
       const inpaint = { mask: Float32Array.of(0, 1), image, noise, level: plan.addNoise(i + 1) };
-      applyStep(step, { x, cond: noise, uncond: image, guidance: 2, history, inpaint });
+      applyStep(step, { x, cond: noise, uncond: image, guidance: 2, history, noise, inpaint });
     }
     expect([x[0], x[2]]).toEqual([0.5, 2]);
     expect([x[1], x[3]].every(Number.isFinite)).toBe(true);
@@ -362,8 +375,8 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
       ]) {
         let plan: SamplerPlan;
         try {
-          const config = configOf(sampler.diffusersClass, { ...SD, steps_offset: 1 });
-          plan = planSampling({ config, schedule, steps, strength }, samplers, schedules);
+          const config = configOf(classOf(sampler), { ...SD, steps_offset: 1 });
+          plan = planSampling({ config, sampler: sampler.id, schedule, steps, strength }, offers);
         } catch {
           // PLMS off the grid, which the test above allows.
           expect(sampler.id).toBe('plms');
@@ -397,7 +410,7 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
 
 test('a state of another plan, torn or with numbers that are none is not gone on from', () => {
   const plan = (steps: number, name = 'DPMSolverMultistepScheduler') =>
-    planSampling({ config: configOf(name, SD), steps }, samplers, schedules);
+    planSampling({ config: configOf(name, SD), steps }, offers);
   const stage = new Stage(plan(4), false);
   stage.step();
   const state = stage.state();
@@ -423,7 +436,7 @@ test('a state of another plan, torn or with numbers that are none is not gone on
 
 describe('guidance', () => {
   test('m = u + g·(c − u)', () => {
-    const plan = planSampling({ config: configOf('EulerDiscreteScheduler', SD), steps: 1 }, samplers, schedules);
+    const plan = planSampling({ config: configOf('EulerDiscreteScheduler', SD), steps: 1 }, offers);
     const step = { ...plan.steps[0], next: { x: 0, model: 1, history: [] } };
     const x = Float32Array.of(9);
     const buffers = { x, cond: Float32Array.of(3), uncond: Float32Array.of(1), guidance: 7.5, history: [] };
@@ -435,16 +448,16 @@ describe('guidance', () => {
 describe('what a checkpoint asks for', () => {
   test('defaults come from the class, and a missing spacing from the class of the chosen sampler', () => {
     const pndm = configOf('PNDMScheduler', SD);
-    expect(defaultsOf(pndm, samplers)).toEqual({ sampler: 'plms', schedule: 'leading' });
-    expect(planSampling({ config: pndm, sampler: 'euler', steps: 5 }, samplers, schedules).schedule).toBe('linspace');
+    expect(defaultsOf(pndm, offers)).toEqual({ sampler: 'plms', schedule: 'leading' });
+    expect(planSampling({ config: pndm, sampler: 'euler', steps: 5 }, offers).schedule).toBe('linspace');
     const dpm = configOf('DPMSolverMultistepScheduler', { ...SD, use_karras_sigmas: true });
-    expect(defaultsOf(dpm, samplers)).toEqual({ sampler: 'dpmpp_2m', schedule: 'karras' });
+    expect(defaultsOf(dpm, offers)).toEqual({ sampler: 'dpmpp_2m', schedule: 'karras' });
   });
 
   test("Python's -Infinity is understood", () => {
     const text =
       '{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity, "variance_type": null}';
-    expect(defaultsOf(parseSchedulerConfig(text), samplers).sampler).toBe('dpmpp_2m');
+    expect(defaultsOf(parseSchedulerConfig(text), offers).sampler).toBe('dpmpp_2m');
   });
 
   test('zero terminal SNR works, and a division by zero is refused', () => {
@@ -455,22 +468,22 @@ describe('what a checkpoint asks for', () => {
       ['DDIMScheduler', 'v_prediction'],
     ] as const) {
       const config = configOf(className, { ...values, prediction_type: prediction });
-      expect(planSampling({ config, steps: 4 }, samplers, schedules).steps).toHaveLength(4);
+      expect(planSampling({ config, steps: 4 }, offers).steps).toHaveLength(4);
     }
     const ddim = configOf('DDIMScheduler', values);
-    expect(codeOf(() => planSampling({ config: ddim, steps: 4 }, samplers, schedules))).toBe('checkpoint_unsupported');
+    expect(codeOf(() => planSampling({ config: ddim, steps: 4 }, offers))).toBe('checkpoint_unsupported');
   });
 
   test.each([
     ['DPMSolverMultistepScheduler', { thresholding: true }],
     ['DPMSolverMultistepScheduler', { solver_order: 3 }],
-    ['DPMSolverMultistepScheduler', { algorithm_type: 'sde-dpmsolver++' }],
+    ['DPMSolverMultistepScheduler', { algorithm_type: 'dpmsolver' }],
+    ['DPMSolverMultistepScheduler', { use_exponential_sigmas: true }],
     ['DPMSolverMultistepScheduler', { use_lu_lambdas: true }],
     ['DPMSolverMultistepScheduler', { lambda_min_clipped: -5.1 }],
     ['DDIMScheduler', { clip_sample: true }],
     ['DDIMScheduler', { clip_sample: undefined }],
     ['DDIMScheduler', { beta_schedule: 'sigmoid' }],
-    ['EulerDiscreteScheduler', { use_exponential_sigmas: true }],
     ['EulerDiscreteScheduler', { use_beta_sigmas: true }],
     ['EulerDiscreteScheduler', { interpolation_type: 'log_linear' }],
     ['EulerDiscreteScheduler', { prediction_type: 'flow_prediction' }],
@@ -481,12 +494,12 @@ describe('what a checkpoint asks for', () => {
     ['UniPCMultistepScheduler', {}],
   ])('%s with %o is refused', (className, values) => {
     const config = configOf(className, { ...SD, ...values });
-    expect(codeOf(() => planSampling({ config, steps: 5 }, samplers, schedules))).toBe('checkpoint_unsupported');
+    expect(codeOf(() => planSampling({ config, steps: 5 }, offers))).toBe('checkpoint_unsupported');
   });
 
   test('an unknown class still runs with a sampler of ours', () => {
     const config = configOf('UniPCMultistepScheduler', { ...SD, solver_type: 'bh2' });
-    expect(planSampling({ config, sampler: 'dpmpp_2m', steps: 5 }, samplers, schedules).steps).toHaveLength(5);
+    expect(planSampling({ config, sampler: 'dpmpp_2m', steps: 5 }, offers).steps).toHaveLength(5);
   });
 
   test.each(['', '[]', 'null', '{}', '{"_class_name": 3}', '{'])('the file %o is damaged', (text) => {
@@ -503,6 +516,6 @@ describe('what an operation asks for', () => {
     { steps: 5, strength: 0.1 },
     { schedule: 'leading', steps: 1001 },
   ])('%o is refused', (request) => {
-    expect(codeOf(() => planSampling({ config, ...request }, samplers, schedules))).toBe('invalid_operation');
+    expect(codeOf(() => planSampling({ config, ...request }, offers))).toBe('invalid_operation');
   });
 });

@@ -6,7 +6,7 @@ import { Receiver } from '../src/jobs/queue.ts';
 import type { Resolve } from '../src/jobs/queue.ts';
 import { StoredJobs } from '../src/jobs/stored_jobs.ts';
 import { Turn } from '../src/jobs/turn.ts';
-import type { CheckpointSource } from '../workers/protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 
 export const SOURCE: CheckpointSource = { kind: 'builtin', name: BUILTIN_CHECKPOINTS[0].id };
 

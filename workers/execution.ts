@@ -10,15 +10,20 @@ import { isWritten, type PixelImage } from '../src/core/media.ts';
 import { parse } from '../src/core/operation.ts';
 import { isColour, isFile, isMask } from '../src/core/parameters.ts';
 import type { Plan, PlannedStep } from '../src/core/plan.ts';
+import type { SpeechService, StepSpeech } from '../src/core/speech_service.ts';
+import type { ModelLoading, StepText, TextService } from '../src/core/text_service.ts';
+import { entityTypeOf } from '../src/core/steps.ts';
 import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
 import { decodePicture, encodePng } from '../src/formats/picture.ts';
+import { openEngine } from '../src/engines/engine.ts';
 import { mediumNamed } from '../src/media/registry.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
 import type { GraphWork } from './graph_work.ts';
-import type { RecorderApi, RunEntity } from './protocol.ts';
+import type { JobPage } from './generation_api.ts';
+import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
 
 /** Loaded one by one, when it is their turn. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
@@ -28,10 +33,11 @@ export interface Prepared {
   plan: Plan;
   /** The checkpoints of its steps on the graph engine; null where no step needs one. */
   graph: GraphWork | null;
+  /** The language engine, which is started by the first step that asks it. */
+  language: TextService & SpeechService;
   /** Whether results are recorded with their settings in them. */
   inscribes: boolean;
-  /** A key that the person entered. Throws `invalid_operation` when there is none of this name. */
-  secret: (name: string) => Promise<string>;
+  page: Pick<JobPage, 'secret'>;
 }
 
 /** The state of a {@link ResumePoint}: which step was at work, and what it kept. */
@@ -61,7 +67,11 @@ export class Execution {
     this.#settled = settledOf(plan);
     const run = plan.steps
       .filter(({ given }) => given === null)
-      .map(({ id, chunk }) => ({ id, stages: catalogue.chunks[chunk].meta.stages }));
+      .map(({ id, chunk, language }) => ({
+        id,
+        stages: catalogue.chunks[chunk].meta.stages,
+        loads: language !== null,
+      }));
     this.#progress = new JobProgress(
       graph ? graph.withSteps(stagesOf(run, true)) : stagesOf(run, false),
       graph?.expected ?? {},
@@ -150,7 +160,12 @@ export class Execution {
         if (step.given !== null) {
           await this.#take(step, step.given);
         } else if (!(at < first && (await this.#readBack(step)))) {
-          await this.#execute(step, used, kept?.step === step.id ? kept.kept : null);
+          const isAtWork = kept?.step === step.id;
+          if (!isAtWork && at > 0) {
+            // From now on an attempt that is broken off goes on here, with what the steps before have recorded.
+            this.#keep({ step: step.id, kept: null });
+          }
+          await this.#execute(step, used, isAtWork ? kept.kept : null);
         }
       }
       await this.recorder.closeRun(this.#run, 'completed');
@@ -218,6 +233,7 @@ export class Execution {
       // As settled, so that a run that was resumed says the same as one that was not.
       parameters: Object.fromEntries(Object.entries(settled).filter(([, value]) => typeof value !== 'object')),
       seed: settled.seed,
+      ...(step.language === null ? {} : { language_model: step.language }),
       ...provenance,
     });
   }
@@ -290,17 +306,14 @@ export class Execution {
     return true;
   }
 
-  /** The last step's outputs are the run's results; those of earlier ones go by their step. */
   #entityType(step: PlannedStep, output: string): string {
-    const declared = outputsOf(step)[output];
-    if (step === this.prepared.plan.steps.at(-1) && this.prepared.plan.operation.until === undefined) {
-      return declared.entity ?? `output_${declared.medium}`;
-    }
-    return Object.keys(outputsOf(step)).length === 1 ? step.id : `${step.id}_${output}`;
+    const { steps, operation } = this.prepared.plan;
+    const isResult = step === steps.at(-1) && operation.until === undefined;
+    return entityTypeOf(step.id, catalogue.chunks[step.chunk].meta, output, isResult);
   }
 
   #context(step: PlannedStep, resume: unknown): Context {
-    const { plan, graph, secret } = this.prepared;
+    const { plan, graph, page } = this.prepared;
     return {
       resume,
       keep: (kept) => {
@@ -324,8 +337,8 @@ export class Execution {
       progress: (stage, done, steps) => {
         this.#report(step.id, stage, done, steps);
       },
-      delta: (text) => {
-        this.events.send({ type: 'delta', step: step.id, text });
+      delta: (text, thinking = false) => {
+        this.events.send({ type: 'delta', step: step.id, text, thinking });
       },
       preview: this.canvas,
       notice: (message) => {
@@ -339,9 +352,35 @@ export class Execution {
           step: step.id,
           ...metadata,
         }),
-      secret,
+      secret: (name) => page.secret(name),
+      engine: () => {
+        const { remote } = catalogue.chunks[step.chunk].meta.needs;
+        assert(remote !== undefined, `the chunk "${step.chunk}" names the engine that it uses`);
+        return openEngine(remote, { secret: (name) => page.secret(name), signal: this.signal });
+      },
       signal: this.signal,
+      ...this.#services(step),
     };
+  }
+
+  /** What a chunk of this step is handed of the language engine, see `ContextOf`. */
+  #services({ id, chunk, language }: PlannedStep): { text?: StepText; speech?: StepSpeech } {
+    const { needs } = catalogue.chunks[chunk].meta;
+    if (!needs.language || language === null) {
+      return {};
+    }
+    const engine = this.prepared.language;
+    const onLoading = ({ done, total }: ModelLoading) => {
+      this.events.send({ type: 'progress', progress: this.#progress.load(total === 0 ? 1 : done / total, id) });
+    };
+    return needs.language === 'text'
+      ? {
+          text: {
+            generate: (request, onDelta) =>
+              engine.generate({ ...request, model: language }, onDelta, this.signal, onLoading),
+          },
+        }
+      : { speech: { speak: (request) => engine.speak({ ...request, model: language }, this.signal, onLoading) } };
   }
 
   /** Pictures become PNG without transparency, whatever they came as; other files stay as they are. */

@@ -19,15 +19,10 @@ import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts'
 import { EventSender, callsTo, resign, serve } from './connection.ts';
 import { Execution, type Prepared } from './execution.ts';
 import { GraphWork, type StepModel } from './graph_work.ts';
-import type {
-  CheckpointSource,
-  ExecuteRequest,
-  GenerationApi,
-  LoraFit,
-  RecorderApi,
-  Secrets,
-  StartOptions,
-} from './protocol.ts';
+import { LanguageWork } from './language_work.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
+import type { ExecuteRequest, GenerationApi, JobPage, LoraFit, StartOptions } from './generation_api.ts';
+import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import { filesOf, library } from './source_files.ts';
 
 class GenerationWorker implements GenerationApi {
@@ -37,6 +32,9 @@ class GenerationWorker implements GenerationApi {
   #opened: LoadedModel | undefined;
   /** The model of the last job, with its networks on the device. Only one is held: the next one needs its memory. */
   #held: LoadedModel | undefined;
+  /** What the networks of models take, as estimated for their last job. */
+  readonly #bytes = new WeakMap<LoadedModel, number>();
+  readonly #language = new LanguageWork((bytes) => this.#release(bytes));
   #canvas: OffscreenCanvas | null = null;
   #speedometer: Speedometer | undefined;
   /** As the person says; null = a guess. */
@@ -69,11 +67,7 @@ class GenerationWorker implements GenerationApi {
     return (await this.#open(source, null)).summary;
   }
 
-  async execute(
-    request: ExecuteRequest,
-    onEvent: (event: JobEvent) => void,
-    secret: Secrets,
-  ): Promise<{ run: string }> {
+  async execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void, page: JobPage): Promise<{ run: string }> {
     const events = new EventSender(onEvent);
     events.send({
       type: 'progress',
@@ -82,7 +76,7 @@ class GenerationWorker implements GenerationApi {
     const controller = new AbortController();
     this.#running.set(request.jobId, controller);
     try {
-      const prepared = await this.#prepare(request, secret);
+      const prepared = await this.#prepare(request, page);
       const execution = new Execution(prepared, this.#recording, events, controller.signal, () => this.#canvas);
       return await execution.run(request.run, request.point);
     } finally {
@@ -105,7 +99,7 @@ class GenerationWorker implements GenerationApi {
     return Promise.resolve(this.#started.ledger.report());
   }
 
-  async #prepare({ operation: asked, sources, inscribes, point }: ExecuteRequest, secret: Secrets): Promise<Prepared> {
+  async #prepare({ operation: asked, sources, inscribes, point }: ExecuteRequest, page: JobPage): Promise<Prepared> {
     const operation = parseOperation(asked);
     const opened = await this.#openAll(operation, sources);
     const summaries = (step: string) => opened.get(step)?.model.summary ?? null;
@@ -124,8 +118,15 @@ class GenerationWorker implements GenerationApi {
       const fitted: PlanResult = estimate ? fit(result.plan, summary, estimate, 'warn') : result;
       const variant = fitted.ok ? fitted.plan.variant : 'full';
       result = !fitted.ok || summary.ref === fitted.plan.checkpoint ? fitted : result;
+      const { tile_size: tile } = estimate?.request ?? {};
+      if (fitted.ok && tile !== undefined && request?.tile_size === undefined) {
+        step.parameters.tile_size = tile;
+        fitted.plan.notices.push(
+          `The picture is decoded in tiles of ${tile} pixels, because it cannot be decoded as a whole here.`,
+        );
+      }
       const model = fitted.ok ? await this.#open(found.source, variant) : found.model;
-      models.set(step.id, { model, variant, request, estimate });
+      models.set(step.id, { model, variant, request: estimate?.request ?? request, estimate });
     }
     if (!result.ok) {
       const [{ code }] = result.reasons;
@@ -133,6 +134,7 @@ class GenerationWorker implements GenerationApi {
         retry: code === 'does_not_fit' ? 'smaller' : 'never',
       });
     }
+    await this.#language.prepare(page, result.plan.steps, sources);
     const graph =
       models.size === 0
         ? null
@@ -140,10 +142,36 @@ class GenerationWorker implements GenerationApi {
             engine: this.#started,
             speedometer: this.#speed,
             models,
+            makeRoom: (step) => this.#makeRoomFor(step),
             hold: (model) => this.#hold(model),
             mergeLoras,
           });
-    return { plan: result.plan, graph, inscribes, secret };
+    return { plan: result.plan, graph, language: this.#language.client, inscribes, page };
+  }
+
+  makeRoom(bytes: number): Promise<void> {
+    return this.#running.size === 0 ? this.#release(bytes) : Promise.resolve();
+  }
+
+  /**
+   * The two engines share the GPU's memory by one rule: before one of them brings a model to it, the other one frees what it holds, unless both
+   * fit the budget together.
+   */
+  async #release(bytes: number): Promise<void> {
+    const held = this.#held;
+    if (held && (this.#bytes.get(held) ?? 0) + bytes > this.#budget.bytes) {
+      this.#held = undefined;
+      await held.release();
+    }
+  }
+
+  /** The other half of {@link #release}. */
+  async #makeRoomFor({ model, variant, estimate }: StepModel): Promise<void> {
+    const chosen = estimate?.variants.find((one) => one.variant === variant);
+    const bytes = chosen?.memory.peak ?? model.summary.memoryBytes;
+    this.#bytes.set(model, bytes);
+    // An engine that does not answer has ended, and its memory is free.
+    await this.#language.client.release(Math.max(0, this.#budget.bytes - bytes)).catch(() => undefined);
   }
 
   /** Only where no other job runs may a model be released. */

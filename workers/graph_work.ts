@@ -21,6 +21,8 @@ export interface GraphWorkOptions {
   engine: Engine;
   speedometer: Speedometer;
   models: ReadonlyMap<string, StepModel>;
+  /** Frees what is on the device beside the graph engine's models, where both do not fit. */
+  makeRoom: (step: StepModel) => Promise<void>;
   /** Makes this model the one that is on the device; only one is held, the next one needs its memory. */
   hold: (model: LoadedModel) => Promise<void>;
   /** Merges stored LoRAs into a model's weights, and no others; says what of them was left out. */
@@ -118,6 +120,7 @@ export class GraphWork {
   async enter({ id }: PlannedStep): Promise<void> {
     const found = this.#options.models.get(id);
     if (found) {
+      await this.#options.makeRoom(found);
       await this.#options.hold(found.model);
       this.#firstStep = null;
       this.#measuredFrom = null;

@@ -8,13 +8,13 @@ import { languageRuntime } from '../src/language/language_runtime.ts';
 import { TransformersLibrary } from '../src/language/transformers_library.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { resign, serve } from './connection.ts';
-import type { CheckpointSource } from './protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 import { filesOf } from './source_files.ts';
 
 class LanguageWorker implements LanguageApi {
   #engine: LanguageEngine | undefined;
   /** Opened folders, by ref. */
-  readonly #offered = new Map<string, CheckpointSource>();
+  readonly #known = new Map<string, CheckpointSource>();
 
   async start({ backend }: LanguageOptions): Promise<{ backend: 'webgpu' | 'wasm'; note: string | null }> {
     const engine = await Engine.start({ backend, precision: 'auto', countLaunches: false });
@@ -43,15 +43,13 @@ class LanguageWorker implements LanguageApi {
     return this.#started.look(await filesOf(source));
   }
 
-  async offer(source: CheckpointSource): Promise<LanguageSummary> {
-    const files = await filesOf(source);
-    const summary = await this.#started.look(files);
-    this.#offered.set(files.ref, source);
-    return summary;
+  know(ref: string, source: CheckpointSource): Promise<void> {
+    this.#known.set(ref, source);
+    return Promise.resolve();
   }
 
   #files(ref: string): Promise<CheckpointFiles> {
-    return filesOf(this.#offered.get(ref) ?? { kind: 'stored', ref });
+    return filesOf(this.#known.get(ref) ?? { kind: 'stored', ref });
   }
 
   get #started(): LanguageEngine {

@@ -11,7 +11,7 @@ import { Library } from '../src/weights/library/library.ts';
 import { systemClock } from '../src/weights/library/surroundings.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
 import { serve } from './connection.ts';
-import type { LibraryApi } from './protocol.ts';
+import type { LibraryApi } from '../src/weights/library/library_api.ts';
 
 class LibraryWorker extends Library implements LibraryApi {
   constructor() {

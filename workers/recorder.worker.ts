@@ -7,7 +7,7 @@ import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
 import { filesAreSafe } from '../src/storage/torn_log.ts';
 import { serve, serveOn } from './connection.ts';
-import type { RecorderApi, StorageReport } from './protocol.ts';
+import type { RecorderApi, StorageReport } from '../src/recorder/recorder_api.ts';
 
 class RecorderOwner implements RecorderApi {
   readonly #opened = open();

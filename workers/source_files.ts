@@ -8,7 +8,7 @@ import { LibraryStore } from '../src/weights/library/store.ts';
 import { StoredFiles } from '../src/weights/library/stored_files.ts';
 import { systemClock } from '../src/weights/library/surroundings.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
-import type { CheckpointSource } from './protocol.ts';
+import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 
 /** The same database as the library worker's, which alone writes files there. */
 export const library = new LibraryStore(new IndexedKeyValues());

@@ -1,4 +1,4 @@
-/** The worker for jobs whose steps need neither the GPU nor a checkpoint; they run beside those that do. */
+/** The worker for jobs without a checkpoint of the graph engine, whose runtime is not loaded here: they compute nothing, or ask language models. */
 import type * as Comlink from 'comlink';
 import { StudioError } from '../src/core/errors.ts';
 import type { JobEvent } from '../src/core/job.ts';
@@ -7,10 +7,13 @@ import { plan } from '../src/core/plan.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { EventSender, callsTo, serve } from './connection.ts';
 import { Execution } from './execution.ts';
-import type { ExecuteRequest, RecorderApi, Secrets, TaskApi } from './protocol.ts';
+import { LanguageWork } from './language_work.ts';
+import type { ExecuteRequest, JobPage, TaskApi } from './generation_api.ts';
+import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 
 class TaskWorker implements TaskApi {
   #recorder: Comlink.Remote<RecorderApi> | undefined;
+  readonly #language = new LanguageWork((bytes, page) => page.makeRoom(bytes));
   readonly #running = new Map<string, AbortController>();
 
   connect(recorder: MessagePort): Promise<void> {
@@ -19,9 +22,9 @@ class TaskWorker implements TaskApi {
   }
 
   async execute(
-    { jobId, operation, inscribes, run, point }: ExecuteRequest,
+    { jobId, operation, sources, inscribes, run, point }: ExecuteRequest,
     onEvent: (event: JobEvent) => void,
-    secret: Secrets,
+    page: JobPage,
   ): Promise<{ run: string }> {
     if (!this.#recorder) {
       throw new StudioError('internal', 'The recorder was not connected; reload the page.', { retry: 'same' });
@@ -35,7 +38,8 @@ class TaskWorker implements TaskApi {
         const [{ code }] = result.reasons;
         throw new StudioError(code, result.reasons.map(({ message }) => message).join(' '));
       }
-      const prepared = { plan: result.plan, graph: null, inscribes, secret };
+      await this.#language.prepare(page, result.plan.steps, sources);
+      const prepared = { plan: result.plan, graph: null, language: this.#language.client, inscribes, page };
       return await new Execution(prepared, this.#recorder, events, controller.signal, () => null).run(run, point);
     } finally {
       this.#running.delete(jobId);

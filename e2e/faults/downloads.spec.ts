@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Door } from '../../src/jobs/door.ts';
-import type { Origin, StoredCheckpoint } from '../../workers/protocol.ts';
+import type { Origin, StoredCheckpoint } from '../../src/weights/library/library_api.ts';
 import { CHECKPOINTS } from '../fixtures/door.ts';
 import { COMMIT, filesOf, type Asked, type Fault } from '../fixtures/hub.ts';
 import {

@@ -5,7 +5,7 @@ import { join, relative, sep } from 'node:path';
 import { expect, test, type CDPSession, type Page } from '@playwright/test';
 import type { Job } from '../../src/core/job.ts';
 import type { Door } from '../../src/jobs/door.ts';
-import type { RunRecord } from '../../workers/protocol.ts';
+import type { RunRecord } from '../../src/recorder/recorder_api.ts';
 import { openRecorders, recorderScript, type Recorder } from '../fixtures/recorder.ts';
 
 const OPERATION = {

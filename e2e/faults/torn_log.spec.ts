@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, type Page } from '@playwright/test';
 import type { Door } from '../../src/jobs/door.ts';
-import type { LostRun } from '../../workers/protocol.ts';
+import type { LostRun } from '../../src/recorder/recorder_api.ts';
 import { HUB, TINY, TINY_REF, download, expectRight, test } from '../fixtures/library.ts';
 import { quick } from '../fixtures/queue.ts';
 import { QUIET_PAGE } from '../fixtures/recorder.ts';

@@ -4,9 +4,10 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { cp, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { expect, test } from '@playwright/test';
 import { serveFolder } from '../../cli/server.js';
+import { languageContents } from '../../test/language_checkpoints.ts';
 
 const CHECKPOINT = resolve('test/checkpoints/tiny-sd15');
 const PARAMETERS = { prompt: 'a red circle', width: 64, height: 64, steps: 2, seed: '42' };
@@ -270,4 +271,30 @@ test('its server gives out the built page and nothing beside it', async () => {
   } finally {
     await server.close();
   }
+});
+
+test('takes a language model for the steps that write, tells their words and saves them', async () => {
+  const folder = test.info().outputPath('words');
+  for (const [path, bytes] of languageContents('tiny-llama')) {
+    const target = join(folder, 'tiny-llama', path);
+    await mkdir(dirname(target), { recursive: true });
+    await writeFile(target, bytes);
+  }
+  const file = await put(folder, {
+    operation: 'text_transformation',
+    config: 'text_transformation',
+    parameters: { prompt: 'A red house.', instruction: 'Say it shorter.', max_new_tokens: 8, seed: '1' },
+  });
+  const result = await generate([file, '--language', 'tiny-llama', '--backend', 'wasm', '--out', 'out'], folder);
+  expect(result.code, result.err).toBe(0);
+  const told = lines(result);
+  expect(told.map(({ entity_type }) => entity_type)).toEqual(['input', 'config', 'sent_messages', 'output_text']);
+  const words = (await readFile(told[3].file)).toString();
+  expect(words).not.toBe('');
+  expect(result.err).toContain(`output writes:\n${words}`);
+
+  const lost = await generate([file, '--language', './nowhere', '--out', 'other'], folder);
+  expectRefusal(lost, 1, 'checkpoint_incomplete', /nowhere of a language model does not exist/);
+  const without = await generate([file, '--backend', 'wasm', '--out', 'other'], folder);
+  expectRefusal(without, 1, 'checkpoint_incomplete', /No language model is chosen for the step "output"/);
 });

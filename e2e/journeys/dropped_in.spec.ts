@@ -1,22 +1,24 @@
 /**
- * "Adding a capability adds files and edits none": chunks, configs and a pipeline are dropped into a copy of the project, which is built and run.
- * A second picture chunk with parameters of its own; a tone; and three steps in a row, of which two use one chunk.
+ * "Adding a capability adds files and edits none": chunks, configs, a pipeline, an engine and a family are dropped into a copy of the project, which
+ * is built and run by page, door and command line. A second picture chunk with parameters of its own; a tone; three steps in a row, of which two
+ * use one chunk; an engine, and a family of checkpoints that are two colours.
  */
 import { execFile } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import { expect, test, type Page } from '@playwright/test';
 import { serveFolder } from '../../cli/server.js';
 import type { Job } from '../../src/core/job.ts';
-import { runOperation } from '../fixtures/door.ts';
+import { openFolder, runOperation } from '../fixtures/door.ts';
 import { PARTS, PROJECT } from '../fixtures/project.ts';
 
 const KEY = 'a-key-that-nobody-may-find';
 
 test.describe.serial('what is dropped in', () => {
   const copy = mkdtempSync(join(tmpdir(), 'darkroom-copy-'));
+  const checkpoint = join(copy, 'linen');
   let url = '';
   let close: () => Promise<void> = () => Promise.resolve();
 
@@ -29,6 +31,11 @@ test.describe.serial('what is dropped in', () => {
     cpSync(join(dropped, 'chunks'), join(copy, 'chunks'), { recursive: true });
     cpSync(join(dropped, 'configs'), join(copy, 'src', 'configs'), { recursive: true });
     cpSync(join(dropped, 'pipelines'), join(copy, 'src', 'pipelines'), { recursive: true });
+    cpSync(join(dropped, 'models'), join(copy, 'src', 'models'), { recursive: true });
+    cpSync(join(dropped, 'engines'), join(copy, 'src', 'engines'), { recursive: true });
+    mkdirSync(checkpoint);
+    writeFileSync(join(checkpoint, 'model_index.json'), '{ "_class_name": "WeavePipeline" }');
+    writeFileSync(join(checkpoint, 'threads.json'), '{ "warp": [200, 30, 30], "weft": [30, 30, 200] }');
     await promisify(execFile)('npx', ['--no-install', 'vite', 'build'], { cwd: copy });
     ({ url, close } = await serveFolder(join(copy, 'dist')));
   });
@@ -55,10 +62,94 @@ test.describe.serial('what is dropped in', () => {
     expect(job.entities.map(({ type }) => type)).toEqual(['input', 'config', 'output_image']);
   });
 
+  test('opens checkpoints of its own family, and says of others what it says of them', async ({ page }) => {
+    await openDoor(page, url);
+    const weave = { operation: 'image_generation', config: 'weave', parameters: { prompt: 'linen' } };
+    const ref = await openFolder(page, checkpoint);
+    expect(ref).toBe('folder:linen');
+    const { job, pictures } = await runOperation(page, { ...weave, checkpoint: ref });
+    expect(job.error).toBeNull();
+    expect(pictures[0]).toMatchObject({ width: 24, height: 16 });
+    expect([...pictures[0].rgba.slice(0, 8)]).toEqual([200, 30, 30, 255, 30, 30, 200, 255]);
+    const other = await runOperation(page, { ...weave, config: 'stable_diffusion', checkpoint: ref });
+    expect(other.job.error).toMatchObject({ code: 'checkpoint_unsupported' });
+    expect(other.job.error?.message).toContain('"linen" is a WeavePipeline');
+  });
+
+  test('runs on an engine of its own, whose sentences are told', async ({ page }) => {
+    await openDoor(page, url);
+    const whistle = { operation: 'audio_generation', config: 'whistle', parameters: { prompt: 'abc' } };
+    const without = await make(page, whistle);
+    expect(without.job.error).toMatchObject({ code: 'invalid_operation' });
+    expect(without.job.error?.message).toBe('The key "whistle" is not there; enter it, then try again.');
+    await page.evaluate(() => globalThis.darkroom?.setSecret('whistle', 'too short'));
+    const refused = await make(page, whistle);
+    expect(refused.job.error).toMatchObject({ code: 'origin_unavailable' });
+    expect(refused.job.error?.message).toBe('The whistle does not take this key; enter another one.');
+    await page.evaluate((key) => globalThis.darkroom?.setSecret('whistle', key), KEY);
+    const { job } = await make(page, whistle);
+    expect(job.error).toBeNull();
+    expect(job.entities.at(-1)).toMatchObject({ type: 'output_audio', metadata: { channels: 1, rate: 8000 } });
+  });
+
+  test('is made by the command line like everything else', async () => {
+    const made = [
+      await generate({ operation: 'image_generation', config: 'weave', parameters: { prompt: '' } }, checkpoint),
+      await generate({ operation: 'audio_generation', config: 'tone', parameters: { prompt: 'a' } }),
+    ];
+    expect(made).toEqual([
+      ['01_input.json', '02_config.json', '03_output_image.png'],
+      ['01_input.json', '02_config.json', '03_first.txt', '04_second.txt', '05_output_audio.wav'],
+    ]);
+  });
+
   test('leaves the first Generate what it was', async ({ page }) => {
     await page.goto(`${url}/?backend=wasm`);
     await page.getByRole('button', { name: /^Generate/ }).click();
     await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible({ timeout: 300_000 });
+  });
+
+  test('has a form of its own on the page, which keeps what is typed, says what is wrong, and plays what it made', async ({
+    page,
+  }) => {
+    await page.goto(`${url}/?backend=wasm`);
+    await page
+      .getByRole('radiogroup', { name: 'What to make' })
+      .getByRole('radio', { name: 'Sound' })
+      .check({ force: true });
+    const prompt = page.getByRole('textbox', { name: 'Prompt', exact: true });
+    await prompt.fill('a');
+    await page.getByText('More settings').click();
+    const frequency = page.getByRole('textbox', { name: 'Frequency', exact: true });
+    await expect(frequency).toHaveValue('440');
+    await frequency.fill('5');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(frequency).toBeFocused();
+    await expect(frequency).toHaveAttribute('aria-invalid', 'true');
+    await frequency.fill('220');
+    await page.reload();
+    await expect(prompt).toHaveValue('a');
+    await expect(frequency).toHaveValue('220');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(
+      page.getByRole('region', { name: 'Sound', exact: true }).getByRole('button', { name: 'Play' }),
+    ).toBeEnabled();
+    const made = await page.evaluate(async () => (await globalThis.darkroom?.runs({ limit: 1 }))?.[0]);
+    expect(made?.operation).toMatchObject({ config: 'tone', parameters: { prompt: 'a', frequency: 220 } });
+
+    // Pictures of other parameters stand beside those of a checkpoint.
+    await page.getByRole('radio', { name: 'Picture' }).check({ force: true });
+    await page.getByRole('combobox', { name: 'What to make it with' }).selectOption({ label: 'Gradient' });
+    const width = page.getByRole('textbox', { name: 'Width', exact: true });
+    await expect(width).toHaveValue('32');
+    await width.fill('64');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
+    // What made the sound comes back with it.
+    await page.getByRole('button', { name: 'Show: a', exact: true }).click();
+    await page.getByRole('button', { name: 'Use these settings' }).click();
+    await expect(page.getByRole('radio', { name: 'Sound' })).toBeChecked();
+    await expect(frequency).toHaveValue('220');
   });
 
   test('runs step by step, each an entity of the run, with words that are told while they are written', async ({
@@ -104,6 +195,21 @@ test.describe.serial('what is dropped in', () => {
     expect(long.job.error?.message).toBe('text must be at most 40 letters.');
   });
 
+  test('a chunk that takes two texts gets them as the pipeline names them', async ({ page }) => {
+    await openDoor(page, url);
+    const { job } = await make(page, { config: 'duet', parameters: { TEXT_1: 'la la', TEXT_2: 'slow' } });
+    expect(job.error).toBeNull();
+    expect(job.entities.at(-1)?.metadata).toMatchObject({
+      channels: 2,
+      parameters: { lyrics: 'la la', tags: 'slow' },
+    });
+    const one = await make(page, { config: 'duet', parameters: { TEXT_1: 'la la' } });
+    expect(one.job.error).toMatchObject({
+      code: 'invalid_operation',
+      message: expect.stringContaining('tags'),
+    });
+  });
+
   test('a run that was broken off reads back what earlier steps recorded, and goes on in the step that was at work', async ({
     page,
   }) => {
@@ -143,6 +249,20 @@ test.describe.serial('what is dropped in', () => {
     expect(kept).toContain('service');
     expect(kept).not.toContain(KEY);
   });
+
+  /** The files that the copy's command line writes. */
+  async function generate(operation: object, given?: string): Promise<string[]> {
+    const out = mkdtempSync(join(copy, 'out-'));
+    writeFileSync(join(out, 'operation.json'), JSON.stringify(operation));
+    const words = [join(out, 'operation.json'), '--out', out, '--backend', 'wasm'];
+    const { stdout } = await promisify(execFile)(
+      process.execPath,
+      ['cli/generate.js', ...words, ...(given ? ['--checkpoint', given] : [])],
+      { cwd: copy },
+    );
+    const files = stdout.trim().split('\n');
+    return files.map((line) => basename((JSON.parse(line) as { file: string }).file));
+  }
 });
 
 async function openDoor(page: Page, url: string): Promise<void> {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { expect, test, type Locator, type Page } from '@playwright/test';
 import type { Door } from '../../src/jobs/door.ts';
-import type { RunRecord } from '../../workers/protocol.ts';
+import type { RunRecord } from '../../src/recorder/recorder_api.ts';
 import { layRuns } from '../fixtures/recorder.ts';
 
 const RUNS = 10_000;

@@ -75,6 +75,17 @@ export const catalogueCheckpointSchema = v.strictObject({
   audience: localized,
 });
 
+/** Where in a config's template the person's words stand. Places for more of them are `___`. */
+export const BLANK = '{words}';
+
+const template = v.pipe(
+  localized,
+  v.check(
+    (texts) => Object.values(texts).every((text) => text.split(BLANK).length === 2),
+    `A template holds ${BLANK} once in each language.`,
+  ),
+);
+
 /** A config file, without its id, which is its name. */
 export const configSchema = v.strictObject({
   /** By language; at least `en`. */
@@ -86,6 +97,8 @@ export const configSchema = v.strictObject({
   media: identifier,
   /** Values for the steps' fields; names in capitals fill the pipeline's open places. A step's id holds values for that step alone. */
   parameters: v.record(v.string(), v.unknown()),
+  /** What its rule comes to, as words with blanks to fill by hand where no language model is there. */
+  template: v.optional(template),
   /** The checkpoint it brings, or null for one that takes any checkpoint of its family, or none. */
   checkpoint: v.nullable(catalogueCheckpointSchema),
 });

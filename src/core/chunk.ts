@@ -8,6 +8,8 @@ import type { CpuTensor, PixelImage } from './media.ts';
 import type { CheckpointRef, Model } from './model.ts';
 import type { Recordable } from './operation.ts';
 import type { ImageSource } from './parameters.ts';
+import type { StepSpeech } from './speech_service.ts';
+import type { StepText } from './text_service.ts';
 
 export interface ChunkMeta {
   /** Equals the file's name. */
@@ -30,9 +32,9 @@ export interface Needs {
   gpu: boolean;
   /** `_class_name`s of the `model_index.json` files that it runs; absent = it needs no checkpoint. */
   checkpoint?: readonly string[];
-  /** The service of the language engine that it uses. */
+  /** The service of the language engine that it uses, see {@link ContextOf}. Its checkpoint is named by the operation, by step. */
   language?: 'text' | 'speech';
-  /** The remote engine that it uses. */
+  /** The engine of `src/engines` that it uses. */
   remote?: string;
 }
 
@@ -72,8 +74,11 @@ export interface Context {
   readImage: (source: ImageSource, name: string) => Promise<PixelImage>;
   /** @param stage one of those that the chunk declares */
   progress: (stage: string, step?: number, steps?: number) => void;
-  /** Shows words while they come into being; the result is what `execute` returns. */
-  delta: (text: string) => void;
+  /**
+   * Shows words while they come into being; the result is what `execute` returns.
+   * @param thinking whether they are a model's thoughts, which are shown apart
+   */
+  delta: (text: string, thinking?: boolean) => void;
   /**
    * What this chunk last gave to {@link keep} in an attempt that was broken off; null when it begins anew. The parameters are then those
    * of that attempt. It has been in a database meanwhile, so the chunk reads it as foreign data.
@@ -103,8 +108,21 @@ export interface Context {
    * nor record it. Throws `invalid_operation` when there is none of this name.
    */
   secret: (name: string) => Promise<string>;
+  /** Opens the engine that `needs.remote` names; what it gives is an interface of the core. Throws the engine's own sentences. */
+  engine: () => Promise<unknown>;
   signal: AbortSignal;
 }
+
+/**
+ * What a chunk of this meta is handed: with a service of the language engine where it `needs` one. Write
+ * `context: ContextOf<typeof meta>`.
+ */
+export type ContextOf<M extends ChunkMeta> = Context &
+  (M['needs'] extends { language: 'text' }
+    ? { text: StepText }
+    : M['needs'] extends { language: 'speech' }
+      ? { speech: StepSpeech }
+      : unknown);
 
 /** What a step gives, by the names that its chunk declares: a value of the output's medium (`media.ts`), or a list of them. */
 export type Outputs = Record<string, unknown>;

@@ -33,17 +33,25 @@ export interface StudioErrorData {
   message: string;
   retry: Retry;
   cause?: string;
+  /** The engine that failed, where it is not the one that ran the job: then only that one is made anew. */
+  engine?: 'language';
 }
 
 export class StudioError extends Error {
   readonly code: ErrorCode;
   readonly retry: Retry;
+  readonly engine: StudioErrorData['engine'];
 
-  constructor(code: ErrorCode, message: string, options: { retry?: Retry; cause?: unknown } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { retry?: Retry; cause?: unknown; engine?: StudioErrorData['engine'] } = {},
+  ) {
     super(message, { cause: options.cause });
     this.name = 'StudioError';
     this.code = code;
     this.retry = options.retry ?? 'never';
+    this.engine = options.engine;
   }
 
   /** A plain object that survives structured clone; see {@link StudioError.from}. */
@@ -53,11 +61,12 @@ export class StudioError extends Error {
       message: this.message,
       retry: this.retry,
       ...(this.cause === undefined ? {} : { cause: describe(this.cause) }),
+      ...(this.engine === undefined ? {} : { engine: this.engine }),
     };
   }
 
   static fromData(data: StudioErrorData): StudioError {
-    return new StudioError(data.code, data.message, { retry: data.retry, cause: data.cause });
+    return new StudioError(data.code, data.message, { retry: data.retry, cause: data.cause, engine: data.engine });
   }
 
   /** Any thrown value as a StudioError; an unknown one becomes `internal` with its own text kept as the cause. */

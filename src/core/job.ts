@@ -66,6 +66,14 @@ export interface Job {
   offer: Offer | null;
 }
 
+/** Words of a step, in the order in which they come into being. An attempt that begins anew says them anew. */
+export interface Delta {
+  step: string;
+  text: string;
+  /** Whether they are a model's thoughts instead of its answer. */
+  thinking: boolean;
+}
+
 /** What a running job reports, in order. */
 export type JobEvent =
   | { type: 'progress'; progress: Progress }
@@ -73,7 +81,7 @@ export type JobEvent =
   | { type: 'run'; run: string }
   | { type: 'entity'; entity: Entity }
   /** Words of a step while they come into being. They are told, not kept: what the step gives in the end is recorded. */
-  | { type: 'delta'; step: string; text: string }
+  | ({ type: 'delta' } & Delta)
   | { type: 'resume_point'; point: ResumePoint }
   | { type: 'offer'; offer: Offer };
 

@@ -22,24 +22,28 @@ export interface CourseStage {
 
 /** What an unmeasured stage of the executor's own counts as; it has to count for something, and a picture's networks cost about that. */
 const LOAD: CourseStage = { step: null, stage: 'load', steps: null, weight: 4 };
+/** Of loading a language model, in tokens. */
+const LANGUAGE_WEIGHT = 100;
 const RECORD: CourseStage = { step: null, stage: 'record', steps: null, weight: 0.5 };
 
 /**
  * The stages of a job in order.
+ * @param steps `loads` are those that bring a model of their own to another engine
  * @param loads whether weights have to be brought to the device
  */
 export function stagesOf(
-  steps: readonly { id: string; stages: readonly StageDeclaration[] }[],
+  steps: readonly { id: string; stages: readonly StageDeclaration[]; loads?: boolean }[],
   loads: boolean,
 ): CourseStage[] {
-  const own = steps.flatMap(({ id, stages }) =>
-    stages.map((stage) => ({
+  const own = steps.flatMap(({ id, stages, loads: loadsItself = false }) => [
+    ...(loadsItself ? [{ ...LOAD, step: id, weight: LANGUAGE_WEIGHT }] : []),
+    ...stages.map((stage) => ({
       step: id,
       stage: stage.id,
       steps: stage.unit === undefined ? null : 1,
       weight: stage.weight ?? 1,
     })),
-  );
+  ]);
   return [...(loads ? [LOAD] : []), ...own, RECORD];
 }
 
@@ -121,9 +125,13 @@ export class JobProgress {
     this.#at = clock();
   }
 
-  /** Weights are loaded whenever a network is needed, between the other stages, so they are told apart from them. @param share 0 to 1 */
-  load(share: number): Progress {
-    const course = this.#course(null, 'load');
+  /**
+   * Weights are loaded whenever a network is needed, between the other stages, so they are told apart from them.
+   * @param share 0 to 1
+   * @param of the step that loads a model of its own; null = what the steps share
+   */
+  load(share: number, of: string | null = null): Progress {
+    const course = this.#course(of, 'load');
     this.#enter(course);
     advance(course, share);
     return this.#report(course, 0, 0);
@@ -186,7 +194,9 @@ export class JobProgress {
   /** Loading goes on beside the others. */
   #before(course: Course): Course[] {
     const all = [...this.#courses.values()];
-    return all.slice(0, all.indexOf(course)).filter(({ declared }) => declared.stage !== 'load');
+    return all
+      .slice(0, all.indexOf(course))
+      .filter(({ declared }) => stageKey(declared.step, declared.stage) !== 'load');
   }
 
   #enter(course: Course): void {

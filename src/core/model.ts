@@ -76,6 +76,9 @@ export interface EstimateRequest {
   weights?: WeightVariant | undefined;
 }
 
+/** The side of the tiles that are chosen where a picture cannot be decoded as a whole, in pixels. */
+export const AUTOMATIC_TILE = 512;
+
 /** GPU memory to plan with. No browser tells how much there is, so it is what the person says, or a guess. */
 export interface MemoryBudget {
   bytes: number;
@@ -121,6 +124,7 @@ export interface VariantEstimate {
 }
 
 export interface Estimate {
+  /** With tiles of {@link AUTOMATIC_TILE} pixels where the picture can only be decoded so. */
   request: EstimateRequest;
   /** Floating point operations, a multiplication and an addition being two; null where the networks' layers are not known. */
   flops: { step: number; total: number } | null;

@@ -9,12 +9,12 @@ import { WEIGHT_VARIANTS } from './model.ts';
 /** Seeds are decimal strings because they reach 2^64 − 1, beyond what a JSON number holds. */
 const SEED = decimalUpTo(String(2n ** 64n - 1n));
 
-const integer = (name: string, min: number, max: number) => {
+export const integer = (name: string, min: number, max: number) => {
   const message = `${name} must be a whole number from ${min} to ${max}.`;
   return v.pipe(v.number(message), v.integer(message), v.minValue(min, message), v.maxValue(max, message));
 };
 
-const real = (name: string, min: number, max: number) => {
+export const real = (name: string, min: number, max: number) => {
   const message = `${name} must be a number from ${min} to ${max}.`;
   return v.pipe(v.number(message), v.finite(message), v.minValue(min, message), v.maxValue(max, message));
 };
@@ -32,6 +32,11 @@ export const strength = () => {
   const message = 'strength must be a number above 0 and up to 1.';
   return v.pipe(v.number(message), v.gtValue(0, message), v.maxValue(1, message));
 };
+
+/** Where nothing is said: diffusers' defaults for inpainting and for a picture without a mask. */
+export function usualStrength(hasMask: boolean): number {
+  return hasMask ? 1 : 0.8;
+}
 
 const MOST_LORAS = 16;
 

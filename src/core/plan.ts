@@ -119,7 +119,10 @@ export function plan(
       continue;
     }
     if (step.chunk.meta.needs.language && planned.language === null) {
-      refuse('checkpoint_incomplete', `No language model is chosen for the step "${step.id}"; pick one first.`);
+      refuse(
+        'checkpoint_incomplete',
+        `No ${step.chunk.meta.needs.language === 'speech' ? 'voice' : 'language model'} is chosen for the step "${step.id}"; pick one first.`,
+      );
     }
     try {
       const open = openEntries(step);
@@ -196,6 +199,10 @@ export interface Requirements {
   refs: string[];
   /** Whether a step runs a checkpoint that the operation does not name. */
   lacksCheckpoint: boolean;
+  /** Whether a step runs a checkpoint, and with it the graph engine. */
+  graphs: boolean;
+  /** Steps that run a language model, and what they want of it. */
+  languageSteps: { id: string; service: 'text' | 'speech' }[];
 }
 
 /**
@@ -217,6 +224,10 @@ export function requirementsOf(operation: Operation, catalogue: Catalogue): Requ
     refs: [...new Set(refs.filter((ref) => ref !== null))],
     lacksCheckpoint: run.some(
       ({ id, chunk }) => chunk.meta.needs.checkpoint !== undefined && checkpointOf(id, operation) === null,
+    ),
+    graphs: run.some(({ chunk }) => chunk.meta.needs.checkpoint !== undefined),
+    languageSteps: run.flatMap(({ id, chunk }) =>
+      chunk.meta.needs.language ? [{ id, service: chunk.meta.needs.language }] : [],
     ),
   };
 }

@@ -18,6 +18,12 @@ export interface Speech extends Sound {
   unspoken: string;
 }
 
+/** The speech service as a chunk gets it: bound to the voice of its step. Loading is told as the job's progress. */
+export interface StepSpeech {
+  /** @throws StudioError as {@link SpeechService.speak} */
+  speak(request: Omit<SpeechRequest, 'model'>): Promise<Speech>;
+}
+
 export interface SpeechService {
   /**
    * Text in, sound out, one channel at the model's own rate.

@@ -2,7 +2,7 @@
 import type * as v from 'valibot';
 import { OPEN_PLACE, PLACE_NAME, own } from './catalogue.ts';
 import type { Catalogue, Config } from './catalogue.ts';
-import type { ChunkContract } from './chunk.ts';
+import type { ChunkContract, ChunkMeta } from './chunk.ts';
 
 /** Where a parameter comes from that the operation does not set under its own name. */
 export type Wire =
@@ -86,6 +86,17 @@ export function fieldsOf({ steps }: Course): Set<string> {
     ...steps.flatMap((step) => Object.keys(openEntries(step))),
     ...(steps.length > 1 ? steps.map(({ id }) => id) : []),
   ]);
+}
+
+/**
+ * The entity type that a step's output is recorded as: those of the last step are the run's results, those of earlier ones go by their step.
+ * @param isResult whether the step is the last one of the whole config
+ */
+export function entityTypeOf(step: string, { outputs }: ChunkMeta, output: string, isResult: boolean): string {
+  if (isResult) {
+    return outputs[output].entity ?? `output_${outputs[output].medium}`;
+  }
+  return Object.keys(outputs).length === 1 ? step : `${step}_${output}`;
 }
 
 /** A config's values for its steps, without the names that fill open places. */

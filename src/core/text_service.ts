@@ -49,6 +49,15 @@ export interface ModelLoading {
   total: number;
 }
 
+/** What a chunk asks for; its step's model and its job's signal are added. */
+export type StepTextRequest = Omit<TextRequest, 'model'>;
+
+/** The text service as a chunk gets it: bound to the model of its step. Loading is told as the job's progress. */
+export interface StepText {
+  /** @throws StudioError as {@link TextService.generate} */
+  generate(request: StepTextRequest, onDelta: (delta: TextDelta) => void): Promise<TextResult>;
+}
+
 export interface TextService {
   /**
    * Chat in, words out.

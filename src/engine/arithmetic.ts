@@ -4,6 +4,7 @@
  */
 import type * as Ort from 'onnxruntime-web';
 import type { PixelImage } from '../core/media.ts';
+import type { Level } from '../predictions/prediction.ts';
 import type { Step } from '../samplers/sampler.ts';
 
 /** A tensor on the engine's device, f32 unless it holds token ids or was asked for as f16; disposing it twice is an error of ours. */
@@ -36,10 +37,12 @@ export interface StepArguments {
   cond: DeviceTensor;
   condOffset: number;
   guidance: number;
+  /** Standard normal noise, the size of x, for a step that adds some. */
+  noise: DeviceTensor | null;
   /** Scale of the next network input. */
   nextInputScale: number;
   /** What the kept region is set to after this step. */
-  blend: { image: number; noise: number } | null;
+  blend: Level | null;
 }
 
 /** rgb per latent channel, then a constant: how the checkpoint's own decoder colours its latents. */

@@ -84,7 +84,7 @@ export class CpuArithmetic implements Arithmetic {
     }
   }
 
-  step({ step, state, uncond, cond, condOffset, guidance, nextInputScale, blend }: StepArguments): void {
+  step({ step, state, uncond, cond, condOffset, guidance, noise, nextInputScale, blend }: StepArguments): void {
     const x = values(state.x);
     const count = x.length;
     const { history, historyLength, historyHead } = state;
@@ -99,6 +99,7 @@ export class CpuArithmetic implements Arithmetic {
       cond: values(cond).subarray(condOffset, condOffset + count),
       uncond: uncond ? values(uncond).subarray(0, count) : null,
       guidance,
+      noise: noise && values(noise),
       history: slots,
       denoised: values(state.denoised),
       inpaint:

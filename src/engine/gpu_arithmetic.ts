@@ -13,6 +13,7 @@ import {
   type Snapshots,
   type StepArguments,
 } from './arithmetic.ts';
+import { LONGEST_HISTORY } from '../samplers/sampler.ts';
 import combineSource from './kernels/combine.wgsl?raw';
 import finiteSource from './kernels/finite.wgsl?raw';
 import narrowSource from './kernels/narrow.wgsl?raw';
@@ -137,11 +138,14 @@ export class GpuArithmetic implements Arithmetic {
     this.#dispatch('posterior', posteriorSource, uniforms, [buffer(moments), buffer(noise), buffer(out)], count);
   }
 
-  step({ step, state, uncond, cond, condOffset, guidance, nextInputScale, blend }: StepArguments): void {
+  step({ step, state, uncond, cond, condOffset, guidance, noise, nextInputScale, blend }: StepArguments): void {
     const count = elements(state.x.dims);
     const { history, historyLength } = state;
-    if (historyLength > 4) {
-      throw new TypeError('The step kernel keeps at most four earlier steps.');
+    if (historyLength > LONGEST_HISTORY) {
+      throw new TypeError(`The step kernel keeps at most ${LONGEST_HISTORY} earlier steps.`);
+    }
+    if (step.noise && !noise) {
+      throw new TypeError('This step adds noise, and none was given.');
     }
     const weights = [0, 1, 2, 3].map((k) => step.next.history[k] ?? 0);
     const uniforms = new Uniforms(96)
@@ -150,7 +154,7 @@ export class GpuArithmetic implements Arithmetic {
       .f32(step.next.model, step.remember.x, step.remember.model, nextInputScale)
       .f32(...weights)
       .u32(historyLength, state.historyHead, step.shift && history ? 1 : 0, blend && state.blend ? 1 : 0)
-      .f32(blend?.image ?? 0, blend?.noise ?? 0);
+      .f32(blend?.alpha ?? 0, blend?.sigma ?? 0, step.noise?.scale ?? 0);
     // Unused places are filled with a buffer that the kernel does not touch then.
     const idle = this.empty([1]);
     const idleRead = this.empty([1]);
@@ -166,6 +170,7 @@ export class GpuArithmetic implements Arithmetic {
         buffer(state.denoised),
         buffer(state.input),
         state.blend ? buffer(state.blend) : idleRead.buffer,
+        noise ? buffer(noise) : idleRead.buffer,
       ],
       count,
     );

@@ -185,6 +185,14 @@ export class Runtime {
         { retry: 'smaller', cause: thrown },
       );
     }
+    if (/returned while running .* node/i.test(text)) {
+      // A kernel that cannot compute this will not the next time either.
+      return new StudioError(
+        'internal',
+        `This device cannot compute that (${text.slice(0, 300)}); choose another size or checkpoint, and tell Darkroom's makers.`,
+        { retry: 'smaller', cause: thrown },
+      );
+    }
     return new StudioError('internal', `The engine failed (${text.slice(0, 300)}); try again, or reload the page.`, {
       retry: 'same',
       cause: thrown,

@@ -13,6 +13,8 @@ export interface Prediction {
   /** First element of the conditional half where both halves are one tensor. */
   condOffset: number;
   guidance: number;
+  /** Standard normal noise, the size of the latents, for a step that adds some. */
+  noise: DeviceTensor | null;
 }
 
 export class SamplingLoop {
@@ -75,7 +77,7 @@ export class SamplingLoop {
   }
 
   /** Carries out the next step. */
-  step({ uncond, cond, condOffset, guidance }: Prediction): void {
+  step({ uncond, cond, condOffset, guidance, noise }: Prediction): void {
     const { plan } = this;
     const i = this.#done;
     this.arithmetic.step({
@@ -85,6 +87,7 @@ export class SamplingLoop {
       cond,
       condOffset,
       guidance,
+      noise,
       nextInputScale: plan.steps[i + 1]?.inputScale ?? 1,
       blend: this.#state.blend ? plan.addNoise(i + 1) : null,
     });

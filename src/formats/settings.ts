@@ -2,6 +2,7 @@
 import * as v from 'valibot';
 import { loraTags, withoutLoraTags } from '../core/loras.ts';
 import { StudioError } from '../core/errors.ts';
+import { usualStrength } from '../core/parameters.ts';
 import { infotextFields, writeInfotext } from './infotext.ts';
 import { asciiJson, isObject, readJsonObject } from './json.ts';
 import type { Inscription } from './metadata.ts';
@@ -119,7 +120,9 @@ export function inscriptionOf(settings: Settings): Inscription {
         hash: hashes.length === 1 ? hashes[0].slice(0, 10) : undefined,
         model: checkpoint.name || undefined,
         loraHashes: loraHashes(loras),
-        strength: startsFromPicture ? (number('strength') ?? usualStrength(operation.operation)) : undefined,
+        strength: startsFromPicture
+          ? (number('strength') ?? usualStrength(operation.operation === 'image_inpaint'))
+          : undefined,
         software,
       }),
     }),
@@ -140,11 +143,6 @@ function loraHashes(loras: NonNullable<Settings['loras']>): string | undefined {
     hash === undefined ? [] : [`${name.replace(/[:,]/g, '')}: ${hash.slice(0, 12)}`],
   );
   return known.length > 0 ? known.join(', ') : undefined;
-}
-
-/** Of the chunks, where nothing is said: diffusers' defaults. */
-function usualStrength(operation: string): number {
-  return operation === 'image_inpaint' ? 1 : 0.8;
 }
 
 function isPlain(value: unknown): boolean {

@@ -25,6 +25,12 @@ export interface ConvOptions {
  */
 const LONGEST_LAYER_NORM = 2 ** 22;
 
+/**
+ * The most bytes of attention scores at one time on the processor. ONNX Runtime's attention kernel holds them all there (1 GiB for
+ * the autoencoder's middle at 1024×1024 pixels), and reckons their number in 32 bits, so that it fails on common sizes.
+ */
+const SCORE_BYTES = 2 ** 25;
+
 const CAST_TO = { f32: 1, f16: 10 } as const;
 
 export class LayerWriter extends OnnxWriter {
@@ -289,9 +295,12 @@ export class LayerWriter extends OnnxWriter {
     heads: number,
     options: { causal?: boolean; upcast?: boolean } = {},
   ) {
-    const { batch } = this.options;
+    const { batch, provider } = this.options;
     const [rows, width] = q.dims as [number, number];
     const type = options.upcast ? 'f32' : this.options.dtype;
+    if (provider === 'wasm' && !options.causal) {
+      return this.#attentionInBlocks(name, q, k, v, heads);
+    }
     const [query, key, value] = [q, k, v].map((x, index) => {
       const part = 'qkv'[index];
       const tokens = this.reshape(`${name}/${part}`, x, [batch, size(x.dims) / batch / width, width]);
@@ -303,6 +312,41 @@ export class LayerWriter extends OnnxWriter {
       attributes: { num_heads: heads, ...(options.causal ? { unidirectional: 1 } : {}) },
     });
     return this.reshape(`${name}/tokens`, this.cast(`${name}/cast`, mixed, this.options.dtype), [rows, width]);
+  }
+
+  /** See {@link SCORE_BYTES}; in f32, as everything is on the processor. */
+  #attentionInBlocks(name: string, q: Value, k: Value, v: Value, heads: number): Value {
+    const { batch } = this.options;
+    const [rows, width] = q.dims as [number, number];
+    const [queries, keys] = [q, k].map((x) => size(x.dims) / batch / width);
+    const head = width / heads;
+    const split = (part: string, x: Value, perm: readonly number[]) => {
+      const parts = this.reshape(`${name}/${part}`, x, [batch, size(x.dims) / batch / width, heads, head]);
+      return this.transpose(`${name}/${part}/heads`, parts, perm);
+    };
+    const scale = this.constant([1 / Math.sqrt(head)], 'f32');
+    const query = split('q', this.binary(`${name}/scale`, 'Mul', q, scale), [0, 2, 1, 3]);
+    const key = split('k', k, [0, 2, 3, 1]);
+    const value = split('v', v, [0, 2, 1, 3]);
+    const block = Math.max(1, Math.floor(SCORE_BYTES / (4 * batch * heads * keys)));
+    const sizes = Array.from({ length: Math.ceil(queries / block) }, (_, n) => Math.min(block, queries - n * block));
+    const blocks =
+      sizes.length === 1
+        ? [query]
+        : this.nodes(
+            `${name}/blocks`,
+            'Split',
+            [query, this.constant(sizes)],
+            sizes.map((count) => ({ dims: [batch, heads, count, head] })),
+            { attributes: { axis: 2 } },
+          );
+    const mixed = (blocks as Value[]).map((part, n) => {
+      const scores = this.node(`${name}/scores/${n}`, 'MatMul', [part, key], [batch, heads, sizes[n], keys]);
+      const shares = this.node(`${name}/softmax/${n}`, 'Softmax', [scores], scores.dims, { attributes: { axis: -1 } });
+      return this.node(`${name}/mix/${n}`, 'MatMul', [shares, value], part.dims);
+    });
+    const whole = mixed.length === 1 ? mixed[0] : this.concat(`${name}/joined`, mixed, 2);
+    return this.reshape(`${name}/tokens`, this.transpose(name, whole, [0, 2, 1, 3]), [rows, width]);
   }
 }
 

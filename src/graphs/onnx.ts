@@ -439,6 +439,8 @@ function flopsOf(op: string, [x, y]: readonly Value[], result: Value): number {
       // Scores, then the sum of values that they weight.
       return 4 * batch * queries * y.dims[1] * width;
     }
+    case 'MatMul':
+      return 2 * size(result.dims) * x.dims[x.dims.length - 1];
     default:
       return 0;
   }

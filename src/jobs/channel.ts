@@ -7,11 +7,10 @@
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { ErrorCode, Retry } from '../core/errors.ts';
-import type { Job } from '../core/job.ts';
+import type { Delta, Job } from '../core/job.ts';
 import { parse } from '../core/operation.ts';
 import { jobReport } from './job_report.ts';
 import { JOB_ID } from './service.ts';
-import type { Delta } from './job_watchers.ts';
 import type { JobService, QueueState } from './service.ts';
 import { isFinished } from './state.ts';
 

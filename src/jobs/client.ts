@@ -1,32 +1,29 @@
 /** The page's way to the workers: checkpoints, jobs and recordings. */
 import * as Comlink from 'comlink';
 import { DEFAULT_CHECKPOINT } from '../core/builtin_checkpoints.ts';
-import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
+import type { Delta, DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
 import { requirementsOf } from '../core/plan.ts';
 import type { Requirements } from '../core/plan.ts';
 import { catalogue } from '../pipelines/catalogue.ts';
-import type {
-  CheckpointSource,
-  Listing,
-  LoraFit,
-  RunRecord,
-  StartOptions,
-  StorageReport,
-} from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
+import type { Listing } from '../weights/library/library_api.ts';
+import type { LoraFit, StartOptions } from '../../workers/generation_api.ts';
+import type { RunRecord, StorageReport } from '../recorder/recorder_api.ts';
 import { witnessFile } from '../storage/witness.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import type { QueueView } from './job_watchers.ts';
-import { LanguageEngines } from './language.ts';
+import type { LanguageEngines } from './language.ts';
 import { LibraryClient } from './library.ts';
-import type { Delta } from './job_watchers.ts';
 import { Receiver } from './queue.ts';
 import type { Lane } from './queue.ts';
+import { needsOf } from './needs.ts';
 import { QueueWitness } from './queue_witness.ts';
 import { RecordingsClient } from './recordings.ts';
+import { resumed } from './resumption.ts';
 import { drain } from './runner.ts';
 import type { JobService, QueueState } from './service.ts';
 import { Sources } from './sources.ts';
@@ -55,30 +52,13 @@ function inBrowser(workers: WorkerPair): Commons {
   };
 }
 
-/** What a stored job waits for. One of a config that is gone runs like any other: whoever plans it says what is wrong. */
-function needsOf(operation: Operation): Pick<Requirements, 'gpu' | 'refs'> {
-  try {
-    return requirementsOf(operation, catalogue);
-  } catch {
-    return { gpu: true, refs: operation.checkpoint === null ? [] : [operation.checkpoint] };
-  }
-}
-
-function lacksCheckpoint(operation: Operation): boolean {
-  try {
-    return requirementsOf(operation, catalogue).lacksCheckpoint;
-  } catch {
-    return operation.checkpoint === null;
-  }
-}
-
 export class JobClient implements JobService {
   /** What is stored in this browser, and how more gets there. */
   readonly library: LibraryClient;
   /** What was made and kept. */
   readonly recordings: RecordingsClient;
   /** Language models and voices. */
-  readonly language = new LanguageEngines();
+  readonly language: LanguageEngines;
   /** One sentence when the browser had lost the queue of an earlier visit, else null. */
   readonly queueLoss: Promise<string | null>;
   readonly #workers: WorkerPair;
@@ -89,6 +69,7 @@ export class JobClient implements JobService {
 
   constructor(workers = new WorkerPair(), library = new LibraryClient(), commons = inBrowser(workers)) {
     this.#workers = workers;
+    this.language = workers.language;
     this.library = library;
     this.recordings = new RecordingsClient(() => workers.recorder);
     const { jobs, turn, sources, witness } = commons;
@@ -102,6 +83,7 @@ export class JobClient implements JobService {
       void drain(receiver, gpu ? workers : workers.tasks);
       return receiver;
     });
+    this.language.onOpened = (ref, source) => sources.add(ref, source);
     sources.onFound = (ref) => receivers.forEach((receiver) => receiver.found(ref));
     this.queueLoss = witness?.begin() ?? Promise.resolve(null);
   }
@@ -171,10 +153,15 @@ export class JobClient implements JobService {
   /** As {@link JobService.submit}; one that names no checkpoint runs on the one that was opened last in this tab. */
   async submit(input: unknown, id?: string): Promise<Job> {
     const operation = parseOperation(input);
-    return this.#jobs.submit(lacksCheckpoint(operation) ? { ...operation, checkpoint: this.#current } : operation, id);
+    return this.#jobs.submit(
+      needsOf(operation).lacksCheckpoint ? { ...operation, checkpoint: this.#current } : operation,
+      id,
+    );
   }
 
-  list(): Promise<Job[]> {
+  /** What comes back from the queue's witness is in it. */
+  async list(): Promise<Job[]> {
+    await this.queueLoss;
     return this.#jobs.list();
   }
 
@@ -213,6 +200,16 @@ export class JobClient implements JobService {
 
   repeat(id: string): Promise<Job> {
     return this.#jobs.repeat(id);
+  }
+
+  /** The operation of a job that came to an end in the middle, with what its finished steps recorded; see `resumption.ts`. */
+  async resumed(id: string): Promise<Operation> {
+    return resumed(await this.get(id), catalogue, (run, filename) => this.entity(run, filename));
+  }
+
+  /** Steps of an operation that run a language model, and what they want of it. @throws StudioError `invalid_operation` */
+  languageSteps(input: unknown): Requirements['languageSteps'] {
+    return requirementsOf(parseOperation(input), catalogue).languageSteps;
   }
 
   remove(id: string): Promise<void> {

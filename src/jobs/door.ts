@@ -2,11 +2,12 @@
  * The in-page door, `globalThis.darkroom`: what the command line and tests use, and anybody's script in the page may.
  * It takes and gives the same operations and jobs as the page; errors are StudioErrors.
  */
-import type { DeviceReport, Job, LedgerReport } from '../core/job.ts';
+import type { Delta, DeviceReport, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
-import type { Listing, RunRecord } from '../../workers/protocol.ts';
+import type { Operation } from '../core/operation.ts';
+import type { Listing } from '../weights/library/library_api.ts';
+import type { RunRecord } from '../recorder/recorder_api.ts';
 import type { JobClient } from './client.ts';
-import type { Delta } from './job_watchers.ts';
 import type { LanguageEngines } from './language.ts';
 import type { LibraryClient } from './library.ts';
 import type { RecordingsClient } from './recordings.ts';
@@ -32,6 +33,10 @@ export interface Door {
   list(): Promise<Job[]>;
   reorder(id: string, before: string | null): Promise<void>;
   repeat(id: string): Promise<Job>;
+  /** The operation of a job that came to an end in the middle, with what its finished steps recorded as `given`: submit it to go on from there. */
+  resumed(id: string): Promise<Operation>;
+  /** Steps of an operation that run a language model, and whether it is to write or to speak. */
+  languageSteps(operation: unknown): { id: string; service: 'text' | 'speech' }[];
   forever(id: string | null): Promise<void>;
   pause(isPaused: boolean): Promise<void>;
   queue(): Promise<QueueState>;
@@ -77,6 +82,8 @@ export function exposeDoor(client: JobClient): void {
     list: () => client.list(),
     reorder: (id, before) => client.reorder(id, before),
     repeat: (id) => client.repeat(id),
+    resumed: (id) => client.resumed(id),
+    languageSteps: (operation) => client.languageSteps(operation),
     forever: (id) => client.forever(id),
     pause: (isPaused) => client.pause(isPaused),
     queue: () => client.queue(),

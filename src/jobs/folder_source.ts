@@ -1,6 +1,6 @@
 /** A folder from the disk as the source of a checkpoint. */
 import { StudioError } from '../core/errors.ts';
-import type { CheckpointSource } from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 
 /** `path` begins with the name of the chosen folder, as `webkitRelativePath` does; that of a single file is its name. */
 export interface FolderFile {

@@ -1,6 +1,6 @@
 /** Who wants to hear of jobs in this tab: of all of them, of one until it has ended, or of one's end only. */
 import { StudioError } from '../core/errors.ts';
-import type { Job } from '../core/job.ts';
+import type { Delta, Job } from '../core/job.ts';
 import { deferred } from './deferred.ts';
 import type { Deferred } from './deferred.ts';
 import type { QueueState } from './service.ts';
@@ -16,12 +16,6 @@ export interface QueueView {
 
 type Follower = (job: Job) => void;
 
-/** Words of a step of a running job, in the order in which they come into being. */
-export interface Delta {
-  step: string;
-  text: string;
-}
-
 type Reader = (delta: Delta) => void;
 
 export class JobWatchers {
@@ -30,7 +24,7 @@ export class JobWatchers {
   readonly #waiters = new Map<string, Deferred<Job>>();
   readonly #readers = new Map<string, Set<Reader>>();
   /** Words of running jobs so far, for whoever begins to read in the middle. */
-  readonly #words = new Map<string, Delta[]>();
+  readonly #words = new Map<string, { attempt: number; deltas: Delta[] }>();
 
   get isEmpty(): boolean {
     return this.#listeners.size + this.#followers.size + this.#waiters.size + this.#readers.size === 0;
@@ -57,7 +51,7 @@ export class JobWatchers {
     const readers = this.#readers.get(id) ?? new Set();
     readers.add(reader);
     this.#readers.set(id, readers);
-    this.#words.get(id)?.forEach(reader);
+    this.#words.get(id)?.deltas.forEach((delta) => reader({ ...delta }));
     return () => {
       readers.delete(reader);
       if (readers.size === 0 && this.#readers.get(id) === readers) {
@@ -67,16 +61,13 @@ export class JobWatchers {
   }
 
   /** Words came into being. */
-  hear(id: string, { step, text }: Delta): void {
-    const words = this.#words.get(id) ?? [];
-    this.#words.set(id, words);
-    const last = words.at(-1);
-    if (last?.step === step) {
-      last.text += text;
-    } else {
-      words.push({ step, text });
-    }
-    this.#readers.get(id)?.forEach((reader) => reader({ step, text }));
+  hear(id: string, attempt: number, { step, text, thinking }: Delta): void {
+    const known = this.#words.get(id);
+    // What a broken attempt said is said anew.
+    const words = known?.attempt === attempt ? known.deltas : [];
+    this.#words.set(id, { attempt, deltas: words });
+    joinDelta(words, { step, text, thinking });
+    this.#readers.get(id)?.forEach((reader) => reader({ step, text, thinking }));
   }
 
   /** Resolves with the job when it has ended; rejects with `invalid_operation` when it is forgotten before that. */
@@ -134,5 +125,15 @@ export class JobWatchers {
     if (followers?.size === 0) {
       this.#followers.delete(id);
     }
+  }
+}
+
+/** Adds words to those before them; what belongs together becomes one. */
+export function joinDelta(words: Delta[], { step, text, thinking }: Delta): void {
+  const last = words.at(-1);
+  if (last?.step === step && last.thinking === thinking) {
+    last.text += text;
+  } else {
+    words.push({ step, text, thinking });
   }
 }

@@ -3,9 +3,10 @@ import * as Comlink from 'comlink';
 import type { LanguageSummary } from '../core/language.ts';
 import type { Speech, SpeechRequest, SpeechService } from '../core/speech_service.ts';
 import type { ModelLoading, TextDelta, TextRequest, TextResult, TextService } from '../core/text_service.ts';
-import type { LanguageApi, LanguageConnection, LanguageOptions } from '../language/language_api.ts';
+import type { LanguageApi, LanguageOptions } from '../language/language_api.ts';
 import { LanguageClient } from '../language/language_client.ts';
-import type { CheckpointSource } from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
+import type { LanguageConnection } from '../language/language_api.ts';
 import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import { WorkerLink } from './worker_link.ts';
@@ -23,10 +24,18 @@ const START_WITHIN = 5 * 60_000;
 export class LanguageEngines implements TextService, SpeechService {
   /** How the next engine is started. */
   options: LanguageOptions = { backend: 'auto' };
+  /** Called before a model of this many bytes is brought to the device for whoever asks here. */
+  makeRoom: (bytes: number) => Promise<void> = () => Promise.resolve();
+  /** Called when a folder was opened. */
+  onOpened: (ref: string, source: CheckpointSource) => void = () => undefined;
   readonly #make: () => WorkerLike;
-  readonly #client = new LanguageClient(() => this.connection());
+  readonly #client = new LanguageClient({
+    connect: () => this.connection(),
+    connectIfAlive: () => this.connectionIfAlive(),
+    makeRoom: (bytes) => this.makeRoom(bytes),
+  });
   /** Opened folders, which each new worker has to be told of. */
-  readonly #offered = new Map<string, CheckpointSource>();
+  readonly #known = new Map<string, CheckpointSource>();
   #engine: { link: WorkerLink<LanguageApi>; started: Promise<unknown> } | null = null;
 
   constructor(make: () => WorkerLike = bundled) {
@@ -37,8 +46,21 @@ export class LanguageEngines implements TextService, SpeechService {
   async connection(): Promise<LanguageConnection> {
     const link = await this.#started();
     const { port1, port2 } = new MessageChannel();
-    await link.call('connect', Comlink.transfer(port1, [port1]));
+    try {
+      await link.call('connect', Comlink.transfer(port1, [port1]));
+    } catch (error) {
+      if (link.failure) {
+        // It ended a moment before; the next one has not.
+        return this.connection();
+      }
+      throw error;
+    }
     return { port: port2, lock: link.lock };
+  }
+
+  /** As {@link connection}, but null where no engine runs. */
+  async connectionIfAlive(): Promise<LanguageConnection | null> {
+    return this.#engine && !this.#engine.link.failure ? this.connection() : null;
   }
 
   /** What a checkpoint is, from its small files alone. @throws StudioError `checkpoint_…` for what neither writes nor speaks */
@@ -49,9 +71,18 @@ export class LanguageEngines implements TextService, SpeechService {
   /** Opens a folder; its summary's ref can be asked for from now on. */
   async openFolder(files: FolderFile[]): Promise<LanguageSummary> {
     const source = folderSource(files);
-    const summary = await (await this.#started()).call('offer', source);
-    this.#offered.set(summary.ref, source);
+    const summary = await this.look(source);
+    await this.know(summary.ref, source);
+    this.onOpened(summary.ref, source);
     return summary;
+  }
+
+  /** This ref is found there from now on, as those of the library always are. Starts nothing. */
+  async know(ref: string, source: CheckpointSource): Promise<void> {
+    this.#known.set(ref, source);
+    if (this.#engine && !this.#engine.link.failure) {
+      await (await this.#started()).call('know', ref, source);
+    }
   }
 
   generate(
@@ -73,7 +104,7 @@ export class LanguageEngines implements TextService, SpeechService {
 
   /** Frees the memory that the model on the device takes; the next request loads it again. */
   release(): Promise<void> {
-    return this.#client.release();
+    return this.#client.release(0);
   }
 
   async #started(): Promise<WorkerLink<LanguageApi>> {
@@ -91,8 +122,8 @@ export class LanguageEngines implements TextService, SpeechService {
   async #start(link: WorkerLink<LanguageApi>): Promise<void> {
     try {
       await link.call('start', this.options);
-      for (const source of this.#offered.values()) {
-        await link.call('offer', source);
+      for (const [ref, source] of this.#known) {
+        await link.call('know', ref, source);
       }
     } catch (error) {
       link.terminate();

@@ -8,7 +8,7 @@ import type {
   SpaceReport,
   StoredCheckpoint,
   TransferProgress,
-} from '../../workers/protocol.ts';
+} from '../weights/library/library_api.ts';
 import { WorkerLink } from './worker_link.ts';
 import type { WorkerLike } from './worker_link.ts';
 

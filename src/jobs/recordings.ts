@@ -2,7 +2,7 @@
 import { StudioError } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
 import { recogniseFile } from '../media/registry.ts';
-import type { LostRun, RecorderApi, Retention, RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
+import type { LostRun, RecorderApi, Retention, RunQuery, RunRecord, RunSummary } from '../recorder/recorder_api.ts';
 import type { WorkerLink } from './worker_link.ts';
 
 /** Of what lies in a run's folder; the numbered files are its entities. */

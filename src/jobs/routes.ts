@@ -5,10 +5,10 @@
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { ErrorCode } from '../core/errors.ts';
-import type { Job } from '../core/job.ts';
+import type { Delta, Job } from '../core/job.ts';
 import { parse } from '../core/operation.ts';
 import { jobReport } from './job_report.ts';
-import type { Delta } from './job_watchers.ts';
+import { joinDelta } from './job_watchers.ts';
 import { readJson, readOperation, Refusal } from './request_body.ts';
 import type { JobService } from './service.ts';
 import { isFinished } from './state.ts';
@@ -293,14 +293,9 @@ export class JobRoutes {
           };
           left.addEventListener('abort', stop);
           send('retry: 1000\n\n');
-          unread = this.#jobs.deltas(id, ({ step, text: more }) => {
+          unread = this.#jobs.deltas(id, (delta) => {
             // A reader who falls behind gets them joined, never with some left out.
-            const last = words.at(-1);
-            if (last?.step === step) {
-              last.text += more;
-            } else {
-              words.push({ step, text: more });
-            }
+            joinDelta(words, delta);
             flush();
           });
           unfollow = this.#jobs.follow(id, (job) => {

@@ -10,7 +10,8 @@ import { StudioError, cancelled } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { JobEvent, Offer, ResumePoint, Stage } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
-import type { CheckpointSource, RunEnd } from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
+import type { RunEnd } from '../recorder/recorder_api.ts';
 import type { JobReceiver, JobRequest, Sourced } from './queue.ts';
 
 export interface Work {
@@ -66,7 +67,8 @@ async function run(request: JobRequest<Sourced<CheckpointSource>>, engine: Engin
     } catch (thrown) {
       const error = request.signal.aborted ? cancelled() : StudioError.from(thrown);
       if (!attempt.mayBeRepeated(error)) {
-        await end(request, attempt, error, TOO_LARGE.has(error.code), engine);
+        // A smaller picture makes no room for a language model, which runs alone.
+        await end(request, attempt, error, TOO_LARGE.has(error.code) && error.engine === undefined, engine);
         return;
       }
       if (restarts === RESTARTS) {
@@ -139,7 +141,8 @@ async function end(
 }
 
 function lostAgain(error: StudioError): StudioError {
-  const what = error.code === 'gpu_lost' ? 'The GPU was lost' : 'The generator stopped';
+  const worker = error.engine === 'language' ? 'The language engine' : 'The generator';
+  const what = error.code === 'gpu_lost' ? 'The GPU was lost' : `${worker} stopped`;
   return new StudioError(
     error.code,
     `${what} ${RESTARTS + 1} times during this job, which is more than bad luck; try something smaller, or reload the page.`,

@@ -2,8 +2,7 @@
  * What every door offers: the page, the routes of the service worker, the channel and the command line call exactly this, and
  * one contract suite runs through each of them. Everything here survives structured clone, so it can cross any of them.
  */
-import type { Job } from '../core/job.ts';
-import type { Delta } from './job_watchers.ts';
+import type { Delta, Job } from '../core/job.ts';
 
 /** What a job may be called by whoever submits it. */
 export const JOB_ID = /^[A-Za-z0-9_-]{1,64}$/;
@@ -33,7 +32,10 @@ export interface JobService {
   wait(id: string): Promise<Job>;
   /** Tells the job now and after every change until it has ended. Returns the way to stop. */
   follow(id: string, listener: (job: Job) => void): () => void;
-  /** Tells the words that a running job says while they come into being, those so far at once. Returns the way to stop. */
+  /**
+   * Tells the words that a running job says while they come into being, those so far at once. A job that is begun anew, whose `attempts` grow,
+   * says them anew. Returns the way to stop.
+   */
   deltas(id: string, listener: (delta: Delta) => void): () => void;
   /** Drops a waiting job; a running one stops at its next step. No effect on an ended one. Resolves when that is written down. */
   cancel(id: string): Promise<Job>;

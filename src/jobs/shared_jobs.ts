@@ -4,12 +4,12 @@
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
-import type { Job, Progress, ResumePoint } from '../core/job.ts';
+import type { Delta, Job, Progress, ResumePoint } from '../core/job.ts';
 import { Draft } from './draft.ts';
 import { IndexedJobStore, MemoryJobStore } from './job_store.ts';
 import type { JobStore } from './job_store.ts';
 import { JobWatchers } from './job_watchers.ts';
-import type { Delta, QueueView } from './job_watchers.ts';
+import type { QueueView } from './job_watchers.ts';
 import type { QueueState } from './service.ts';
 import { isFinished, reduce } from './state.ts';
 import type { JobChange } from './state.ts';
@@ -38,7 +38,14 @@ const messageSchema = v.variant('type', [
   /** Progress is told and not waited for: it is written down now and then only. */
   v.object({ type: v.literal('progress'), id: v.string(), attempts: v.number(), progress: progressSchema }),
   /** Words are told as they come and never written down: what they become is recorded. */
-  v.object({ type: v.literal('delta'), id: v.string(), attempts: v.number(), step: v.string(), text: v.string() }),
+  v.object({
+    type: v.literal('delta'),
+    id: v.string(),
+    attempts: v.number(),
+    step: v.string(),
+    text: v.string(),
+    thinking: v.boolean(),
+  }),
 ]);
 type Message = v.InferOutput<typeof messageSchema>;
 
@@ -190,9 +197,9 @@ export class SharedJobs {
   }
 
   /** Tells everybody who reads along what a running job has just said. */
-  delta(id: string, attempts: number, { step, text }: Delta): void {
-    this.#onDelta(id, attempts, { step, text });
-    this.#post({ type: 'delta', id, attempts, step, text });
+  delta(id: string, attempts: number, { step, text, thinking }: Delta): void {
+    this.#onDelta(id, attempts, { step, text, thinking });
+    this.#post({ type: 'delta', id, attempts, step, text, thinking });
   }
 
   /** Tells the words of a running job as they come into being, those so far at once. Returns the way to stop. */
@@ -360,10 +367,10 @@ export class SharedJobs {
     }
   }
 
-  #onDelta(id: string, attempts: number, { step, text }: Delta): void {
+  #onDelta(id: string, attempts: number, delta: Delta): void {
     const job = this.#mirror.get(id)?.job;
     if (job?.state === 'running' && job.attempts === attempts) {
-      this.#watchers.hear(id, { step, text });
+      this.#watchers.hear(id, attempts, delta);
     }
   }
 

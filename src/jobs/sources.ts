@@ -8,7 +8,7 @@ import {
   isBuiltin,
 } from '../core/builtin_checkpoints.ts';
 import { StudioError } from '../core/errors.ts';
-import type { CheckpointSource } from '../../workers/protocol.ts';
+import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 import { deferred } from './deferred.ts';
 import type { Deferred } from './deferred.ts';
 import { folderSource } from './folder_source.ts';

@@ -3,7 +3,11 @@ import * as Comlink from 'comlink';
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { DeviceReport, JobEvent, Offer, Stage } from '../core/job.ts';
-import type { GenerationApi, JobExecutor, RecorderApi, RunEnd, StartOptions, TaskApi } from '../../workers/protocol.ts';
+import type { GenerationApi, JobExecutor, JobPage, StartOptions, TaskApi } from '../../workers/generation_api.ts';
+import type { LanguageConnection } from '../language/language_api.ts';
+import type { RecorderApi, RunEnd } from '../recorder/recorder_api.ts';
+import { LanguageEngines } from './language.ts';
+import { needsOf } from './needs.ts';
 import { TAKEN } from './queue.ts';
 import type { Engine, Work } from './runner.ts';
 import { WorkerLink } from './worker_link.ts';
@@ -58,15 +62,23 @@ export class WorkerPair implements Engine {
   #generator: Generator | null = null;
   #tasks: { link: WorkerLink<TaskApi>; isConnected: Promise<unknown> } | null = null;
   #recorder: WorkerLink<RecorderApi> | null = null;
+  /** Language models and voices, which jobs ask over a connection of their own. */
+  readonly language: LanguageEngines;
   /** Keys that the person entered, in memory only. */
   readonly #secrets = new Map<string, string>();
   #backend: DeviceReport['backend'] = 'wasm';
   /** What a running job said last. */
   #secondsLeft = 0;
 
-  constructor(make: WorkerMaker = bundled, patience: Partial<PairPatience> = {}) {
+  constructor(
+    make: WorkerMaker = bundled,
+    patience: Partial<PairPatience> = {},
+    language: LanguageEngines = new LanguageEngines(),
+  ) {
     this.#make = make;
     this.#patience = { ...PATIENCE, ...patience };
+    this.language = language;
+    language.makeRoom = (bytes) => this.#makeRoom(bytes);
   }
 
   /** The living generator; calls to it wait until it has loaded, not until it is started. */
@@ -118,7 +130,7 @@ export class WorkerPair implements Engine {
     }
   }
 
-  /** What runs jobs that need no GPU, beside those that do. It makes a worker when there is one to run. */
+  /** What runs jobs without a checkpoint. It makes a worker when there is one to run. */
   get tasks(): Engine {
     return {
       execute: async (work, onEvent, signal) => this.#execute(await this.#taskLink(), work, onEvent, signal),
@@ -128,6 +140,11 @@ export class WorkerPair implements Engine {
   }
 
   async execute(work: Work, onEvent: (event: JobEvent) => void, signal: AbortSignal): Promise<void> {
+    if (!needsOf(work.operation).graphs) {
+      // The generator would only load a runtime that nothing in this job uses.
+      await this.tasks.execute(work, onEvent, signal);
+      return;
+    }
     const listen = (event: JobEvent) => {
       if (event.type === 'progress') {
         this.#secondsLeft = event.progress.secondsLeft ?? 0;
@@ -159,17 +176,17 @@ export class WorkerPair implements Engine {
       grace = setTimeout(() => link.terminate(cancelled()), this.#patience.cancel);
     };
     signal.addEventListener('abort', stop);
-    const secret = (name: string) => this.#secret(name);
     try {
+      await this.#tellOfFolders(work);
       await link.call(
         'execute',
         { ...work, inscribes: this.options.inscribes ?? true },
         Comlink.proxy(onEvent),
-        Comlink.proxy(secret),
+        Comlink.proxy(this.#page),
       );
     } catch (error) {
       const failure = StudioError.from(error);
-      if (FATAL.has(failure.code)) {
+      if (FATAL.has(failure.code) && failure.engine === undefined) {
         link.terminate(failure);
       }
       throw failure;
@@ -180,6 +197,9 @@ export class WorkerPair implements Engine {
   }
 
   async smaller({ operation, sources, point }: Work, stage: Stage | null): Promise<Offer | null> {
+    if (!needsOf(operation).graphs) {
+      return null;
+    }
     let patience: ReturnType<typeof setTimeout> | undefined;
     const change = await Promise.race([
       this.started().then((link) => link.call('smaller', { operation, sources, point, stage })),
@@ -200,6 +220,33 @@ export class WorkerPair implements Engine {
     // A new recorder does not hold the run yet; one that holds it first finishes what it is writing.
     await recorder.call('resumeRun', run);
     await recorder.call('closeRun', run, stage, error);
+  }
+
+  /** What a worker may ask of us while it runs a job. */
+  get #page(): JobPage {
+    return {
+      secret: (name) => this.#secret(name),
+      language: async () => transferred(await this.language.connection()),
+      languageIfAlive: async () => {
+        const connection = await this.language.connectionIfAlive();
+        return connection && transferred(connection);
+      },
+      makeRoom: (bytes) => this.#makeRoom(bytes),
+    };
+  }
+
+  /** Folders of language models reach that engine with the job, as they may have been opened in another tab. */
+  async #tellOfFolders({ operation, sources }: Work): Promise<void> {
+    if (needsOf(operation).languageSteps.length > 0) {
+      const folders = Object.entries(sources).filter(([, { kind }]) => kind === 'folder');
+      await Promise.all(folders.map(([ref, source]) => this.language.know(ref, source)));
+    }
+  }
+
+  async #makeRoom(bytes: number): Promise<void> {
+    if (this.#generator && !this.#generator.link.failure) {
+      await this.#generator.link.call('makeRoom', bytes);
+    }
   }
 
   #secret(name: string): Promise<string> {
@@ -246,4 +293,9 @@ export class WorkerPair implements Engine {
       throw failure;
     }
   }
+}
+
+/** The port moves to whoever asked. */
+function transferred(connection: LanguageConnection): LanguageConnection {
+  return Comlink.transfer(connection, [connection.port]);
 }

@@ -5,7 +5,8 @@
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { Speech, SpeechRequest, SpeechService } from '../core/speech_service.ts';
 import type { ModelLoading, TextDelta, TextRequest, TextResult, TextService } from '../core/text_service.ts';
-import type { LanguageAnswer, LanguageCancel, LanguageConnection, LanguageMessage } from './language_api.ts';
+import type { LanguageConnection } from './language_api.ts';
+import type { LanguageAnswer, LanguageMessage, LanguageWord } from './language_api.ts';
 
 /** A message before it has the port that it is answered on. */
 type Question = LanguageMessage extends infer Message
@@ -25,13 +26,24 @@ interface Open {
   death: Promise<never>;
 }
 
+export interface LanguageClientOptions {
+  /** A port of a living language worker, which is made where there is none. */
+  connect: () => Promise<LanguageConnection>;
+  /** As `connect`, but null where there is none: for those who want nothing but its memory. Where nothing is said, only one's own. */
+  connectIfAlive?: () => Promise<LanguageConnection | null>;
+  /** Called before a model that takes this many bytes is brought to the device; what else is there may have to go. */
+  makeRoom?: (bytes: number) => Promise<void>;
+}
+
+/** After these its worker ends, and what is asked next needs another one. */
+const ENDS = new Set<StudioError['code']>(['gpu_lost', 'out_of_memory', 'internal', 'result_invalid', 'worker_failed']);
+
 export class LanguageClient implements TextService, SpeechService {
-  readonly #connect: () => Promise<LanguageConnection>;
+  readonly #options: LanguageClientOptions;
   #open: Promise<Open> | null = null;
 
-  /** @param connect gives a port of a living language worker, which it makes where there is none */
-  constructor(connect: () => Promise<LanguageConnection>) {
-    this.#connect = connect;
+  constructor(options: LanguageClientOptions) {
+    this.#options = options;
   }
 
   async generate(
@@ -54,20 +66,30 @@ export class LanguageClient implements TextService, SpeechService {
     return (await this.#ask({ type: 'speak', request }, signal, { loading: onLoading })) as Speech;
   }
 
-  /** Frees the device's memory, for whoever else needs it. Starts nothing that does not run yet. */
-  async release(): Promise<void> {
+  /**
+   * Frees the device's memory, for whoever else needs it. Starts nothing that does not run yet.
+   * @param fits bytes that a model may keep
+   */
+  async release(fits = 0): Promise<void> {
+    const { connectIfAlive } = this.#options;
+    if (!this.#open && connectIfAlive) {
+      const connection = await connectIfAlive();
+      this.#open = connection && Promise.resolve(this.#opened(connection));
+    }
     if (this.#open) {
-      await this.#ask({ type: 'release' }, new AbortController().signal, {});
+      await this.#ask({ type: 'release', fits }, new AbortController().signal, {});
     }
   }
 
   async #ask(question: Question, signal: AbortSignal, listener: Listener): Promise<TextResult | Speech | null> {
-    const { port, death } = await this.#living();
+    const open = this.#living();
+    const { port, death } = await open;
     if (signal.aborted) {
       throw cancelled();
     }
     const { port1: answers, port2: reply } = new MessageChannel();
-    const cancel = () => answers.postMessage({ type: 'cancel' } satisfies LanguageCancel);
+    const say = (type: LanguageWord['type']) => answers.postMessage({ type } satisfies LanguageWord);
+    const cancel = () => say('cancel');
     signal.addEventListener('abort', cancel);
     try {
       const answer = new Promise<TextResult | Speech | null>((done, failed) => {
@@ -79,16 +101,31 @@ export class LanguageClient implements TextService, SpeechService {
             case 'loading':
               listener.loading?.(data.loading);
               break;
+            case 'room':
+              Promise.resolve(this.#options.makeRoom?.(data.bytes)).then(
+                () => say('ready'),
+                (error: unknown) => {
+                  cancel();
+                  failed(StudioError.from(error));
+                },
+              );
+              break;
             case 'done':
               done(data.result);
               break;
             case 'failed':
-              failed(StudioError.fromData(data.error));
+              failed(StudioError.fromData({ ...data.error, engine: 'language' }));
           }
         };
       });
       port.postMessage({ ...question, reply } satisfies LanguageMessage, [reply]);
       return await Promise.race([answer, death]);
+    } catch (thrown) {
+      const error = StudioError.from(thrown);
+      if (ENDS.has(error.code) && this.#open === open) {
+        this.#open = null;
+      }
+      throw error;
     } finally {
       signal.removeEventListener('abort', cancel);
       answers.close();
@@ -96,15 +133,17 @@ export class LanguageClient implements TextService, SpeechService {
   }
 
   #living(): Promise<Open> {
-    this.#open ??= this.#opened().catch((error: unknown) => {
-      this.#open = null;
-      throw error;
-    });
+    this.#open ??= this.#options.connect().then(
+      (connection) => this.#opened(connection),
+      (error: unknown) => {
+        this.#open = null;
+        throw error;
+      },
+    );
     return this.#open;
   }
 
-  async #opened(): Promise<Open> {
-    const { port, lock } = await this.#connect();
+  #opened({ port, lock }: LanguageConnection): Open {
     port.start();
     const death = new Promise<never>((_, gone) => {
       if (lock !== null) {
@@ -113,7 +152,10 @@ export class LanguageClient implements TextService, SpeechService {
           this.#open = null;
           port.close();
           gone(
-            new StudioError('worker_failed', 'The language engine stopped unexpectedly; try again.', { retry: 'same' }),
+            new StudioError('worker_failed', 'The language engine stopped unexpectedly; try again.', {
+              retry: 'same',
+              engine: 'language',
+            }),
           );
         });
       }

@@ -8,7 +8,7 @@ import type { Speech, SpeechRequest } from '../core/speech_service.ts';
 import type { ModelLoading, TextRequest, TextResult } from '../core/text_service.ts';
 import { Mutex } from '../engine/mutex.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
-import type { LanguageAnswer, LanguageCancel, LanguageMessage } from './language_api.ts';
+import type { LanguageAnswer, LanguageMessage, LanguageWord } from './language_api.ts';
 import { LanguageCheckpoint } from './language_checkpoint.ts';
 import type { LanguageRuntime } from './language_runtime.ts';
 import { TextModel, requireTextRequest } from './text_model.ts';
@@ -20,10 +20,23 @@ interface Held {
   /** Names the very files and their precision. */
   key: string;
   model: TextModel | Voice;
+  /** On the device; a guess. */
+  bytes: number;
+}
+
+/** The asking side of one request. */
+interface Asker {
+  say: (answer: LanguageAnswer) => void;
+  /** Resolves when it has made room for this much. @throws StudioError `cancelled` */
+  room: (bytes: number) => Promise<void>;
+  signal: AbortSignal;
 }
 
 /** A loading is told at most this often, in milliseconds. */
 const TELL_EVERY = 100;
+
+/** How long somebody who asks may take to make room for a model, in milliseconds: to free weights takes less than a second. */
+const ROOM_WITHIN = 15_000;
 
 export class LanguageEngine {
   readonly #library: TransformersLibrary;
@@ -64,14 +77,34 @@ export class LanguageEngine {
   async #answer(message: LanguageMessage): Promise<void> {
     const { reply } = message;
     const controller = new AbortController();
-    reply.onmessage = ({ data }: MessageEvent<LanguageCancel>) => {
+    const { signal } = controller;
+    let onReady: () => void = () => undefined;
+    reply.onmessage = ({ data }: MessageEvent<LanguageWord>) => {
       if (data.type === 'cancel') {
         controller.abort();
+      } else {
+        onReady();
       }
     };
+    // Where browsers tell of it, nobody computes for a worker that has ended.
+    reply.addEventListener('close', () => controller.abort());
     const say = (answer: LanguageAnswer) => reply.postMessage(answer);
+    const room = (bytes: number) =>
+      new Promise<void>((ready, failed) => {
+        // Whoever asks may be gone without a word, and others wait for their turn.
+        const patience = setTimeout(ready, ROOM_WITHIN);
+        onReady = () => {
+          clearTimeout(patience);
+          ready();
+        };
+        signal.addEventListener('abort', () => {
+          clearTimeout(patience);
+          failed(cancelled());
+        });
+        say({ type: 'room', bytes });
+      });
     try {
-      const result = await this.#turns.run(() => this.#carryOut(message, say, controller.signal));
+      const result = await this.#turns.run(() => this.#carryOut(message, { say, room, signal }));
       say({ type: 'done', result });
     } catch (error) {
       say({ type: 'failed', error: StudioError.from(error).toData() });
@@ -82,53 +115,49 @@ export class LanguageEngine {
     }
   }
 
-  async #carryOut(
-    message: LanguageMessage,
-    say: (answer: LanguageAnswer) => void,
-    signal: AbortSignal,
-  ): Promise<TextResult | Speech | null> {
+  async #carryOut(message: LanguageMessage, asker: Asker): Promise<TextResult | Speech | null> {
     if (this.#broken) {
       throw this.#broken;
     }
-    if (signal.aborted) {
+    if (asker.signal.aborted) {
       throw cancelled();
     }
     switch (message.type) {
       case 'release':
-        await this.#release();
+        if (this.#held && this.#held.bytes > message.fits) {
+          await this.#release();
+        }
         return null;
       case 'generate':
-        return this.#generate(message.request, say, signal);
+        return this.#generate(message.request, asker);
       case 'speak':
-        return this.#speak(message.request, say, signal);
+        return this.#speak(message.request, asker);
     }
   }
 
-  async #generate(
-    request: TextRequest,
-    say: (answer: LanguageAnswer) => void,
-    signal: AbortSignal,
-  ): Promise<TextResult> {
+  async #generate(request: TextRequest, asker: Asker): Promise<TextResult> {
     requireTextRequest(request);
-    const model = await this.#model(request.model, 'text', say);
+    const model = await this.#model(request.model, 'text', asker);
     if (!(model instanceof TextModel)) {
       throw new Error('Assertion failed: a text checkpoint opens as a text model');
     }
     const prompt = model.prompt(request);
-    return this.#computed(model.generate(request, prompt, (delta) => say({ type: 'delta', delta }), signal));
+    return this.#computed(
+      model.generate(request, prompt, (delta) => asker.say({ type: 'delta', delta }), asker.signal),
+    );
   }
 
-  async #speak(request: SpeechRequest, say: (answer: LanguageAnswer) => void, signal: AbortSignal): Promise<Speech> {
-    const model = await this.#model(request.model, 'speech', say);
+  async #speak(request: SpeechRequest, asker: Asker): Promise<Speech> {
+    const model = await this.#model(request.model, 'speech', asker);
     if (!(model instanceof Voice)) {
       throw new Error('Assertion failed: a speech checkpoint opens as a voice');
     }
     model.require(request);
-    return this.#computed(model.speak(request, signal));
+    return this.#computed(model.speak(request, asker.signal));
   }
 
   /** The model of this ref on the device, in the best precision that is there and runs here. */
-  async #model(ref: string, kind: LanguageKind, say: (answer: LanguageAnswer) => void): Promise<TextModel | Voice> {
+  async #model(ref: string, kind: LanguageKind, { say, room }: Asker): Promise<TextModel | Voice> {
     const checkpoint = await LanguageCheckpoint.open(await this.#files(ref));
     const { files } = checkpoint;
     if (checkpoint.kind !== kind) {
@@ -149,18 +178,19 @@ export class LanguageEngine {
           : `"${files.name}" is here only as ${choices.map(({ precision }) => precision).join(', ')}. ${choices[0].misfit}`,
       );
     }
-    const { precision } = choice;
+    const { precision, memoryBytes: bytes } = choice;
     const key = JSON.stringify([ref, precision, ...choice.files.map((path) => [path, files.version(path)])]);
     if (this.#held?.key === key) {
       return this.#held.model;
     }
     await this.#release();
+    await room(bytes);
     const open = kind === 'text' ? TextModel.open : Voice.open;
     const tell = nowAndThen((loading) => say({ type: 'loading', loading }));
     const model = await this.#computed<TextModel | Voice>(
       open(this.#library, this.#runtime, checkpoint, precision, tell),
     );
-    this.#held = { key, model };
+    this.#held = { key, model, bytes };
     return model;
   }
 

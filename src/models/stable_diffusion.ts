@@ -11,7 +11,7 @@ import * as clipText from '../graphs/clip_text.ts';
 import type { StoredTensor } from '../graphs/graph.ts';
 import { BLOCK, quantisedBits } from '../graphs/quantisation.ts';
 import * as unet2d from '../graphs/unet2d_condition.ts';
-import { parseSchedulerConfig, type SchedulerConfig } from '../samplers/config.ts';
+import { parseSchedulerConfig, type SchedulerConfig } from '../schedulers/config.ts';
 import { ClipTokenizer, type TokenizerFiles } from '../text/clip_tokenizer.ts';
 import { clipTokenizerFiles } from '../text/clip_vocabulary.ts';
 import { Checkpoint, type CheckpointComponents, type Component } from '../weights/checkpoint.ts';

@@ -8,7 +8,7 @@
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
-import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
+import type { RunEntity, RunRecord } from './recorder_api.ts';
 import { parseFilename } from './entity_file.ts';
 
 export const JOURNAL = 'journal';

@@ -7,15 +7,7 @@ import { StudioError, assert } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
 import { withoutPictures } from '../core/operation.ts';
-import type {
-  LostRun,
-  Retention,
-  RunEnd,
-  RunOpening,
-  RunQuery,
-  RunRecord,
-  RunSummary,
-} from '../../workers/protocol.ts';
+import type { LostRun, Retention, RunEnd, RunOpening, RunQuery, RunRecord, RunSummary } from './recorder_api.ts';
 import { mimeOf } from '../media/registry.ts';
 import { toFile } from './entity_content.ts';
 import { ENTITY_TYPE, parseFilename, throughJson } from './entity_file.ts';

@@ -1,7 +1,7 @@
 /** Which runs are kept: the setting, its file and what follows from it. */
 import * as v from 'valibot';
 import { parse } from '../core/operation.ts';
-import type { Retention } from '../../workers/protocol.ts';
+import type { Retention } from './recorder_api.ts';
 import type { FileStore } from './file_store.ts';
 import type { IndexEntry } from './run_index.ts';
 import { jsonBlob } from './entity_file.ts';

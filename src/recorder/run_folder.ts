@@ -4,7 +4,7 @@
  * journal and may be behind it until recovery. Whoever makes or opens a RunFolder holds the run's lock.
  */
 import { StudioError } from '../core/errors.ts';
-import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
+import type { RunEntity, RunRecord } from './recorder_api.ts';
 import { filename, jsonBlob, parseFilename } from './entity_file.ts';
 import type { EntityFile } from './entity_file.ts';
 import type { AppendFile, FileStore } from './file_store.ts';

@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
-import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
+import type { RunEntity, RunRecord } from './recorder_api.ts';
 import { parseFilename } from './entity_file.ts';
 import type { FileStore } from './file_store.ts';
 import { SCHEMA_VERSION, stateFact } from './journal.ts';

@@ -9,7 +9,7 @@
  */
 import * as v from 'valibot';
 import { givenMedium, resultMedium } from '../media/registry.ts';
-import type { RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
+import type { RunQuery, RunRecord, RunSummary } from './recorder_api.ts';
 import type { FileStore } from './file_store.ts';
 import { decodeLines, encodeLine, encodeLines } from './journal.ts';
 import type { Locks } from './locks.ts';

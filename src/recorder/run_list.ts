@@ -3,7 +3,7 @@
  * Listing reads the index, a run's own folder is opened only to say more than the index knows, or where recovery is due.
  */
 import { StudioError } from '../core/errors.ts';
-import type { RunQuery, RunRecord, RunSummary } from '../../workers/protocol.ts';
+import type { RunQuery, RunRecord, RunSummary } from './recorder_api.ts';
 import { parseFilename } from './entity_file.ts';
 import type { FileStore } from './file_store.ts';
 import { JOURNAL } from './journal.ts';

@@ -3,7 +3,7 @@
  * Version 1, from before there were journals, is read as it is; version 2 is derived from the journal.
  */
 import * as v from 'valibot';
-import type { RunEntity, RunRecord } from '../../workers/protocol.ts';
+import type { RunEntity, RunRecord } from './recorder_api.ts';
 import { parseFilename } from './entity_file.ts';
 import { SCHEMA_VERSION } from './journal.ts';
 

@@ -1,5 +1,6 @@
 /** One step on plain arrays: the reference for the GPU kernel, and what runs where there is no GPU. */
-import type { NoiseMix, Step } from './sampler.ts';
+import type { Level } from '../predictions/prediction.ts';
+import type { Step } from './sampler.ts';
 
 /** All arrays are f32 and of the same length, except `mask`. */
 export interface StepBuffers {
@@ -12,22 +13,27 @@ export interface StepBuffers {
   guidance: number;
   /** `historyLength` buffers, the latest first; rotated and overwritten when the step asks. */
   history: Float32Array[];
+  /** Standard normal noise, for steps that ask for it. */
+  noise?: Float32Array | null;
   /** Takes the predicted picture when given. */
   denoised?: Float32Array;
-  /** Inpainting: x' = mask · x' + (1 − mask) · (level.image · image + level.noise · noise). */
+  /** Inpainting: x' = mask · x' + (1 − mask) · (level.alpha · image + level.sigma · noise). */
   inpaint?: {
     /** 1 = change, 0 = keep; `[1, 1, h, w]`, repeated over channels and batch. */
     mask: Float32Array;
     image: Float32Array;
     noise: Float32Array;
     /** `addNoise` of the step after this one. */
-    level: NoiseMix;
+    level: Level;
   };
 }
 
 export function applyStep(step: Step, buffers: StepBuffers): void {
-  const { x, cond, uncond, guidance, history, denoised, inpaint } = buffers;
-  const { next } = step;
+  const { x, cond, uncond, guidance, history, noise: fresh, denoised, inpaint } = buffers;
+  const { next, noise } = step;
+  if (noise && !fresh) {
+    throw new TypeError('This step adds noise, and none was given.');
+  }
   // The oldest buffer becomes the newest one, after its own content was used.
   const oldest = step.shift ? history[history.length - 1] : undefined;
   for (let i = 0; i < x.length; i++) {
@@ -39,6 +45,9 @@ export function applyStep(step: Step, buffers: StepBuffers): void {
     for (let k = 0; k < next.history.length; k++) {
       result += next.history[k] * history[k][i];
     }
+    if (noise && fresh) {
+      result += noise.scale * fresh[i];
+    }
     if (denoised) {
       denoised[i] = step.denoised.x * value + step.denoised.model * m;
     }
@@ -46,8 +55,8 @@ export function applyStep(step: Step, buffers: StepBuffers): void {
       oldest[i] = step.remember.x * value + step.remember.model * m;
     }
     if (inpaint) {
-      const { mask, image, noise, level } = inpaint;
-      const known = level.image * image[i] + level.noise * noise[i];
+      const { mask, image, level } = inpaint;
+      const known = level.alpha * image[i] + level.sigma * inpaint.noise[i];
       const change = mask[i % mask.length];
       result = change * result + (1 - change) * known;
     }

@@ -1,13 +1,15 @@
 /**
- * What a sampler is. Deterministic samplers are linear combinations of the buffers at hand, so a sampler yields numbers:
- * one {@link Step} per network call. `apply.ts` carries them out on arrays, one WGSL kernel on the GPU.
+ * What a sampler is. Every sampler here is a linear combination of the buffers at hand, so it yields numbers: one {@link Step} per network
+ * call. `apply.ts` carries them out on arrays, one WGSL kernel on the GPU.
  */
-import type { NoiseTable, Prediction, SchedulerConfig } from './config.ts';
+import type { Level, Pair } from '../predictions/prediction.ts';
 
-/** Weights of the current latents `x` and of the guided network output `m`. */
-export interface Pair {
-  x: number;
-  model: number;
+/** Fresh noise in a step. */
+export interface StepNoise {
+  scale: number;
+  /** Noise levels that the step leads from and to: a Brownian path is asked for its increment between them. */
+  from: number;
+  to: number;
 }
 
 /**
@@ -16,113 +18,111 @@ export interface Pair {
  *     m  = network(inputScale · x, timestep), after guidance
  *     x0 = denoised.x · x + denoised.model · m                          the predicted picture, for previews
  *     x' = next.x · x + next.model · m + Σ next.history[k] · H[k]       H[0] is what was remembered last
+ *          + noise.scale · ξ                                            ξ is standard normal noise
  *     if shift: H moves up by one, and H[0] = remember.x · x + remember.model · m
  */
 export interface Step {
   /** Position in training time, from 0; not always whole (Euler). */
   timestep: number;
-  /** Noise level at the start of the step, as a multiple of the picture's own scale (σ = √(1−ᾱ)/√ᾱ). */
-  sigma: number;
+  /** What x holds before the step. */
+  level: Level;
   inputScale: number;
   denoised: Pair;
   /** `history` has at most `historyLength` entries; places beyond its end are not read. */
   next: Pair & { history: number[] };
+  noise: StepNoise | null;
   shift: boolean;
   remember: Pair;
 }
 
-/** x = image · latents + noise · noise */
-export interface NoiseMix {
-  image: number;
+/** Where the network is called. */
+export interface Point extends Level {
+  /** The schedule's noise level: sigma / alpha, or the sigma of a flow. */
   noise: number;
+  timestep: number;
+  inputScale: number;
+  /** x0 from x and the network's output. */
+  denoised: Pair;
+  /** ln(alpha / sigma), half the logarithm of the signal-to-noise ratio. */
+  lambda: number;
 }
 
-/** The part of a plan that the sampler itself decides. */
-export interface StepPlan {
-  /** x at the start = initNoise · noise, for a picture from nothing. */
-  initNoise: number;
-  /** In order; with a strength below 1 only those that are left. */
+/** Choices within an algorithm that diffusers' configs make. */
+export interface SolverOptions {
+  order: 1 | 2;
+  solverType: 'midpoint' | 'heun';
+  /** Whether the last step is of the first order, whatever comes before. */
+  firstOrderEnd: boolean;
+}
+
+/** The way from noise to picture that the steps are asked for. */
+export interface Course {
+  /** In order. With a strength below 1 only those that are left. */
+  points: readonly Point[];
+  /** Where the step from each point ends. */
+  targets: readonly Point[];
+  /** The points as training timesteps, where they were chosen as such: `stride` of them apart; null = chosen as noise levels. */
+  grid: { stride: number; at(timestep: number): Point } | null;
+  options: SolverOptions;
+}
+
+export interface SolverPlan {
   steps: Step[];
-  /** Number of buffers H, each of the latents' size. */
+  /** Number of buffers H, each of the latents' size; at most {@link LONGEST_HISTORY}. */
   historyLength: number;
-  /** Latents as noisy as before step `i` of `steps`; `i = steps.length` is the clean image. */
-  addNoise(i: number): NoiseMix;
 }
 
-export interface SamplerPlan extends StepPlan {
-  /** Ids of the sampler and of the schedule in use. */
-  sampler: string;
-  schedule: string;
-}
-
-/** The noise levels to go through, as a schedule laid them for one sampler. */
-export interface Path {
-  /** One per requested step. */
-  timesteps: readonly number[];
-  /** One more than `timesteps`: the last is the level after the last step. */
-  sigmas: readonly number[];
-  /** Whether the points were chosen as training timesteps (and not as noise levels). */
-  onGrid: boolean;
-  /** The spacing in force; beside given noise levels, the one of the checkpoint or of the diffusers class. */
-  spacing: string;
-}
-
-/** How a diffusers class lays points on the training grid. */
-export interface Grid {
-  /** 1: it lays one point more than there are steps and drops the least noisy one. */
-  spare: 0 | 1;
-  round(timestep: number): number;
-}
-
-/** A sampler that has read a checkpoint's scheduler_config.json. */
-export interface PreparedSampler {
-  table: NoiseTable;
-  /** The spacing that the checkpoint asks for. */
-  spacing: string;
-  stepsOffset: number;
-  /**
-   * Whether the checkpoint asks for Karras levels, and between which ends: those of the whole `table`, or those of its
-   * `spacing`. Null: it does not.
-   */
-  karras: 'table' | 'spacing' | null;
-  grid: Grid;
-  /** Level after the last step when the checkpoint's own way is followed; ComfyUI's schedules end at 0. */
-  finalSigma: number;
-  /** The timestep told to the network for a fractional position in the table. */
-  timestepOf(position: number): number;
-  /**
-   * @param first index of the first step to run: above 0 when a given picture is only partly repainted
-   * @throws StudioError `invalid_operation` if this path makes no sense for the sampler
-   */
-  plan(path: Path, first: number): StepPlan;
-}
+/** How many buffers the kernel knows. */
+export const LONGEST_HISTORY = 4;
 
 export interface Sampler {
   /** Equals the file's name; ComfyUI's id where it has one. */
   id: string;
-  /** The diffusers class that it stands for: a checkpoint that names this class gets this sampler. */
-  diffusersClass: string;
-  /** @throws StudioError `checkpoint_unsupported` if the config asks for something that this sampler does not do */
-  prepare(config: SchedulerConfig): PreparedSampler;
+  /** @throws StudioError `invalid_operation` if this course makes no sense for the sampler */
+  plan(course: Course): SolverPlan;
 }
 
-/**
- * x0 from x and the network's output, at signal level `alpha` and noise level `sigma` (alpha² + sigma² = 1).
- * See §2.4 of https://arxiv.org/abs/2210.02303 for v.
- */
-export function denoisedFrom(prediction: Prediction, alpha: number, sigma: number): Pair {
-  return {
-    epsilon: { x: 1 / alpha, model: -sigma / alpha },
-    v_prediction: { x: alpha, model: -sigma },
-    sample: { x: 0, model: 1 },
-  }[prediction];
+/** The part of a plan that is run. */
+export interface SamplerPlan extends SolverPlan {
+  /** Ids of the sampler and of the schedule in use. */
+  sampler: string;
+  schedule: string;
+  /** x at the start = initNoise · noise, for a picture from nothing. */
+  initNoise: number;
+  /** Latents as noisy as before step `i` of `steps`; `i = steps.length` is the clean picture. */
+  addNoise(i: number): Level;
 }
 
-/** The predicted noise from x and the network's output; levels as in {@link denoisedFrom}. */
-export function noiseFrom(prediction: Prediction, alpha: number, sigma: number): Pair {
+/** A step in terms of x, the predicted picture x0 and what was remembered. */
+export interface Move {
+  x: number;
+  denoised: number;
+  history?: number[];
+  noise?: StepNoise | null;
+  /** Of x and x0; left out = nothing is remembered. */
+  remember?: { x: number; denoised: number };
+}
+
+export function stepFrom(point: Point, { x, denoised, history = [], noise = null, remember }: Move): Step {
+  const { timestep, inputScale, alpha, sigma } = point;
+  const pair = (ofX: number, ofDenoised: number): Pair => ({
+    x: ofX + ofDenoised * point.denoised.x,
+    model: ofDenoised * point.denoised.model,
+  });
   return {
-    epsilon: { x: 0, model: 1 },
-    v_prediction: { x: sigma, model: alpha },
-    sample: { x: 1 / sigma, model: -alpha / sigma },
-  }[prediction];
+    timestep,
+    level: { alpha, sigma },
+    inputScale,
+    denoised: point.denoised,
+    next: { ...pair(x, denoised), history },
+    noise: noise && noise.scale > 0 ? noise : null,
+    shift: remember !== undefined,
+    remember: remember ? pair(remember.x, remember.denoised) : { x: 0, model: 0 },
+  };
+}
+
+/** From one level to another along the predicted noise: x' = (σ'/σ) · x + (α' − α · σ'/σ) · x0. */
+export function along(from: Level, to: Level): { x: number; denoised: number } {
+  const x = to.sigma / from.sigma;
+  return { x, denoised: to.alpha - from.alpha * x };
 }

@@ -1,5 +1,5 @@
 /** Evenly spaced in training time from the noisiest to the cleanest level: ComfyUI's `normal` (comfy/samplers.py). */
-import type { NoiseTable } from '../samplers/config.ts';
+import type { NoiseTable } from '../predictions/noise_table.ts';
 import type { Schedule } from './schedule.ts';
 import { linspace } from './schedule.ts';
 

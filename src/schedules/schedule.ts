@@ -1,6 +1,12 @@
 /** What a schedule is: it chooses the noise levels that a sampler visits. */
-import type { NoiseTable } from '../samplers/config.ts';
-import type { Grid } from '../samplers/sampler.ts';
+import type { NoiseTable } from '../predictions/noise_table.ts';
+
+/** How a diffusers class lays points on the training grid. */
+export interface Grid {
+  /** 1: it lays one point more than there are steps and drops the least noisy one. */
+  spare: 0 | 1;
+  round(timestep: number): number;
+}
 
 export interface ScheduleRequest {
   steps: number;

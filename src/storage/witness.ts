@@ -13,25 +13,29 @@ export interface Witness {
   write(value: unknown): Promise<void>;
 }
 
+/** After so many milliseconds the file system is taken to be stuck: removing a checkpoint once waited for its witness for minutes. */
+const PATIENCE_MS = 10_000;
+
 /** In `witness/<name>.json`, beside the recordings. */
 export function witnessFile(name: string): Witness {
   const file = `${name}.json`;
   let last: Promise<unknown> = Promise.resolve();
-  return {
-    read: async () => {
-      try {
-        const folder = await witnesses();
-        // The browser's own, for what was being written when it was killed.
-        for await (const left of folder.keys()) {
-          if (left.startsWith(file) && left.endsWith('.crswap')) {
-            await folder.removeEntry(left).catch(() => undefined);
-          }
+  const read = async (): Promise<unknown> => {
+    try {
+      const folder = await witnesses();
+      // The browser's own, for what was being written when it was killed.
+      for await (const left of folder.keys()) {
+        if (left.startsWith(file) && left.endsWith('.crswap')) {
+          await folder.removeEntry(left).catch(() => undefined);
         }
-        return JSON.parse(await (await (await folder.getFileHandle(file)).getFile()).text()) as unknown;
-      } catch {
-        return undefined;
       }
-    },
+      return JSON.parse(await (await (await folder.getFileHandle(file)).getFile()).text()) as unknown;
+    } catch {
+      return undefined;
+    }
+  };
+  return {
+    read: () => Promise.race([read(), patience()]),
     write: (value) => {
       const written = last.then(async () => {
         const stream = await (await (await witnesses()).getFileHandle(file, { create: true })).createWritable();
@@ -39,10 +43,14 @@ export function witnessFile(name: string): Witness {
         await stream.write(JSON.stringify(value));
         await stream.close();
       });
-      last = written.catch(() => undefined);
+      last = Promise.race([written.catch(() => undefined), patience()]);
       return last.then(() => undefined);
     },
   };
+}
+
+function patience(): Promise<void> {
+  return new Promise((over) => setTimeout(over, PATIENCE_MS));
 }
 
 async function witnesses(): Promise<FileSystemDirectoryHandle> {

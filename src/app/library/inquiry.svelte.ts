@@ -7,7 +7,7 @@ import { estimateRequest } from '../../core/fit.ts';
 import { checkpointStep } from '../../core/plan.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { WeightVariant } from '../../core/model.ts';
-import type { Listing, Origin } from '../../../workers/protocol.ts';
+import type { Listing, Origin } from '../../weights/library/library_api.ts';
 import { configFor, planFor } from '../studio/catalogue.ts';
 import { originText } from './origin.ts';
 

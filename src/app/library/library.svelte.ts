@@ -4,7 +4,13 @@ import type { JobClient } from '../../jobs/client.ts';
 import { folderSource } from '../../jobs/folder_source.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { LibraryClient } from '../../jobs/library.ts';
-import type { Listing, Origin, SpaceReport, StoredCheckpoint, TransferProgress } from '../../../workers/protocol.ts';
+import type {
+  Listing,
+  Origin,
+  SpaceReport,
+  StoredCheckpoint,
+  TransferProgress,
+} from '../../weights/library/library_api.ts';
 import { Disk, pickFolder } from './disk.svelte.ts';
 import { Inquiry } from './inquiry.svelte.ts';
 import { HubToken } from './token.svelte.ts';

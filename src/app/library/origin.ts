@@ -1,6 +1,6 @@
 /** What somebody types to say where a checkpoint is, as an origin. */
 import { StudioError } from '../../core/errors.ts';
-import type { Origin } from '../../../workers/protocol.ts';
+import type { Origin } from '../../weights/library/library_api.ts';
 
 const HUB = 'https://huggingface.co/';
 const HUB_HOSTS = new Set(['huggingface.co', 'www.huggingface.co', 'hf.co']);

@@ -1,7 +1,7 @@
 /** What is told of downloads, checks, exports and imports. */
 import type { LanguageKind } from '../../core/language.ts';
 import type { WeightVariant } from '../../core/model.ts';
-import type { Origin, TransferProgress } from '../../../workers/protocol.ts';
+import type { Origin, TransferProgress } from '../../weights/library/library_api.ts';
 import { t } from '../messages/messages.svelte.ts';
 import { duration, megabytes } from '../parts/progress.ts';
 

@@ -1,5 +1,6 @@
 /** What shows a result: one component per medium, `<Medium>.svelte` beside this file. The folder is the registry. */
 import type { Component, Snippet } from 'svelte';
+import type { Run } from '../recordings/runs.ts';
 import type { Studio } from '../studio/studio.svelte.ts';
 
 export interface ViewerProps {
@@ -10,6 +11,8 @@ export interface ViewerProps {
   alt: string;
   /** For saving, without an ending. */
   name: string;
+  /** Of which it is a result; absent for what is shown by itself. */
+  run?: Run;
   /** Width by height, of a picture that is not there yet. */
   shape?: number;
   /** After it has gone into the form. */

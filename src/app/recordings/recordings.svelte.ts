@@ -2,7 +2,7 @@ import { SvelteSet } from 'svelte/reactivity';
 import { StudioError } from '../../core/errors.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { RecordingsClient } from '../../jobs/recordings.ts';
-import type { LostRun, Retention, RunSummary } from '../../../workers/protocol.ts';
+import type { LostRun, Retention, RunSummary } from '../../recorder/recorder_api.ts';
 import { pickFolder } from '../library/disk.svelte.ts';
 import type { Speaker } from '../library/library.svelte.ts';
 import type { Offered } from './offered.ts';

@@ -3,7 +3,7 @@ import { StudioError } from '../../core/errors.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { RecordingsClient } from '../../jobs/recordings.ts';
 import { METADATA } from '../../jobs/recordings.ts';
-import type { RunRecord } from '../../../workers/protocol.ts';
+import type { RunRecord } from '../../recorder/recorder_api.ts';
 
 /**
  * Writes the run's folder, as the recordings can read it in again, into `parent`.

@@ -2,8 +2,8 @@
 import * as v from 'valibot';
 import type { Job } from '../../core/job.ts';
 import type { Operation } from '../../core/operation.ts';
-import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../../workers/protocol.ts';
-import { mediumNamed, resultMedium } from '../../media/registry.ts';
+import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../recorder/recorder_api.ts';
+import { kindOfName, mediumNamed, resultMedium } from '../../media/registry.ts';
 import { inSentence, number, ofLanguage, t } from '../messages/messages.svelte.ts';
 import { megabytes } from '../parts/progress.ts';
 
@@ -16,11 +16,19 @@ export interface RunResult {
   metadata: Record<string, unknown>;
 }
 
+/** What a step before the last gave, in words. */
+export interface RunStep {
+  step: string;
+  file: string;
+}
+
 export interface Run {
   id: string;
   /** Milliseconds since 1970. */
   time: number;
   prompt: string;
+  /** What was asked for; null where that was not recorded. */
+  operation: Operation | null;
   /** As accepted: what "use these settings" brings back. */
   parameters: Record<string, unknown>;
   /** What was in fact used, also where nobody chose it. */
@@ -29,6 +37,8 @@ export interface Run {
   checkpoint: string;
   /** What it made, in order. */
   results: RunResult[];
+  /** What the steps before gave, in order, as far as it is words. */
+  steps: RunStep[];
   notices: string[];
   seconds: number | null;
 }
@@ -47,20 +57,30 @@ function run(id: string, time: number, operation: Operation | null, entities: Ru
     const medium = resultMedium({ type, filename });
     return medium ? [{ file: filename, medium: medium.id, metadata }] : [];
   });
+  const steps = entities.flatMap(({ type, filename, metadata }): RunStep[] =>
+    metadata.step === type && kindOfName(filename)?.medium.id === 'text' ? [{ step: type, file: filename }] : [],
+  );
   const made = v.parse(madeSchema, results.at(-1)?.metadata ?? {});
   const parameters = { ...made.parameters, ...operation?.parameters };
   return {
     id,
     time,
     prompt: typeof parameters.prompt === 'string' ? parameters.prompt : '',
+    operation,
     parameters,
     sampler: made.sampler,
     schedule: made.schedule,
     checkpoint: made.checkpoint.name || (operation?.checkpoint ?? ''),
     results,
+    steps,
     notices: made.notices,
     seconds: made.ms === null ? null : made.ms / 1000,
   };
+}
+
+/** A run that only asked for words to be edited has no result. */
+export function isWorthShowing({ results, steps }: Run): boolean {
+  return results.length + steps.length > 0;
 }
 
 /** The metadata of a result, as far as it is shown; recordings are foreign data. */

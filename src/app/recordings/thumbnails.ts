@@ -1,7 +1,7 @@
 /** Small pictures of runs, whatever their results are. What is scrolled away before its turn is never read, and what is out of sight holds no memory. */
 import { kindOfName, resultMedium } from '../../media/registry.ts';
 import type { RecordingsClient } from '../../jobs/recordings.ts';
-import type { RunSummary } from '../../../workers/protocol.ts';
+import type { RunSummary } from '../../recorder/recorder_api.ts';
 
 /** The recorder reads and compares each file, the browser decodes it: more at once would hold up what else is asked. */
 const AT_ONCE = 4;

@@ -1,6 +1,6 @@
 import type { Reading, ReadParameters } from '../../formats/reading.ts';
 import { samplerLabel, scheduleLabel } from '../../formats/sampler_labels.ts';
-import { samplers, schedules, type Choice } from './catalogue.ts';
+import type { Choice } from './sampling.ts';
 import type { Form } from './form.svelte.ts';
 import type { Loras } from './loras.svelte.ts';
 
@@ -35,6 +35,8 @@ export class Brought {
   /** Beside the checkpoint, once they were used. */
   #lost = $state.raw<string[] | null>(null);
   #looking: Blob | null = null;
+  /** What can be chosen here; fetched with the first look. */
+  #known: { samplers: Choice[]; schedules: Choice[] } = { samplers: [], schedules: [] };
 
   /** Looks for settings in a picture; the last one asked for counts. */
   async look(picture: Blob): Promise<void> {
@@ -43,7 +45,11 @@ export class Brought {
     let reading: Reading | null = null;
     let absence: string | null = null;
     try {
-      const { hasSettings, readPicture } = await import('../../formats/recognition.ts');
+      const [{ hasSettings, readPicture }, known] = await Promise.all([
+        import('../../formats/recognition.ts'),
+        import('./sampling.ts'),
+      ]);
+      this.#known = known;
       reading = await readPicture(picture);
       if (!reading) {
         absence = (await hasSettings(picture))
@@ -66,6 +72,7 @@ export class Brought {
     if (!reading) {
       return;
     }
+    const { samplers, schedules } = this.#known;
     const { prompt = '', sampler, schedule, ...parameters } = reading.parameters;
     form.restore({
       ...parameters,

@@ -6,24 +6,10 @@ import type { CatalogueCheckpoint, Config } from '../../core/catalogue.ts';
 import { checkpointStep, plan } from '../../core/plan.ts';
 import type { PlanResult } from '../../core/plan.ts';
 import { courseOf, fieldsOf } from '../../core/steps.ts';
+import type { Course } from '../../core/steps.ts';
 import { catalogue, offers as allOffers } from '../../pipelines/catalogue.ts';
-import * as registry from '../../samplers/registry.ts';
-import { language } from '../messages/messages.svelte.ts';
+import { ofLanguage, t } from '../messages/messages.svelte.ts';
 import { predictionOf, type Suggestions } from './form.svelte.ts';
-
-export interface Choice {
-  id: string;
-  label: string;
-}
-
-export const samplers = choices(Object.keys(registry.samplers));
-export const schedules = choices(Object.keys(registry.schedules));
-
-export const predictions: Choice[] = [
-  { id: 'noise', label: 'Noise (epsilon)' },
-  { id: 'velocity', label: 'Velocity (v-prediction)' },
-  { id: 'velocity_zero_snr', label: 'Velocity, from pure noise (zero terminal SNR)' },
-];
 
 export interface Offer {
   /** Of the config that brings it, or of the language model. */
@@ -35,8 +21,8 @@ export interface Offer {
 /** Checkpoints that can be had, the most permissive licences first. */
 export const offers: Offer[] = allOffers.map((offer) => ({ ...offer, name: offer.name.en }));
 
-/** What the studio's form sets, whatever it is filled in with; a config that does not know all of it has a form of its own. */
-const STUDIO_FIELDS = [
+/** What the form of pictures sets, whatever it is filled in with; a config that does not know all of it has a form of its own. */
+const PAINTING_FIELDS = [
   'prompt',
   'negative_prompt',
   'width',
@@ -47,7 +33,19 @@ const STUDIO_FIELDS = [
   'batch_size',
 ] as const;
 
-/** The config that makes pictures from the studio's form with this checkpoint, with what it suggests; null when none can. */
+/** Whether the form of pictures, which follows the checkpoint, says all that a config of these steps needs. */
+export function paints(course: Course): boolean {
+  const fields = fieldsOf(course);
+  return course.main.chunk.meta.needs.checkpoint !== undefined && PAINTING_FIELDS.every((name) => fields.has(name));
+}
+
+/** Whether a config's pictures are painted from words that other steps give. */
+export function rewritesWords(config: string): boolean {
+  const course = Object.hasOwn(catalogue.configs, config) ? courseOf(catalogue.configs[config], catalogue) : '';
+  return typeof course !== 'string' && course.steps.length > 1 && paints(course);
+}
+
+/** The config that makes pictures from the form of pictures with this checkpoint, with what it suggests; null when none can. */
 export function configFor(checkpoint: CheckpointSummary): { id: string; suggestions: Suggestions } | null {
   for (const { id } of inOrder(checkpoint)) {
     const result = planFor(
@@ -80,11 +78,7 @@ function inOrder({ ref, pipelineClass }: CheckpointSummary): Config[] {
       return typeof course === 'string' ? [] : [{ config, course }];
     })
     .filter(({ course }) => {
-      const fields = fieldsOf(course);
-      return (
-        course.main.chunk.meta.needs.checkpoint?.includes(pipelineClass) &&
-        STUDIO_FIELDS.every((name) => fields.has(name))
-      );
+      return paints(course) && course.main.chunk.meta.needs.checkpoint?.includes(pipelineClass);
     })
     .sort((a, b) => a.course.steps.length - b.course.steps.length)
     .map(({ config }) => config);
@@ -94,7 +88,11 @@ function inOrder({ ref, pipelineClass }: CheckpointSummary): Config[] {
   ];
 }
 
-export function planFor(operation: Operation, checkpoint: CheckpointSummary, device: DeviceReport | null): PlanResult {
+export function planFor(
+  operation: Operation,
+  checkpoint: CheckpointSummary | null,
+  device: DeviceReport | null,
+): PlanResult {
   return plan(operation, catalogue, () => checkpoint, device);
 }
 
@@ -104,7 +102,31 @@ export function stageLabel(configId: string, step: string | null, stage: string)
   const course = config && courseOf(config, catalogue);
   const steps = course === null || typeof course === 'string' ? [] : course.steps;
   const stages = steps.find(({ id }) => id === step)?.chunk.meta.stages ?? [];
-  return stages.find(({ id }) => id === stage)?.label[language.current] ?? null;
+  const label = stages.find(({ id }) => id === stage)?.label;
+  return label ? ofLanguage(label) : null;
+}
+
+/**
+ * An operation that goes on after a step of another one, to its end.
+ * @param written what its steps gave, up to that one, as the person edited it
+ */
+export function continued(operation: Operation, step: string, written: Readonly<Record<string, string>>): Operation {
+  const course = courseOf(catalogue.configs[operation.config], catalogue);
+  const steps = typeof course === 'string' ? [] : course.steps;
+  const done = steps.slice(0, steps.findIndex(({ id }) => id === step) + 1).filter(({ id }) => id in written);
+  const given = done.map(({ id, chunk }) => [id, { [Object.keys(chunk.meta.outputs)[0]]: written[id] }] as const);
+  const rest = Object.fromEntries(Object.entries(operation).filter(([name]) => name !== 'until')) as Operation;
+  return { ...rest, given: { ...operation.given, ...Object.fromEntries(given) } };
+}
+
+/** What a step of a pipeline is called, for a heading. */
+export function stepName(step: string): string {
+  const known: Readonly<Record<string, () => string>> = {
+    interception: () => t('Rewritten'),
+    translation: () => t('Translated'),
+    output: () => t('Made'),
+  };
+  return known[step]?.() ?? readable(step);
 }
 
 function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unknown>): Suggestions {
@@ -120,10 +142,6 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     schedule,
     prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
   };
-}
-
-function choices(ids: string[]): Choice[] {
-  return ids.map((id) => ({ id, label: readable(id) })).sort((a, b) => a.label.localeCompare(b.label));
 }
 
 /** `dpmpp_2m` → "DPM++ 2M", `euler_ancestral` → "Euler ancestral", `ddim` → "DDIM". */

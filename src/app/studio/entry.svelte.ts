@@ -3,13 +3,18 @@
  * chosen stays, whatever is suggested later. It holds text, not a number, so that it stays as it was typed, right or wrong.
  */
 export class Entry {
-  readonly label: string;
+  readonly #label: () => string;
   readonly #source: EntrySource;
   #asked = $state(false);
 
-  constructor(label: string, source: EntrySource) {
-    this.label = label;
+  constructor(label: () => string, source: EntrySource) {
+    this.#label = label;
     this.#source = source;
+  }
+
+  /** In the person's language. */
+  get label(): string {
+    return this.#label();
   }
 
   get suggestion(): string {

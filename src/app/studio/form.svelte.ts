@@ -3,7 +3,9 @@ import type { LoraUse } from '../../core/loras.ts';
 import type { OperationInput } from '../../core/operation.ts';
 import * as parameter from '../../core/parameters.ts';
 import { WHITE } from '../../formats/background.ts';
+import { randomSeed } from '../fields/seed.ts';
 import { Entry } from './entry.svelte.ts';
+import { said, t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
 
 /** Null: nobody chose, the field follows the checkpoint. */
@@ -91,22 +93,51 @@ export class Form {
   });
 
   #example = $state('');
-  readonly prompt = this.#entry('prompt', 'Prompt', () => this.#example);
-  readonly steps = this.#entry('steps', 'Steps', (s) => s.steps, parameter.steps());
-  readonly guidance = this.#entry('guidance', 'Guidance', (s) => s.guidance, parameter.guidanceScale());
-  readonly width = this.#entry('width', 'Width', (s) => s.width, parameter.size('width'));
-  readonly height = this.#entry('height', 'Height', (s) => s.height, parameter.size('height'));
+  readonly prompt = this.#entry(
+    'prompt',
+    () => t('Prompt'),
+    () => this.#example,
+  );
+  readonly steps = this.#entry(
+    'steps',
+    () => t('Steps'),
+    (s) => s.steps,
+    parameter.steps(),
+  );
+  readonly guidance = this.#entry(
+    'guidance',
+    () => t('Guidance'),
+    (s) => s.guidance,
+    parameter.guidanceScale(),
+  );
+  readonly width = this.#entry(
+    'width',
+    () => t('Width'),
+    (s) => s.width,
+    parameter.size('width'),
+  );
+  readonly height = this.#entry(
+    'height',
+    () => t('Height'),
+    (s) => s.height,
+    parameter.size('height'),
+  );
   /** diffusers' own: a picture is changed a good deal, the white of a mask wholly. */
-  readonly strength = this.#entry('strength', 'Strength', () => (this.#hasMask() ? 1 : 0.8), parameter.strength());
+  readonly strength = this.#entry(
+    'strength',
+    () => t('Strength'),
+    () => parameter.usualStrength(this.#hasMask()),
+    parameter.strength(),
+  );
   /** Free while every picture gets a new seed, so its text is judged only when it is kept. */
-  readonly seed: Entry = new Entry('Seed', {
+  readonly seed: Entry = new Entry(() => t('Seed'), {
     read: () => this.#saved.current.seed,
     write: (seed) => (this.#saved.current.seed = seed ?? ''),
     suggestion: () => '',
     check: (entry) =>
       !this.options.keepSeed || v.is(parameter.seed(), entry.text.trim())
         ? null
-        : 'Seed must be a whole number from 0 to 18446744073709551615.',
+        : t('Seed must be a whole number from 0 to 18446744073709551615.'),
   });
 
   constructor(hasMask: () => boolean) {
@@ -135,7 +166,7 @@ export class Form {
     const chosen = () => this.options.loras.find(({ lora }) => lora === ref);
     const entry =
       this.#loraWeights[ref] ??
-      new Entry('Weight', {
+      new Entry(() => t('Weight'), {
         read: () => chosen()?.weight ?? null,
         write: (weight) => {
           const lora = chosen();
@@ -247,7 +278,7 @@ export class Form {
 
   #entry(
     field: OwnField,
-    label: string,
+    label: () => string,
     suggestion: (suggestions: Suggestions) => string | number,
     number?: v.GenericSchema<number>,
   ): Entry {
@@ -267,9 +298,5 @@ export function operationKind(pictures: Pictures | null): string {
 /** The schema's sentence, with the field's label in place of the parameter's name. */
 function problem(schema: v.GenericSchema<number>, entry: Entry): string | null {
   const result = v.safeParse(schema, entry.value, { abortEarly: true });
-  return result.success ? null : result.issues[0].message.replace(/^\S+/, entry.label);
-}
-
-export function randomSeed(): string {
-  return String(crypto.getRandomValues(new Uint32Array(1))[0]);
+  return result.success ? null : said(result.issues[0].message.replace(/^\S+/, entry.label));
 }

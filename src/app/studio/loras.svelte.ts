@@ -3,7 +3,7 @@ import { loraName, type LoraUse } from '../../core/loras.ts';
 import type { CheckpointSummary } from '../../core/model.ts';
 import type { ReadLora } from '../../formats/reading.ts';
 import type { JobClient } from '../../jobs/client.ts';
-import type { LoraFit } from '../../../workers/protocol.ts';
+import type { LoraFit } from '../../../workers/generation_api.ts';
 import type { Form } from './form.svelte.ts';
 import type { Library } from '../library/library.svelte.ts';
 

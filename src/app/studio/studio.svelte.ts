@@ -2,30 +2,36 @@ import { tick } from 'svelte';
 import * as v from 'valibot';
 import { BUILTIN_CHECKPOINTS, builtinOf, type BuiltinCheckpoint } from '../../core/builtin_checkpoints.ts';
 import { StudioError } from '../../core/errors.ts';
-import type { DeviceReport, Job } from '../../core/job.ts';
+import type { Delta, DeviceReport, Job } from '../../core/job.ts';
+import type { Sketch } from '../../core/media.ts';
 import type { CheckpointSummary, MemoryBudget } from '../../core/model.ts';
-import type { OperationInput } from '../../core/operation.ts';
+import type { Operation, OperationInput } from '../../core/operation.ts';
 import { parseOperation } from '../../core/operation.ts';
-import type { LostRun } from '../../../workers/protocol.ts';
+import type { LostRun } from '../../recorder/recorder_api.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { QueueView } from '../../jobs/job_watchers.ts';
 import { recogniseFile } from '../../media/registry.ts';
 import type { Address } from '../address.ts';
 import { Brought } from './brought.svelte.ts';
-import { configFor, planFor } from './catalogue.ts';
+import { configFor, continued, planFor, rewritesWords } from './catalogue.ts';
+import type { ConfigForm } from './config_form.svelte.ts';
 import { Unseen, notify } from '../parts/attention.ts';
 import { filesOfHandle, findFolder, type DiskHandle } from '../library/disk.svelte.ts';
+import { Drafts } from './drafts.svelte.ts';
 import { Form } from './form.svelte.ts';
+import { isRewriting } from './rewriting_kept.ts';
 import { Library } from '../library/library.svelte.ts';
 import { Loras } from './loras.svelte.ts';
+import { Making } from './making.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
 import { StartPicture } from './picture.svelte.ts';
-import { duration, stageWords } from '../parts/progress.ts';
+import { duration, family, stageWords } from '../parts/progress.ts';
 import { Queue } from '../queue/queue.svelte.ts';
+import type { Rewriting } from './rewriting.svelte.ts';
 import { Recordings } from '../recordings/recordings.svelte.ts';
 import type { Run } from '../recordings/runs.ts';
-import { fromJob, fromRecord, runs, wordOf } from '../recordings/runs.ts';
+import { fromJob, fromRecord, isWorthShowing, runs, wordOf } from '../recordings/runs.ts';
 import { view } from '../parts/view.svelte.ts';
 
 /** The newest, beside the picture; the recordings have all of them. */
@@ -52,10 +58,17 @@ export class Studio {
   readonly form = new Form(() => !this.picture.mask.isEmpty);
   readonly library: Library;
   readonly loras: Loras;
+  readonly making: Making;
   readonly recordings: Recordings;
+  readonly drafts = new Drafts();
+  /** What happens to the words of pictures; null until it was fetched, which it is when somebody uses it. */
+  rewriting = $state.raw<Rewriting | null>(null);
   readonly brought = new Brought();
   /** The name of the video or sound that {@link brought} is about; null where it is about the starting picture. */
   recordingOfSettings = $state<string | null>(null);
+
+  /** For the room of sketches, which takes it when it opens. */
+  sketchToOpen: { sketch: Sketch; title: string } | null = null;
 
   phase = $state<'starting' | 'ready' | 'failed'>('starting');
   device = $state.raw<DeviceReport | null>(null);
@@ -99,6 +112,7 @@ export class Studio {
     this.library = new Library(client, this);
     this.recordings = new Recordings(client.recordings, this, (run) => this.#forget(run));
     this.loras = new Loras(client, this.library, this.form);
+    this.making = new Making(this.library);
     this.queue = new Queue(client, this);
     client.onChange((view) => this.#take(view));
     // What had happened before is no news.
@@ -138,15 +152,44 @@ export class Studio {
     if (this.phase === 'failed') {
       return 'Darkroom could not start.';
     }
+    if (!this.making.isPainting) {
+      return this.#obstacleOfConfig();
+    }
     if (this.isOpening) {
       return 'Opening the checkpoint …';
     }
     return this.config ? null : 'Choose a checkpoint first.';
   });
 
+  /** Why the config that is chosen cannot run, or null when it can. */
+  #obstacleOfConfig(): string | null {
+    const { form, problem } = this.making;
+    if (!form) {
+      return problem ?? 'Getting ready …';
+    }
+    const missing = this.making.missingModel(form.course.steps);
+    if (missing !== null) {
+      return missing === 'speech' ? 'Get a voice first.' : 'Get a language model first.';
+    }
+    const classes = form.course.main.chunk.meta.needs.checkpoint;
+    if (!classes) {
+      return null;
+    }
+    if (this.isOpening) {
+      return 'Opening the checkpoint …';
+    }
+    return this.checkpoint && classes.includes(this.checkpoint.pipelineClass)
+      ? null
+      : `Choose a checkpoint of the family ${classes.map(family).join(' or ')} first.`;
+  }
+
   async start(): Promise<void> {
     this.phase = 'starting';
+    void this.making.open();
     try {
+      if (isRewriting()) {
+        await this.openRewriting();
+      }
       this.device = await this.#client.start({ backend: this.#address.backend, inscribes: this.inscribes });
       this.phase = 'ready';
       this.budget = await this.#client.planWith(this.#kept.current.memory);
@@ -170,32 +213,59 @@ export class Studio {
    */
   async generate({ forever } = { forever: false }): Promise<boolean> {
     const { form, checkpoint, config } = this;
-    if (this.obstacle !== null || !checkpoint || !config) {
-      this.announce(this.obstacle ?? '');
+    if (this.obstacle !== null) {
+      this.announce(this.obstacle);
       return false;
     }
     this.alert = null;
+    if (this.making.form) {
+      return this.#generateConfig(this.making.form, forever);
+    }
+    if (!checkpoint || !config) {
+      return false;
+    }
     const loras = checkpoint.takesLoras ? this.loras.uses : [];
     const refs = loras.map(({ lora }) => lora);
     if (!form.isValid(this.picture.loaded ? 'image_transform' : 'image_generation', refs)) {
       return false;
     }
-    try {
+    await this.#run(async () => {
       const pictures = await this.picture.prepare(form.width.value, form.height.value);
-      const job = await this.submit(form.operation(config.id, checkpoint.ref, pictures, loras));
+      const operation = form.operation(config.id, checkpoint.ref, pictures, loras);
+      return this.rewriting?.applyTo(operation) ?? operation;
+    }, forever);
+    return true;
+  }
+
+  async #generateConfig(form: ConfigForm, forever: boolean): Promise<boolean> {
+    if (!form.isValid()) {
+      return false;
+    }
+    const { steps, main } = form.course;
+    await this.#run(() => {
+      const checkpoint = main.chunk.meta.needs.checkpoint ? { checkpoint: this.checkpoint?.ref ?? null } : {};
+      return { ...form.operation(), ...checkpoint, ...this.making.modelsOf(steps) };
+    }, forever);
+    return true;
+  }
+
+  /** Submits an operation, and tells the person where that fails. */
+  async #run(operation: () => OperationInput | Promise<OperationInput>, forever = false): Promise<void> {
+    try {
+      const job = await this.submit(await operation());
       if (forever) {
         await this.queue.forever(job.id);
       }
     } catch (error) {
       this.tell(StudioError.from(error).message);
     }
-    return true;
   }
 
   async submit(input: OperationInput): Promise<Job> {
     const operation = parseOperation(input);
-    if (this.checkpoint && operation.checkpoint === this.checkpoint.ref) {
-      const planned = planFor(operation, this.checkpoint, this.device);
+    const isOpen = this.checkpoint !== null && operation.checkpoint === this.checkpoint.ref;
+    if (isOpen || operation.checkpoint === null) {
+      const planned = planFor(operation, isOpen ? this.checkpoint : null, this.device);
       if (!planned.ok) {
         throw new StudioError('invalid_operation', planned.reasons[0]?.message ?? 'This cannot run here.');
       }
@@ -345,8 +415,56 @@ export class Studio {
     return entities.find(({ filename }) => filename === file)?.metadata ?? null;
   }
 
+  /** Whether a model wrote this sketch, which is here, and has not mended it before. */
+  canMend({ operation }: Run): boolean {
+    return operation?.operation === 'code_generation' && operation.parameters.error === undefined;
+  }
+
+  /** Sends a sketch that failed back to the model that wrote it. */
+  async mend({ operation }: Run, sketch: Sketch, error: { message: string; line: number | null }): Promise<void> {
+    if (operation) {
+      this.alert = null;
+      const { parameters } = operation;
+      await this.#run(() => ({ ...operation, parameters: { ...parameters, sketch: sketch.source, error } }));
+    }
+  }
+
+  /** Goes to the room of sketches with this one. */
+  openSketch(sketch: Sketch, title: string): void {
+    this.sketchToOpen = { sketch, title };
+    view.show('sketches');
+  }
+
+  async openRewriting(): Promise<void> {
+    try {
+      const { Rewriting } = await import('./rewriting.svelte.ts');
+      this.rewriting ??= new Rewriting(this.making);
+    } catch {
+      this.tell('What rewrites words could not be loaded; check the connection and reload the page.');
+    }
+  }
+
+  /** Opens a language model or a voice where it lies, for as long as the page is open. */
+  async openLanguageFolder(files: FolderFile[]): Promise<void> {
+    this.alert = null;
+    try {
+      const summary = await this.#client.language.openFolder(files);
+      this.making.takeModel(summary);
+      this.announce(`Opened ${summary.name}.`);
+    } catch (error) {
+      this.tell(StudioError.from(error).message);
+    }
+  }
+
   /** Brings back the settings of an earlier run, and the picture that it started from; a mask is painted anew. */
   async restore(run: Run): Promise<void> {
+    if (run.operation && (await this.making.chooseConfig(run.operation.config))) {
+      await this.#restoreConfig(run);
+      return;
+    }
+    if (run.operation) {
+      await this.#restoreRewriting(run.operation);
+    }
     const { image } = run.parameters;
     // Its own checkpoint chooses the same by itself, and knows more of it than the names say; any other may choose something else.
     const isOther = run.checkpoint !== this.checkpoint?.name;
@@ -362,6 +480,31 @@ export class Studio {
       this.announce('These settings are in the form now.');
     } catch (error) {
       this.tell(StudioError.from(error).message);
+    }
+  }
+
+  async #restoreRewriting(operation: Operation): Promise<void> {
+    if (this.rewriting || rewritesWords(operation.config)) {
+      await this.openRewriting();
+      this.rewriting?.restore(operation);
+    }
+  }
+
+  async #restoreConfig({ id, operation }: Run): Promise<void> {
+    try {
+      await this.making.form?.restore(operation?.parameters ?? {}, (file) => this.entity(id, file));
+      this.announce('These settings are in the form now.');
+    } catch (error) {
+      this.tell(StudioError.from(error).message);
+    }
+  }
+
+  /** Runs what comes after a step of an earlier run, with what that step and those before it gave, as the person edited it. */
+  async goOn(run: Run, step: string, written: Readonly<Record<string, string>>): Promise<void> {
+    const { operation } = run;
+    if (operation) {
+      this.alert = null;
+      await this.#run(() => continued(operation, step, written));
     }
   }
 
@@ -404,13 +547,18 @@ export class Studio {
     this.follows = false;
   }
 
+  /** The words of a job, told while they are written. @returns what ends it */
+  deltas(job: string, listener: (delta: Delta) => void): () => void {
+    return this.#client.deltas(job, listener);
+  }
+
   entity(run: string, file: string): Promise<Blob> {
     return this.#client.entity(run, file);
   }
 
   async loadRuns(): Promise<void> {
     const records = await this.#client.runs({ limit: RECENT_RUNS });
-    const loaded = records.map(fromRecord).filter((run) => run.results.length > 0);
+    const loaded = records.map(fromRecord).filter(isWorthShowing);
     const newer = this.runs.filter((run) => !loaded.some((known) => known.id === run.id));
     this.runs = [...newer, ...loaded].slice(0, RECENT_RUNS);
   }
@@ -533,9 +681,9 @@ export class Studio {
       if (run) {
         this.runs = [run, ...this.runs].slice(0, RECENT_RUNS);
         this.shown = this.follows ? run : this.shown;
-        this.announce(
-          `The ${wordOf(run.results[0])} is ready${run.seconds === null ? '' : `, after ${duration(run.seconds)}`}.`,
-        );
+        const what =
+          run.results.length > 0 ? `The ${wordOf(run.results[0])} is ready` : 'The words are ready to be edited';
+        this.announce(`${what}${run.seconds === null ? '' : `, after ${duration(run.seconds)}`}.`);
       }
     } else if (job.state === 'cancelled') {
       this.announce('Cancelled.');

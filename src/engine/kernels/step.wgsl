@@ -22,6 +22,7 @@ struct Step {
   blend: u32,            // 1: x' = mask · x' + (1 − mask) · (blend_image · image + blend_noise · noise)
   blend_image: f32,
   blend_noise: f32,
+  fresh_noise: f32,      // x' also gets fresh_noise · noise
 }
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -33,6 +34,9 @@ struct Step {
 @group(0) @binding(6) var<storage, read_write> next_input: array<f32>;
 // image | noise | mask, `count` elements each; one element where nothing is blended.
 @group(0) @binding(7) var<storage, read> blend: array<f32>;
+
+// Standard normal, `count` elements; one element where the step adds no noise.
+@group(0) @binding(8) var<storage, read> noise: array<f32>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -53,6 +57,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     if (weight != 0.0) {
       after += weight * history[((step.history_head + k) % step.history_length) * step.count + i];
     }
+  }
+  if (step.fresh_noise != 0.0) {
+    after += step.fresh_noise * noise[i];
   }
   if (step.push == 1u) {
     let slot = (step.history_head + step.history_length - 1u) % step.history_length;

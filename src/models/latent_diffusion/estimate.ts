@@ -5,6 +5,8 @@
  * Memory that no graph says is measured: see {@link LAYOUT}. GPU memory itself cannot be asked in a browser, see {@link memoryBudget}.
  */
 import type { DeviceReport } from '../../core/job.ts';
+import { AUTOMATIC_TILE } from '../../core/model.ts';
+import { usualStrength } from '../../core/parameters.ts';
 import type {
   Estimate,
   EstimateRequest,
@@ -99,8 +101,39 @@ export async function estimate(
   request: EstimateRequest,
   { device, budget, rates, downloadBytes }: Circumstances,
 ): Promise<Estimate> {
-  const run = await plannedRun(networks, request);
   const asked = variants.filter((variant) => request.weights === undefined || variant === request.weights);
+  const cannotRun = (estimates: VariantEstimate[]) =>
+    estimates.every(({ runsHere, misfit }) => !runsHere || misfit?.guessed === false);
+  const whole = await judge(networks, asked, request, { device, budget, rates });
+  const tiled =
+    request.tile_size === undefined && cannotRun(whole.estimates)
+      ? await judge(networks, asked, { ...request, tile_size: AUTOMATIC_TILE }, { device, budget, rates })
+      : whole;
+  const { run, estimates, request: judged } = cannotRun(tiled.estimates) ? whole : tiled;
+  const here = estimates.filter(({ runsHere }) => runsHere);
+  const recommended = here.find(({ misfit }) => misfit === null) ?? null;
+  const shown = recommended ?? here.at(0);
+  return {
+    request: judged,
+    flops: flopsOf(run),
+    variants: estimates,
+    recommended: recommended?.variant ?? null,
+    seconds: shown?.seconds ?? null,
+    rate: shown?.rate ?? null,
+    budget,
+    downloadBytes,
+    smaller: recommended ? null : await smallerSize(networks, asked, request, device, budget),
+  };
+}
+
+/** A request in each variant and precision. */
+async function judge(
+  networks: Networks,
+  asked: readonly WeightVariant[],
+  request: EstimateRequest,
+  { device, budget, rates }: Pick<Circumstances, 'device' | 'budget' | 'rates'>,
+): Promise<{ run: Run; estimates: VariantEstimate[]; request: EstimateRequest }> {
+  const run = await plannedRun(networks, request);
   const kinds = asked.flatMap((variant): { variant: WeightVariant; precision: Precision }[] =>
     variant === 'full' && run.isOurs
       ? fullPrecisions(device).map((precision) => ({ variant, precision }))
@@ -113,20 +146,7 @@ export async function estimate(
     const misfit = misfitOf(memory, largestTensor, device, budget);
     return { variant, precision, memory, largestTensor, ...timeOf(run, precision, variant, rates), misfit, runsHere };
   });
-  const here = estimates.filter(({ runsHere }) => runsHere);
-  const recommended = here.find(({ misfit }) => misfit === null) ?? null;
-  const shown = recommended ?? here.at(0);
-  return {
-    request,
-    flops: flopsOf(run),
-    variants: estimates,
-    recommended: recommended?.variant ?? null,
-    seconds: shown?.seconds ?? null,
-    rate: shown?.rate ?? null,
-    budget,
-    downloadBytes,
-    smaller: recommended ? null : await smallerSize(networks, asked, request, device, budget),
-  };
+  return { run, estimates, request };
 }
 
 interface Run {
@@ -150,7 +170,7 @@ async function plannedRun(networks: Networks, request: EstimateRequest): Promise
   const batched =
     guided && (mode === 'auto' ? await networks.batchesGuidance(2 * batch, { height, width }) : mode === 'batched');
   const startsFromPicture = operation !== 'image_generation';
-  const strength = startsFromPicture ? (request.strength ?? (operation === 'image_inpaint' ? 1 : 0.8)) : 1;
+  const strength = startsFromPicture ? (request.strength ?? usualStrength(operation === 'image_inpaint')) : 1;
   const rows = batched ? 2 * batch : batch;
   const calls = guided && !batched ? 2 : 1;
   const tiles = request.tile_size === undefined ? null : layTiles({ height, width }, request.tile_size / factor);

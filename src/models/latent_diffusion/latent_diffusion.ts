@@ -24,9 +24,11 @@ import { SamplingKeeper } from '../../engine/sampling_keeper.ts';
 import { SamplingLoop } from '../../engine/sampling_loop.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
-import { withPrediction, type SchedulerConfig } from '../../samplers/config.ts';
-import { defaultsOf, planSampling } from '../../samplers/plan.ts';
-import { samplers, schedules } from '../../samplers/registry.ts';
+import { withPrediction, type SchedulerConfig } from '../../schedulers/config.ts';
+import { defaultsOf, planSampling } from '../../schedulers/plan.ts';
+import { samplers } from '../../samplers/registry.ts';
+import { schedules } from '../../schedules/registry.ts';
+import { schedulers } from '../../schedulers/registry.ts';
 import type { SamplerPlan } from '../../samplers/sampler.ts';
 import { readState } from '../../samplers/state.ts';
 import type { ClipTokenizer } from '../../text/clip_tokenizer.ts';
@@ -36,6 +38,8 @@ import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
 import { estimate, plannedNetworks } from './estimate.ts';
 import { LatentDecoder } from './latent_decoder.ts';
 import type { Networks } from './networks.ts';
+
+const OFFERS = { samplers, schedules, schedulers };
 
 export interface Parts {
   networks: Networks;
@@ -182,8 +186,7 @@ export class LatentDiffusion implements LoadedModel {
         steps: request.steps,
         strength: request.start ? request.strength : undefined,
       },
-      samplers,
-      schedules,
+      OFFERS,
     );
     const [batch, height, width] = [request.batch_size, request.height / factor, request.width / factor];
     const guided = text.negative !== null;
@@ -233,16 +236,21 @@ export class LatentDiffusion implements LoadedModel {
       const keeper = new SamplingKeeper(loop, request);
 
       request.onStart(plan.steps.length, loop.done);
-      for (const { timestep } of plan.steps.slice(loop.done)) {
+      const fresh = plan.steps.some((step) => step.noise) ? hold(arithmetic.empty(dims)) : null;
+      for (const step of plan.steps.slice(loop.done)) {
         if (request.signal.aborted) {
           throw cancelled();
         }
-        const predictions = await denoiser.predict(loop.input, timestep);
+        const predictions = await denoiser.predict(loop.input, step.timestep);
+        if (fresh && step.noise) {
+          arithmetic.write(fresh, request.random.randn(count));
+        }
         loop.step({
           uncond: guided ? predictions[0] : null,
           cond: predictions[predictions.length - 1],
           condOffset: batched ? count : 0,
           guidance: text.guidance,
+          noise: fresh,
         });
         // Without waiting, every step would be queued at once: no progress to see and nothing left to cancel.
         await arithmetic.settle();
@@ -319,7 +327,7 @@ export class LatentDiffusion implements LoadedModel {
       return;
     }
     const mix = plan.addNoise(0);
-    arithmetic.combine(x, mix.image, (request.start as DeviceLatents).tensor, mix.noise, noise);
+    arithmetic.combine(x, mix.alpha, (request.start as DeviceLatents).tensor, mix.sigma, noise);
   }
 
   /** image | noise | mask, each the size of the latents. */
@@ -369,7 +377,7 @@ export function schedulerDefaults(
     ...(zero === true && { rescale_betas_zero_snr: true }),
   };
   try {
-    return { ...predicts, ...defaultsOf(config, samplers) };
+    return { ...predicts, ...defaultsOf(config, OFFERS) };
   } catch (error) {
     if (error instanceof StudioError && error.code === 'checkpoint_unsupported') {
       return { ...predicts, sampler: config.className, schedule: '' };

@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
-import { parseSchedulerConfig, type SchedulerConfig } from '../../samplers/config.ts';
+import { parseSchedulerConfig, type SchedulerConfig } from '../../schedulers/config.ts';
 import { ClipTokenizer } from '../../text/clip_tokenizer.ts';
 import { Checkpoint } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles, Habits } from '../../weights/checkpoint_files.ts';

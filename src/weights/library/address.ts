@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
-import type { ListedFile, Listing, Origin } from '../../../workers/protocol.ts';
+import type { ListedFile, Listing, Origin } from './library_api.ts';
 import { requireWeights } from './hub.ts';
 import { licenseOf } from './license.ts';
 import { isPath } from './records.ts';

@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
-import type { Listing, Origin } from '../../../workers/protocol.ts';
+import type { Listing, Origin } from './library_api.ts';
 import { licenseOf } from './license.ts';
 import { isPath } from './records.ts';
 import type { Requests } from './requests.ts';

@@ -8,7 +8,7 @@ import type { StudioErrorData } from '../../core/errors.ts';
 import { isLanguageLayout, readLanguageConfig } from '../../core/language.ts';
 import { isLoraRef, loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
-import type { LibraryApi, Listing, Origin, SpaceReport, StoredCheckpoint } from '../../../workers/protocol.ts';
+import type { LibraryApi, Listing, Origin, SpaceReport, StoredCheckpoint } from './library_api.ts';
 import type { Witness } from '../../storage/witness.ts';
 import { isLora, requireLora } from '../lora.ts';
 import { lookAtAddress } from './address.ts';

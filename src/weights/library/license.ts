@@ -1,5 +1,5 @@
 /** Licences as repositories name them. */
-import type { License } from '../../../workers/protocol.ts';
+import type { License } from './library_api.ts';
 
 /** Those that ask nothing of a person who makes pictures with the weights; every other one has to be accepted. */
 const PERMISSIVE = new Set([

@@ -1,5 +1,5 @@
 /** Manifests of checkpoints that are to be brought here: new ones, and those that know more than before. */
-import type { Listing } from '../../../workers/protocol.ts';
+import type { Listing } from './library_api.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { Card } from './exported_folder.ts';
 import { SCHEMA_VERSION } from './records.ts';

@@ -1,5 +1,5 @@
 /** How far a transfer is and how fast it goes. */
-import type { TransferProgress } from '../../../workers/protocol.ts';
+import type { TransferProgress } from './library_api.ts';
 import type { Clock } from './surroundings.ts';
 
 /** Speed is that of the last seconds. */

@@ -3,7 +3,7 @@
  * range requests, nothing is stored.
  */
 import { StudioError } from '../../core/errors.ts';
-import type { Listing } from '../../../workers/protocol.ts';
+import type { Listing } from './library_api.ts';
 import type { CheckpointFiles, Habits } from '../checkpoint_files.ts';
 import { addressedFile } from './address.ts';
 import { hubFile } from './hub.ts';

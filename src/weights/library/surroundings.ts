@@ -1,5 +1,5 @@
 /** What the library needs of the world around it, as interfaces: tests stand in for each and break it. */
-import type { TransferProgress } from '../../../workers/protocol.ts';
+import type { TransferProgress } from './library_api.ts';
 
 export interface Clock {
   /** Milliseconds since 1970. */

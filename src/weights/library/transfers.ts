@@ -1,5 +1,5 @@
 /** Transfers: one per checkpoint at a time over all tabs, by a lock of its name. Any tab sees how far it is and can stop it. */
-import type { TransferProgress } from '../../../workers/protocol.ts';
+import type { TransferProgress } from './library_api.ts';
 import { StudioError } from '../../core/errors.ts';
 import { storageError } from './key_values.ts';
 import type { Channel, Locks } from './surroundings.ts';

@@ -1,0 +1,160 @@
+/** What else than pictures is made on the page, and how words are rewritten before a picture is made of them. The models are tiny and say nothing wise. */
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { expect, test, type Locator, type Page } from '@playwright/test';
+import { VOICE, languageContents } from '../../test/language_checkpoints.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'darkroom-making-'));
+
+test.beforeAll(() => {
+  for (const name of ['tiny-llama', VOICE]) {
+    for (const [path, bytes] of languageContents(name)) {
+      mkdirSync(join(folder, name, dirname(path)), { recursive: true });
+      writeFileSync(join(folder, name, path), bytes);
+    }
+  }
+});
+test.afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+class Making {
+  readonly generate: Locator;
+  readonly prompt: Locator;
+  readonly steps: Locator;
+
+  constructor(readonly page: Page) {
+    this.generate = page.getByRole('button', { name: /^Generate/ });
+    this.prompt = page.getByRole('textbox', { name: 'Prompt', exact: true });
+    this.steps = page.getByRole('list', { name: 'Steps' });
+  }
+
+  async open(): Promise<void> {
+    await this.page.goto('/?backend=wasm');
+    await expect(this.page.getByText('leaves this device')).toBeVisible();
+  }
+
+  async choose(medium: string): Promise<void> {
+    await this.page
+      .getByRole('radiogroup', { name: 'What to make' })
+      .getByRole('radio', { name: medium, exact: true })
+      .check({ force: true });
+  }
+
+  async openModel(name: string): Promise<void> {
+    await this.page.getByTestId('language-folder').setInputFiles(join(folder, name));
+  }
+
+  async set(values: Record<string, string>): Promise<void> {
+    const [first] = Object.keys(values);
+    if (!(await this.field(first).isVisible())) {
+      await this.page.getByText('More settings').click();
+    }
+    for (const [name, value] of Object.entries(values)) {
+      await this.field(name).fill(value);
+    }
+  }
+
+  field(name: string): Locator {
+    return this.page.getByRole('textbox', { name, exact: true });
+  }
+
+  async last(): Promise<Record<string, unknown> | undefined> {
+    return this.page.evaluate(
+      async () =>
+        (await globalThis.darkroom?.runs({ limit: 1 }))?.[0]?.operation as Record<string, unknown> | undefined,
+    );
+  }
+}
+
+test('words: without a model one sentence says how to get one; with one they are written while one watches', async ({
+  page,
+}) => {
+  const making = new Making(page);
+  await making.open();
+  await making.choose('Text');
+  await expect(page.getByText('This needs a language model, and none is here yet.')).toBeVisible();
+  await expect(making.generate).toHaveAttribute('aria-disabled', 'true');
+  await expect(making.generate).toHaveAccessibleDescription('Get a language model first.');
+  await making.openModel('tiny-llama');
+  await expect(page.getByRole('region', { name: 'Language model' }).getByRole('combobox')).toBeVisible();
+  await making.prompt.fill('the sea');
+  await making.field('Rule').fill('Say it shorter.');
+  await making.set({ 'Longest answer': '24', Temperature: '0' });
+  await making.generate.click();
+  const stage = page.getByRole('region', { name: 'Text', exact: true });
+  await expect(stage.getByRole('button', { name: 'Copy' })).toBeVisible({ timeout: 120_000 });
+  expect(await making.last()).toMatchObject({
+    config: 'text_transformation',
+    parameters: {
+      prompt: 'the sea',
+      instruction: 'Say it shorter.',
+      max_new_tokens: 24,
+      temperature: 0,
+      language: 'en',
+    },
+  });
+  await page.reload();
+  await expect(making.prompt).toHaveValue('the sea');
+  await expect(making.field('Longest answer')).toHaveValue('24');
+});
+
+test('a voice reads aloud, and what it said can be played', async ({ page }) => {
+  const making = new Making(page);
+  await making.open();
+  await making.choose('Sound');
+  await expect(page.getByText('This needs a voice, and none is here yet.')).toBeVisible();
+  await making.openModel(VOICE);
+  await making.prompt.fill('abc');
+  await making.generate.click();
+  await expect(
+    page.getByRole('region', { name: 'Sound', exact: true }).getByRole('button', { name: 'Play' }),
+  ).toBeEnabled({ timeout: 120_000 });
+});
+
+test('a rule rewrites the words, which are seen, changed and gone on from', async ({ page }) => {
+  const making = new Making(page);
+  await making.open();
+  await making.set({ Width: '64', Height: '64' });
+  await making.field('Steps').fill('2');
+  await making.prompt.fill('an old boat');
+  await page.getByText('Rewrite first').click();
+  const rule = page.getByRole('combobox', { name: 'Rule' });
+
+  // Without a model the rule is a template to fill by hand.
+  await rule.selectOption({ label: 'Almost nothing' });
+  const hand = page.getByRole('textbox', { name: 'Rewrite it yourself' });
+  await expect(hand).toHaveValue(/an old boat/);
+  await expect(page.getByText('No language model is here to do it for you.')).toBeVisible();
+  await hand.fill('a single plank of an old boat');
+  await making.generate.click();
+  await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible({ timeout: 150_000 });
+  await expect(making.steps.getByRole('textbox')).toHaveValue('a single plank of an old boat');
+
+  // With one, the words come first.
+  await making.choose('Text');
+  await making.openModel('tiny-llama');
+  await making.choose('Picture');
+  await rule.selectOption({ label: 'Write a rule of my own …' });
+  await page.getByRole('textbox', { name: 'Name', exact: true }).fill('Mine');
+  await page.getByRole('textbox', { name: 'What the rule says' }).fill('Say it in other words.');
+  await making.generate.click();
+  const rewritten = making.steps.getByRole('textbox', { name: 'Rewritten' });
+  await expect(making.steps.getByRole('button', { name: 'Go on from here' })).toBeVisible({ timeout: 120_000 });
+  await rewritten.fill('a boat of paper');
+  await making.steps.getByRole('button', { name: 'Go on from here' }).click();
+  await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible({ timeout: 150_000 });
+  expect(await making.last()).toMatchObject({
+    config: 'interception_own',
+    parameters: { prompt: 'an old boat', interception: { instruction: 'Say it in other words.' } },
+    given: { interception: { text: 'a boat of paper' } },
+  });
+  await making.steps.getByRole('button', { name: 'Make it again from here' }).isVisible();
+
+  // Rules of one's own outlast a reload, and can be deleted.
+  await page.reload();
+  await expect(page.getByText('Mine', { exact: true }).first()).toBeVisible();
+  await page.getByText('Rewrite first').click();
+  await expect(rule.getByRole('option', { name: 'Mine' })).toHaveCount(1);
+  await page.getByRole('button', { name: 'Delete this rule' }).click();
+  await expect(rule).toHaveValue('');
+});

@@ -1,0 +1,56 @@
+/**
+ * What a scheduler is: a diffusers class, or the way in which ComfyUI samples a model, read as the choices that it means. Several samplers
+ * may stand for one class, and one sampler may be reached through several.
+ */
+import type { NoiseTable } from '../predictions/noise_table.ts';
+import type { Level, Prediction } from '../predictions/prediction.ts';
+import type { Grid } from '../schedules/schedule.ts';
+import type { SolverOptions } from '../samplers/sampler.ts';
+import type { SchedulerConfig } from './config.ts';
+
+/** A checkpoint's config as one scheduler reads it. */
+export interface Choices {
+  /** Id of the sampler that the config asks for. */
+  sampler: string;
+  options: SolverOptions;
+  prediction: Prediction;
+  /** `unit`: x is what the network is given. `full`: x holds the picture at full scale, x = x0 + σ · noise. */
+  scale: 'unit' | 'full';
+  table: NoiseTable;
+  /** The spacing that the checkpoint asks for. */
+  spacing: string;
+  stepsOffset: number;
+  /**
+   * A schedule that goes between two levels, where the checkpoint asks for one, and which ends it has: those of the whole `table`, or those
+   * of its `spacing`. Null: it asks for its spacing.
+   */
+  levels: { schedule: string; ends: 'table' | 'spacing' } | null;
+  grid: Grid;
+  /** Noise level after the last step when the checkpoint's own way is followed; ComfyUI's schedules end at 0. */
+  finalNoise: number;
+  /** The timestep told to the network for a fractional position in the table. */
+  timestepOf(position: number): number;
+  /** Training timestep at which a step from `timestep` ends, where it need not be the next one; below 0 = at `finalNoise`. */
+  targetOf?: (timestep: number, stride: number) => number;
+  /** How the points are visited, where it is not simply in order. */
+  visits?: <T>(points: readonly T[]) => T[];
+  /** Whether this many steps are so few that the last one is to be of the first order. */
+  endsInFirstOrder(steps: number, end: Level): boolean;
+  /** Factor of the noise that a picture from nothing starts from. */
+  initNoise(start: Level, spacing: string): number;
+}
+
+export interface Scheduler {
+  /** The class that a scheduler_config.json names. */
+  className: string;
+  /** Ids of the samplers that it stands for, the one of a bare config first. */
+  samplers: readonly string[];
+  /**
+   * @param sampler one of `samplers`, when somebody asks for it; undefined = as the config says
+   * @throws StudioError `checkpoint_unsupported` if the config asks for something that is not done here
+   */
+  read(config: SchedulerConfig, sampler: string | undefined): Choices;
+}
+
+/** What most schedulers choose. */
+export const USUAL_OPTIONS: SolverOptions = { order: 2, solverType: 'midpoint', firstOrderEnd: false };
