@@ -1,5 +1,6 @@
 /** What can be chosen of how a picture is sampled. Fetched with the settings: it brings the samplers themselves. */
-import * as registry from '../../samplers/registry.ts';
+import * as samplerFiles from '../../samplers/registry.ts';
+import * as scheduleFiles from '../../schedules/registry.ts';
 import { t } from '../messages/messages.svelte.ts';
 import { readable } from './catalogue.ts';
 
@@ -8,8 +9,8 @@ export interface Choice {
   label: string;
 }
 
-export const samplers = choices(Object.keys(registry.samplers));
-export const schedules = choices(Object.keys(registry.schedules));
+export const samplers = choices(Object.keys(samplerFiles.samplers));
+export const schedules = choices(Object.keys(scheduleFiles.schedules));
 
 export const predictions = (): Choice[] => [
   { id: 'noise', label: t('Noise (epsilon)') },
