@@ -15,9 +15,8 @@ describe.each(Object.entries(files))('config %s', (path, file) => {
     expect(path).toMatch(/\/[a-z0-9_]+\.json$/);
   });
 
-  test.runIf(/\/interception_/.test(path))(
-    'a rule says in both languages what it does, and can be filled by hand',
-    () => {
+  if (/\/interception_/.test(path)) {
+    test('a rule says in both languages what it does, and can be filled by hand', () => {
       for (const text of [description?.en, description?.de]) {
         expect(text).toMatch(/^[A-ZÄÖÜ].*\.$/);
       }
@@ -29,30 +28,34 @@ describe.each(Object.entries(files))('config %s', (path, file) => {
         expect(instruction.en).toContain('Answer in English');
         expect(instruction.de).toContain('Antworte auf Englisch');
       }
-    },
-  );
+    });
+  }
 
-  test.runIf(checkpoint)('its checkpoint says where it is, under which licence, and what nobody checked', () => {
-    const known = checkpoint as NonNullable<typeof checkpoint>;
-    expect(known.link).toBe(`https://huggingface.co/${known.repo}`);
-    expect(known.license.id === null).toBe(known.license.kind === 'unknown');
-    expect(known.verified).toBe(known.unverified === null);
-    for (const text of [known.description, known.audience, ...(known.unverified ? [known.unverified] : [])]) {
-      expect(text.en).toMatch(/^[A-Z].*\.$/);
-      expect(text.de).toMatch(/^[A-ZÄÖÜ].*\.$/);
-    }
-    // A size is that of one commit's files.
-    expect(known.bytes === null || known.revision !== null).toBe(true);
-    if (known.bytes !== null) {
-      expect(known.bytes).toBeGreaterThan(1e6);
-    }
-  });
+  if (checkpoint) {
+    test('its checkpoint says where it is, under which licence, and what nobody checked', () => {
+      const known = checkpoint;
+      expect(known.link).toBe(`https://huggingface.co/${known.repo}`);
+      expect(known.license.id === null).toBe(known.license.kind === 'unknown');
+      expect(known.verified).toBe(known.unverified === null);
+      for (const text of [known.description, known.audience, ...(known.unverified ? [known.unverified] : [])]) {
+        expect(text.en).toMatch(/^[A-Z].*\.$/);
+        expect(text.de).toMatch(/^[A-ZÄÖÜ].*\.$/);
+      }
+      // A size is that of one commit's files.
+      expect(known.bytes === null || known.revision !== null).toBe(true);
+      if (known.bytes !== null) {
+        expect(known.bytes).toBeGreaterThan(1e6);
+      }
+    });
+  }
 
-  test.runIf(checkpoint)('runs with what is recommended for its checkpoint', () => {
-    const { steps, guidance_scale, width, height } = (checkpoint as NonNullable<typeof checkpoint>).recommended;
-    expect(parameters).toMatchObject({ steps, guidance_scale });
-    expect([width % 8, height % 8]).toEqual([0, 0]);
-  });
+  if (checkpoint) {
+    test('runs with what is recommended for its checkpoint', () => {
+      const { steps, guidance_scale, width, height } = checkpoint.recommended;
+      expect(parameters).toMatchObject({ steps, guidance_scale });
+      expect([width % 8, height % 8]).toEqual([0, 0]);
+    });
+  }
 });
 
 describe('a config file is refused', () => {

@@ -300,6 +300,12 @@ const classOf = ({ id }: Sampler) => schedulers.find(({ samplers: ids }) => ids.
 describe.each(Object.values(samplers))('sampler $id', (sampler) => {
   const predictions = ['epsilon', 'v_prediction'];
 
+  test('says whether its steps add noise', () => {
+    const config = configOf(classOf(sampler), { ...SD, steps_offset: 1 });
+    const { steps } = planSampling({ config, sampler: sampler.id, schedule: undefined, steps: 5, strength: 1 }, offers);
+    expect(sampler.addsNoise ?? false).toBe(steps.some(({ noise }) => noise !== null));
+  });
+
   test.each(Object.keys(schedules).flatMap((schedule) => predictions.map((prediction) => ({ schedule, prediction }))))(
     'with $schedule, $prediction: finite and consistent from 1 to 1000 steps',
     ({ schedule, prediction }) => {

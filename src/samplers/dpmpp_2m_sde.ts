@@ -6,6 +6,7 @@ import { stepFrom, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
   id: 'dpmpp_2m_sde',
+  addsNoise: true,
   plan: ({ points, targets, options }) => ({
     steps: points.map((from, i) => {
       const to = targets[i];

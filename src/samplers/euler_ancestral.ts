@@ -6,6 +6,7 @@ import { along, stepFrom, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
   id: 'euler_ancestral',
+  addsNoise: true,
   plan: ({ points, targets }) => ({
     steps: points.map((from, i) => {
       const to = targets[i];

@@ -78,6 +78,8 @@ export const LONGEST_HISTORY = 4;
 export interface Sampler {
   /** Equals the file's name; ComfyUI's id where it has one. */
   id: string;
+  /** Its steps add fresh noise, so the picture depends on who draws that, too. */
+  addsNoise?: true;
   /** @throws StudioError `invalid_operation` if this course makes no sense for the sampler */
   plan(course: Course): SolverPlan;
 }

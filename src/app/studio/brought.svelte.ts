@@ -36,7 +36,11 @@ export class Brought {
   #lost = $state.raw<string[] | null>(null);
   #looking: Blob | null = null;
   /** What can be chosen here; fetched with the first look. */
-  #known: { samplers: Choice[]; schedules: Choice[] } = { samplers: [], schedules: [] };
+  #known: { samplers: Choice[]; schedules: Choice[]; noisy: ReadonlySet<string> } = {
+    samplers: [],
+    schedules: [],
+    noisy: new Set(),
+  };
 
   /** Looks for settings in a picture; the last one asked for counts. */
   async look(picture: Blob): Promise<void> {
@@ -118,6 +122,11 @@ export class Brought {
         ...(reading.parameters.prompt === undefined ? ['The box for the prompt is empty now.'] : []),
         ...(lost.some((what) => what.startsWith('the effect of'))
           ? ['These words stay in the prompt, but what they ask for is not done yet.']
+          : []),
+        ...(this.#known.noisy.has(reading.parameters.sampler ?? '') && reading.tool !== 'Darkroom'
+          ? [
+              `This sampler adds noise in each step, and ${reading.tool} draws it differently, so the picture will be another one.`,
+            ]
           : []),
         ...(lost.length > 0 ? ['So a new picture may look different.'] : []),
         ...(silent.length > 0 ? [`The file does not give the ${oneOf.format(silent)}, so that stays as it was.`] : []),

@@ -18,6 +18,9 @@ export const predictions = (): Choice[] => [
   { id: 'velocity_zero_snr', label: t('Velocity, from pure noise (zero terminal SNR)') },
 ];
 
+/** Ids of samplers whose pictures depend on who draws the noise of each step. */
+export const noisy = new Set(Object.values(allSamplers).flatMap(({ id, addsNoise }) => (addsNoise ? [id] : [])));
+
 function choices(ids: string[]): Choice[] {
   return ids.map((id) => ({ id, label: readable(id) })).sort((a, b) => a.label.localeCompare(b.label));
 }
