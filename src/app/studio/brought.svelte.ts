@@ -36,10 +36,10 @@ export class Brought {
   #lost = $state.raw<string[] | null>(null);
   #looking: Blob | null = null;
   /** What can be chosen here; fetched with the first look. */
-  #known: { samplers: Choice[]; schedules: Choice[]; noisy: ReadonlySet<string> } = {
+  #known: { samplers: Choice[]; schedules: Choice[]; noisy: readonly string[] } = {
     samplers: [],
     schedules: [],
-    noisy: new Set(),
+    noisy: [],
   };
 
   /** Looks for settings in a picture; the last one asked for counts. */
@@ -123,7 +123,7 @@ export class Brought {
         ...(lost.some((what) => what.startsWith('the effect of'))
           ? ['These words stay in the prompt, but what they ask for is not done yet.']
           : []),
-        ...(this.#known.noisy.has(reading.parameters.sampler ?? '') && reading.tool !== 'Darkroom'
+        ...(this.#known.noisy.includes(reading.parameters.sampler ?? '') && reading.tool !== 'Darkroom'
           ? [
               `This sampler adds noise in each step, and ${reading.tool} draws it differently, so the picture will be another one.`,
             ]

@@ -19,7 +19,7 @@ export const predictions = (): Choice[] => [
 ];
 
 /** Ids of samplers whose pictures depend on who draws the noise of each step. */
-export const noisy = new Set(Object.values(allSamplers).flatMap(({ id, addsNoise }) => (addsNoise ? [id] : [])));
+export const noisy = Object.values(allSamplers).flatMap(({ id, addsNoise }) => (addsNoise ? [id] : []));
 
 function choices(ids: string[]): Choice[] {
   return ids.map((id) => ({ id, label: readable(id) })).sort((a, b) => a.label.localeCompare(b.label));
