@@ -523,7 +523,7 @@ describe.each([
     writer.output('out', writer.attention('attention', q, k, v, heads));
     const graph = writer.graph();
     // Scores of one block, before and after their softmax, beside the tokens.
-    expect(graph.activationBytes).toBeLessThan(2 * 2 ** 25 + 8 * 4 * tokens * width);
+    expect(graph.activationBytes).toBeLessThan(2 * 2 ** 23 + 8 * 4 * tokens * width);
     expect(graph.flops).toBe(4 * tokens ** 2 * width);
 
     const wasm = new URL('../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm', import.meta.url);

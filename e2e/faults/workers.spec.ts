@@ -185,12 +185,12 @@ test.describe('a generator', () => {
     await plant(`onTold('decode', 1, () => {
       WebAssembly.Memory.prototype.grow = () => { throw new RangeError('WebAssembly.Memory.grow(): no'); };
     });`);
-    const parameters = { ...OPERATION.parameters, width: 768, height: 768, steps: 1 };
+    const parameters = { ...OPERATION.parameters, width: 512, height: 512, steps: 1 };
     const { job } = await generate(page, { ...OPERATION, parameters });
     expect(job).toMatchObject({ state: 'failed', attempts: 1, error: { code: 'out_of_memory', retry: 'smaller' } });
     expect(job.offer).toMatchObject({
       label: 'Try with tiled decoding',
-      operation: { parameters: { tile_size: 384, seed: '7' } },
+      operation: { parameters: { tile_size: 256, seed: '7' } },
     });
     expect((await generate(page, job.offer?.operation)).job).toMatchObject({ state: 'completed', attempts: 1 });
   });

@@ -117,6 +117,7 @@ test.describe.serial('what is dropped in', () => {
       .getByRole('radiogroup', { name: 'What to make' })
       .getByRole('radio', { name: 'Sound' })
       .check({ force: true });
+    await page.getByLabel('What to make it with').selectOption({ label: 'Tone' });
     const prompt = page.getByRole('textbox', { name: 'Prompt', exact: true });
     await prompt.fill('a');
     await page.getByText('More settings').click();

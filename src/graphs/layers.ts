@@ -29,7 +29,7 @@ const LONGEST_LAYER_NORM = 2 ** 22;
  * The most bytes of attention scores at one time on the processor. ONNX Runtime's attention kernel holds them all there (1 GiB for
  * the autoencoder's middle at 1024×1024 pixels), and reckons their number in 32 bits, so that it fails on common sizes.
  */
-const SCORE_BYTES = 2 ** 25;
+const SCORE_BYTES = 2 ** 23;
 
 const CAST_TO = { f32: 1, f16: 10 } as const;
 
