@@ -34,6 +34,22 @@ test('between the first step and the picture no buffer is mapped for reading', a
   expect(after.snapshotMaps - before.snapshotMaps).toBeGreaterThanOrEqual(1);
 });
 
+test('a sampler that adds noise makes the same picture on the GPU and on the processor', async ({ page }) => {
+  const made: Uint8Array[] = [];
+  for (const backend of ['webgpu', 'wasm'] as const) {
+    await openDoor(page, backend);
+    await openFolder(page, join(CHECKPOINTS, 'tiny-sd15'));
+    const { job, pictures } = await runOperation(
+      page,
+      small({ steps: 4, guidance_scale: 3, sampler: 'euler_ancestral' }),
+    );
+    expect(job.error).toBeNull();
+    made.push(pictures[0].rgba);
+  }
+  const [onGpu, onProcessor] = made;
+  expect(onGpu.reduce((most, value, i) => Math.max(most, Math.abs(value - onProcessor[i])), 0)).toBeLessThanOrEqual(1);
+});
+
 test('the processor makes a picture of 512×512 pixels with heads as wide as published ones', async ({ page }) => {
   test.setTimeout(600_000);
   const folder = mkdtempSync(join(tmpdir(), 'darkroom-attention-'));
