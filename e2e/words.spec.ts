@@ -158,14 +158,15 @@ test('a voice speaks, and says what it cannot say', async ({ page }) => {
 test('a reply without code is refused, and what was said is kept', async ({ page }) => {
   await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama');
-  const { job, files } = await make(page, {
+  const { job, files, deltas } = await make(page, {
     operation: 'code_generation',
     config: 'p5js_code',
     parameters: { prompt: 'dots', sketch: 'point(1', error: { message: 'Unexpected end' }, max_new_tokens: 8 },
     checkpoints: { output: model },
   });
   expect(job.error).toMatchObject({ code: 'result_invalid', message: expect.stringContaining('There is no code') });
-  expect(files.reply).toBeTruthy();
+  expect(files.reply).not.toBe('');
+  expect(files.reply.trimEnd()).toBe(said(deltas, 'output').trimEnd());
   expect(files.sent_messages).toContain('Unexpected end');
 });
 

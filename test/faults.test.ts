@@ -9,6 +9,7 @@ import { StudioError } from '../src/core/errors.ts';
 import type { Entity, JobEvent, Offer, Progress, ResumePoint, Stage } from '../src/core/job.ts';
 import { JobProgress, stageKey, stagesOf } from '../src/core/job_progress.ts';
 import type { StageSeconds } from '../src/core/job_progress.ts';
+import { AUTOMATIC_TILE } from '../src/core/model.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, Latents, SampleRequest } from '../src/core/model.ts';
 import { parseOperation } from '../src/core/operation.ts';
 import { TorchGenerator } from '../src/core/random.ts';
@@ -919,6 +920,36 @@ describe('tiled decoding', () => {
     const [whole, tiled] = [await memory(), await memory(128)];
     expect(tiled.weights).toBe(whole.weights);
     expect(tiled.activations).toBeLessThan((whole.activations ?? 0) / 2);
+  });
+
+  test('is chosen where the picture cannot be decoded as a whole, and only there', async () => {
+    const { model } = await open();
+    const request: EstimateRequest = {
+      operation: 'image_generation',
+      width: 1024,
+      height: 1024,
+      batch_size: 1,
+      steps: 1,
+      guidance_scale: 1,
+    };
+    const estimated = (limit: number, asked: EstimateRequest = request) =>
+      model.estimate(asked, {
+        device: {
+          backend: 'webgpu',
+          precision: 'f32',
+          limits: { maxBufferSize: limit, maxStorageBufferBindingSize: limit },
+        } as never,
+        budget: { bytes: 1e12, source: 'set' as const },
+        rates: { measured: {}, pictures: {} },
+        downloadBytes: 0,
+      });
+    const { largestTensor } = (await estimated(1e12)).variants[0];
+    expect((await estimated(largestTensor)).request).toEqual(request);
+    const tiled = await estimated(largestTensor - 1);
+    expect(tiled.request).toEqual({ ...request, tile_size: AUTOMATIC_TILE });
+    expect(tiled.recommended).toBe('full');
+    // Not even tiles help: what was asked is what is refused.
+    expect((await estimated(1)).request).toEqual(request);
   });
 
   test('covers the picture once, at every size', () => {
