@@ -31,7 +31,8 @@ async function openSketch(page: Page, source: string, language: 'p5' | 'tonejs' 
     source,
   });
   await page.reload();
-  await expect(code(page)).toBeVisible();
+  // The editor itself: until it is loaded, the code is plain text, in which Tab goes to the next field.
+  await expect(page.locator('.cm-content')).toBeVisible();
 }
 
 const button = (page: Page, name: string) => page.getByRole('button', { name, exact: true });
@@ -320,6 +321,24 @@ test('the editor is left by keyboard, runs, searches and undoes by keyboard, and
   await page.reload();
   await expect(code(page)).toContainText('console.log("typed");');
   await page.keyboard.press('ControlOrMeta+z');
+});
+
+test('who writes before the editor is loaded goes on in it where they were', async ({ page }) => {
+  let letIn!: () => void;
+  const arrived = new Promise<void>((resolve) => (letIn = resolve));
+  await page.route(/\/editor-[^/]*\.js$/, async (route) => {
+    await arrived;
+    await route.continue();
+  });
+  await page.goto('/#sketches');
+  await code(page).fill('let a = ;\n');
+  for (const key of ['ControlOrMeta+Home', 'End', 'ArrowLeft']) {
+    await code(page).press(key);
+  }
+  letIn();
+  await expect(page.locator('.cm-content')).toBeFocused();
+  await page.keyboard.type('12');
+  await expect(page.locator('.cm-line').first()).toHaveText('let a = 12;');
 });
 
 test('a canvas larger than the stage is shown whole, and knows where the pointer is', async ({ page }) => {

@@ -60,14 +60,17 @@ export class HubToken {
     }
   }
 
-  /** Stops keeping it; it still works until the page is closed. */
+  /** Stops keeping it; it still works until the page is closed. It counts as kept until the disk has let go of it. */
   async stopKeeping(): Promise<void> {
-    this.isKept = false;
     await forget(KEY);
+    this.isKept = false;
   }
 
   async forget(): Promise<void> {
-    this.text = '';
-    await this.stopKeeping();
+    try {
+      await this.stopKeeping();
+    } finally {
+      this.text = '';
+    }
   }
 }

@@ -34,6 +34,8 @@ export interface CodeEditor {
   setProblem(problem: { message: string; place: Place } | null): void;
   /** Puts the cursor there, in sight. */
   goTo(place: Place): void;
+  /** Marks the text between two offsets, a cursor where they are equal, and takes the focus. */
+  select(from: number, to: number): void;
   destroy(): void;
 }
 
@@ -142,6 +144,11 @@ export function createEditor(parent: HTMLElement, options: EditorOptions): CodeE
     goTo(place) {
       const { from } = rangeAt(view.state.doc, place);
       view.dispatch({ selection: { anchor: from }, effects: EditorView.scrollIntoView(from, { y: 'center' }) });
+      view.focus();
+    },
+    select(from, to) {
+      const { length } = view.state.doc;
+      view.dispatch({ selection: { anchor: Math.min(from, length), head: Math.min(to, length) } });
       view.focus();
     },
     destroy: () => view.destroy(),
