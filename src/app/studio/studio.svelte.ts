@@ -395,7 +395,7 @@ export class Studio {
       this.picture.remove();
     }
     const outcome = this.brought.outcome(this.checkpoint?.name ?? null);
-    this.announce(outcome ? [outcome.sentence, outcome.lost.join(', '), ...outcome.notes].join(' ') : '');
+    this.announce(outcome ? [outcome.whole, ...outcome.notes].join(' ') : '');
   }
 
   /** Whether pictures are recorded, and leave the page, with how they were made written into them. */
