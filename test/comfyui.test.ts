@@ -1369,6 +1369,24 @@ describe('samplers of every make', () => {
     expect(reading?.parameters).toMatchObject({ prompt: 'a copper kettle', seed: '5' });
   });
 
+  test('a graph whose sampler is bypassed, or lies in a group that is not there, takes no name of a file for words', () => {
+    const bypassed = drawn([
+      [10, 'CheckpointLoaderSimple', ['kettles.safetensors']],
+      [11, 'CLIPTextEncode', ['a copper kettle'], [['clip', 10, 1, 'CLIP']]],
+      [14, 'KSampler', [31], [['positive', 11, 0, 'CONDITIONING']], { mode: 4 }],
+      [15, 'VAEDecode', [], [['samples', 14, 0, 'LATENT']]],
+      [16, 'SaveImage', ['x y'], [['images', 15, 0, 'IMAGE']]],
+    ]);
+    const grouped = drawn([
+      [1, 'workflow/mine', ['kettles.safetensors', 5]],
+      [16, 'SaveImage', ['x y'], [['images', 1, 0, 'IMAGE']]],
+    ]);
+    const [words, none] = [bypassed, grouped].map((workflow) => read(null, workflow));
+    expect(words?.parameters).toEqual({ prompt: 'a copper kettle' });
+    expect(none?.parameters).toEqual({});
+    expect(none?.notRestored).toEqual(['the prompt, whose words could not be read']);
+  });
+
   test('a graph in which nobody finds words is no silence', () => {
     const reading = read({ a: node('MysteryBox', { dial: 3 }), s: node('SaveImage', { images: ['a', 0] }) });
     expect(reading?.parameters).toEqual({});
@@ -1721,6 +1739,18 @@ describe('the editor’s form alone', () => {
           [2, 0],
         ),
       ),
+    ),
+    same(
+      'what Use Everywhere links',
+      (() => {
+        const workflow = drawn(usual([[1, 'Anything Everywhere', [], [['MODEL', 10, 0, M]]]]));
+        const sampler = workflow.nodes.find(({ id }) => id === 14) as { inputs: { link: unknown }[] };
+        sampler.inputs[0].link = null;
+        const links = [
+          { downstream: 14, downstream_slot: 0, upstream: '10', upstream_slot: 0, controller: 1, type: M },
+        ];
+        return { ...workflow, extra: { ue_links: links } };
+      })(),
     ),
     same(
       'joined words',

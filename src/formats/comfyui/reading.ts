@@ -20,6 +20,9 @@ const NAME = 'ComfyUI';
 const UNREAD = 'whose words could not be read';
 /** Nodes that are asked for words where there is no sampler. */
 const MOST_ASKED = 500;
+const NO_WORDS = /note|display|show|save|load|preview|filename/i;
+/** Of nodes that nobody knows one word alone is a prompt only where the type speaks of such. */
+const WORDED = /encode|prompt|text|string|generat|image|video|audio|api/i;
 
 /** JSON as text, or what it said; null for none. */
 export type GraphText = string | Record<string, unknown> | null;
@@ -120,9 +123,12 @@ class GraphReader {
     const saved = [...this.graph.values()].filter((node) => this.#routes.takers(node).length === 0);
     for (const node of [...upstreamOf(this.graph, saved)].slice(0, MOST_ASKED)) {
       const start = { node, output: -1 };
-      const words = /note|display|show/i.test(node.type) ? null : this.#words.find(start, 'positive');
-      if (words?.text) {
-        this.#prompts(words, this.#words.find(start, 'negative'));
+      const words = NO_WORDS.test(node.type) ? null : this.#words.find(start, 'positive');
+      if (words?.text && (/\s/.test(words.text) || WORDED.test(words.node?.type ?? ''))) {
+        const negative = this.#words.find(start, 'negative');
+        // What has one text has no negative prompt.
+        const isSame = negative.node === words.node && negative.text === words.text;
+        this.#prompts(words, isSame ? { ...negative, text: undefined, isThere: false } : negative);
         const made = words.node ?? node;
         this.#findings.seed(this.#routes.value(made, 'seed') ?? this.extra?.seed);
         const size = sizeOf(made, this.#routes);
