@@ -611,7 +611,87 @@ const INFOTEXT: Table['fields'] = {
   User: ['somebody', null],
 };
 
+/** ComfyUI's own nodes of a picture from words; a field is one input of one of them, `node.input`. */
+const NODES: Record<string, { class_type: string; inputs: Record<string, unknown> }> = {
+  ckpt: { class_type: 'CheckpointLoaderSimple', inputs: {} },
+  lora: {
+    class_type: 'LoraLoader',
+    inputs: { strength_model: 0.5, strength_clip: 0.5, model: ['ckpt', 0], clip: ['ckpt', 1] },
+  },
+  skip: { class_type: 'CLIPSetLastLayer', inputs: { stop_at_clip_layer: -1, clip: ['lora', 1] } },
+  pos: { class_type: 'CLIPTextEncode', inputs: { text: 'x', clip: ['skip', 0] } },
+  neg: { class_type: 'CLIPTextEncode', inputs: { clip: ['skip', 0] } },
+  size: { class_type: 'EmptyLatentImage', inputs: { height: 512, batch_size: 1 } },
+  sampler: {
+    class_type: 'KSamplerAdvanced',
+    inputs: {
+      steps: 20,
+      noise_seed: 1,
+      cfg: 7,
+      model: ['lora', 0],
+      positive: ['pos', 0],
+      negative: ['neg', 0],
+      latent_image: ['size', 0],
+    },
+  },
+  vae: { class_type: 'VAELoader', inputs: {} },
+  decode: { class_type: 'VAEDecode', inputs: { samples: ['sampler', 0], vae: ['vae', 0] } },
+  save: { class_type: 'SaveImage', inputs: { images: ['decode', 0] } },
+};
+
+function graphOf(values: Record<string, unknown>): typeof NODES {
+  const graph = structuredClone(NODES);
+  for (const [field, value] of Object.entries(values)) {
+    const [node, input] = field.split('.');
+    graph[node].inputs[input] = value;
+  }
+  return graph;
+}
+
 const TABLES: Table[] = [
+  {
+    tool: 'ComfyUI',
+    base: { 'pos.text': 'x' },
+    fields: {
+      'ckpt.ckpt_name': ['kettles.safetensors', 'checkpoint'],
+      'lora.lora_name': ['brass.safetensors', 'lora'],
+      'skip.stop_at_clip_layer': [-2, /clip skip/],
+      'neg.text': ['fog', 'negative_prompt'],
+      'size.width': [640, 'width'],
+      'size.batch_size': [4, /its place among the 4/],
+      'sampler.noise_seed': [5, 'seed'],
+      'sampler.steps': [30, 'steps'],
+      'sampler.cfg': [5, 'guidance_scale'],
+      'sampler.sampler_name': ['dpmpp_2m', 'sampler'],
+      'sampler.scheduler': ['karras', 'schedule'],
+      'sampler.start_at_step': [5, /the step it began at/],
+      'sampler.end_at_step': [15, /the step it ended at/],
+      'sampler.add_noise': ['disable', /that no noise was added/],
+      'sampler.return_with_leftover_noise': ['enable', /that noise was left in it/],
+      'vae.vae_name': ['soft.safetensors', /the VAE soft/],
+      'save.filename_prefix': ['x', null],
+    },
+    bytes: (values) => pngOf({ prompt: graphOf(values) }),
+  },
+  {
+    tool: 'stable-diffusion.cpp',
+    base: { Steps: '20', 'CFG scale': '7', Seed: '1', Version: 'stable-diffusion.cpp' },
+    fields: {
+      Size: ['512x768', 'width'],
+      Model: ['kettles.gguf', 'checkpoint'],
+      Sampler: ['euler_a karras', 'sampler'],
+      Guidance: ['4.000000', /Flux guidance 4/],
+      Eta: ['1.000000', /eta 1/],
+      RNG: ['cuda', /imitates an NVIDIA GPU/],
+      'Sampler RNG': ['cuda', /sampler rng cuda/],
+      'Skip layers': ['[7, 8, 9]', /skip layers 7, 8, 9/],
+      'SLG scale': ['2.5', /slg scale 2\.5/],
+      VAE: ['kettles.vae', /vae kettles/],
+      TAESD: ['tiny', /taesd tiny/],
+      'Denoising strength': ['0.5', 'strength'],
+    },
+    bytes: (values) => pngOf({ parameters: line(values) }),
+  },
   {
     tool: 'AUTOMATIC1111',
     base: { Steps: '20', 'CFG scale': '7', Seed: '1', Version: 'v1.10.1' },
@@ -864,9 +944,9 @@ const TABLES: Table[] = [
 ];
 
 describe('every field that a tool writes is restored or named', () => {
-  test('the eleven tools are there; ComfyUI, whose fields are nodes, has its own tests', () => {
-    const tables = new Set(TABLES.map(({ tool }) => tool).filter((tool) => tool !== 'Forge'));
-    expect([...tables, 'ComfyUI'].sort()).toEqual(toolNames().sort());
+  test('the eleven tools are there, and two that write what another reads', () => {
+    const tables = new Set(TABLES.map(({ tool }) => tool));
+    expect([...tables].sort()).toEqual([...toolNames(), 'Forge', 'stable-diffusion.cpp'].sort());
   });
 
   test.each(TABLES)('$tool', async ({ tool, base, fields, bytes }) => {

@@ -94,10 +94,28 @@ class GraphReader {
     if (passes > 0) {
       findings.lost(passes === 1 ? 'a second pass' : `${passes} further passes`);
     }
-    if ((numberAmong([sampler], ['start_at_step'], this.#routes) ?? 0) > 0) {
+    this.#stepsRun(sampler, passes > 0);
+    nameRemainder(this.graph, this.#routes, chain, weights.passed, this.#lost);
+  }
+
+  /** KSamplerAdvanced may run some of the steps, without noise before them or with noise left after them. */
+  #stepsRun(sampler: Node, goesOn: boolean): void {
+    const findings = this.#findings;
+    const number = (name: string) => numberAmong([sampler], [name], this.#routes);
+    const isSaid = (name: string, word: string) => this.#routes.value(sampler, name) === word;
+    if ((number('start_at_step') ?? 0) > 0) {
       findings.lost('the step it began at');
     }
-    nameRemainder(this.graph, this.#routes, chain, weights.passed, this.#lost);
+    if (isSaid('add_noise', 'disable')) {
+      findings.lost('that no noise was added');
+    }
+    // A pass behind it, which is named, goes on from there.
+    if (!goesOn && (number('end_at_step') ?? Infinity) < (number('steps') ?? 0)) {
+      findings.lost('the step it ended at');
+    }
+    if (!goesOn && isSaid('return_with_leftover_noise', 'enable')) {
+      findings.lost('that noise was left in it');
+    }
   }
 
   #prompts(positive: Words, negative: Words): void {
