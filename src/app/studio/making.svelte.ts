@@ -119,6 +119,14 @@ export class Making {
     return way !== undefined;
   }
 
+  /** Shows the form of a config that runs checkpoints of this class, where there is one. */
+  async chooseFor(pipelineClass: string): Promise<void> {
+    const way = ways.find(({ course }) => course.main.chunk.meta.needs.checkpoint?.includes(pipelineClass));
+    if (way) {
+      await this.choose(way.config.media, way.config.id);
+    }
+  }
+
   /** Steps that need a language model or a voice. */
   get languageSteps(): Step[] {
     return this.way?.course.steps.filter(({ chunk }) => chunk.meta.needs.language !== undefined) ?? [];

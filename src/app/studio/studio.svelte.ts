@@ -647,6 +647,8 @@ export class Studio {
     this.diskFolder = null;
     if (this.config) {
       this.form.suggest(this.config.suggestions);
+    } else {
+      void this.making.chooseFor(checkpoint.pipelineClass);
     }
   }
 
