@@ -119,11 +119,21 @@ export class Making {
     return way !== undefined;
   }
 
-  /** Shows the form of a config that runs checkpoints of this class, where there is one. */
-  async chooseFor(pipelineClass: string): Promise<void> {
-    const way = ways.find(({ course }) => course.main.chunk.meta.needs.checkpoint?.includes(pipelineClass));
-    if (way) {
-      await this.choose(way.config.media, way.config.id);
+  /**
+   * Shows a form for the checkpoint that was opened, where one for checkpoints is shown that cannot run it.
+   * @param isPainted whether the form of pictures can
+   */
+  async follow(pipelineClass: string, isPainted: boolean): Promise<void> {
+    const classesOf = ({ course }: Way) => course.main.chunk.meta.needs.checkpoint;
+    const { way } = this;
+    if (way ? (classesOf(way)?.includes(pipelineClass) ?? true) : isPainted) {
+      return;
+    }
+    const other = ways.find((one) => classesOf(one)?.includes(pipelineClass));
+    if (isPainted) {
+      await this.choose('image', PAINTING);
+    } else if (other) {
+      await this.choose(other.config.media, other.config.id);
     }
   }
 
