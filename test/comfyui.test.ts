@@ -2166,6 +2166,32 @@ describe('where files keep graphs', () => {
   ])('%s', async (_name, file) => {
     expect(await readPicture(file, noPixels)).toMatchObject({ tool: 'ComfyUI', parameters: ALL, notRestored: [] });
   });
+
+  test('Civitai’s extra words without a graph: what they list beside is named', async () => {
+    const extra = {
+      extraMetadata: JSON.stringify({
+        prompt: 'a copper kettle',
+        negativePrompt: 'fog',
+        steps: 18,
+        cfgScale: 6.5,
+        sampler: 'Euler',
+        seed: 31,
+        width: 512,
+        height: 768,
+        clipSkip: 2,
+        workflowId: 'txt2img',
+        resources: [{ modelVersionId: 7, strength: 0.7 }],
+        denoise: 0.4,
+      }),
+    };
+    for (const isLittle of [true, false]) {
+      const file = jpeg(exif({ [userComment]: comment(utf16(JSON.stringify(extra), isLittle)) }, !isLittle));
+      expect(await readPicture(file, noPixels)).toMatchObject({
+        parameters: without('schedule'),
+        notRestored: ['clip skip', 'the list of models and LoRAs that Civitai keeps', 'denoise 0.4'],
+      });
+    }
+  });
 });
 
 describe('videos and sounds', () => {
