@@ -120,7 +120,7 @@ describe('infotext: JSON as values', () => {
   });
 
   test.each<[string, string, string[], RegExp[]]>([
-    ['one without a title', '[{"type":"lora","weight":0.5,"modelVersionId":31}]', ['number 31 of Civitai 0.5'], []],
+    ['one without a title', '[{"type":"lora","weight":0.5,"modelVersionId":31}]', ['Civitai 31 0.5'], []],
     ['newer names', '[{"air":"urn:air:sd1:lycoris:civitai:3@31","modelName":"Tin","versionName":"v1"}]', ['Tin 1'], []],
     [
       'brackets and quotes in titles',
@@ -129,7 +129,7 @@ describe('infotext: JSON as values', () => {
       [],
     ],
     ['an embedding', '[{"type":"embed","modelName":"Easy"}]', [], [/effect of the embedding Easy/]],
-    ['an upscaler', '[{"type":"upscaler","modelName":"Sharp"}]', [], [/upscaler from Civitai, Sharp/]],
+    ['an upscaler', '[{"type":"upscaler","modelName":"Sharp"}]', [], [/Civitai resource upscaler Sharp/]],
     ['a list that is cut', '[{"type":"lora","weight":0.5', [], [/Civitai/]],
   ])('Civitai resources: %s', async (_, list, expected, lost) => {
     const { parameters, loras, notRestored } = await infotext(`${WORDS}${LINE}, Civitai resources: ${list}`);

@@ -7,10 +7,9 @@ import { readMediaMetadata } from './media/tags.ts';
 import type { Metadata } from './metadata.ts';
 import { emptyMetadata } from './metadata.ts';
 import { decodePicture } from './picture.ts';
-import { isPng } from './png.ts';
+import { isPng, isWebp } from './signatures.ts';
 import type { Reading, Tool } from './reading.ts';
 import { readStealth } from './stealth.ts';
-import { isWebp } from './webp.ts';
 
 /** The folder is the registry: every file that exports a `tool` is one. */
 const tools = Object.values(import.meta.glob<{ tool?: Tool }>('./tools/*.ts', { eager: true }))

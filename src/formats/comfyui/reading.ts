@@ -17,7 +17,6 @@ import { WeightFinder } from './weights.ts';
 import { WordFinder, type Words } from './words.ts';
 
 const NAME = 'ComfyUI';
-const UNREAD = 'whose words could not be read';
 /** Nodes that are asked for words where there is no sampler. */
 const MOST_ASKED = 500;
 const NO_WORDS = /note|display|show|save|load|preview|filename/i;
@@ -123,13 +122,13 @@ class GraphReader {
     const prompt = positive.text ?? textOf(this.extra?.prompt);
     findings.prompt(prompt);
     if (prompt === undefined) {
-      findings.lost(`the prompt, ${UNREAD}`);
+      findings.lost('the prompt, whose words could not be read');
     }
     const negativePrompt = negative.text ?? textOf(this.extra?.negativePrompt);
     if (negativePrompt !== undefined) {
       findings.negativePrompt(negativePrompt);
     } else if (negative.isThere) {
-      findings.negativePrompt('').lost(`the negative prompt, ${UNREAD}`);
+      findings.negativePrompt('').lost('the negative prompt, whose words could not be read');
     }
     if (this.#strings.isPartial) {
       findings.lost('some of its words, which were made or changed while the graph ran');
@@ -157,7 +156,7 @@ class GraphReader {
         return;
       }
     }
-    this.#findings.lost(`the prompt, ${UNREAD}`);
+    this.#findings.lost('the prompt, whose words could not be read');
   }
 }
 
@@ -168,7 +167,7 @@ function nothingRead(): Reading {
     parameters: {},
     checkpoint: { name: null, hash: null },
     loras: [],
-    notRestored: [`the prompt, ${UNREAD}`],
+    notRestored: ['the prompt, whose words could not be read'],
   };
 }
 
