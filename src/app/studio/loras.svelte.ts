@@ -112,7 +112,7 @@ export class Loras {
         named.find(({ sha256 }) => lora.sha256 === null || sha256 === undefined);
       if (stored) {
         this.#form.chooseLora(stored.ref, stored.name, true, lora.weight);
-        return isOther(stored.sha256, lora) ? [`the LoRA ${lora.name} itself: another file of that name is used`] : [];
+        return isOther(stored.sha256, lora) ? [`the exact LoRA ${lora.name} (another file of that name is used)`] : [];
       }
       return [
         named.length > 0
