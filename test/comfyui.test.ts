@@ -268,6 +268,10 @@ describe('words that nodes put together', () => {
         group_index: 1,
       }),
     }),
+    joined('a condition beside the words', {
+      words: node('Text On Condition', { text: `${A}, ${B}`, condition: ['b', 0] }),
+      b: node('PrimitiveBoolean', { value: true }),
+    }),
     joined('cut at a mark, by its output', {
       words: node('StringConcatenate', { string_a: ['cut', 1], string_b: ['cut', 2], delimiter: ', ' }),
       cut: node('CR Split String', { text: `x| ${A} |${B}`, delimiter: '|' }),
