@@ -56,6 +56,8 @@ function sampler(inputs: Record<string, unknown> = {}): Nodes[string] {
 }
 
 const encoding = (text: unknown) => node('CLIPTextEncode', { text, clip: ['ckpt', 1] });
+const encodingTwice = (text_g: unknown, text_l: unknown) =>
+  node('CLIPTextEncodeSDXL', { width: 512, height: 768, text_g, text_l, clip: ['ckpt', 1] });
 const read = (nodes: Nodes | null, workflow: unknown = null): Reading | null =>
   readComfyui(nodes === null ? null : JSON.stringify(nodes), workflow === null ? null : JSON.stringify(workflow));
 
@@ -328,6 +330,14 @@ describe('words that nodes put together', () => {
   test.each<[string, Nodes]>([
     ['two texts', { w: node('DualPrompt', { good: A, bad: 'fog' }) }],
     ['two texts of one row', { w: node('PromptBox', { text_1: A, text_2: 'fog' }) }],
+    [
+      'two that are called so, for an encoder with two fields, between other outputs',
+      {
+        pos: encodingTwice(['w', 1], ['w', 3]),
+        neg: encodingTwice(['w', 2], ['w', 4]),
+        w: node('PromptWithStyle', { positive_prompt: A, negative_prompt: 'fog', ratio_selected: '1:1', seed: 3 }),
+      },
+    ],
     [
       'two texts of which one comes from elsewhere',
       { w: node('Prompts', { wanted: ['a', 0], unwanted: 'fog' }), a: node('PrimitiveString', { value: A }) },

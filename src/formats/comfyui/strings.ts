@@ -133,7 +133,8 @@ export class Strings {
     if (this.routes.lastUsed(node) > 0 && place.output < names.length) {
       // Of several outputs that are used each gives the text in its own place, whatever the two are called.
       const own = parts.length > 1 ? parts.at(place.output) : names[place.output];
-      if (own !== undefined && (parts.length > 1 || !names.some((name) => WORDS.test(name)))) {
+      const isSided = names.some((name) => ofSide('positive').test(name) || ofSide('negative').test(name));
+      if (own !== undefined && !isSided && (parts.length > 1 || !names.some((name) => WORDS.test(name)))) {
         return this.field(node, own);
       }
     }
