@@ -62,9 +62,21 @@ interface PipelineParameters {
   prediction_type?: 'epsilon' | 'v_prediction';
   rescale_betas_zero_snr?: boolean;
 }
+interface FlowCase {
+  config: Record<string, unknown>;
+  course: { tokens: number; shift: 'linear' | 'empirical'; least: 'step' | 'trained' };
+  steps: number;
+  strength: number | null;
+  timesteps: number[];
+  sigmas: string[];
+  start: string[] | null;
+  end: string[];
+}
 const offers = { samplers, schedules, schedulers };
 const tables = golden<{ diffusers: ScheduleCase[]; comfyui: ScheduleCase[] }>('schedulers.json');
 const traces = golden<{ x0: string[]; noise: string[]; cases: TraceCase[] }>('samplers.json');
+
+const flows = golden<{ x0: string[]; noise: string[]; cases: FlowCase[] }>('flows.json');
 
 const configOf = (className: string, values: Record<string, unknown>) =>
   parseSchedulerConfig(JSON.stringify({ _class_name: className, ...values }));
@@ -248,6 +260,60 @@ describe('traces equal diffusers', () => {
       ours.forEach((row, i) => {
         expectClose(row, numbers(entry.trace[i]), (value) => 1e-4 * Math.max(1, Math.abs(value)));
       });
+    },
+  );
+});
+
+describe('flows equal diffusers', () => {
+  const name = 'FlowMatchEulerDiscreteScheduler';
+  const [x0, noise] = [numbers(flows.x0), numbers(flows.noise)];
+
+  test.each(flows.cases.map((entry, i) => ({ i, ...entry })))(
+    '$i $steps steps, strength $strength, $course, $config',
+    ({ config, course, steps, strength, ...expected }) => {
+      const request = { config: configOf(name, config), steps, strength: strength ?? undefined, flow: course };
+      const plan = planSampling(request, offers);
+      const path = layPath(
+        choose(request.config, undefined, offers, { ...course, steps }),
+        undefined,
+        steps,
+        offers,
+      );
+      expectClose(path.noises, numbers(expected.sigmas), () => 1e-6);
+      expectClose(
+        plan.steps.map(({ timestep }) => timestep),
+        expected.timesteps,
+        () => 1e-3,
+      );
+      expect(plan.initNoise).toBe(1);
+      const { alpha, sigma } = plan.addNoise(0);
+      const x = Float32Array.from(x0, (value, k) => (expected.start ? alpha * value + sigma * noise[k] : value));
+      expectClose([...x], numbers(expected.start ?? flows.x0), () => 1e-5);
+      expectClose(tracePlan(plan, x).at(-1) ?? [], numbers(expected.end), () => 1e-5);
+    },
+  );
+
+  test('only samplers that know flows are taken, by a scheduler that is known', () => {
+    const config = configOf(name, { shift: 3 });
+    expect(defaultsOf(config, offers)).toEqual({ sampler: 'euler', schedule: 'shifted' });
+    expect(codeOf(() => planSampling({ config, sampler: 'plms', steps: 4 }, offers))).toBe('invalid_operation');
+    const heun = configOf('FlowMatchHeunDiscreteScheduler', { shift: 3 });
+    expect(codeOf(() => planSampling({ config: heun, steps: 4 }, offers))).toBe('checkpoint_unsupported');
+    // ComfyUI's schedules choose among the shifted levels.
+    const simple = planSampling({ config, schedule: 'simple', steps: 4 }, offers);
+    expectClose(
+      simple.steps.map(({ level }) => level.sigma),
+      [1, 0.9, 0.75, 0.5],
+      () => 1e-6,
+    );
+  });
+
+  test.each([{ stochastic_sampling: true }, { invert_sigmas: true }, { use_beta_sigmas: true }, { shift: 0 }])(
+    '%o is refused',
+    (values) => {
+      expect(codeOf(() => planSampling({ config: configOf(name, values), steps: 4 }, offers))).toBe(
+        'checkpoint_unsupported',
+      );
     },
   );
 });

@@ -2,13 +2,15 @@
 import * as v from 'valibot';
 import { discreteLevels, discreteTime, flowLevels, shiftedTime } from '../predictions/comfyui_levels.ts';
 import { predictions } from '../predictions/registry.ts';
-import { flag, readSettings, tableEntries } from './config.ts';
+import { flag, off, readSettings, tableEntries } from './config.ts';
 import { USUAL_OPTIONS, type Choices, type Scheduler } from './scheduler.ts';
 
 const settingsSchema = v.object({
   ...tableEntries,
   prediction_type: v.optional(v.picklist(['epsilon', 'v_prediction', 'sample', 'flow_prediction']), 'epsilon'),
   rescale_betas_zero_snr: flag(false),
+  // How far such a shift goes is the picture's matter, which ComfyUI does not look at.
+  use_dynamic_shifting: off(),
   shift: v.optional(v.pipe(v.number(), v.finite(), v.gtValue(0)), 1),
 });
 

@@ -7,7 +7,7 @@ import { CLEAN, variancePreserving, type Level } from '../predictions/prediction
 import type { Course, Point, Sampler, SamplerPlan } from '../samplers/sampler.ts';
 import type { Points, Schedule } from '../schedules/schedule.ts';
 import type { SchedulerConfig } from './config.ts';
-import type { Choices, Convention, Scheduler } from './scheduler.ts';
+import type { Choices, Convention, FlowCourse, Scheduler } from './scheduler.ts';
 
 /** What there is to choose from. */
 export interface Offers {
@@ -29,6 +29,8 @@ export interface SamplingRequest {
    * them over that share.
    */
   strength?: number | undefined;
+  /** What the picture and its family add, for a flow. */
+  flow?: Omit<FlowCourse, 'steps'> | undefined;
 }
 
 /**
@@ -36,15 +38,18 @@ export interface SamplingRequest {
  *   `checkpoint_unsupported` (the checkpoint's scheduler is not known, or asks for something that is not done here)
  */
 export function planSampling(request: SamplingRequest, offers: Offers): SamplerPlan {
-  const { steps, strength = 1 } = request;
-  const { choices, follows } = chosen(request, offers);
+  const { steps, strength = 1, flow } = request;
+  const { choices, follows } = chosen(request, offers, flow && { ...flow, steps });
   const sampler = find(offers.samplers, choices.sampler, 'sampler');
   const laid = choices.keepsSteps ? Math.floor(steps / strength) : steps;
   const path = layPath(choices, request.schedule, laid, offers);
 
-  // As `get_timesteps` of diffusers' image-to-image pipelines; ComfyUI lays more and runs the last ones.
+  // As `get_timesteps` of diffusers' image-to-image pipelines, of which those of flows keep the step that is begun; ComfyUI lays more and runs the last
+  // ones.
   const total = path.timesteps.length;
-  const kept = strength === 1 ? total : Math.min(choices.keepsSteps ? steps : Math.floor(steps * strength), total);
+  const share = choices.keepsSteps ? steps : Math.min(steps * strength, steps);
+  const begun = flow && !choices.keepsSteps ? steps - Math.floor(steps - share) : Math.floor(share);
+  const kept = strength === 1 ? total : Math.min(begun, total);
   if (kept < 1) {
     throw new StudioError(
       'invalid_operation',
@@ -97,16 +102,18 @@ export function choose(
   config: SchedulerConfig,
   sampler: string | undefined,
   offers: Offers,
-  follows?: Convention,
+  course?: FlowCourse,
 ): Choices {
-  return chosen({ config, sampler, follows }, offers).choices;
+  return chosen({ config, sampler }, offers, course).choices;
 }
 
 function chosen(
   { config, sampler, follows }: Pick<SamplingRequest, 'config' | 'sampler' | 'follows'>,
   offers: Offers,
+  course?: FlowCourse,
 ): { choices: Choices; follows: Convention } {
   const conventionOf = (scheduler: Scheduler): Convention => scheduler.follows ?? 'diffusers';
+  const wantsFlow = /^FlowMatch/.test(config.className);
   const schedulers = offers.schedulers
     .filter((scheduler) => follows === undefined || conventionOf(scheduler) === follows)
     // ComfyUI's way is the last resort, as it fits every checkpoint.
@@ -120,18 +127,30 @@ function chosen(
         `This checkpoint asks for ${config.className}, which is not available; choose one of the samplers ${known(offers.samplers)}.`,
       );
     }
-    return { choices: scheduler.read(config, undefined), follows: conventionOf(scheduler) };
+    return { choices: scheduler.read(config, undefined, course), follows: conventionOf(scheduler) };
   }
   find(offers.samplers, sampler, 'sampler');
-  const scheduler = [...(own ? [own] : []), ...schedulers].find(({ samplers }) => samplers.includes(sampler));
+  // Whoever runs flows knows one way of their own; ComfyUI's is for those who ask for it.
+  const able = schedulers.filter(
+    ({ isFlow = false, ...scheduler }) =>
+      isFlow === wantsFlow || (follows === 'comfyui' && scheduler.follows === follows),
+  );
+  const scheduler = [...(own ? [own] : []), ...able].find(({ samplers }) => samplers.includes(sampler));
   if (!scheduler) {
+    if (wantsFlow && follows === undefined) {
+      const others = [...new Set(able.flatMap(({ samplers }) => samplers))].sort().join(', ');
+      throw new StudioError(
+        'invalid_operation',
+        `The sampler ${sampler} does not go with this checkpoint, whose noise levels are a flow's; choose ${others}.`,
+      );
+    }
     const [tool, other] = follows === 'comfyui' ? ['ComfyUI', 'diffusers'] : ['diffusers', 'ComfyUI'];
     throw new StudioError(
       'invalid_operation',
       `The sampler ${sampler} is not one of ${tool}; follow ${other}, or choose another sampler.`,
     );
   }
-  return { choices: scheduler.read(config, sampler), follows: conventionOf(scheduler) };
+  return { choices: scheduler.read(config, sampler, course), follows: conventionOf(scheduler) };
 }
 
 /** The noise levels to go through, as a schedule laid them for one scheduler. */
@@ -178,11 +197,12 @@ export function layPath(
     'sigmas' in points ? points.sigmas : points.timesteps.map((timestep) => sigmaAt(table, timestep));
 
   let range = { max: table.sigmas[table.length - 1], min: table.sigmas[0] };
+  const spaced = (): Points => (choices.spaced ? { sigmas: choices.spaced(steps) } : lay(choices.spacing, range));
   if (asked === undefined && choices.levels?.ends === 'spacing') {
-    const spaced = noisesOf(lay(choices.spacing, range));
-    range = { max: spaced[0], min: spaced[steps - 1] };
+    const ends = noisesOf(spaced());
+    range = { max: ends[0], min: ends[steps - 1] };
   }
-  const points = lay(id, range);
+  const points = asked === undefined && !choices.levels ? spaced() : lay(id, range);
   const onGrid = 'timesteps' in points;
   if (onGrid) {
     requireOrder(points.timesteps, id, table.length);
@@ -193,9 +213,10 @@ export function layPath(
     throw noRoom(id, noises.length, table.length);
   }
   const finalNoise = asked === undefined || onGrid ? choices.finalNoise : 0;
-  const timesteps = onGrid
-    ? points.timesteps.slice(0, noises.length)
-    : noises.map((noise) => timestepAt(choices, noise));
+  const timesteps =
+    onGrid && !choices.timestepAt
+      ? points.timesteps.slice(0, noises.length)
+      : noises.map((noise) => timestepAt(choices, noise));
   return {
     schedule: id,
     timesteps,
