@@ -18,6 +18,8 @@ const NOT_FOR_PEOPLE: Record<string, RegExp> = {
   'src/core/sketch_writing.ts': /^(?:A ring of dots|A slow melody)/,
   // The keys of AUTOMATIC1111's text.
   'src/formats/': /^(?:Negative prompt:|CFG scale|Model hash)$/,
+  // Why a worker was ended, for whoever looks for the fault.
+  'src/jobs/worker_link.ts': /^no sign of life/,
   // Names within a file.
   'src/graphs/onnx.ts': /^constant \{0\}/,
   'src/weights/onnx_file.ts': /^node \{0\}$/,

@@ -19,7 +19,12 @@ export interface Offer {
 }
 
 /** Checkpoints that can be had, the most permissive licences first. */
-export const offers: Offer[] = allOffers.map((offer) => ({ ...offer, name: offer.name.en }));
+export const offers: Offer[] = allOffers.map((offer) => ({
+  ...offer,
+  get name() {
+    return ofLanguage(offer.name);
+  },
+}));
 
 /** What the form of pictures sets, whatever it is filled in with; a config that does not know all of it has a form of its own. */
 const PAINTING_FIELDS = [
