@@ -396,9 +396,10 @@ export class Studio {
 
   /** What the config of the checkpoint that was just opened suggests. */
   #suggest(): void {
-    const { config } = this.opened;
+    const { config, checkpoint } = this.opened;
     if (config) {
       this.form.suggest(config.suggestions);
     }
+    void this.making.follow(checkpoint?.pipelineClass ?? '', config !== null);
   }
 }
