@@ -1,20 +1,14 @@
 /** What else than pictures is made on the page, and how words are rewritten before a picture is made of them. The models are tiny and say nothing wise. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test, type Locator, type Page } from '@playwright/test';
-import { VOICE, languageContents } from '../../test/language_checkpoints.ts';
+import { VOICE } from '../../test/language_checkpoints.ts';
+import { modelFolders } from '../fixtures/models.ts';
 import { writeWeightless } from '../fixtures/weightless.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'darkroom-making-'));
-
+let folder: string;
 test.beforeAll(() => {
-  for (const name of ['tiny-llama', VOICE]) {
-    for (const [path, bytes] of languageContents(name)) {
-      mkdirSync(join(folder, name, dirname(path)), { recursive: true });
-      writeFileSync(join(folder, name, path), bytes);
-    }
-  }
+  folder = modelFolders('tiny-llama', VOICE);
 });
 test.afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
