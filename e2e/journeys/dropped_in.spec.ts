@@ -165,7 +165,6 @@ test.describe.serial('what is dropped in', () => {
     );
     const field = (name: string) => page.getByRole('list', { name, exact: true });
     const wrong = (sentence: string) => page.getByRole('status').filter({ hasText: sentence });
-    await page.getByText('More settings').click();
 
     await generate.click();
     await expect(wrong('Picture is missing.')).toBeVisible();
