@@ -1,4 +1,5 @@
 /** One visit of a headless Chromium to the built page, through its in-page door (`globalThis.darkroom`). */
+import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import { chromium } from 'playwright';
 import { isWeightFile } from './arguments.js';
@@ -47,9 +48,11 @@ export class Session {
       await browser.close();
       await server.close();
     };
+    // Nobody types beside it.
+    const threads = Math.min(availableParallelism(), MOST_THREADS);
     try {
       const page = await browser.newPage();
-      await page.goto(`${server.url}/?door=cli&backend=${backend}`);
+      await page.goto(`${server.url}/?door=cli&backend=${backend}&threads=${threads}`);
       await page.waitForFunction(() => globalThis.darkroom !== undefined);
       return new Session(page, close);
     } catch (error) {
@@ -278,6 +281,9 @@ export class Session {
     return answer;
   }
 }
+
+/** More than these the engine does not take (src/engine/threads.ts). */
+const MOST_THREADS = 16;
 
 /** What a browser stores belongs to the address of the page, port included. */
 const PORT = 41_837;

@@ -13,7 +13,7 @@ if (!target) {
 const address = readAddress(location.search);
 const client = new JobClient();
 // Before the door is open, so that whoever comes through it finds the backend that the address asks for.
-const device = client.start({ backend: address.backend });
+const device = client.start(address);
 device.catch(() => undefined);
 exposeDoor(client);
 serveChannel(client.shared);

@@ -1,6 +1,6 @@
 /** The generation worker: the only place that holds the GPU. One owner class, served by Comlink. */
 import type * as Comlink from 'comlink';
-import { StudioError } from '../src/core/errors.ts';
+import { StudioError, cancelled } from '../src/core/errors.ts';
 import type { DeviceReport, JobEvent, LedgerReport } from '../src/core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import type { LoraUse } from '../src/core/loras.ts';
@@ -12,6 +12,7 @@ import { courseOf, entriesOf } from '../src/core/steps.ts';
 import { smallerThan, type Change } from '../src/core/smaller.ts';
 import { Engine } from '../src/engine/engine.ts';
 import { deviceKey, IndexedRates, Speedometer, workloads } from '../src/engine/self_measurement.ts';
+import { ThreadMeasurement, thisMachine } from '../src/engine/threads.ts';
 import { openModel, type Circumstances, type LoadedModel, type ModelLora } from '../src/models/family.ts';
 import { memoryBudget } from '../src/models/latent_diffusion/estimate.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
@@ -24,6 +25,7 @@ import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 import type { ExecuteRequest, GenerationApi, JobPage, LoraFit, StartOptions } from './generation_api.ts';
 import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import { filesOf, library } from './source_files.ts';
+import type { ThreadsApi } from './threads.worker.ts';
 
 class GenerationWorker implements GenerationApi {
   #engine: Engine | undefined;
@@ -42,17 +44,23 @@ class GenerationWorker implements GenerationApi {
   /** How the models' weights were asked for when they were opened. */
   readonly #variants = new WeakMap<LoadedModel, WeightVariant>();
   readonly #running = new Map<string, AbortController>();
+  /** Only where the processor computes, with as many threads as are best. */
+  #threads: ThreadMeasurement | null = null;
 
   async start({
     backend = 'auto',
     precision = 'auto',
     countLaunches = false,
     memoryBytes = null,
+    threads = null,
     recorder,
   }: StartOptions & { recorder: MessagePort }): Promise<DeviceReport> {
     this.#recorder = callsTo<RecorderApi>(recorder);
     this.#memoryBytes = memoryBytes;
-    this.#engine = await Engine.start({ backend, precision, countLaunches });
+    this.#engine = await Engine.start({ backend, precision, countLaunches, threads });
+    if (this.#engine.provider === 'wasm' && threads === null) {
+      this.#threads = new ThreadMeasurement(thisMachine(), rateWithThreads);
+    }
     // Told at once, at work or idle: a lost device is replaced by replacing this worker.
     void this.#engine.lost.then((error) => {
       resign(error, self);
@@ -75,12 +83,14 @@ class GenerationWorker implements GenerationApi {
     });
     const controller = new AbortController();
     this.#running.set(request.jobId, controller);
+    this.#threads?.stir();
     try {
       const prepared = await this.#prepare(request, page);
       const execution = new Execution(prepared, this.#recording, events, controller.signal, () => this.#canvas);
       return await execution.run(request.run, request.point);
     } finally {
       this.#running.delete(request.jobId);
+      void this.#threads?.rest();
       await events.delivered();
     }
   }
@@ -237,6 +247,7 @@ class GenerationWorker implements GenerationApi {
   }
 
   async estimate(source: CheckpointSource, request: EstimateRequest): Promise<Estimate> {
+    this.#threads?.stir();
     const model = await this.#open(source, null);
     // Beside a picture in the making nothing true could be measured.
     if (this.#running.size === 0) {
@@ -328,6 +339,23 @@ class GenerationWorker implements GenerationApi {
       throw new StudioError('internal', 'The recorder was not connected; reload the page.', { retry: 'same' });
     }
     return this.#recorder;
+  }
+}
+
+/** In a worker of its own, which ends with it. */
+async function rateWithThreads(threads: number, signal: AbortSignal): Promise<number> {
+  const worker = new Worker(new URL('./threads.worker.ts', import.meta.url), { type: 'module' });
+  try {
+    const ended = new Promise<never>((_, refuse) => {
+      const end = () => {
+        refuse(cancelled());
+      };
+      signal.addEventListener('abort', end);
+      worker.addEventListener('error', end);
+    });
+    return await Promise.race([callsTo<ThreadsApi>(worker).rate(threads), ended]);
+  } finally {
+    worker.terminate();
   }
 }
 

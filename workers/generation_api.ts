@@ -15,6 +15,8 @@ export interface StartOptions {
   countLaunches?: boolean;
   /** GPU memory to plan with, in bytes, as the person says; null = a guess. */
   memoryBytes?: number | null;
+  /** How many threads compute on the processor, as the address says; null or nothing = what is best here. */
+  threads?: string | null;
   /** Whether pictures are recorded with how they were made written into them; on where nothing is said. */
   inscribes?: boolean;
 }

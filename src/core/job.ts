@@ -96,6 +96,8 @@ export interface DeviceReport {
   limits: { maxBufferSize: number; maxStorageBufferBindingSize: number } | null;
   /** Which build of ONNX Runtime runs. */
   runtime: 'jspi' | 'asyncify';
+  /** That compute on the processor. */
+  threads: number;
 }
 
 /** What the engine holds and has done, for tests and measurements. */

@@ -91,7 +91,7 @@ export class JobClient implements JobService {
   /** Starts the workers. When one has ended, they are started again by themselves, with the same options. */
   start(options: StartOptions = {}): Promise<DeviceReport> {
     this.#workers.options = options;
-    this.language.options = { backend: options.backend ?? 'auto' };
+    this.language.options = { backend: options.backend ?? 'auto', threads: options.threads };
     return this.device;
   }
 
