@@ -67,6 +67,41 @@ export class Session {
   }
 
   /**
+   * @param {import('../src/jobs/engine_questions.ts').EngineQuestion} question
+   * @param {object} asked
+   * @returns {Promise<unknown>}
+   */
+  askEngine(question, asked) {
+    return this.#ask((door, given) => door.askEngine(given.question, given.asked), { question, asked });
+  }
+
+  /**
+   * @param {string} ref of a checkpoint that is being fetched
+   * @param {(done: number, total: number) => void} onProgress
+   * @returns {Promise<unknown>} what is stored of it, once it is complete
+   */
+  async untilFetched(ref, onProgress) {
+    for (let told = -1; ;) {
+      const { checkpoints } = /** @type {{ checkpoints: import('../src/jobs/engine_desk.ts').CheckpointReport[] }} */ (
+        await this.askEngine('checkpoints', {})
+      );
+      const found = checkpoints.find((one) => one.ref === ref);
+      if (found?.state === 'complete') {
+        return found;
+      }
+      if (found && found.state !== 'downloading' && found.error !== null) {
+        throw new Failure('origin_unavailable', found.error);
+      }
+      const tenth = Math.floor((10 * (found?.storedBytes ?? 0)) / (found?.bytes || 1));
+      if (tenth > told) {
+        told = tenth;
+        onProgress(found?.storedBytes ?? 0, found?.bytes ?? 1);
+      }
+      await new Promise((over) => setTimeout(over, 500));
+    }
+  }
+
+  /**
    * Opens a checkpoint's folder, or its one file; both are read in place.
    * @param {string} path
    * @param {'image' | 'language'} kind of a folder

@@ -70,6 +70,8 @@ const NOT_YET = new Set<string>([
   'src/graphs/onnx.ts',
   'src/graphs/unet2d_condition.ts',
   'src/jobs/channel.ts',
+  'src/jobs/engine_desk.ts',
+  'src/jobs/engine_questions.ts',
   'src/jobs/folder_source.ts',
   'src/jobs/job_watchers.ts',
   'src/jobs/language.ts',

@@ -54,6 +54,10 @@ export class Execution {
   /** What every step gave, by step and output, as the parameters of later steps take it. */
   readonly #given = new Map<string, Record<string, unknown>>();
   readonly #started = performance.now();
+  /** See {@link Execution.run}; everything else is recorded after it. */
+  #opening: Promise<void> = Promise.resolve();
+  /** Why the run could not be opened. */
+  #failure: StudioError | null = null;
   readonly #notices: string[] = [];
 
   constructor(
@@ -93,23 +97,6 @@ export class Execution {
     if (graph?.isLoaded) {
       this.#progress.load(1);
     }
-    if (!(run !== null && (await this.#goOnWith(run)))) {
-      this.#run = await this.recorder.openRun({
-        config_name: plan.config,
-        operation,
-        expected_outputs: [
-          'input',
-          'config',
-          ...plan.steps.flatMap(({ chunk }) => catalogue.chunks[chunk].meta.records ?? []),
-          ...operation.record,
-          ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
-        ],
-      });
-    }
-    this.events.send({ type: 'run', run: this.#run });
-    if (!point) {
-      this.#keep(null);
-    }
     if (graph) {
       graph.onLoading = (share, isOver, begins) => {
         this.#load(share, isOver, begins);
@@ -120,38 +107,13 @@ export class Execution {
     });
     try {
       const used: Record<string, Blob | Blob[]> = {};
-      for (const [name, { list, isList }] of files) {
-        // Recorded as what is used, so that the run can be made again from its folder alone.
-        const [blobs, names]: [Blob[], string[]] = [[], []];
-        for (const source of list) {
-          const blob = await this.#asUsed(source, name);
-          blobs.push(blob);
-          names.push(await this.#record(`input_${name}`, blob));
-        }
-        used[name] = isList ? blobs : blobs[0];
-        operation.parameters[name] = isList ? names : names[0];
-      }
-      // What was given is recorded as what its steps gave.
-      await this.#record('input', { ...operation, given: undefined });
-      await this.#record('config', {
-        pipeline: plan.pipeline,
-        config: plan.config,
-        checkpoint: plan.checkpoint,
-        steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
-          id,
-          chunk,
-          parameters: {
-            ...parameters,
-            ...pick(
-              operation.parameters,
-              Object.keys(parameters).filter((name) => files.has(name)),
-            ),
-          },
-          ...(Object.keys(wired).length > 0 ? { wired } : {}),
-          ...(given === null ? {} : { is_given: true }),
-          ...(language === null ? {} : { language }),
-        })),
+      this.#opening = this.#open(run, point === null, operation, files, used);
+      this.#opening.catch((error: unknown) => {
+        this.#failure = StudioError.from(error);
       });
+      if (run !== null || files.size > 0) {
+        await this.#opening;
+      }
       const state = v.safeParse(pointSchema, point?.state ?? null);
       const kept = state.success ? state.output : null;
       // Steps before the one that was at work have recorded what they gave.
@@ -168,15 +130,82 @@ export class Execution {
           await this.#execute(step, used, isAtWork ? kept.kept : null);
         }
       }
+      await this.#opening;
       await this.recorder.closeRun(this.#run, 'completed');
       this.events.send({ type: 'progress', progress: this.#progress.finish() });
       graph?.observe(this.#progress.measured);
       return { run: this.#run };
     } finally {
+      // Whoever ends a run that failed has to know of it.
+      await this.#opening.catch(() => undefined);
       if (graph) {
         graph.onLoading = null;
       }
     }
+  }
+
+  /**
+   * Opens the run, or goes on with that of an earlier attempt, and records what is known before the first step. A fresh job does not wait for
+   * it: the disk takes longer than a network that is on the device.
+   * @param used takes the operation's files, by parameter, as they are used
+   */
+  async #open(
+    run: string | null,
+    isFirst: boolean,
+    operation: Plan['operation'],
+    files: Map<string, Files>,
+    used: Record<string, Blob | Blob[]>,
+  ): Promise<void> {
+    const { plan } = this.prepared;
+    if (!(run !== null && (await this.#goOnWith(run)))) {
+      this.#run = await this.recorder.openRun({
+        config_name: plan.config,
+        operation,
+        expected_outputs: [
+          'input',
+          'config',
+          ...plan.steps.flatMap(({ chunk }) => catalogue.chunks[chunk].meta.records ?? []),
+          ...operation.record,
+          ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
+        ],
+      });
+    }
+    this.events.send({ type: 'run', run: this.#run });
+    if (isFirst) {
+      this.#keep(null);
+    }
+    for (const [name, { list, isList }] of files) {
+      // Recorded as what is used, so that the run can be made again from its folder alone.
+      const [blobs, names]: [Blob[], string[]] = [[], []];
+      for (const source of list) {
+        const blob = await this.#asUsed(source, name);
+        blobs.push(blob);
+        names.push(await this.#save(`input_${name}`, blob));
+      }
+      used[name] = isList ? blobs : blobs[0];
+      operation.parameters[name] = isList ? names : names[0];
+    }
+    // What was given is recorded as what its steps gave.
+    await this.#save('input', { ...operation, given: undefined });
+    await this.#save('config', {
+      pipeline: plan.pipeline,
+      config: plan.config,
+      checkpoint: plan.checkpoint,
+      steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
+        id,
+        chunk,
+        parameters: {
+          ...parameters,
+          ...pick(
+            operation.parameters,
+            Object.keys(parameters).filter((name) => files.has(name)),
+          ),
+        },
+        ...(Object.keys(wired).length > 0 ? { wired } : {}),
+        ...(given === null ? {} : { is_given: true }),
+        ...(language === null ? {} : { language }),
+      })),
+    });
   }
 
   /** False when there is no such run any more, because somebody deleted it, or when another tab does not let go of it. */
@@ -423,6 +452,10 @@ export class Execution {
     if (this.signal.aborted) {
       throw cancelled();
     }
+    if (this.#failure) {
+      // What cannot be recorded need not be computed.
+      throw this.#failure;
+    }
     this.events.send({ type: 'progress', progress: this.#progress.report(of, stage, done, steps) });
   }
 
@@ -440,6 +473,12 @@ export class Execution {
   }
 
   async #record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
+    await this.#opening;
+    return this.#save(type, content, metadata);
+  }
+
+  /** @returns the file's name in the run's folder */
+  async #save(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
     // A run that an earlier version began names no steps.
     const known = this.#recorded.get(recordedKey(type, metadata))?.shift() ?? this.#recorded.get(type)?.shift();
     const entity = known

@@ -1,13 +1,13 @@
 /** The generation worker: the only place that holds the GPU. One owner class, served by Comlink. */
 import type * as Comlink from 'comlink';
 import { StudioError, cancelled } from '../src/core/errors.ts';
-import type { DeviceReport, JobEvent, LedgerReport } from '../src/core/job.ts';
+import type { DeviceReport, EngineState, JobEvent, LedgerReport } from '../src/core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import type { LoraUse } from '../src/core/loras.ts';
 import { own } from '../src/core/catalogue.ts';
 import { estimateRequest, fit } from '../src/core/fit.ts';
 import { parseOperation, type Operation } from '../src/core/operation.ts';
-import { checkpointOf, checkpointStep, plan, type PlanResult } from '../src/core/plan.ts';
+import { checkpointOf, checkpointStep, plan, type Plan, type PlanResult } from '../src/core/plan.ts';
 import { courseOf, entriesOf } from '../src/core/steps.ts';
 import { smallerThan, type Change } from '../src/core/smaller.ts';
 import { Engine } from '../src/engine/engine.ts';
@@ -44,6 +44,7 @@ class GenerationWorker implements GenerationApi {
   /** How the models' weights were asked for when they were opened. */
   readonly #variants = new WeakMap<LoadedModel, WeightVariant>();
   readonly #running = new Map<string, AbortController>();
+  #preparation: { controller: AbortController; done: Promise<void> } | null = null;
   /** Only where the processor computes, with as many threads as are best. */
   #threads: ThreadMeasurement | null = null;
 
@@ -85,6 +86,7 @@ class GenerationWorker implements GenerationApi {
     this.#running.set(request.jobId, controller);
     this.#threads?.stir();
     try {
+      await this.#stopPreparing();
       const prepared = await this.#prepare(request, page);
       const execution = new Execution(prepared, this.#recording, events, controller.signal, () => this.#canvas);
       return await execution.run(request.run, request.point);
@@ -109,7 +111,12 @@ class GenerationWorker implements GenerationApi {
     return Promise.resolve(this.#started.ledger.report());
   }
 
-  async #prepare({ operation: asked, sources, inscribes, point }: ExecuteRequest, page: JobPage): Promise<Prepared> {
+  /** @throws StudioError where the operation is not valid or does not fit */
+  async #plan({
+    operation: asked,
+    sources,
+    point,
+  }: Pick<ExecuteRequest, 'operation' | 'sources' | 'point'>): Promise<{ plan: Plan; models: Map<string, StepModel> }> {
     const operation = parseOperation(asked);
     const opened = await this.#openAll(operation, sources);
     const summaries = (step: string) => opened.get(step)?.model.summary ?? null;
@@ -144,7 +151,12 @@ class GenerationWorker implements GenerationApi {
         retry: code === 'does_not_fit' ? 'smaller' : 'never',
       });
     }
-    await this.#language.prepare(page, result.plan.steps, sources);
+    return { plan: result.plan, models };
+  }
+
+  async #prepare(request: ExecuteRequest, page: JobPage): Promise<Prepared> {
+    const { plan, models } = await this.#plan(request);
+    await this.#language.prepare(page, plan.steps, request.sources);
     const graph =
       models.size === 0
         ? null
@@ -156,11 +168,74 @@ class GenerationWorker implements GenerationApi {
             hold: (model) => this.#hold(model),
             mergeLoras,
           });
-    return { plan: result.plan, graph, language: this.#language.client, inscribes, page };
+    return { plan, graph, language: this.#language.client, inscribes: request.inscribes, page };
   }
 
-  makeRoom(bytes: number): Promise<void> {
-    return this.#running.size === 0 ? this.#release(bytes) : Promise.resolve();
+  engineState(): Promise<EngineState> {
+    const held = this.#held;
+    const prepared = held && held.onDevice.length > 0;
+    return Promise.resolve({
+      device: this.#started.report,
+      isBusy: this.#running.size > 0,
+      prepared: prepared ? { checkpoint: held.summary.ref, networks: [...held.onDevice] } : null,
+    });
+  }
+
+  async prepare({ operation, sources }: Pick<ExecuteRequest, 'operation' | 'sources'>): Promise<void> {
+    await this.#stopPreparing();
+    if (this.#running.size > 0) {
+      return;
+    }
+    this.#threads?.stir();
+    const controller = new AbortController();
+    const done = this.#bring({ operation, sources, point: null }, controller.signal);
+    const preparation = { controller, done };
+    this.#preparation = preparation;
+    try {
+      await done;
+    } finally {
+      if (this.#preparation === preparation) {
+        this.#preparation = null;
+      }
+    }
+  }
+
+  async unload(): Promise<void> {
+    await this.#stopPreparing();
+    if (this.#running.size === 0) {
+      const held = this.#held;
+      this.#held = undefined;
+      await held?.release();
+    }
+  }
+
+  /** Whoever wants the device waits for the network that is on its way; two must not be brought at once. */
+  async #stopPreparing(): Promise<void> {
+    this.#preparation?.controller.abort();
+    await this.#preparation?.done.catch(() => undefined);
+  }
+
+  async #bring(request: Pick<ExecuteRequest, 'operation' | 'sources' | 'point'>, signal: AbortSignal): Promise<void> {
+    const { plan: planned, models } = await this.#plan(request);
+    const step = checkpointStep(planned);
+    const found = step && models.get(step.id);
+    const chosen = found?.estimate?.variants.find(({ variant }) => variant === found.variant);
+    // Beyond the guess it is tried by a job, whose failure somebody waits for.
+    if (!step || !found?.request || !chosen || chosen.misfit !== null || signal.aborted) {
+      return;
+    }
+    this.#bytes.set(found.model, chosen.memory.peak);
+    await this.#hold(found.model);
+    const { loras } = step.parameters;
+    await mergeLoras(found.model, Array.isArray(loras) ? (loras as LoraUse[]) : []);
+    await found.model.prepare(found.request, signal);
+  }
+
+  async makeRoom(bytes: number): Promise<void> {
+    await this.#stopPreparing();
+    if (this.#running.size === 0) {
+      await this.#release(bytes);
+    }
   }
 
   /**
