@@ -26,6 +26,7 @@ import type { ExecuteRequest, GenerationApi, JobPage, LoraFit, StartOptions } fr
 import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import { filesOf, library } from './source_files.ts';
 import type { ThreadsApi } from './threads.worker.ts';
+import './media_files.ts';
 
 class GenerationWorker implements GenerationApi {
   #engine: Engine | undefined;

@@ -34,6 +34,12 @@ export interface CheckpointSummary {
   variants: WeightVariant[];
   /** Whether LoRAs can be merged into its weights; not into ready-made ONNX files. */
   takesLoras: boolean;
+  /** Width and height of its pictures are multiples of this, in pixels; absent = 8. */
+  multiple?: number;
+  /** Parameters that change nothing with it, such as the guidance of a distilled one; absent = none. */
+  ignores?: string[];
+  /** Ids of the only samplers that can follow it; absent = all can. */
+  samplers?: string[];
   /** Bytes of all its weight files, and of those weights once on the device as this machine computes them. */
   bytes: number;
   memoryBytes: number;
@@ -195,6 +201,8 @@ export interface SampleRequest {
   start: Latents | undefined;
   /** White (255) = change, black = keep; any size, scaled to the latents. Needs `start`. */
   mask: PixelImage | undefined;
+  /** Pictures that the network is shown beside the prompt, in order; see {@link Model.encodeShown}. */
+  shown?: readonly Latents[] | undefined;
   /** Whether somebody watches: then each StepReport can draw. */
   previews: boolean;
   signal: AbortSignal;
@@ -237,6 +245,8 @@ export interface Model {
   provenance(): Promise<Record<string, unknown>>;
   encodeText(request: TextRequest): Promise<Conditioning>;
   encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents>;
+  /** A picture for {@link SampleRequest.shown}, at the size that the network sees it; absent where it is shown none. */
+  encodeShown?(image: PixelImage): Promise<Latents>;
   sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents>;
   /** @throws StudioError `result_invalid` where latents or pictures hold NaN or infinity, or nothing but zeros */
   decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]>;

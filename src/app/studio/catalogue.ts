@@ -141,6 +141,8 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     sampler,
     schedule,
     prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
+    multiple: checkpoint.multiple ?? 8,
+    samplers: checkpoint.samplers ?? null,
   };
 }
 

@@ -22,7 +22,7 @@ import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { quantisedBits } from '../../graphs/quantisation.ts';
 import type { Circumstances } from '../family.ts';
-import type { LatentSize, Networks } from './networks.ts';
+import type { CommonNetworks, LatentSize } from './networks.ts';
 import { layTiles } from './tiles.ts';
 
 /**
@@ -96,7 +96,7 @@ export function memoryBudget(device: DeviceReport, set: number | null, deviceMem
 
 /** @param variants in which the checkpoint can be run */
 export async function estimate(
-  networks: Networks,
+  networks: CommonNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates, downloadBytes }: Circumstances,
@@ -128,7 +128,7 @@ export async function estimate(
 
 /** A request in each variant and precision. */
 async function judge(
-  networks: Networks,
+  networks: CommonNetworks,
   asked: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates }: Pick<Circumstances, 'device' | 'budget' | 'rates'>,
@@ -157,16 +157,16 @@ interface Run {
 }
 
 /** The networks that a request runs, each with what it costs. */
-export async function plannedNetworks(networks: Networks, request: EstimateRequest): Promise<PlannedNetwork[]> {
+export async function plannedNetworks(networks: CommonNetworks, request: EstimateRequest): Promise<PlannedNetwork[]> {
   return (await plannedRun(networks, request)).networks;
 }
 
 /** As `LatentDiffusion` runs it. */
-async function plannedRun(networks: Networks, request: EstimateRequest): Promise<Run> {
+async function plannedRun(networks: CommonNetworks, request: EstimateRequest): Promise<Run> {
   const { channels, factor } = networks.latents;
   const { batch_size: batch, operation, guidance_mode: mode = 'auto' } = request;
   const [height, width] = [request.height / factor, request.width / factor];
-  const guided = request.guidance_scale > 1 && !(await networks.embedsGuidance());
+  const guided = request.guidance_scale > (networks.leastGuidance ?? 1) && !(await networks.embedsGuidance());
   const batched =
     guided && (mode === 'auto' ? await networks.batchesGuidance(2 * batch, { height, width }) : mode === 'batched');
   const startsFromPicture = operation !== 'image_generation';
@@ -282,7 +282,7 @@ function timeOf(
 
 /** The largest of a few smaller sizes of the same shape at which some variant fits. */
 async function smallerSize(
-  networks: Networks,
+  networks: CommonNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   device: DeviceReport,
