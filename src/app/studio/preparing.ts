@@ -22,7 +22,8 @@ export function typing(studio: Studio): void {
 }
 
 async function prepare(studio: Studio): Promise<void> {
-  const { form, checkpoint, config, making, running, phase, obstacle } = studio;
+  const { form, making, opened, running, phase, obstacle } = studio;
+  const { checkpoint, config } = opened;
   if (
     phase !== 'ready' ||
     obstacle !== null ||
