@@ -6,7 +6,6 @@ import { TorchGenerator } from '../src/core/random.ts';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
 import type { OrtModule } from '../src/engine/runtime.ts';
 import { SamplingLoop } from '../src/engine/sampling_loop.ts';
-import type { StepBuffers } from '../src/samplers/apply.ts';
 import { applyStep } from '../src/samplers/apply.ts';
 import { schedules } from '../src/schedules/registry.ts';
 import { schedulers } from '../src/schedulers/registry.ts';
@@ -17,6 +16,7 @@ import type { Sampler, SamplerPlan } from '../src/samplers/sampler.ts';
 import { readState } from '../src/samplers/state.ts';
 import type { SamplingState } from '../src/samplers/state.ts';
 import type { Schedule } from '../src/schedules/schedule.ts';
+import { tracePlan } from './made_up_model.ts';
 
 /** Written by Python, which spells infinity in its own way. */
 const golden = <T>(name: string) => {
@@ -220,21 +220,6 @@ describe('levels equal the goldens', () => {
   });
 });
 
-/** Runs the plan over the made-up model of samplers.json, x in [8]. */
-function run(plan: SamplerPlan, x: Float32Array, more: Partial<StepBuffers> = {}): number[][] {
-  const history = Array.from({ length: plan.historyLength }, () => new Float32Array(x.length));
-  const random = new TorchGenerator('11');
-  return plan.steps.map((step) => {
-    const cond = x.map((value, k) => {
-      const input = Math.fround(step.inputScale * value);
-      return Math.fround(Math.fround(0.6 * input) * 0.5) + Math.fround(0.3 * Math.sin(0.01 * step.timestep + k));
-    });
-    const noise = step.noise && random.randn(x.length);
-    applyStep(step, { x, cond, uncond: null, guidance: 1, history, noise, ...more });
-    return [...x];
-  });
-}
-
 describe('traces equal diffusers', () => {
   const x0 = numbers(traces.x0);
   const noise = numbers(traces.noise);
@@ -269,7 +254,7 @@ describe('traces equal diffusers', () => {
       if (entry.start) {
         expectClose([...x], numbers(entry.start), (value) => 1e-5 * Math.max(1, Math.abs(value)));
       }
-      const ours = run(plan, x);
+      const ours = tracePlan(plan, x);
       expect(ours.length).toBe(entry.trace.length);
       ours.forEach((row, i) => {
         expectClose(row, numbers(entry.trace[i]), (value) => 1e-4 * Math.max(1, Math.abs(value)));
@@ -395,7 +380,7 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
           );
           expect(wrong).toBe(-1);
           expect(plan.addNoise(plan.steps.length)).toEqual({ alpha: 1, sigma: 0 });
-          const trace = run(plan, Float32Array.from([1, -2, 0.5, 0, 3, -0.1, 0.7, 1.5]));
+          const trace = tracePlan(plan, Float32Array.from([1, -2, 0.5, 0, 3, -0.1, 0.7, 1.5]));
           expect(trace.flat().every(Number.isFinite)).toBe(true);
         }
       }

@@ -70,7 +70,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   return new LatentDiffusion(
     files,
     engine,
-    { networks: new GraphNetworks(engine, files, components, weights), tokenizer, padded: true, scheduler },
+    { networks: new GraphNetworks(engine, files, components, weights), tokenizer, scheduler },
     await summarise(checkpoint, engine, components, scheduler, weights),
   );
 }

@@ -116,7 +116,7 @@ export class Library {
     try {
       const pictures: Record<string, number> = {};
       for (const run of await this.#client.recordings.find({ limit: Number.MAX_SAFE_INTEGER })) {
-        pictures[run.checkpoint] = (pictures[run.checkpoint] ?? 0) + run.pictures;
+        pictures[run.checkpoint] = (pictures[run.checkpoint] ?? 0) + run.results;
       }
       this.pictures = pictures;
     } catch {

@@ -87,7 +87,7 @@ export class Restoring {
       picture.remove();
     }
     const outcome = this.brought.outcome(opened.checkpoint?.name ?? null);
-    this.#told.announce(outcome ? [outcome.sentence, outcome.lost.join(', '), ...outcome.notes].join(' ') : '');
+    this.#told.announce(outcome ? [outcome.whole, ...outcome.notes].join(' ') : '');
   }
 
   /** Brings back the settings of an earlier run, and the picture that it started from; a mask is painted anew. */

@@ -44,8 +44,6 @@ const OFFERS = { samplers, schedules, schedulers };
 export interface Parts {
   networks: Networks;
   tokenizer: ClipTokenizer;
-  /** Whether prompts are padded to the tokenizer's full length, as all but a few exports want it. */
-  padded: boolean;
   scheduler: SchedulerConfig;
 }
 
@@ -124,16 +122,15 @@ export class LatentDiffusion implements LoadedModel {
   }
 
   async encodeText(request: TextRequest): Promise<Conditioning> {
-    const { networks, tokenizer, padded } = this.parts;
+    const { networks, tokenizer } = this.parts;
     const guided = request.guidance_scale > 1 && !(await networks.embedsGuidance());
     const prompt = tokenizer.encode(request.prompt);
     const negative = guided ? tokenizer.encode(request.negative_prompt) : null;
-    const length = padded ? tokenizer.length : Math.max(prompt.kept, negative?.kept ?? 0);
     const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: tokenizer.length };
     const texts = { prompt: prompt.text, negative: negative?.text ?? null };
     return new TextConditioning(
-      await networks.encodeText(prompt.ids.slice(0, length)),
-      negative && (await networks.encodeText(negative.ids.slice(0, length))),
+      await networks.encodeText(prompt.ids),
+      negative && (await networks.encodeText(negative.ids)),
       tokens,
       texts,
       request.guidance_scale,
