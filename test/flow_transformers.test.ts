@@ -63,7 +63,11 @@ async function make(
   const { signal } = new AbortController();
   const text = await model.encodeText({ ...parameters, negative_prompt: parameters.negative_prompt ?? '', batch_size });
   const start = picture && (await model.encodeImage(picture, { width, height, batch_size, random }));
-  const shown = await Promise.all(pictures.map((one) => model.encodeShown?.(one) as Promise<Latents>));
+  // One after another, as networks of one name take each other's place.
+  const shown: Latents[] = [];
+  for (const one of pictures) {
+    shown.push((await model.encodeShown?.(one)) as Latents);
+  }
   const latents = await model.sample(text, {
     ...parameters,
     batch_size,

@@ -184,15 +184,22 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   await making.set({ Width: '64', Height: '64', Steps: '2' });
   await making.prompt.fill('both of them by night');
   await making.generate.click();
-  await expect
-    .poll(async () => (await making.last())?.config, { timeout: 150_000 })
-    .toMatch(/^flux2/);
+  await expect.poll(async () => (await making.last())?.config, { timeout: 150_000 }).toMatch(/^flux2/);
   const { parameters } = (await making.last()) as { parameters: { images: unknown[] } };
   expect(parameters.images).toHaveLength(2);
 });
 
 /** A picture of 80×64 pixels. */
-const PICTURE = join(import.meta.dirname, '..', '..', 'test', 'goldens', 'transformers', 'z-image-transform', 'image.png');
+const PICTURE = join(
+  import.meta.dirname,
+  '..',
+  '..',
+  'test',
+  'goldens',
+  'transformers',
+  'z-image-transform',
+  'image.png',
+);
 
 async function openCheckpoint(page: Page, name: string): Promise<void> {
   await page.getByTestId('checkpoint-folder').setInputFiles(writeWeightless(folder, name));
