@@ -273,12 +273,7 @@ describe('flows equal diffusers', () => {
     ({ config, course, steps, strength, ...expected }) => {
       const request = { config: configOf(name, config), steps, strength: strength ?? undefined, flow: course };
       const plan = planSampling(request, offers);
-      const path = layPath(
-        choose(request.config, undefined, offers, { ...course, steps }),
-        undefined,
-        steps,
-        offers,
-      );
+      const path = layPath(choose(request.config, undefined, offers, { ...course, steps }), undefined, steps, offers);
       expectClose(path.noises, numbers(expected.sigmas), () => 1e-6);
       expectClose(
         plan.steps.map(({ timestep }) => timestep),

@@ -240,7 +240,7 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   await drop(page, 'plain.png', 'image/png', golden('plain.png'));
   await expect(main.getByText('No settings were found in it.')).toBeVisible();
   await drop(page, 'workflow.png', 'image/png', pngOf({ workflow: { nodes: [] } }));
-  await expect(main.getByText('It has settings, but in a form that cannot be read here.')).toBeVisible();
+  await expect(main.getByText('It has settings, but in a form that Darkroom cannot read.')).toBeVisible();
   await drop(page, 'damaged.png', 'image/png', pngOf({ darkroom: { schema_version: 1 } }));
   await expect(main.getByText('The settings in it are damaged and cannot be read.')).toBeVisible();
   await expect(prompt).toHaveValue('old words');

@@ -59,7 +59,7 @@ export class Brought {
       reading = await readPicture(picture);
       if (!reading) {
         absence = (await hasSettings(picture))
-          ? 'It has settings, but in a form that cannot be read here.'
+          ? 'It has settings, but in a form that Darkroom cannot read.'
           : 'No settings were found in it.';
       }
     } catch {
