@@ -97,7 +97,6 @@ const NOT_YET = new Set<string>([
   'src/models/latent_diffusion/onnx_layout.ts',
   'src/models/latent_diffusion/onnx_networks.ts',
   'src/models/onnx_stable_diffusion.ts',
-  'src/models/stable_diffusion.ts',
   'src/recorder/entity_content.ts',
   'src/recorder/recorder.ts',
   'src/recorder/retention.ts',

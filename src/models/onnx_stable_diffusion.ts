@@ -41,7 +41,13 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   return new LatentDiffusion(
     files,
     engine,
-    { networks: new OnnxNetworks(engine, files, layout), tokenizer, padded, scheduler },
+    {
+      networks: new OnnxNetworks(engine, files, layout),
+      tokenizers: [tokenizer],
+      padded,
+      zeroesEmpty: false,
+      scheduler,
+    },
     {
       ref: files.ref,
       name: files.name,

@@ -141,6 +141,7 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     sampler,
     schedule,
     prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
+    takesSizes: checkpoint.takesSizes === true,
   };
 }
 
