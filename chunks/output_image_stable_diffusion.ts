@@ -46,7 +46,7 @@ export const meta = {
     ],
   },
   stages: [
-    { id: 'encode', label: { en: 'Reading your words', de: 'Liest deine Worte' } },
+    { id: 'encode', label: { en: 'Reading your words', de: 'Liest den Text' } },
     { id: 'sample', label: { en: 'Developing', de: 'Entwickelt' }, unit: 'steps' },
     { id: 'decode', label: { en: 'Fixing the picture', de: 'Fixiert das Bild' }, weight: 2 },
   ],

@@ -1,8 +1,10 @@
 /**
  * Every golden picture of the reference (diffusers on the CPU, f32), made again in the browser on both backends: same
- * checkpoint, prompt, seed and settings. Prints the table of differences.
+ * checkpoint, prompt, seed and settings. Prints the table of differences. Of the flow transformers, which the unit tests compare on the
+ * processor, one of each family is made on the software GPU.
  */
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
 import { ARCHITECTURE_GOLDENS, ArchitectureFolders } from './fixtures/architectures.ts';
@@ -16,12 +18,12 @@ import {
   runOperation,
   type Golden,
 } from './fixtures/door.ts';
+import { writeWeightless } from './fixtures/weightless.ts';
 
 const LATENTS = 1e-3;
 const PIXELS = 2;
 const SHARE_WITHIN_ONE = 0.995;
 
-const names = readdirSync(PIPELINE_GOLDENS).sort();
 /** Those with a LoRA would have it in the library, as journeys/loras.spec.ts does; test/architectures.test.ts compares them. */
 const architectures = readdirSync(ARCHITECTURE_GOLDENS)
   .filter((name) => !name.endsWith('-lora'))
@@ -38,6 +40,18 @@ const ON_WEBGPU = [
   'sdxl-transform',
   'ssd-1b-text',
 ];
+
+const TRANSFORMER_GOLDENS = join(PIPELINE_GOLDENS, '..', 'transformers');
+const ON_GPU = /^(z-image-guided|flux2-klein-picture)$/;
+
+const made = mkdtempSync(join(tmpdir(), 'darkroom-transformers-'));
+test.afterAll(() => rmSync(made, { recursive: true, force: true }));
+
+const goldens = [PIPELINE_GOLDENS, TRANSFORMER_GOLDENS].flatMap((root) =>
+  readdirSync(root)
+    .sort()
+    .map((name) => ({ root, name })),
+);
 
 for (const backend of ['wasm', 'webgpu'] as const) {
   test.describe(`on ${backend}`, () => {
@@ -82,12 +96,18 @@ for (const backend of ['wasm', 'webgpu'] as const) {
       expect(share).toBeGreaterThanOrEqual(SHARE_WITHIN_ONE);
     }
 
-    for (const name of names) {
+    const here = goldens.filter(
+      ({ root, name }) => backend === 'wasm' || root === PIPELINE_GOLDENS || ON_GPU.test(name),
+    );
+    for (const { root, name } of here) {
       test(name, async () => {
-        const golden = readGolden(name);
+        const golden = readGolden(name, root);
         const isNamed = golden.operation.checkpoint !== undefined;
         if (!isNamed && opened !== golden.checkpoint) {
-          await openFolder(page, join(CHECKPOINTS, golden.checkpoint));
+          await openFolder(
+            page,
+            root === PIPELINE_GOLDENS ? join(CHECKPOINTS, golden.checkpoint) : writeWeightless(made, golden.checkpoint),
+          );
           opened = golden.checkpoint;
         }
         await compare(golden, LATENTS);

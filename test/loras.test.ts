@@ -84,6 +84,7 @@ describe('spellings', () => {
     ['kohya, text, as for two encoders', kohya(Q_PROJ, 'lora_te1'), PEFT, Q_PROJ],
     ['OneTrainer, text', `lora_te.${Q_PROJ}`, PEFT, Q_PROJ],
     ['ComfyUI, text', `text_encoders.clip_l.transformer.${Q_PROJ}`, PEFT, Q_PROJ],
+    ['ComfyUI, text, without its transformer', `text_encoders.clip_l.${Q_PROJ}`, PEFT, Q_PROJ],
     ['ComfyUI, text of the second kind', `text_encoders.clip_h.transformer.${Q_PROJ}`, PEFT, Q_PROJ],
     ['a checkpoint’s own names, text', `cond_stage_model.transformer.${Q_PROJ}`, PEFT, Q_PROJ],
     ['LyCORIS, text', kohya(Q_PROJ, 'lycoris'), PEFT, Q_PROJ],

@@ -527,7 +527,7 @@ describe('fitting a plan to a device', () => {
       request: { ...asked, batch_size: 2 },
     });
     expect(outcome(fit(planned(), checkpoint, more))).toBe(
-      'This needs about 6 GiB. Choose 256×256 pixels, make fewer pictures at a time, choose a smaller checkpoint or say how much memory your GPU has, if it is more than that.',
+      'This needs about 6 GiB. Choose 256×256 pixels, fewer pictures at a time or a smaller checkpoint. If your GPU has more memory than that, say how much.',
     );
     expect(fit(planned(), checkpoint, more)).toMatchObject({ ok: false, reasons: [{ code: 'does_not_fit' }] });
   });

@@ -6,7 +6,6 @@ import { TorchGenerator } from '../src/core/random.ts';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
 import type { OrtModule } from '../src/engine/runtime.ts';
 import { SamplingLoop } from '../src/engine/sampling_loop.ts';
-import type { StepBuffers } from '../src/samplers/apply.ts';
 import { applyStep } from '../src/samplers/apply.ts';
 import { schedules } from '../src/schedules/registry.ts';
 import { schedulers } from '../src/schedulers/registry.ts';
@@ -17,6 +16,7 @@ import type { Sampler, SamplerPlan } from '../src/samplers/sampler.ts';
 import { readState } from '../src/samplers/state.ts';
 import type { SamplingState } from '../src/samplers/state.ts';
 import type { Schedule } from '../src/schedules/schedule.ts';
+import { tracePlan } from './made_up_model.ts';
 
 /** Written by Python, which spells infinity in its own way. */
 const golden = <T>(name: string) => {
@@ -62,9 +62,21 @@ interface PipelineParameters {
   prediction_type?: 'epsilon' | 'v_prediction';
   rescale_betas_zero_snr?: boolean;
 }
+interface FlowCase {
+  config: Record<string, unknown>;
+  course: { tokens: number; shift: 'linear' | 'empirical'; least: 'step' | 'trained' };
+  steps: number;
+  strength: number | null;
+  timesteps: number[];
+  sigmas: string[];
+  start: string[] | null;
+  end: string[];
+}
 const offers = { samplers, schedules, schedulers };
 const tables = golden<{ diffusers: ScheduleCase[]; comfyui: ScheduleCase[] }>('schedulers.json');
 const traces = golden<{ x0: string[]; noise: string[]; cases: TraceCase[] }>('samplers.json');
+
+const flows = golden<{ x0: string[]; noise: string[]; cases: FlowCase[] }>('flows.json');
 
 const configOf = (className: string, values: Record<string, unknown>) =>
   parseSchedulerConfig(JSON.stringify({ _class_name: className, ...values }));
@@ -208,21 +220,6 @@ describe('levels equal the goldens', () => {
   });
 });
 
-/** Runs the plan over the made-up model of samplers.json, x in [8]. */
-function run(plan: SamplerPlan, x: Float32Array, more: Partial<StepBuffers> = {}): number[][] {
-  const history = Array.from({ length: plan.historyLength }, () => new Float32Array(x.length));
-  const random = new TorchGenerator('11');
-  return plan.steps.map((step) => {
-    const cond = x.map((value, k) => {
-      const input = Math.fround(step.inputScale * value);
-      return Math.fround(Math.fround(0.6 * input) * 0.5) + Math.fround(0.3 * Math.sin(0.01 * step.timestep + k));
-    });
-    const noise = step.noise && random.randn(x.length);
-    applyStep(step, { x, cond, uncond: null, guidance: 1, history, noise, ...more });
-    return [...x];
-  });
-}
-
 describe('traces equal diffusers', () => {
   const x0 = numbers(traces.x0);
   const noise = numbers(traces.noise);
@@ -257,11 +254,65 @@ describe('traces equal diffusers', () => {
       if (entry.start) {
         expectClose([...x], numbers(entry.start), (value) => 1e-5 * Math.max(1, Math.abs(value)));
       }
-      const ours = run(plan, x);
+      const ours = tracePlan(plan, x);
       expect(ours.length).toBe(entry.trace.length);
       ours.forEach((row, i) => {
         expectClose(row, numbers(entry.trace[i]), (value) => 1e-4 * Math.max(1, Math.abs(value)));
       });
+    },
+  );
+});
+
+describe('flows equal diffusers', () => {
+  const name = 'FlowMatchEulerDiscreteScheduler';
+  const [x0, noise] = [numbers(flows.x0), numbers(flows.noise)];
+
+  test.each(flows.cases.map((entry, i) => ({ i, ...entry })))(
+    '$i $steps steps, strength $strength, $course, $config',
+    ({ config, course, steps, strength, ...expected }) => {
+      const request = { config: configOf(name, config), steps, strength: strength ?? undefined, flow: course };
+      const plan = planSampling(request, offers);
+      const path = layPath(
+        choose(request.config, undefined, offers, { ...course, steps }),
+        undefined,
+        steps,
+        offers,
+      );
+      expectClose(path.noises, numbers(expected.sigmas), () => 1e-6);
+      expectClose(
+        plan.steps.map(({ timestep }) => timestep),
+        expected.timesteps,
+        () => 1e-3,
+      );
+      expect(plan.initNoise).toBe(1);
+      const { alpha, sigma } = plan.addNoise(0);
+      const x = Float32Array.from(x0, (value, k) => (expected.start ? alpha * value + sigma * noise[k] : value));
+      expectClose([...x], numbers(expected.start ?? flows.x0), () => 1e-5);
+      expectClose(run(plan, x).at(-1) ?? [], numbers(expected.end), () => 1e-5);
+    },
+  );
+
+  test('only samplers that know flows are taken, by a scheduler that is known', () => {
+    const config = configOf(name, { shift: 3 });
+    expect(defaultsOf(config, offers)).toEqual({ sampler: 'euler', schedule: 'shifted' });
+    expect(codeOf(() => planSampling({ config, sampler: 'plms', steps: 4 }, offers))).toBe('invalid_operation');
+    const heun = configOf('FlowMatchHeunDiscreteScheduler', { shift: 3 });
+    expect(codeOf(() => planSampling({ config: heun, steps: 4 }, offers))).toBe('checkpoint_unsupported');
+    // ComfyUI's schedules choose among the shifted levels.
+    const simple = planSampling({ config, schedule: 'simple', steps: 4 }, offers);
+    expectClose(
+      simple.steps.map(({ level }) => level.sigma),
+      [1, 0.9, 0.75, 0.5],
+      () => 1e-6,
+    );
+  });
+
+  test.each([{ stochastic_sampling: true }, { invert_sigmas: true }, { use_beta_sigmas: true }, { shift: 0 }])(
+    '%o is refused',
+    (values) => {
+      expect(codeOf(() => planSampling({ config: configOf(name, values), steps: 4 }, offers))).toBe(
+        'checkpoint_unsupported',
+      );
     },
   );
 });
@@ -329,7 +380,7 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
           );
           expect(wrong).toBe(-1);
           expect(plan.addNoise(plan.steps.length)).toEqual({ alpha: 1, sigma: 0 });
-          const trace = run(plan, Float32Array.from([1, -2, 0.5, 0, 3, -0.1, 0.7, 1.5]));
+          const trace = tracePlan(plan, Float32Array.from([1, -2, 0.5, 0, 3, -0.1, 0.7, 1.5]));
           expect(trace.flat().every(Number.isFinite)).toBe(true);
         }
       }

@@ -6,16 +6,14 @@ import type { Chunk, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError, assert, cancelled } from '../src/core/errors.ts';
 import type { ResumePoint, Stage } from '../src/core/job.ts';
 import { JobProgress, stagesOf } from '../src/core/job_progress.ts';
-import { isWritten, type PixelImage } from '../src/core/media.ts';
+import { isWritten } from '../src/core/media.ts';
 import { parse } from '../src/core/operation.ts';
-import { isColour, isFile, isMask } from '../src/core/parameters.ts';
 import type { Plan, PlannedStep } from '../src/core/plan.ts';
 import type { SpeechService, StepSpeech } from '../src/core/speech_service.ts';
 import type { ModelLoading, StepText, TextService } from '../src/core/text_service.ts';
 import { entityTypeOf } from '../src/core/steps.ts';
-import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
-import { decodePicture, encodePng } from '../src/formats/picture.ts';
+import { decodePicture } from '../src/formats/picture.ts';
 import { openEngine } from '../src/engines/engine.ts';
 import { mediumNamed } from '../src/media/registry.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
@@ -23,7 +21,9 @@ import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
 import type { GraphWork } from './graph_work.ts';
 import type { JobPage } from './generation_api.ts';
-import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
+import type { RecorderApi } from '../src/recorder/recorder_api.ts';
+import { asUsed, takeFiles } from './given_files.ts';
+import { RecordedRun } from './recorded_run.ts';
 
 /** Loaded one by one, when it is their turn. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
@@ -44,9 +44,7 @@ export interface Prepared {
 const pointSchema = v.nullable(v.object({ step: v.string(), kept: v.unknown() }));
 
 export class Execution {
-  #run = '';
-  /** What an earlier attempt recorded, by step and type, in order; each is taken once, in place of recording it again. */
-  #recorded = new Map<string, RunEntity[]>();
+  readonly #run: RecordedRun;
   readonly #progress: JobProgress;
   #at: { step: string; stage: Stage; place: [step: number, steps: number] } | null = null;
   /** What every step ran with. */
@@ -58,12 +56,13 @@ export class Execution {
 
   constructor(
     readonly prepared: Prepared,
-    readonly recorder: Comlink.Remote<RecorderApi>,
+    recorder: Comlink.Remote<RecorderApi>,
     readonly events: EventSender,
     readonly signal: AbortSignal,
     readonly canvas: () => OffscreenCanvas | null,
   ) {
     const { plan, graph } = prepared;
+    this.#run = new RecordedRun(recorder, events);
     this.#settled = settledOf(plan);
     const run = plan.steps
       .filter(({ given }) => given === null)
@@ -94,7 +93,7 @@ export class Execution {
       this.#progress.load(1);
     }
     if (!(run !== null && (await this.#goOnWith(run)))) {
-      this.#run = await this.recorder.openRun({
+      await this.#run.open({
         config_name: plan.config,
         operation,
         expected_outputs: [
@@ -106,7 +105,7 @@ export class Execution {
         ],
       });
     }
-    this.events.send({ type: 'run', run: this.#run });
+    this.events.send({ type: 'run', run: this.#run.id });
     if (!point) {
       this.#keep(null);
     }
@@ -124,16 +123,18 @@ export class Execution {
         // Recorded as what is used, so that the run can be made again from its folder alone.
         const [blobs, names]: [Blob[], string[]] = [[], []];
         for (const source of list) {
-          const blob = await this.#asUsed(source, name);
+          const blob = await asUsed(source, name, plan.steps, (message) => {
+            this.#notice(message);
+          });
           blobs.push(blob);
-          names.push(await this.#record(`input_${name}`, blob));
+          names.push(await this.#run.record(`input_${name}`, blob));
         }
         used[name] = isList ? blobs : blobs[0];
         operation.parameters[name] = isList ? names : names[0];
       }
       // What was given is recorded as what its steps gave.
-      await this.#record('input', { ...operation, given: undefined });
-      await this.#record('config', {
+      await this.#run.record('input', { ...operation, given: undefined });
+      await this.#run.record('config', {
         pipeline: plan.pipeline,
         config: plan.config,
         checkpoint: plan.checkpoint,
@@ -168,10 +169,10 @@ export class Execution {
           await this.#execute(step, used, isAtWork ? kept.kept : null);
         }
       }
-      await this.recorder.closeRun(this.#run, 'completed');
+      await this.#run.close();
       this.events.send({ type: 'progress', progress: this.#progress.finish() });
       graph?.observe(this.#progress.measured);
-      return { run: this.#run };
+      return { run: this.#run.id };
     } finally {
       if (graph) {
         graph.onLoading = null;
@@ -179,28 +180,13 @@ export class Execution {
     }
   }
 
-  /** False when there is no such run any more, because somebody deleted it, or when another tab does not let go of it. */
+  /** False when the run cannot be gone on with, so that another one is opened. */
   async #goOnWith(run: string): Promise<boolean> {
-    try {
-      const { entities } = await this.recorder.resumeRun(run);
-      for (const entity of entities) {
-        const key = recordedKey(entity.type, entity.metadata);
-        this.#recorded.set(key, [...(this.#recorded.get(key) ?? []), entity]);
-      }
-      this.#run = run;
-      return true;
-    } catch (error) {
-      const { code } = StudioError.from(error);
-      if (code === 'storage_unavailable') {
-        // A tab that hangs still has it open. Where nothing can be stored at all, opening another one says so.
-        this.#notice('The tab that began this did not let go of its recording, so it was recorded anew.');
-        return false;
-      }
-      if (code === 'invalid_operation') {
-        return false;
-      }
-      throw error;
+    const outcome = await this.#run.resume(run);
+    if (outcome === 'held') {
+      this.#notice('The tab that began this did not let go of its recording, so it was recorded anew.');
     }
+    return outcome === 'resumed';
   }
 
   /**
@@ -278,7 +264,7 @@ export class Execution {
         };
         const settings = this.prepared.inscribes && medium.inscribe ? settingsOf(all) : null;
         const inscribed = settings && medium.inscribe ? await medium.inscribe(file, inscriptionOf(settings)) : file;
-        await this.#record(this.#entityType(step, name), inscribed, all);
+        await this.#run.record(this.#entityType(step, name), inscribed, all);
         files.push(isWritten(id) ? await file.text() : file);
       }
       kept[name] = many ? files : files[0];
@@ -290,16 +276,11 @@ export class Execution {
   async #readBack(step: PlannedStep): Promise<boolean> {
     const kept: Record<string, unknown> = {};
     for (const [name, { medium, many }] of Object.entries(outputsOf(step))) {
-      const entities = this.#recorded.get(recordedKey(this.#entityType(step, name), { step: step.id })) ?? [];
-      if (entities.length === 0) {
+      const recorded = await this.#run.readBack(this.#entityType(step, name), step.id);
+      if (recorded.length === 0) {
         return false;
       }
-      const files: unknown[] = [];
-      for (const entity of entities) {
-        const file = await this.recorder.readEntity(this.#run, entity.filename);
-        files.push(isWritten(medium) ? await file.text() : file);
-        this.events.send({ type: 'entity', entity: { ...entity, run: this.#run } });
-      }
+      const files = isWritten(medium) ? await Promise.all(recorded.map((file) => file.text())) : recorded;
       kept[name] = many ? files : files[0];
     }
     this.#given.set(step.id, kept);
@@ -345,9 +326,9 @@ export class Execution {
         this.#notice(message);
       },
       wants: (what) => plan.operation.record.includes(what),
-      record: (type, content, metadata) => this.#record(type, content, { step: step.id, ...metadata }),
+      record: (type, content, metadata) => this.#run.record(type, content, { step: step.id, ...metadata }),
       recordTensors: (type, tensors, metadata) =>
-        this.#record(type, new Blob([writeSafetensors(Object.entries(tensors))]), {
+        this.#run.record(type, new Blob([writeSafetensors(Object.entries(tensors))]), {
           format: 'safetensors',
           step: step.id,
           ...metadata,
@@ -381,27 +362,6 @@ export class Execution {
           },
         }
       : { speech: { speak: (request) => engine.speak({ ...request, model: language }, this.signal, onLoading) } };
-  }
-
-  /** Pictures become PNG without transparency, whatever they came as; other files stay as they are. */
-  async #asUsed(source: Blob | string, name: string): Promise<Blob> {
-    const type = typeof source === 'string' ? source.slice('data:'.length) : source.type;
-    if (!/^(audio|video)\//.test(type)) {
-      return encodePng(this.#opaque(await decodePicture(source, name), name));
-    }
-    return typeof source === 'string' ? (await fetch(source)).blob() : source;
-  }
-
-  /** A picture as checkpoints take it, without transparency. What a mask means stands in its colours, so it stays as it is. */
-  #opaque(picture: PixelImage, name: string): PixelImage {
-    if (isMask(name) || isOpaque(picture)) {
-      return picture;
-    }
-    const background = this.prepared.plan.steps.map(({ parameters }) => parameters.background).find(isColour);
-    if (background === undefined) {
-      this.#notice(`The transparent parts of ${name} were filled with white; background chooses another colour.`);
-    }
-    return layOn(picture, background ?? WHITE);
   }
 
   #notice(message: string): void {
@@ -438,21 +398,6 @@ export class Execution {
       this.#tell(step, stage, ...place);
     }
   }
-
-  async #record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
-    // A run that an earlier version began names no steps.
-    const known = this.#recorded.get(recordedKey(type, metadata))?.shift() ?? this.#recorded.get(type)?.shift();
-    const entity = known
-      ? { ...known, run: this.#run }
-      : await this.recorder.saveEntity(this.#run, type, content, metadata);
-    this.events.send({ type: 'entity', entity });
-    return entity.filename;
-  }
-}
-
-/** A chunk that stands in two steps records the same types twice. */
-function recordedKey(type: string, metadata: Record<string, unknown> = {}): string {
-  return typeof metadata.step === 'string' ? `${metadata.step}/${type}` : type;
 }
 
 function seconds(): number {
@@ -473,26 +418,6 @@ function settledOf({ steps, variant }: Plan): ResumePoint['parameters'] {
       return [id, checkpoint !== null && 'weights' in settled ? { ...settled, weights: variant } : settled];
     }),
   );
-}
-
-interface Files {
-  list: (Blob | string)[];
-  isList: boolean;
-}
-
-/** Takes the files out of the parameters, which are recorded beside them. */
-function takeFiles(parameters: Record<string, unknown>): Map<string, Files> {
-  const files = new Map<string, Files>();
-  for (const [name, value] of Object.entries(parameters)) {
-    if (isFile(value)) {
-      files.set(name, { list: [value], isList: false });
-      delete parameters[name];
-    } else if (Array.isArray(value) && value.length > 0 && value.every(isFile)) {
-      files.set(name, { list: value, isList: true });
-      delete parameters[name];
-    }
-  }
-  return files;
 }
 
 function pick(record: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {

@@ -24,6 +24,7 @@ import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 import type { ExecuteRequest, GenerationApi, JobPage, LoraFit, StartOptions } from './generation_api.ts';
 import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import { filesOf, library } from './source_files.ts';
+import './media_files.ts';
 
 class GenerationWorker implements GenerationApi {
   #engine: Engine | undefined;

@@ -101,7 +101,9 @@ class PageKeeper {
       new Response(
         `<!doctype html><html lang="en"><meta charset="utf-8" /><meta name="viewport" content="width=device-width" />` +
           `<meta name="color-scheme" content="light dark" /><title>Darkroom</title>` +
-          `<p>This address is not kept on this device and cannot be reached now; open <a href="${home}">Darkroom</a> instead.</p>`,
+          `<p>This address is not kept on this device and cannot be reached now; open <a href="${home}">Darkroom</a> instead.</p>` +
+          // Which language somebody chose is known to pages only.
+          `<p lang="de">Diese Adresse ist auf diesem Gerät nicht gespeichert und jetzt nicht erreichbar; bitte stattdessen <a href="${home}">Darkroom</a> öffnen.</p>`,
         { status: 503, headers: { 'Content-Type': 'text/html; charset=utf-8' } },
       ),
     );

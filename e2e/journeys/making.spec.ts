@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { expect, test, type Locator, type Page } from '@playwright/test';
 import { ArchitectureFolders } from '../fixtures/architectures.ts';
 import { VOICE, languageContents } from '../../test/language_checkpoints.ts';
+import { writeWeightless } from '../fixtures/weightless.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'darkroom-making-'));
 
@@ -187,3 +188,42 @@ test('a rule rewrites the words, which are seen, changed and gone on from', asyn
   await page.getByRole('button', { name: 'Delete this rule' }).click();
   await expect(rule).toHaveValue('');
 });
+
+test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pictures, in order', async ({ page }) => {
+  const making = new Making(page);
+  await making.open();
+  const picture = page.getByRole('figure').getByRole('img').first();
+
+  // One that is painted with has the form of pictures, without what says nothing to it.
+  await openCheckpoint(page, 'tiny-z-image-turbo');
+  await making.set({ Width: '72', Height: '64' });
+  await expect(making.field('Steps')).toHaveValue('8');
+  await expect(page.getByRole('combobox', { name: 'Prediction' })).toHaveCount(0);
+  await expect(page.getByRole('combobox', { name: 'Sampler' })).toHaveCount(0);
+  await expect(page.getByText('Width must be a multiple of 16 from 16 to 4096 pixels.')).toBeVisible();
+  await making.set({ Width: '80', Steps: '2' });
+  await making.prompt.fill('a red house');
+  await making.generate.click();
+  await expect(picture).toBeVisible({ timeout: 150_000 });
+  expect(await making.last()).toMatchObject({ config: 'z_image', parameters: { width: 80, height: 64, steps: 2 } });
+
+  // One that works from pictures has a form of its own, which opening it shows.
+  await openCheckpoint(page, 'tiny-flux2-klein');
+  await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, PICTURE]);
+  await making.set({ Width: '64', Height: '64', Steps: '2' });
+  await making.prompt.fill('both of them by night');
+  await making.generate.click();
+  await expect
+    .poll(async () => (await making.last())?.config, { timeout: 150_000 })
+    .toMatch(/^flux2/);
+  const { parameters } = (await making.last()) as { parameters: { images: unknown[] } };
+  expect(parameters.images).toHaveLength(2);
+});
+
+/** A picture of 80×64 pixels. */
+const PICTURE = join(import.meta.dirname, '..', '..', 'test', 'goldens', 'transformers', 'z-image-transform', 'image.png');
+
+async function openCheckpoint(page: Page, name: string): Promise<void> {
+  await page.getByTestId('checkpoint-folder').setInputFiles(writeWeightless(folder, name));
+  await expect(page.getByText(`Opened ${name}.`)).toBeAttached();
+}

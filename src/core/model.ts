@@ -38,6 +38,12 @@ export interface CheckpointSummary {
   inpaints?: boolean;
   /** Whether it is told the sizes of {@link SampleRequest.original_width} and so on; absent = it is not. */
   takesSizes?: boolean;
+  /** Width and height of its pictures are multiples of this, in pixels; absent = 8. */
+  multiple?: number;
+  /** Parameters that change nothing with it, such as the guidance of a distilled one; absent = none. */
+  ignores?: string[];
+  /** Ids of the only samplers that can follow it; absent = all can. */
+  samplers?: string[];
   /** Bytes of all its weight files, and of those weights once on the device as this machine computes them. */
   bytes: number;
   memoryBytes: number;
@@ -217,6 +223,8 @@ export interface SampleRequest {
   crop_left?: number | undefined;
   target_width?: number | undefined;
   target_height?: number | undefined;
+  /** Pictures that the network is shown beside the prompt, in order; see {@link Model.encodeShown}. */
+  shown?: readonly Latents[] | undefined;
   /** Whether somebody watches: then each StepReport can draw. */
   previews: boolean;
   signal: AbortSignal;
@@ -261,6 +269,8 @@ export interface Model {
   provenance(): Promise<Record<string, unknown>>;
   encodeText(request: TextRequest): Promise<Conditioning>;
   encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents>;
+  /** A picture for {@link SampleRequest.shown}, at the size that the network sees it; absent where it is shown none. */
+  encodeShown?(image: PixelImage): Promise<Latents>;
   sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents>;
   /** @throws StudioError `result_invalid` where latents or pictures hold NaN or infinity, or nothing but zeros */
   decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]>;

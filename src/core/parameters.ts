@@ -76,15 +76,15 @@ export function isColour(value: unknown): value is string {
   return v.is(background(), value);
 }
 
-/** Pixels; the networks work on blocks of 8×8 pixels. */
-export const size = (name: string, min = 16, max = 4096) => {
-  const message = `${name} must be a multiple of 8 from ${min} to ${max} pixels.`;
+/** Pixels; the networks work on blocks of 8×8 pixels, or of as many as `multiple` says. */
+export const size = (name: string, min = 16, max = 4096, multiple = 8) => {
+  const message = `${name} must be a multiple of ${multiple} from ${min} to ${max} pixels.`;
   return v.pipe(
     v.number(message),
     v.integer(message),
     v.minValue(min, message),
     v.maxValue(max, message),
-    v.multipleOf(8, message),
+    v.multipleOf(multiple, message),
   );
 };
 

@@ -7,7 +7,7 @@ import { CLEAN, variancePreserving, type Level } from '../predictions/prediction
 import type { Course, Point, Sampler, SamplerPlan } from '../samplers/sampler.ts';
 import type { Points, Schedule } from '../schedules/schedule.ts';
 import type { SchedulerConfig } from './config.ts';
-import type { Choices, Scheduler } from './scheduler.ts';
+import type { Choices, FlowCourse, Scheduler } from './scheduler.ts';
 
 /** What there is to choose from. */
 export interface Offers {
@@ -24,6 +24,8 @@ export interface SamplingRequest {
   steps: number;
   /** The share of the steps that is run on a given picture, above 0 to 1; undefined = all. */
   strength?: number | undefined;
+  /** What the picture and its family add, for a flow. */
+  flow?: Omit<FlowCourse, 'steps'> | undefined;
 }
 
 /**
@@ -31,13 +33,14 @@ export interface SamplingRequest {
  *   `checkpoint_unsupported` (the checkpoint's scheduler is not known, or asks for something that is not done here)
  */
 export function planSampling(request: SamplingRequest, offers: Offers): SamplerPlan {
-  const { steps, strength = 1 } = request;
-  const choices = choose(request.config, request.sampler, offers);
+  const { steps, strength = 1, flow } = request;
+  const choices = choose(request.config, request.sampler, offers, flow && { ...flow, steps });
   const sampler = find(offers.samplers, choices.sampler, 'sampler');
   const path = layPath(choices, request.schedule, steps, offers);
 
-  // As `get_timesteps` of diffusers' image-to-image pipelines.
-  const kept = Math.min(Math.floor(steps * strength), steps);
+  // As `get_timesteps` of diffusers' image-to-image pipelines, of which those of flows keep the step that is begun.
+  const share = Math.min(steps * strength, steps);
+  const kept = flow ? steps - Math.floor(steps - share) : Math.floor(share);
   if (kept < 1) {
     throw new StudioError(
       'invalid_operation',
@@ -86,7 +89,12 @@ export function defaultsOf(config: SchedulerConfig, offers: Offers): { sampler: 
 }
 
 /** The scheduler that decides how `sampler` runs on a checkpoint: the checkpoint's own where it stands for it. */
-export function choose(config: SchedulerConfig, sampler: string | undefined, offers: Offers): Choices {
+export function choose(
+  config: SchedulerConfig,
+  sampler: string | undefined,
+  offers: Offers,
+  course?: FlowCourse,
+): Choices {
   const { schedulers } = offers;
   const own = schedulers.find(({ className }) => className === config.className);
   if (sampler === undefined) {
@@ -96,14 +104,20 @@ export function choose(config: SchedulerConfig, sampler: string | undefined, off
         `This checkpoint asks for ${config.className}, which is not available; choose one of the samplers ${known(offers.samplers)}.`,
       );
     }
-    return own.read(config, undefined);
+    return own.read(config, undefined, course);
   }
   find(offers.samplers, sampler, 'sampler');
-  const scheduler = [...(own ? [own] : []), ...schedulers].find(({ samplers }) => samplers.includes(sampler));
+  const wantsFlow = /^FlowMatch/.test(config.className);
+  const able = schedulers.filter(({ isFlow = false }) => isFlow === wantsFlow);
+  const scheduler = [...(own ? [own] : []), ...able].find(({ samplers }) => samplers.includes(sampler));
   if (!scheduler) {
-    throw new TypeError(`No scheduler stands for the sampler ${sampler}.`);
+    const others = [...new Set(able.flatMap(({ samplers }) => samplers))].sort().join(', ');
+    throw new StudioError(
+      'invalid_operation',
+      `The sampler ${sampler} does not go with this checkpoint, whose noise levels are a flow's; choose ${others}.`,
+    );
   }
-  return scheduler.read(config, sampler);
+  return scheduler.read(config, sampler, course);
 }
 
 /** The noise levels to go through, as a schedule laid them for one scheduler. */
@@ -143,11 +157,13 @@ export function layPath(
 
   const id = asked ?? defaultSchedule(choices);
   let range = { max: table.sigmas[table.length - 1], min: table.sigmas[0] };
+  const spaced = (): Points =>
+    choices.spaced ? { sigmas: choices.spaced(steps) } : lay(choices.spacing, range);
   if (asked === undefined && choices.levels?.ends === 'spacing') {
-    const spaced = noisesOf(lay(choices.spacing, range));
-    range = { max: spaced[0], min: spaced[steps - 1] };
+    const ends = noisesOf(spaced());
+    range = { max: ends[0], min: ends[steps - 1] };
   }
-  const points = lay(id, range);
+  const points = asked === undefined && !choices.levels ? spaced() : lay(id, range);
   const onGrid = 'timesteps' in points;
   if (onGrid) {
     requireOrder(points.timesteps, id, table.length);
@@ -156,7 +172,10 @@ export function layPath(
   const finalNoise = asked === undefined || onGrid ? choices.finalNoise : 0;
   return {
     schedule: id,
-    timesteps: onGrid ? points.timesteps : noises.map((noise) => choices.timestepOf(positionOf(table, noise))),
+    timesteps:
+      onGrid && !choices.timestepAt
+        ? points.timesteps
+        : noises.map(choices.timestepAt ?? ((noise) => choices.timestepOf(positionOf(table, noise)))),
     noises: [...noises, finalNoise].map(Math.fround),
     onGrid,
     spacing: onGrid && asked !== undefined ? asked : choices.spacing,

@@ -19,6 +19,8 @@ export interface Choices {
   table: NoiseTable;
   /** The spacing that the checkpoint asks for. */
   spacing: string;
+  /** The noise levels of that spacing, where no schedule lays them. */
+  spaced?: (steps: number) => number[];
   stepsOffset: number;
   /**
    * A schedule that goes between two levels, where the checkpoint asks for one, and which ends it has: those of the whole `table`, or those
@@ -30,6 +32,8 @@ export interface Choices {
   finalNoise: number;
   /** The timestep told to the network for a fractional position in the table. */
   timestepOf(position: number): number;
+  /** The same for a noise level, where it does not go by its position in the table. */
+  timestepAt?: (noise: number) => number;
   /** Training timestep at which a step from `timestep` ends, where it need not be the next one; below 0 = at `finalNoise`. */
   targetOf?: (timestep: number, stride: number) => number;
   /** How the points are visited, where it is not simply in order. */
@@ -40,16 +44,30 @@ export interface Choices {
   initNoise(start: Level, spacing: string): number;
 }
 
+/** What a picture's size and its family add to the config of a flow, as diffusers' pipelines hand it to their scheduler. */
+export interface FlowCourse {
+  /** Tokens that the picture is cut into: the more, the longer a config that shifts dynamically stays at noisy levels. */
+  tokens: number;
+  steps: number;
+  /** The law of that shift: linear in the tokens, between two sizes of the config, or FLUX.2's. */
+  shift: 'linear' | 'empirical';
+  /** The least noisy level before the shift: one step's share, or the smallest of training. */
+  least: 'step' | 'trained';
+}
+
 export interface Scheduler {
   /** The class that a scheduler_config.json names. */
   className: string;
   /** Ids of the samplers that it stands for, the one of a bare config first. */
   samplers: readonly string[];
+  /** It samples flows; the others cannot sample a checkpoint that asks for it. */
+  isFlow?: true;
   /**
    * @param sampler one of `samplers`, when somebody asks for it; undefined = as the config says
+   * @param course of the picture, for a flow
    * @throws StudioError `checkpoint_unsupported` if the config asks for something that is not done here
    */
-  read(config: SchedulerConfig, sampler: string | undefined): Choices;
+  read(config: SchedulerConfig, sampler: string | undefined, course?: FlowCourse): Choices;
 }
 
 /** What most schedulers choose. */

@@ -216,7 +216,7 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
 const NAMED = 2;
 
 /**
- * What of a LoRA is not used, as one or two sentences for people; null where all of it is.
+ * What of a LoRA is not used, as sentences for people; null where all of it is.
  * @param file its name
  */
 export function leftOutOf({ leftOut, ...layers }: Lora, file: string): string | null {
@@ -228,17 +228,17 @@ export function leftOutOf({ leftOut, ...layers }: Lora, file: string): string | 
     const aside = SENTENCES[reason].aside(detail);
     asides.set(aside, [...(asides.get(aside) ?? []), name]);
   }
-  const groups = [...asides].map(([aside, names]) => {
+  const sentences = [...asides].map(([aside, names]) => {
     const first = names.slice(0, NAMED).map((name) => `"${name}"`);
     const more = names.length > NAMED ? [`${names.length - NAMED} more`] : [];
-    return `${[...first, ...more].join(', ').replace(/, (?=[^,]*$)/, ' and ')} (${aside})`;
+    const list = [...first, ...more].join(', ').replace(/, (?=[^,]*$)/, ' and ');
+    return `The LoRA ${file} is used without ${list} (${aside}).`;
   });
   const misfits = leftOut.filter(({ reason }) => reason === 'elsewhere' || reason === 'size').length;
-  const doubt =
-    misfits > LORA_NETWORKS.reduce((sum, network) => sum + layers[network].size, 0)
-      ? ' Most of it does not fit this checkpoint, so it was probably made for another kind of model.'
-      : '';
-  return `The LoRA ${file} is used without ${groups.join('; ')}.${doubt}`;
+  if (misfits > LORA_NETWORKS.reduce((sum, network) => sum + layers[network].size, 0)) {
+    sentences.push('Most of it does not fit this checkpoint, so it was probably made for another kind of model.');
+  }
+  return sentences.join(' ');
 }
 
 /** Whether a file changes layers as LoRAs and their relatives do; from its header. @throws StudioError `checkpoint_damaged` */

@@ -28,6 +28,8 @@ const PREFIXES: Record<LoraNetwork, string[]> = {
     'lycoris_',
     'text_encoders_clip_l_transformer_',
     'text_encoders_clip_h_transformer_',
+    'text_encoders_clip_l_',
+    'text_encoders_clip_h_',
     'text_encoders_',
     'text_encoder_',
     'clip_l_transformer_',

@@ -27,14 +27,14 @@ const CLASSES = {
 export type SingleFileKind = 1 | 2 | 'xl';
 
 /** Its parts, by a tensor that each has, and what cannot be done without. The second text encoder is Stable Diffusion XL's. */
-const PARTS: { component: OriginalComponent; has: RegExp; name: string; without: string }[] = [
-  { component: 'unet', has: /./, name: 'UNet', without: 'nothing can be made' },
-  { component: 'text_encoder', has: /./, name: 'text encoder', without: 'words cannot be read' },
-  { component: 'text_encoder_2', has: /./, name: 'second text encoder', without: 'words cannot be read' },
+const PARTS: { component: OriginalComponent; has: RegExp; missing: string; without: string }[] = [
+  { component: 'unet', has: /./, missing: 'no UNet', without: 'nothing can be made' },
+  { component: 'text_encoder', has: /./, missing: 'no text encoder', without: 'words cannot be read' },
+  { component: 'text_encoder_2', has: /./, missing: 'no second text encoder', without: 'words cannot be read' },
   {
     component: 'vae',
     has: /^decoder\.conv_in\.weight$/,
-    name: 'autoencoder (VAE)',
+    missing: 'no autoencoder (VAE)',
     without: 'what it makes cannot become a picture',
   },
 ];
@@ -127,7 +127,7 @@ export class SingleFile implements CheckpointComponents {
     const names = new Set([...header.tensors.keys(), ...stored.map(({ name }) => name)]);
     const has = (name: string) => names.has(name);
     if (!isOriginalLayout(has)) {
-      throw new StudioError('checkpoint_unsupported', `${path} is ${whatElse(names)}`);
+      throw new StudioError('checkpoint_unsupported', whatElse(path, names));
     }
     const xl = xlKind(names);
     if (xl === 'refiner') {
@@ -315,14 +315,14 @@ function viewOf(tensor: StoredTensor, name: string, third: 0 | 1 | 2 | undefined
 
 /** @throws StudioError `checkpoint_incomplete`, naming all that is missing and what follows from it */
 function requireParts(path: string, tensors: SingleFile['tensors'], kind: SingleFileKind): void {
-  const missing = PARTS.filter(
+  const lacking = PARTS.filter(
     ({ component, has }) =>
       (component !== 'text_encoder_2' || kind === 'xl') &&
       ![...tensors[component].keys()].some((name) => has.test(name)),
   );
-  if (missing.length > 0) {
-    const parts = missing.map(({ name }) => `no ${name}`).join(' and ');
-    const follows = [...new Set(missing.map(({ without }) => without))].join(' and ');
+  if (lacking.length > 0) {
+    const parts = lacking.map(({ missing }) => missing).join(' and ');
+    const follows = [...new Set(lacking.map(({ without }) => without))].join(' and ');
     throw new StudioError(
       'checkpoint_incomplete',
       `${path} has ${parts} in it, so ${follows}; choose a checkpoint that is complete, or a diffusers folder.`,
@@ -364,19 +364,19 @@ async function hasVelocityBias(unet: Map<string, StoredTensor>, blob: Blob): Pro
   return Math.sqrt(variance) > VELOCITY_BIAS;
 }
 
-/** The end of a sentence for a file that is something else. */
-function whatElse(names: ReadonlySet<string>): string {
+/** What to say of a file that is something else. */
+function whatElse(path: string, names: ReadonlySet<string>): string {
   const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
   if (has(/^model_ema\./)) {
-    return 'a copy for training: it has only averaged weights (EMA), whose names no longer say which layer they are of; get the pruned or the full version of this checkpoint.';
+    return `${path} is a copy for training: it has only averaged weights (EMA), whose names no longer say which layer they are of; get the pruned or the full version of this checkpoint.`;
   }
   if (has(/\.lora_(down|up|A|B)\b|_lora\.(down|up)\./)) {
-    return 'a LoRA and no checkpoint; add it to the LoRAs, and use it with a checkpoint of its kind.';
+    return `${path} is a LoRA and no checkpoint; add it to the LoRAs, and use it with a checkpoint of its kind.`;
   }
   if (has(/^(conv_in|down_blocks\.0\..*|encoder\.conv_in|text_model\..*)\.weight$/)) {
-    return 'one part of a diffusers folder; open the whole folder, the one that holds model_index.json.';
+    return `${path} is one part of a diffusers folder; open the whole folder, the one that holds model_index.json.`;
   }
-  return 'in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2 and XL, and diffusers folders.';
+  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2 and XL, and diffusers folders.`;
 }
 
 /** One number where all are the same. */

@@ -9,6 +9,8 @@ export interface Outcome {
   sentence: string;
   /** What the sentence ends with as a list, where there is too much for one sentence. */
   lost: string[];
+  /** The sentence with all of it, to be read out. */
+  whole: string;
   /** Further sentences. */
   notes: string[];
 }
@@ -109,15 +111,14 @@ export class Brought {
         : hash !== null && `the checkpoint, which it names by the hash ${hash.slice(0, 12)} alone`;
     const lost = [...(other ? [other] : []), ...this.#lost];
     const isUsed = Object.keys(reading.parameters).length > 0;
-    const start = isUsed ? 'Its settings are in the form now' : 'None of its settings could be used';
     const isList = lost.length > MAX_IN_SENTENCE;
-    const rest = isList ? ':' : ` ${allOf.format(lost)}.`;
     const isSilent = (parameter: keyof ReadParameters, said: string) =>
       reading.parameters[parameter] === undefined && !lost.some((what) => what.startsWith(said));
     const silent = USUAL.filter(([parameter, , said]) => isSilent(parameter, said)).map(([, what]) => what);
     return {
-      sentence: lost.length === 0 ? `${start}.` : `${start}, ${isUsed ? 'except for' : 'such as'}${rest}`,
+      sentence: isUsed ? usedExcept(lost, isList) : unused(lost, isList),
       lost: isList ? lost : [],
+      whole: isUsed ? usedExcept(lost, false) : unused(lost, false),
       notes: [
         ...(reading.parameters.prompt === undefined ? ['The box for the prompt is empty now.'] : []),
         ...(lost.some((what) => what.startsWith('the effect of'))
@@ -141,6 +142,24 @@ export class Brought {
     this.absence = null;
     this.#lost = null;
   }
+}
+
+function usedExcept(lost: string[], isList: boolean): string {
+  if (lost.length === 0) {
+    return 'Its settings are in the form now.';
+  }
+  return isList
+    ? 'Its settings are in the form now, except for:'
+    : `Its settings are in the form now, except for ${allOf.format(lost)}.`;
+}
+
+function unused(lost: string[], isList: boolean): string {
+  if (lost.length === 0) {
+    return 'None of its settings could be used.';
+  }
+  return isList
+    ? 'None of its settings could be used, such as:'
+    : `None of its settings could be used, such as ${allOf.format(lost)}.`;
 }
 
 function has(choices: Choice[], id: string | undefined): boolean {

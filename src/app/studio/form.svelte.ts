@@ -68,6 +68,10 @@ export interface Suggestions {
   schedule: string;
   prediction: string;
   takesSizes: boolean;
+  /** Of which width and height are, in pixels. */
+  multiple: number;
+  /** The only samplers that can follow the checkpoint; null = all. */
+  samplers: readonly string[] | null;
 }
 
 export interface Pictures {
@@ -94,6 +98,8 @@ export class Form {
     schedule: '',
     prediction: '',
     takesSizes: false,
+    multiple: 8,
+    samplers: null,
   });
 
   #example = $state('');
@@ -106,32 +112,32 @@ export class Form {
     'steps',
     () => t('Steps'),
     (s) => s.steps,
-    parameter.steps(),
+    () => parameter.steps(),
   );
   readonly guidance = this.#entry(
     'guidance',
     () => t('Guidance'),
     (s) => s.guidance,
-    parameter.guidanceScale(),
+    () => parameter.guidanceScale(),
   );
   readonly width = this.#entry(
     'width',
     () => t('Width'),
     (s) => s.width,
-    parameter.size('width'),
+    (s) => parameter.size('width', 16, 4096, s.multiple),
   );
   readonly height = this.#entry(
     'height',
     () => t('Height'),
     (s) => s.height,
-    parameter.size('height'),
+    (s) => parameter.size('height', 16, 4096, s.multiple),
   );
   /** diffusers' own: a picture is changed a good deal, the white of a mask wholly. */
   readonly strength = this.#entry(
     'strength',
     () => t('Strength'),
     () => parameter.usualStrength(this.#hasMask()),
-    parameter.strength(),
+    () => parameter.strength(),
   );
   /** Free while every picture gets a new seed, so its text is judged only when it is kept. */
   readonly seed: Entry = new Entry(() => t('Seed'), {
@@ -146,6 +152,16 @@ export class Form {
 
   constructor(hasMask: () => boolean) {
     this.#hasMask = hasMask;
+  }
+
+  /** Whether the checkpoint's noise levels are a flow's, so that nothing is to be said of what its network predicts. */
+  get isFlow(): boolean {
+    return this.suggestions.prediction === 'flow_prediction';
+  }
+
+  /** Whether a sampler can follow the checkpoint. */
+  takes(sampler: string): boolean {
+    return this.suggestions.samplers?.includes(sampler) ?? true;
   }
 
   /** The fields that cannot be wrong. */
@@ -223,9 +239,9 @@ export class Form {
         guidance_scale: this.guidance.value,
         seed: this.seed.text.trim(),
         batch_size: options.count,
-        ...(options.sampler === '' ? {} : { sampler: options.sampler }),
+        ...(options.sampler !== '' && this.takes(options.sampler) ? { sampler: options.sampler } : {}),
         ...(options.schedule === '' ? {} : { schedule: options.schedule }),
-        ...PREDICTIONS[options.prediction],
+        ...(this.isFlow ? {} : PREDICTIONS[options.prediction]),
         ...(this.suggestions.takesSizes ? mapped(options.sizes, Number) : {}),
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
@@ -289,13 +305,13 @@ export class Form {
     field: OwnField,
     label: () => string,
     suggestion: (suggestions: Suggestions) => string | number,
-    number?: v.GenericSchema<number>,
+    number?: (suggestions: Suggestions) => v.GenericSchema<number>,
   ): Entry {
     return new Entry(label, {
       read: () => this.#saved.current[field],
       write: (value) => (this.#saved.current[field] = value),
       suggestion: () => String(suggestion(this.suggestions)),
-      check: (entry) => (number ? problem(number, entry) : null),
+      check: (entry) => (number ? problem(number(this.suggestions), entry) : null),
     });
   }
 }

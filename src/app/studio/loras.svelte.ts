@@ -114,8 +114,11 @@ export class Loras {
         this.#form.chooseLora(stored.ref, stored.name, true, lora.weight);
         return [];
       }
-      const other = named.length > 0 ? ' (another file of that name is stored here)' : '';
-      return [`the LoRA ${lora.name} at ${lora.weight}${other}`];
+      return [
+        named.length > 0
+          ? `the LoRA ${lora.name} at ${lora.weight} (another file of that name is stored here)`
+          : `the LoRA ${lora.name} at ${lora.weight}`,
+      ];
     });
   }
 }

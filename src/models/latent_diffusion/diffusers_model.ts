@@ -89,7 +89,6 @@ export async function openDiffusersModel(
     {
       networks: new GraphNetworks(engine, files, components, weights),
       tokenizers,
-      padded: true,
       zeroesEmpty,
       scheduler,
     },

@@ -22,7 +22,7 @@ import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { quantisedBits } from '../../graphs/quantisation.ts';
 import type { Circumstances } from '../family.ts';
-import type { LatentSize, Networks } from './networks.ts';
+import type { CommonNetworks, LatentSize } from './networks.ts';
 import { layTiles } from './tiles.ts';
 
 /**
@@ -68,7 +68,8 @@ export type Phase = 'read' | 'sample' | 'decode';
 /** One network of a run. */
 export interface PlannedNetwork {
   name: string;
-  phase: Phase;
+  /** Absent for those of models that keep all networks on the device. */
+  phase?: Phase;
   /** For the whole request. */
   runs: number;
   /** Of these, in each step; 0 for networks that run before and after. */
@@ -100,7 +101,7 @@ export function memoryBudget(device: DeviceReport, set: number | null, deviceMem
 
 /** @param variants in which the checkpoint can be run */
 export async function estimate(
-  networks: Networks,
+  networks: CommonNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates, downloadBytes }: Circumstances,
@@ -112,9 +113,10 @@ export async function estimate(
   const inTiles = () => judge(networks, asked, { ...request, tile_size: AUTOMATIC_TILE }, { device, budget, rates });
   const tiled = request.tile_size === undefined && cannotRun(whole.estimates) ? await inTiles() : whole;
   const together = cannotRun(tiled.estimates) ? whole : tiled;
+  const canBePhased = together.run.networks.every(({ phase }) => phase !== undefined);
   // Phases cost the time to load everything again for each picture, so they are for what would not run at all.
   const phased =
-    request.phased === undefined && !fits(together.estimates)
+    request.phased === undefined && canBePhased && !fits(together.estimates)
       ? await judge(
           networks,
           asked,
@@ -145,7 +147,7 @@ function fits(estimates: readonly VariantEstimate[]): boolean {
 
 /** A request in each variant and precision. */
 async function judge(
-  networks: Networks,
+  networks: CommonNetworks,
   asked: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates }: Pick<Circumstances, 'device' | 'budget' | 'rates'>,
@@ -176,16 +178,16 @@ interface Run {
 }
 
 /** The networks that a request runs, each with what it costs. */
-export async function plannedNetworks(networks: Networks, request: EstimateRequest): Promise<PlannedNetwork[]> {
+export async function plannedNetworks(networks: CommonNetworks, request: EstimateRequest): Promise<PlannedNetwork[]> {
   return (await plannedRun(networks, request)).networks;
 }
 
 /** As `LatentDiffusion` runs it. */
-async function plannedRun(networks: Networks, request: EstimateRequest): Promise<Run> {
+async function plannedRun(networks: CommonNetworks, request: EstimateRequest): Promise<Run> {
   const { channels, factor } = networks.latents;
   const { batch_size: batch, operation, guidance_mode: mode = 'auto' } = request;
   const [height, width] = [request.height / factor, request.width / factor];
-  const guided = request.guidance_scale > 1 && !(await networks.embedsGuidance());
+  const guided = request.guidance_scale > (networks.leastGuidance ?? 1) && !(await networks.embedsGuidance());
   const batched =
     guided && (mode === 'auto' ? await networks.batchesGuidance(2 * batch, { height, width }) : mode === 'batched');
   const startsFromPicture = operation !== 'image_generation';
@@ -212,7 +214,7 @@ async function plannedRun(networks: Networks, request: EstimateRequest): Promise
     networks: planned,
     loop,
     isOurs: planned.every((network) => network.isOurs),
-    isPhased: request.phased === true,
+    isPhased: request.phased === true && planned.every(({ phase }) => phase !== undefined),
   };
 }
 
@@ -324,7 +326,7 @@ function timeOf(
 
 /** The largest of a few smaller sizes of the same shape at which some variant fits. */
 async function smallerSize(
-  networks: Networks,
+  networks: CommonNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   device: DeviceReport,

@@ -4,7 +4,7 @@
  *
  * Reference: diffusers/pipelines/stable_diffusion/pipeline_stable_diffusion{,_img2img,_inpaint}.py
  */
-import { StudioError, assert, cancelled } from '../../core/errors.ts';
+import { StudioError, assert } from '../../core/errors.ts';
 import type { CpuTensor, PixelImage } from '../../core/media.ts';
 import type {
   CheckpointSummary,
@@ -20,8 +20,7 @@ import type {
 import { elements, type DeviceTensor, type Snapshots } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { Loading } from '../../engine/network_shelf.ts';
-import { SamplingKeeper } from '../../engine/sampling_keeper.ts';
-import { SamplingLoop } from '../../engine/sampling_loop.ts';
+import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
 import { withPrediction, type SchedulerConfig } from '../../schedulers/config.ts';
@@ -35,6 +34,7 @@ import type { ClipTokenizer, Encoded } from '../../text/clip_tokenizer.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
 import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
+import { blendOf } from './blend.ts';
 import { estimate, plannedNetworks } from './estimate.ts';
 import { LatentDecoder } from './latent_decoder.ts';
 import type { EncodedText, Networks, Sizes } from './networks.ts';
@@ -45,8 +45,6 @@ export interface Parts {
   networks: Networks;
   /** One for each text encoder. */
   tokenizers: ClipTokenizer[];
-  /** Whether prompts are padded to the tokenizer's full length, as all but a few exports want it. */
-  padded: boolean;
   /** Whether an empty negative prompt stands for zeros, and not for what the text encoder makes of it. */
   zeroesEmpty: boolean;
   scheduler: SchedulerConfig;
@@ -70,7 +68,7 @@ class TextConditioning implements Conditioning {
   }
 }
 
-class DeviceLatents implements Latents {
+export class DeviceLatents implements Latents {
   /** @param snapshots a copy of them may still be on its way */
   constructor(
     readonly tensor: DeviceTensor,
@@ -129,15 +127,14 @@ export class LatentDiffusion implements LoadedModel {
   }
 
   async encodeText(request: TextRequest): Promise<Conditioning> {
-    const { networks, tokenizers, padded, zeroesEmpty } = this.parts;
+    const { networks, tokenizers, zeroesEmpty } = this.parts;
     await this.#begin(request);
     const [tokenizer] = tokenizers;
     const guided = request.guidance_scale > 1 && !(await networks.embedsGuidance());
     const prompts = tokenizers.map((one) => one.encode(request.prompt));
     const negatives = guided ? tokenizers.map((one) => one.encode(request.negative_prompt)) : null;
     const [prompt, negative] = [prompts[0], negatives?.[0] ?? null];
-    const length = padded ? tokenizer.length : Math.max(prompt.kept, negative?.kept ?? 0);
-    const encode = (texts: Encoded[]) => networks.encodeText(texts.map(({ ids }) => ids.slice(0, length)));
+    const encode = (texts: Encoded[]) => networks.encodeText(texts.map(({ ids }) => ids));
     const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: tokenizer.length };
     const texts = { prompt: prompt.text, negative: negative?.text ?? null };
     const encoded = await encode(prompts);
@@ -255,41 +252,30 @@ export class LatentDiffusion implements LoadedModel {
           guidance: text.guidance,
         }),
       );
-      const blend = request.mask && !masked ? hold(this.#blend(request, request.mask, noise, count)) : null;
-      const loop = hold(new SamplingLoop(arithmetic, plan, x, rows / batch, blend, snapshots));
-      if (state) {
-        loop.restore(state);
-        request.random.state = state.random;
-      }
-      const keeper = new SamplingKeeper(loop, request);
-
-      request.onStart(plan.steps.length, loop.done);
-      const fresh = plan.steps.some((step) => step.noise) ? hold(arithmetic.empty(dims)) : null;
-      for (const step of plan.steps.slice(loop.done)) {
-        if (request.signal.aborted) {
-          throw cancelled();
-        }
-        const predictions = await denoiser.predict(loop.input, step.timestep);
-        if (fresh && step.noise) {
-          arithmetic.write(fresh, request.random.randn(count));
-        }
-        loop.step({
-          uncond: guided ? predictions[0] : null,
-          cond: predictions[predictions.length - 1],
-          condOffset: batched ? count : 0,
-          guidance: text.guidance,
-          noise: fresh,
-        });
-        // Without waiting, every step would be queued at once: no progress to see and nothing left to cancel.
-        await arithmetic.settle();
-        keeper.afterStep();
-        await request.onStep({
-          step: loop.done,
-          steps: plan.steps.length,
-          preview: colours && ((canvas) => arithmetic.preview(loop.denoised, colours, canvas)),
-        });
-      }
-      keeper.afterLast();
+      const blend =
+        request.mask && !masked
+          ? hold(blendOf(arithmetic, request.mask, request, (request.start as DeviceLatents).tensor, noise))
+          : null;
+      await runSampling({
+        engine,
+        plan,
+        x,
+        copies: rows / batch,
+        blend,
+        snapshots,
+        request,
+        state,
+        colours,
+        predict: async (input, timestep) => {
+          const predictions = await denoiser.predict(input, timestep);
+          return {
+            uncond: guided ? predictions[0] : null,
+            cond: predictions[predictions.length - 1],
+            condOffset: batched ? count : 0,
+            guidance: text.guidance,
+          };
+        },
+      });
       return new DeviceLatents(x, engine, snapshots);
     } catch (error) {
       snapshots.dispose();
@@ -391,25 +377,6 @@ export class LatentDiffusion implements LoadedModel {
       uploaded.dispose();
       stays.dispose();
     }
-  }
-
-  /** image | noise | mask, each the size of the latents. */
-  #blend(request: SampleRequest, mask: PixelImage, noise: DeviceTensor, count: number): DeviceTensor {
-    const { arithmetic } = this.engine;
-    const { factor } = this.parts.networks.latents;
-    const [height, width] = [request.height / factor, request.width / factor];
-    const change = maskToTensor(mask, request.width, request.height, width, height).data;
-    const repeated = new Float32Array(count);
-    for (let at = 0; at < count; at += change.length) {
-      repeated.set(change, at);
-    }
-    const blend = arithmetic.empty([3 * count]);
-    const uploaded = arithmetic.upload(repeated, [count]);
-    arithmetic.copy((request.start as DeviceLatents).tensor, 0, blend, 0, count);
-    arithmetic.copy(noise, 0, blend, count, count);
-    arithmetic.copy(uploaded, 0, blend, 2 * count, count);
-    uploaded.dispose();
-    return blend;
   }
 
   /** Each of `rows` [1, …] repeated `batch` times, one after another. */

@@ -20,6 +20,8 @@ export interface LatentSpace {
   factor: number;
   /** What latents are multiplied with after the encoder, and divided by before the decoder. */
   scale: number;
+  /** What is taken from them before that, and added after it; 0 where nothing is said. */
+  shift?: number;
 }
 
 /** What the encoder makes of a picture, not yet scaled. */
@@ -90,6 +92,8 @@ export interface Decoder {
 export interface Networks {
   readonly latents: LatentSpace;
   readonly conditions: Conditions;
+  /** Guidance above this runs the denoiser for a negative prompt, too; 1 where nothing is said. */
+  readonly leastGuidance?: number;
   /** What is on the device, by the names that {@link planned} gives; it tells who listens while weights are being brought there. */
   readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading'>;
 
@@ -123,3 +127,6 @@ export interface Networks {
   /** Frees all that is held on the device. */
   clear(): Promise<void>;
 }
+
+/** What does not depend on how the denoiser is given its text. */
+export type CommonNetworks = Omit<Networks, 'encodeText' | 'denoiser' | 'conditions'>;

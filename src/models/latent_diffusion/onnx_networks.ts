@@ -67,7 +67,12 @@ export class OnnxNetworks implements Networks {
     if (sequence !== ids.length) {
       throw this.#unsupported('text_encoder', `it reads ${sequence} tokens and its tokenizer gives ${ids.length}`);
     }
-    const output = this.#find(network.outputs, 'text_encoder', 'gives no embeddings', ({ dims }) => dims.length === 3);
+    const output = this.#find(
+      network.outputs,
+      'text_encoder',
+      'it gives no embeddings',
+      ({ dims }) => dims.length === 3,
+    );
     const width = numeric(output.dims[2]) ?? (await this.#textWidth());
     // Rows beyond the first are the same again: what a fixed batch asks for and nobody reads.
     const rows = Array.from({ length: batch }, () => [...ids]).flat();
@@ -98,7 +103,7 @@ export class OnnxNetworks implements Networks {
     }
     const network = await this.#network('vae_encoder', { batch: 1, channels: 3, height, width });
     const input = this.#only(network.inputs, 'vae_encoder', ({ dims }) => dims.length === 4);
-    const output = this.#find(network.outputs, 'vae_encoder', 'gives no latents', ({ dims }) => dims.length === 4);
+    const output = this.#find(network.outputs, 'vae_encoder', 'it gives no latents', ({ dims }) => dims.length === 4);
     const [batch] = this.#sized('vae_encoder', input, [1, 3, height, width], 1);
     const moments =
       (numeric(output.dims[1]) ?? (output.name === 'latent_parameters' ? 2 * channels : channels)) > channels;
@@ -200,7 +205,7 @@ export class OnnxNetworks implements Networks {
     const name = purpose === 'picture' ? 'vae_decoder' : 'preview_decoder';
     const network = await this.#network('vae_decoder', { batch: 1, channels, height, width }, name);
     const input = this.#only(network.inputs, 'vae_decoder', ({ dims }) => dims.length === 4);
-    const output = this.#find(network.outputs, 'vae_decoder', 'gives no picture', ({ dims }) => dims.length === 4);
+    const output = this.#find(network.outputs, 'vae_decoder', 'it gives no picture', ({ dims }) => dims.length === 4);
     const [batch] = this.#sized('vae_decoder', input, [1, channels, height, width], factor);
     const fed = new Feeder(engine, input, [batch, channels, height, width]);
     const taken = new Taker(engine, output, [batch, 3, height * factor, width * factor]);
@@ -359,7 +364,7 @@ export class OnnxNetworks implements Networks {
 
   /** The denoiser's inputs by their rank: every export has its own names. */
   #unetPorts(network: Network) {
-    const missing = 'lacks an input that every denoiser has';
+    const missing = 'it lacks an input that every denoiser has';
     const { inputs } = network;
     const guidance = inputs.find(({ name, dims }) => isGuidance({ name, dims }));
     const ports = {
@@ -367,7 +372,7 @@ export class OnnxNetworks implements Networks {
       context: this.#find(inputs, 'unet', missing, ({ dims }) => dims.length === 3),
       time: this.#find(inputs, 'unet', missing, ({ dims }) => dims.length <= 1),
       guidance,
-      output: this.#find(network.outputs, 'unet', 'gives no prediction', ({ dims }) => dims.length === 4),
+      output: this.#find(network.outputs, 'unet', 'it gives no prediction', ({ dims }) => dims.length === 4),
     };
     const known = [ports.sample, ports.context, ports.time, guidance];
     const other = inputs.filter((port) => !known.includes(port));
@@ -404,7 +409,7 @@ export class OnnxNetworks implements Networks {
   #find(ports: TensorPort[], role: Role, otherwise: string, fits: (port: TensorPort) => boolean): TensorPort {
     const port = ports.find(fits);
     if (!port) {
-      throw this.#unsupported(role, `it ${otherwise}`);
+      throw this.#unsupported(role, otherwise);
     }
     return port;
   }
