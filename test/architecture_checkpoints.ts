@@ -2,7 +2,9 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
-import type { Contents } from './checkpoint_folder.ts';
+import type { ModelLora } from '../src/models/family.ts';
+import type { FolderFiles } from '../src/weights/checkpoint_files.ts';
+import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { hashed } from './hashed_weights.ts';
 
 const ROOT = join(import.meta.dirname, 'architectures');
@@ -45,7 +47,22 @@ export function architectureContents(name: string): Contents {
   return contents;
 }
 
-/** A whole checkpoint in one file of the original layout, such as `sdxl.safetensors`. */
+/** A folder as a person opens it, or a file where the name is that of one. */
+export function architectureFiles(name: string): FolderFiles {
+  return filesOf(
+    name,
+    name.endsWith('.safetensors') ? new Map([[name, architectureFile(name)]]) : architectureContents(name),
+  );
+}
+
+/** What is merged into the checkpoint of a case; see LORAS_OF in the script. */
+export function lorasOf(name: string): ModelLora[] {
+  return name === 'sdxl-lora'
+    ? [{ file: new Blob([architectureFile('sdxl-kohya.safetensors')]), name: 'kohya', strength: 0.75 }]
+    : [];
+}
+
+/** A whole checkpoint or LoRA in one file, such as `sdxl.safetensors`. */
 export function architectureFile(name: string): Uint8Array<ArrayBuffer> {
   return weightsOf(read<NetworkFile>(`files/${name.replace('.safetensors', '.json')}`));
 }

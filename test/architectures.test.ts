@@ -1,73 +1,20 @@
-/** Whole operations with the checkpoints of `test/architectures`, in Node, against the pictures that diffusers makes with them. */
+/** What the checkpoints of `test/architectures` can do and what they refuse; their pictures are compared by test/fidelity/pictures.ts. */
 import 'fake-indexeddb/auto';
-import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import * as v from 'valibot';
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import * as chunk from '../chunks/output_image_stable_diffusion.ts';
-import type { Context } from '../src/core/chunk.ts';
-import type { CpuTensor, PixelImage } from '../src/core/media.ts';
+import { describe, expect, test } from 'vitest';
+import type { CpuTensor } from '../src/core/media.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
 import { openModel } from '../src/models/family.ts';
 import { Checkpoint } from '../src/weights/checkpoint.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } from '../src/weights/safetensors.ts';
-import { architectureContents, architectureFile } from './architecture_checkpoints.ts';
+import { architectureContents, architectureFile, architectureFiles } from './architecture_checkpoints.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
-import type { FolderFiles } from '../src/weights/checkpoint_files.ts';
+import { paint } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { readTensors, run } from './onnx_node.ts';
-import { pngPixels } from './png_pixels.ts';
-
-const GOLDENS = join(import.meta.dirname, 'goldens', 'architectures');
-
-// The vocabulary of checkpoints of one file is an asset of the page, which Node reads from the disk.
-beforeAll(() => {
-  vi.stubGlobal('fetch', (url: URL) => Promise.resolve(new Response(readFileSync(fileURLToPath(url)))));
-});
-afterAll(() => {
-  vi.unstubAllGlobals();
-});
-
-/** Merged into the checkpoint of a case. */
-const LORAS: Partial<Record<string, { file: string; strength: number }>> = {
-  'sdxl-lora': { file: 'sdxl-kohya.safetensors', strength: 0.75 },
-};
-
-const rows: { case: string; latents: string; pixels: number }[] = [];
-afterAll(() => {
-  console.table(rows);
-});
-
-test.each(readdirSync(GOLDENS).sort())('%s', async (name) => {
-  const json = (file: string) => JSON.parse(readFileSync(join(GOLDENS, name, file), 'utf8')) as Record<string, unknown>;
-  const { operation, parameters } = json('operation.json') as {
-    operation: string;
-    parameters: Record<string, unknown>;
-  };
-  const checkpoint = json('case.json').checkpoint as string;
-  const model = await openModel(architecture(checkpoint), startNodeEngine().engine);
-  const lora = LORAS[name];
-  if (lora !== undefined) {
-    const file = new Blob([architectureFile(lora.file)]);
-    expect(await model.useLoras([{ file, name: lora.file, strength: lora.strength }])).toEqual([]);
-  }
-  const { images, latents } = await paint(model, operation, parameters, join(GOLDENS, name));
-  await model.release();
-  const expected = new Uint8Array(readFileSync(join(GOLDENS, name, 'expected.safetensors')));
-  const wanted = new Float32Array(tensor(expected, 'latents').buffer);
-  const difference = largest(latents.data, wanted) / spreadOf(wanted);
-  const pixels = largest(
-    images.flatMap(({ data }) => [...data.filter((_, i) => i % 4 !== 3)]),
-    tensor(expected, 'pixels'),
-  );
-  rows.push({ case: name, latents: difference.toExponential(1), pixels });
-  expect(difference).toBeLessThanOrEqual(1e-3);
-  expect(pixels).toBeLessThanOrEqual(2);
-});
 
 test('LCM’s network takes the guidance scale as an input', async () => {
-  const files = architecture('lcm');
+  const files = architectureFiles('lcm');
   const { config: json, weights, files: paths } = await (await Checkpoint.open(files)).component('unet');
   const blobs = new Map(await Promise.all(paths.map(async (path) => [path, await files.blob(path)] as const)));
   const config = unet2d.parseConfig(json);
@@ -210,65 +157,7 @@ describe('a checkpoint', () => {
   });
 });
 
-function architecture(name: string): FolderFiles {
-  return filesOf(
-    name,
-    name.endsWith('.safetensors') ? new Map([[name, architectureFile(name)]]) : architectureContents(name),
-  );
-}
-
-/** Runs the chunk as a job does. Pictures among the parameters are names of files in `folder`. */
-async function paint(
-  model: Awaited<ReturnType<typeof openModel>>,
-  operation: string,
-  parameters: Record<string, unknown>,
-  folder: string,
-): Promise<{ images: PixelImage[]; latents: CpuTensor; notices: string[] }> {
-  const recorded: Record<string, CpuTensor> = {};
-  const notices: string[] = [];
-  const context = {
-    operation,
-    checkpoint: '',
-    models: { load: () => Promise.resolve(model) },
-    readImage: (source: string) => Promise.resolve(pngPixels(readFileSync(join(folder, source.split(',')[1])))),
-    wants: () => true,
-    record: () => Promise.resolve(''),
-    recordTensors: (type: string, tensors: Record<string, CpuTensor>) => {
-      Object.assign(recorded, tensors);
-      return Promise.resolve(type);
-    },
-    progress: () => undefined,
-    notice: (message: string) => notices.push(message),
-    keep: () => undefined,
-    preview: () => null,
-    resume: null,
-    signal: new AbortController().signal,
-  } as unknown as Context;
-  const given = Object.fromEntries(
-    Object.entries(parameters).map(([key, value]) => [
-      key,
-      typeof value === 'string' && value.endsWith('.png') ? `data:image/png;base64,${value}` : value,
-    ]),
-  );
-  const input = v.parse(chunk.parameters, { operation, ...given });
-  const { images } = (await chunk.execute(input, context)) as { images: PixelImage[] };
-  return { images, latents: recorded.latents, notices };
-}
-
-function tensor(file: Uint8Array, name: string): Uint8Array<ArrayBuffer> {
-  const length = safetensorsHeaderLength(file.subarray(0, 8), file.length, name);
-  const { offset, length: bytes } = parseSafetensorsHeader(file.subarray(8, 8 + length), file.length, name).tensors.get(
-    name,
-  )!;
-  return new Uint8Array(file.slice(offset, offset + bytes));
-}
-
 function largest(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   expect(actual.length).toBe(expected.length);
   return Array.from(actual).reduce((most, value, i) => Math.max(most, Math.abs(value - expected[i])), 0);
-}
-
-function spreadOf(values: Float32Array): number {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
 }
