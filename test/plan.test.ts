@@ -760,7 +760,7 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
   test('what is too large is said, with a smaller size where one fits', async () => {
     const model = await open(1);
     const at = (bytes: number, more: Partial<Circumstances> = {}) =>
-      model.estimate(asked, circumstances({ budget: { bytes, source: 'set' }, ...more }));
+      model.estimate({ ...asked, phased: false }, circumstances({ budget: { bytes, source: 'set' }, ...more }));
     const enough = await at(16 * 2 ** 30);
     expect(enough).toMatchObject({ recommended: 'full', smaller: null });
     const [full, , q8, q4] = enough.variants.map(({ memory }) => memory.peak);
@@ -772,6 +772,9 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
       /^This needs about [\d.]+ GiB, but the memory set for the GPU is [\d.]+ GiB\.$/,
     );
     expect(await at(2 ** 28)).toMatchObject({ recommended: null, smaller: null });
+    // Where it is not forbidden, they take turns first.
+    const turns = await model.estimate(asked, circumstances({ budget: { bytes: q4 - 1, source: 'set' } }));
+    expect(turns).toMatchObject({ recommended: 'full', smaller: null, request: { phased: true } });
 
     const narrow = await at(16 * 2 ** 30, { device: gpu('f16', 128 * 2 ** 20) });
     expect(narrow.recommended).toBeNull();

@@ -36,7 +36,7 @@ export interface TextLayout {
   className: string;
   outputs: clipText.TextOutputs;
   /** What its prompts are filled up with where the checkpoint is one file. */
-  pad(file: SingleFile): '<|endoftext|>' | '!';
+  pad: (file: SingleFile) => '<|endoftext|>' | '!';
 }
 
 export interface Layout {
