@@ -131,7 +131,7 @@ CASES = {
     "sdxl-text-no-negative": ("sdxl", "without a negative prompt guidance goes away from zeros; not square", dict(prompt="a lighthouse at dusk, oil painting", steps=3, guidance_scale=5, seed=42, width=48, height=32)),
     "sdxl-text-sizes": ("sdxl", "original size, crop and target are told; two pictures without guidance, as Turbo and Lightning are run", dict(prompt="a fox in the forest", steps=2, guidance_scale=0, sampler="euler", schedule="trailing", seed=7, batch_size=2, original_height=300, original_width=200, crop_top=16, crop_left=40, target_height=64, target_width=48, **SIZE)),
     "sdxl-text-dpmpp-2m-karras": ("sdxl", "another sampler and schedule", dict(prompt="neon lights, rain", negative_prompt="people", steps=4, guidance_scale=5, sampler="dpmpp_2m", schedule="karras", seed=3, **SIZE)),
-    "sdxl-velocity-zero-snr": ("sdxl", "velocity and zero terminal SNR, as finetunes are marked", dict(prompt="a lantern in the fog", negative_prompt="day", steps=3, guidance_scale=4, sampler="ddim", schedule="trailing", prediction_type="v_prediction", rescale_betas_zero_snr=True, seed=12, **SIZE)),
+    "sdxl-velocity-zero-snr": ("sdxl", "velocity and zero terminal SNR, as finetunes are marked", dict(prompt="a lantern in the fog", negative_prompt="day", steps=3, guidance_scale=2, sampler="ddim", schedule="trailing", prediction_type="v_prediction", rescale_betas_zero_snr=True, seed=12, **SIZE)),
     "sdxl-transform": ("sdxl", "strength 0.5", dict(prompt="a watercolor", negative_prompt="photo", steps=6, guidance_scale=5, seed=1, image=(48, 32, 1), width=48, height=32, strength=0.5)),
     "sdxl-inpaint-of-base": ("sdxl", "a base checkpoint paints in a mask, strength 0.7", dict(PAINTED, steps=5, guidance_scale=5, strength=0.7)),
     "sdxl-inpaint-10": ("sdxl-inpaint", "9 channels, from noise alone", dict(PAINTED, steps=4, guidance_scale=5, strength=1.0, overlay_inpaint=False)),
@@ -225,7 +225,8 @@ def calibrate(network, file: Network, names: dict[str, str], seed: int) -> None:
             sizes = 6 * config.addition_time_embed_dim
             added["added_cond_kwargs"] = {"text_embeds": noise(2, config.projection_class_embeddings_input_dim - sizes), "time_ids": torch.full((2, 6), 32.0)}
         output = network(noise(2, config.in_channels, 8, 8), torch.tensor(500.0), noise(2, 77, config.cross_attention_dim), **added).sample
-        file.rescale(names["conv_out"], 0.9 / float(output.std()))
+        # Weak enough that guidance over several steps does not enlarge what single precision rounds to more than is compared.
+        file.rescale(names["conv_out"], 0.3 / float(output.std()))
     elif isinstance(network, AutoencoderKL):
         pictures = torch.rand(2, 3, 32, 32, generator=generator).round() * 2 - 1
         file.rescale(names["quant_conv"], 1.5 / float(network.encode(pictures).latent_dist.parameters.std()))
