@@ -127,23 +127,23 @@ SIZE = dict(width=32, height=32)
 PAINTED = dict(prompt="a vase with flowers", negative_prompt="blurry", seed=21, image=(40, 32, 2), mask=(40, 32), width=40, height=32)
 
 CASES = {
-    "sdxl-text": ("sdxl", "two encoders, both prompts, its own scheduler", dict(prompt="a lighthouse at dusk, oil painting", negative_prompt="blurry, low quality", steps=4, guidance_scale=5, seed=42, **SIZE)),
-    "sdxl-text-no-negative": ("sdxl", "without a negative prompt guidance goes away from zeros; not square", dict(prompt="a lighthouse at dusk, oil painting", steps=3, guidance_scale=5, seed=42, width=48, height=32)),
+    "sdxl-text": ("sdxl", "two encoders, both prompts, its own scheduler", dict(prompt="a lighthouse at dusk, oil painting", negative_prompt="blurry, low quality", steps=4, guidance_scale=2, seed=42, **SIZE)),
+    "sdxl-text-no-negative": ("sdxl", "without a negative prompt guidance goes away from zeros; not square", dict(prompt="a lighthouse at dusk, oil painting", steps=3, guidance_scale=2, seed=42, width=48, height=32)),
     "sdxl-text-sizes": ("sdxl", "original size, crop and target are told; two pictures without guidance, as Turbo and Lightning are run", dict(prompt="a fox in the forest", steps=2, guidance_scale=0, sampler="euler", schedule="trailing", seed=7, batch_size=2, original_height=300, original_width=200, crop_top=16, crop_left=40, target_height=64, target_width=48, **SIZE)),
-    "sdxl-text-dpmpp-2m-karras": ("sdxl", "another sampler and schedule", dict(prompt="neon lights, rain", negative_prompt="people", steps=4, guidance_scale=5, sampler="dpmpp_2m", schedule="karras", seed=3, **SIZE)),
-    "sdxl-velocity-zero-snr": ("sdxl", "velocity and zero terminal SNR, as finetunes are marked", dict(prompt="a lantern in the fog", negative_prompt="day", steps=3, guidance_scale=2, sampler="ddim", schedule="trailing", prediction_type="v_prediction", rescale_betas_zero_snr=True, seed=12, **SIZE)),
-    "sdxl-transform": ("sdxl", "strength 0.5", dict(prompt="a watercolor", negative_prompt="photo", steps=6, guidance_scale=5, seed=1, image=(48, 32, 1), width=48, height=32, strength=0.5)),
-    "sdxl-inpaint-of-base": ("sdxl", "a base checkpoint paints in a mask, strength 0.7", dict(PAINTED, steps=5, guidance_scale=5, strength=0.7)),
-    "sdxl-inpaint-10": ("sdxl-inpaint", "9 channels, from noise alone", dict(PAINTED, steps=4, guidance_scale=5, strength=1.0, overlay_inpaint=False)),
-    "sdxl-inpaint-07": ("sdxl-inpaint", "9 channels, strength 0.7, laid over", dict(PAINTED, steps=5, guidance_scale=5, strength=0.7)),
+    "sdxl-text-dpmpp-2m-karras": ("sdxl", "another sampler and schedule", dict(prompt="neon lights, rain", negative_prompt="people", steps=4, guidance_scale=2, sampler="dpmpp_2m", schedule="karras", seed=3, **SIZE)),
+    "sdxl-velocity-zero-snr": ("sdxl", "velocity and zero terminal SNR, as finetunes are marked", dict(prompt="a lantern in the fog", negative_prompt="day", steps=2, guidance_scale=1.5, sampler="ddim", schedule="trailing", prediction_type="v_prediction", rescale_betas_zero_snr=True, seed=12, **SIZE)),
+    "sdxl-transform": ("sdxl", "strength 0.5", dict(prompt="a watercolor", negative_prompt="photo", steps=6, guidance_scale=2, seed=1, image=(48, 32, 1), width=48, height=32, strength=0.5)),
+    "sdxl-inpaint-of-base": ("sdxl", "a base checkpoint paints in a mask, strength 0.7", dict(PAINTED, steps=5, guidance_scale=2, strength=0.7)),
+    "sdxl-inpaint-10": ("sdxl-inpaint", "9 channels, from noise alone", dict(PAINTED, steps=4, guidance_scale=2, strength=1.0, overlay_inpaint=False)),
+    "sdxl-inpaint-07": ("sdxl-inpaint", "9 channels, strength 0.7, laid over", dict(PAINTED, steps=5, guidance_scale=2, strength=0.7)),
     "sd1-inpaint-10": ("sd1-inpaint", "9 channels, from noise alone, two pictures", dict(PAINTED, steps=4, guidance_scale=7.5, strength=1.0, batch_size=2, overlay_inpaint=False)),
     "sd1-inpaint-06": ("sd1-inpaint", "9 channels, strength 0.6, laid over", dict(PAINTED, steps=5, guidance_scale=7.5, strength=0.6)),
     "sd2-inpaint-10": ("sd2-inpaint", "9 channels, OpenCLIP; the mask is scaled", dict(PAINTED, mask=(60, 48), steps=4, guidance_scale=1, strength=1.0)),
-    "sdxl-lora": ("sdxl", "a LoRA in kohya's names, of weight 0.75, in the UNet and both text encoders", dict(prompt="a lighthouse at dusk, oil painting", negative_prompt="blurry", steps=3, guidance_scale=5, seed=42, **SIZE)),
-    "sdxl-file": ("sdxl.safetensors", "one file in the original layout, with CLIP's own vocabulary", dict(prompt="a castle in the clouds, matte painting", negative_prompt="blurry!", steps=3, guidance_scale=5, seed=42, **SIZE)),
+    "sdxl-lora": ("sdxl", "a LoRA in kohya's names, of weight 0.75, in the UNet and both text encoders", dict(prompt="a lighthouse at dusk, oil painting", negative_prompt="blurry", steps=3, guidance_scale=2, seed=42, **SIZE)),
+    "sdxl-file": ("sdxl.safetensors", "one file in the original layout, with CLIP's own vocabulary", dict(prompt="a castle in the clouds, matte painting", negative_prompt="blurry!", steps=3, guidance_scale=2, seed=42, **SIZE)),
     "bk-sdm-text": ("bk-sdm", "one layer per block and no middle", dict(prompt="an old map of an island", negative_prompt="blurry", steps=3, guidance_scale=7.5, seed=7, **SIZE)),
     "bk-sdm-transform": ("bk-sdm", "one layer per block and no middle", dict(prompt="an old map of an island", steps=4, guidance_scale=7.5, seed=7, image=(32, 32, 0), strength=0.75, **SIZE)),
-    "ssd-1b-text": ("ssd-1b", "other depths on the way up than down, one residual block as the middle", dict(prompt="a robot made of copper", negative_prompt="rust", steps=3, guidance_scale=5, seed=8, **SIZE)),
+    "ssd-1b-text": ("ssd-1b", "other depths on the way up than down, one residual block as the middle", dict(prompt="a robot made of copper", negative_prompt="rust", steps=3, guidance_scale=2, seed=8, **SIZE)),
 }
 
 
