@@ -93,6 +93,8 @@ export class DeviceLatents implements Latents {
 export class LatentDiffusion implements LoadedModel {
   readonly #decoder: LatentDecoder;
   #used: Record<string, unknown> = {};
+  /** SHA-256 of weight files, by path. */
+  readonly #hashes = new Map<string, Promise<string>>();
 
   constructor(
     readonly files: CheckpointFiles,
@@ -111,7 +113,7 @@ export class LatentDiffusion implements LoadedModel {
     const { files, facts } = await this.parts.networks.provenance();
     const sha256: Record<string, string> = {};
     for (const file of files) {
-      sha256[file] = await fingerprint(this.files, file);
+      sha256[file] = await this.#hash(file);
     }
     return {
       checkpoint: {
@@ -124,6 +126,24 @@ export class LatentDiffusion implements LoadedModel {
       ...facts,
       ...this.#used,
     };
+  }
+
+  /** Begun with the sampling, so that it is there when the picture is: gigabytes of a folder take seconds. */
+  async #beginHashing(): Promise<void> {
+    for (const file of (await this.parts.networks.provenance()).files) {
+      await this.#hash(file);
+    }
+  }
+
+  #hash(file: string): Promise<string> {
+    let hash = this.#hashes.get(file);
+    if (!hash) {
+      hash = fingerprint(this.files, file);
+      this.#hashes.set(file, hash);
+      // The next picture may find the file again.
+      hash.catch(() => this.#hashes.delete(file));
+    }
+    return hash;
   }
 
   async encodeText(request: TextRequest): Promise<Conditioning> {
@@ -185,6 +205,63 @@ export class LatentDiffusion implements LoadedModel {
     }
   }
 
+  get onDevice(): readonly string[] {
+    return this.parts.networks.shelf.names;
+  }
+
+  async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
+    const { arithmetic, device } = this.engine;
+    const { networks } = this.parts;
+    const { channels, factor } = networks.latents;
+    const { batch_size: batch, guidance_scale: guidance, tile_size: tile = Infinity } = request;
+    const [height, width] = [request.height / factor, request.width / factor];
+    if (request.phased) {
+      // What is brought to the device now would leave it again.
+      return;
+    }
+    const held: { dispose(): unknown }[] = [];
+    const hold = <T extends { dispose(): unknown }>(one: T): T => {
+      held.push(one);
+      return one;
+    };
+    try {
+      const words = { prompt: '', negative_prompt: '', guidance_scale: guidance, batch_size: batch };
+      const text = hold(await this.encodeText(words)) as TextConditioning;
+      if (signal.aborted) {
+        return;
+      }
+      const guided = text.negative !== null;
+      const batched = guided && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
+      const rows = batched ? 2 * batch : batch;
+      const masked = networks.conditions.mask ? hold(arithmetic.empty([rows, 1 + channels, height, width])) : null;
+      const denoiser = hold(
+        await networks.denoiser({
+          batch: rows,
+          height,
+          width,
+          ...this.#texts(text, batch, batched, hold),
+          ...(networks.conditions.pooled && { sizes: sizesOf(request) }),
+          ...(masked && { masked }),
+          guidance,
+        }),
+      );
+      if (device && !signal.aborted) {
+        await denoiser.predict(hold(arithmetic.empty([rows, channels, height, width])), 1);
+        await arithmetic.settle();
+      }
+      if (!signal.aborted) {
+        await this.#decoder.colours();
+      }
+      if (!signal.aborted && Math.max(request.height, request.width) <= tile) {
+        hold(await networks.decoder({ height, width }, 'picture'));
+      }
+    } finally {
+      for (const one of held) {
+        await one.dispose();
+      }
+    }
+  }
+
   async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
     const { engine } = this;
     const { arithmetic } = engine;
@@ -212,6 +289,8 @@ export class LatentDiffusion implements LoadedModel {
       schedule: plan.schedule,
       guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
     };
+    // What cannot be read is said when the hashes are asked for.
+    this.#beginHashing().catch(() => undefined);
 
     const dims = [batch, channels, height, width];
     const count = batch * channels * height * width;
@@ -236,18 +315,13 @@ export class LatentDiffusion implements LoadedModel {
       const masked = networks.conditions.mask ? hold(await this.#masked(request, rows)) : undefined;
       const colours = request.previews ? await this.#decoder.colours() : null;
       await this.#begin(request);
-      const given = [...(text.negative ? [text.negative] : []), text.prompt];
-      const groups = batched ? [given] : given.map((one) => [one]);
-      const repeated = (all: DeviceTensor[]) => hold(this.#rows(all, batch));
-      const embeddings = groups.map((group) => repeated(group.map(({ states }) => states)));
-      const pooled = groups.map((group) => group.flatMap((one) => one.pooled ?? [])).filter(({ length }) => length > 0);
       const denoiser = hold(
         await networks.denoiser({
           batch: rows,
           height,
           width,
-          embeddings,
-          ...(networks.conditions.pooled && { pooled: pooled.map(repeated), sizes: sizesOf(request) }),
+          ...this.#texts(text, batch, batched, hold),
+          ...(networks.conditions.pooled && { sizes: sizesOf(request) }),
           ...(masked && { masked }),
           guidance: text.guidance,
         }),
@@ -391,15 +465,36 @@ export class LatentDiffusion implements LoadedModel {
     return all;
   }
 
-  async #guidanceIsBatched(request: SampleRequest, rows: number, height: number, width: number): Promise<boolean> {
-    return request.guidance_mode === 'auto'
-      ? this.parts.networks.batchesGuidance(rows, { height, width })
-      : request.guidance_mode === 'batched';
+  /** What the denoiser is called with, once for each. */
+  #texts(
+    { prompt, negative }: TextConditioning,
+    batch: number,
+    batched: boolean,
+    hold: (tensor: DeviceTensor) => DeviceTensor,
+  ): { embeddings: DeviceTensor[]; pooled?: DeviceTensor[] } {
+    const given = [...(negative ? [negative] : []), prompt];
+    const groups = batched ? [given] : given.map((one) => [one]);
+    const repeated = (all: DeviceTensor[]) => hold(this.#rows(all, batch));
+    return {
+      embeddings: groups.map((group) => repeated(group.map(({ states }) => states))),
+      ...(this.parts.networks.conditions.pooled && {
+        pooled: groups.map((group) => repeated(group.flatMap((one) => one.pooled ?? []))),
+      }),
+    };
+  }
+
+  async #guidanceIsBatched(
+    { guidance_mode: mode = 'auto' }: Pick<EstimateRequest, 'guidance_mode'>,
+    rows: number,
+    height: number,
+    width: number,
+  ): Promise<boolean> {
+    return mode === 'auto' ? this.parts.networks.batchesGuidance(rows, { height, width }) : mode === 'batched';
   }
 }
 
 /** As the reference takes them where nothing is said: the whole of a picture of the very size that is made. */
-function sizesOf(request: SampleRequest): Sizes {
+function sizesOf(request: Pick<SampleRequest, 'width' | 'height'> & Partial<SampleRequest>): Sizes {
   const { width, height } = request;
   return {
     original: [request.original_height ?? height, request.original_width ?? width],
