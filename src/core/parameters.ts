@@ -88,6 +88,9 @@ export const size = (name: string, min = 16, max = 4096, multiple = 8) => {
   );
 };
 
+/** Pixels of a picture that need not be one of ours: its size, or where it was cut out. */
+export const pixels = (name: string, min = 0) => integer(name, min, 16384);
+
 /** Pixels per side of the tiles that a picture is decoded in; smaller tiles need less memory and show their borders sooner. */
 export const tileSize = () => {
   const message = 'tile_size must be a multiple of 32 from 64 to 2048 pixels.';
