@@ -6,13 +6,11 @@ import { serveChannel } from './jobs/channel.ts';
 import { JobClient } from './jobs/client.ts';
 import { exposeDoor } from './jobs/door.ts';
 import type { AskEngine } from './jobs/engine_questions.ts';
-import { passLocalStorage } from './storage/torn_log.ts';
 
 const target = document.getElementById('page');
 if (!target) {
   throw new Error('index.html has no element with the id "page".');
 }
-void passLocalStorage();
 const address = readAddress(location.search);
 const client = new JobClient();
 // Before the door is open, so that whoever comes through it finds the backend that the address asks for.

@@ -366,6 +366,13 @@ describe('steps', () => {
       ['interception', { text: 'a red cat' }],
       ['output', null],
     ]);
+    // What somebody wrote is recorded, also where nothing is made of it any more.
+    const [first, second] = [{ text: 'a' }, { text: 'b' }];
+    const both = planned(ask('twice', 'text_transformation', {}, { given: { first, second } }));
+    expect(both.ok && both.plan.steps.map(({ id, given }) => [id, given])).toEqual([
+      ['first', first],
+      ['second', second],
+    ]);
     const before = planned(paint({}, { until: 'interception' }));
     expect(before.ok && before.plan.steps.map(({ id }) => id)).toEqual(['interception']);
     expect(refused(paint({}, { until: 'middle' }))).toBe(
