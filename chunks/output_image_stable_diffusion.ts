@@ -11,6 +11,7 @@ import type { Latents } from '../src/core/model.ts';
 import {
   background,
   batchSize,
+  follows,
   guidanceScale,
   image,
   loras,
@@ -62,6 +63,7 @@ export const parameters = v.pipe(
     ),
     sampler: v.optional(id('sampler')),
     schedule: v.optional(id('schedule')),
+    follows: v.optional(follows()),
     prediction_type: v.optional(predictionType()),
     rescale_betas_zero_snr: v.optional(rescaleBetasZeroSnr()),
     seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),

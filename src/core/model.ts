@@ -168,8 +168,10 @@ export interface Latents {
 export interface TextRequest {
   prompt: string;
   negative_prompt: string;
-  /** Guidance of 1 and below runs without the negative prompt, as diffusers does. */
+  /** Guidance of 1 and below runs without the negative prompt, as diffusers does, but for samplers that read it apart. */
   guidance_scale: number;
+  /** Id of `src/samplers`; undefined = what the checkpoint asks. */
+  sampler?: string | undefined;
   batch_size: number;
 }
 
@@ -191,6 +193,8 @@ export interface SampleRequest {
   /** Ids of `src/samplers` and `src/schedules`; undefined = what the checkpoint asks. */
   sampler?: string | undefined;
   schedule?: string | undefined;
+  /** Whose numbers; undefined = the checkpoint's own class where it knows the sampler, else whoever has it. */
+  follows?: 'diffusers' | 'comfyui' | undefined;
   /** In place of what the checkpoint says of itself; undefined = as it says. */
   prediction_type?: 'epsilon' | 'v_prediction' | undefined;
   rescale_betas_zero_snr?: boolean | undefined;

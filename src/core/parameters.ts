@@ -107,6 +107,11 @@ export const weights = () => v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights m
 export const predictionType = () =>
   v.picklist(['epsilon', 'v_prediction'], 'prediction_type must be epsilon or v_prediction.');
 
+/** Whose numbers a sampler gives where the tools differ; left out = the checkpoint's own class where it knows the sampler. */
+export const CONVENTIONS = ['diffusers', 'comfyui'] as const;
+
+export const follows = () => v.picklist(CONVENTIONS, 'follows must be diffusers or comfyui.');
+
 /** Whether the noise levels of training end in pure noise, for a checkpoint that does not say it; diffusers' name. */
 export const rescaleBetasZeroSnr = () => v.boolean('rescale_betas_zero_snr must be true or false.');
 

@@ -143,7 +143,9 @@ export class LatentDiffusion implements LoadedModel {
 
   async encodeText(request: TextRequest): Promise<Conditioning> {
     const { networks, tokenizer } = this.parts;
-    const guided = request.guidance_scale > 1 && !(await networks.embedsGuidance());
+    const readsNegative =
+      Object.hasOwn(samplers, request.sampler ?? '') && samplers[request.sampler ?? ''].readsNegative;
+    const guided = (request.guidance_scale > 1 || readsNegative === true) && !(await networks.embedsGuidance());
     const prompt = tokenizer.encode(request.prompt);
     const negative = guided ? tokenizer.encode(request.negative_prompt) : null;
     const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: tokenizer.length };
@@ -243,6 +245,7 @@ export class LatentDiffusion implements LoadedModel {
         config: scheduler,
         sampler: request.sampler,
         schedule: request.schedule,
+        follows: request.follows,
         steps: request.steps,
         strength: request.start ? request.strength : undefined,
       },
@@ -256,6 +259,7 @@ export class LatentDiffusion implements LoadedModel {
       scheduler_config: scheduler.values,
       sampler: plan.sampler,
       schedule: plan.schedule,
+      follows: plan.follows,
       guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
     };
     // What cannot be read is said when the hashes are asked for.
@@ -369,13 +373,13 @@ export class LatentDiffusion implements LoadedModel {
   /** The start of sampling: noise, or the picture with as much noise as the first step to run expects. */
   #start(x: DeviceTensor, noise: DeviceTensor, plan: SamplerPlan, request: SampleRequest): void {
     const { arithmetic } = this.engine;
-    // diffusers' inpainting starts from pure noise at full strength, its image-to-image never does.
-    if (!request.start || (request.mask && request.strength === 1)) {
+    // diffusers' inpainting starts from pure noise at full strength; its image-to-image never does, nor does ComfyUI.
+    if (!request.start || (request.mask && request.strength === 1 && plan.follows === 'diffusers')) {
       arithmetic.combine(x, plan.initNoise, noise, 0, null);
       return;
     }
-    const mix = plan.addNoise(0);
-    arithmetic.combine(x, mix.alpha, (request.start as DeviceLatents).tensor, mix.sigma, noise);
+    const { alpha, sigma } = plan.start;
+    arithmetic.combine(x, alpha, (request.start as DeviceLatents).tensor, sigma, noise);
   }
 
   /** Each of `rows` [1, tokens, width] repeated `batch` times, one after another. */
