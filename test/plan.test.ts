@@ -52,6 +52,7 @@ const device: DeviceReport = {
   precision: 'f32',
   limits: { maxBufferSize: 1000, maxStorageBufferBindingSize: 1000 },
   runtime: 'jspi',
+  threads: 1,
 };
 const PICTURE = 'data:image/png;base64,AAAA';
 
@@ -364,6 +365,13 @@ describe('steps', () => {
     expect(edited.ok && edited.plan.steps.map(({ id, given }) => [id, given])).toEqual([
       ['interception', { text: 'a red cat' }],
       ['output', null],
+    ]);
+    // What somebody wrote is recorded, also where nothing is made of it any more.
+    const [first, second] = [{ text: 'a' }, { text: 'b' }];
+    const both = planned(ask('twice', 'text_transformation', {}, { given: { first, second } }));
+    expect(both.ok && both.plan.steps.map(({ id, given }) => [id, given])).toEqual([
+      ['first', first],
+      ['second', second],
     ]);
     const before = planned(paint({}, { until: 'interception' }));
     expect(before.ok && before.plan.steps.map(({ id }) => id)).toEqual(['interception']);

@@ -264,6 +264,15 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   await expect(main.getByRole('listitem').filter({ hasText: 'the LoRA Brass at 0.7' })).toBeVisible();
   await expect(main.getByText('So a new picture may look different.')).toBeVisible();
   await expect(main).not.toContainText('{');
+
+  // A picture that will differ is not said to perhaps differ, and an embedding that stands in no prompt is not among its words.
+  const ancestral =
+    'Steps: 20, Sampler: Euler a, Schedule type: Normal, CFG scale: 4, Size: 128x128, TI hashes: "easy: c7"';
+  await use(page, 'ancestral.png', picture(ancestral));
+  await expect(main.getByText('except for the effect of the embedding easy')).toBeVisible();
+  await expect(main.getByText('so the picture will be another one.')).toBeVisible();
+  await expect(main.getByText('So a new picture may look different.')).toBeHidden();
+  await expect(main.getByText('These words stay in the prompt')).toBeHidden();
 });
 
 test('a dropped video gives its settings back and is no picture to start from', async ({ page }) => {
