@@ -54,9 +54,7 @@ for (const backend of ['wasm', 'webgpu'] as const) {
         if (!isNamed && opened !== golden.checkpoint) {
           await openFolder(
             page,
-            root === PIPELINE_GOLDENS
-              ? join(CHECKPOINTS, golden.checkpoint)
-              : writeWeightless(made, golden.checkpoint),
+            root === PIPELINE_GOLDENS ? join(CHECKPOINTS, golden.checkpoint) : writeWeightless(made, golden.checkpoint),
           );
           opened = golden.checkpoint;
         }

@@ -56,6 +56,8 @@ function sampler(inputs: Record<string, unknown> = {}): Nodes[string] {
 }
 
 const encoding = (text: unknown) => node('CLIPTextEncode', { text, clip: ['ckpt', 1] });
+const encodingTwice = (text_g: unknown, text_l: unknown) =>
+  node('CLIPTextEncodeSDXL', { width: 512, height: 768, text_g, text_l, clip: ['ckpt', 1] });
 const read = (nodes: Nodes | null, workflow: unknown = null): Reading | null =>
   readComfyui(nodes === null ? null : JSON.stringify(nodes), workflow === null ? null : JSON.stringify(workflow));
 
@@ -268,6 +270,10 @@ describe('words that nodes put together', () => {
         group_index: 1,
       }),
     }),
+    joined('a condition beside the words', {
+      words: node('Text On Condition', { text: `${A}, ${B}`, condition: ['b', 0] }),
+      b: node('PrimitiveBoolean', { value: true }),
+    }),
     joined('cut at a mark, by its output', {
       words: node('StringConcatenate', { string_a: ['cut', 1], string_b: ['cut', 2], delimiter: ', ' }),
       cut: node('CR Split String', { text: `x| ${A} |${B}`, delimiter: '|' }),
@@ -324,6 +330,14 @@ describe('words that nodes put together', () => {
   test.each<[string, Nodes]>([
     ['two texts', { w: node('DualPrompt', { good: A, bad: 'fog' }) }],
     ['two texts of one row', { w: node('PromptBox', { text_1: A, text_2: 'fog' }) }],
+    [
+      'two that are called so, for an encoder with two fields, between other outputs',
+      {
+        pos: encodingTwice(['w', 1], ['w', 3]),
+        neg: encodingTwice(['w', 2], ['w', 4]),
+        w: node('PromptWithStyle', { positive_prompt: A, negative_prompt: 'fog', ratio_selected: '1:1', seed: 3 }),
+      },
+    ],
     [
       'two texts of which one comes from elsewhere',
       { w: node('Prompts', { wanted: ['a', 0], unwanted: 'fog' }), a: node('PrimitiveString', { value: A }) },
@@ -2165,6 +2179,32 @@ describe('where files keep graphs', () => {
     ],
   ])('%s', async (_name, file) => {
     expect(await readPicture(file, noPixels)).toMatchObject({ tool: 'ComfyUI', parameters: ALL, notRestored: [] });
+  });
+
+  test('Civitai’s extra words without a graph: what they list beside is named', async () => {
+    const extra = {
+      extraMetadata: JSON.stringify({
+        prompt: 'a copper kettle',
+        negativePrompt: 'fog',
+        steps: 18,
+        cfgScale: 6.5,
+        sampler: 'Euler',
+        seed: 31,
+        width: 512,
+        height: 768,
+        clipSkip: 2,
+        workflowId: 'txt2img',
+        resources: [{ modelVersionId: 7, strength: 0.7 }],
+        denoise: 0.4,
+      }),
+    };
+    for (const isLittle of [true, false]) {
+      const file = jpeg(exif({ [userComment]: comment(utf16(JSON.stringify(extra), isLittle)) }, !isLittle));
+      expect(await readPicture(file, noPixels)).toMatchObject({
+        parameters: without('schedule'),
+        notRestored: ['clip skip', 'the list of models and LoRAs that Civitai keeps', 'denoise 0.4'],
+      });
+    }
   });
 });
 

@@ -63,7 +63,11 @@ async function make(
   const { signal } = new AbortController();
   const text = await model.encodeText({ ...parameters, negative_prompt: parameters.negative_prompt ?? '', batch_size });
   const start = picture && (await model.encodeImage(picture, { width, height, batch_size, random }));
-  const shown = await Promise.all(pictures.map((one) => model.encodeShown?.(one) as Promise<Latents>));
+  // One after another, as networks of one name take each other's place.
+  const shown: Latents[] = [];
+  for (const one of pictures) {
+    shown.push((await model.encodeShown?.(one)) as Latents);
+  }
   const latents = await model.sample(text, {
     ...parameters,
     batch_size,
@@ -286,6 +290,25 @@ describe('a checkpoint', () => {
     await make(model, parameters, undefined, [], { keep: (kept) => (state = state ?? structuredClone(kept)) });
     const rest = await make((await open('tiny-z-image')).model, parameters, undefined, [], { resume: state });
     expect(rest.data).toEqual(whole.data);
+  });
+
+  test('paints only in the white part of a mask', async () => {
+    const { model } = await open('tiny-z-image');
+    const [width, height] = [64, 48];
+    const picture = {
+      width,
+      height,
+      data: Uint8ClampedArray.from({ length: 4 * width * height }, (_, i) => (i * 7) % 256),
+    };
+    const mask = { width, height, data: picture.data.map((_, i) => ((i / 4) % width < width / 2 ? 0 : 255)) };
+    const parameters = { prompt: 'x', width, height, steps: 3, guidance_scale: 0, strength: 0.8, seed: '4' };
+    const { data } = await make(model, parameters, picture, [], { mask });
+    const random = new TorchGenerator('4');
+    const own = await (await model.encodeImage(picture, { width, height, batch_size: 1, random })).read();
+    const columns = width / 8;
+    const changes = data.map((value, i) => Math.abs(value - own[i]));
+    expect(Math.max(...changes.filter((_, i) => i % columns < columns / 2))).toBeLessThanOrEqual(1e-5);
+    expect(Math.max(...changes.filter((_, i) => i % columns >= columns / 2))).toBeGreaterThan(0.1);
   });
 
   test('is estimated with all its networks', async () => {

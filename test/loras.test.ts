@@ -349,7 +349,7 @@ describe('what has no place or cannot be applied is left out and named, and the 
     [
       'several of these',
       [...BUNDLE, ...stray],
-      /\(an embedding, which Darkroom cannot use yet\); "lora_unet_down_blocks_9_attentions_0_proj_in" \(not in this checkpoint\)\.$/,
+      /\(an embedding, which Darkroom cannot use yet\)\. The LoRA kettle is used without "lora_unet_down_blocks_9_attentions_0_proj_in" \(not in this checkpoint\)\.$/,
     ],
   ])('%s', async (_, others, sentence) => {
     for (const tensors of [

@@ -16,8 +16,12 @@ const NOT_FOR_PEOPLE: Record<string, RegExp> = {
   // What the language model is told, and shown as examples.
   'src/core/sketch.ts': /./,
   'src/core/sketch_writing.ts': /^(?:A ring of dots|A slow melody)/,
-  // The keys of AUTOMATIC1111's text.
+  // Values of ComfyUI's nodes, and the keys of AUTOMATIC1111's text.
+  'src/formats/comfyui/strings.ts': /^(?:remove spaces|invert case)$/,
+  'src/formats/comfyui/editor.ts': /^everywhere \{0\}$/,
   'src/formats/': /^(?:Negative prompt:|CFG scale|Model hash)$/,
+  // Why a worker was ended, for whoever looks for the fault.
+  'src/jobs/worker_link.ts': /^no sign of life/,
   // Names within a file.
   'src/graphs/onnx.ts': /^constant \{0\}/,
   'src/weights/onnx_file.ts': /^node \{0\}$/,

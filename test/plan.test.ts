@@ -52,6 +52,7 @@ const device: DeviceReport = {
   precision: 'f32',
   limits: { maxBufferSize: 1000, maxStorageBufferBindingSize: 1000 },
   runtime: 'jspi',
+  threads: 1,
 };
 const PICTURE = 'data:image/png;base64,AAAA';
 

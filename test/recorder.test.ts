@@ -108,7 +108,7 @@ describe('an entity', () => {
     const { recorder, run } = await open();
     const refusal = {
       code: 'media_unreadable',
-      message: expect.stringMatching(/no kind of file that is known/) as string,
+      message: expect.stringMatching(/Nothing here knows what kind of file/) as string,
     };
     await expect(recorder.saveEntity(run, 'thing', content)).rejects.toMatchObject(refusal);
     expect((await recorder.saveEntity(run, 'note', 'x')).filename).toBe('01_note.txt');

@@ -272,12 +272,7 @@ describe('flows equal diffusers', () => {
     ({ config, course, steps, strength, ...expected }) => {
       const request = { config: configOf(name, config), steps, strength: strength ?? undefined, flow: course };
       const plan = planSampling(request, offers);
-      const path = layPath(
-        choose(request.config, undefined, offers, { ...course, steps }),
-        undefined,
-        steps,
-        offers,
-      );
+      const path = layPath(choose(request.config, undefined, offers, { ...course, steps }), undefined, steps, offers);
       expectClose(path.noises, numbers(expected.sigmas), () => 1e-6);
       expectClose(
         plan.steps.map(({ timestep }) => timestep),
@@ -288,7 +283,7 @@ describe('flows equal diffusers', () => {
       const { alpha, sigma } = plan.addNoise(0);
       const x = Float32Array.from(x0, (value, k) => (expected.start ? alpha * value + sigma * noise[k] : value));
       expectClose([...x], numbers(expected.start ?? flows.x0), () => 1e-5);
-      expectClose(run(plan, x).at(-1) ?? [], numbers(expected.end), () => 1e-5);
+      expectClose(tracePlan(plan, x).at(-1) ?? [], numbers(expected.end), () => 1e-5);
     },
   );
 

@@ -52,6 +52,10 @@ export class Execution {
   /** What every step gave, by step and output, as the parameters of later steps take it. */
   readonly #given = new Map<string, Record<string, unknown>>();
   readonly #started = performance.now();
+  /** See {@link Execution.run}; everything else is recorded after it. */
+  #opening: Promise<void> = Promise.resolve();
+  /** Why the run could not be opened. */
+  #failure: StudioError | null = null;
   readonly #notices: string[] = [];
 
   constructor(
@@ -92,23 +96,6 @@ export class Execution {
     if (graph?.isLoaded) {
       this.#progress.load(1);
     }
-    if (!(run !== null && (await this.#goOnWith(run)))) {
-      await this.#run.open({
-        config_name: plan.config,
-        operation,
-        expected_outputs: [
-          'input',
-          'config',
-          ...plan.steps.flatMap(({ chunk }) => catalogue.chunks[chunk].meta.records ?? []),
-          ...operation.record,
-          ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
-        ],
-      });
-    }
-    this.events.send({ type: 'run', run: this.#run.id });
-    if (!point) {
-      this.#keep(null);
-    }
     if (graph) {
       graph.onLoading = (share, isOver, begins) => {
         this.#load(share, isOver, begins);
@@ -119,40 +106,13 @@ export class Execution {
     });
     try {
       const used: Record<string, Blob | Blob[]> = {};
-      for (const [name, { list, isList }] of files) {
-        // Recorded as what is used, so that the run can be made again from its folder alone.
-        const [blobs, names]: [Blob[], string[]] = [[], []];
-        for (const source of list) {
-          const blob = await asUsed(source, name, plan.steps, (message) => {
-            this.#notice(message);
-          });
-          blobs.push(blob);
-          names.push(await this.#run.record(`input_${name}`, blob));
-        }
-        used[name] = isList ? blobs : blobs[0];
-        operation.parameters[name] = isList ? names : names[0];
-      }
-      // What was given is recorded as what its steps gave.
-      await this.#run.record('input', { ...operation, given: undefined });
-      await this.#run.record('config', {
-        pipeline: plan.pipeline,
-        config: plan.config,
-        checkpoint: plan.checkpoint,
-        steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
-          id,
-          chunk,
-          parameters: {
-            ...parameters,
-            ...pick(
-              operation.parameters,
-              Object.keys(parameters).filter((name) => files.has(name)),
-            ),
-          },
-          ...(Object.keys(wired).length > 0 ? { wired } : {}),
-          ...(given === null ? {} : { is_given: true }),
-          ...(language === null ? {} : { language }),
-        })),
+      this.#opening = this.#open(run, point === null, operation, files, used);
+      this.#opening.catch((error: unknown) => {
+        this.#failure = StudioError.from(error);
       });
+      if (run !== null || files.size > 0) {
+        await this.#opening;
+      }
       const state = v.safeParse(pointSchema, point?.state ?? null);
       const kept = state.success ? state.output : null;
       // Steps before the one that was at work have recorded what they gave.
@@ -169,15 +129,84 @@ export class Execution {
           await this.#execute(step, used, isAtWork ? kept.kept : null);
         }
       }
+      await this.#opening;
       await this.#run.close();
       this.events.send({ type: 'progress', progress: this.#progress.finish() });
       graph?.observe(this.#progress.measured);
       return { run: this.#run.id };
     } finally {
+      // Whoever ends a run that failed has to know of it.
+      await this.#opening.catch(() => undefined);
       if (graph) {
         graph.onLoading = null;
       }
     }
+  }
+
+  /**
+   * Opens the run, or goes on with that of an earlier attempt, and records what is known before the first step. A fresh job does not wait for
+   * it: the disk takes longer than a network that is on the device.
+   * @param used takes the operation's files, by parameter, as they are used
+   */
+  async #open(
+    run: string | null,
+    isFirst: boolean,
+    operation: Plan['operation'],
+    files: ReturnType<typeof takeFiles>,
+    used: Record<string, Blob | Blob[]>,
+  ): Promise<void> {
+    const { plan } = this.prepared;
+    if (!(run !== null && (await this.#goOnWith(run)))) {
+      await this.#run.open({
+        config_name: plan.config,
+        operation,
+        expected_outputs: [
+          'input',
+          'config',
+          ...plan.steps.flatMap(({ chunk }) => catalogue.chunks[chunk].meta.records ?? []),
+          ...operation.record,
+          ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
+        ],
+      });
+    }
+    this.events.send({ type: 'run', run: this.#run.id });
+    if (isFirst) {
+      this.#keep(null);
+    }
+    for (const [name, { list, isList }] of files) {
+      // Recorded as what is used, so that the run can be made again from its folder alone.
+      const [blobs, names]: [Blob[], string[]] = [[], []];
+      for (const source of list) {
+        const blob = await asUsed(source, name, plan.steps, (message) => {
+          this.#notice(message);
+        });
+        blobs.push(blob);
+        names.push(await this.#run.record(`input_${name}`, blob));
+      }
+      used[name] = isList ? blobs : blobs[0];
+      operation.parameters[name] = isList ? names : names[0];
+    }
+    // What was given is recorded as what its steps gave.
+    await this.#run.record('input', { ...operation, given: undefined });
+    await this.#run.record('config', {
+      pipeline: plan.pipeline,
+      config: plan.config,
+      checkpoint: plan.checkpoint,
+      steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
+        id,
+        chunk,
+        parameters: {
+          ...parameters,
+          ...pick(
+            operation.parameters,
+            Object.keys(parameters).filter((name) => files.has(name)),
+          ),
+        },
+        ...(Object.keys(wired).length > 0 ? { wired } : {}),
+        ...(given === null ? {} : { is_given: true }),
+        ...(language === null ? {} : { language }),
+      })),
+    });
   }
 
   /** False when the run cannot be gone on with, so that another one is opened. */
@@ -264,7 +293,7 @@ export class Execution {
         };
         const settings = this.prepared.inscribes && medium.inscribe ? settingsOf(all) : null;
         const inscribed = settings && medium.inscribe ? await medium.inscribe(file, inscriptionOf(settings)) : file;
-        await this.#run.record(this.#entityType(step, name), inscribed, all);
+        await this.#record(this.#entityType(step, name), inscribed, all);
         files.push(isWritten(id) ? await file.text() : file);
       }
       kept[name] = many ? files : files[0];
@@ -326,9 +355,9 @@ export class Execution {
         this.#notice(message);
       },
       wants: (what) => plan.operation.record.includes(what),
-      record: (type, content, metadata) => this.#run.record(type, content, { step: step.id, ...metadata }),
+      record: (type, content, metadata) => this.#record(type, content, { step: step.id, ...metadata }),
       recordTensors: (type, tensors, metadata) =>
-        this.#run.record(type, new Blob([writeSafetensors(Object.entries(tensors))]), {
+        this.#record(type, new Blob([writeSafetensors(Object.entries(tensors))]), {
           format: 'safetensors',
           step: step.id,
           ...metadata,
@@ -383,6 +412,10 @@ export class Execution {
     if (this.signal.aborted) {
       throw cancelled();
     }
+    if (this.#failure) {
+      // What cannot be recorded need not be computed.
+      throw this.#failure;
+    }
     this.events.send({ type: 'progress', progress: this.#progress.report(of, stage, done, steps) });
   }
 
@@ -397,6 +430,11 @@ export class Execution {
       const { step, stage, place } = this.#at;
       this.#tell(step, stage, ...place);
     }
+  }
+
+  async #record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
+    await this.#opening;
+    return this.#run.record(type, content, metadata);
   }
 }
 

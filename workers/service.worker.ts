@@ -4,7 +4,9 @@
  */
 import { PrecacheController, type PrecacheEntry } from 'workbox-precaching';
 import { StudioError } from '../src/core/errors.ts';
+import type { TaskChannel } from '../src/jobs/channel.ts';
 import { JobRoutes } from '../src/jobs/routes.ts';
+import { askTab } from '../src/jobs/tab_question.ts';
 import { StoredJobs } from '../src/jobs/stored_jobs.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { browserStore } from '../src/recorder/browser_store.ts';
@@ -138,6 +140,10 @@ let opened: JobRoutes | null = null;
 function door(): JobRoutes {
   opened ??= new JobRoutes(new StoredJobs({ catalogue, entity: recordedFile() }), {
     base: new URL('.', self.location.href).pathname,
+    askEngine: askTab(
+      (name) => new BroadcastChannel(name) as TaskChannel,
+      (ms) => new Promise((over) => setTimeout(over, ms)),
+    ),
   });
   return opened;
 }

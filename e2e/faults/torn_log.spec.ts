@@ -13,11 +13,9 @@ import { HUB, TINY, TINY_REF, download, expectRight, test } from '../fixtures/li
 import { quick } from '../fixtures/queue.ts';
 import { QUIET_PAGE } from '../fixtures/recorder.ts';
 import {
-  LOGS,
   cut,
   logOf,
   missing,
-  openStudio,
   places,
   session,
   store,
@@ -140,13 +138,15 @@ for (const isCured of [true, false]) {
       page.evaluate(() => ['before', 'after'].filter((name) => localStorage.getItem(`darkroom.typed.${name}`)));
     try {
       await session(profile, opening, async (page) => {
-        await openStudio(page);
+        await page.goto('/?backend=wasm');
+        await page.waitForFunction(() => globalThis.darkroom !== undefined);
         await keep(page, 'before');
       });
       tear(logOf(profile, 'localStorage'));
       const { size } = statSync(logOf(profile, 'localStorage'));
       await session(profile, opening, async (page) => {
-        await openStudio(page);
+        await page.goto('/?backend=wasm');
+        await page.waitForFunction(() => globalThis.darkroom !== undefined);
         if (isCured) {
           await expect.poll(() => statSync(logOf(profile, 'localStorage')).size).toBeGreaterThan(size + 32_768);
         }
@@ -154,7 +154,8 @@ for (const isCured of [true, false]) {
         expect(await kept(page)).toEqual(['before', 'after']);
       });
       await session(profile, opening, async (page) => {
-        await openStudio(page);
+        await page.goto('/?backend=wasm');
+        await page.waitForFunction(() => globalThis.darkroom !== undefined);
         expect(await kept(page)).toEqual(isCured ? ['before', 'after'] : ['before']);
       });
     } finally {

@@ -1,12 +1,10 @@
 /** What else than pictures is made on the page, and how words are rewritten before a picture is made of them. The models are tiny and say nothing wise. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test, type Locator, type Page } from '@playwright/test';
 import { VOICE, languageContents, saying } from '../../test/language_checkpoints.ts';
+import { modelFolders, writeModel } from '../fixtures/models.ts';
 import { writeWeightless } from '../fixtures/weightless.ts';
-
-const folder = mkdtempSync(join(tmpdir(), 'darkroom-making-'));
 
 /** A model that answers with one sketch whatever it is asked, which fails in its fifth line. */
 const PROGRAMMER = 'tiny-programmer';
@@ -19,20 +17,12 @@ function draw() {
 }
 `;
 
+let folder: string;
 test.beforeAll(() => {
+  folder = modelFolders('tiny-llama', VOICE);
   const programmer = languageContents('tiny-llama');
   saying(programmer, `Here it is:\n\n\`\`\`js\n${FAILING}\`\`\`\n`);
-  const models = {
-    'tiny-llama': languageContents('tiny-llama'),
-    [VOICE]: languageContents(VOICE),
-    [PROGRAMMER]: programmer,
-  };
-  for (const [name, contents] of Object.entries(models)) {
-    for (const [path, bytes] of contents) {
-      mkdirSync(join(folder, name, dirname(path)), { recursive: true });
-      writeFileSync(join(folder, name, path), bytes);
-    }
-  }
+  writeModel(join(folder, PROGRAMMER), programmer);
 });
 test.afterAll(() => rmSync(folder, { recursive: true, force: true }));
 

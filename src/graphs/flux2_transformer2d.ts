@@ -77,9 +77,9 @@ export function timeProjection({ timestep_guidance_channels }: Config, timestep:
 
 export interface Options extends GraphOptions {
   /** Tokens of the prompt, padding included. */
-  text: number;
+  text?: number;
   /** The pictures that are shown to the network. */
-  shown: readonly Extent[];
+  shown?: readonly Extent[];
 }
 
 /**
@@ -90,7 +90,7 @@ export interface Options extends GraphOptions {
  */
 export function build(config: Config, weights: WeightIndex, options: Options): Graph {
   const { in_channels: channels, num_attention_heads: heads, attention_head_dim: head, joint_attention_dim } = config;
-  const { height, width, text, shown } = options;
+  const { height, width, text = 512, shown = [] } = options;
   const g = new LayerWriter(className, weights, options);
   const dim = heads * head;
   const own = height * width;

@@ -75,11 +75,10 @@ export function paddedMask(sequence: number, kept: number): Float32Array<ArrayBu
 const HIDDEN = -60_000;
 
 export interface Qwen3Options extends GraphOptions {
-  sequence: number;
   /** Numbers of layers after which the hidden states are wanted, from 1 up; that after the last one would be without its norm. */
-  after: readonly number[];
+  after?: readonly number[];
   /** Whether there is padding, told by an input `attention_bias` [1, 1, sequence, sequence]; else a token sees all before it. */
-  padded: boolean;
+  padded?: boolean;
 }
 
 /**
@@ -88,8 +87,8 @@ export interface Qwen3Options extends GraphOptions {
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function build(config: Config, weights: WeightIndex, options: Qwen3Options): Graph {
-  const { sequence, after, padded } = options;
   const { hidden_size: width, rms_norm_eps: epsilon, num_hidden_layers: layers } = config;
+  const { sequence = 512, after = [layers - 1], padded = false } = options;
   assert(
     after.length > 0 && after.every((layer) => layer > 0 && layer < layers),
     'hidden states lie between two layers',

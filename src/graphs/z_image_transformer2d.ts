@@ -104,9 +104,9 @@ export function timeProjection({ t_scale }: Config, timestep: number): Float32Ar
  * [{@link textLength}, half a head]; output `context` [1, {@link textLength}, dim].
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
-export function buildContext(config: Config, weights: WeightIndex, options: GraphOptions & { tokens: number }): Graph {
+export function buildContext(config: Config, weights: WeightIndex, options: GraphOptions & { tokens?: number }): Graph {
   const { dim, cap_feat_dim, norm_eps, n_refiner_layers } = config;
-  const { tokens } = options;
+  const { tokens = MULTIPLE } = options;
   const length = textLength(tokens);
   const g = new LayerWriter(`${className} text`, weights, options);
   const turns = anglesInput(g, '', length, dim / config.n_heads / 2);
@@ -125,9 +125,9 @@ export function buildContext(config: Config, weights: WeightIndex, options: Grap
 
 export interface Options extends GraphOptions {
   /** Length of the text's part of the stream. */
-  text: number;
+  text?: number;
   /** Whether prompts may be shorter, told by an input `mask`, see {@link streamMask}. */
-  masked: boolean;
+  masked?: boolean;
 }
 
 /**
@@ -137,7 +137,7 @@ export interface Options extends GraphOptions {
  */
 export function build(config: Config, weights: WeightIndex, options: Options): Graph {
   const { dim, in_channels: channels, n_heads, n_layers, n_refiner_layers } = config;
-  const { height, width, text, masked } = options;
+  const { height, width, text = MULTIPLE, masked = false } = options;
   const g = new LayerWriter(className, weights, options);
   const [rows, columns] = [height / PATCH, width / PATCH];
   const [tokens, length] = [rows * columns, padded(rows * columns)];

@@ -164,7 +164,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     this.#ended.resolve(reason);
   }
 
-  #fail(what: string, remedy: keyof typeof REMEDIES, cause?: unknown): void {
+  #fail(what: string, remedy: keyof typeof REMEDIES, cause?: string): void {
     this.terminate(new StudioError('worker_failed', REMEDIES[remedy](what), { retry: 'same', cause }));
   }
 
@@ -205,11 +205,7 @@ export class WorkerLink<Api extends Methods<Api>> {
       this.#waiting.forEach((waiting) => (waiting.silent += passed));
       const silent = [...this.#waiting].find((waiting) => waiting.silent >= this.#longest());
       if (silent) {
-        this.#fail(
-          `${this.#name} does not respond any more`,
-          'again',
-          new Error(`no sign of life during ${silent.method}`),
-        );
+        this.#fail(`${this.#name} does not respond any more`, 'again', `no sign of life during ${silent.method}`);
       } else {
         this.#look();
       }

@@ -88,6 +88,8 @@ export class WorkerPair implements Engine {
       const link = new WorkerLink<GenerationApi>('The generator', this.#make.generation(), {
         calls: {
           start: () => start,
+          // Weights of many gigabytes come to the device in silence.
+          prepare: () => work[this.#backend],
           // A job that says it needs hours may well spend one of them in silence.
           execute: () => Math.max(work[this.#backend], 2000 * this.#secondsLeft),
         },

@@ -157,8 +157,7 @@ export function layPath(
 
   const id = asked ?? defaultSchedule(choices);
   let range = { max: table.sigmas[table.length - 1], min: table.sigmas[0] };
-  const spaced = (): Points =>
-    choices.spaced ? { sigmas: choices.spaced(steps) } : lay(choices.spacing, range);
+  const spaced = (): Points => (choices.spaced ? { sigmas: choices.spaced(steps) } : lay(choices.spacing, range));
   if (asked === undefined && choices.levels?.ends === 'spacing') {
     const ends = noisesOf(spaced());
     range = { max: ends[0], min: ends[steps - 1] };

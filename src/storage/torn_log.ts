@@ -47,9 +47,15 @@ export function filesAreSafe(place: Place, root: FileSystemDirectoryHandle): Pro
   return once(`files:${place}`, () => passInFiles(root));
 }
 
-/** Has localStorage pass its torn place; for pages, as workers have none. Never rejects. */
-export function passLocalStorage(): Promise<void> {
-  return once('localStorage', passInLocalStorage);
+/**
+ * Has localStorage pass its torn place. Never rejects.
+ * @param storage which workers do not have
+ */
+export function passLocalStorage(storage: { setItem(key: string, value: string): void }): Promise<void> {
+  return once('localStorage', async () => {
+    // The same value again would not be written.
+    storage.setItem(PADDED_KEY, `${Date.now()}`.padEnd(PADDING, 'x'));
+  });
 }
 
 /**
@@ -122,11 +128,6 @@ async function passInFiles(root: FileSystemDirectoryHandle): Promise<void> {
   const names = Array.from({ length: PADS }, (_, n) => `${PAD}${n}-`.padEnd(LONGEST_NAME, 'x'));
   await Promise.all(names.map((name) => root.getDirectoryHandle(name, { create: true })));
   await Promise.all(names.map((name) => root.removeEntry(name)));
-}
-
-async function passInLocalStorage(): Promise<void> {
-  // The same value again would not be written.
-  localStorage.setItem(PADDED_KEY, `${Date.now()}`.padEnd(PADDING, 'x'));
 }
 
 async function passInDatabase(): Promise<void> {

@@ -1,5 +1,6 @@
 import type { Job } from '../../core/job.ts';
 import type { QueueView } from '../../jobs/job_watchers.ts';
+import { said } from '../messages/messages.svelte.ts';
 import { notify, Unseen } from '../parts/attention.ts';
 import { duration, stageWords } from '../parts/progress.ts';
 import type { Told } from '../parts/told.svelte.ts';
@@ -57,9 +58,7 @@ export class JobNews {
       this.#unseen.add();
       const run = this.#onDone(job);
       if (run) {
-        const what =
-          run.results.length > 0 ? `The ${wordOf(run.results[0])} is ready` : 'The words are ready to be edited';
-        this.#told.announce(`${what}${run.seconds === null ? '' : `, after ${duration(run.seconds)}`}.`);
+        this.#told.announce(readySentence(run));
       }
     } else if (job.state === 'cancelled') {
       this.#told.announce('Cancelled.');
@@ -72,7 +71,17 @@ export class JobNews {
     const { notifies, state, running, waiting } = this.#queue;
     const isDone = running === null && waiting.length === 0;
     if (isDone && notifies && state.runs === 'here') {
-      void notify(job.state === 'completed' ? 'Your pictures are ready.' : 'All is done.');
+      void notify(said(job.state === 'completed' ? 'Your pictures are ready.' : 'All is done.'));
     }
   }
+}
+
+function readySentence({ results, seconds }: Run): string {
+  const isAsked = results.length === 0;
+  const word = wordOf(results[0]);
+  if (seconds === null) {
+    return isAsked ? 'The words are ready to be edited.' : `The ${word} is ready.`;
+  }
+  const after = duration(seconds);
+  return isAsked ? `The words are ready to be edited, after ${after}.` : `The ${word} is ready, after ${after}.`;
 }

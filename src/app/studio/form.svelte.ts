@@ -314,5 +314,5 @@ export function operationKind(pictures: Pictures | null): string {
 /** The schema's sentence, with the field's label in place of the parameter's name. */
 function problem(schema: v.GenericSchema<number>, entry: Entry): string | null {
   const result = v.safeParse(schema, entry.value, { abortEarly: true });
-  return result.success ? null : said(result.issues[0].message.replace(/^\S+/, entry.label));
+  return result.success ? null : said(result.issues[0].message).replace(/^\w+/, entry.label);
 }

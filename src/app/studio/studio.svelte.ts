@@ -160,7 +160,7 @@ export class Studio {
       if (isRewriting()) {
         await this.openRewriting();
       }
-      this.device = await this.#client.start({ backend: this.#address.backend, inscribes: this.inscribes });
+      this.device = await this.#client.start({ ...this.#address, inscribes: this.inscribes });
       this.phase = 'ready';
       this.budget = await this.#client.planWith(this.#kept.current.memory);
       await this.opened.openLast();

@@ -104,7 +104,7 @@ function linkEverywhere({ nodes, links }: Scope, json: unknown): void {
     const [slot, toSlot] = ['upstream_slot', 'downstream_slot'].map((name) => numberOf(own(link, name)) ?? 0);
     const input = nodes.get(to)?.slots.at(toSlot);
     if (input?.link === null && nodes.has(from)) {
-      input.link = `everywhere ${i}`;
+      input.link = `everywhere:${i}`;
       links.set(input.link, { from, slot, to, toSlot, type: textOf(own(link, 'type')) ?? '' });
     }
   }

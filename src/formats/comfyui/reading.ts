@@ -181,5 +181,7 @@ function readExtra(extra: Extra): Reading | null {
     .seed(extra.seed)
     .size(extra.width, extra.height)
     .lostIf(Number(extra.clipSkip ?? 1) > 1, 'clip skip')
+    .lostIf(extra.resources, 'the list of models and LoRAs that Civitai keeps')
+    .unread(extra.fields)
     .reading();
 }

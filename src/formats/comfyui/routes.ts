@@ -167,7 +167,7 @@ export class Routes {
     };
     const hasParts = linkNames(node).some(
       (one) =>
-        /^(clip|(opt_)?model|vae|cond(itioning)?([_ ]?.+)?|control_net)$/i.test(one) ||
+        /^(clip|(opt_)?model|vae|cond(itioning)?(s|\d+|[_ ].+)?|control_net)$/i.test(one) ||
         BUNDLE.test(one) ||
         (/^(positive|negative)$/i.test(one) && isPrompt(one)),
     );

@@ -2,16 +2,12 @@
 import { own, textOf } from '../json.ts';
 import { MAX_WALK, linkNames, literal, word, type Node, type Place } from './graph.ts';
 import { ofSide, type Routes, type Side } from './routes.ts';
+import { cased, operated, safeExpression, substituted } from './text_changes.ts';
 
 /** Characters that joining may come to: a node that joins another with itself doubles. */
 const MAX_TEXT = 100_000;
 /** Nodes behind each other that make one text. */
 const MAX_DEPTH = 60;
-/** Characters of a regular expression from a file; it runs in the page. */
-const MAX_PATTERN = 200;
-/** Steps of one: each repetition may try every length at every place. */
-const MAX_STEPS = 1e9;
-
 /** Language and vision models, and what draws by lot. */
 const UNTOLD =
   /llm|gpt|ollama|florence|caption|interrogat|tagger|vlm|qwen.?(\d\.?\d?)?.?vl|moondream|llava|gemini|claude|deepseek|groq|openai|textgenerate|chat|enhanc|prompt.?(gen|expand|upsampl)|random|img2txt|image.?to.?(text|prompt)|load.*(line|text|prompt).*file|ideogram|puter\b|python|\bscript|\beval|expression|magic|prompt ?reader|metadata|parameter ?(extract|generat)/i;
@@ -137,7 +133,8 @@ export class Strings {
     if (this.routes.lastUsed(node) > 0 && place.output < names.length) {
       // Of several outputs that are used each gives the text in its own place, whatever the two are called.
       const own = parts.length > 1 ? parts.at(place.output) : names[place.output];
-      if (own !== undefined && (parts.length > 1 || !names.some((name) => WORDS.test(name)))) {
+      const isSided = names.some((name) => ofSide('positive').test(name) || ofSide('negative').test(name));
+      if (own !== undefined && !isSided && (parts.length > 1 || !names.some((name) => WORDS.test(name)))) {
         return this.field(node, own);
       }
     }
@@ -321,12 +318,7 @@ export class Strings {
       this.isPartial = true;
       return text;
     }
-    let left = most > 0 ? most : Infinity;
-    return text.replace(expression, (found, ...rest: unknown[]) =>
-      left-- > 0
-        ? by.replace(/\\(?:g<)?(\d)>?/g, (_, n: string) => (n === '0' ? found : (textOf(rest[Number(n) - 1]) ?? '')))
-        : found,
-    );
+    return substituted(text, expression, by, most);
   }
 
   /** Trimming, cutting, letters' case. */
@@ -420,42 +412,6 @@ function isList(node: Node | undefined): boolean {
   );
 }
 
-/**
- * A pattern from a file as an expression with a node's flags. Null for one with nested or many repetitions, which may never finish on
- * the right text, and for what is none here.
- */
-function safeExpression(pattern: string, text: string, node: Node): RegExp | null {
-  const isNested = /[*+}]\??\)[*+{]|\|.*\)[*+{]|\\[1-9]|\(\?</.test(pattern);
-  const repetitions = pattern.match(/[*+]|\{\d*,\d*\}/g)?.length ?? 0;
-  if (pattern === '' || isNested || pattern.length > MAX_PATTERN || text.length ** (1 + repetitions) > MAX_STEPS) {
-    return null;
-  }
-  const isOn = (name: string) => literal(node, name) === true || literal(node, name) === 'true';
-  const flags = `${isOn('case_insensitive') ? 'i' : ''}${isOn('multiline') ? 'm' : ''}${isOn('dotall') ? 's' : ''}`;
-  try {
-    return new RegExp(pattern, `g${flags}`);
-  } catch {
-    return null;
-  }
-}
-
-function operated(text: string, operation: string): string {
-  switch (operation) {
-    case 'reverse':
-      return [...text].reverse().join('');
-    case 'trim':
-      return text.trim();
-    case 'remove spaces':
-      return text.replaceAll(' ', '');
-    case 'invert case':
-      return text.replace(/\p{L}/gu, (letter) =>
-        letter === letter.toUpperCase() ? letter.toLowerCase() : letter.toUpperCase(),
-      );
-    default:
-      return cased(text, operation);
-  }
-}
-
 function sideNamed(output: string | undefined): Side | null {
   return output === undefined
     ? null
@@ -464,17 +420,4 @@ function sideNamed(output: string | undefined): Side | null {
       : ofSide('positive').test(output)
         ? 'positive'
         : null;
-}
-
-function cased(text: string, mode: string): string {
-  const capital = (word: string) => word.charAt(0).toUpperCase() + word.slice(1).toLowerCase();
-  return /upper/.test(mode)
-    ? text.toUpperCase()
-    : /lower/.test(mode)
-      ? text.toLowerCase()
-      : /title/.test(mode)
-        ? text.replace(/[\p{L}\p{N}]+/gu, capital)
-        : /capital/.test(mode)
-          ? capital(text)
-          : text;
 }

@@ -10,9 +10,6 @@ import type { ModelLora } from '../family.ts';
 import { GraphCosts } from '../latent_diffusion/estimate.ts';
 import { storedVariant } from '../latent_diffusion/graph_networks.ts';
 
-/** Latents per side of the picture that preview colours are fitted on. */
-const PREVIEW_SIZE = 16;
-
 export class BaseNetworks {
   readonly shelf: NetworkShelf;
   protected readonly costs = new GraphCosts();
@@ -37,10 +34,6 @@ export class BaseNetworks {
 
   batchesGuidance(): Promise<boolean> {
     return Promise.resolve(false);
-  }
-
-  previewSize(): Promise<number> {
-    return Promise.resolve(PREVIEW_SIZE);
   }
 
   /** @throws StudioError `checkpoint_unsupported` unless there is none */

@@ -107,6 +107,29 @@ export class FlowModel implements LoadedModel {
     return new Texts(prompt, negative, networks.guidance(scale));
   }
 
+  get onDevice(): readonly string[] {
+    return this.networks.shelf.names;
+  }
+
+  async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
+    const { networks } = this;
+    const { factor } = networks.latents;
+    const { guidance_scale, batch_size } = request;
+    const words = { prompt: '', negative_prompt: '', guidance_scale, batch_size };
+    const text = (await this.encodeText(words)) as Texts;
+    try {
+      if (!signal.aborted) {
+        const [height, width] = [request.height / factor, request.width / factor];
+        (await networks.denoiser({ height, width, texts: [text.prompt], shown: [] })).dispose();
+      }
+      if (!signal.aborted) {
+        await this.#decoder.colours();
+      }
+    } finally {
+      text.dispose();
+    }
+  }
+
   encodeImage(image: PixelImage, { width, height, batch_size, random }: ImageRequest): Promise<Latents> {
     return this.#encode(resizeLanczos(image, width, height), batch_size, random);
   }

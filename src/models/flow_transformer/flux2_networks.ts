@@ -148,6 +148,11 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     return scale;
   }
 
+  /** A matrix of colours for its 128 channels would have to be fitted on a large picture, and the preview's kernel knows 16. */
+  previewSize(): Promise<null> {
+    return Promise.resolve(null);
+  }
+
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
     const { rows, calls, steps, texts, height, width, decodings, decoded } = request;
     const { provider } = this.engine;

@@ -81,7 +81,10 @@ export class Qwen3Text {
   /** @param texts to be read, each as long as can be */
   planned(costs: GraphCosts, texts: number): PlannedNetwork {
     const { config, component } = this;
-    const { dtype: _, weights: __, ...shape } = this.#options(this.engine.provider, this.tokenizer.limit);
+    const { provider } = this.engine;
+    const sequence = this.tokenizer.limit;
+    const { padded } = this.reading;
+    const shape = { provider, batch: 1, height: 0, width: 0, sequence, after: this.#after, padded };
     return costs.network(
       { name: 'text_encoder', runs: texts, runsPerStep: 0, precision: 'f32' },
       component.weights,

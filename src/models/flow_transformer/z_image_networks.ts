@@ -17,6 +17,8 @@ import type { EncodedText, FlowDenoiserRequest, FlowNetworks } from './flow_netw
 import { KlPictures } from './kl_pictures.ts';
 import { Qwen3Text } from './qwen3_text.ts';
 
+/** Latents per side of the picture that preview colours are fitted on: more patches of one colour than the 16 channels. */
+const PREVIEW_SIZE = 32;
 /** Of prompts that are not known yet: the longest that are read. */
 const PLANNED_TOKENS = 512;
 
@@ -132,6 +134,10 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
   /** Its pipeline adds the difference to the prediction for the prompt, others to that for the negative prompt. */
   guidance(scale: number): number {
     return scale + 1;
+  }
+
+  previewSize(): Promise<number> {
+    return Promise.resolve(PREVIEW_SIZE);
   }
 
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {

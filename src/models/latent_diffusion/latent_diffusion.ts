@@ -88,6 +88,8 @@ export class DeviceLatents implements Latents {
 export class LatentDiffusion implements LoadedModel {
   readonly #decoder: LatentDecoder;
   #used: Record<string, unknown> = {};
+  /** SHA-256 of weight files, by path. */
+  readonly #hashes = new Map<string, Promise<string>>();
 
   constructor(
     readonly files: CheckpointFiles,
@@ -106,7 +108,7 @@ export class LatentDiffusion implements LoadedModel {
     const { files, facts } = await this.parts.networks.provenance();
     const sha256: Record<string, string> = {};
     for (const file of files) {
-      sha256[file] = await fingerprint(this.files, file);
+      sha256[file] = await this.#hash(file);
     }
     return {
       checkpoint: {
@@ -119,6 +121,24 @@ export class LatentDiffusion implements LoadedModel {
       ...facts,
       ...this.#used,
     };
+  }
+
+  /** Begun with the sampling, so that it is there when the picture is: gigabytes of a folder take seconds. */
+  async #beginHashing(): Promise<void> {
+    for (const file of (await this.parts.networks.provenance()).files) {
+      await this.#hash(file);
+    }
+  }
+
+  #hash(file: string): Promise<string> {
+    let hash = this.#hashes.get(file);
+    if (!hash) {
+      hash = fingerprint(this.files, file);
+      this.#hashes.set(file, hash);
+      // The next picture may find the file again.
+      hash.catch(() => this.#hashes.delete(file));
+    }
+    return hash;
   }
 
   async encodeText(request: TextRequest): Promise<Conditioning> {
@@ -168,6 +188,49 @@ export class LatentDiffusion implements LoadedModel {
     }
   }
 
+  get onDevice(): readonly string[] {
+    return this.parts.networks.shelf.names;
+  }
+
+  async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
+    const { arithmetic, device } = this.engine;
+    const { networks } = this.parts;
+    const { channels, factor } = networks.latents;
+    const { batch_size: batch, guidance_scale: guidance, tile_size: tile = Infinity } = request;
+    const [height, width] = [request.height / factor, request.width / factor];
+    const held: { dispose(): unknown }[] = [];
+    const hold = <T extends { dispose(): unknown }>(one: T): T => {
+      held.push(one);
+      return one;
+    };
+    try {
+      const words = { prompt: '', negative_prompt: '', guidance_scale: guidance, batch_size: batch };
+      const text = hold(await this.encodeText(words)) as TextConditioning;
+      if (signal.aborted) {
+        return;
+      }
+      const guided = text.negative !== null;
+      const batched = guided && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
+      const embeddings = this.#embeddings(text, batch, batched).map(hold);
+      const rows = batched ? 2 * batch : batch;
+      const denoiser = hold(await networks.denoiser({ batch: rows, height, width, embeddings, guidance }));
+      if (device && !signal.aborted) {
+        await denoiser.predict(hold(arithmetic.empty([rows, channels, height, width])), 1);
+        await arithmetic.settle();
+      }
+      if (!signal.aborted) {
+        await this.#decoder.colours();
+      }
+      if (!signal.aborted && Math.max(request.height, request.width) <= tile) {
+        hold(await networks.decoder({ height, width }, 'picture'));
+      }
+    } finally {
+      for (const one of held) {
+        await one.dispose();
+      }
+    }
+  }
+
   async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
     const { engine } = this;
     const { arithmetic } = engine;
@@ -195,6 +258,8 @@ export class LatentDiffusion implements LoadedModel {
       schedule: plan.schedule,
       guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
     };
+    // What cannot be read is said when the hashes are asked for.
+    this.#beginHashing().catch(() => undefined);
 
     const dims = [batch, channels, height, width];
     const count = batch * channels * height * width;
@@ -213,9 +278,7 @@ export class LatentDiffusion implements LoadedModel {
     const snapshots = arithmetic.snapshots();
     let x: DeviceTensor | undefined;
     try {
-      const embeddings = batched
-        ? [hold(this.#rows([text.negative, text.prompt], batch))]
-        : [...(text.negative ? [text.negative] : []), text.prompt].map((rows) => hold(this.#rows([rows], batch)));
+      const embeddings = this.#embeddings(text, batch, batched).map(hold);
       const denoiser = hold(
         await networks.denoiser({ batch: rows, height, width, embeddings, guidance: text.guidance }),
       );
@@ -326,10 +389,20 @@ export class LatentDiffusion implements LoadedModel {
     return all;
   }
 
-  async #guidanceIsBatched(request: SampleRequest, rows: number, height: number, width: number): Promise<boolean> {
-    return request.guidance_mode === 'auto'
-      ? this.parts.networks.batchesGuidance(rows, { height, width })
-      : request.guidance_mode === 'batched';
+  /** What the denoiser is called with, once for each. */
+  #embeddings({ prompt, negative }: TextConditioning, batch: number, batched: boolean): DeviceTensor[] {
+    return batched && negative
+      ? [this.#rows([negative, prompt], batch)]
+      : [...(negative ? [negative] : []), prompt].map((rows) => this.#rows([rows], batch));
+  }
+
+  async #guidanceIsBatched(
+    { guidance_mode: mode = 'auto' }: Pick<EstimateRequest, 'guidance_mode'>,
+    rows: number,
+    height: number,
+    width: number,
+  ): Promise<boolean> {
+    return mode === 'auto' ? this.parts.networks.batchesGuidance(rows, { height, width }) : mode === 'batched';
   }
 }
 
