@@ -3,9 +3,18 @@
  * and writes that page.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { describe, expect, test } from 'vitest';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { FidelityArea } from './fidelity/fidelity.ts';
 import { pageOf, staleLines, type MeasuredArea } from './fidelity/page.ts';
+
+// The vocabulary of checkpoints of one file is an asset of the page, which Node reads from the disk.
+beforeAll(() => {
+  vi.stubGlobal('fetch', (url: URL) => Promise.resolve(new Response(readFileSync(fileURLToPath(url)))));
+});
+afterAll(() => {
+  vi.unstubAllGlobals();
+});
 
 const PAGE = new URL('../docs/FIDELITY.md', import.meta.url);
 

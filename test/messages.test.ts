@@ -16,7 +16,7 @@ const NOT_FOR_PEOPLE: Record<string, RegExp> = {
   // What the language model is told, and shown as examples.
   'src/core/sketch.ts': /./,
   'src/core/sketch_writing.ts':
-    /^(?:A ring of dots|A slow melody|p5\.js sketch$|Tone\.js program$|\{0\}\n\nWrite this as one)/,
+    /^(?:A ring of dots|A slow melody|p5\.js sketch$|Tone\.js program$|\{0\}\n\nWrite this)/,
   // Values of ComfyUI's nodes, and the keys of AUTOMATIC1111's text.
   'src/formats/comfyui/strings.ts': /^(?:remove spaces|invert case)$/,
   'src/formats/comfyui/editor.ts': /^everywhere \{0\}$/,

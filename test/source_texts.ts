@@ -34,7 +34,7 @@ const SEEN_ATTRIBUTES =
   /^(?:aria-label|aria-description|aria-valuetext|aria-roledescription|alt|title|placeholder|label)$/;
 
 /** Files whose errors are answers to programs, over HTTP and between pages: the doors speak English. */
-const DOORS = /^(?:src\/jobs\/(?:routes|channel)|workers\/service\.worker)\.ts$/;
+const DOORS = /^(?:src\/jobs\/(?:routes|channel|engine_desk|engine_questions)|workers\/service\.worker)\.ts$/;
 
 /**
  * Read by programs: markup, styles, media queries, headers with a MIME type, events of a stream, code.

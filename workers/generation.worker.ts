@@ -143,6 +143,12 @@ class GenerationWorker implements GenerationApi {
           `The picture is decoded in tiles of ${tile} pixels, because it cannot be decoded as a whole here.`,
         );
       }
+      if (fitted.ok && estimate?.request.phased && request?.phased === undefined) {
+        step.parameters.phased = true;
+        fitted.plan.notices.push(
+          'The networks are on the device one after another, because they do not fit together; each picture loads them again.',
+        );
+      }
       const model = fitted.ok ? await this.#open(found.source, variant) : found.model;
       models.set(step.id, { model, variant, request: estimate?.request ?? request, estimate });
     }

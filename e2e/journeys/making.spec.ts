@@ -2,6 +2,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type Locator, type Page } from '@playwright/test';
+import { ArchitectureFolders } from '../fixtures/architectures.ts';
 import { VOICE, languageContents, saying } from '../../test/language_checkpoints.ts';
 import { modelFolders, writeModel } from '../fixtures/models.ts';
 import { writeWeightless } from '../fixtures/weightless.ts';
@@ -82,6 +83,34 @@ class Making {
     );
   }
 }
+
+test('Stable Diffusion XL is chosen like any other checkpoint, and its sizes are set among the other settings', async ({
+  page,
+}) => {
+  const making = new Making(page);
+  await making.open();
+  const folders = new ArchitectureFolders();
+  try {
+    await page.getByText('More settings').click();
+    await expect(making.field('Steps')).toBeVisible();
+    await expect(making.field('Original width')).toBeHidden();
+    await page.getByTestId('checkpoint-folder').setInputFiles(folders.write('sdxl'));
+    await expect(making.field('Original width')).toHaveValue('32');
+    await making.set({ 'Original width': 'wide', Steps: '2' });
+    await making.prompt.click();
+    await expect(page.getByText('Original width must be a whole number from 1 to 16384.')).toBeVisible();
+    await making.set({ 'Original width': '200', 'Cut off above': '16' });
+    await making.prompt.fill('a fox');
+    await making.generate.click();
+    await expect(page.getByRole('figure').getByRole('img').first()).toHaveAttribute('alt', 'a fox');
+    expect(await making.last()).toMatchObject({
+      checkpoint: 'folder:sdxl',
+      parameters: { original_width: 200, crop_top: 16, steps: 2, width: 32 },
+    });
+  } finally {
+    folders.remove();
+  }
+});
 
 test('words: without a model one sentence says how to get one; with one they are written while one watches', async ({
   page,

@@ -20,7 +20,7 @@ export function estimateRequest(
     return typeof value === 'number' ? value : otherwise;
   };
   const usual = picture ?? checkpoint.defaults;
-  const { guidance_mode: mode, strength, tile_size: tile, weights } = parameters;
+  const { guidance_mode: mode, strength, tile_size: tile, phased, weights } = parameters;
   return {
     operation,
     width: number('width', usual.width),
@@ -31,6 +31,7 @@ export function estimateRequest(
     ...(mode === 'batched' || mode === 'serial' ? { guidance_mode: mode } : {}),
     ...(typeof strength === 'number' ? { strength } : {}),
     ...(typeof tile === 'number' ? { tile_size: tile } : {}),
+    ...(typeof phased === 'boolean' ? { phased } : {}),
     ...(isVariant(weights) ? { weights } : {}),
   };
 }

@@ -88,6 +88,9 @@ export const size = (name: string, min = 16, max = 4096, multiple = 8) => {
   );
 };
 
+/** Pixels of a picture that need not be one of ours: its size, or where it was cut out. */
+export const pixels = (name: string, min = 0) => integer(name, min, 16384);
+
 /** Pixels per side of the tiles that a picture is decoded in; smaller tiles need less memory and show their borders sooner. */
 export const tileSize = () => {
   const message = 'tile_size must be a multiple of 32 from 64 to 2048 pixels.';
@@ -106,6 +109,11 @@ export const weights = () => v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights m
 /** What the network was trained to predict, for a checkpoint that does not say it, or says it wrong. */
 export const predictionType = () =>
   v.picklist(['epsilon', 'v_prediction'], 'prediction_type must be epsilon or v_prediction.');
+
+/** Whose numbers a sampler gives where the tools differ; left out = the checkpoint's own class where it knows the sampler. */
+export const CONVENTIONS = ['diffusers', 'comfyui'] as const;
+
+export const follows = () => v.picklist(CONVENTIONS, 'follows must be diffusers or comfyui.');
 
 /** Whether the noise levels of training end in pure noise, for a checkpoint that does not say it; diffusers' name. */
 export const rescaleBetasZeroSnr = () => v.boolean('rescale_betas_zero_snr must be true or false.');

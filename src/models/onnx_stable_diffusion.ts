@@ -41,7 +41,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   return new LatentDiffusion(
     files,
     engine,
-    { networks: new OnnxNetworks(engine, files, layout), tokenizer, scheduler },
+    { networks: new OnnxNetworks(engine, files, layout), tokenizers: [tokenizer], zeroesEmpty: false, scheduler },
     {
       ref: files.ref,
       name: files.name,

@@ -151,6 +151,7 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     sampler,
     schedule,
     prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
+    takesSizes: checkpoint.takesSizes === true,
     multiple: checkpoint.multiple ?? 8,
     samplers: checkpoint.samplers ?? null,
   };

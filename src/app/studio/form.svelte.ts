@@ -27,6 +27,8 @@ const schema = v.object({
   /** Of {@link PREDICTIONS}; empty = as the checkpoint says. */
   prediction: text,
   count: v.fallback(v.picklist([1, 2, 3, 4]), 1),
+  /** What Stable Diffusion XL is told of sizes, as typed, by parameter; those that nobody chose are not there. */
+  sizes: v.fallback(v.record(v.string(), v.string()), {}),
   /** Switched on; a weight of null is 1. */
   loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
   /** What the mask keeps is laid over the result. */
@@ -65,6 +67,7 @@ export interface Suggestions {
   sampler: string;
   schedule: string;
   prediction: string;
+  takesSizes: boolean;
   /** Of which width and height are, in pixels. */
   multiple: number;
   /** The only samplers that can follow the checkpoint; null = all. */
@@ -94,6 +97,7 @@ export class Form {
     sampler: '',
     schedule: '',
     prediction: '',
+    takesSizes: false,
     multiple: 8,
     samplers: null,
   });
@@ -238,6 +242,7 @@ export class Form {
         ...(options.sampler !== '' && this.takes(options.sampler) ? { sampler: options.sampler } : {}),
         ...(options.schedule === '' ? {} : { schedule: options.schedule }),
         ...(this.isFlow ? {} : PREDICTIONS[options.prediction]),
+        ...(this.suggestions.takesSizes ? mapped(options.sizes, Number) : {}),
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
         ...(pictures?.isTransparent ? { background: options.background } : {}),
@@ -267,6 +272,10 @@ export class Form {
     this.options.sampler = typeof sampler === 'string' ? sampler : '';
     this.options.schedule = typeof schedule === 'string' ? schedule : '';
     this.options.prediction = predictionOf(parameters);
+    this.options.sizes = mapped(
+      Object.fromEntries(Object.entries(parameters).filter(([name]) => /^(original|crop|target)_/.test(name))),
+      String,
+    );
     this.options.overlays = parameters.overlay_inpaint !== false;
     this.options.background = parameter.isColour(parameters.background) ? parameters.background : WHITE;
     if (typeof seed === 'string') {
@@ -305,6 +314,10 @@ export class Form {
       check: (entry) => (number ? problem(number(this.suggestions), entry) : null),
     });
   }
+}
+
+function mapped<T>(record: Record<string, unknown>, to: (value: unknown) => T): Record<string, T> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, to(value)]));
 }
 
 export function operationKind(pictures: Pictures | null): string {

@@ -15,11 +15,12 @@ import type {
   Denoiser,
   DenoiserRequest,
   EncodedPicture,
+  EncodedText,
   LatentSize,
   LatentSpace,
   Networks,
 } from './networks.ts';
-import type { NetworkRequest, PlannedNetwork } from './estimate.ts';
+import type { NetworkRequest, Phase, PlannedNetwork } from './estimate.ts';
 import type { OnnxLayout, Role } from './onnx_layout.ts';
 import { Feeder, Taker, fixDimensions, fixed, isGuidance, isHalf, numeric, type Places } from './onnx_ports.ts';
 
@@ -33,8 +34,17 @@ const BATCHED_LATENTS = 2 * 64 * 64;
 const EXPORTED_STEP = 8;
 /** The offsets that the asyncify build can read. */
 const OFFSET_LIMIT = 2 ** 32;
+
+const PHASES: Record<Role, Phase> = {
+  text_encoder: 'read',
+  vae_encoder: 'read',
+  unet: 'sample',
+  vae_decoder: 'decode',
+};
+
 export class OnnxNetworks implements Networks {
   readonly shelf: NetworkShelf;
+  readonly conditions = { pooled: false, mask: false };
   readonly #opened = new Map<Role, Promise<OnnxFile>>();
 
   constructor(
@@ -49,7 +59,7 @@ export class OnnxNetworks implements Networks {
     return this.layout.latents;
   }
 
-  async encodeText(ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor> {
+  async encodeText([ids]: readonly Int32Array<ArrayBuffer>[]): Promise<EncodedText> {
     const { engine } = this;
     const network = await this.#network('text_encoder', { batch: 1, sequence: ids.length });
     const input = this.#only(network.inputs, 'text_encoder', ({ type }) => type === 'int32' || type === 'int64');
@@ -72,7 +82,7 @@ export class OnnxNetworks implements Networks {
     try {
       await engine.run(network, { [input.name]: feed }, { [output.name]: taken.target });
       taken.give(embeddings, 0, 1);
-      return embeddings;
+      return { states: embeddings, pooled: null };
     } catch (error) {
       embeddings.dispose();
       throw error;
@@ -236,7 +246,15 @@ export class OnnxNetworks implements Networks {
         const { largestTensorBytes } = this.layout.weights ?? (await this.#file(role));
         const cost = { flops: null, weightBytes, activationSizes: null, largestTensorBytes };
         const runsPerStep = role === 'unet' ? calls : 0;
-        planned.push({ name: role, runs: runs[role], runsPerStep, precision: null, isOurs: false, cost: () => cost });
+        planned.push({
+          name: role,
+          phase: PHASES[role],
+          runs: runs[role],
+          runsPerStep,
+          precision: null,
+          isOurs: false,
+          cost: () => cost,
+        });
       }
     }
     return planned;
