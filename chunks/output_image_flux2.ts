@@ -40,8 +40,8 @@ export const parameters = v.strictObject({
       } satisfies FieldMetadata),
     ),
   ),
-  width: v.optional(size('width', 64, 4096, MULTIPLE)),
-  height: v.optional(size('height', 64, 4096, MULTIPLE)),
+  width: v.optional(size('width', MULTIPLE, 4096, MULTIPLE)),
+  height: v.optional(size('height', MULTIPLE, 4096, MULTIPLE)),
   steps: v.optional(steps(1, 150), 4),
   guidance_scale: v.optional(
     v.pipe(

@@ -18,11 +18,18 @@ export interface Kept {
 /** The checkpoint that is open. Opening one resolves with false where it failed, which the person is told. */
 export class Opened {
   checkpoint = $state.raw<CheckpointSummary | null>(null);
-  isOpening = $state(false);
+  /** How many are being opened: a person may choose one while another is on its way. */
+  #pending = $state(0);
+  /** The place in line of the one that is open, and of the one that was asked for last. */
+  #turn = { open: 0, asked: 0 };
   /** What of the checkpoints that come with the page was opened, by id. */
   builtin = $state.raw<Record<string, CheckpointSummary>>({});
   /** The id of the folder on disk that is open, or null. */
   diskFolder = $state<string | null>(null);
+
+  get isOpening(): boolean {
+    return this.#pending > 0;
+  }
 
   readonly config = $derived(this.checkpoint && configFor(this.checkpoint));
 
@@ -48,7 +55,7 @@ export class Opened {
     if (ref !== null && !builtin) {
       await known;
       const isStored = this.#library.stored.some((one) => one.ref === ref && one.state === 'complete');
-      if (isStored && (await this.#open(() => this.#client.openStored(ref)))) {
+      if (isStored && (await this.#open(() => this.#client.openStored(ref))) !== null) {
         return;
       }
     }
@@ -56,18 +63,20 @@ export class Opened {
   }
 
   /** @param list finds the files; a dropped folder that cannot be read is told like a checkpoint that cannot */
-  openFolder(list: () => FolderFile[] | Promise<FolderFile[]>): Promise<boolean> {
+  async openFolder(list: () => FolderFile[] | Promise<FolderFile[]>): Promise<boolean> {
     this.#told.alert = null;
-    return this.#open(async () => this.#client.openFolder(await list()));
+    return (await this.#open(async () => this.#client.openFolder(await list()))) !== null;
   }
 
   /** As {@link openFolder}, and from then on it is listed in the library. */
   async openDisk(folder: DiskHandle): Promise<boolean> {
-    const isOpen = await this.openFolder(() => filesOfHandle(folder));
-    if (isOpen) {
-      this.diskFolder = await this.#library.disk.remember(folder);
+    this.#told.alert = null;
+    const opened = await this.#open(async () => this.#client.openFolder(await filesOfHandle(folder)));
+    if (opened) {
+      const id = await this.#library.disk.remember(folder);
+      this.diskFolder = this.checkpoint === opened ? id : this.diskFolder;
     }
-    return isOpen;
+    return opened !== null;
   }
 
   /**
@@ -79,46 +88,53 @@ export class Opened {
   }
 
   async openBuiltin({ id }: BuiltinCheckpoint = BUILTIN_CHECKPOINTS[0]): Promise<boolean> {
-    const isOpen = await this.#open(() => this.#client.openBuiltin(id));
-    if (isOpen && this.checkpoint) {
-      this.builtin = { ...this.builtin, [id]: this.checkpoint };
-      this.#remember(this.checkpoint.ref);
+    const opened = await this.#open(() => this.#client.openBuiltin(id));
+    if (opened) {
+      this.builtin = { ...this.builtin, [id]: opened };
+      this.#remember(opened);
     }
-    return isOpen;
+    return opened !== null;
   }
 
   /** @param ref of a complete one in the library */
   async openStored(ref: string): Promise<boolean> {
     this.#told.alert = null;
-    const isOpen = await this.#open(() => this.#client.openStored(ref));
-    if (isOpen) {
-      this.#remember(ref);
+    const opened = await this.#open(() => this.#client.openStored(ref));
+    if (opened) {
+      this.#remember(opened);
     }
-    return isOpen;
+    return opened !== null;
   }
 
-  #remember(ref: string): void {
-    this.#kept.current.checkpoint = ref;
-    this.#kept.keep();
+  #remember(opened: CheckpointSummary): void {
+    if (this.checkpoint === opened) {
+      this.#kept.current.checkpoint = opened.ref;
+      this.#kept.keep();
+    }
   }
 
-  async #open(open: () => Promise<CheckpointSummary>): Promise<boolean> {
-    this.isOpening = true;
+  /** The one that was asked for last is open in the end, however long each takes. @returns null where it failed, which was told */
+  async #open(open: () => Promise<CheckpointSummary>): Promise<CheckpointSummary | null> {
+    const turn = ++this.#turn.asked;
+    this.#pending += 1;
     try {
       const checkpoint = await open();
-      this.checkpoint = checkpoint;
-      this.diskFolder = null;
-      this.#onOpen();
-      this.#told.announce(`Opened ${checkpoint.name}.`);
-      if (checkpoint.lacks) {
-        this.#told.tell(checkpoint.lacks.join(' '));
+      if (turn > this.#turn.open) {
+        this.#turn.open = turn;
+        this.checkpoint = checkpoint;
+        this.diskFolder = null;
+        this.#onOpen();
+        this.#told.announce(`Opened ${checkpoint.name}.`);
+        if (checkpoint.lacks) {
+          this.#told.tell(checkpoint.lacks.join(' '));
+        }
       }
-      return true;
+      return checkpoint;
     } catch (error) {
       this.#told.tell(StudioError.from(error).message);
-      return false;
+      return null;
     } finally {
-      this.isOpening = false;
+      this.#pending -= 1;
     }
   }
 }
