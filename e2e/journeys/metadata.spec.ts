@@ -269,7 +269,7 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   const ancestral =
     'Steps: 20, Sampler: Euler a, Schedule type: Normal, CFG scale: 4, Size: 128x128, TI hashes: "easy: c7"';
   await use(page, 'ancestral.png', picture(ancestral));
-  await expect(main.getByText('except for the effect of the embedding easy')).toBeVisible();
+  await expect(main.getByText('and the effect of the embedding easy.')).toBeVisible();
   await expect(main.getByText('so the picture will be another one.')).toBeVisible();
   await expect(main.getByText('So a new picture may look different.')).toBeHidden();
   await expect(main.getByText('These words stay in the prompt')).toBeHidden();
