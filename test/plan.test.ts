@@ -402,6 +402,7 @@ describe('steps', () => {
       lacksCheckpoint: false,
       graphs: false,
       languageSteps: [],
+      remote: false,
     });
     const given = paint({}, { given: { interception: { text: 'x' } }, checkpoint: 'builtin:scenes' });
     expect(requirementsOf(given, several).refs).toEqual(['builtin:scenes']);

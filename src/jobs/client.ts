@@ -25,6 +25,7 @@ import { QueueWitness } from './queue_witness.ts';
 import { RecordingsClient } from './recordings.ts';
 import { resumed } from './resumption.ts';
 import { drain } from './runner.ts';
+import type { RemoteWorkers } from './remote_workers.ts';
 import type { JobService, QueueState } from './service.ts';
 import { Sources } from './sources.ts';
 import { StoredJobs } from './stored_jobs.ts';
@@ -184,6 +185,16 @@ export class JobClient implements JobService {
   /** Keeps a key that the person entered for as long as the page is open; null forgets it. It goes only to the step that asks for it. */
   setSecret(name: string, value: string | null): void {
     this.#workers.setSecret(name, value);
+  }
+
+  /** Says how to read a key that was kept in an earlier visit; see {@link setSecret}. */
+  rememberSecrets(find: (name: string) => Promise<string | null>): void {
+    this.#workers.remembered = find;
+  }
+
+  /** Servers on other machines. */
+  get remote(): Promise<RemoteWorkers> {
+    return this.#workers.remote;
   }
 
   cancel(id: string): Promise<Job> {

@@ -121,6 +121,7 @@ export class Studio {
       this.#take(client.view);
     });
     client.rememberFolders(findFolder);
+    client.rememberSecrets(async (name) => (await import('../engines/servers.svelte.ts')).keptKey(name));
     client.onEngine((device) => {
       this.device = device;
     });
@@ -132,6 +133,11 @@ export class Studio {
         this.tell(loss);
       }
     });
+  }
+
+  /** For rooms with a state of their own. */
+  get client(): JobClient {
+    return this.#client;
   }
 
   get running(): Job | null {
