@@ -5,6 +5,7 @@
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { ComfyFile, ComfyGraph, ComfyKind, ComfyNews, ComfyUi } from '../src/core/comfyui.ts';
+import { editorSchema } from '../src/core/editor_workflow.ts';
 import { StudioError, assert } from '../src/core/errors.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import {
@@ -21,7 +22,8 @@ import {
   strength,
 } from '../src/core/parameters.ts';
 import { MadeFile } from '../src/core/remote.ts';
-import { fillWorkflow, graphSchema, mappingOf, mappingSchema } from '../src/core/workflow.ts';
+import { fillWorkflow, graphSchema, mappingOf, mappingSchema, readGraph } from '../src/core/workflow.ts';
+import type { Mapping } from '../src/core/workflow.ts';
 
 export const meta = {
   id: 'comfyui_workflow',
@@ -42,14 +44,14 @@ export const meta = {
 } as const satisfies ChunkMeta;
 
 const MODEL = 'model must be the name of a file on the server.';
-const WORKFLOW = "workflow must be the name of a workflow, or one in ComfyUI's API format.";
+const WORKFLOW = 'workflow must be the name of a workflow, or one of ComfyUI.';
 const own = { control: 'workflow', group: 'main', label: { en: 'Workflow', de: 'Workflow' } } satisfies FieldMetadata;
 const main = { group: 'main' } satisfies FieldMetadata;
 
 export const parameters = v.strictObject({
   operation: v.picklist(meta.operations),
-  /** One of `comfyui/`, or somebody's own, in API format. */
-  workflow: v.pipe(v.union([v.string(), graphSchema], WORKFLOW), v.metadata(own)),
+  /** One of `comfyui/`, or somebody's own, in API format or as the editor saves it. */
+  workflow: v.pipe(v.union([v.string(), v.record(v.string(), v.unknown())], WORKFLOW), v.metadata(own)),
   prompt: v.optional(prompt('prompt')),
   negative_prompt: v.optional(prompt('negative_prompt')),
   lyrics: v.optional(v.pipe(v.string('lyrics must be text.'), v.metadata(main))),
@@ -86,7 +88,7 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
   const [graph, mapping] =
     typeof workflow === 'string'
       ? await Promise.all([read(workflow, graphSchema), read(`${workflow}.mapping`, mappingSchema)])
-      : [workflow, mappingOf(workflow)];
+      : await ownWorkflow(workflow, context);
   const given = await Promise.all((one === undefined ? several : [one, ...several]).map(asBlob));
   const known = Object.entries(values).filter(
     ([name, value]) => value !== undefined && !(name === 'seed' && !('seed' in mapping.parameters)),
@@ -95,6 +97,13 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
   const files = typeof workflow === 'string' ? mapping.files : mapping.files.slice(0, given.length || 0);
   const filled = fillWorkflow(graph, { ...mapping, files }, Object.fromEntries(known), given);
   return make(filled.graph, filled.files, context);
+}
+
+async function ownWorkflow(workflow: unknown, context: Context): Promise<[ComfyGraph, Mapping]> {
+  const graph = v.is(editorSchema, workflow)
+    ? await ((await context.engine()) as ComfyUi).convert(workflow)
+    : readGraph(workflow);
+  return [graph, mappingOf(graph)];
 }
 
 /** Sends a graph, or finds the one that an earlier attempt sent, and takes everything that it gave. */

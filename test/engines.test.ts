@@ -1,7 +1,9 @@
 /** Engines on other machines, against servers that replay recorded conversations of real ones, and against real ones where an address is given. */
+import { readFileSync } from 'node:fs';
 import * as v from 'valibot';
 import { afterEach, describe, expect, test } from 'vitest';
 import type { ComfyGraph, ComfyResult } from '../src/core/comfyui.ts';
+import { classesOf, editorSchema, graphOfEditor } from '../src/core/editor_workflow.ts';
 import type { StudioError } from '../src/core/errors.ts';
 import { readAddress, type RemoteServer } from '../src/core/remote.ts';
 import { ComfyPool, type ComfyMeans } from '../src/engines/comfyui.ts';
@@ -407,7 +409,6 @@ describe("somebody's own workflow", () => {
   test('is read as it was exported, and from what wraps it, and nothing else is', () => {
     expect(readGraph(graph)).toEqual(graph);
     expect(readGraph({ prompt: graph })).toEqual(graph);
-    expect(() => readGraph({ nodes: [], links: [], version: 0.4 })).toThrow('Export (API)');
     for (const strange of [null, [], {}, 'x', { 1: { class_type: 'A' } }, { 1: null }]) {
       expect(() => readGraph(strange)).toThrow('holds no ComfyUI workflow');
     }
@@ -432,6 +433,37 @@ describe("somebody's own workflow", () => {
     });
   });
 
+  test('as the editor saves it becomes what the official frontend makes of it, with and without the names of its values', () => {
+    const info = objectInfo();
+    for (const { name, ui, api } of frontendPairs()) {
+      expect(
+        graphOfEditor(v.parse(editorSchema, ui), (type) => info[type] ?? null),
+        name,
+      ).toEqual(api);
+      // Nested values stand in no order that the definitions tell.
+      if (name !== 'dynamic_combo') {
+        const unnamed = JSON.parse(
+          JSON.stringify(ui, (key, value: unknown) => (key === 'widgets_values_named' ? undefined : value)),
+        ) as unknown;
+        expect(
+          graphOfEditor(v.parse(editorSchema, unnamed), (type) => info[type] ?? null),
+          name,
+        ).toEqual(api);
+      }
+    }
+    const [{ ui }] = frontendPairs();
+    expect(() => graphOfEditor(v.parse(editorSchema, ui), () => null)).toThrow(
+      'The server has no node "CheckpointLoaderSimple"',
+    );
+    expect(classesOf(v.parse(editorSchema, ui))).not.toContain('Note');
+  });
+
+  test('as the editor saves it is made into a graph by what the server knows', async () => {
+    const fake = await fakeServer('sd_txt2img');
+    const [{ ui, api }] = frontendPairs();
+    expect(await (await pool([fake.url])).convert(v.parse(editorSchema, ui))).toEqual(api);
+  });
+
   test('runs as it is, with another seed and the pictures that are given', async () => {
     const fake = await fakeServer('sd_txt2img');
     const mapping = mappingOf(graph);
@@ -440,6 +472,12 @@ describe("somebody's own workflow", () => {
     expect(fake.accepted).toEqual({ ...graph, '5': { ...graph['5'], inputs: { ...graph['5'].inputs, seed: '7' } } });
   });
 });
+
+/** Workflows as the editor saves them, and what the official frontend sends for them. */
+function frontendPairs(): { name: string; ui: unknown; api: ComfyGraph }[] {
+  const text = readFileSync(new URL('goldens/comfyui/ui_to_api.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { cases: ReturnType<typeof frontendPairs> }).cases;
+}
 
 /** As `POST /prompt` validates, as far as it shows in `/object_info`; models count as there. */
 function faultsOf(graph: ComfyGraph, info: Record<string, ObjectInfo>): string[] {

@@ -1,7 +1,10 @@
 /** A server on another origin: entered, made with, explained where it does not answer, and taken off again. It replays a recorded conversation. */
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { extname, join } from 'node:path';
 import { expect, test } from '@playwright/test';
+import { headers } from '../../cli/headers.js';
 import { FakeComfyUi, recording } from '../../test/fake_comfyui.ts';
 
 const MODEL = 'v1-5-pruned-emaonly-fp16.safetensors';
@@ -153,8 +156,8 @@ test.describe('a ComfyUI server', () => {
     await page.getByRole('link', { name: 'Studio' }).click();
     await page.getByLabel('What to make it with').selectOption({ label: 'Your own workflow on ComfyUI' });
     const file = page.getByLabel('Workflow', { exact: true });
-    await file.setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer: Buffer.from('{"nodes":[]}') });
-    await expect(page.getByRole('alert').filter({ hasText: 'as the editor saves it' })).toBeVisible();
+    await file.setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer: Buffer.from('{"a":1}') });
+    await expect(page.getByRole('alert').filter({ hasText: 'holds no ComfyUI workflow' })).toBeVisible();
     const buffer = Buffer.from(JSON.stringify(graph.prompt));
     await file.setInputFiles({ name: 'x.json', mimeType: 'application/json', buffer });
     await page.getByLabel('CLIPTextEncode: text').first().fill('a ship');
@@ -181,6 +184,40 @@ test.describe('a ComfyUI server', () => {
       'x=1',
     ]) {
       expect(await policyOf(query)).toContain('connect-src blob: data: ;');
+    }
+  });
+});
+
+test.describe('on a host that sends the same headers with every file', () => {
+  test.use({ serviceWorkers: 'allow' });
+
+  test('the service worker gives the way to a server, which is asked for after a reload', async ({ page }) => {
+    const fake = await FakeComfyUi.start('sd_txt2img');
+    const types: Record<string, string> = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css' };
+    const host = createServer((request, response) => {
+      const { pathname } = new URL(request.url ?? '/', 'http://host');
+      const file = join(DIST, pathname.endsWith('/') ? `${pathname}index.html` : pathname);
+      const type = types[extname(file)] ?? 'application/octet-stream';
+      if (existsSync(file)) {
+        response.writeHead(200, { ...headers({ development: false }), 'Content-Type': type }).end(readFileSync(file));
+      } else {
+        response.writeHead(404).end();
+      }
+    });
+    await new Promise<void>((listening) => host.listen(0, '127.0.0.1', listening));
+    const url = `http://127.0.0.1:${(host.address() as AddressInfo).port}`;
+    try {
+      await page.goto(`${url}/?backend=wasm`);
+      await page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+      await page.goto(`${url}/?backend=wasm#engines`);
+      await page.reload();
+      await page.getByRole('textbox', { name: 'Address' }).fill(fake.url);
+      await page.getByRole('button', { name: 'Enter', exact: true }).click();
+      await expect(page.getByText('ComfyUI 0.33.0 (cpu) answers')).toBeVisible();
+    } finally {
+      await fake.stop();
+      host.closeAllConnections();
+      host.close();
     }
   });
 });

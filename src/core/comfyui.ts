@@ -52,6 +52,8 @@ export interface ComfyJobRef {
 }
 
 export interface ComfyUi {
+  /** Makes the graph of a workflow as the editor saves it (`editor_workflow.ts`), by what a server knows of its nodes. Throws as {@link run}. */
+  convert(workflow: unknown): Promise<ComfyGraph>;
   /**
    * Sends a graph and waits for its results.
    * @param files pictures, sounds and videos by the `node.input` that takes their name

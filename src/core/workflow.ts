@@ -158,7 +158,7 @@ export function fieldsOfGraph(graph: ComfyGraph): GraphField[] {
 
 /**
  * The graph in a JSON file: as ComfyUI exports it for its API, or in what a browser extension wraps around that.
- * @throws StudioError `invalid_operation` for an editor's workflow, and for what is none
+ * @throws StudioError `invalid_operation` for what is none
  */
 export function readGraph(json: unknown): ComfyGraph {
   const wrapped = typeof json === 'object' && json !== null ? (json as { prompt?: unknown; output?: unknown }) : {};
@@ -170,8 +170,6 @@ export function readGraph(json: unknown): ComfyGraph {
   }
   throw new StudioError(
     'invalid_operation',
-    Array.isArray((wrapped as { nodes?: unknown }).nodes)
-      ? 'This is a workflow as the editor saves it; export it with "Export (API)" in ComfyUI, and choose that file.'
-      : 'This file holds no ComfyUI workflow; export one with "Export (API)" in ComfyUI, and choose that file.',
+    'This file holds no ComfyUI workflow; choose one that ComfyUI saved or exported, or a picture that it made.',
   );
 }

@@ -1,6 +1,7 @@
 /** ComfyUI servers: one or several, of which the least busy that has what a graph needs makes it; another one takes over when it dies. */
 import * as v from 'valibot';
 import type { ComfyGraph, ComfyJobRef, ComfyNews, ComfyResult, ComfyUi } from '../core/comfyui.ts';
+import { classesOf, editorSchema, graphOfEditor } from '../core/editor_workflow.ts';
 import { StudioError } from '../core/errors.ts';
 import { secretOf } from '../core/remote.ts';
 import type { Probe, RemoteServer } from '../core/remote.ts';
@@ -51,6 +52,9 @@ interface Member {
 /** `/object_info` by address and class: it changes when a server is started anew, so it lasts as long as the worker or until a refusal. */
 const known = new Map<string, Map<string, NodeInfo | null>>();
 
+/** By address, jobs of ours that were given to a server and are not over: its own queue shows them a moment later. */
+const ours = new Map<string, number>();
+
 /** By address, the model files of the last graph: a server that has them loaded comes first. */
 const warm = new Map<string, string>();
 
@@ -74,7 +78,7 @@ export class ComfyPool implements ComfyUi {
         calls: new ServerCalls({
           address: server.address,
           name: NAME,
-          key: server.hasKey ? await secret(secretOf(server)) : null,
+          key: server.hasKey ? await keyOf(server, secret) : null,
           signal,
           fetch: means.fetch,
         }),
@@ -87,6 +91,21 @@ export class ComfyPool implements ComfyUi {
     this.#members = members;
     this.#signal = signal;
     this.#means = means;
+  }
+
+  async convert(saved: unknown): Promise<ComfyGraph> {
+    const workflow = v.parse(editorSchema, saved);
+    const types = classesOf(workflow);
+    let failure: StudioError | null = null;
+    for (const { calls } of this.#members) {
+      try {
+        const infos = await infosOf(calls, types);
+        return graphOfEditor(workflow, (type) => infos.get(type) ?? null);
+      } catch (error) {
+        failure = StudioError.from(error);
+      }
+    }
+    throw failure ?? new StudioError('origin_unavailable', 'No ComfyUI server answers; try again.', { retry: 'same' });
   }
 
   async run(graph: ComfyGraph, files: Readonly<Record<string, Blob>>, news: ComfyNews = {}): Promise<ComfyResult> {
@@ -130,6 +149,8 @@ export class ComfyPool implements ComfyUi {
       // What it can do may have changed.
       known.delete(member.calls.address);
       throw error;
+    } finally {
+      count(member, -1);
     }
   }
 
@@ -165,6 +186,7 @@ export class ComfyPool implements ComfyUi {
     );
     const [best] = able;
     if (best) {
+      count(best.member, 1);
       return best.member;
     }
     const refusals = judged.flatMap(({ refusal }) => (refusal ? [refusal] : []));
@@ -174,8 +196,21 @@ export class ComfyPool implements ComfyUi {
   }
 }
 
+async function keyOf(server: RemoteServer, secret: EngineSurroundings['secret']): Promise<string> {
+  try {
+    return await secret(secretOf(server));
+  } catch (cause) {
+    throw new StudioError(
+      'invalid_operation',
+      `The key of ${server.address} is not here any more; enter it under "Engines", then try again.`,
+      { cause },
+    );
+  }
+}
+
 async function judge({ calls }: Member, graph: ComfyGraph): Promise<{ load: number; refusal: StudioError | null }> {
-  const [infos, queue] = await Promise.all([infosOf(calls, graph), queueLength(calls)]);
+  const types = [...new Set(Object.values(graph).map(({ class_type: type }) => type))];
+  const [infos, queue] = await Promise.all([infosOf(calls, types), queueLength(calls)]);
   const lacks = missingSentence(
     missingOf(graph, (type) => infos.get(type) ?? null),
     calls.address,
@@ -184,13 +219,15 @@ async function judge({ calls }: Member, graph: ComfyGraph): Promise<{ load: numb
     // Models that are put there later are seen then.
     known.delete(calls.address);
   }
-  return { load: queue, refusal: lacks === null ? null : new StudioError('invalid_operation', lacks) };
+  return {
+    load: Math.max(queue, ours.get(calls.address) ?? 0),
+    refusal: lacks === null ? null : new StudioError('invalid_operation', lacks),
+  };
 }
 
-async function infosOf(calls: ServerCalls, graph: ComfyGraph): Promise<Map<string, NodeInfo | null>> {
+async function infosOf(calls: ServerCalls, types: readonly string[]): Promise<Map<string, NodeInfo | null>> {
   const infos = known.get(calls.address) ?? new Map<string, NodeInfo | null>();
   known.set(calls.address, infos);
-  const types = [...new Set(Object.values(graph).map(({ class_type: type }) => type))];
   await Promise.all(
     types.filter((type) => !infos.has(type)).map(async (type) => infos.set(type, await infoOf(calls, type))),
   );
@@ -212,6 +249,10 @@ const promptSchema = v.object({ exec_info: v.object({ queue_remaining: v.number(
 async function queueLength(calls: ServerCalls): Promise<number> {
   const result = v.safeParse(promptSchema, await jsonOf(await calls.ask('/prompt')));
   return result.success ? result.output.exec_info.queue_remaining : 0;
+}
+
+function count({ calls: { address } }: Member, change: number): void {
+  ours.set(address, (ours.get(address) ?? 0) + change);
 }
 
 function modelsOf(graph: ComfyGraph): string {

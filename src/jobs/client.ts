@@ -53,6 +53,12 @@ function inBrowser(workers: WorkerPair): Commons {
   };
 }
 
+const onGpu = ({ gpu }: Requirements) => gpu;
+const onServers = ({ gpu, remote }: Requirements) => !gpu && remote;
+
+/** What runs side by side: a job on the GPU, one that needs neither it nor a server, and a few on servers, each of which may have its own. */
+const LANES = [onGpu, ({ gpu, remote }: Requirements) => !gpu && !remote, onServers, onServers, onServers, onServers];
+
 export class JobClient implements JobService {
   /** What is stored in this browser, and how more gets there. */
   readonly library: LibraryClient;
@@ -75,13 +81,13 @@ export class JobClient implements JobService {
     this.recordings = new RecordingsClient(() => workers.recorder);
     const { jobs, turn, sources, witness } = commons;
     [this.#jobs, this.#turn, this.#sources] = [jobs, turn, sources];
-    const receivers = [true, false].map((gpu) => {
+    const receivers = LANES.map((takes) => {
       const lane: Lane = {
-        takes: (operation) => needsOf(operation).gpu === gpu,
+        takes: (operation) => takes(needsOf(operation)),
         refs: (operation) => needsOf(operation).refs,
       };
       const receiver = new Receiver(jobs, turn, (ref) => sources.resolve(ref), { lane });
-      void drain(receiver, gpu ? workers : workers.tasks);
+      void drain(receiver, takes === onGpu ? workers : workers.tasks);
       return receiver;
     });
     this.language.onOpened = (ref, source) => sources.add(ref, source);

@@ -3,12 +3,10 @@ import { StudioError } from '../core/errors.ts';
 import type { Sound } from '../core/media.ts';
 import { latin1, viewOf } from '../formats/bytes.ts';
 import { id3Length, isId3 } from '../formats/media/id3.ts';
-import { readMediaMetadata } from '../formats/media/tags.ts';
 import { isFlac, isOgg } from '../formats/media/vorbis_comment.ts';
 import type { Inscription } from '../formats/metadata.ts';
 import { drawPeaks, peaksOf } from './audio/peaks.ts';
 import { isWav } from './audio/riff.ts';
-import { inscribeSound } from './audio/tags.ts';
 import { checkSamples, clippingNotice, readWav, writeFloatWav, writeIntegerWav } from './audio/wav.ts';
 import type { MediaFormat, Medium, SaveChoice, Saved } from './medium.ts';
 import { canvasOf } from './preview/canvas.ts';
@@ -90,8 +88,8 @@ export const medium: Medium<Sound> = {
     rate,
     channels: channels.length,
   }),
-  inscribe: inscribeSound,
-  readMetadata: readMediaMetadata,
+  inscribe: async (file, inscription) => (await tags()).inscribeSound(file, inscription),
+  readMetadata: async (bytes) => (await import('../formats/media/tags.ts')).readMediaMetadata(bytes),
   saving: {
     async choices() {
       const { encodings } = await import('./audio/codecs.ts');
@@ -112,9 +110,14 @@ export const medium: Medium<Sound> = {
   },
 };
 
+/** Loaded when one is read or written. */
+function tags() {
+  return import('./audio/tags.ts');
+}
+
 async function convert(file: Blob, choice: string, inscription: Inscription | null): Promise<Saved> {
   if (choice === FLOAT_WAV.id) {
-    return { file: await inscribeSound(file, inscription), notices: [] };
+    return { file: await (await tags()).inscribeSound(file, inscription), notices: [] };
   }
   const sound = await medium.decode(file);
   if (choice === ENCODED.opus.id || choice === ENCODED.aac.id) {
@@ -122,7 +125,10 @@ async function convert(file: Blob, choice: string, inscription: Inscription | nu
     return { file: await encodeSound(sound, choice === 'opus' ? 'opus' : 'aac', inscription), notices: [] };
   }
   const written = choice === LOSSLESS.id ? await flac(sound) : writeIntegerWav(sound);
-  return { file: await inscribeSound(written.file, inscription), notices: clippingNotice(written.clipped, sound) };
+  return {
+    file: await (await tags()).inscribeSound(written.file, inscription),
+    notices: clippingNotice(written.clipped, sound),
+  };
 }
 
 async function flac(sound: Sound): Promise<{ file: Blob; clipped: number }> {

@@ -140,6 +140,17 @@ export class GraphRun {
         await (answer.status < 400 ? this.#cancel() : undefined);
         throw refusal;
       }
+    } catch (error) {
+      if (signal.aborted) {
+        // The first word may have come before the job.
+        await this.#cancel();
+        throw error;
+      }
+      // An answer that was lost on the way is no refusal.
+      const isLost = StudioError.from(error).code === 'origin_unavailable';
+      if (!isLost || (await this.#look().catch(() => 'unknown')) === 'unknown') {
+        throw error;
+      }
     } finally {
       signal.removeEventListener('abort', stop);
     }

@@ -1,5 +1,6 @@
 /** What a graph needs of a server: node classes, and models by the names of their files. Asked before anything is sent. */
 import type { ComfyGraph } from '../../core/comfyui.ts';
+import type { NodeDefinition } from '../../core/editor_workflow.ts';
 
 export interface Missing {
   /** Node classes. */
@@ -7,10 +8,8 @@ export interface Missing {
   models: { input: string; name: string; offered: string[] }[];
 }
 
-/** `/object_info` of one class, as far as it is read here. */
-export interface NodeInfo {
-  input?: Partial<Record<'required' | 'optional', Record<string, unknown>>>;
-}
+/** `/object_info` of one class. */
+export type NodeInfo = NodeDefinition;
 
 const FILE = /\.(safetensors|sft|ckpt|pt|pth|bin|gguf|onnx)$/i;
 
