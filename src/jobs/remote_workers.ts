@@ -104,7 +104,12 @@ export class RemoteWorkers {
     if (this.#running && reaches && !this.#running.link.failure) {
       return this.#running;
     }
-    // One that reaches less goes on with the job that it has.
+    if (this.#running?.link.isIdle) {
+      this.#running.link.terminate(
+        new StudioError('worker_failed', 'Another worker took its place.', { retry: 'same' }),
+      );
+    }
+    // One that reaches less, and has a job, goes on with it.
     const link = new WorkerLink<RemoteApi>('engine worker', this.#make(addressOf(script, origins)), {
       calls: { execute: () => WORK_WITHIN },
     });
@@ -118,7 +123,8 @@ export class RemoteWorkers {
 /** The script's address with what it may reach. */
 function addressOf(script: string, origins: readonly string[]): string {
   const url = new URL(script, location.href);
-  origins.forEach((origin) => url.searchParams.append('connect', origin));
+  // Where there are none, none is said: else it would have the page's policy.
+  (origins.length > 0 ? origins : ['']).forEach((origin) => url.searchParams.append('connect', origin));
   return url.href;
 }
 
