@@ -24,6 +24,7 @@ export default defineConfig({
       '@bufbuild/protobuf',
       '@bufbuild/protobuf/codegenv2',
       '@bufbuild/protobuf/wire',
+      '@huggingface/jinja',
       '@huggingface/tokenizers',
       '@huggingface/transformers',
       'acorn',

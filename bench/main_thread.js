@@ -1,53 +1,71 @@
-/** Whether the page stays responsive while a picture is made: the longest task of its main thread. */
-import { join } from 'node:path';
-import { build } from 'vite';
-import { serveFolder } from '../cli/server.js';
+/** Whether the page stays responsive while a picture is made and while text streams: the longest task of its main thread. */
+import { inStudio } from './studio.js';
 
-const HERE = import.meta.dirname;
-const APP = join(HERE, '.dist_app');
+/** @typedef {{ longestMs: number, over50: number, watchedMs: number }} Watched `longestMs` is 0 when no task took 50 ms or more */
 
 /**
- * Builds the studio, presses Generate as a newcomer would and watches the main thread from the press to the picture.
+ * Presses Generate as a newcomer would and watches the main thread from the press to the picture.
  * @param {import('playwright').Browser} browser
  * @param {'webgpu' | 'wasm'} backend
- * @returns {Promise<{ longestMs: number, over50: number, watchedMs: number }>} `longestMs` is 0 when no task took 50 ms or more
  */
-export async function watchMainThread(browser, backend) {
-  await build({ root: join(HERE, '..'), logLevel: 'error', build: { outDir: APP, emptyOutDir: true } });
-  const server = await serveFolder(APP);
-  const page = await browser.newPage({ serviceWorkers: 'block' });
-  page.setDefaultTimeout(0);
-  try {
-    await page.goto(`${server.url}/?backend=${backend}`);
-    const generate = page.getByRole('button', { name: 'Generate', exact: true });
-    await generate.and(page.locator('[aria-disabled="false"]')).waitFor();
-    const watching = page.evaluate(
-      () =>
-        /** @type {Promise<{ longestMs: number, over50: number, watchedMs: number }>} */ (
-          new Promise((resolve) => {
-            const start = performance.now();
-            /** @type {number[]} */
-            const tasks = [];
-            // Only tasks of 50 ms and more are told.
-            new PerformanceObserver((list) => {
-              tasks.push(...list.getEntries().map(({ duration }) => duration));
-            }).observe({ type: 'longtask' });
-            addEventListener('darkroom-bench-end', () => {
-              resolve({
-                longestMs: Math.max(0, ...tasks),
-                over50: tasks.filter((duration) => duration > 50).length,
-                watchedMs: performance.now() - start,
-              });
-            });
-          })
-        ),
+export function watchPicture(browser, backend) {
+  return inStudio(browser, backend, (page) =>
+    watched(page, async () => {
+      await page.getByRole('button', { name: 'Generate', exact: true }).click();
+      await page.getByRole('link', { name: 'Save as PNG' }).waitFor();
+    }),
+  );
+}
+
+/**
+ * Opens a language model from its folder, has it write and watches the main thread from the press, so with the loading, to the last word.
+ * @param {import('playwright').Browser} browser
+ * @param {'webgpu' | 'wasm'} backend
+ * @param {string} folder
+ * @param {number} tokens
+ */
+export function watchWords(browser, backend, folder, tokens) {
+  return inStudio(browser, backend, async (page) => {
+    const field = (/** @type {string} */ name) => page.getByRole('textbox', { name, exact: true });
+    const media = page.getByRole('radiogroup', { name: 'What to make' });
+    await media.getByRole('radio', { name: 'Text', exact: true }).check({ force: true });
+    await page.getByTestId('language-folder').setInputFiles(folder);
+    await page.getByRole('region', { name: 'Language model' }).getByRole('combobox').waitFor();
+    await field('Prompt').fill('A lighthouse in the storm.');
+    await field('Rule').fill('Tell a long story about it.');
+    await page.getByText('More settings').click();
+    await field('Longest answer').fill(String(tokens));
+    return watched(page, async () => {
+      await page.getByRole('button', { name: 'Generate', exact: true }).click();
+      await page.getByRole('region', { name: 'Text', exact: true }).getByRole('button', { name: 'Copy' }).waitFor();
+    });
+  });
+}
+
+/**
+ * @param {import('playwright').Page} page
+ * @param {() => Promise<void>} act
+ * @returns {Promise<Watched>}
+ */
+async function watched(page, act) {
+  await page.evaluate(() => {
+    /** @type {number[]} */
+    const tasks = [];
+    Object.assign(globalThis, { longTasks: tasks, watchedSince: performance.now() });
+    // Only tasks of 50 ms and more are told.
+    new PerformanceObserver((list) => {
+      tasks.push(...list.getEntries().map(({ duration }) => duration));
+    }).observe({ type: 'longtask' });
+  });
+  await act();
+  return page.evaluate(() => {
+    const { longTasks, watchedSince } = /** @type {{ longTasks: number[], watchedSince: number }} */ (
+      /** @type {unknown} */ (globalThis)
     );
-    await generate.click();
-    await page.getByRole('link', { name: 'Save as PNG' }).waitFor();
-    await page.evaluate(() => dispatchEvent(new Event('darkroom-bench-end')));
-    return await watching;
-  } finally {
-    await page.close();
-    await server.close();
-  }
+    return {
+      longestMs: Math.max(0, ...longTasks),
+      over50: longTasks.filter((duration) => duration > 50).length,
+      watchedMs: performance.now() - watchedSince,
+    };
+  });
 }

@@ -1,7 +1,8 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing]`: builds the benchmark's page, runs it in
- * Chromium and prints the tables; the last six choose parts. Times are of this machine and compare only within one run; launches and bytes are
- * exact and carry over to other GPUs.
+ * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--language=FOLDER]`: builds the
+ * benchmark's page, runs it in Chromium and prints the tables; all but the first three choose parts. `--language` wants the folder of a language
+ * model, such as `reference/smollm2.py` makes, and runs only where one is given. Times are of this machine and compare only within one run;
+ * launches and bytes are exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
 import { cpus } from 'node:os';
@@ -9,7 +10,8 @@ import { chromium } from 'playwright';
 import { build } from 'vite';
 import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
-import { watchMainThread } from './main_thread.js';
+import { raceLanguage } from './language.js';
+import { watchPicture, watchWords } from './main_thread.js';
 
 const HERE = import.meta.dirname;
 const DIST = join(HERE, '.dist');
@@ -18,9 +20,12 @@ const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => proc
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
 const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
-const parts = named.length > 0 ? named : PARTS;
+const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
+const parts = named.length > 0 || model !== undefined ? named : PARTS;
 const RUNS = quick ? 1 : 5;
 const LOOP_STEPS = quick ? 2 : 4;
+/** Of the race of language engines. */
+const [PAIRS, TOKENS] = quick ? [2, 16] : [6, 48];
 
 const executablePath = await provideChromium().catch((error) => {
   console.error(error instanceof Error ? error.message : error);
@@ -51,6 +56,41 @@ async function ask(question) {
   } finally {
     await page.close();
   }
+}
+
+/**
+ * @param {string} what
+ * @param {import('./main_thread.js').Watched} watched
+ */
+function tellTasks(what, { watchedMs, over50, longestMs }) {
+  console.log(
+    `main thread ${what} (${(watchedMs / 1000).toFixed(1)} s): ${over50} tasks over 50 ms, the longest ${longestMs.toFixed(0)} ms (0: none of 50 ms or more)`,
+  );
+}
+
+/**
+ * Ratios above 1 are in favour of the language engine.
+ * @param {import('./language.js').Pair[]} pairs
+ * @param {string} precision
+ */
+function tellRace(pairs, precision) {
+  const middle = (/** @type {number[]} */ values) => {
+    const sorted = values.toSorted((a, b) => a - b);
+    return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+  };
+  const isSame = pairs.every(({ ours, plain }) => ours.ids.join() === plain.ids.join());
+  console.log(`\nlanguage engine and plain transformers.js by turns, ${precision}, medians of ${pairs.length} pairs`);
+  for (const [what, of, isBetterHigh] of /** @type {const} */ ([
+    ['tokens per second', 'perSecond', true],
+    ['ms to the first token', 'firstMs', false],
+  ])) {
+    const ratios = pairs.map(({ ours, plain }) => (isBetterHigh ? ours[of] / plain[of] : plain[of] / ours[of]));
+    const [ours, plain] = [pairs.map((pair) => pair.ours[of]), pairs.map((pair) => pair.plain[of])].map(middle);
+    console.log(
+      `${what}: ${ours.toFixed(1)} and ${plain.toFixed(1)}, ${middle(ratios).toFixed(2)}x (each pair: ${ratios.map((ratio) => ratio.toFixed(2)).join(', ')})`,
+    );
+  }
+  console.log(`the tokens are ${isSame ? 'the same' : 'not the same'}`);
 }
 
 try {
@@ -116,10 +156,12 @@ try {
       );
     }
     if (parts.includes('page')) {
-      const responsive = await watchMainThread(browser, backend);
-      console.log(
-        `main thread from Generate to the picture (${(responsive.watchedMs / 1000).toFixed(1)} s): ${responsive.over50} tasks over 50 ms, the longest ${responsive.longestMs.toFixed(0)} ms (0: none of 50 ms or more)`,
-      );
+      tellTasks('from Generate to the picture', await watchPicture(browser, backend));
+    }
+    if (model !== undefined) {
+      const { pairs, precision } = await raceLanguage(browser, backend, model, PAIRS, TOKENS);
+      tellRace(pairs, precision);
+      tellTasks('from Generate to the last word', await watchWords(browser, backend, model, 4 * TOKENS));
     }
     if (parts.includes('memory')) {
       /** @type {import('./bench.ts').MemoryRow} */

@@ -7,14 +7,16 @@ import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import { takeLoraTags } from '../src/core/loras.ts';
 import type { PixelImage } from '../src/core/media.ts';
-import type { Latents } from '../src/core/model.ts';
+import type { CheckpointSummary, Latents } from '../src/core/model.ts';
 import {
   background,
   batchSize,
+  follows,
   guidanceScale,
   image,
   loras,
   overlayInpaint,
+  pixels,
   predictionType,
   prompt,
   rescaleBetasZeroSnr,
@@ -34,10 +36,18 @@ export const meta = {
   operations: ['image_generation', 'image_transform', 'image_inpaint'],
   needs: {
     gpu: true,
-    checkpoint: ['StableDiffusionPipeline', 'StableDiffusionImg2ImgPipeline', 'StableDiffusionInpaintPipeline'],
+    checkpoint: [
+      'StableDiffusionPipeline',
+      'StableDiffusionImg2ImgPipeline',
+      'StableDiffusionInpaintPipeline',
+      'StableDiffusionXLPipeline',
+      'StableDiffusionXLImg2ImgPipeline',
+      'StableDiffusionXLInpaintPipeline',
+      'LatentConsistencyModelPipeline',
+    ],
   },
   stages: [
-    { id: 'encode', label: { en: 'Reading your words', de: 'Liest deine Worte' } },
+    { id: 'encode', label: { en: 'Reading your words', de: 'Liest den Text' } },
     { id: 'sample', label: { en: 'Developing', de: 'Entwickelt' }, unit: 'steps' },
     { id: 'decode', label: { en: 'Fixing the picture', de: 'Fixiert das Bild' }, weight: 2 },
   ],
@@ -62,6 +72,7 @@ export const parameters = v.pipe(
     ),
     sampler: v.optional(id('sampler')),
     schedule: v.optional(id('schedule')),
+    follows: v.optional(follows()),
     prediction_type: v.optional(predictionType()),
     rescale_betas_zero_snr: v.optional(rescaleBetasZeroSnr()),
     seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
@@ -71,9 +82,16 @@ export const parameters = v.pipe(
     mask_image: v.optional(image('mask_image')),
     background: v.optional(background()),
     overlay_inpaint: v.optional(overlayInpaint()),
+    original_width: v.optional(pixels('original_width', 1)),
+    original_height: v.optional(pixels('original_height', 1)),
+    crop_top: v.optional(pixels('crop_top')),
+    crop_left: v.optional(pixels('crop_left')),
+    target_width: v.optional(pixels('target_width', 1)),
+    target_height: v.optional(pixels('target_height', 1)),
     loras: v.optional(loras()),
     weights: v.optional(weights(), 'auto'),
     tile_size: v.optional(tileSize()),
+    phased: v.optional(v.boolean('phased must be true or false.')),
   }),
   v.check(
     ({ operation, image }) => operation === 'image_generation' || image !== undefined,
@@ -99,6 +117,16 @@ export const parameters = v.pipe(
 
 type Input = v.InferOutput<typeof parameters>;
 
+/** What only Stable Diffusion XL is told. */
+const SIZES = [
+  'original_width',
+  'original_height',
+  'crop_top',
+  'crop_left',
+  'target_width',
+  'target_height',
+] as const satisfies (keyof Input)[];
+
 export async function execute(input: Input, context: Context): Promise<Outputs> {
   const { models, progress, recordTensors, signal } = context;
   const { words, loras: tagged } = takeLoraTags(input.prompt);
@@ -106,6 +134,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     context.notice('A LoRA counts only in the prompt; in the negative prompt its tag was read as words.');
   }
   const model = await models.load(context.checkpoint, [...(input.loras ?? []), ...tagged]);
+  requireUsed(input, model.summary);
   const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');
   const mask = input.mask_image === undefined ? undefined : await context.readImage(input.mask_image, 'mask_image');
   const { width, height } = pictureSize(input, picture, model.summary.defaults, context);
@@ -122,16 +151,22 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
       negative_prompt: text.texts.negative,
       tokens: text.tokens,
     });
-    start = picture && (await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random }));
+    const amount = input.strength ?? usualStrength(mask !== undefined);
+    // A checkpoint that is shown what stays paints something wholly new from noise alone; the reference draws none for the picture then.
+    start =
+      picture && !(model.summary.inpaints && amount === 1)
+        ? await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random })
+        : undefined;
 
     latents = await model.sample(text, {
       ...input,
       width,
       height,
-      strength: input.strength ?? usualStrength(mask !== undefined),
+      strength: amount,
       random,
       start,
       mask,
+      picture,
       previews: context.preview() !== null,
       signal,
       resume: context.resume,
@@ -154,6 +189,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     }
     const images = await model.decode(latents, {
       tile_size: input.tile_size,
+      phased: input.phased,
       overlay: picture && mask && input.overlay_inpaint !== false ? { picture, mask } : undefined,
       signal,
       onPart(done, parts) {
@@ -165,6 +201,23 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     text.dispose();
     start?.dispose();
     latents?.dispose();
+  }
+}
+
+/** @throws StudioError `invalid_operation` for what this checkpoint cannot do, or would pass over */
+function requireUsed(input: Input, { name, inpaints, takesSizes }: CheckpointSummary): void {
+  if (inpaints && input.operation !== 'image_inpaint') {
+    throw new StudioError(
+      'invalid_operation',
+      `"${name}" only paints in the white part of a mask; give it a picture and a mask, or choose another checkpoint.`,
+    );
+  }
+  const size = SIZES.find((one) => input[one] !== undefined);
+  if (size && !takesSizes) {
+    throw new StudioError(
+      'invalid_operation',
+      `${size} counts only for Stable Diffusion XL, and "${name}" is none; leave it out.`,
+    );
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot';
 import type { ChunkMeta, ContextOf, Outputs } from '../src/core/chunk.ts';
+import type { FieldMetadata } from '../src/core/field.ts';
 import { seed } from '../src/core/parameters.ts';
 import { RECORDS, WRITE, write, writingFields } from '../src/core/writing.ts';
 
@@ -29,7 +30,15 @@ export const parameters = v.strictObject({
     INSTRUCTION,
   ),
   /** In which language the rule is told, where it is there in both. */
-  language: v.optional(v.picklist(['en', 'de'], 'language must be en or de.'), 'en'),
+  language: v.optional(
+    v.pipe(
+      v.picklist(['en', 'de'], 'language must be en or de.'),
+      v.metadata({
+        choices: { en: { en: 'English', de: 'Englisch' }, de: { en: 'German', de: 'Deutsch' } },
+      } satisfies FieldMetadata),
+    ),
+    'en',
+  ),
   ...writingFields(300, 0.7),
   seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
 });

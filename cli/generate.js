@@ -6,11 +6,11 @@
  */
 import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { checkCheckpoint, checkLanguageFolder, isObject, parseArguments, readOperation } from './arguments.js';
 import { Failure } from './failure.js';
+import { profile } from './profile.js';
 import { Session } from './session.js';
 
 /** @typedef {import('../src/core/job.ts').Job} Job */
@@ -90,12 +90,6 @@ async function deliver(session, job, out) {
     };
     process.stdout.write(`${JSON.stringify(line)}\n`);
   }
-}
-
-/** Where fetched checkpoints stay from run to run: the profile of a browser that is used for nothing else. */
-function profile() {
-  const cache = process.env.XDG_CACHE_HOME || join(homedir(), '.cache');
-  return process.env.DARKROOM_PROFILE || join(cache, 'darkroom', 'browser');
 }
 
 /** One line about a download: rewritten on a terminal, else told anew for each tenth. */

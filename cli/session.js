@@ -1,4 +1,5 @@
 /** One visit of a headless Chromium to the built page, through its in-page door (`globalThis.darkroom`). */
+import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import { chromium } from 'playwright';
 import { isWeightFile } from './arguments.js';
@@ -47,9 +48,11 @@ export class Session {
       await browser.close();
       await server.close();
     };
+    // Nobody types beside it.
+    const threads = Math.min(availableParallelism(), MOST_THREADS);
     try {
       const page = await browser.newPage();
-      await page.goto(`${server.url}/?door=cli&backend=${backend}`);
+      await page.goto(`${server.url}/?door=cli&backend=${backend}&threads=${threads}`);
       await page.waitForFunction(() => globalThis.darkroom !== undefined);
       return new Session(page, close);
     } catch (error) {
@@ -61,6 +64,41 @@ export class Session {
   /** @returns {Promise<DeviceReport>} */
   device() {
     return this.#ask((door) => door.device(), null);
+  }
+
+  /**
+   * @param {import('../src/jobs/engine_questions.ts').EngineQuestion} question
+   * @param {object} asked
+   * @returns {Promise<unknown>}
+   */
+  askEngine(question, asked) {
+    return this.#ask((door, given) => door.askEngine(given.question, given.asked), { question, asked });
+  }
+
+  /**
+   * @param {string} ref of a checkpoint that is being fetched
+   * @param {(done: number, total: number) => void} onProgress
+   * @returns {Promise<unknown>} what is stored of it, once it is complete
+   */
+  async untilFetched(ref, onProgress) {
+    for (let told = -1; ;) {
+      const { checkpoints } = /** @type {{ checkpoints: import('../src/jobs/engine_desk.ts').CheckpointReport[] }} */ (
+        await this.askEngine('checkpoints', {})
+      );
+      const found = checkpoints.find((one) => one.ref === ref);
+      if (found?.state === 'complete') {
+        return found;
+      }
+      if (found && found.state !== 'downloading' && found.error !== null) {
+        throw new Failure('origin_unavailable', found.error);
+      }
+      const tenth = Math.floor((10 * (found?.storedBytes ?? 0)) / (found?.bytes || 1));
+      if (tenth > told) {
+        told = tenth;
+        onProgress(found?.storedBytes ?? 0, found?.bytes ?? 1);
+      }
+      await new Promise((over) => setTimeout(over, 500));
+    }
   }
 
   /**
@@ -278,6 +316,9 @@ export class Session {
     return answer;
   }
 }
+
+/** More than these the engine does not take (src/engine/threads.ts). */
+const MOST_THREADS = 16;
 
 /** What a browser stores belongs to the address of the page, port included. */
 const PORT = 41_837;

@@ -1,27 +1,69 @@
 /**
  * Every golden picture of the reference (diffusers on the CPU, f32), made again in the browser on both backends: same
- * checkpoint, prompt, seed and settings. Prints the table of differences.
+ * checkpoint, prompt, seed and settings. Prints the table of differences. Of the flow transformers, which the unit tests compare on the
+ * processor, one of each family is made on the software GPU.
  */
-import { readdirSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
-import { CHECKPOINTS, PIPELINE_GOLDENS, openDoor, openFolder, readGolden, runOperation } from './fixtures/door.ts';
+import { ARCHITECTURE_GOLDENS, ArchitectureFolders } from './fixtures/architectures.ts';
+import {
+  CHECKPOINTS,
+  PIPELINE_GOLDENS,
+  openDoor,
+  openFile,
+  openFolder,
+  readGolden,
+  runOperation,
+  type Golden,
+} from './fixtures/door.ts';
+import { writeWeightless } from './fixtures/weightless.ts';
 
 const LATENTS = 1e-3;
 const PIXELS = 2;
 const SHARE_WITHIN_ONE = 0.995;
 
-const names = readdirSync(PIPELINE_GOLDENS).sort();
+/** Those with a LoRA would have it in the library, as journeys/loras.spec.ts does; test/architectures.test.ts compares them. */
+const architectures = readdirSync(ARCHITECTURE_GOLDENS)
+  .filter((name) => !name.endsWith('-lora'))
+  .sort();
+/** One of each architecture and operation, as a software GPU is slow. */
+const ON_WEBGPU = [
+  'bk-sdm-text',
+  'sd1-inpaint-06',
+  'sd2-inpaint-10',
+  'sdxl-inpaint-07',
+  'sdxl-inpaint-of-base',
+  'sdxl-text',
+  'sdxl-text-sizes',
+  'sdxl-transform',
+  'ssd-1b-text',
+];
+
+const TRANSFORMER_GOLDENS = join(PIPELINE_GOLDENS, '..', 'transformers');
+const ON_GPU = /^(z-image-guided|flux2-klein-picture)$/;
+
+const made = mkdtempSync(join(tmpdir(), 'darkroom-transformers-'));
+test.afterAll(() => rmSync(made, { recursive: true, force: true }));
+
+const goldens = [PIPELINE_GOLDENS, TRANSFORMER_GOLDENS].flatMap((root) =>
+  readdirSync(root)
+    .sort()
+    .map((name) => ({ root, name })),
+);
 
 for (const backend of ['wasm', 'webgpu'] as const) {
   test.describe(`on ${backend}`, () => {
     const rows: string[] = [];
     let page: Page;
     let opened = '';
+    let folders: ArchitectureFolders;
 
     test.beforeAll(async ({ browser }) => {
       page = await (await browser.newContext()).newPage();
       await openDoor(page, backend);
+      folders = new ArchitectureFolders();
     });
 
     test.afterAll(async () => {
@@ -29,34 +71,62 @@ for (const backend of ['wasm', 'webgpu'] as const) {
         `\nDifferences from diffusers on ${backend} (latents: max abs; pixels: max of 255, share within 1)\n${rows.join('\n')}`,
       );
       await page.close();
+      folders.remove();
     });
 
-    for (const name of names) {
+    /** @param limit of the latents */
+    async function compare(golden: Golden, limit: number) {
+      const { job, latents, pictures } = await runOperation(page, golden.operation);
+      expect(job.error).toBeNull();
+      expect(latents?.length).toBe(golden.latents.length);
+
+      const worst = golden.latents.reduce(
+        (most, value, i) => Math.max(most, Math.abs(value - (latents?.[i] ?? NaN))),
+        0,
+      );
+      const rgb = pictures.flatMap(({ rgba }) => [...rgba.filter((_, i) => i % 4 !== 3)]);
+      expect(rgb.length).toBe(golden.pixels.length);
+      const differences = rgb.map((value, i) => Math.abs(value - golden.pixels[i]));
+      const most = differences.reduce((a, b) => Math.max(a, b), 0);
+      const share = differences.filter((difference) => difference <= 1).length / differences.length;
+      rows.push(`${golden.name.padEnd(32)} ${worst.toExponential(2)}  ${most}  ${(share * 100).toFixed(2)} %`);
+
+      expect(worst).toBeLessThanOrEqual(limit);
+      expect(most).toBeLessThanOrEqual(PIXELS);
+      expect(share).toBeGreaterThanOrEqual(SHARE_WITHIN_ONE);
+    }
+
+    const here = goldens.filter(
+      ({ root, name }) => backend === 'wasm' || root === PIPELINE_GOLDENS || ON_GPU.test(name),
+    );
+    for (const { root, name } of here) {
       test(name, async () => {
-        const golden = readGolden(name);
+        const golden = readGolden(name, root);
         const isNamed = golden.operation.checkpoint !== undefined;
         if (!isNamed && opened !== golden.checkpoint) {
-          await openFolder(page, join(CHECKPOINTS, golden.checkpoint));
+          await openFolder(
+            page,
+            root === PIPELINE_GOLDENS ? join(CHECKPOINTS, golden.checkpoint) : writeWeightless(made, golden.checkpoint),
+          );
           opened = golden.checkpoint;
         }
-        const { job, latents, pictures } = await runOperation(page, golden.operation);
-        expect(job.error).toBeNull();
-        expect(latents?.length).toBe(golden.latents.length);
+        await compare(golden, LATENTS);
+      });
+    }
 
-        const worst = golden.latents.reduce(
-          (most, value, i) => Math.max(most, Math.abs(value - (latents?.[i] ?? NaN))),
-          0,
-        );
-        const rgb = pictures.flatMap(({ rgba }) => [...rgba.filter((_, i) => i % 4 !== 3)]);
-        expect(rgb.length).toBe(golden.pixels.length);
-        const differences = rgb.map((value, i) => Math.abs(value - golden.pixels[i]));
-        const most = differences.reduce((a, b) => Math.max(a, b), 0);
-        const share = differences.filter((difference) => difference <= 1).length / differences.length;
-        rows.push(`${name.padEnd(32)} ${worst.toExponential(2)}  ${most}  ${(share * 100).toFixed(2)} %`);
-
-        expect(worst).toBeLessThanOrEqual(LATENTS);
-        expect(most).toBeLessThanOrEqual(PIXELS);
-        expect(share).toBeGreaterThanOrEqual(SHARE_WITHIN_ONE);
+    for (const name of backend === 'wasm' ? architectures : ON_WEBGPU) {
+      test(`${name}, of another architecture`, async () => {
+        const golden = readGolden(name, ARCHITECTURE_GOLDENS);
+        const { checkpoint } = golden;
+        if (opened !== checkpoint) {
+          const path = folders.write(checkpoint);
+          await (checkpoint.endsWith('.safetensors') ? openFile(page, path) : openFolder(page, path));
+          opened = checkpoint;
+        }
+        const { latents } = golden;
+        const mean = latents.reduce((sum, value) => sum + value, 0) / latents.length;
+        const spread = Math.sqrt(latents.reduce((sum, value) => sum + (value - mean) ** 2, 0) / latents.length);
+        await compare(golden, LATENTS * spread);
       });
     }
   });

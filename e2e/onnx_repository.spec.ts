@@ -1,12 +1,14 @@
 /**
- * Ready-made ONNX repositories in the page, on both backends: the optimum layout against the same golden of diffusers as the folder that
- * it was exported from, and the static half-precision contract of the web exports against the optimum one.
+ * Ready-made ONNX repositories in the page: the optimum layout, on both backends, against the same golden of diffusers as the folder that
+ * it was exported from; each published export against a golden of its own; and static half precision, many steps, against the optimum one.
  */
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
 import { openDoor, openFolder, readGolden, runOperation, type Outcome } from './fixtures/door.ts';
 
 const REPOSITORIES = join(import.meta.dirname, '..', 'test', 'onnx_repositories');
+const EXPORT_GOLDENS = join(import.meta.dirname, '..', 'test', 'goldens', 'exports');
 const LATENTS = 1e-3;
 const PIXELS = 2;
 
@@ -47,13 +49,28 @@ for (const backend of ['wasm', 'webgpu'] as const) {
   });
 }
 
+for (const id of readdirSync(EXPORT_GOLDENS)) {
+  test(`${id} gives the picture of diffusers on wasm`, async ({ page }) => {
+    const { operation, latents, pixels } = readGolden(join('..', 'exports', id));
+    await openDoor(page, 'wasm');
+    await openFolder(page, join(REPOSITORIES, id));
+    const made = await runOperation(page, operation);
+    expect(made.job.error).toBeNull();
+    const [worst, most] = [largest(made.latents, latents), largest(rgb(made), pixels)];
+    console.log(`${id} on wasm: latents ${worst.toExponential(1)}, pixels ${most} of 255`);
+    // Most in half precision, one of them for several steps (test/onnx_checkpoint.test.ts).
+    expect(worst).toBeLessThanOrEqual(0.1);
+    expect(most).toBeLessThanOrEqual(operation.parameters.steps === 1 ? PIXELS : 2 * PIXELS);
+  });
+}
+
 /** Half precision all through: the difference is rounding, which grows with steps and guidance (test/onnx_checkpoint.test.ts). */
 test('static half-precision networks of batch two give nearly the same picture on wasm', async ({ page }) => {
   const settings = { steps: 5, guidance_scale: 2, sampler: 'euler', schedule: 'leading' };
   await openDoor(page, 'wasm');
   await openFolder(page, join(REPOSITORIES, 'optimum'));
   const full = await run(page, settings);
-  await openFolder(page, join(REPOSITORIES, 'webnn'));
+  await openFolder(page, join(REPOSITORIES, 'stable_diffusion_v1_5_webnn'));
   const half = await run(page, settings);
   expect(half.job.error).toBeNull();
   const [latents, pixels] = [largest(half.latents, full.latents), largest(rgb(half), rgb(full))];
@@ -70,7 +87,7 @@ test('on a GPU without half precision such networks are refused in one sentence,
     const adapter = await navigator.gpu.requestAdapter();
     return adapter?.features.has('shader-f16') ?? false;
   });
-  await openFolder(page, join(REPOSITORIES, 'webnn'));
+  await openFolder(page, join(REPOSITORIES, 'stable_diffusion_v1_5_webnn'));
   const { job } = await run(page, { steps: 1, guidance_scale: 0, sampler: 'euler' });
   if (halves) {
     expect(job.error).toBeNull();

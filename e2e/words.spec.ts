@@ -155,6 +155,48 @@ test('a voice speaks, and says what it cannot say', async ({ page }) => {
   expect(job.notices).toEqual(['This voice has no sound for ., which it left out.']);
 });
 
+test('a disk that is full when a voice has spoken is told in one sentence, and nothing else is lost', async ({
+  page,
+}) => {
+  await openDoor(page, 'wasm');
+  const model = await open(page, VOICE);
+  const speech = (prompt: string) => ({
+    operation: 'audio_generation',
+    config: 'text_to_speech',
+    parameters: { prompt },
+    checkpoints: { output: model },
+  });
+  const before = await make(page, speech('a red house'));
+  expect(before.job.error).toBeNull();
+  const hash = () =>
+    page.evaluate(
+      async ([run, filename]) => {
+        const bytes = await (await globalThis.darkroom?.entity(run, filename))?.arrayBuffer();
+        return [...new Uint8Array(await crypto.subtle.digest('SHA-256', bytes as ArrayBuffer))]
+          .map((byte) => byte.toString(16).padStart(2, '0'))
+          .join('');
+      },
+      [before.job.run ?? '', before.job.entities.at(-1)?.filename ?? ''] as const,
+    );
+
+  // Room for what a run begins with, and none for so long a recording.
+  const long = speech('smoke rises from the chimney '.repeat(60));
+  const devtools = await page.context().newCDPSession(page);
+  const origin = new URL(page.url()).origin;
+  const { usage } = await devtools.send('Storage.getUsageAndQuota', { origin });
+  await devtools.send('Storage.overrideQuotaForOrigin', { origin, quotaSize: Math.ceil(usage) + 60_000 });
+  const { job } = await make(page, long);
+  expect(job).toMatchObject({ state: 'failed', error: { code: 'storage_full', retry: 'same' } });
+  expect(job.error?.message).toContain('What is recorded so far is kept.');
+  expect(job.entities.map(({ type }) => type)).toEqual(['input', 'config']);
+  expect(await hash()).toBe(before.job.entities.at(-1)?.sha256);
+
+  await devtools.send('Storage.overrideQuotaForOrigin', { origin });
+  const again = await make(page, long);
+  expect(again.job.error).toBeNull();
+  expect(again.job.entities.at(-1)).toMatchObject({ type: 'output_audio' });
+});
+
 test('a reply without code is refused, and what was said is kept', async ({ page }) => {
   await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama');

@@ -8,6 +8,7 @@ versions that they name.
 from components import make_all_components
 from files import GOLDENS, fresh_folder
 from float8 import make_float8
+from flows import make_flows
 from loras import make_loras
 from pipelines import make_pipelines
 from resampling import make_resampling
@@ -21,6 +22,7 @@ def main() -> None:
         fresh_folder(GOLDENS / name)
     make_tokens()
     print(f"samplers: {make_samplers()} cases")
+    print(f"flows: {make_flows()} cases")
     make_resampling()
     make_float8()
     make_all_components()

@@ -19,6 +19,12 @@ CLASSES = {
     "image_transform": StableDiffusionImg2ImgPipeline,
     "image_inpaint": StableDiffusionInpaintPipeline,
 }
+# What Stable Diffusion XL is told of sizes, by the reference's names.
+SIZES = {
+    "original_size": ("original_height", "original_width"),
+    "crops_coords_top_left": ("crop_top", "crop_left"),
+    "target_size": ("target_height", "target_width"),
+}
 LONG = "a quiet library with tall shelves, a ladder, green lamps, leather chairs, dust in the light, " * 6
 
 # name: checkpoint, what is special, parameters. Sizes are width x height; `image` is the drawn picture's size and variant.
@@ -94,13 +100,15 @@ def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=
 
     arguments = {
         "prompt": parameters["prompt"],
-        "negative_prompt": parameters["negative_prompt"],
+        # Stable Diffusion XL reads none where none is given, and not an empty one; to the others it is the same.
+        "negative_prompt": parameters["negative_prompt"] or None,
         "num_inference_steps": parameters["steps"],
         "guidance_scale": parameters["guidance_scale"],
         "num_images_per_prompt": parameters["batch_size"],
         "generator": torch.Generator("cpu").manual_seed(int(parameters["seed"])),
         "output_type": "latent",
     }
+    arguments |= {name: tuple(parameters[side] for side in sides) for name, sides in SIZES.items() if sides[0] in parameters}
     if parameters.get("schedule") in COMFYUI:
         arguments["sigmas"] = COMFYUI[parameters["schedule"]](sigma_table(), parameters["steps"])
     if operation != "image_transform":

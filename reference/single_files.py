@@ -55,11 +55,12 @@ RECIPES = {
 }
 
 RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}
-UNET = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
+UNET = {"add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2", "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}
 OPENCLIP = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj", "self_attn.out_proj": "attn.out_proj"}
 
 
-def unet_name(name: str, layers: int) -> str:
+def unet_name(name: str, layers: int, attends=lambda block: block > 0) -> str:
+    """`attends` says which of the up blocks have attention."""
     path, ending = name.rsplit(".", 1)
     if path in UNET:
         return f"{UNET[path]}.{ending}"
@@ -72,9 +73,8 @@ def unet_name(name: str, layers: int) -> str:
         place = 1 + block * (layers + 1) + (layers if kind == "downsamplers" else index)
         inner = {"resnets": f"0.{RESNET.get(rest)}", "attentions": f"1.{rest}", "downsamplers": "0.op"}[kind]
         return f"input_blocks.{place}.{inner}.{ending}"
-    attends = block > 0
     place = block * (layers + 1) + (layers if kind == "upsamplers" else index)
-    inner = {"resnets": f"0.{RESNET.get(rest)}", "attentions": f"1.{rest}", "upsamplers": f"{2 if attends else 1}.conv"}[kind]
+    inner = {"resnets": f"0.{RESNET.get(rest)}", "attentions": f"1.{rest}", "upsamplers": f"{2 if attends(block) else 1}.conv"}[kind]
     return f"output_blocks.{place}.{inner}.{ending}"
 
 

@@ -5,6 +5,7 @@ import './app/page.css';
 import { serveChannel } from './jobs/channel.ts';
 import { JobClient } from './jobs/client.ts';
 import { exposeDoor } from './jobs/door.ts';
+import type { AskEngine } from './jobs/engine_questions.ts';
 
 const target = document.getElementById('page');
 if (!target) {
@@ -13,10 +14,12 @@ if (!target) {
 const address = readAddress(location.search);
 const client = new JobClient();
 // Before the door is open, so that whoever comes through it finds the backend that the address asks for.
-const device = client.start({ backend: address.backend });
+const device = client.start(address);
 device.catch(() => undefined);
-exposeDoor(client);
-serveChannel(client.shared);
+const askEngine: AskEngine = async (type, asked) =>
+  (await import('./jobs/engine_desk.ts')).answerEngine(client, type, asked);
+exposeDoor(client, askEngine);
+serveChannel(client.shared, undefined, askEngine);
 
 if (address.door === 'cli') {
   const [{ default: Door }] = await Promise.all([import('./app/Door.svelte'), language.start()]);

@@ -6,7 +6,7 @@ import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 export type Contents = Map<string, Uint8Array<ArrayBuffer>>;
 
 /** @param root absolute */
-export function folderFiles(root: string, change: (contents: Contents) => void = () => undefined): FolderFiles {
+export function folderContents(root: string): Contents {
   const contents: Contents = new Map();
   for (const entry of readdirSync(root, { recursive: true, withFileTypes: true })) {
     if (entry.isFile()) {
@@ -14,6 +14,12 @@ export function folderFiles(root: string, change: (contents: Contents) => void =
       contents.set(relative(root, path), new Uint8Array(readFileSync(path)));
     }
   }
+  return contents;
+}
+
+/** @param root absolute */
+export function folderFiles(root: string, change: (contents: Contents) => void = () => undefined): FolderFiles {
+  const contents = folderContents(root);
   change(contents);
   return filesOf(basename(root), contents);
 }

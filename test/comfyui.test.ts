@@ -56,6 +56,8 @@ function sampler(inputs: Record<string, unknown> = {}): Nodes[string] {
 }
 
 const encoding = (text: unknown) => node('CLIPTextEncode', { text, clip: ['ckpt', 1] });
+const encodingTwice = (text_g: unknown, text_l: unknown) =>
+  node('CLIPTextEncodeSDXL', { width: 512, height: 768, text_g, text_l, clip: ['ckpt', 1] });
 const read = (nodes: Nodes | null, workflow: unknown = null): Reading | null =>
   readComfyui(nodes === null ? null : JSON.stringify(nodes), workflow === null ? null : JSON.stringify(workflow));
 
@@ -223,6 +225,67 @@ describe('words that nodes put together', () => {
       c: node('CaseConverter', { string: ['s', 0], mode: 'lowercase' }),
       s: node('StringSubstring', { string: '>> A COPPER KETTLE, OIL PAINTING ', start: 2, end: 99 }),
     }),
+    joined('easy-use, with lists of which nothing was chosen', {
+      words: node('easy prompt', {
+        text: `${A}, ${B}`,
+        prefix: 'Select the prefix add to the text',
+        subject: 'Subject Selector',
+      }),
+    }),
+    joined('easy-use, one of several lines', {
+      words: node('easy promptLine', {
+        prompt: `x\n${A}, ${B}\ny`,
+        start_index: 1,
+        max_rows: 1,
+        remove_empty_lines: true,
+      }),
+    }),
+    joined('easy-use, a style of which nothing was chosen, behind words from elsewhere', {
+      words: node('easy stylesSelector', {
+        styles: 'fooocus_styles',
+        positive: ['p', 0],
+        negative: ['n', 0],
+        select_styles: '',
+      }),
+      p: node('easy positive', { positive: `${A}, ${B}` }),
+      n: node('easy negative', { negative: 'x' }),
+    }),
+    joined('WAS, a list that is joined', {
+      words: node('Text List to Text', { delimiter: ', ', text_list: ['l', 0] }),
+      l: node('Text List', { text_a: A, text_b: ['b', 0] }),
+      b: node('Text Multiline', { text: B }),
+    }),
+    joined('what another node shows', {
+      words: node('WidgetToString', { id: 7, widget_name: 'string', return_all: false }),
+      7: node('StringConstant', { string: `${A}, ${B}` }),
+    }),
+    joined('taken out by an expression', {
+      words: node('RegexExtract', {
+        string: `kettle: ${A}, ${B};`,
+        regex_pattern: 'kettle: (.*);',
+        mode: 'First Group',
+        case_insensitive: true,
+        multiline: false,
+        dotall: false,
+        group_index: 1,
+      }),
+    }),
+    joined('a condition beside the words', {
+      words: node('Text On Condition', { text: `${A}, ${B}`, condition: ['b', 0] }),
+      b: node('PrimitiveBoolean', { value: true }),
+    }),
+    joined('cut at a mark, by its output', {
+      words: node('StringConcatenate', { string_a: ['cut', 1], string_b: ['cut', 2], delimiter: ', ' }),
+      cut: node('CR Split String', { text: `x| ${A} |${B}`, delimiter: '|' }),
+    }),
+    joined('Comfyroll, words that are not wanted, in small letters', {
+      words: node('CR Text Operation', { text: ['b', 0], operation: 'lowercase' }),
+      b: node('CR Text Blacklist', { text: 'A COPPER KETTLE, BAD OIL PAINTING', blacklist_words: 'BAD ' }),
+    }),
+    joined('tinyterra, two of three texts by the output', {
+      words: node('ttN text3BOX_3WAYconcat', { text1: A, text2: 'x', text3: B, delimiter: ', ' }),
+      pos: encoding(['words', 4]),
+    }),
     joined('chosen by a switch', {
       words: node('CR Text Input Switch', { Input: 2, text1: 'x', text2: ['j', 0] }),
       j: node('StringConcatenate', { string_a: A, string_b: B, delimiter: ', ' }),
@@ -264,14 +327,39 @@ describe('words that nodes put together', () => {
   ];
   test.each(cases)('$name', check);
 
-  test('words that only running the graph tells are said to be unread', () => {
-    const reading = read(
-      graph({
-        pos: encoding(['llm', 0]),
-        neg: encoding(['llm', 0]),
-        llm: node('OllamaGenerateV2', { prompt: 'Describe a kettle', model: 'x', seed: 5 }),
-      }),
-    );
+  test.each<[string, Nodes]>([
+    ['two texts', { w: node('DualPrompt', { good: A, bad: 'fog' }) }],
+    ['two texts of one row', { w: node('PromptBox', { text_1: A, text_2: 'fog' }) }],
+    [
+      'two that are called so, for an encoder with two fields, between other outputs',
+      {
+        pos: encodingTwice(['w', 1], ['w', 3]),
+        neg: encodingTwice(['w', 2], ['w', 4]),
+        w: node('PromptWithStyle', { positive_prompt: A, negative_prompt: 'fog', ratio_selected: '1:1', seed: 3 }),
+      },
+    ],
+    [
+      'two texts of which one comes from elsewhere',
+      { w: node('Prompts', { wanted: ['a', 0], unwanted: 'fog' }), a: node('PrimitiveString', { value: A }) },
+    ],
+  ])('a node that nobody knows gives each of its texts at its own output: %s', (_, nodes) => {
+    const reading = read(graph({ pos: encoding(['w', 0]), neg: encoding(['w', 1]), ...nodes }));
+    expect(reading?.parameters).toEqual(ALL);
+    expect(reading?.notRestored).toEqual([]);
+  });
+
+  test.each<[string, Nodes[string]]>([
+    ['a language model', node('OllamaGenerateV2', { prompt: 'Describe a kettle', model: 'x', seed: 5 })],
+    ['a program', node('Power Puter (rgthree)', { code: '"a" + "b"', outputs: 'STRING' })],
+    ['a generator of further words', node('DPMagicPrompt', { text: 'a kettle', seed: 1 })],
+    ['the settings of another picture', node('SDPromptReader', { image: 'x.png', parameter_index: 0 })],
+    ['a list, of which each makes a picture', node('CR Simple Prompt List', { prompt_1: 'a', prompt_2: 'b' })],
+    [
+      'several lines, of which each makes a picture',
+      node('easy promptLine', { prompt: 'a\nb', start_index: 0, max_rows: 9 }),
+    ],
+  ])('words that only running the graph tells are said to be unread: %s', (_, llm) => {
+    const reading = read(graph({ pos: encoding(['llm', 0]), neg: encoding(['llm', 0]), llm }));
     expect(reading?.parameters.prompt ?? '').toBe('');
     expect(reading?.parameters.negative_prompt).toBe('');
     expect(reading?.notRestored.join('; ')).toMatch(
@@ -490,7 +578,7 @@ describe('loaders, pipes and stacks', () => {
     clip_skip: -1,
     lora_name: 'brass.safetensors',
     lora_model_strength: 0.6,
-    lora_clip_strength: 0.9,
+    lora_clip_strength: 0.6,
     positive: 'a copper kettle',
     negative: 'fog',
     token_normalization: 'none',
@@ -578,7 +666,7 @@ describe('loaders, pipes and stacks', () => {
           switch_1: 'On',
           lora_name_1: 'tin.safetensors',
           model_weight_1: 0.3,
-          clip_weight_1: 1,
+          clip_weight_1: 0.3,
           switch_2: 'Off',
           lora_name_2: 'off.safetensors',
           model_weight_2: 1,
@@ -665,7 +753,7 @@ describe('loaders, pipes and stacks', () => {
           lora_1_name: 'brass.safetensors',
           lora_1_strength: 9,
           lora_1_model_strength: 0.7,
-          lora_1_clip_strength: 1,
+          lora_1_clip_strength: 0.7,
           lora_2_name: 'None',
           lora_2_strength: 1,
         }),
@@ -809,6 +897,7 @@ describe('LoRAs', () => {
         }),
       },
       { brass: 0.7, tin: -0.5 },
+      ['the separate strength of the LoRA brass on the prompt (0.2)'],
     ),
     withLora('all of them off', { l: power({ lora_1: { on: false, lora: 'brass.safetensors', strength: 0.7 } }) }, {}),
     withLora(
@@ -833,7 +922,7 @@ describe('LoRAs', () => {
         l: node('LoraLoader', {
           lora_name: 'a.safetensors',
           strength_model: 0.7,
-          strength_clip: 1,
+          strength_clip: 0.7,
           model: ['m', 0],
           clip: ['m', 1],
         }),
@@ -847,7 +936,7 @@ describe('LoRAs', () => {
         l: node('LoraLoader|pysssss', {
           lora_name: { content: 'brass.safetensors', image: null },
           strength_model: 0.7,
-          strength_clip: 1,
+          strength_clip: 0.7,
           model: ['ckpt', 0],
           clip: ['ckpt', 1],
         }),
@@ -869,7 +958,7 @@ describe('LoRAs', () => {
           switch: 'On',
           lora_name: 'tin.safetensors',
           strength_model: 0.3,
-          strength_clip: 1,
+          strength_clip: 0.3,
           model: ['ckpt', 0],
           clip: ['ckpt', 1],
         }),
@@ -884,7 +973,7 @@ describe('LoRAs', () => {
           switch_1: 'On',
           lora_name_1: 'brass.safetensors',
           model_weight_1: 0.7,
-          clip_weight_1: 1,
+          clip_weight_1: 0.7,
           switch_2: 'Off',
           lora_name_2: 'ink.safetensors',
           model_weight_2: 1,
@@ -916,7 +1005,7 @@ describe('LoRAs', () => {
         l: node('LoraLoader', {
           lora_name: ['n', 0],
           strength_model: ['w', 0],
-          strength_clip: 1,
+          strength_clip: ['w', 0],
           model: ['ckpt', 0],
           clip: ['ckpt', 1],
         }),
@@ -925,6 +1014,61 @@ describe('LoRAs', () => {
       },
       { brass: 0.7 },
     ),
+    withLora(
+      'out of a text with tags',
+      {
+        l: node('LoraTagLoader', { text: ['t', 0], model: ['m', 0], clip: ['ckpt', 1] }),
+        t: node('PrimitiveStringMultiline', { value: 'x <lora:metal/brass:0.7> <lora:none:0>' }),
+        m: node('LoRA Text Loader (LoraManager)', {
+          lora_syntax: '<lora:ink:0.2:0.1>',
+          model: ['ckpt', 0],
+          clip: ['ckpt', 1],
+        }),
+      },
+      { brass: 0.7, ink: 0.2 },
+      ['the separate strength of the LoRA ink on the prompt (0.1)'],
+    ),
+    withLora(
+      'with a strength for the words, and one for each block',
+      {
+        l: node('LoraLoaderBlockWeight //Inspire', {
+          lora_name: 'brass.safetensors',
+          strength_model: 0.7,
+          strength_clip: 0.3,
+          block_vector: '1,0,0.5',
+          model: ['ckpt', 0],
+          clip: ['ckpt', 1],
+        }),
+      },
+      { brass: 0.7 },
+      ['separate strength of the LoRA brass on the prompt (0.3)', 'the strengths of single parts of the LoRA brass'],
+    ),
+    {
+      name: 'of a prompt that loads them itself',
+      nodes: graph({
+        pos: node('Power Prompt (rgthree)', {
+          prompt: 'a copper kettle <lora:brass:0.7>',
+          opt_model: ['ckpt', 0],
+          opt_clip: ['ckpt', 1],
+        }),
+        sampler: sampler({ model: ['pos', 1] }),
+      }),
+      loras: { brass: 0.7 },
+    },
+    {
+      name: 'hooked to a conditioning',
+      nodes: graph({
+        pos: node('ConditioningSetProperties', {
+          cond_NEW: ['words', 0],
+          strength: 1,
+          set_cond_area: 'default',
+          hooks: ['h', 0],
+        }),
+        words: encoding('a copper kettle'),
+        h: node('CreateHookLora', { lora_name: 'brass.safetensors', strength_model: 0.7, strength_clip: 0.7 }),
+      }),
+      lost: ['the LoRA brass, which changed a part of it only'],
+    },
     withLora(
       'behind what shifts noise',
       {
@@ -983,7 +1127,8 @@ describe('pictures of public reports', () => {
   test.each(Object.entries(CASES))('%s', async (file, { lora, ...parameters }) => {
     const bytes = new Uint8Array(readFileSync(new URL(file, PICTURES)));
     const reading = await readPicture(bytes, noPixels);
-    expect(reading).toMatchObject({ tool: 'ComfyUI', parameters, notRestored: [] });
+    const apart = file === 'efficient.png' ? ['the separate strength of the LoRA brass on the prompt (0.9)'] : [];
+    expect(reading).toMatchObject({ tool: 'ComfyUI', parameters, notRestored: apart });
     expect(reading?.loras.map(({ name, weight }) => [name, weight])).toEqual(lora ? [lora] : []);
   });
 
@@ -1099,6 +1244,39 @@ describe('samplers of every make', () => {
       lost: ['the variation seed'],
     },
     {
+      name: 'out of a large context, with settings that are kept apart',
+      nodes: graph({
+        ctx: node('Context Big (rgthree)', {
+          model: ['ckpt', 0],
+          positive: ['pos', 0],
+          negative: ['neg', 0],
+          latent: ['size', 0],
+          seed: ['n', 0],
+          steps: ['k', 0],
+          cfg: ['k', 2],
+        }),
+        n: node('Seed (rgthree)', { seed: 31 }),
+        k: node('KSampler Config (rgthree)', {
+          steps_total: 18,
+          refiner_step: 14,
+          cfg: 6.5,
+          sampler_name: 'euler',
+          scheduler: 'normal',
+        }),
+        sampler: sampler({
+          model: ['ctx', 1],
+          positive: ['ctx', 4],
+          negative: ['ctx', 5],
+          latent_image: ['ctx', 6],
+          seed: ['ctx', 8],
+          steps: ['ctx', 9],
+          cfg: ['ctx', 11],
+          sampler_name: ['k', 3],
+          scheduler: ['k', 4],
+        }),
+      }),
+    },
+    {
       name: 'seed and steps from other nodes',
       nodes: graph({
         sampler: sampler({ seed: ['seed', 0], steps: ['n', 0], cfg: ['c', 0], sampler_name: ['s', 0] }),
@@ -1203,6 +1381,24 @@ describe('samplers of every make', () => {
       s: node('SaveImage', { images: ['a', 0] }),
     });
     expect(reading?.parameters).toMatchObject({ prompt: 'a copper kettle', seed: '5' });
+  });
+
+  test('a graph whose sampler is bypassed, or lies in a group that is not there, takes no name of a file for words', () => {
+    const bypassed = drawn([
+      [10, 'CheckpointLoaderSimple', ['kettles.safetensors']],
+      [11, 'CLIPTextEncode', ['a copper kettle'], [['clip', 10, 1, 'CLIP']]],
+      [14, 'KSampler', [31], [['positive', 11, 0, 'CONDITIONING']], { mode: 4 }],
+      [15, 'VAEDecode', [], [['samples', 14, 0, 'LATENT']]],
+      [16, 'SaveImage', ['x y'], [['images', 15, 0, 'IMAGE']]],
+    ]);
+    const grouped = drawn([
+      [1, 'workflow/mine', ['kettles.safetensors', 5]],
+      [16, 'SaveImage', ['x y'], [['images', 1, 0, 'IMAGE']]],
+    ]);
+    const [words, none] = [bypassed, grouped].map((workflow) => read(null, workflow));
+    expect(words?.parameters).toEqual({ prompt: 'a copper kettle' });
+    expect(none?.parameters).toEqual({});
+    expect(none?.notRestored).toEqual(['the prompt, whose words could not be read']);
   });
 
   test('a graph in which nobody finds words is no silence', () => {
@@ -1559,6 +1755,18 @@ describe('the editor’s form alone', () => {
       ),
     ),
     same(
+      'what Use Everywhere links',
+      (() => {
+        const workflow = drawn(usual([[1, 'Anything Everywhere', [], [['MODEL', 10, 0, M]]]]));
+        const sampler = workflow.nodes.find(({ id }) => id === 14) as { inputs: { link: unknown }[] };
+        sampler.inputs[0].link = null;
+        const links = [
+          { downstream: 14, downstream_slot: 0, upstream: '10', upstream_slot: 0, controller: 1, type: M },
+        ];
+        return { ...workflow, extra: { ue_links: links } };
+      })(),
+    ),
+    same(
       'joined words',
       drawn(
         usual(
@@ -1659,7 +1867,7 @@ describe('the editor’s form alone', () => {
             -1,
             'brass.safetensors',
             0.7,
-            1,
+            0.7,
             'a copper kettle',
             'fog',
             'none',
@@ -1971,6 +2179,32 @@ describe('where files keep graphs', () => {
     ],
   ])('%s', async (_name, file) => {
     expect(await readPicture(file, noPixels)).toMatchObject({ tool: 'ComfyUI', parameters: ALL, notRestored: [] });
+  });
+
+  test('Civitai’s extra words without a graph: what they list beside is named', async () => {
+    const extra = {
+      extraMetadata: JSON.stringify({
+        prompt: 'a copper kettle',
+        negativePrompt: 'fog',
+        steps: 18,
+        cfgScale: 6.5,
+        sampler: 'Euler',
+        seed: 31,
+        width: 512,
+        height: 768,
+        clipSkip: 2,
+        workflowId: 'txt2img',
+        resources: [{ modelVersionId: 7, strength: 0.7 }],
+        denoise: 0.4,
+      }),
+    };
+    for (const isLittle of [true, false]) {
+      const file = jpeg(exif({ [userComment]: comment(utf16(JSON.stringify(extra), isLittle)) }, !isLittle));
+      expect(await readPicture(file, noPixels)).toMatchObject({
+        parameters: without('schedule'),
+        notRestored: ['clip skip', 'the list of models and LoRAs that Civitai keeps', 'denoise 0.4'],
+      });
+    }
   });
 });
 

@@ -367,7 +367,7 @@ describe('the watchdog', () => {
   async function linked(patience: { calls?: Partial<Record<keyof Owner, () => number>>; call?: number }) {
     const worker = new FakeWorker();
     made.push(worker);
-    const one = new WorkerLink<Owner>('helper', worker, patience);
+    const one = new WorkerLink<Owner>('The helper', worker, patience);
     const listening = deferred<(done: number) => Promise<void>>();
     const owner: Owner = {
       hang: () => new Promise(() => {}),

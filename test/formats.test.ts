@@ -484,7 +484,7 @@ function comfyPrompt(seed: string, more: Record<string, unknown> = {}): string {
       inputs: {
         lora_name: 'paper.safetensors',
         strength_model: 0.8,
-        strength_clip: 1,
+        strength_clip: 0.8,
         model: ['4', 0],
         clip: ['4', 1],
       },

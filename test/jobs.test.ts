@@ -716,7 +716,7 @@ describe('a worker link', () => {
   function link(readyWithin?: number) {
     const worker = new FakeWorker();
     made.push(worker);
-    return { worker, link: new WorkerLink<Owner>('helper', worker, { ready: readyWithin }) };
+    return { worker, link: new WorkerLink<Owner>('The helper', worker, { ready: readyWithin }) };
   }
 
   test('answers, and carries errors whole', async () => {

@@ -58,6 +58,33 @@ export function languageContents(name: string): Contents {
   return contents;
 }
 
+/**
+ * Makes of the files of `tiny-llama` a model that knows a single token: the whole of `reply`, which it says as often as it is let.
+ */
+export function saying(contents: Contents, reply: string): void {
+  const change = (path: string, to: (json: Json) => Json) => {
+    const json = JSON.parse(new TextDecoder().decode(contents.get(path))) as Json;
+    contents.set(path, new TextEncoder().encode(JSON.stringify(to(json))));
+  };
+  let only = 0;
+  let count = 0;
+  change('tokenizer.json', (json) => {
+    const model = json.model as { vocab: Record<string, number>; merges: [string, string][] };
+    // The last one that was learnt is part of no other.
+    const last = (model.merges.pop() ?? []).join('');
+    const { [last]: token, ...vocab } = model.vocab;
+    only = token;
+    count = Object.keys(model.vocab).length;
+    return { ...json, model: { ...model, vocab: { ...vocab, [reply]: token } } };
+  });
+  change('generation_config.json', (json) => ({
+    ...json,
+    suppress_tokens: Array.from({ length: count }, (_, token) => token).filter((token) => token !== only),
+  }));
+}
+
+type Json = Record<string, unknown>;
+
 export function languageGoldens(name: (typeof LANGUAGE_MODELS)[number]): LanguageGoldens {
   return read(name, 'goldens.json');
 }

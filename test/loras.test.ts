@@ -4,14 +4,14 @@ import { describe, expect, test } from 'vitest';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { convert } from '../src/weights/conversion.ts';
 import { isLora, leftOutOf, readLora, requireLora, type Lora } from '../src/weights/lora.ts';
-import { LORA_NETWORKS, type LoraNetwork } from '../src/weights/lora_names.ts';
+import { LORA_NETWORKS } from '../src/weights/lora_names.ts';
 import { originalNames } from '../src/weights/original_layout.ts';
 import { readSafetensorsHeader, writeSafetensorsHeader, type NewTensor } from '../src/weights/safetensors.ts';
 import { SingleFile } from '../src/weights/single_file.ts';
 import { CheckpointFolder } from './onnx_node.ts';
 
 const HERE = import.meta.dirname;
-const folder = (name: string): Record<LoraNetwork, CheckpointFolder> => ({
+const folder = (name: string) => ({
   unet: new CheckpointFolder(`${HERE}/checkpoints/${name}/unet`),
   text_encoder: new CheckpointFolder(`${HERE}/checkpoints/${name}/text_encoder`),
 });
@@ -84,6 +84,7 @@ describe('spellings', () => {
     ['kohya, text, as for two encoders', kohya(Q_PROJ, 'lora_te1'), PEFT, Q_PROJ],
     ['OneTrainer, text', `lora_te.${Q_PROJ}`, PEFT, Q_PROJ],
     ['ComfyUI, text', `text_encoders.clip_l.transformer.${Q_PROJ}`, PEFT, Q_PROJ],
+    ['ComfyUI, text, without its transformer', `text_encoders.clip_l.${Q_PROJ}`, PEFT, Q_PROJ],
     ['ComfyUI, text of the second kind', `text_encoders.clip_h.transformer.${Q_PROJ}`, PEFT, Q_PROJ],
     ['a checkpoint’s own names, text', `cond_stage_model.transformer.${Q_PROJ}`, PEFT, Q_PROJ],
     ['LyCORIS, text', kohya(Q_PROJ, 'lycoris'), PEFT, Q_PROJ],
@@ -105,27 +106,30 @@ describe('spellings', () => {
     await requireLora(blob, 'kettle.safetensors');
   });
 
-  test.each(LORA_NETWORKS)('every layer of the %s is found by its own name, dotted and not', async (network) => {
-    for (const name of [`${network}.`, network === 'unet' ? 'lora_unet_' : 'lora_te_']) {
-      const tensors: Made[] = [];
-      const paths: string[] = [];
-      for (const key of sd15[network].names()) {
-        const shape = sd15[network].get(key)?.shape ?? [];
-        if (key.endsWith('.weight') && shape.length > 1) {
-          const path = key.slice(0, -'.weight'.length);
-          const module = `${name}${name.endsWith('_') ? path.replaceAll('.', '_') : path}`;
-          paths.push(path);
-          tensors.push(
-            [`${module}.lora_down.weight`, [1, ...shape.slice(1)]],
-            [`${module}.lora_up.weight`, [shape[0], 1]],
-          );
+  test.each(['unet', 'text_encoder'] as const)(
+    'every layer of the %s is found by its own name, dotted and not',
+    async (network) => {
+      for (const name of [`${network}.`, network === 'unet' ? 'lora_unet_' : 'lora_te_']) {
+        const tensors: Made[] = [];
+        const paths: string[] = [];
+        for (const key of sd15[network].names()) {
+          const shape = sd15[network].get(key)?.shape ?? [];
+          if (key.endsWith('.weight') && shape.length > 1) {
+            const path = key.slice(0, -'.weight'.length);
+            const module = `${name}${name.endsWith('_') ? path.replaceAll('.', '_') : path}`;
+            paths.push(path);
+            tensors.push(
+              [`${module}.lora_down.weight`, [1, ...shape.slice(1)]],
+              [`${module}.lora_up.weight`, [shape[0], 1]],
+            );
+          }
         }
+        const lora = await read(tensors);
+        expect(changed(lora).sort()).toEqual(paths.sort());
+        expect(lora.leftOut).toEqual([]);
       }
-      const lora = await read(tensors);
-      expect(changed(lora).sort()).toEqual(paths.sort());
-      expect(lora.leftOut).toEqual([]);
-    }
-  });
+    },
+  );
 
   // What diffusers' own conversion makes of these files' names was compared when they were written (reference/single_files.py).
   test.each(['sd1', 'sd2'])(
@@ -348,7 +352,7 @@ describe('what has no place or cannot be applied is left out and named, and the 
     [
       'several of these',
       [...BUNDLE, ...stray],
-      /\(an embedding, which Darkroom cannot use yet\); "lora_unet_down_blocks_9_attentions_0_proj_in" \(not in this checkpoint\)\.$/,
+      /\(an embedding, which Darkroom cannot use yet\)\. The LoRA kettle is used without "lora_unet_down_blocks_9_attentions_0_proj_in" \(not in this checkpoint\)\.$/,
     ],
   ])('%s', async (_, others, sentence) => {
     for (const tensors of [

@@ -602,7 +602,7 @@ test('a medium that is dropped in is recorded under its own extension and served
       expect(filename).toBe('01_output_scent.scent');
       expect((await recorder.readEntity(run, filename)).type).toBe('application/x-scent');
       await recorder.closeRun(run, 'completed');
-      expect(await recorder.findRuns({ limit: 1 })).toMatchObject([{ pictures: 1, picture: filename }]);
+      expect(await recorder.findRuns({ limit: 1 })).toMatchObject([{ results: 1, picture: filename }]);
     } finally {
       await server.close();
     }

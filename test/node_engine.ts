@@ -62,6 +62,7 @@ export function startNodeEngine(): NodeEngine {
       precision: 'f32',
       limits: null,
       runtime: 'jspi',
+      threads: 1,
     },
     createNetwork,
   });

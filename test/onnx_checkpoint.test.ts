@@ -21,7 +21,7 @@ import { startNodeEngine } from './node_engine.ts';
 
 const REPOSITORIES = join(import.meta.dirname, 'onnx_repositories');
 const OPTIMUM = join(REPOSITORIES, 'optimum');
-const WEBNN = join(REPOSITORIES, 'webnn');
+const WEBNN = join(REPOSITORIES, 'stable_diffusion_v1_5_webnn');
 /** What both were exported from. */
 const DIFFUSERS = join(import.meta.dirname, 'checkpoints', 'tiny-sd15-f16');
 const EXPORTS = join(import.meta.dirname, '..', 'src', 'models', 'exports');
@@ -163,6 +163,29 @@ describe('the published exports', () => {
       expect(publishedExport(listing(`hub:${repo}@main`, 'x', paths), known)?.repo).toBe(repo);
       expect(publishedExport(listing('folder:x', repo.split('/')[1], paths), known)?.repo).toBe(repo);
     }
+  });
+});
+
+describe('the published exports', () => {
+  const ids = readdirSync(EXPORTS).map((name) => name.replace('.json', ''));
+
+  test.each(ids)('%s: the picture of diffusers with the same weights', async (id) => {
+    const golden = readGolden(join('..', 'exports', id));
+    const { latents, pixels, provenance } = await picture(join(REPOSITORIES, id), golden, {});
+    const [worst, most] = [largest(latents, golden.latents), largest(pixels, golden.pixels)];
+    console.log(`${id}: latents ${worst.toExponential(1)}, pixels ${most} of 255`);
+    const known = v.parse(publishedExportSchema, JSON.parse(readFileSync(join(EXPORTS, `${id}.json`), 'utf8')));
+    expect(provenance).toMatchObject({ export: { repo: known.repo } });
+    // Of latents up to 32, in half precision but for one export.
+    expect(worst).toBeLessThanOrEqual(id === 'sdxs_512_dreamshaper' ? 1e-3 : 0.1);
+    expect(most).toBeLessThanOrEqual(golden.operation.parameters.steps === 1 ? 2 : 4);
+  });
+
+  test('read the whole length of their prompts, whose padding the picture depends on', async () => {
+    const id = 'sd_turbo_ort_web';
+    const golden = readGolden(join('..', 'exports', id));
+    const { log } = await picture(join(REPOSITORIES, id), golden, {});
+    expect(log.freeDimensions).toContainEqual(expect.objectContaining({ sequence_length: 77, num_channels: 4 }));
   });
 });
 

@@ -20,9 +20,8 @@ import {
   type OpenWorkload,
   type Rates,
 } from '../src/engine/self_measurement.ts';
-import type { Circumstances, LoadedModel } from '../src/models/family.ts';
+import { openModel, type Circumstances, type LoadedModel } from '../src/models/family.ts';
 import { memoryBudget } from '../src/models/latent_diffusion/estimate.ts';
-import { family } from '../src/models/stable_diffusion.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { startNodeEngine } from './node_engine.ts';
@@ -52,6 +51,7 @@ const device: DeviceReport = {
   precision: 'f32',
   limits: { maxBufferSize: 1000, maxStorageBufferBindingSize: 1000 },
   runtime: 'jspi',
+  threads: 1,
 };
 const PICTURE = 'data:image/png;base64,AAAA';
 
@@ -365,6 +365,13 @@ describe('steps', () => {
       ['interception', { text: 'a red cat' }],
       ['output', null],
     ]);
+    // What somebody wrote is recorded, also where nothing is made of it any more.
+    const [first, second] = [{ text: 'a' }, { text: 'b' }];
+    const both = planned(ask('twice', 'text_transformation', {}, { given: { first, second } }));
+    expect(both.ok && both.plan.steps.map(({ id, given }) => [id, given])).toEqual([
+      ['first', first],
+      ['second', second],
+    ]);
     const before = planned(paint({}, { until: 'interception' }));
     expect(before.ok && before.plan.steps.map(({ id }) => id)).toEqual(['interception']);
     expect(refused(paint({}, { until: 'middle' }))).toBe(
@@ -529,7 +536,7 @@ describe('fitting a plan to a device', () => {
       request: { ...asked, batch_size: 2 },
     });
     expect(outcome(fit(planned(), checkpoint, more))).toBe(
-      'This needs about 6 GiB. Choose 256×256 pixels, make fewer pictures at a time, choose a smaller checkpoint or say how much memory your GPU has, if it is more than that.',
+      'This needs about 6 GiB. Choose 256×256 pixels, fewer pictures at a time or a smaller checkpoint. If your GPU has more memory than that, say how much.',
     );
     expect(fit(planned(), checkpoint, more)).toMatchObject({ ok: false, reasons: [{ code: 'does_not_fit' }] });
   });
@@ -591,20 +598,36 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
   });
 
   /** A Stable Diffusion of nothing but headers, as its release is configured. */
-  async function open(version: 1 | 2): Promise<LoadedModel> {
-    const [context, heads] = version === 1 ? [768, 8] : [1024, [5, 10, 20, 20]];
-    const [width, inner, layers, textHeads] = version === 1 ? [768, 3072, 12, 12] : [1024, 4096, 23, 16];
+  async function open(version: 1 | 2 | 'XL', inputs = 4): Promise<LoadedModel> {
+    const isXl = version === 'XL';
+    const [context, heads] = isXl ? [2048, [5, 10, 20]] : version === 1 ? [768, 8] : [1024, [5, 10, 20, 20]];
+    const [width, inner, layers, textHeads] = version === 2 ? [1024, 4096, 23, 16] : [768, 3072, 12, 12];
     const json = (path: string, value: unknown) => ({ path, file: new File([JSON.stringify(value)], path) });
     const files = [
       json('model_index.json', {
-        _class_name: 'StableDiffusionPipeline',
+        _class_name: isXl ? 'StableDiffusionXLPipeline' : 'StableDiffusionPipeline',
         text_encoder: ['transformers', 'CLIPTextModel'],
+        ...(isXl && { text_encoder_2: ['transformers', 'CLIPTextModelWithProjection'] }),
         unet: ['diffusers', 'UNet2DConditionModel'],
         vae: ['diffusers', 'AutoencoderKL'],
       }),
       json('scheduler/scheduler_config.json', { _class_name: 'EulerDiscreteScheduler' }),
       json('tokenizer/vocab.json', { '<|startoftext|>': 0, '<|endoftext|>': 1 }),
       { path: 'tokenizer/merges.txt', file: new File(['#version: 0.2\n'], 'merges.txt') },
+      ...(isXl
+        ? [
+            json('tokenizer_2/vocab.json', { '<|startoftext|>': 0, '<|endoftext|>': 1 }),
+            { path: 'tokenizer_2/merges.txt', file: new File(['#version: 0.2\n'], 'merges.txt') },
+            json('text_encoder_2/config.json', {
+              hidden_size: 1280,
+              intermediate_size: 5120,
+              num_hidden_layers: 32,
+              num_attention_heads: 20,
+              projection_dim: 1280,
+            }),
+            header('text_encoder_2/model.safetensors', textShapes(1280, 5120, 32, 1280)),
+          ]
+        : []),
       json('text_encoder/config.json', {
         hidden_size: width,
         intermediate_size: inner,
@@ -614,8 +637,18 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
       json('unet/config.json', {
         attention_head_dim: heads,
         cross_attention_dim: context,
-        use_linear_projection: version === 2,
-        sample_size: 64,
+        use_linear_projection: version !== 1,
+        in_channels: inputs,
+        sample_size: isXl ? 128 : 64,
+        ...(isXl && {
+          addition_embed_type: 'text_time',
+          addition_time_embed_dim: 256,
+          block_out_channels: [320, 640, 1280],
+          down_block_types: ['DownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D'],
+          projection_class_embeddings_input_dim: 2816,
+          transformer_layers_per_block: [1, 2, 10],
+          up_block_types: ['CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'UpBlock2D'],
+        }),
       }),
       json('vae/config.json', {
         block_out_channels: [128, 256, 512, 512],
@@ -624,11 +657,11 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
         layers_per_block: 2,
       }),
       header('text_encoder/model.safetensors', textShapes(width, inner, layers)),
-      header('unet/diffusion_pytorch_model.safetensors', unetShapes(context)),
+      header('unet/diffusion_pytorch_model.safetensors', unetShapes(context, inputs)),
       header('vae/diffusion_pytorch_model.safetensors', autoencoderShapes()),
       json('notes/of_nobody.json', {}),
     ];
-    return family.open(new FolderFiles('made-up', files), startNodeEngine().engine, { weights: 'full' });
+    return openModel(new FolderFiles('made-up', files), startNodeEngine().engine);
   }
 
   /** A weight file that is only as long as it says. */
@@ -651,7 +684,8 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
     [1, 512, 0.803, 859_520_964 + 123_060_480 + 83_653_863],
     [1, 768, 2.148, 859_520_964 + 123_060_480 + 83_653_863],
     [2, 512, 0.804, 865_910_724 + 340_387_840 + 83_653_863],
-  ] as const)('Stable Diffusion %d at %d²: %f TFLOP a step', async (version, size, tera, parameters) => {
+    ['XL', 1024, 6.761, 2_567_463_684 + 123_060_480 + 694_659_840 + 83_653_863],
+  ] as const)('Stable Diffusion %s at %d²: %f TFLOP a step', async (version, size, tera, parameters) => {
     const model = await open(version);
     const { flops, variants } = await model.estimate({ ...asked, width: size, height: size }, circumstances());
     console.log(
@@ -666,7 +700,7 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
     expect((flops?.step ?? 0) / 1e12 / tera).toBeCloseTo(1, 1.4);
     expect(model.summary.parameters).toBe(parameters);
     expect(model.summary.needs).not.toContain('notes/of_nobody.json');
-    expect(model.summary.needs).toHaveLength(10);
+    expect(model.summary.needs).toHaveLength(version === 'XL' ? 14 : 10);
     expect(variants.map(({ variant, precision }) => `${variant} ${precision}`)).toEqual([
       'full f16',
       'full f32',
@@ -677,6 +711,26 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
     expect(f32.weights).toBeGreaterThan(f16.weights + 1.6e9);
     expect(q8.weights).toBeLessThan(f16.weights);
     expect(q4.weights).toBeLessThan(q8.weights);
+  });
+
+  test('Stable Diffusion XL at 1024² in half precision fits in 8 GB in phases, and one for inpainting does', async () => {
+    for (const inputs of [4, 9]) {
+      const model = await open('XL', inputs);
+      const budget = { bytes: 8e9, source: 'set' } as const;
+      const large = { ...asked, width: 1024, height: 1024, guidance_scale: 5, weights: 'full' as const };
+      const { request, variants, recommended } = await model.estimate(large, circumstances({ budget }));
+      const [{ precision, memory }] = variants;
+      console.log(
+        `Stable Diffusion XL (${inputs} channels) at 1024² in phases: ${precision}, ${gib(memory.peak)} GiB (weights ${gib(memory.weights)}, activations ${gib(memory.activations ?? 0)})`,
+      );
+      expect(request).toMatchObject({ phased: true, tile_size: 512 });
+      expect({ precision, recommended }).toEqual({ precision: 'f16', recommended: 'full' });
+      expect(memory.peak).toBeLessThan(8e9);
+      // Asked for by hand it is not changed, and together they need more.
+      const together = await model.estimate({ ...large, phased: false }, circumstances({ budget }));
+      expect(together.recommended).toBeNull();
+      expect(together.variants[0].memory.peak).toBeGreaterThan(8e9);
+    }
   });
 
   test('guidance, batch, strength and steps count as they are run', async () => {
@@ -715,7 +769,7 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
   test('what is too large is said, with a smaller size where one fits', async () => {
     const model = await open(1);
     const at = (bytes: number, more: Partial<Circumstances> = {}) =>
-      model.estimate(asked, circumstances({ budget: { bytes, source: 'set' }, ...more }));
+      model.estimate({ ...asked, phased: false }, circumstances({ budget: { bytes, source: 'set' }, ...more }));
     const enough = await at(16 * 2 ** 30);
     expect(enough).toMatchObject({ recommended: 'full', smaller: null });
     const [full, , q8, q4] = enough.variants.map(({ memory }) => memory.peak);
@@ -727,6 +781,9 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
       /^This needs about [\d.]+ GiB, but the memory set for the GPU is [\d.]+ GiB\.$/,
     );
     expect(await at(2 ** 28)).toMatchObject({ recommended: null, smaller: null });
+    // Where it is not forbidden, they take turns first.
+    const turns = await model.estimate(asked, circumstances({ budget: { bytes: q4 - 1, source: 'set' } }));
+    expect(turns).toMatchObject({ recommended: 'full', smaller: null, request: { phased: true } });
 
     const narrow = await at(16 * 2 ** 30, { device: gpu('f16', 128 * 2 ** 20) });
     expect(narrow.recommended).toBeNull();

@@ -108,7 +108,7 @@ describe('an entity', () => {
     const { recorder, run } = await open();
     const refusal = {
       code: 'media_unreadable',
-      message: expect.stringMatching(/no kind of file that is known/) as string,
+      message: expect.stringMatching(/Nothing here knows what kind of file/) as string,
     };
     await expect(recorder.saveEntity(run, 'thing', content)).rejects.toMatchObject(refusal);
     expect((await recorder.saveEntity(run, 'note', 'x')).filename).toBe('01_note.txt');
@@ -352,7 +352,7 @@ describe('changes', () => {
     expect(await find(runs[2].slice(4))).toEqual([runs[2]]);
     expect(await find('green')).toEqual([]);
     expect(ids(await recorder.listRuns({ limit: 1, text: 'red', before: runs[1] }))).toEqual([runs[0]]);
-    expect((await recorder.findRuns({ limit: 1 }))[0]).toMatchObject({ entities: 1, pictures: 1, bytes: PNG.length });
+    expect((await recorder.findRuns({ limit: 1 }))[0]).toMatchObject({ entities: 1, results: 1, bytes: PNG.length });
   });
 });
 
@@ -405,7 +405,7 @@ describe('a picture that somebody keeps', () => {
     await recorder.closeRun(run, 'completed');
     for (const reader of [recorder, new Recorder(store)]) {
       expect(await reader.findRuns({ limit: 9, text: 'holiday' })).toMatchObject([
-        { run_id: run, name: 'Holiday.png', picture: '01_input_image.png', pictures: 0, prompt: '' },
+        { run_id: run, name: 'Holiday.png', picture: '01_input_image.png', results: 0, prompt: '' },
       ]);
     }
     expect((await new Recorder(store).readRun(run)).operation).toBeNull();
@@ -857,7 +857,7 @@ describe('the layout without journals (schema_version 1)', () => {
     const found = await new Recorder(disk).findRuns({ limit: 9, text: 'a' });
     expect(found).toMatchObject(
       [
-        { picture: '', name: '', pictures: 1 },
+        { picture: '', name: '', results: 1 },
         { picture: '', name: '' },
       ].slice(0, found.length),
     );
@@ -1223,7 +1223,7 @@ describe('runs that the browser has lost', () => {
     expect((await later.findRuns({ limit: 9 })).map(({ run_id }) => run_id)).toEqual([kept]);
     const told = await later.lostRuns();
     expect(told.map(({ run_id }) => run_id).sort()).toEqual([lost, other].sort());
-    expect(told[0]).toMatchObject({ operation: opening.operation, thumbnail: await thumbnail(), pictures: 1 });
+    expect(told[0]).toMatchObject({ operation: opening.operation, thumbnail: await thumbnail(), results: 1 });
     await expect(later.readRun(lost)).rejects.toThrow('no recorded run');
     await later.forgetLost([lost, kept]);
     const last = new Recorder(store);

@@ -6,7 +6,6 @@ import { TorchGenerator } from '../src/core/random.ts';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
 import type { OrtModule } from '../src/engine/runtime.ts';
 import { SamplingLoop } from '../src/engine/sampling_loop.ts';
-import type { StepBuffers } from '../src/samplers/apply.ts';
 import { applyStep } from '../src/samplers/apply.ts';
 import { schedules } from '../src/schedules/registry.ts';
 import { schedulers } from '../src/schedulers/registry.ts';
@@ -17,6 +16,7 @@ import type { Sampler, SamplerPlan } from '../src/samplers/sampler.ts';
 import { readState } from '../src/samplers/state.ts';
 import type { SamplingState } from '../src/samplers/state.ts';
 import type { Schedule } from '../src/schedules/schedule.ts';
+import { tracePlan } from './made_up_model.ts';
 
 /** Written by Python, which spells infinity in its own way. */
 const golden = <T>(name: string) => {
@@ -62,9 +62,21 @@ interface PipelineParameters {
   prediction_type?: 'epsilon' | 'v_prediction';
   rescale_betas_zero_snr?: boolean;
 }
+interface FlowCase {
+  config: Record<string, unknown>;
+  course: { tokens: number; shift: 'linear' | 'empirical'; least: 'step' | 'trained' };
+  steps: number;
+  strength: number | null;
+  timesteps: number[];
+  sigmas: string[];
+  start: string[] | null;
+  end: string[];
+}
 const offers = { samplers, schedules, schedulers };
 const tables = golden<{ diffusers: ScheduleCase[]; comfyui: ScheduleCase[] }>('schedulers.json');
 const traces = golden<{ x0: string[]; noise: string[]; cases: TraceCase[] }>('samplers.json');
+
+const flows = golden<{ x0: string[]; noise: string[]; cases: FlowCase[] }>('flows.json');
 
 const configOf = (className: string, values: Record<string, unknown>) =>
   parseSchedulerConfig(JSON.stringify({ _class_name: className, ...values }));
@@ -201,27 +213,13 @@ describe('levels equal the goldens', () => {
   const comfy = tables.comfyui.filter(({ id, scheduler }) => id.startsWith('comfy_sd15') && scheduler in schedules);
   test.each(comfy)('ComfyUI $id', (entry) => {
     const config = configOf('EulerDiscreteScheduler', SD);
-    for (const sampler of Object.keys(samplers)) {
+    // Those that leave out the last level but one lay another number of them.
+    for (const sampler of Object.keys(samplers).filter((id) => !/^(dpm_2|uni_pc)/.test(id))) {
       const path = layPath(choose(config, sampler, offers), entry.scheduler, entry.steps, offers);
       expectClose(path.noises, entry.sigmas ?? [], sigmaTolerance);
     }
   });
 });
-
-/** Runs the plan over the made-up model of samplers.json, x in [8]. */
-function run(plan: SamplerPlan, x: Float32Array, more: Partial<StepBuffers> = {}): number[][] {
-  const history = Array.from({ length: plan.historyLength }, () => new Float32Array(x.length));
-  const random = new TorchGenerator('11');
-  return plan.steps.map((step) => {
-    const cond = x.map((value, k) => {
-      const input = Math.fround(step.inputScale * value);
-      return Math.fround(Math.fround(0.6 * input) * 0.5) + Math.fround(0.3 * Math.sin(0.01 * step.timestep + k));
-    });
-    const noise = step.noise && random.randn(x.length);
-    applyStep(step, { x, cond, uncond: null, guidance: 1, history, noise, ...more });
-    return [...x];
-  });
-}
 
 describe('traces equal diffusers', () => {
   const x0 = numbers(traces.x0);
@@ -257,11 +255,60 @@ describe('traces equal diffusers', () => {
       if (entry.start) {
         expectClose([...x], numbers(entry.start), (value) => 1e-5 * Math.max(1, Math.abs(value)));
       }
-      const ours = run(plan, x);
+      const ours = tracePlan(plan, x);
       expect(ours.length).toBe(entry.trace.length);
       ours.forEach((row, i) => {
         expectClose(row, numbers(entry.trace[i]), (value) => 1e-4 * Math.max(1, Math.abs(value)));
       });
+    },
+  );
+});
+
+describe('flows equal diffusers', () => {
+  const name = 'FlowMatchEulerDiscreteScheduler';
+  const [x0, noise] = [numbers(flows.x0), numbers(flows.noise)];
+
+  test.each(flows.cases.map((entry, i) => ({ i, ...entry })))(
+    '$i $steps steps, strength $strength, $course, $config',
+    ({ config, course, steps, strength, ...expected }) => {
+      const request = { config: configOf(name, config), steps, strength: strength ?? undefined, flow: course };
+      const plan = planSampling(request, offers);
+      const path = layPath(choose(request.config, undefined, offers, { ...course, steps }), undefined, steps, offers);
+      expectClose(path.noises, numbers(expected.sigmas), () => 1e-6);
+      expectClose(
+        plan.steps.map(({ timestep }) => timestep),
+        expected.timesteps,
+        () => 1e-3,
+      );
+      expect(plan.initNoise).toBe(1);
+      const { alpha, sigma } = plan.addNoise(0);
+      const x = Float32Array.from(x0, (value, k) => (expected.start ? alpha * value + sigma * noise[k] : value));
+      expectClose([...x], numbers(expected.start ?? flows.x0), () => 1e-5);
+      expectClose(tracePlan(plan, x).at(-1) ?? [], numbers(expected.end), () => 1e-5);
+    },
+  );
+
+  test('only samplers that know flows are taken, by a scheduler that is known', () => {
+    const config = configOf(name, { shift: 3 });
+    expect(defaultsOf(config, offers)).toEqual({ sampler: 'euler', schedule: 'shifted' });
+    expect(codeOf(() => planSampling({ config, sampler: 'plms', steps: 4 }, offers))).toBe('invalid_operation');
+    const heun = configOf('FlowMatchHeunDiscreteScheduler', { shift: 3 });
+    expect(codeOf(() => planSampling({ config: heun, steps: 4 }, offers))).toBe('checkpoint_unsupported');
+    // ComfyUI's schedules choose among the shifted levels.
+    const simple = planSampling({ config, schedule: 'simple', steps: 4 }, offers);
+    expectClose(
+      simple.steps.map(({ level }) => level.sigma),
+      [1, 0.9, 0.75, 0.5],
+      () => 1e-6,
+    );
+  });
+
+  test.each([{ stochastic_sampling: true }, { invert_sigmas: true }, { use_beta_sigmas: true }, { shift: 0 }])(
+    '%o is refused',
+    (values) => {
+      expect(codeOf(() => planSampling({ config: configOf(name, values), steps: 4 }, offers))).toBe(
+        'checkpoint_unsupported',
+      );
     },
   );
 });
@@ -294,6 +341,18 @@ describe('whole operations on the tiny checkpoints take the timesteps that diffu
   });
 });
 
+/** Numbers of steps and strengths that every sampler is tried with. */
+const COUNTS = [
+  ...[1, 2, 3, 5, 14, 15, 16, 50].map((steps) => ({ steps, strength: undefined })),
+  ...[1, 0.999, 0.5, 0.1].map((strength) => ({ steps: 15, strength })),
+];
+
+/** As many as there are levels. */
+const MOST = { steps: 1000, strength: undefined };
+
+/** Two of ComfyUI's, one of them with another number of points than of steps, and one of diffusers'. */
+const STOPPED = ['normal', 'ddim_uniform', 'leading'];
+
 /** A class that stands for the sampler. */
 const classOf = ({ id }: Sampler) => schedulers.find(({ samplers: ids }) => ids.includes(id))?.className ?? 'none';
 
@@ -306,35 +365,32 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
     expect(sampler.addsNoise ?? false).toBe(steps.some(({ noise }) => noise !== null));
   });
 
-  test.each(Object.keys(schedules).flatMap((schedule) => predictions.map((prediction) => ({ schedule, prediction }))))(
-    'with $schedule, $prediction: finite and consistent from 1 to 1000 steps',
-    ({ schedule, prediction }) => {
+  test.each(Object.keys(schedules))('with %s: finite and consistent from 1 to 1000 steps', (schedule) => {
+    for (const prediction of predictions) {
       const config = configOf(classOf(sampler), { ...SD, steps_offset: 1, prediction_type: prediction });
-      for (const steps of [1, 2, 3, 5, 14, 15, 16, 50, 150, 1000]) {
-        for (const strength of [undefined, 1, 0.999, 0.5, 0.1]) {
-          let plan: SamplerPlan;
-          try {
-            plan = planSampling({ config, sampler: sampler.id, schedule, steps, strength }, offers);
-          } catch (error) {
-            // Allowed: too many steps for the grid, too little strength, PLMS off the grid. Never anything else.
-            expect((error as StudioError).code).toBe('invalid_operation');
-            expect(steps === 1000 || steps * (strength ?? 1) < 1 || sampler.id === 'plms').toBe(true);
-            continue;
-          }
-          expect(plan.schedule).toBe(schedule);
-          const wrong = plan.steps.findIndex(
-            ({ timestep, level, next }, i) =>
-              next.history.length > Math.min(plan.historyLength, i) ||
-              !(timestep >= 0 && timestep <= 999 && level.sigma > 0),
-          );
-          expect(wrong).toBe(-1);
-          expect(plan.addNoise(plan.steps.length)).toEqual({ alpha: 1, sigma: 0 });
-          const trace = run(plan, Float32Array.from([1, -2, 0.5, 0, 3, -0.1, 0.7, 1.5]));
-          expect(trace.flat().every(Number.isFinite)).toBe(true);
+      for (const { steps, strength } of [...COUNTS, ...(schedule === 'simple' ? [MOST] : [])]) {
+        let plan: SamplerPlan;
+        try {
+          plan = planSampling({ config, sampler: sampler.id, schedule, steps, strength }, offers);
+        } catch (error) {
+          // Allowed: too many steps for the levels, too little strength, PLMS off the grid. Never anything else.
+          expect((error as StudioError).code).toBe('invalid_operation');
+          expect((error as StudioError).message).toMatch(/has no room for|leaves none of|plms needs evenly spaced/);
+          continue;
         }
+        expect(plan.schedule).toBe(schedule);
+        const wrong = plan.steps.findIndex(
+          ({ timestep, level, next }, i) =>
+            next.history.length > Math.min(plan.historyLength, i) ||
+            !(timestep >= 0 && timestep <= 999 && level.sigma > 0),
+        );
+        expect(wrong).toBe(-1);
+        expect(plan.addNoise(plan.steps.length)).toEqual({ alpha: 1, sigma: 0 });
+        const trace = tracePlan(plan, Float32Array.from([1, -2, 0.5, 0, 3, -0.1, 0.7, 1.5]));
+        expect(trace.flat().every(Number.isFinite)).toBe(true);
       }
-    },
-  );
+    }
+  });
 
   test('a perfect network gives back the picture', () => {
     // A network that knows x0 predicts exactly the noise that is in x, so every step must lead towards x0.
@@ -353,7 +409,8 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
       applyStep(step, { x, cond, uncond: null, guidance: 1, history, noise: random.randn(3), denoised });
       expectClose([...denoised], [...image], () => 1e-3);
     }
-    expectClose([...x], [...image], () => 1e-3);
+    // UniPC ends at σ = 0.001.
+    expectClose([...x], [...image], () => 2e-3);
   });
 
   test('the part of a picture outside the mask comes back untouched', () => {
@@ -371,8 +428,8 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
     expect([x[1], x[3]].every(Number.isFinite)).toBe(true);
   });
 
-  test.each(Object.keys(schedules))(
-    'with %s: stopped after any step and gone on elsewhere, the latents are the same to the bit',
+  test.each(STOPPED)(
+    'with %s: stopped after any call of the network and gone on elsewhere, the latents are the same to the bit',
     (schedule) => {
       for (const { steps, strength, masked } of [
         { steps: 1, strength: 1, masked: false },
@@ -443,7 +500,7 @@ test('a state of another plan, torn or with numbers that are none is not gone on
 describe('guidance', () => {
   test('m = u + g·(c − u)', () => {
     const plan = planSampling({ config: configOf('EulerDiscreteScheduler', SD), steps: 1 }, offers);
-    const step = { ...plan.steps[0], next: { x: 0, model: 1, history: [] } };
+    const step = { ...plan.steps[0], next: { x: 0, model: 1, negative: 0, history: [] } };
     const x = Float32Array.of(9);
     const buffers = { x, cond: Float32Array.of(3), uncond: Float32Array.of(1), guidance: 7.5, history: [] };
     applyStep(step, buffers);
@@ -513,6 +570,35 @@ describe('what a checkpoint asks for', () => {
   });
 });
 
+describe('whose numbers they are', () => {
+  const config = configOf('EulerDiscreteScheduler', SD);
+  const plan = (request: { sampler?: string; follows?: 'diffusers' | 'comfyui' }) =>
+    planSampling({ config, steps: 5, ...request }, offers);
+
+  test("is the checkpoint's own class where it knows the sampler, else whoever has it, else who is asked for", () => {
+    expect(plan({}).follows).toBe('diffusers');
+    expect(plan({ sampler: 'dpmpp_2m' }).follows).toBe('diffusers');
+    expect(plan({ sampler: 'heun' }).follows).toBe('comfyui');
+    expect(plan({ follows: 'comfyui' })).toMatchObject({ follows: 'comfyui', sampler: 'euler', schedule: 'normal' });
+    expect(codeOf(() => plan({ sampler: 'heun', follows: 'diffusers' }))).toBe('invalid_operation');
+  });
+
+  test('ComfyUI tells the network whole timesteps, and starts from more noise than diffusers', () => {
+    const [ours, theirs] = (['diffusers', 'comfyui'] as const).map((follows) =>
+      planSampling({ config, sampler: 'euler', schedule: 'karras', steps: 5, follows }, offers),
+    );
+    expect(ours.steps.every(({ timestep }) => Number.isInteger(timestep))).toBe(false);
+    expect(theirs.steps.every(({ timestep }) => Number.isInteger(timestep))).toBe(true);
+    expect(theirs.initNoise).toBeGreaterThan(ours.initNoise);
+  });
+
+  test('with a strength ComfyUI runs all steps, as the last ones of more', () => {
+    const request = { config, sampler: 'heun', steps: 6, strength: 0.5 };
+    // Two calls a step, but for the last.
+    expect(planSampling(request, offers).steps).toHaveLength(11);
+  });
+});
+
 describe('what an operation asks for', () => {
   const config = configOf('EulerDiscreteScheduler', SD);
   test.each([
@@ -521,6 +607,7 @@ describe('what an operation asks for', () => {
     { sampler: 'plms', schedule: 'karras', steps: 5 },
     { steps: 5, strength: 0.1 },
     { schedule: 'leading', steps: 1001 },
+    { sampler: 'heun', schedule: 'simple', steps: 1001 },
   ])('%o is refused', (request) => {
     expect(codeOf(() => planSampling({ config, ...request }, offers))).toBe('invalid_operation');
   });

@@ -57,6 +57,8 @@ describe('infotext: the settings line is the last that is one', () => {
   test.each<[string, string, RegExp[]]>([
     ['a template behind it', '\nTemplate: a {copper|tin} kettle', [/the template/]],
     ['both templates', '\nTemplate: a {copper|tin} kettle\nNegative Template: {fog|rain}', [/the template/]],
+    ['templates of wildcards', '\nWildcard prompt: a __metal__ kettle\nWildcard negative prompt: x', [/the template/]],
+    ['the same in it', ', Wildcard prompt: "a __metal__ kettle, x: 1", Wildcard negative prompt: x', [/the template/]],
     ['a template of several lines', '\nTemplate: a {copper|tin} kettle,\nin: the, sun: of, may: 1\n', [/the template/]],
     ['JSON behind it', '\n{"app": "x", "list": [1, 2], "Steps": 3, "Seed": 4}', [/notes behind/]],
     ['JSON of several lines behind it', '\n{\n  "a": 1,\n  "b": 2\n}', [/notes behind/]],
@@ -118,7 +120,7 @@ describe('infotext: JSON as values', () => {
   });
 
   test.each<[string, string, string[], RegExp[]]>([
-    ['one without a title', '[{"type":"lora","weight":0.5,"modelVersionId":31}]', ['number 31 of Civitai 0.5'], []],
+    ['one without a title', '[{"type":"lora","weight":0.5,"modelVersionId":31}]', ['Civitai 31 0.5'], []],
     ['newer names', '[{"air":"urn:air:sd1:lycoris:civitai:3@31","modelName":"Tin","versionName":"v1"}]', ['Tin 1'], []],
     [
       'brackets and quotes in titles',
@@ -127,7 +129,7 @@ describe('infotext: JSON as values', () => {
       [],
     ],
     ['an embedding', '[{"type":"embed","modelName":"Easy"}]', [], [/effect of the embedding Easy/]],
-    ['an upscaler', '[{"type":"upscaler","modelName":"Sharp"}]', [], [/upscaler from Civitai, Sharp/]],
+    ['an upscaler', '[{"type":"upscaler","modelName":"Sharp"}]', [], [/Civitai resource upscaler Sharp/]],
     ['a list that is cut', '[{"type":"lora","weight":0.5', [], [/Civitai/]],
   ])('Civitai resources: %s', async (_, list, expected, lost) => {
     const { parameters, loras, notRestored } = await infotext(`${WORDS}${LINE}, Civitai resources: ${list}`);
@@ -183,6 +185,8 @@ describe('infotext: JSON as values', () => {
     ['Extra: {"a": [1, {"b": "c, d: e"}]}', /^the setting "extra"$/],
     ["Extra: {'a': 'b, c: d'}", /^the setting "extra"$/],
     ['Hires prompt: x', /second pass/],
+    ['FreeU Stages: "[{\\"backbone\\": 1.2}]", FreeU Schedule: "0.0, 1.0, 0.0", FreeU Version: 2', /^FreeU$/],
+    ['Tiled Diffusion: {"Method": "MultiDiffusion", "Tile width": 96}', /^that it was made in tiles$/],
   ])('named in words: %s', async (fields, what) => {
     const { parameters, notRestored } = await infotext(`${WORDS}${LINE}, ${fields}, Clip skip: 1`);
     expect(parameters).toEqual(SETTINGS);
@@ -338,6 +342,7 @@ describe('InvokeAI 1 and 2', () => {
     ['apostrophes', `"the cat's 'own' kettle" ${LINE_OF_OPTIONS}`, "the cat's 'own' kettle", ''],
     ['apostrophes around it', `'the cat's kettle' ${LINE_OF_OPTIONS}`, "the cat's kettle", ''],
     ['none around it', `a kettle, well-used ${LINE_OF_OPTIONS}`, 'a kettle, well-used', ''],
+    ['the options of its first year', `"a kettle" -b1 ${LINE_OF_OPTIONS}`, 'a kettle', ''],
     ['no spaces', '"a kettle" -s30 -S1234 -W512 -H448 -C8.0 -Ak_euler_a', 'a kettle', ''],
     [
       'long names',
@@ -387,6 +392,8 @@ describe('Easy Diffusion’s lists', () => {
     ['lists', ['brass', 'metal/ink'], [0.6, 0.3], ['brass 0.6', 'ink 0.3']],
     ['one', 'brass', 0.6, ['brass 0.6']],
     ['a list of one', ['brass.safetensors'], [0.6], ['brass 0.6']],
+    ['one that was left empty, before the other', ['', 'brass'], [0, 0.6], ['brass 0.6']],
+    ['none in the middle', "['ink', None, 'brass']", '[0.3, 1, 0.6]', ['ink 0.3', 'brass 0.6']],
     ['empty lists', [], [], []],
     ['none', 'None', '0.5', []],
     ['strengths as texts', ['brass', 'ink'], ['0.6', '-0.3'], ['brass 0.6', 'ink -0.3']],
@@ -450,6 +457,7 @@ describe('SwarmUI', () => {
     ['a kettle <break> on a stove', 'a kettle on a stove', [/what "break" does/]],
     ['a <fromto[0.5]:tin,brass> kettle <comment:mine>', 'a kettle', [/what "fromto: tin,brass" does/]],
     ['a kettle <lora:brass:0.5>', 'a kettle', []],
+    ['a kettle <lora:tin:0.5:0.2>', 'a kettle', [/separate strength of the LoRA tin on the prompt \(0\.2\)/]],
     [
       'a kettle <region:0,0,0.5,1> steam <segment:lid,0.6,0.5> shiny',
       'a kettle',
@@ -465,6 +473,8 @@ describe('SwarmUI', () => {
 
   test.each<[string, Record<string, unknown>, string[]]>([
     ['a text with commas', { loras: 'metal/brass,ink', loraweights: '0.33,0.85' }, ['brass 0.33', 'ink 0.85']],
+    ['one without a name', { loras: ['', 'ink'], loraweights: ['1', '0.85'] }, ['ink 0.85']],
+    ['one strength for the words', { loras: ['ink'], loraweights: ['0.85'], loratencweights: [''] }, ['ink 0.85']],
     ['fewer strengths', { loras: ['brass', 'ink'], loraweights: ['0.33'] }, ['brass 0.33', 'ink 1']],
     ['folders of Windows and endings', { loras: ['metal\\brass.safetensors'], loraweights: [0.5] }, ['brass 0.5']],
   ])('LoRAs: %s', async (_, params, expected) => {
@@ -527,6 +537,10 @@ describe('what could not be read is said', () => {
     expect(await hasSettings(new Blob([pngOf({ Title: 'a kettle' })]))).toBe(false);
     expect(await hasSettings(new Blob([pngOf({ workflow: { nodes: [] } })]))).toBe(true);
     expect(await hasSettings(new Blob([pngOf({ postprocessing: 'Postprocess upscale by: 4' })]))).toBe(true);
+    expect(await hasSettings(new Blob([userComment('{"prompt":"a kettle","n_iter":{"a":1}}')]))).toBe(true);
+    expect(await hasSettings(new Blob([pngOf({ generation: { seed: 3 } })]))).toBe(true);
+    expect(await hasSettings(new Blob([jpegOf(segment(0xfe, latin1Bytes('x\nsteps: 20, cfg scale: 7')))]))).toBe(true);
+    expect(await hasSettings(new Blob([userComment('a photo of the steps, promptly taken')]))).toBe(false);
     expect(await readPicture(pngOf({ workflow: { nodes: [] } }), nothingHidden)).toBeNull();
   });
 });
@@ -597,7 +611,87 @@ const INFOTEXT: Table['fields'] = {
   User: ['somebody', null],
 };
 
+/** ComfyUI's own nodes of a picture from words; a field is one input of one of them, `node.input`. */
+const NODES: Record<string, { class_type: string; inputs: Record<string, unknown> }> = {
+  ckpt: { class_type: 'CheckpointLoaderSimple', inputs: {} },
+  lora: {
+    class_type: 'LoraLoader',
+    inputs: { strength_model: 0.5, strength_clip: 0.5, model: ['ckpt', 0], clip: ['ckpt', 1] },
+  },
+  skip: { class_type: 'CLIPSetLastLayer', inputs: { stop_at_clip_layer: -1, clip: ['lora', 1] } },
+  pos: { class_type: 'CLIPTextEncode', inputs: { text: 'x', clip: ['skip', 0] } },
+  neg: { class_type: 'CLIPTextEncode', inputs: { clip: ['skip', 0] } },
+  size: { class_type: 'EmptyLatentImage', inputs: { height: 512, batch_size: 1 } },
+  sampler: {
+    class_type: 'KSamplerAdvanced',
+    inputs: {
+      steps: 20,
+      noise_seed: 1,
+      cfg: 7,
+      model: ['lora', 0],
+      positive: ['pos', 0],
+      negative: ['neg', 0],
+      latent_image: ['size', 0],
+    },
+  },
+  vae: { class_type: 'VAELoader', inputs: {} },
+  decode: { class_type: 'VAEDecode', inputs: { samples: ['sampler', 0], vae: ['vae', 0] } },
+  save: { class_type: 'SaveImage', inputs: { images: ['decode', 0] } },
+};
+
+function graphOf(values: Record<string, unknown>): typeof NODES {
+  const graph = structuredClone(NODES);
+  for (const [field, value] of Object.entries(values)) {
+    const [node, input] = field.split('.');
+    graph[node].inputs[input] = value;
+  }
+  return graph;
+}
+
 const TABLES: Table[] = [
+  {
+    tool: 'ComfyUI',
+    base: { 'pos.text': 'x' },
+    fields: {
+      'ckpt.ckpt_name': ['kettles.safetensors', 'checkpoint'],
+      'lora.lora_name': ['brass.safetensors', 'lora'],
+      'skip.stop_at_clip_layer': [-2, /clip skip/],
+      'neg.text': ['fog', 'negative_prompt'],
+      'size.width': [640, 'width'],
+      'size.batch_size': [4, /its place among the 4/],
+      'sampler.noise_seed': [5, 'seed'],
+      'sampler.steps': [30, 'steps'],
+      'sampler.cfg': [5, 'guidance_scale'],
+      'sampler.sampler_name': ['dpmpp_2m', 'sampler'],
+      'sampler.scheduler': ['karras', 'schedule'],
+      'sampler.start_at_step': [5, /the step it began at/],
+      'sampler.end_at_step': [15, /the step it ended at/],
+      'sampler.add_noise': ['disable', /that no noise was added/],
+      'sampler.return_with_leftover_noise': ['enable', /that noise was left in it/],
+      'vae.vae_name': ['soft.safetensors', /the VAE soft/],
+      'save.filename_prefix': ['x', null],
+    },
+    bytes: (values) => pngOf({ prompt: graphOf(values) }),
+  },
+  {
+    tool: 'stable-diffusion.cpp',
+    base: { Steps: '20', 'CFG scale': '7', Seed: '1', Version: 'stable-diffusion.cpp' },
+    fields: {
+      Size: ['512x768', 'width'],
+      Model: ['kettles.gguf', 'checkpoint'],
+      Sampler: ['euler_a karras', 'sampler'],
+      Guidance: ['4.000000', /Flux guidance 4/],
+      Eta: ['1.000000', /eta 1/],
+      RNG: ['cuda', /imitates an NVIDIA GPU/],
+      'Sampler RNG': ['cuda', /sampler rng cuda/],
+      'Skip layers': ['[7, 8, 9]', /skip layers 7, 8, 9/],
+      'SLG scale': ['2.5', /slg scale 2\.5/],
+      VAE: ['kettles.vae', /vae kettles/],
+      TAESD: ['tiny', /taesd tiny/],
+      'Denoising strength': ['0.5', 'strength'],
+    },
+    bytes: (values) => pngOf({ parameters: line(values) }),
+  },
   {
     tool: 'AUTOMATIC1111',
     base: { Steps: '20', 'CFG scale': '7', Seed: '1', Version: 'v1.10.1' },
@@ -850,9 +944,9 @@ const TABLES: Table[] = [
 ];
 
 describe('every field that a tool writes is restored or named', () => {
-  test('the eleven tools are there; ComfyUI, whose fields are nodes, has its own tests', () => {
-    const tables = new Set(TABLES.map(({ tool }) => tool).filter((tool) => tool !== 'Forge'));
-    expect([...tables, 'ComfyUI'].sort()).toEqual(toolNames().sort());
+  test('the eleven tools are there, and two that write what another reads', () => {
+    const tables = new Set(TABLES.map(({ tool }) => tool));
+    expect([...tables].sort()).toEqual([...toolNames(), 'Forge', 'stable-diffusion.cpp'].sort());
   });
 
   test.each(TABLES)('$tool', async ({ tool, base, fields, bytes }) => {

@@ -21,6 +21,7 @@ import {
 } from '../src/weights/safetensors.ts';
 import { SingleFile } from '../src/weights/single_file.ts';
 import { startNodeEngine } from './node_engine.ts';
+import * as xl from './stable_diffusion_shapes.ts';
 
 const HERE = import.meta.dirname;
 const bytesOf = (path: string) => new Uint8Array(readFileSync(join(HERE, path)));
@@ -320,6 +321,63 @@ describe('put together from their shapes are', () => {
     expect([...component.weights.names()]).toHaveLength(shapes.size);
   });
 
+  test('Stable Diffusion XL, whose depths differ from block to block', async () => {
+    const bigG = new Map([
+      ['conditioner.embedders.1.model.token_embedding.weight', [49408, 1280]],
+      ['conditioner.embedders.1.model.positional_embedding', [77, 1280]],
+      ['conditioner.embedders.1.model.text_projection', [1280, 1280]],
+      ...Array.from({ length: 32 }, (_, n): [string, number[]] => [
+        `conditioner.embedders.1.model.transformer.resblocks.${n}.mlp.c_fc.weight`,
+        [5120, 1280],
+      ]),
+    ] as [string, number[]][]);
+    const clipL = Array.from(clip, ([name, shape]): [string, number[]] => [
+      name.replace('cond_stage_model', 'conditioner.embedders.0'),
+      shape,
+    ]);
+    const shapes = new Map(
+      Array.from(xl.unetShapes(2048), ([name, shape]) => [`model.diffusion_model.${originalName(name)}`, shape]),
+    );
+    const marked: [string, number[]][] = [
+      ['v_pred', [0]],
+      ['ztsnr', [0]],
+    ];
+    const file = new Header(new Map([...shapes, ...vae, ...clipL, ...bigG, ...marked]));
+    const files = { ...asFile(''), blob: () => Promise.resolve(file) } as unknown as FolderFiles;
+    const opened = await SingleFile.open(files, 'model.safetensors');
+    expect(opened.pipelineClass).toBe('StableDiffusionXLPipeline');
+    const component = await opened.component('unet');
+    expect(component.config).toMatchObject({
+      block_out_channels: [320, 640, 1280],
+      down_block_types: ['DownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D'],
+      up_block_types: ['CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'UpBlock2D'],
+      transformer_layers_per_block: [0, 2, 10],
+      mid_block_type: 'UNetMidBlock2DCrossAttn',
+      attention_head_dim: [5, 10, 20],
+      cross_attention_dim: 2048,
+      projection_class_embeddings_input_dim: 2816,
+      sample_size: [128, 128],
+    });
+    expect(component.config).not.toHaveProperty('reverse_transformer_layers_per_block');
+    const options = { provider: 'webgpu', dtype: 'f16', batch: 1, height: 128, width: 128 } as const;
+    unet2d.build(unet2d.parseConfig(component.config), component.weights, options);
+    expect([...component.weights.names()]).toHaveLength(shapes.size);
+    expect((await opened.component('text_encoder_2')).config).toMatchObject({
+      num_hidden_layers: 32,
+      num_attention_heads: 20,
+      projection_dim: 1280,
+      hidden_act: 'gelu',
+    });
+    expect((await opened.component('text_encoder')).config).toMatchObject({ num_attention_heads: 12 });
+    expect((await opened.component('vae')).config).toMatchObject({ scaling_factor: 0.13025 });
+    expect(JSON.parse((await opened.text('scheduler/scheduler_config.json'))!)).toMatchObject({
+      _class_name: 'EulerDiscreteScheduler',
+      prediction_type: 'v_prediction',
+      rescale_betas_zero_snr: true,
+      timestep_spacing: 'trailing',
+    });
+  });
+
   test('files that are something else, or not whole, refused with a next step', async () => {
     const of = (...parts: Iterable<[string, number[]]>[]) => new Header(new Map(parts.flatMap((one) => [...one])));
     const core = unet(768, false);
@@ -342,8 +400,12 @@ describe('put together from their shapes are', () => {
         /is a copy for training: it has only averaged weights \(EMA\), .*; get the pruned or the full version/,
       ],
       [
-        of(core, part('conditioner.embedders.0.x.weight')),
-        /is a Stable Diffusion XL checkpoint, which .*; choose one of/,
+        of(core, vae, part('conditioner.embedders.0.transformer.text_model.x.weight')),
+        /^model\.safetensors has no second text encoder in it, so words cannot be read; choose/,
+      ],
+      [
+        of(core, vae, part('conditioner.embedders.0.model.ln_final.weight')),
+        /^model\.safetensors is the refiner of Stable Diffusion XL, which .*; choose the base checkpoint\.$/,
       ],
       [of(part('lora_unet_a.lora_down.weight')), /is a LoRA and no checkpoint; add it to the LoRAs/],
       [of(part('down_blocks.0.resnets.0.conv1.weight')), /is one part of a diffusers folder; open the whole folder/],
@@ -354,6 +416,39 @@ describe('put together from their shapes are', () => {
     }
   });
 });
+
+/** What Stability AI's code calls a layer of Stable Diffusion XL's UNet, with two layers a block. */
+function originalName(name: string): string {
+  const known: Record<string, string> = {
+    conv_in: 'input_blocks.0.0',
+    conv_norm_out: 'out.0',
+    conv_out: 'out.2',
+    'time_embedding.linear_1': 'time_embed.0',
+    'time_embedding.linear_2': 'time_embed.2',
+    'add_embedding.linear_1': 'label_emb.0.0',
+    'add_embedding.linear_2': 'label_emb.0.2',
+    norm1: 'in_layers.0',
+    conv1: 'in_layers.2',
+    time_emb_proj: 'emb_layers.1',
+    norm2: 'out_layers.0',
+    conv2: 'out_layers.3',
+    conv_shortcut: 'skip_connection',
+  };
+  const [, path, ending] = /^(.*)\.(weight|bias)$/.exec(name)!;
+  if (path in known) {
+    return `${known[path]}.${ending}`;
+  }
+  const [, middle, index, inside] = /^mid_block\.(resnets|attentions)\.(\d)\.(.+)$/.exec(path) ?? [];
+  if (middle) {
+    return `middle_block.${middle === 'attentions' ? 1 : 2 * Number(index)}.${known[inside] ?? inside}.${ending}`;
+  }
+  const [, side, block, kind, number, rest] = /^(down|up)_blocks\.(\d)\.(\w+)\.(\d)\.(.+)$/.exec(path)!;
+  const [isScaling, isDown] = [kind.endsWith('samplers'), side === 'down'];
+  const place = 3 * Number(block) + (isScaling ? 2 : Number(number)) + (isDown ? 1 : 0);
+  const part = isScaling ? (isDown ? 0 : 2) : kind === 'attentions' ? 1 : 0;
+  const layer = isScaling ? (isDown ? 'op' : 'conv') : kind === 'resnets' ? known[rest] : rest;
+  return `${isDown ? 'input' : 'output'}_blocks.${place}.${part}.${layer}.${ending}`;
+}
 
 /** The same file with other metadata, and tensors without elements that only mark something. */
 function said(

@@ -19,16 +19,35 @@ interface Node {
   [key: string]: unknown;
 }
 
-/** Texts that nobody but a programmer sees. */
+/**
+ * Texts that nobody but a programmer sees; names of graphs and keys; bytes of files of other kinds; and what the doors answer to programs,
+ * which is English (`Refusal`).
+ */
 const UNSEEN_CALLS =
-  /^(?:assert|is|fetch|querySelector(?:All)?|matches|closest|getElementById|startsWith|endsWith|includes|test|split|join|replaceAll|replace|addEventListener|removeEventListener|getContext|matchMedia|has|get|set|hasOwn|Error|TypeError|RangeError|SyntaxError|AggregateError|DOMException|RegExp|Worker|URL|toLocaleString|getItem|setItem|log|warn|error|info|postMessage|openStore|setAttribute|createElement|readKept|keep)$/;
+  /^(?:Refusal|LayerWriter|OnnxWriter|encode|assert|is|fetch|querySelector(?:All)?|matches|closest|getElementById|startsWith|endsWith|includes|test|split|join|replaceAll|replace|addEventListener|removeEventListener|getContext|matchMedia|has|get|set|hasOwn|Error|TypeError|RangeError|SyntaxError|AggregateError|DOMException|RegExp|Worker|URL|toLocaleString|getItem|setItem|log|warn|error|info|postMessage|openStore|setAttribute|createElement|readKept|keep)$/;
 
 /** Properties of components that nobody reads. */
 const UNSEEN_PROPERTIES = /^(?:name|icon|testid|id|href|accept|control|class)$/;
 
 /** Attributes of elements that are read or heard. */
 const SEEN_ATTRIBUTES =
-  /^(?:aria-label|aria-description|aria-valuetext|aria-roledescription|alt|title|placeholder|label|value)$/;
+  /^(?:aria-label|aria-description|aria-valuetext|aria-roledescription|alt|title|placeholder|label)$/;
+
+/** Files whose errors are answers to programs, over HTTP and between pages: the doors speak English. */
+const DOORS = /^(?:src\/jobs\/(?:routes|channel|engine_desk|engine_questions)|workers\/service\.worker)\.ts$/;
+
+/**
+ * Read by programs: markup, styles, media queries, headers with a MIME type, events of a stream, code.
+ * Each is known by a sign that no sentence has.
+ */
+const FOR_PROGRAMS = [
+  /^<(?:[!?]|[\w:]+ [\w:]+=")/,
+  /^\d+px |var\(--|\bcolor-mix\(|monospace|sans-serif/,
+  /^\([a-z-]+: [a-z-]+\)$/,
+  /^(?:\{\d+\}|[a-z]+\/[a-z.+-]+); charset=|^Bearer |^(?:inline|attachment); |^bytes \{/,
+  /^(?:event|retry|data|id): |^: .*\n\n$/,
+  /^\/\/ @|^const \{\d+\}|[;{]\n|=> \{/,
+];
 
 const UNSEEN_TYPES = /^TS(?!AsExpression|SatisfiesExpression|NonNullExpression|TypeAssertion)/;
 
@@ -50,7 +69,8 @@ export function textsOf(file: string, source = readFileSync(join(ROOT, file), 'u
   );
   const found: SourceTexts = { file, asked: [], prose: [] };
   visit(tree as unknown as Node, found, isComponent);
-  return { ...found, prose: [...new Set(found.prose)] };
+  const prose = DOORS.test(file) ? [] : found.prose.filter((text) => !FOR_PROGRAMS.some((sign) => sign.test(text)));
+  return { ...found, prose: [...new Set(prose)] };
 }
 
 function visit(node: Node, found: SourceTexts, isComponent: boolean): void {
@@ -61,6 +81,9 @@ function visit(node: Node, found: SourceTexts, isComponent: boolean): void {
     return;
   }
   if (UNSEEN_TYPES.test(node.type) || isUnseen(node)) {
+    // What a listener says is seen, though the call that it is given to is not.
+    const given = (node.arguments as Node[] | undefined) ?? [];
+    given.filter(({ type }) => /Function/.test(type)).forEach((one) => visit(one, found, isComponent));
     return;
   }
   if (node.type === 'Text') {
@@ -101,6 +124,8 @@ function isUnseen(node: Node): boolean {
       return isSeenNowhere(node);
     case 'StyleDirective':
       return true;
+    case 'ObjectExpression':
+      return isPair(node);
     case 'BinaryExpression':
       return /^[!=]==$/.test(String(node.operator)) && (node.right as Node).type === 'Literal';
     case 'CallExpression':
@@ -109,6 +134,12 @@ function isUnseen(node: Node): boolean {
     default:
       return false;
   }
+}
+
+/** `{ en: …, de: … }` says it in both languages itself. */
+function isPair(node: Node): boolean {
+  const keys = (node.properties as Node[]).map(({ key }) => nameOf((key ?? {}) as Node));
+  return keys.sort().join() === 'de,en';
 }
 
 /** A call such as `words.join(…)` or `texts.get(…)` whose own object holds texts is looked into. */

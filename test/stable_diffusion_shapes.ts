@@ -1,7 +1,15 @@
 /** Names and shapes of the tensors of real Stable Diffusion checkpoints, spelled out independently of the graph builders. */
 
-/** @param context width of the text's embeddings: 768 in Stable Diffusion 1, 1024 in 2 */
-export function unetShapes(context: number): Map<string, number[]> {
+const DEEP = { widths: [320, 640, 1280, 1280], depths: [1, 1, 1, 0], middle: 1 };
+/** Of Stable Diffusion XL: few levels, and deep ones. */
+const WIDE = { widths: [320, 640, 1280], depths: [0, 2, 10], middle: 10 };
+
+/**
+ * @param context width of the text's embeddings: 768 in Stable Diffusion 1, 1024 in 2, 2048 in XL
+ * @param inputs 9 in those for inpainting
+ */
+export function unetShapes(context: number, inputs = 4): Map<string, number[]> {
+  const { widths, depths, middle } = context === 2048 ? WIDE : DEEP;
   const shapes = new Map<string, number[]>();
   const layer = (path: string, shape: number[], bias = true) => {
     shapes.set(`${path}.weight`, shape);
@@ -19,61 +27,65 @@ export function unetShapes(context: number): Map<string, number[]> {
       layer(`${path}.conv_shortcut`, [to, from, 1, 1]);
     }
   };
-  const transformer = (path: string, width: number) => {
+  const transformer = (path: string, width: number, depth: number) => {
+    if (depth === 0) {
+      return;
+    }
     layer(`${path}.norm`, [width]);
     layer(`${path}.proj_in`, [width, width]);
     layer(`${path}.proj_out`, [width, width]);
-    const block = `${path}.transformer_blocks.0`;
-    for (const [attention, from] of [
-      ['attn1', width],
-      ['attn2', context],
-    ] as const) {
-      layer(`${block}.${attention}.to_q`, [width, width], false);
-      layer(`${block}.${attention}.to_k`, [width, from], false);
-      layer(`${block}.${attention}.to_v`, [width, from], false);
-      layer(`${block}.${attention}.to_out.0`, [width, width]);
+    for (let index = 0; index < depth; index++) {
+      const block = `${path}.transformer_blocks.${index}`;
+      for (const [attention, from] of [
+        ['attn1', width],
+        ['attn2', context],
+      ] as const) {
+        layer(`${block}.${attention}.to_q`, [width, width], false);
+        layer(`${block}.${attention}.to_k`, [width, from], false);
+        layer(`${block}.${attention}.to_v`, [width, from], false);
+        layer(`${block}.${attention}.to_out.0`, [width, width]);
+      }
+      for (const norm of ['norm1', 'norm2', 'norm3']) {
+        layer(`${block}.${norm}`, [width]);
+      }
+      layer(`${block}.ff.net.0.proj`, [8 * width, width]);
+      layer(`${block}.ff.net.2`, [width, 4 * width]);
     }
-    for (const norm of ['norm1', 'norm2', 'norm3']) {
-      layer(`${block}.${norm}`, [width]);
-    }
-    layer(`${block}.ff.net.0.proj`, [8 * width, width]);
-    layer(`${block}.ff.net.2`, [width, 4 * width]);
   };
 
-  layer('conv_in', [320, 4, 3, 3]);
+  layer('conv_in', [320, inputs, 3, 3]);
   layer('time_embedding.linear_1', [1280, 320]);
   layer('time_embedding.linear_2', [1280, 1280]);
-  const widths = [320, 640, 1280, 1280];
+  if (context === 2048) {
+    layer('add_embedding.linear_1', [1280, 1280 + 6 * 256]);
+    layer('add_embedding.linear_2', [1280, 1280]);
+  }
   const skips = [320];
   let width = 320;
   widths.forEach((to, index) => {
     const path = `down_blocks.${index}`;
     for (const number of [0, 1]) {
       resnet(`${path}.resnets.${number}`, width, to);
-      if (index < 3) {
-        transformer(`${path}.attentions.${number}`, to);
-      }
+      transformer(`${path}.attentions.${number}`, to, depths[index]);
       width = to;
       skips.push(to);
     }
-    if (index < 3) {
+    if (index < widths.length - 1) {
       layer(`${path}.downsamplers.0.conv`, [to, to, 3, 3]);
       skips.push(to);
     }
   });
   resnet('mid_block.resnets.0', 1280, 1280);
-  transformer('mid_block.attentions.0', 1280);
+  transformer('mid_block.attentions.0', 1280, middle);
   resnet('mid_block.resnets.1', 1280, 1280);
   [...widths].reverse().forEach((to, index) => {
     const path = `up_blocks.${index}`;
     for (const number of [0, 1, 2]) {
       resnet(`${path}.resnets.${number}`, width + (skips.pop() ?? 0), to);
-      if (index > 0) {
-        transformer(`${path}.attentions.${number}`, to);
-      }
+      transformer(`${path}.attentions.${number}`, to, depths[depths.length - 1 - index]);
       width = to;
     }
-    if (index < 3) {
+    if (index < widths.length - 1) {
       layer(`${path}.upsamplers.0.conv`, [to, to, 3, 3]);
     }
   });
@@ -126,9 +138,15 @@ export function autoencoderShapes(): Map<string, number[]> {
   return shapes;
 }
 
-/** CLIPTextModel as transformers saves it: 768, 3072, 12 layers in Stable Diffusion 1; 1024, 4096, 23 layers in 2. */
-export function textShapes(width: number, inner: number, layers: number): Map<string, number[]> {
+/**
+ * CLIPTextModel as transformers saves it: 768, 3072, 12 layers in Stable Diffusion 1; 1024, 4096, 23 layers in 2; 1280, 5120, 32 layers in
+ * the second one of XL, which projects to 1280.
+ */
+export function textShapes(width: number, inner: number, layers: number, projection?: number): Map<string, number[]> {
   const shapes = new Map<string, number[]>();
+  if (projection !== undefined) {
+    shapes.set('text_projection.weight', [projection, width]);
+  }
   const layer = (path: string, shape: number[]) => {
     shapes.set(`text_model.${path}.weight`, shape);
     shapes.set(`text_model.${path}.bias`, [shape[0]]);

@@ -153,7 +153,7 @@ describe.each([
     const [{ messages }] = sent;
     expect(messages.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'user']);
     expect(messages[0].content).toBe(SKETCH_RULES[language]);
-    expect(messages[3].content).toBe('dots');
+    expect(messages[3].content).toMatch(/^dots\n\nWrite this as one .* in a ```js block\.$/);
     expect(messages[2].content).toMatch(/^```js\n/);
   });
 

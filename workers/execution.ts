@@ -6,17 +6,15 @@ import type { Chunk, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError, assert, cancelled } from '../src/core/errors.ts';
 import type { ResumePoint, Stage } from '../src/core/job.ts';
 import { JobProgress, stagesOf } from '../src/core/job_progress.ts';
-import { isWritten, type PixelImage } from '../src/core/media.ts';
+import { isWritten } from '../src/core/media.ts';
 import { parse } from '../src/core/operation.ts';
-import { isColour, isFile, isMask } from '../src/core/parameters.ts';
 import { MadeFile } from '../src/core/remote.ts';
 import type { Plan, PlannedStep } from '../src/core/plan.ts';
 import type { SpeechService, StepSpeech } from '../src/core/speech_service.ts';
 import type { ModelLoading, StepText, TextService } from '../src/core/text_service.ts';
 import { entityTypeOf } from '../src/core/steps.ts';
-import { WHITE, isOpaque, layOn } from '../src/formats/background.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
-import { decodePicture, encodePng } from '../src/formats/picture.ts';
+import { decodePicture } from '../src/formats/picture.ts';
 import { openEngine } from '../src/engines/engine.ts';
 import type { Medium } from '../src/media/medium.ts';
 import { mediumNamed, recogniseFile } from '../src/media/registry.ts';
@@ -25,7 +23,9 @@ import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
 import type { GraphWork } from './graph_work.ts';
 import type { JobPage } from './generation_api.ts';
-import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
+import type { RecorderApi } from '../src/recorder/recorder_api.ts';
+import { asUsed, takeFiles } from './given_files.ts';
+import { RecordedRun } from './recorded_run.ts';
 
 /** Loaded one by one, when it is their turn. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
@@ -46,9 +46,7 @@ export interface Prepared {
 const pointSchema = v.nullable(v.object({ step: v.string(), kept: v.unknown() }));
 
 export class Execution {
-  #run = '';
-  /** What an earlier attempt recorded, by step and type, in order; each is taken once, in place of recording it again. */
-  #recorded = new Map<string, RunEntity[]>();
+  readonly #run: RecordedRun;
   readonly #progress: JobProgress;
   #at: { step: string; stage: Stage; place: [step: number, steps: number] } | null = null;
   /** What every step ran with. */
@@ -56,16 +54,21 @@ export class Execution {
   /** What every step gave, by step and output, as the parameters of later steps take it. */
   readonly #given = new Map<string, Record<string, unknown>>();
   readonly #started = performance.now();
+  /** See {@link Execution.run}; everything else is recorded after it. */
+  #opening: Promise<void> = Promise.resolve();
+  /** Why the run could not be opened. */
+  #failure: StudioError | null = null;
   readonly #notices: string[] = [];
 
   constructor(
     readonly prepared: Prepared,
-    readonly recorder: Comlink.Remote<RecorderApi>,
+    recorder: Comlink.Remote<RecorderApi>,
     readonly events: EventSender,
     readonly signal: AbortSignal,
     readonly canvas: () => OffscreenCanvas | null,
   ) {
     const { plan, graph } = prepared;
+    this.#run = new RecordedRun(recorder, events);
     this.#settled = settledOf(plan);
     const run = plan.steps
       .filter(({ given }) => given === null)
@@ -95,23 +98,6 @@ export class Execution {
     if (graph?.isLoaded) {
       this.#progress.load(1);
     }
-    if (!(run !== null && (await this.#goOnWith(run)))) {
-      this.#run = await this.recorder.openRun({
-        config_name: plan.config,
-        operation,
-        expected_outputs: [
-          'input',
-          'config',
-          ...plan.steps.flatMap(({ chunk }) => catalogue.chunks[chunk].meta.records ?? []),
-          ...operation.record,
-          ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
-        ],
-      });
-    }
-    this.events.send({ type: 'run', run: this.#run });
-    if (!point) {
-      this.#keep(null);
-    }
     if (graph) {
       graph.onLoading = (share, isOver, begins) => {
         this.#load(share, isOver, begins);
@@ -122,38 +108,13 @@ export class Execution {
     });
     try {
       const used: Record<string, Blob | Blob[]> = {};
-      for (const [name, { list, isList }] of files) {
-        // Recorded as what is used, so that the run can be made again from its folder alone.
-        const [blobs, names]: [Blob[], string[]] = [[], []];
-        for (const source of list) {
-          const blob = await this.#asUsed(source, name);
-          blobs.push(blob);
-          names.push(await this.#record(`input_${name}`, blob));
-        }
-        used[name] = isList ? blobs : blobs[0];
-        operation.parameters[name] = isList ? names : names[0];
-      }
-      // What was given is recorded as what its steps gave.
-      await this.#record('input', { ...operation, given: undefined });
-      await this.#record('config', {
-        pipeline: plan.pipeline,
-        config: plan.config,
-        checkpoint: plan.checkpoint,
-        steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
-          id,
-          chunk,
-          parameters: {
-            ...parameters,
-            ...pick(
-              operation.parameters,
-              Object.keys(parameters).filter((name) => files.has(name)),
-            ),
-          },
-          ...(Object.keys(wired).length > 0 ? { wired } : {}),
-          ...(given === null ? {} : { is_given: true }),
-          ...(language === null ? {} : { language }),
-        })),
+      this.#opening = this.#open(run, point === null, operation, files, used);
+      this.#opening.catch((error: unknown) => {
+        this.#failure = StudioError.from(error);
       });
+      if (run !== null || files.size > 0) {
+        await this.#opening;
+      }
       const state = v.safeParse(pointSchema, point?.state ?? null);
       const kept = state.success ? state.output : null;
       // Steps before the one that was at work have recorded what they gave.
@@ -170,39 +131,93 @@ export class Execution {
           await this.#execute(step, used, isAtWork ? kept.kept : null);
         }
       }
-      await this.recorder.closeRun(this.#run, 'completed');
+      await this.#opening;
+      await this.#run.close();
       this.events.send({ type: 'progress', progress: this.#progress.finish() });
       graph?.observe(this.#progress.measured);
-      return { run: this.#run };
+      return { run: this.#run.id };
     } finally {
+      // Whoever ends a run that failed has to know of it.
+      await this.#opening.catch(() => undefined);
       if (graph) {
         graph.onLoading = null;
       }
     }
   }
 
-  /** False when there is no such run any more, because somebody deleted it, or when another tab does not let go of it. */
-  async #goOnWith(run: string): Promise<boolean> {
-    try {
-      const { entities } = await this.recorder.resumeRun(run);
-      for (const entity of entities) {
-        const key = recordedKey(entity.type, entity.metadata);
-        this.#recorded.set(key, [...(this.#recorded.get(key) ?? []), entity]);
-      }
-      this.#run = run;
-      return true;
-    } catch (error) {
-      const { code } = StudioError.from(error);
-      if (code === 'storage_unavailable') {
-        // A tab that hangs still has it open. Where nothing can be stored at all, opening another one says so.
-        this.#notice('The tab that began this did not let go of its recording, so it was recorded anew.');
-        return false;
-      }
-      if (code === 'invalid_operation') {
-        return false;
-      }
-      throw error;
+  /**
+   * Opens the run, or goes on with that of an earlier attempt, and records what is known before the first step. A fresh job does not wait for
+   * it: the disk takes longer than a network that is on the device.
+   * @param used takes the operation's files, by parameter, as they are used
+   */
+  async #open(
+    run: string | null,
+    isFirst: boolean,
+    operation: Plan['operation'],
+    files: ReturnType<typeof takeFiles>,
+    used: Record<string, Blob | Blob[]>,
+  ): Promise<void> {
+    const { plan } = this.prepared;
+    if (!(run !== null && (await this.#goOnWith(run)))) {
+      await this.#run.open({
+        config_name: plan.config,
+        operation,
+        expected_outputs: [
+          'input',
+          'config',
+          ...plan.steps.flatMap(({ chunk }) => catalogue.chunks[chunk].meta.records ?? []),
+          ...operation.record,
+          ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
+        ],
+      });
     }
+    this.events.send({ type: 'run', run: this.#run.id });
+    if (isFirst) {
+      this.#keep(null);
+    }
+    for (const [name, { list, isList }] of files) {
+      // Recorded as what is used, so that the run can be made again from its folder alone.
+      const [blobs, names]: [Blob[], string[]] = [[], []];
+      for (const source of list) {
+        const blob = await asUsed(source, name, plan.steps, (message) => {
+          this.#notice(message);
+        });
+        blobs.push(blob);
+        names.push(await this.#run.record(`input_${name}`, blob));
+      }
+      used[name] = isList ? blobs : blobs[0];
+      operation.parameters[name] = isList ? names : names[0];
+    }
+    // What was given is recorded as what its steps gave.
+    await this.#run.record('input', { ...operation, given: undefined });
+    await this.#run.record('config', {
+      pipeline: plan.pipeline,
+      config: plan.config,
+      checkpoint: plan.checkpoint,
+      steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
+        id,
+        chunk,
+        parameters: {
+          ...parameters,
+          ...pick(
+            operation.parameters,
+            Object.keys(parameters).filter((name) => files.has(name)),
+          ),
+        },
+        ...(Object.keys(wired).length > 0 ? { wired } : {}),
+        ...(given === null ? {} : { is_given: true }),
+        ...(language === null ? {} : { language }),
+      })),
+    });
+  }
+
+  /** False when the run cannot be gone on with, so that another one is opened. */
+  async #goOnWith(run: string): Promise<boolean> {
+    const outcome = await this.#run.resume(run);
+    if (outcome === 'held') {
+      this.#notice('The tab that began this did not let go of its recording, so it was recorded anew.');
+    }
+    return outcome === 'resumed';
   }
 
   /**
@@ -296,16 +311,11 @@ export class Execution {
   async #readBack(step: PlannedStep): Promise<boolean> {
     const kept: Record<string, unknown> = {};
     for (const [name, { medium, many }] of Object.entries(outputsOf(step))) {
-      const entities = this.#recorded.get(recordedKey(this.#entityType(step, name), { step: step.id })) ?? [];
-      if (entities.length === 0) {
+      const recorded = await this.#run.readBack(this.#entityType(step, name), step.id);
+      if (recorded.length === 0) {
         return false;
       }
-      const files: unknown[] = [];
-      for (const entity of entities) {
-        const file = await this.recorder.readEntity(this.#run, entity.filename);
-        files.push(isWritten(medium) ? await file.text() : file);
-        this.events.send({ type: 'entity', entity: { ...entity, run: this.#run } });
-      }
+      const files = isWritten(medium) ? await Promise.all(recorded.map((file) => file.text())) : recorded;
       kept[name] = many ? files : files[0];
     }
     this.#given.set(step.id, kept);
@@ -397,27 +407,6 @@ export class Execution {
       : { speech: { speak: (request) => engine.speak({ ...request, model: language }, this.signal, onLoading) } };
   }
 
-  /** Pictures become PNG without transparency, whatever they came as; other files stay as they are. */
-  async #asUsed(source: Blob | string, name: string): Promise<Blob> {
-    const type = typeof source === 'string' ? source.slice('data:'.length) : source.type;
-    if (!/^(audio|video)\//.test(type)) {
-      return encodePng(this.#opaque(await decodePicture(source, name), name));
-    }
-    return typeof source === 'string' ? (await fetch(source)).blob() : source;
-  }
-
-  /** A picture as checkpoints take it, without transparency. What a mask means stands in its colours, so it stays as it is. */
-  #opaque(picture: PixelImage, name: string): PixelImage {
-    if (isMask(name) || isOpaque(picture)) {
-      return picture;
-    }
-    const background = this.prepared.plan.steps.map(({ parameters }) => parameters.background).find(isColour);
-    if (background === undefined) {
-      this.#notice(`The transparent parts of ${name} were filled with white; background chooses another colour.`);
-    }
-    return layOn(picture, background ?? WHITE);
-  }
-
   #notice(message: string): void {
     this.#notices.push(message);
     this.events.send({ type: 'notice', message });
@@ -437,6 +426,10 @@ export class Execution {
     if (this.signal.aborted) {
       throw cancelled();
     }
+    if (this.#failure) {
+      // What cannot be recorded need not be computed.
+      throw this.#failure;
+    }
     this.events.send({ type: 'progress', progress: this.#progress.report(of, stage, done, steps) });
   }
 
@@ -454,13 +447,8 @@ export class Execution {
   }
 
   async #record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
-    // A run that an earlier version began names no steps.
-    const known = this.#recorded.get(recordedKey(type, metadata))?.shift() ?? this.#recorded.get(type)?.shift();
-    const entity = known
-      ? { ...known, run: this.#run }
-      : await this.recorder.saveEntity(this.#run, type, content, metadata);
-    this.events.send({ type: 'entity', entity });
-    return entity.filename;
+    await this.#opening;
+    return this.#run.record(type, content, metadata);
   }
 }
 
@@ -487,11 +475,6 @@ async function madeElsewhere({ file, metadata: origin }: MadeFile, medium: Mediu
   return { file: typed, facts: value === null ? {} : medium.facts(value), origin };
 }
 
-/** A chunk that stands in two steps records the same types twice. */
-function recordedKey(type: string, metadata: Record<string, unknown> = {}): string {
-  return typeof metadata.step === 'string' ? `${metadata.step}/${type}` : type;
-}
-
 function seconds(): number {
   return performance.now() / 1000;
 }
@@ -510,26 +493,6 @@ function settledOf({ steps, variant }: Plan): ResumePoint['parameters'] {
       return [id, checkpoint !== null && 'weights' in settled ? { ...settled, weights: variant } : settled];
     }),
   );
-}
-
-interface Files {
-  list: (Blob | string)[];
-  isList: boolean;
-}
-
-/** Takes the files out of the parameters, which are recorded beside them. */
-function takeFiles(parameters: Record<string, unknown>): Map<string, Files> {
-  const files = new Map<string, Files>();
-  for (const [name, value] of Object.entries(parameters)) {
-    if (isFile(value)) {
-      files.set(name, { list: [value], isList: false });
-      delete parameters[name];
-    } else if (Array.isArray(value) && value.length > 0 && value.every(isFile)) {
-      files.set(name, { list: value, isList: true });
-      delete parameters[name];
-    }
-  }
-  return files;
 }
 
 function pick(record: Record<string, unknown>, names: readonly string[]): Record<string, unknown> {

@@ -1,17 +1,18 @@
 /** The generation worker: the only place that holds the GPU. One owner class, served by Comlink. */
 import type * as Comlink from 'comlink';
-import { StudioError } from '../src/core/errors.ts';
-import type { DeviceReport, JobEvent, LedgerReport } from '../src/core/job.ts';
+import { StudioError, cancelled } from '../src/core/errors.ts';
+import type { DeviceReport, EngineState, JobEvent, LedgerReport } from '../src/core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import type { LoraUse } from '../src/core/loras.ts';
 import { own } from '../src/core/catalogue.ts';
 import { estimateRequest, fit } from '../src/core/fit.ts';
 import { parseOperation, type Operation } from '../src/core/operation.ts';
-import { checkpointOf, checkpointStep, plan, type PlanResult } from '../src/core/plan.ts';
+import { checkpointOf, checkpointStep, plan, type Plan, type PlanResult } from '../src/core/plan.ts';
 import { courseOf, entriesOf } from '../src/core/steps.ts';
 import { smallerThan, type Change } from '../src/core/smaller.ts';
 import { Engine } from '../src/engine/engine.ts';
 import { deviceKey, IndexedRates, Speedometer, workloads } from '../src/engine/self_measurement.ts';
+import { ThreadMeasurement, thisMachine } from '../src/engine/threads.ts';
 import { openModel, type Circumstances, type LoadedModel, type ModelLora } from '../src/models/family.ts';
 import { memoryBudget } from '../src/models/latent_diffusion/estimate.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
@@ -24,6 +25,8 @@ import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 import type { ExecuteRequest, GenerationApi, JobPage, LoraFit, StartOptions } from './generation_api.ts';
 import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import { filesOf, library } from './source_files.ts';
+import type { ThreadsApi } from './threads.worker.ts';
+import './media_files.ts';
 
 class GenerationWorker implements GenerationApi {
   #engine: Engine | undefined;
@@ -42,17 +45,24 @@ class GenerationWorker implements GenerationApi {
   /** How the models' weights were asked for when they were opened. */
   readonly #variants = new WeakMap<LoadedModel, WeightVariant>();
   readonly #running = new Map<string, AbortController>();
+  #preparation: { controller: AbortController; done: Promise<void> } | null = null;
+  /** Only where the processor computes, with as many threads as are best. */
+  #threads: ThreadMeasurement | null = null;
 
   async start({
     backend = 'auto',
     precision = 'auto',
     countLaunches = false,
     memoryBytes = null,
+    threads = null,
     recorder,
   }: StartOptions & { recorder: MessagePort }): Promise<DeviceReport> {
     this.#recorder = callsTo<RecorderApi>(recorder);
     this.#memoryBytes = memoryBytes;
-    this.#engine = await Engine.start({ backend, precision, countLaunches });
+    this.#engine = await Engine.start({ backend, precision, countLaunches, threads });
+    if (this.#engine.provider === 'wasm' && threads === null) {
+      this.#threads = new ThreadMeasurement(thisMachine(), rateWithThreads);
+    }
     // Told at once, at work or idle: a lost device is replaced by replacing this worker.
     void this.#engine.lost.then((error) => {
       resign(error, self);
@@ -75,12 +85,15 @@ class GenerationWorker implements GenerationApi {
     });
     const controller = new AbortController();
     this.#running.set(request.jobId, controller);
+    this.#threads?.stir();
     try {
+      await this.#stopPreparing();
       const prepared = await this.#prepare(request, page);
       const execution = new Execution(prepared, this.#recording, events, controller.signal, () => this.#canvas);
       return await execution.run(request.run, request.point);
     } finally {
       this.#running.delete(request.jobId);
+      void this.#threads?.rest();
       await events.delivered();
     }
   }
@@ -111,7 +124,12 @@ class GenerationWorker implements GenerationApi {
     return Promise.resolve(this.#started.ledger.report());
   }
 
-  async #prepare({ operation: asked, sources, inscribes, point }: ExecuteRequest, page: JobPage): Promise<Prepared> {
+  /** @throws StudioError where the operation is not valid or does not fit */
+  async #plan({
+    operation: asked,
+    sources,
+    point,
+  }: Pick<ExecuteRequest, 'operation' | 'sources' | 'point'>): Promise<{ plan: Plan; models: Map<string, StepModel> }> {
     const operation = parseOperation(asked);
     const opened = await this.#openAll(operation, sources);
     const summaries = (step: string) => opened.get(step)?.model.summary ?? null;
@@ -137,6 +155,12 @@ class GenerationWorker implements GenerationApi {
           `The picture is decoded in tiles of ${tile} pixels, because it cannot be decoded as a whole here.`,
         );
       }
+      if (fitted.ok && estimate?.request.phased && request?.phased === undefined) {
+        step.parameters.phased = true;
+        fitted.plan.notices.push(
+          'The networks are on the device one after another, because they do not fit together; each picture loads them again.',
+        );
+      }
       const model = fitted.ok ? await this.#open(found.source, variant) : found.model;
       models.set(step.id, { model, variant, request: estimate?.request ?? request, estimate });
     }
@@ -146,7 +170,12 @@ class GenerationWorker implements GenerationApi {
         retry: code === 'does_not_fit' ? 'smaller' : 'never',
       });
     }
-    await this.#language.prepare(page, result.plan.steps, sources);
+    return { plan: result.plan, models };
+  }
+
+  async #prepare(request: ExecuteRequest, page: JobPage): Promise<Prepared> {
+    const { plan, models } = await this.#plan(request);
+    await this.#language.prepare(page, plan.steps, request.sources);
     const graph =
       models.size === 0
         ? null
@@ -158,11 +187,74 @@ class GenerationWorker implements GenerationApi {
             hold: (model) => this.#hold(model),
             mergeLoras,
           });
-    return { plan: result.plan, graph, language: this.#language.client, inscribes, page };
+    return { plan, graph, language: this.#language.client, inscribes: request.inscribes, page };
   }
 
-  makeRoom(bytes: number): Promise<void> {
-    return this.#running.size === 0 ? this.#release(bytes) : Promise.resolve();
+  engineState(): Promise<EngineState> {
+    const held = this.#held;
+    const prepared = held && held.onDevice.length > 0;
+    return Promise.resolve({
+      device: this.#started.report,
+      isBusy: this.#running.size > 0,
+      prepared: prepared ? { checkpoint: held.summary.ref, networks: [...held.onDevice] } : null,
+    });
+  }
+
+  async prepare({ operation, sources }: Pick<ExecuteRequest, 'operation' | 'sources'>): Promise<void> {
+    await this.#stopPreparing();
+    if (this.#running.size > 0) {
+      return;
+    }
+    this.#threads?.stir();
+    const controller = new AbortController();
+    const done = this.#bring({ operation, sources, point: null }, controller.signal);
+    const preparation = { controller, done };
+    this.#preparation = preparation;
+    try {
+      await done;
+    } finally {
+      if (this.#preparation === preparation) {
+        this.#preparation = null;
+      }
+    }
+  }
+
+  async unload(): Promise<void> {
+    await this.#stopPreparing();
+    if (this.#running.size === 0) {
+      const held = this.#held;
+      this.#held = undefined;
+      await held?.release();
+    }
+  }
+
+  /** Whoever wants the device waits for the network that is on its way; two must not be brought at once. */
+  async #stopPreparing(): Promise<void> {
+    this.#preparation?.controller.abort();
+    await this.#preparation?.done.catch(() => undefined);
+  }
+
+  async #bring(request: Pick<ExecuteRequest, 'operation' | 'sources' | 'point'>, signal: AbortSignal): Promise<void> {
+    const { plan: planned, models } = await this.#plan(request);
+    const step = checkpointStep(planned);
+    const found = step && models.get(step.id);
+    const chosen = found?.estimate?.variants.find(({ variant }) => variant === found.variant);
+    // Beyond the guess it is tried by a job, whose failure somebody waits for.
+    if (!step || !found?.request || !chosen || chosen.misfit !== null || signal.aborted) {
+      return;
+    }
+    this.#bytes.set(found.model, chosen.memory.peak);
+    await this.#hold(found.model);
+    const { loras } = step.parameters;
+    await mergeLoras(found.model, Array.isArray(loras) ? (loras as LoraUse[]) : []);
+    await found.model.prepare(found.request, signal);
+  }
+
+  async makeRoom(bytes: number): Promise<void> {
+    await this.#stopPreparing();
+    if (this.#running.size === 0) {
+      await this.#release(bytes);
+    }
   }
 
   /**
@@ -249,6 +341,7 @@ class GenerationWorker implements GenerationApi {
   }
 
   async estimate(source: CheckpointSource, request: EstimateRequest): Promise<Estimate> {
+    this.#threads?.stir();
     const model = await this.#open(source, null);
     // Beside a picture in the making nothing true could be measured.
     if (this.#running.size === 0) {
@@ -340,6 +433,23 @@ class GenerationWorker implements GenerationApi {
       throw new StudioError('internal', 'The recorder was not connected; reload the page.', { retry: 'same' });
     }
     return this.#recorder;
+  }
+}
+
+/** In a worker of its own, which ends with it. */
+async function rateWithThreads(threads: number, signal: AbortSignal): Promise<number> {
+  const worker = new Worker(new URL('./threads.worker.ts', import.meta.url), { type: 'module' });
+  try {
+    const ended = new Promise<never>((_, refuse) => {
+      const end = () => {
+        refuse(cancelled());
+      };
+      signal.addEventListener('abort', end);
+      worker.addEventListener('error', end);
+    });
+    return await Promise.race([callsTo<ThreadsApi>(worker).rate(threads), ended]);
+  } finally {
+    worker.terminate();
   }
 }
 

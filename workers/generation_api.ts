@@ -1,5 +1,5 @@
 /** What the page and the workers that execute jobs say to one another. How it crosses is in `connection.ts`. */
-import type { DeviceReport, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
+import type { DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
 import type { EngineFacts, Probe, RemoteServer } from '../src/core/remote.ts';
@@ -16,6 +16,8 @@ export interface StartOptions {
   countLaunches?: boolean;
   /** GPU memory to plan with, in bytes, as the person says; null = a guess. */
   memoryBytes?: number | null;
+  /** How many threads compute on the processor, as the address says; null or nothing = what is best here. */
+  threads?: string | null;
   /** Whether pictures are recorded with how they were made written into them; on where nothing is said. */
   inscribes?: boolean;
 }
@@ -103,6 +105,14 @@ export interface GenerationApi extends JobExecutor {
    */
   estimate(source: CheckpointSource, request: EstimateRequest): Promise<Estimate>;
   /** Plans with this much GPU memory from now on; null = a guess. Answers with what is planned with. */
+  engineState(): Promise<EngineState>;
+  /**
+   * Brings the networks of an operation's main checkpoint to the device, where that surely fits. Nothing while a job runs; one that begins goes
+   * first, and finds what was brought by then. Rejects as its job would.
+   */
+  prepare(request: Pick<ExecuteRequest, 'operation' | 'sources'>): Promise<void>;
+  /** Frees what is on the device, unless a job runs. */
+  unload(): Promise<void>;
   planWith(memoryBytes: number | null): Promise<MemoryBudget>;
   /** See {@link JobPage.makeRoom}; while a job runs here nothing is freed. */
   makeRoom(bytes: number): Promise<void>;

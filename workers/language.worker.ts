@@ -16,8 +16,11 @@ class LanguageWorker implements LanguageApi {
   /** Opened folders, by ref. */
   readonly #known = new Map<string, CheckpointSource>();
 
-  async start({ backend }: LanguageOptions): Promise<{ backend: 'webgpu' | 'wasm'; note: string | null }> {
-    const engine = await Engine.start({ backend, precision: 'auto', countLaunches: false });
+  async start({
+    backend,
+    threads = null,
+  }: LanguageOptions): Promise<{ backend: 'webgpu' | 'wasm'; note: string | null }> {
+    const engine = await Engine.start({ backend, precision: 'auto', countLaunches: false, threads });
     void engine.lost.then((error) => {
       resign(error, self);
     });

@@ -8,6 +8,7 @@ import { Recorder } from '../src/recorder/recorder.ts';
 import { filesAreSafe } from '../src/storage/torn_log.ts';
 import { serve, serveOn } from './connection.ts';
 import type { RecorderApi, StorageReport } from '../src/recorder/recorder_api.ts';
+import './media_files.ts';
 
 class RecorderOwner implements RecorderApi {
   readonly #opened = open();

@@ -4,7 +4,9 @@
  */
 import { PrecacheController, type PrecacheEntry } from 'workbox-precaching';
 import { StudioError } from '../src/core/errors.ts';
+import type { TaskChannel } from '../src/jobs/channel.ts';
 import { JobRoutes } from '../src/jobs/routes.ts';
+import { askTab } from '../src/jobs/tab_question.ts';
 import { StoredJobs } from '../src/jobs/stored_jobs.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { browserStore } from '../src/recorder/browser_store.ts';
@@ -107,7 +109,9 @@ class PageKeeper {
       new Response(
         `<!doctype html><html lang="en"><meta charset="utf-8" /><meta name="viewport" content="width=device-width" />` +
           `<meta name="color-scheme" content="light dark" /><title>Darkroom</title>` +
-          `<p>This address is not kept on this device and cannot be reached now; open <a href="${home}">Darkroom</a> instead.</p>`,
+          `<p>This address is not kept on this device and cannot be reached now; open <a href="${home}">Darkroom</a> instead.</p>` +
+          // Which language somebody chose is known to pages only.
+          `<p lang="de">Diese Adresse ist auf diesem Gerät nicht gespeichert und jetzt nicht erreichbar; bitte stattdessen <a href="${home}">Darkroom</a> öffnen.</p>`,
         { status: 503, headers: { 'Content-Type': 'text/html; charset=utf-8' } },
       ),
     );
@@ -154,6 +158,10 @@ let opened: JobRoutes | null = null;
 function door(): JobRoutes {
   opened ??= new JobRoutes(new StoredJobs({ catalogue, entity: recordedFile() }), {
     base: new URL('.', self.location.href).pathname,
+    askEngine: askTab(
+      (name) => new BroadcastChannel(name) as TaskChannel,
+      (ms) => new Promise((over) => setTimeout(over, ms)),
+    ),
   });
   return opened;
 }

@@ -10,6 +10,7 @@ import { Execution } from './execution.ts';
 import { LanguageWork } from './language_work.ts';
 import type { ExecuteRequest, JobPage, TaskApi } from './generation_api.ts';
 import type { RecorderApi } from '../src/recorder/recorder_api.ts';
+import './media_files.ts';
 
 export class TaskRunner implements TaskApi {
   #recorder: Comlink.Remote<RecorderApi> | undefined;

@@ -218,10 +218,11 @@ test.describe('without a network', () => {
     await context.setOffline(true);
     await host.stop();
     expect((await page.goto(`${host.url}/nothing/here`))?.status()).toBe(503);
-    await expect(page.locator('body')).toHaveText(
+    await expect(page.locator('p')).toHaveText([
       'This address is not kept on this device and cannot be reached now; open Darkroom instead.',
-    );
-    await page.getByRole('link', { name: 'Darkroom' }).click();
+      'Diese Adresse ist auf diesem Gerät nicht gespeichert und jetzt nicht erreichbar; bitte stattdessen Darkroom öffnen.',
+    ]);
+    await page.getByRole('link', { name: 'Darkroom' }).first().click();
     await expect(page.getByRole('button', { name: 'Generate', exact: true })).toBeEnabled();
   });
 

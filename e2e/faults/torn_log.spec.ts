@@ -13,7 +13,6 @@ import { HUB, TINY, TINY_REF, download, expectRight, test } from '../fixtures/li
 import { quick } from '../fixtures/queue.ts';
 import { QUIET_PAGE } from '../fixtures/recorder.ts';
 import {
-  LOGS,
   cut,
   logOf,
   missing,
@@ -28,7 +27,7 @@ import {
 
 const ALL = process.env.TEARS === 'all';
 
-for (const torn of Object.keys(LOGS) as Torn[]) {
+for (const torn of ['recordings', 'files without buckets', 'database'] satisfies Torn[]) {
   for (const isCured of [true, false]) {
     const outcome = isCured
       ? 'nothing is missing'
@@ -122,6 +121,45 @@ for (const torn of ['recordings', 'database'] as const) {
     } finally {
       await rm(original, { recursive: true, force: true, maxRetries: 5 });
       await rm(copy, { recursive: true, force: true, maxRetries: 5 });
+    }
+  });
+}
+
+for (const isCured of [true, false]) {
+  test(`the log of localStorage was torn: what is typed after the next start ${isCured ? 'stays' : 'is gone without the cure'}`, async ({
+    hub,
+    baseURL,
+  }) => {
+    const profile = await mkdtemp(join(tmpdir(), 'darkroom-torn-'));
+    const opening: Opening = { origin: baseURL ?? '', flags: hub.flags, isCured, hasBuckets: true };
+    const keep = (page: Page, name: string) =>
+      page.evaluate((key) => localStorage.setItem(`darkroom.typed.${key}`, 'a lamp'), name);
+    const kept = (page: Page) =>
+      page.evaluate(() => ['before', 'after'].filter((name) => localStorage.getItem(`darkroom.typed.${name}`)));
+    try {
+      await session(profile, opening, async (page) => {
+        await page.goto('/?backend=wasm');
+        await page.waitForFunction(() => globalThis.darkroom !== undefined);
+        await keep(page, 'before');
+      });
+      tear(logOf(profile, 'localStorage'));
+      const { size } = statSync(logOf(profile, 'localStorage'));
+      await session(profile, opening, async (page) => {
+        await page.goto('/?backend=wasm');
+        await page.waitForFunction(() => globalThis.darkroom !== undefined);
+        if (isCured) {
+          await expect.poll(() => statSync(logOf(profile, 'localStorage')).size).toBeGreaterThan(size + 32_768);
+        }
+        await keep(page, 'after');
+        expect(await kept(page)).toEqual(['before', 'after']);
+      });
+      await session(profile, opening, async (page) => {
+        await page.goto('/?backend=wasm');
+        await page.waitForFunction(() => globalThis.darkroom !== undefined);
+        expect(await kept(page)).toEqual(isCured ? ['before', 'after'] : ['before']);
+      });
+    } finally {
+      await rm(profile, { recursive: true, force: true, maxRetries: 5 });
     }
   });
 }

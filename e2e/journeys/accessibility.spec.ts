@@ -1,7 +1,10 @@
 /** Names, roles, order and contrast, computed from the page as the browser lays it out. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
 import { BUILTIN_CHECKPOINTS } from '../../src/core/builtin_checkpoints.ts';
+import { VOICE } from '../../test/language_checkpoints.ts';
+import { modelFolders } from '../fixtures/models.ts';
 
 const SIZES = { phone: { width: 390, height: 844 }, desktop: { width: 1440, height: 900 } };
 
@@ -65,6 +68,22 @@ async function openQueue(page: Page): Promise<void> {
   await expect(queue.getByRole('list', { name: 'Ended jobs' })).toBeVisible();
 }
 
+/** What Tab comes to in the form of words, in this order. */
+const FORM_OF_WORDS = ['Prompt', 'Regel', 'Temperatur', 'Längste Antwort'];
+
+async function chooseMedium(page: Page, name: string): Promise<void> {
+  await page
+    .getByRole('radiogroup', { name: 'Was entstehen soll' })
+    .getByRole('radio', { name, exact: true })
+    .check({ force: true });
+}
+
+let models: string;
+test.beforeAll(() => {
+  models = modelFolders('tiny-llama', VOICE);
+});
+test.afterAll(() => rmSync(models, { recursive: true, force: true }));
+
 const VIEWS = { studio: open, library: openLibrary, recordings: openRecordings };
 
 for (const [view, openView] of Object.entries(VIEWS)) {
@@ -76,24 +95,7 @@ for (const [view, openView] of Object.entries(VIEWS)) {
     await expect(page.getByRole('heading', { level: 1 })).toHaveText('Darkroom');
     await expect(page.locator('html')).toHaveAttribute('lang', 'en');
 
-    const nameless = await page.evaluate(() =>
-      [...document.querySelectorAll('button, a[href], input, select, textarea, summary')]
-        .filter((element) => element.checkVisibility())
-        .filter((element) => {
-          const labels = 'labels' in element ? [...((element as HTMLInputElement).labels ?? [])] : [];
-          const name = [
-            element.getAttribute('aria-label'),
-            element.textContent,
-            ...labels.map((one) => one.textContent),
-          ];
-          return !name.some((text) => text?.trim());
-        })
-        .map((element) => element.outerHTML),
-    );
-    expect(nameless).toEqual([]);
-
-    const ids = await page.evaluate(() => [...document.querySelectorAll('[id]')].map(({ id }) => id));
-    expect(new Set(ids).size).toBe(ids.length);
+    await expectNames(page);
   });
 }
 
@@ -222,6 +224,59 @@ for (const [device, viewport] of Object.entries(SIZES)) {
       });
     }
 
+    test.describe('in German', () => {
+      test.use({ locale: 'de-DE' });
+
+      test('forms of words, sound and code, and what they make: names, Tab, targets, width, contrast', async ({
+        page,
+      }) => {
+        const look = async () => {
+          await expectNames(page);
+          await expectLegible(page);
+        };
+        await page.goto('/?backend=wasm');
+        await expect(page.getByText('verlässt dieses Gerät')).toBeVisible();
+
+        await chooseMedium(page, 'Text');
+        await page.getByTestId('language-folder').setInputFiles(join(models, 'tiny-llama'));
+        await expect(page.getByRole('region', { name: 'Sprachmodell' }).getByRole('combobox')).toBeVisible();
+        await page.getByText('Weitere Einstellungen').click();
+        await page.getByRole('textbox', { name: 'Längste Antwort', exact: true }).fill('8');
+        await expect(page.getByRole('slider', { name: 'Temperatur, Schieberegler' })).toBeVisible();
+        await expect(page.getByRole('radio', { name: 'Englisch' })).toBeChecked();
+        await page.getByRole('textbox', { name: 'Prompt', exact: true }).fill('das Meer');
+        await page.getByRole('textbox', { name: 'Regel', exact: true }).fill('Sag es kürzer.');
+        await look();
+        const stops = await tabThrough(page);
+        expect(stops.filter(({ outline }) => !outline)).toEqual([]);
+        expect(stops.map(({ name }) => name).filter((name) => FORM_OF_WORDS.includes(name))).toEqual(FORM_OF_WORDS);
+        expectDownwards(stops.filter(({ name }) => !/^(Generieren|Immer weiter)/.test(name)));
+        await page.getByRole('button', { name: 'Generieren', exact: true }).click();
+        const made = page.getByRole('region', { name: 'Text', exact: true });
+        await expect(made.getByRole('button', { name: 'Kopieren' })).toBeVisible({ timeout: 120_000 });
+        await expect(page.getByRole('status')).toHaveText(/^Fertig nach .+: Text\.$/);
+        await look();
+
+        await chooseMedium(page, 'Klang');
+        await page.getByTestId('language-folder').setInputFiles(join(models, VOICE));
+        await page.getByRole('textbox', { name: 'Prompt', exact: true }).fill('abc');
+        await page.getByRole('button', { name: 'Generieren', exact: true }).click();
+        const sound = page.getByRole('region', { name: 'Klang', exact: true });
+        await expect(sound.getByRole('button', { name: 'Abspielen' })).toBeEnabled({ timeout: 120_000 });
+        await look();
+
+        await chooseMedium(page, 'Code');
+        await expect(page.getByRole('combobox', { name: 'Womit' })).toBeVisible();
+        await look();
+
+        await chooseMedium(page, 'Bild');
+        await page.getByText('Zuerst umschreiben').click();
+        await page.getByRole('combobox', { name: 'Regel' }).selectOption({ label: 'Eigene Regel schreiben …' });
+        await expect(page.getByRole('textbox', { name: 'Was die Regel sagt' })).toBeVisible();
+        await look();
+      });
+    });
+
     test('the queue: Tab, targets, width, contrast', async ({ page }) => {
       await openQueue(page);
       await expectLegible(page);
@@ -247,6 +302,24 @@ for (const [device, viewport] of Object.entries(SIZES)) {
       await look();
     });
   });
+}
+
+/** Everything that can be used has a name, and no id stands twice. */
+async function expectNames(page: Page): Promise<void> {
+  const nameless = await page.evaluate(() =>
+    [...document.querySelectorAll('button, a[href], input, select, textarea, summary')]
+      .filter((element) => element.checkVisibility())
+      .filter((element) => {
+        const labels = 'labels' in element ? [...((element as HTMLInputElement).labels ?? [])] : [];
+        const name = [element.getAttribute('aria-label'), element.textContent, ...labels.map((one) => one.textContent)];
+        return !name.some((text) => text?.trim());
+      })
+      .map((element) => element.outerHTML),
+  );
+  expect(nameless).toEqual([]);
+
+  const ids = await page.evaluate(() => [...document.querySelectorAll('[id]')].map(({ id }) => id));
+  expect(new Set(ids).size).toBe(ids.length);
 }
 
 /** Targets, width and contrast of what is on show. */

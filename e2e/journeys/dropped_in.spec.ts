@@ -8,9 +8,11 @@ import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writ
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
+import { deflateSync } from 'node:zlib';
 import { expect, test, type Page } from '@playwright/test';
 import { serveFolder } from '../../cli/server.js';
 import type { Job } from '../../src/core/job.ts';
+import { chunk } from '../../test/picture_files.ts';
 import { openFolder, runOperation } from '../fixtures/door.ts';
 import { PARTS, PROJECT } from '../fixtures/project.ts';
 
@@ -153,6 +155,69 @@ test.describe.serial('what is dropped in', () => {
     await expect(frequency).toHaveValue('220');
   });
 
+  test('asks for pictures in its form: one that is needed, and several that may be given', async ({ page }) => {
+    await page.goto(`${url}/?backend=wasm`);
+    await page.getByLabel('What to make it with').selectOption({ label: 'Stripes' });
+    const generate = page.getByRole('button', { name: /^Generate/ });
+    await page.getByRole('textbox', { name: 'Prompt', exact: true }).fill('stripes');
+    const [one, several] = ['.choose input:not([multiple])', '.choose input[multiple]'].map((input) =>
+      page.locator(input),
+    );
+    const field = (name: string) => page.getByRole('list', { name, exact: true });
+    const wrong = (sentence: string) => page.getByRole('status').filter({ hasText: sentence });
+
+    await generate.click();
+    await expect(wrong('Picture is missing.')).toBeVisible();
+    await one.setInputFiles({ name: 'notes.png', mimeType: 'image/png', buffer: Buffer.from('no picture') });
+    await expect(wrong('"notes.png" is not a picture that this browser can read.')).toBeVisible();
+    await one.setInputFiles(solid('red.png', [255, 0, 0]));
+    await expect(field('Picture').getByRole('img', { name: 'red.png' })).toBeVisible();
+    await expect(wrong('Picture is missing.')).toHaveCount(0);
+    // One takes the place of the other; several stand in their order, as many as there may be.
+    await one.setInputFiles(solid('green.png', [0, 255, 0]));
+    await expect(field('Picture').getByRole('img')).toHaveCount(1);
+    await several.setInputFiles([solid('blue.png', [0, 0, 255]), solid('red.png', [255, 0, 0])]);
+    await several.setInputFiles(solid('white.png', [255, 255, 255]));
+    await field('Others').getByRole('button', { name: 'Remove red.png' }).click();
+    await expect(field('Others').getByRole('img')).toHaveCount(2);
+
+    await page.reload();
+    await expect(field('Picture').getByRole('img', { name: 'green.png' })).toBeVisible();
+    await generate.click();
+    await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
+    const made = await page.evaluate(async () => {
+      const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
+      const { filename } = run.entities.find(({ type }) => type === 'output_image') ?? { filename: '' };
+      const bitmap = await createImageBitmap((await globalThis.darkroom?.entity(run.run_id, filename)) as Blob);
+      const pen = new OffscreenCanvas(bitmap.width, bitmap.height).getContext(
+        '2d',
+      ) as OffscreenCanvasRenderingContext2D;
+      pen.drawImage(bitmap, 0, 0);
+      const stripes = Array.from({ length: bitmap.width / 8 }, (_, at) => [
+        ...pen.getImageData(at * 8, 0, 1, 1).data.slice(0, 3),
+      ]);
+      return { types: run.entities.map(({ type }) => type), stripes, parameters: run.operation?.parameters };
+    });
+    expect(made.types).toEqual(['input_picture', 'input_others', 'input_others', 'input', 'config', 'output_image']);
+    expect(made.parameters).toMatchObject({
+      picture: '01_input_picture.png',
+      others: ['02_input_others.png', '03_input_others.png'],
+    });
+    expect(made.stripes).toEqual([
+      [0, 255, 0],
+      [0, 0, 255],
+      [255, 255, 255],
+    ]);
+    // They come back with the settings of a run.
+    await field('Picture')
+      .getByRole('button', { name: /^Remove / })
+      .click();
+    await expect(field('Picture')).toHaveCount(0);
+    await page.getByRole('button', { name: 'Use these settings' }).click();
+    await expect(field('Picture').getByRole('img')).toHaveCount(1);
+    await expect(field('Others').getByRole('img')).toHaveCount(2);
+  });
+
   test('runs step by step, each an entity of the run, with words that are told while they are written', async ({
     page,
   }) => {
@@ -265,6 +330,18 @@ test.describe.serial('what is dropped in', () => {
     return files.map((line) => basename((JSON.parse(line) as { file: string }).file));
   }
 });
+
+/** A picture of one colour, as a person picks it. */
+function solid(name: string, [red, green, blue]: [number, number, number]) {
+  const [header, rows] = [Buffer.alloc(13), Buffer.alloc(2 * (1 + 2 * 3))];
+  header.writeUInt32BE(2, 0);
+  header.writeUInt32BE(2, 4);
+  header.set([8, 2], 8);
+  [1, 4, 8, 11].forEach((at) => rows.set([red, green, blue], at));
+  const signature = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
+  const parts = [chunk('IHDR', header), chunk('IDAT', deflateSync(rows)), chunk('IEND', new Uint8Array())];
+  return { name, mimeType: 'image/png', buffer: Buffer.concat([Buffer.from(signature), ...parts]) };
+}
 
 async function openDoor(page: Page, url: string): Promise<void> {
   await page.goto(`${url}/?door=cli&backend=wasm`);

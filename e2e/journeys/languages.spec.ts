@@ -3,15 +3,43 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
 
-const CATALOGUE = join(import.meta.dirname, '..', '..', 'src/app/messages/de/page');
+const CATALOGUE = join(import.meta.dirname, '..', '..', 'src/app/messages/de');
 
 /** English texts whose German is another one, without values in them. */
-const english = readdirSync(CATALOGUE)
-  .flatMap((name) => Object.entries(JSON.parse(readFileSync(join(CATALOGUE, name), 'utf8')) as Record<string, string>))
+const english = ['page', 'told']
+  .flatMap((kind) => readdirSync(join(CATALOGUE, kind)).map((name) => join(CATALOGUE, kind, name)))
+  .flatMap((file) => Object.entries(JSON.parse(readFileSync(file, 'utf8')) as Record<string, string>))
   .filter(([text, own]) => text !== own && !/[{|@]/.test(text))
   .map(([text]) => text.trim());
 
-const ROOMS = ['library', 'recordings', 'sketches'];
+/** By name, what is unfolded or chosen there before one looks. */
+const ROOMS: Record<string, (page: Page) => Promise<void>> = {
+  studio: async (page) => {
+    await page.getByText('Weitere Einstellungen').click();
+    await page.getByText('Zuerst umschreiben').click();
+    await page.getByRole('combobox', { name: 'Regel' }).selectOption({ label: 'Fast nichts' });
+    await expect(page.getByRole('textbox', { name: 'Selbst umschreiben' })).toBeVisible();
+    await page.getByText('Die Wörter, die er kennt').click();
+  },
+  library: async (page) => page.getByText('Hub-Token').click(),
+  recordings: async (page) => {
+    await page.getByTestId('keep-picture').setInputFiles(join(import.meta.dirname, '..', '..', 'public/icon-192.png'));
+    await page.getByRole('heading', { name: 'Speicherplatz' }).click();
+    await expect(page.getByText('Welche Aufnahmen behalten werden')).toBeVisible();
+    await page
+      .getByRole('button', { name: /^Zeigen: icon-192/ })
+      .first()
+      .click();
+    await expect(page.getByRole('dialog').getByRole('img').first()).toBeVisible();
+  },
+  sketches: async (page) => {
+    await expect(page.locator('.cm-content')).toBeVisible();
+    await page.locator('.cm-content').press('Control+f');
+    await expect(page.getByRole('textbox', { name: 'Suchen' })).toBeVisible();
+  },
+};
+/** What is made in the studio beside pictures. */
+const MEDIA = ['Klang', 'Code', 'Text'];
 
 test.describe('a browser that speaks German', () => {
   test.use({ locale: 'de-DE' });
@@ -19,13 +47,31 @@ test.describe('a browser that speaks German', () => {
   for (const width of [390, 1440]) {
     test(`opens in German, and no room says a word of English, at ${width} px`, async ({ page }) => {
       await page.setViewportSize({ width, height: 900 });
-      for (const room of ROOMS) {
+      for (const [room, unfold] of Object.entries(ROOMS)) {
         await page.goto(`/?backend=wasm#${room}`);
         await expect(page.getByRole('heading', { level: 2 }).first()).toBeVisible();
         await expect(page.locator('html')).toHaveAttribute('lang', 'de');
-        expect((await wordsOf(page)).filter((text) => english.includes(text))).toEqual([]);
-        const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-        expect(overflow).toBeLessThanOrEqual(0);
+        await unfold(page);
+        await expectGerman(page);
+      }
+    });
+
+    test(`every form is German, at ${width} px`, async ({ page }) => {
+      await page.setViewportSize({ width, height: 900 });
+      await page.goto('/?backend=wasm');
+      for (const medium of MEDIA) {
+        await page
+          .getByRole('radiogroup', { name: 'Was entstehen soll' })
+          .getByRole('radio', { name: medium, exact: true })
+          .check({ force: true });
+        await expect(page.getByText(/^Dafür wird (?:ein Sprachmodell|eine Stimme) gebraucht/)).toBeVisible();
+        // The first of them unfolds it for all.
+        const more = page.locator('details', { hasText: 'Weitere Einstellungen' });
+        if ((await more.count()) > 0) {
+          await more.evaluate((fold) => fold.setAttribute('open', ''));
+          await expect(more.getByText('Temperatur', { exact: true })).toBeVisible();
+        }
+        await expectGerman(page);
       }
     });
   }
@@ -77,13 +123,19 @@ test('a German catalogue that cannot be fetched leaves the page in English, and 
   await expect(page.getByRole('radio', { name: 'English' })).toBeChecked();
 });
 
+/** No word of English, and nothing that German, being longer, pushes off the page. */
+async function expectGerman(page: Page): Promise<void> {
+  expect((await wordsOf(page)).filter((text) => english.includes(text))).toEqual([]);
+  expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)).toBeLessThanOrEqual(0);
+}
+
 /** Each text, label and placeholder of the page that is on show. */
 function wordsOf(page: Page): Promise<string[]> {
   return page.evaluate(() => {
     const texts: string[] = [];
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-      const isSeen = node.parentElement?.checkVisibility() && !node.parentElement.closest('script, style, .cm-editor');
+      const isSeen = node.parentElement?.checkVisibility() && !node.parentElement.closest('script, style, .cm-content');
       texts.push(isSeen ? (node.textContent ?? '').trim() : '');
     }
     for (const element of document.querySelectorAll('[aria-label], [title], [placeholder], [alt]')) {

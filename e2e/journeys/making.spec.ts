@@ -1,21 +1,39 @@
 /** What else than pictures is made on the page, and how words are rewritten before a picture is made of them. The models are tiny and say nothing wise. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect, test, type Locator, type Page } from '@playwright/test';
-import { VOICE, languageContents } from '../../test/language_checkpoints.ts';
+import { ArchitectureFolders } from '../fixtures/architectures.ts';
+import { VOICE, languageContents, saying } from '../../test/language_checkpoints.ts';
+import { modelFolders, writeModel } from '../fixtures/models.ts';
+import { writeWeightless } from '../fixtures/weightless.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'darkroom-making-'));
+/** A model that answers with one sketch whatever it is asked, which fails in its fifth line. */
+const PROGRAMMER = 'tiny-programmer';
+const UNDEFINED = 'dots is not defined';
+const FAILING = `function setup() {
+  createCanvas(60, 60);
+}
+function draw() {
+  circle(dots, 30, 10);
+}
+`;
 
+let folder: string;
 test.beforeAll(() => {
-  for (const name of ['tiny-llama', VOICE]) {
-    for (const [path, bytes] of languageContents(name)) {
-      mkdirSync(join(folder, name, dirname(path)), { recursive: true });
-      writeFileSync(join(folder, name, path), bytes);
-    }
-  }
+  folder = modelFolders('tiny-llama', VOICE);
+  const programmer = languageContents('tiny-llama');
+  saying(programmer, `Here it is:\n\n\`\`\`js\n${FAILING}\`\`\`\n`);
+  writeModel(join(folder, PROGRAMMER), programmer);
 });
 test.afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Of the page, not of the sketch that fails on purpose. */
+const errors: string[] = [];
+test.beforeEach(({ page }) => {
+  errors.length = 0;
+  page.on('pageerror', ({ message }) => errors.push(...(message === UNDEFINED ? [] : [message])));
+});
+test.afterEach(() => expect(errors).toEqual([]));
 
 class Making {
   readonly generate: Locator;
@@ -65,6 +83,34 @@ class Making {
     );
   }
 }
+
+test('Stable Diffusion XL is chosen like any other checkpoint, and its sizes are set among the other settings', async ({
+  page,
+}) => {
+  const making = new Making(page);
+  await making.open();
+  const folders = new ArchitectureFolders();
+  try {
+    await page.getByText('More settings').click();
+    await expect(making.field('Steps')).toBeVisible();
+    await expect(making.field('Original width')).toBeHidden();
+    await page.getByTestId('checkpoint-folder').setInputFiles(folders.write('sdxl'));
+    await expect(making.field('Original width')).toHaveValue('32');
+    await making.set({ 'Original width': 'wide', Steps: '2' });
+    await making.prompt.click();
+    await expect(page.getByText('Original width must be a whole number from 1 to 16384.')).toBeVisible();
+    await making.set({ 'Original width': '200', 'Cut off above': '16' });
+    await making.prompt.fill('a fox');
+    await making.generate.click();
+    await expect(page.getByRole('figure').getByRole('img').first()).toHaveAttribute('alt', 'a fox');
+    expect(await making.last()).toMatchObject({
+      checkpoint: 'folder:sdxl',
+      parameters: { original_width: 200, crop_top: 16, steps: 2, width: 32 },
+    });
+  } finally {
+    folders.remove();
+  }
+});
 
 test('words: without a model one sentence says how to get one; with one they are written while one watches', async ({
   page,
@@ -158,3 +204,166 @@ test('a rule rewrites the words, which are seen, changed and gone on from', asyn
   await page.getByRole('button', { name: 'Delete this rule' }).click();
   await expect(rule).toHaveValue('');
 });
+
+test('without a model words are translated by hand, after a rule and alone', async ({ page }) => {
+  const making = new Making(page);
+  await making.open();
+  await making.set({ Width: '64', Height: '64' });
+  await making.field('Steps').fill('2');
+  await making.prompt.fill('ein altes Boot');
+  await page.getByText('Rewrite first').click();
+  await page.getByRole('combobox', { name: 'Rule' }).selectOption({ label: 'Almost nothing' });
+  await page.getByRole('textbox', { name: 'Rewrite it yourself' }).fill('eine Planke');
+  await page.getByRole('checkbox', { name: 'Translate into English first' }).check();
+  const translation = page.getByRole('textbox', { name: 'Translate it yourself' });
+  await expect(translation).toHaveValue('eine Planke');
+  await translation.fill('a plank');
+  await making.generate.click();
+  await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible({ timeout: 150_000 });
+  expect(await making.last()).toMatchObject({
+    config: 'interception_translated',
+    given: { interception: { text: 'eine Planke' }, translation: { text: 'a plank' } },
+  });
+  await expect(making.steps.getByRole('textbox')).toHaveCount(2);
+
+  // What was written for other words says so, until it is begun again.
+  await page.getByRole('combobox', { name: 'Rule' }).selectOption({ label: 'None' });
+  await expect(translation).toHaveValue('a plank');
+  await expect(page.getByText('This was written when your words were others.')).toBeVisible();
+  await page.reload();
+  await expect(page.getByText('Translate into English first').first()).toBeVisible();
+  await page.getByText('Rewrite first').click();
+  await expect(translation).toHaveValue('a plank');
+  await page.getByRole('button', { name: 'begin again' }).click();
+  await expect(translation).toHaveValue('ein altes Boot');
+  await translation.fill('an old boat');
+  await expect(page.getByText('This was written when your words were others.')).toHaveCount(0);
+  await making.generate.click();
+  await expect
+    .poll(() => making.last())
+    .toMatchObject({
+      config: 'translated_prompt',
+      parameters: { prompt: 'ein altes Boot' },
+      given: { translation: { text: 'an old boat' } },
+    });
+  await expect(making.steps.getByRole('textbox')).toHaveValue('an old boat', { timeout: 150_000 });
+});
+
+test('a picture is made at once of words that a rule rewrites, where one does not want to see them', async ({
+  page,
+}) => {
+  const making = new Making(page);
+  await making.open();
+  await making.set({ Width: '64', Height: '64' });
+  await making.field('Steps').fill('2');
+  await making.prompt.fill('an old boat');
+  await making.choose('Text');
+  await making.openModel('tiny-llama');
+  await making.choose('Picture');
+  await page.getByText('Rewrite first').click();
+  await page.getByRole('combobox', { name: 'Rule' }).selectOption({ label: 'Almost nothing' });
+  await page.getByRole('checkbox', { name: 'Make the picture at once, without a look at the words' }).check();
+  await making.generate.click();
+  await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible({ timeout: 300_000 });
+  const operation = await making.last();
+  expect(operation).toMatchObject({ config: 'interception_less', parameters: { prompt: 'an old boat' } });
+  expect(operation).not.toHaveProperty('until');
+  // What was written can be read all the same, and gone on from.
+  await expect(making.steps.getByRole('textbox', { name: 'Rewritten' })).not.toHaveValue('');
+  await expect(making.steps.getByRole('button', { name: 'Make it again from here' })).toBeVisible();
+});
+
+test('a sketch that a model wrote is tried where it is shown, and sent back once with what went wrong', async ({
+  page,
+}) => {
+  const making = new Making(page);
+  await making.open();
+  await making.choose('Code');
+  await making.openModel(PROGRAMMER);
+  await making.field('What it does').fill('dots that follow the mouse');
+  await making.set({ 'Longest answer': '1' });
+  await making.generate.click();
+  const tries = page.getByRole('button', { name: 'Try it here' });
+  await tries.click();
+  const problem = page.locator('.problem');
+  await expect(problem).toContainText(`Line 5 ReferenceError: ${UNDEFINED}`);
+  await page.getByRole('button', { name: 'Have it mended' }).click();
+  await expect
+    .poll(() => making.last())
+    .toMatchObject({
+      config: 'p5js_code',
+      parameters: {
+        prompt: 'dots that follow the mouse',
+        sketch: FAILING,
+        error: { message: `ReferenceError: ${UNDEFINED}`, line: 5 },
+      },
+    });
+  await expect(tries).toBeVisible();
+  const sent = await page.evaluate(async () => {
+    const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
+    const { filename } = run.entities.find(({ type }) => type === 'sent_messages') ?? { filename: '' };
+    return (await globalThis.darkroom?.entity(run.run_id, filename))?.text();
+  });
+  expect(sent).toContain('This sketch fails in line 5, which is: circle(dots, 30, 10);');
+
+  // This model does no better, and is not asked again; a person can mend it, here or in the room of sketches.
+  await tries.click();
+  await expect(problem).toContainText(UNDEFINED);
+  await expect(page.getByRole('button', { name: 'Have it mended' })).toHaveCount(0);
+  const code = page.getByRole('textbox', { name: 'Code' });
+  await code.fill(FAILING.replace('dots', 'mouseX'));
+  await page
+    .getByRole('button', { name: 'Restart' })
+    .or(page.getByRole('button', { name: 'Run', exact: true }))
+    .click();
+  await expect(page.getByRole('status').filter({ hasText: 'The sketch runs.' })).toBeAttached();
+  await expect(problem).toHaveCount(0);
+  await page.getByRole('button', { name: 'Open in Sketches' }).click();
+  await expect(page.getByRole('textbox', { name: 'Code' })).toContainText('circle(mouseX, 30, 10);');
+});
+
+test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pictures, in order', async ({ page }) => {
+  const making = new Making(page);
+  await making.open();
+  const picture = page.getByRole('figure').getByRole('img').first();
+
+  // One that is painted with has the form of pictures, without what says nothing to it.
+  await openCheckpoint(page, 'tiny-z-image-turbo');
+  await making.set({ Width: '72', Height: '64' });
+  await expect(making.field('Steps')).toHaveValue('8');
+  await expect(page.getByRole('combobox', { name: 'Prediction' })).toHaveCount(0);
+  await expect(page.getByRole('combobox', { name: 'Sampler' })).toHaveCount(0);
+  await expect(page.getByText('Width must be a multiple of 16 from 16 to 4096 pixels.')).toBeVisible();
+  await making.set({ Width: '80', Steps: '2' });
+  await making.prompt.fill('a red house');
+  await making.generate.click();
+  await expect(picture).toBeVisible({ timeout: 150_000 });
+  expect(await making.last()).toMatchObject({ config: 'z_image', parameters: { width: 80, height: 64, steps: 2 } });
+
+  // One that works from pictures has a form of its own, which opening it shows.
+  await openCheckpoint(page, 'tiny-flux2-klein');
+  await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, PICTURE]);
+  await making.set({ Width: '64', Height: '64', Steps: '2' });
+  await making.prompt.fill('both of them by night');
+  await making.generate.click();
+  await expect.poll(async () => (await making.last())?.config, { timeout: 150_000 }).toMatch(/^flux2/);
+  const { parameters } = (await making.last()) as { parameters: { images: unknown[] } };
+  expect(parameters.images).toHaveLength(2);
+});
+
+/** A picture of 80×64 pixels. */
+const PICTURE = join(
+  import.meta.dirname,
+  '..',
+  '..',
+  'test',
+  'goldens',
+  'transformers',
+  'z-image-transform',
+  'image.png',
+);
+
+async function openCheckpoint(page: Page, name: string): Promise<void> {
+  await page.getByTestId('checkpoint-folder').setInputFiles(writeWeightless(folder, name));
+  await expect(page.getByText(`Opened ${name}.`)).toBeAttached();
+}

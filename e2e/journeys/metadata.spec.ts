@@ -240,7 +240,7 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   await drop(page, 'plain.png', 'image/png', golden('plain.png'));
   await expect(main.getByText('No settings were found in it.')).toBeVisible();
   await drop(page, 'workflow.png', 'image/png', pngOf({ workflow: { nodes: [] } }));
-  await expect(main.getByText('It has settings, but in a form that cannot be read here.')).toBeVisible();
+  await expect(main.getByText('It has settings, but in a form that Darkroom cannot read.')).toBeVisible();
   await drop(page, 'damaged.png', 'image/png', pngOf({ darkroom: { schema_version: 1 } }));
   await expect(main.getByText('The settings in it are damaged and cannot be read.')).toBeVisible();
   await expect(prompt).toHaveValue('old words');
@@ -264,6 +264,15 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   await expect(main.getByRole('listitem').filter({ hasText: 'the LoRA Brass at 0.7' })).toBeVisible();
   await expect(main.getByText('So a new picture may look different.')).toBeVisible();
   await expect(main).not.toContainText('{');
+
+  // A picture that will differ is not said to perhaps differ, and an embedding that stands in no prompt is not among its words.
+  const ancestral =
+    'Steps: 20, Sampler: Euler a, Schedule type: Normal, CFG scale: 4, Size: 128x128, TI hashes: "easy: c7"';
+  await use(page, 'ancestral.png', picture(ancestral));
+  await expect(main.getByText('except for the effect of the embedding easy')).toBeVisible();
+  await expect(main.getByText('so the picture will be another one.')).toBeVisible();
+  await expect(main.getByText('So a new picture may look different.')).toBeHidden();
+  await expect(main.getByText('These words stay in the prompt')).toBeHidden();
 });
 
 test('a dropped video gives its settings back and is no picture to start from', async ({ page }) => {

@@ -1,6 +1,8 @@
-/** What the page's own address asks for: `?backend=webgpu|wasm` and `?door=cli`. */
+/** What the page's own address asks for: `?backend=webgpu|wasm`, `?threads=4` and `?door=cli`. */
 export interface Address {
   backend: 'auto' | 'webgpu' | 'wasm';
+  /** Unchecked: the engine knows what there is. */
+  threads: string | null;
   door: 'page' | 'cli';
   /** One sentence about a value that was not understood, or null. */
   note: string | null;
@@ -12,6 +14,7 @@ export function readAddress(search: string): Address {
   const known = backend === null || backend === 'auto' || backend === 'webgpu' || backend === 'wasm';
   return {
     backend: known ? (backend ?? 'auto') : 'auto',
+    threads: query.get('threads'),
     door: query.get('door') === 'cli' ? 'cli' : 'page',
     note: known
       ? null

@@ -20,7 +20,7 @@ export function estimateRequest(
     return typeof value === 'number' ? value : otherwise;
   };
   const usual = picture ?? checkpoint.defaults;
-  const { guidance_mode: mode, strength, tile_size: tile, weights } = parameters;
+  const { guidance_mode: mode, strength, tile_size: tile, phased, weights } = parameters;
   return {
     operation,
     width: number('width', usual.width),
@@ -31,6 +31,7 @@ export function estimateRequest(
     ...(mode === 'batched' || mode === 'serial' ? { guidance_mode: mode } : {}),
     ...(typeof strength === 'number' ? { strength } : {}),
     ...(typeof tile === 'number' ? { tile_size: tile } : {}),
+    ...(typeof phased === 'boolean' ? { phased } : {}),
     ...(isVariant(weights) ? { weights } : {}),
   };
 }
@@ -87,21 +88,16 @@ function nothingRuns({ name }: CheckpointSummary): string {
   return `"${name}" cannot be run on this device in any precision; choose another checkpoint.`;
 }
 
-/** What would fit, as one sentence. */
+/** What would fit, as one or two sentences. */
 function wayOut({ request, smaller, budget: { source }, variants }: Estimate): string {
-  const ways: string[] = [];
-  if (smaller) {
-    ways.push(`choose ${smaller.width}×${smaller.height} pixels`);
-  }
-  if (request.batch_size > 1) {
-    ways.push('make fewer pictures at a time');
-  }
-  ways.push('choose a smaller checkpoint');
-  if (source === 'guess' && variants.some(({ misfit }) => misfit?.guessed)) {
-    ways.push('say how much memory your GPU has, if it is more than that');
-  }
-  const sentence = ways.length > 1 ? `${ways.slice(0, -1).join(', ')} or ${ways[ways.length - 1]}` : ways[0];
-  return `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}.`;
+  const ways = [
+    ...(smaller ? [`${smaller.width}×${smaller.height} pixels`] : []),
+    ...(request.batch_size > 1 ? ['fewer pictures at a time'] : []),
+    'a smaller checkpoint',
+  ];
+  const list = ways.join(', ').replace(/, (?=[^,]*$)/, ' or ');
+  const isGuess = source === 'guess' && variants.some(({ misfit }) => misfit?.guessed);
+  return [`Choose ${list}.`, ...(isGuess ? ['If your GPU has more memory than that, say how much.'] : [])].join(' ');
 }
 
 function budget({ budget: { bytes, source } }: Estimate): string {

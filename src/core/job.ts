@@ -96,6 +96,17 @@ export interface DeviceReport {
   limits: { maxBufferSize: number; maxStorageBufferBindingSize: number } | null;
   /** Which build of ONNX Runtime runs. */
   runtime: 'jspi' | 'asyncify';
+  /** That compute on the processor. */
+  threads: number;
+}
+
+/** What the engine is at. */
+export interface EngineState {
+  device: DeviceReport;
+  /** A job runs. */
+  isBusy: boolean;
+  /** The checkpoint that is on the device, by ref, and which of its networks; null where there is none. */
+  prepared: { checkpoint: string; networks: string[] } | null;
 }
 
 /** What the engine holds and has done, for tests and measurements. */

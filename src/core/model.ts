@@ -34,6 +34,16 @@ export interface CheckpointSummary {
   variants: WeightVariant[];
   /** Whether LoRAs can be merged into its weights; not into ready-made ONNX files. */
   takesLoras: boolean;
+  /** Whether its network is shown the mask and what stays of a picture, and so does nothing but paint in a mask; absent = it is not. */
+  inpaints?: boolean;
+  /** Whether it is told the sizes of {@link SampleRequest.original_width} and so on; absent = it is not. */
+  takesSizes?: boolean;
+  /** Width and height of its pictures are multiples of this, in pixels; absent = 8. */
+  multiple?: number;
+  /** Parameters that change nothing with it, such as the guidance of a distilled one; absent = none. */
+  ignores?: string[];
+  /** Ids of the only samplers that can follow it; absent = all can. */
+  samplers?: string[];
   /** Bytes of all its weight files, and of those weights once on the device as this machine computes them. */
   bytes: number;
   memoryBytes: number;
@@ -72,6 +82,8 @@ export interface EstimateRequest {
   strength?: number | undefined;
   /** Pixels per side of the tiles that are decoded one after another; undefined = the picture as a whole. */
   tile_size?: number | undefined;
+  /** See {@link TextRequest.phased}; undefined = only where all networks together do not fit. */
+  phased?: boolean | undefined;
   /** The only variant of the weights that is to be considered; undefined = whichever fits. */
   weights?: WeightVariant | undefined;
 }
@@ -162,9 +174,16 @@ export interface Latents {
 export interface TextRequest {
   prompt: string;
   negative_prompt: string;
-  /** Guidance of 1 and below runs without the negative prompt, as diffusers does. */
+  /** Guidance of 1 and below runs without the negative prompt, as diffusers does, but for samplers that read it apart. */
   guidance_scale: number;
+  /** Id of `src/samplers`; undefined = what the checkpoint asks. */
+  sampler?: string | undefined;
   batch_size: number;
+  /**
+   * Whether the networks that read words and pictures, that sample, and that decode are on the device one after another and not together:
+   * less memory, and all of them are loaded again for the next picture.
+   */
+  phased?: boolean | undefined;
 }
 
 export interface ImageRequest {
@@ -185,16 +204,31 @@ export interface SampleRequest {
   /** Ids of `src/samplers` and `src/schedules`; undefined = what the checkpoint asks. */
   sampler?: string | undefined;
   schedule?: string | undefined;
+  /** Whose numbers; undefined = the checkpoint's own class where it knows the sampler, else whoever has it. */
+  follows?: 'diffusers' | 'comfyui' | undefined;
   /** In place of what the checkpoint says of itself; undefined = as it says. */
   prediction_type?: 'epsilon' | 'v_prediction' | undefined;
   rescale_betas_zero_snr?: boolean | undefined;
   strength: number;
   guidance_mode: 'auto' | 'batched' | 'serial';
+  /** See {@link TextRequest.phased}. */
+  phased?: boolean | undefined;
   random: TorchGenerator;
   /** Start picture as latents; without it sampling starts from noise. */
   start: Latents | undefined;
-  /** White (255) = change, black = keep; any size, scaled to the latents. Needs `start`. */
+  /** White (255) = change, black = keep; any size, scaled to the latents. Needs `start`, or a checkpoint that `inpaints`. */
   mask: PixelImage | undefined;
+  /** What lies under the mask, for a checkpoint that `inpaints`; any size. */
+  picture?: PixelImage | undefined;
+  /** What Stable Diffusion XL is told of the picture, in pixels; undefined = the size that is made, uncropped. */
+  original_width?: number | undefined;
+  original_height?: number | undefined;
+  crop_top?: number | undefined;
+  crop_left?: number | undefined;
+  target_width?: number | undefined;
+  target_height?: number | undefined;
+  /** Pictures that the network is shown beside the prompt, in order; see {@link Model.encodeShown}. */
+  shown?: readonly Latents[] | undefined;
   /** Whether somebody watches: then each StepReport can draw. */
   previews: boolean;
   signal: AbortSignal;
@@ -224,6 +258,8 @@ export interface DecodeRequest {
    * time, and not exactly the same picture. Undefined = whole.
    */
   tile_size?: number | undefined;
+  /** See {@link TextRequest.phased}. */
+  phased?: boolean | undefined;
   /** Lays `picture` over the results wherever `mask` is black; both of any size. Undefined = the pictures as the checkpoint painted them. */
   overlay?: { picture: PixelImage; mask: PixelImage } | undefined;
   signal: AbortSignal;
@@ -237,6 +273,8 @@ export interface Model {
   provenance(): Promise<Record<string, unknown>>;
   encodeText(request: TextRequest): Promise<Conditioning>;
   encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents>;
+  /** A picture for {@link SampleRequest.shown}, at the size that the network sees it; absent where it is shown none. */
+  encodeShown?(image: PixelImage): Promise<Latents>;
   sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents>;
   /** @throws StudioError `result_invalid` where latents or pictures hold NaN or infinity, or nothing but zeros */
   decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]>;

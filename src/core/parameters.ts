@@ -76,17 +76,20 @@ export function isColour(value: unknown): value is string {
   return v.is(background(), value);
 }
 
-/** Pixels; the networks work on blocks of 8×8 pixels. */
-export const size = (name: string, min = 16, max = 4096) => {
-  const message = `${name} must be a multiple of 8 from ${min} to ${max} pixels.`;
+/** Pixels; the networks work on blocks of 8×8 pixels, or of as many as `multiple` says. */
+export const size = (name: string, min = 16, max = 4096, multiple = 8) => {
+  const message = `${name} must be a multiple of ${multiple} from ${min} to ${max} pixels.`;
   return v.pipe(
     v.number(message),
     v.integer(message),
     v.minValue(min, message),
     v.maxValue(max, message),
-    v.multipleOf(8, message),
+    v.multipleOf(multiple, message),
   );
 };
+
+/** Pixels of a picture that need not be one of ours: its size, or where it was cut out. */
+export const pixels = (name: string, min = 0) => integer(name, min, 16384);
 
 /** Pixels per side of the tiles that a picture is decoded in; smaller tiles need less memory and show their borders sooner. */
 export const tileSize = () => {
@@ -106,6 +109,11 @@ export const weights = () => v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights m
 /** What the network was trained to predict, for a checkpoint that does not say it, or says it wrong. */
 export const predictionType = () =>
   v.picklist(['epsilon', 'v_prediction'], 'prediction_type must be epsilon or v_prediction.');
+
+/** Whose numbers a sampler gives where the tools differ; left out = the checkpoint's own class where it knows the sampler. */
+export const CONVENTIONS = ['diffusers', 'comfyui'] as const;
+
+export const follows = () => v.picklist(CONVENTIONS, 'follows must be diffusers or comfyui.');
 
 /** Whether the noise levels of training end in pure noise, for a checkpoint that does not say it; diffusers' name. */
 export const rescaleBetasZeroSnr = () => v.boolean('rescale_betas_zero_snr must be true or false.');

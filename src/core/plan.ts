@@ -285,7 +285,7 @@ export function operationKinds({ chunks }: Catalogue): string[] {
   return [...new Set(Object.values(chunks).flatMap(({ meta }) => meta.operations))];
 }
 
-/** Those up to the last one that is asked for, without those whose outputs only given steps would take. */
+/** Those up to the last one that is asked for, without those that are not given and whose outputs only given steps would take. */
 function stepsToRun({ steps }: Course, { until, given = {} }: Operation): Step[] {
   const last = until === undefined ? steps.length - 1 : steps.findIndex(({ id }) => id === until);
   const wanted = new Set([steps[last].id]);
@@ -296,7 +296,8 @@ function stepsToRun({ steps }: Course, { until, given = {} }: Operation): Step[]
   }
   const isSource = (step: Step) =>
     !steps.some((other) => Object.values(wiredOf(other)).some((wire) => wire.step === step.id));
-  return steps.slice(0, last + 1).filter((step) => wanted.has(step.id) || isSource(step));
+  const isGiven = ({ id }: Step) => own(given, id) !== undefined;
+  return steps.slice(0, last + 1).filter((step) => wanted.has(step.id) || isSource(step) || isGiven(step));
 }
 
 function judgeCheckpoint(

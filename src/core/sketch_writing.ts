@@ -83,10 +83,17 @@ function messagesFor(language: Sketch['language'], { prompt, sketch, error }: In
   return [
     { role: 'system', content: SKETCH_RULES[language] },
     // Small models keep to an example better than to any rule.
-    { role: 'user', content: EXAMPLES[language].wish },
+    { role: 'user', content: asked(EXAMPLES[language].wish, language) },
     { role: 'assistant', content: `\`\`\`js\n${EXAMPLES[language].code}\n\`\`\`` },
-    { role: 'user', content: prompt },
+    { role: 'user', content: asked(prompt, language) },
   ];
+}
+
+const FORMS: Record<Sketch['language'], string> = { p5: 'p5.js sketch', tonejs: 'Tone.js program' };
+
+/** The smallest models talk about a wish alone, and keep to what is said last. */
+function asked(wish: string, language: Sketch['language']): string {
+  return `${wish}\n\nWrite this as one ${FORMS[language]} in a \`\`\`js block.`;
 }
 
 const EXAMPLES: Record<Sketch['language'], { wish: string; code: string }> = {

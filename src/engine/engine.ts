@@ -12,6 +12,7 @@ import { CpuArithmetic } from './cpu_arithmetic.ts';
 import { findAdapter, type Adapter } from './device.ts';
 import { GpuArithmetic } from './gpu_arithmetic.ts';
 import { Ledger } from './ledger.ts';
+import { threadsFor } from './threads.ts';
 import { Runtime, lossOf, rejection, type Network, type RunnableGraph } from './runtime.ts';
 
 export interface EngineOptions {
@@ -21,6 +22,8 @@ export interface EngineOptions {
   precision: 'auto' | 'f32' | 'f16';
   /** Counts every launch; slows the engine, so only for measurements. */
   countLaunches: boolean;
+  /** How many threads compute on the processor, as the address says; what is best there where it says nothing. */
+  threads?: string | null;
 }
 
 export class Engine {
@@ -42,7 +45,6 @@ export class Engine {
   static async start(options: EngineOptions): Promise<Engine> {
     const ledger = new Ledger();
     ledger.watchMemories();
-    const runtime = await Runtime.load();
     const adapter = options.backend === 'wasm' ? null : await findAdapter();
     if (options.backend === 'webgpu' && !adapter) {
       throw new StudioError(
@@ -50,14 +52,19 @@ export class Engine {
         'WebGPU was asked for, but this browser offers no GPU adapter; use a current Chrome, Edge, Firefox or Safari with hardware acceleration on, or open the page without ?backend=webgpu.',
       );
     }
-    if (!adapter || (adapter.software && options.backend !== 'webgpu')) {
+    const usesGpu = adapter && (!adapter.software || options.backend === 'webgpu');
+    const { threads, note: threadsNote } = await threadsFor(usesGpu ? 'webgpu' : 'wasm', options.threads ?? null);
+    const runtime = await Runtime.load(threads);
+    const onCpu = (note: string) =>
+      Engine.#onCpu(runtime, ledger, threads, threadsNote === null ? note : `${note} ${threadsNote}`);
+    if (!usesGpu) {
       const note =
         options.backend === 'wasm'
           ? 'Runs on the processor, as the address asks (?backend=wasm).'
           : adapter
             ? `Runs on the processor, because the only GPU adapter here (${adapter.name}) is a software one, which would be slower.`
             : 'Runs on the processor, because this browser offers no WebGPU adapter; pictures take much longer than on a GPU.';
-      return Engine.#onCpu(runtime, ledger, note);
+      return onCpu(note);
     }
 
     const opened = await openTrusted(adapter, runtime, ledger, options);
@@ -69,7 +76,7 @@ export class Engine {
           `WebGPU was asked for, but attention computed on this GPU (${adapter.name}) is wrong; open the page without ?backend=webgpu.`,
         );
       }
-      return Engine.#onCpu(runtime, ledger, note);
+      return onCpu(note);
     }
     const device = opened;
     runtime.attach(device);
@@ -79,7 +86,7 @@ export class Engine {
       note:
         options.precision === 'f16' && precision === 'f32'
           ? 'This GPU has no half precision (shader-f16), so single precision is used.'
-          : null,
+          : threadsNote,
       adapter: adapter.name,
       precision,
       limits: {
@@ -87,12 +94,13 @@ export class Engine {
         maxStorageBufferBindingSize: device.limits.maxStorageBufferBindingSize,
       },
       runtime: runtime.build,
+      threads,
     };
     const arithmetic = new GpuArithmetic(device, runtime.ort, (work) => runtime.guard(work));
     return new Engine(runtime, device, arithmetic, report, ledger);
   }
 
-  static #onCpu(runtime: Runtime, ledger: Ledger, note: string): Engine {
+  static #onCpu(runtime: Runtime, ledger: Ledger, threads: number, note: string): Engine {
     const report: DeviceReport = {
       backend: 'wasm',
       note,
@@ -100,6 +108,7 @@ export class Engine {
       precision: 'f32',
       limits: null,
       runtime: runtime.build,
+      threads,
     };
     return new Engine(runtime, null, new CpuArithmetic(runtime.ort), report, ledger);
   }

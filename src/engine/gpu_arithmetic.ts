@@ -147,14 +147,15 @@ export class GpuArithmetic implements Arithmetic {
     if (step.noise && !noise) {
       throw new TypeError('This step adds noise, and none was given.');
     }
-    const weights = [0, 1, 2, 3].map((k) => step.next.history[k] ?? 0);
-    const uniforms = new Uniforms(96)
+    const four = (weights: number[]) => [0, 1, 2, 3].map((k) => weights[k] ?? 0);
+    const uniforms = new Uniforms(128)
       .u32(count, state.copies, condOffset, uncond ? 1 : 0)
       .f32(guidance, step.denoised.x, step.denoised.model, step.next.x)
       .f32(step.next.model, step.remember.x, step.remember.model, nextInputScale)
-      .f32(...weights)
+      .f32(...four(step.next.history))
       .u32(historyLength, state.historyHead, step.shift && history ? 1 : 0, blend && state.blend ? 1 : 0)
-      .f32(blend?.alpha ?? 0, blend?.sigma ?? 0, step.noise?.scale ?? 0);
+      .f32(blend?.alpha ?? 0, blend?.sigma ?? 0, step.noise?.scale ?? 0, step.next.negative)
+      .f32(...four(step.remember.history), step.remember.negative);
     // Unused places are filled with a buffer that the kernel does not touch then.
     const idle = this.empty([1]);
     const idleRead = this.empty([1]);

@@ -61,14 +61,14 @@ export class Runtime {
     readonly build: RuntimeBuild,
   ) {}
 
-  /** Loads the build for this browser; JSPI streams weights and is smaller. */
-  static async load(): Promise<Runtime> {
+  /**
+   * Loads the build for this browser; JSPI streams weights and is smaller.
+   * @param threads that compute on the processor, see `threads.ts`
+   */
+  static async load(threads: number): Promise<Runtime> {
     const jspi = 'Suspending' in WebAssembly;
     const ort: OrtModule = jspi ? await import('onnxruntime-web/jspi') : await import('onnxruntime-web/webgpu');
-    // Threads would serve only the few operators that stay on the CPU beside WebGPU; the wasm provider uses them too.
-    ort.env.wasm.numThreads = self.crossOriginIsolated
-      ? Math.min(4, Math.max(1, navigator.hardwareConcurrency >> 1))
-      : 1;
+    ort.env.wasm.numThreads = threads;
     ort.env.logLevel = 'error';
     return new Runtime(ort, jspi ? 'jspi' : 'asyncify');
   }

@@ -26,16 +26,15 @@ export function readResources(findings: Findings, resources: unknown): void {
     const air = (textOf(one.air) ?? '').split(':');
     const type = textOf(one.type) ?? air[3] ?? '';
     const id = textOf(one.modelVersionId) ?? air[5]?.split('@')[1];
-    const title =
-      textOf(one.modelName) ?? textOf(one.name) ?? (id === undefined ? undefined : `number ${id} of Civitai`);
+    const title = textOf(one.modelName) ?? textOf(one.name) ?? (id === undefined ? undefined : `Civitai ${id}`);
     if (/^(checkpoint|model)$/i.test(type)) {
       findings.checkpoint(title, one.hash);
     } else if (LORA.test(type)) {
       loras.push({ name: title ?? '', weight: one.weight ?? one.strength, hash: textOf(one.hash) ?? null });
     } else if (EMBEDDING.test(type)) {
-      findings.lost(`the effect of the embedding ${title ?? 'without a name'}`);
+      findings.lost(`the effect of the embedding ${title ?? '?'}`);
     } else {
-      findings.lost(`${type.toLowerCase() || 'something'} from Civitai${title === undefined ? '' : `, ${title}`}`);
+      findings.lost(`the Civitai resource ${[type.toLowerCase(), title].filter(Boolean).join(' ') || '?'}`);
     }
   }
   const strengths = (weights: unknown[]) =>

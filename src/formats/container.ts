@@ -1,9 +1,10 @@
 /** Metadata in and out of a picture file of whichever format, without touching its pixels. */
 import { StudioError } from '../core/errors.ts';
-import { isJpeg, readJpeg, writeJpeg } from './jpeg.ts';
+import { readJpeg, writeJpeg } from './jpeg.ts';
 import type { Inscription, Metadata } from './metadata.ts';
-import { isPng, readPng, writePng } from './png.ts';
-import { isWebp, readWebp, writeWebp } from './webp.ts';
+import { readPng, writePng } from './png.ts';
+import { isJpeg, isPng, isWebp } from './signatures.ts';
+import { readWebp, writeWebp } from './webp.ts';
 
 /**
  * @returns null for bytes that are no PNG, WebP or JPEG

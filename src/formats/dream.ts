@@ -25,6 +25,7 @@ const SHORT: Record<string, string> = {
   V: 'variations',
   v: 'variation_amount',
   n: 'iterations',
+  b: 'batch_size',
   g: 'grid',
   i: 'individual',
   T: 'fit',

@@ -35,7 +35,7 @@ const STEPS = /(?:^|[\s.,])(?=Steps:\s*\d)/;
 /** Says how the picture was made, but nothing that had to be restored. */
 const TOLD =
   /^(Version|User|App|Operations|Pipeline|Backend|Parser|Created( Date)?|Model hash|VAE hash|Init image hash)$/;
-const TEMPLATE = /^(Negative )?(Template|Wildcard prompt|Prompt template)\b/i;
+const TEMPLATE = /^(Negative )?(Template|Wildcard (negative )?prompt|Prompt template)\b/i;
 
 const HIRES = 'the second pass at a larger size (hires)';
 const DRAWN = 'the template that its words were drawn from';
@@ -47,6 +47,8 @@ const GROUPS: readonly (readonly [keys: RegExp, what: string])[] = [
   [/^ADetailer/, 'the faces or hands that were painted again (ADetailer)'],
   [/^(Script|[XYZ] (Type|Values)|Fixed [XYZ] Values)$/, 'the grid of pictures that it was a part of'],
   [/^Regional Prompter|^RP /, 'the prompts of single regions'],
+  [/^FreeU/, 'FreeU'],
+  [/^Tiled Diffusion/, 'that it was made in tiles'],
   [/^Civitai metadata$/, "Civitai's notes about it"],
   [TEMPLATE, DRAWN],
 ];

@@ -22,10 +22,6 @@ interface Segment {
   bytes: Uint8Array<ArrayBuffer>;
 }
 
-export function isJpeg(bytes: Uint8Array): boolean {
-  return bytes[0] === 0xff && bytes[1] === SOI && bytes[2] === 0xff;
-}
-
 /** @throws StudioError `image_unreadable` */
 export function readJpeg(bytes: Uint8Array<ArrayBuffer>): Metadata {
   const metadata = emptyMetadata();

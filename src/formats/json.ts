@@ -89,20 +89,23 @@ export function textOf(value: unknown): string | undefined {
   return typeof text === 'string' && text.trim() !== '' ? text : undefined;
 }
 
+/** As {@link placesOf}, without what is empty. */
+export function listOf(value: unknown): unknown[] {
+  return placesOf(value).filter((one) => one !== '' && one !== null);
+}
+
 /**
  * A list, also one written as the text of a JSON or Python list, or as words between commas; a single value is a list of one.
+ * What is empty keeps its place, for lists that belong together.
  * @returns at most 40 elements
  */
-export function listOf(value: unknown): unknown[] {
+export function placesOf(value: unknown): unknown[] {
   const text = typeof value === 'string' ? value.trim() : null;
   const written = text === null ? value : text.startsWith('[') ? (readJson(text) ?? pythonList(text)) : text.split(',');
   if (!Array.isArray(written)) {
     return textOf(written) === undefined ? [] : [written];
   }
-  return written
-    .slice(0, MAX_LIST)
-    .map((one: unknown) => (typeof one === 'string' ? one.trim() : one))
-    .filter((one) => one !== '' && one !== null);
+  return written.slice(0, MAX_LIST).map((one: unknown) => (typeof one === 'string' ? one.trim() : one));
 }
 
 /** The elements of `['a', "b's", 0.6, None]`, each as text. */

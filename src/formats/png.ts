@@ -2,15 +2,15 @@
  * Texts in PNG files: tEXt, zTXt and iTXt, EXIF in eXIf, and ComfyUI's own chunk `comf` of animated pictures.
  * Reference: PNG (Third Edition), https://www.w3.org/TR/png-3/, sections 5 and 11.3.
  */
-import { join, latin1, latin1Bytes, startsWith, utf8, utf8Bytes, viewOf } from './bytes.ts';
+import { join, latin1, latin1Bytes, utf8, utf8Bytes, viewOf } from './bytes.ts';
 import { damaged } from './damage.ts';
 import { readExif } from './exif.ts';
 import { inflate } from './inflation.ts';
 import { MAX_PARTS, MAX_TEXT, MAX_TEXTS, emptyMetadata } from './metadata.ts';
 import type { Inscription, Metadata } from './metadata.ts';
+import { PNG_SIGNATURE } from './signatures.ts';
 import { writeXmp } from './xmp.ts';
 
-const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 const XMP_KEYWORD = 'XML:com.adobe.xmp';
 const TEXT_CHUNKS = ['tEXt', 'zTXt', 'iTXt', 'comf', 'eXIf'];
 /** What tEXt can hold: Latin-1 without control characters, except for line feeds. */
@@ -29,10 +29,6 @@ interface Chunk {
   data: Uint8Array<ArrayBuffer>;
   /** The whole chunk, with length, type and checksum. */
   bytes: Uint8Array<ArrayBuffer>;
-}
-
-export function isPng(bytes: Uint8Array): boolean {
-  return startsWith(bytes, SIGNATURE);
 }
 
 /** @throws StudioError `image_unreadable` */
@@ -77,13 +73,13 @@ export function writePng(bytes: Uint8Array<ArrayBuffer>, inscription: Inscriptio
         textChunk(XMP_KEYWORD, writeXmp({ ...inscription, darkroom: null }), 'iTXt'),
       ]
     : [];
-  return join([SIGNATURE, header.bytes, ...texts, ...kept]);
+  return join([PNG_SIGNATURE, header.bytes, ...texts, ...kept]);
 }
 
 /** Ends after IEND; what follows it is not part of the picture. */
 function* chunksOf(bytes: Uint8Array<ArrayBuffer>): Generator<Chunk> {
   const view = viewOf(bytes);
-  let position = SIGNATURE.length;
+  let position = PNG_SIGNATURE.length;
   let parts = 0;
   for (;;) {
     const remaining = bytes.length - position - 12;
@@ -100,7 +96,7 @@ function* chunksOf(bytes: Uint8Array<ArrayBuffer>): Generator<Chunk> {
       data: bytes.subarray(position + 8, position + 8 + length),
       bytes: bytes.subarray(position, end),
     };
-    if (position === SIGNATURE.length && chunk.type !== 'IHDR') {
+    if (position === PNG_SIGNATURE.length && chunk.type !== 'IHDR') {
       throw damaged('PNG', 'it does not begin with its header');
     }
     // Encoders cut the pixels into as many chunks as they like.

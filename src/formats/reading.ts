@@ -201,11 +201,12 @@ export class Findings {
   /**
    * @param strength absent where the tool means 1
    * @param hash as in {@link ReadLora.hash}
+   * @param onWords how much it changes the text encoder, where that is said apart; we have one strength for all of it
    */
   lora(
     name: unknown,
     strength: unknown,
-    { sha256 = null, hash = null }: Partial<Pick<ReadLora, 'sha256' | 'hash'>> = {},
+    { sha256 = null, hash = null, onWords }: Partial<Pick<ReadLora, 'sha256' | 'hash'>> & { onWords?: unknown } = {},
   ): this {
     const text = textOf(name);
     const weight = textOf(strength) === undefined ? 1 : numberOf(strength);
@@ -217,6 +218,9 @@ export class Findings {
     }
     if (this.#loras.length < MAX_NOT_RESTORED) {
       this.#loras.push({ name: loraName(text).slice(0, 256), weight, hash, sha256 });
+    }
+    if (textOf(onWords) !== undefined && numberOf(onWords) !== weight) {
+      this.lost(`the separate strength of the LoRA ${shown(loraName(text))} on the prompt (${shown(onWords)})`);
     }
     return this;
   }
@@ -292,7 +296,10 @@ export class Findings {
     return hasTags ? words.trim() : words;
   }
 
-  /** `0.8`; `0.5:0.8` for the text encoder and the rest; `te=0.5:unet=0.8`; and what SD.Next and others add. */
+  /**
+   * `0.8`; `0.5:0.8` for the text encoder and the rest, in ComfyUI's nodes and SwarmUI the other way round; `te=0.5:unet=0.8`; and what
+   * SD.Next and others add.
+   */
   #tag(name: string, strengths = ''): void {
     const parts = strengths
       .split(':')
@@ -300,12 +307,10 @@ export class Findings {
       .filter((part) => part !== '');
     const named = (key: string) => parts.find((part) => part.startsWith(`${key}=`))?.slice(key.length + 1);
     const plain = parts.filter((part) => !part.includes('='));
-    const words = named('te') ?? plain[0];
-    const network = named('unet') ?? plain[1] ?? words;
-    this.lora(name, network);
-    if (words !== network && numberOf(words ?? 1) !== numberOf(network)) {
-      this.lost(`the separate strength of the LoRA ${shown(loraName(name))} on the prompt (${shown(words ?? 1)})`);
-    }
+    const [first, second] = this.syntax === 'comfyui' ? [plain[1], plain[0]] : plain;
+    const words = named('te') ?? first ?? second;
+    const network = named('unet') ?? second ?? words;
+    this.lora(name, network, { onWords: words ?? (network === undefined ? undefined : 1) });
     if (parts.some((part) => part.includes('=') && !/^(te|unet)=/.test(part))) {
       this.lost(`the strengths of single parts of the LoRA ${shown(loraName(name))}`);
     }

@@ -7,10 +7,9 @@ import { readMediaMetadata } from './media/tags.ts';
 import type { Metadata } from './metadata.ts';
 import { emptyMetadata } from './metadata.ts';
 import { decodePicture } from './picture.ts';
-import { isPng } from './png.ts';
+import { isPng, isWebp } from './signatures.ts';
 import type { Reading, Tool } from './reading.ts';
 import { readStealth } from './stealth.ts';
-import { isWebp } from './webp.ts';
 
 /** The folder is the registry: every file that exports a `tool` is one. */
 const tools = Object.values(import.meta.glob<{ tool?: Tool }>('./tools/*.ts', { eager: true }))
@@ -66,10 +65,21 @@ const KEPT_IN = [
   'darkroom',
 ];
 
-/** Whether a picture in which nothing could be read has something under a name that tools use for settings. */
+/** What is written where anything may be, and speaks of how a picture was made. */
+const SPEAKS_OF_MAKING = /\b(prompt|steps|sampler|cfg|seed|ckpt|class_type)\w*["']?\s*[:=]/i;
+
+/** Whether a picture in which nothing could be read has something under a name that tools use for settings, or in their words. */
 export async function hasSettings(source: Blob): Promise<boolean> {
   const metadata = await readMetadata(new Uint8Array(await source.arrayBuffer()));
-  return KEPT_IN.some((keyword) => (metadata?.texts.get(keyword) ?? '').trim() !== '');
+  if (!metadata) {
+    return false;
+  }
+  const { texts, exif, xmp, comment } = metadata;
+  const others = [...texts.values(), ...exif.values(), xmp ?? '', comment ?? ''];
+  return (
+    KEPT_IN.some((keyword) => (texts.get(keyword) ?? '').trim() !== '') ||
+    others.some((text) => SPEAKS_OF_MAKING.test(text))
+  );
 }
 
 /** @throws StudioError `image_unreadable` */

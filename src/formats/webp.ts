@@ -18,10 +18,6 @@ interface Chunk {
   data: Uint8Array<ArrayBuffer>;
 }
 
-export function isWebp(bytes: Uint8Array): boolean {
-  return bytes.length >= 12 && latin1(bytes.subarray(0, 4)) === 'RIFF' && latin1(bytes.subarray(8, 12)) === 'WEBP';
-}
-
 /** @throws StudioError `image_unreadable` */
 export function readWebp(bytes: Uint8Array<ArrayBuffer>): Metadata {
   const metadata = emptyMetadata();

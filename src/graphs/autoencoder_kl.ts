@@ -43,6 +43,9 @@ export const configSchema = v.pipe(
 
 export type Config = v.InferOutput<typeof configSchema>;
 
+/** What its encoder and decoder are made of. */
+export type Parts = Omit<Config, 'scaling_factor' | 'shift_factor' | 'force_upcast'>;
+
 /** @throws StudioError `checkpoint_unsupported` */
 export const parseConfig = (json: unknown): Config => parseNetworkConfig(className, configSchema, json);
 
@@ -55,12 +58,18 @@ const EPSILON = 1e-6;
  */
 export function buildDecoder(config: Config, weights: WeightIndex, options: GraphOptions): Graph {
   const g = new LayerWriter(`${className} decoder`, weights, options);
+  const latents = [options.batch, config.latent_channels, options.height, options.width];
+  g.output('sample', decode(g, g.floats('latent_sample', latents), config));
+  return g.graph();
+}
+
+/** The nodes of {@link buildDecoder}: latents to a picture. */
+export function decode(g: LayerWriter, latents: Value, config: Parts): Value {
   const { norm_num_groups: groups } = config;
   const channels = [...config.block_out_channels].reverse();
   const widest = channels[0];
-  const latents = [options.batch, config.latent_channels, options.height, options.width];
 
-  let hidden = g.cast('latent_sample/cast', g.input('latent_sample', 'float32', latents), options.dtype);
+  let hidden = latents;
   if (config.use_post_quant_conv) {
     hidden = g.conv('post_quant_conv', hidden, config.latent_channels, { kernel: 1 });
   }
@@ -75,8 +84,7 @@ export function buildDecoder(config: Config, weights: WeightIndex, options: Grap
       hidden = upsample(g, `${path}.upsamplers.0`, hidden);
     }
   });
-  g.output('sample', output(g, 'decoder', hidden, groups, config.out_channels));
-  return g.graph();
+  return output(g, 'decoder', hidden, groups, config.out_channels);
 }
 
 /**
@@ -86,11 +94,17 @@ export function buildDecoder(config: Config, weights: WeightIndex, options: Grap
  */
 export function buildEncoder(config: Config, weights: WeightIndex, options: GraphOptions): Graph {
   const g = new LayerWriter(`${className} encoder`, weights, options);
+  const sample = g.floats('sample', [options.batch, config.in_channels, options.height, options.width]);
+  g.output('latent_parameters', encode(g, sample, config));
+  return g.graph();
+}
+
+/** The nodes of {@link buildEncoder}: a picture to means and log variances. */
+export function encode(g: LayerWriter, sample: Value, config: Parts): Value {
   const { norm_num_groups: groups, block_out_channels: channels } = config;
   const moments = 2 * config.latent_channels;
 
-  const sample = g.input('sample', 'float32', [options.batch, config.in_channels, options.height, options.width]);
-  let hidden = g.conv('encoder.conv_in', g.cast('sample/cast', sample, options.dtype), channels[0]);
+  let hidden = g.conv('encoder.conv_in', sample, channels[0]);
   channels.forEach((out, index) => {
     const path = `encoder.down_blocks.${index}`;
     for (let layer = 0; layer < config.layers_per_block; layer++) {
@@ -102,15 +116,11 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Grap
   });
   hidden = midBlock(g, 'encoder.mid_block', hidden, channels.at(-1) as number, config);
   hidden = output(g, 'encoder', hidden, groups, moments);
-  if (config.use_quant_conv) {
-    hidden = g.conv('quant_conv', hidden, moments, { kernel: 1 });
-  }
-  g.output('latent_parameters', hidden);
-  return g.graph();
+  return config.use_quant_conv ? g.conv('quant_conv', hidden, moments, { kernel: 1 }) : hidden;
 }
 
 /** UNetMidBlock2D. */
-function midBlock(g: LayerWriter, path: string, x: Value, out: number, config: Config): Value {
+function midBlock(g: LayerWriter, path: string, x: Value, out: number, config: Parts): Value {
   const options = { out, groups: config.norm_num_groups, epsilon: EPSILON };
   let hidden = resnetBlock(g, `${path}.resnets.0`, x, options);
   if (config.mid_block_add_attention) {

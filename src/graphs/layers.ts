@@ -33,6 +33,12 @@ const SCORE_BYTES = 2 ** 23;
 
 const CAST_TO = { f32: 1, f16: 10 } as const;
 
+/** See {@link LayerWriter.rotary}. */
+export interface Angles {
+  cos: Value;
+  sin: Value;
+}
+
 export class LayerWriter extends OnnxWriter {
   /** A float32 input, in the graph's own type. */
   floats(name: string, dims: readonly number[]): Value {
@@ -61,7 +67,7 @@ export class LayerWriter extends OnnxWriter {
     return shift === 0 ? scaled : this.binary(`${name}/add`, 'Add', scaled, this.constant([shift], 'f32'));
   }
 
-  unary(name: string, op: 'Tanh' | 'Relu' | 'Gelu', x: Value): Value {
+  unary(name: string, op: 'Tanh' | 'Relu' | 'Gelu' | 'Sqrt', x: Value): Value {
     return this.node(name, op, [x], x.dims, { type: x.type });
   }
 
@@ -86,6 +92,30 @@ export class LayerWriter extends OnnxWriter {
   transpose(name: string, x: Value, perm: readonly number[]): Value {
     const dims = perm.map((axis) => x.dims[axis]);
     return this.node(name, 'Transpose', [x], dims, { type: x.type, attributes: { perm } });
+  }
+
+  /** Parts of these sizes along an axis, one after another. */
+  split(name: string, x: Value, sizes: readonly number[], axis: number): Value[] {
+    if (sizes.length === 1) {
+      return [x];
+    }
+    const dims = (count: number) => x.dims.map((dim, index) => (index === axis ? count : dim));
+    const outputs = sizes.map((count) => ({ dims: dims(count), type: x.type }));
+    return this.nodes(name, 'Split', [x, this.constant(sizes)], outputs, { attributes: { axis } }) as Value[];
+  }
+
+  /** The first `count` of `x` along its first axis. */
+  firstOf(name: string, x: Value, count: number): Value {
+    const dims = [count, ...x.dims.slice(1)];
+    const range = [this.constant([0]), this.constant([count]), this.constant([0])];
+    return count === x.dims[0] ? x : this.node(name, 'Slice', [x, ...range], dims, { type: x.type });
+  }
+
+  /** Repeats axes of length 1. */
+  expand(name: string, x: Value, dims: readonly number[]): Value {
+    return size(x.dims) === size(dims)
+      ? this.reshape(name, x, dims)
+      : this.node(name, 'Expand', [x, this.constant(dims)], dims, { type: x.type });
   }
 
   concat(name: string, values: readonly Value[], axis: number): Value {
@@ -248,6 +278,47 @@ export class LayerWriter extends OnnxWriter {
     return this.reshape(`${path}/picture`, silu, dims);
   }
 
+  /** torch.nn.RMSNorm over the last axis; `path` names the module that holds the weight. */
+  rmsNorm(path: string, x: Value, epsilon: number): Value {
+    const weight = this.weight(`${path}.weight`, [x.dims.at(-1) as number]);
+    return this.node(path, 'SimplifiedLayerNormalization', [x, weight], x.dims, {
+      attributes: { axis: -1, epsilon: float(epsilon) },
+    });
+  }
+
+  /** {@link rmsNorm} of every head: [rows, heads·width], the weight [width]. */
+  headNorm(path: string, x: Value, heads: number, epsilon: number): Value {
+    const [rows, width] = x.dims as [number, number];
+    const parts = this.reshape(`${path}/heads`, x, [rows * heads, width / heads]);
+    return this.reshape(`${path}/tokens`, this.rmsNorm(path, parts, epsilon), [rows, width]);
+  }
+
+  /** torch.nn.LayerNorm without weights of its own. */
+  plainNorm(name: string, x: Value, epsilon: number): Value {
+    const width = x.dims.at(-1) as number;
+    return this.node(name, 'LayerNormalization', [x, this.fill(1, [width])], x.dims, {
+      attributes: { axis: -1, epsilon: float(epsilon) },
+    });
+  }
+
+  /**
+   * Turns every head by the angles of its token's position.
+   * @param x [rows, heads·width]
+   * @param angles their cosines and sines, each [rows of one batch, width/2]
+   * @param pairs what is turned together: neighbours, or the two halves of a head
+   */
+  rotary(name: string, x: Value, angles: Angles, pairs: 'neighbours' | 'halves'): Value {
+    const { batch } = this.options;
+    const [rows, width] = x.dims as [number, number];
+    const tokens = this.reshape(`${name}/batch`, x, [batch, rows / batch, width]);
+    const inputs = [tokens, this.constant([0]), angles.cos, angles.sin];
+    const turned = this.node(name, 'RotaryEmbedding', inputs, tokens.dims, {
+      domain: MICROSOFT,
+      attributes: { interleaved: pairs === 'neighbours' ? 1 : 0 },
+    });
+    return this.reshape(`${name}/tokens`, turned, [rows, width]);
+  }
+
   /** torch.nn.LayerNorm over the last axis. */
   layerNorm(path: string, x: Value, epsilon: number): Value {
     const width = x.dims.at(-1) as number;
@@ -286,6 +357,8 @@ export class LayerWriter extends OnnxWriter {
    * @param q [batch·queries, heads·width]
    * @param k and
    * @param v [batch·keys, heads·width]
+   * @param options.bias added to the scores: [1, 1 or heads, queries, keys]
+   * @param options.scale of the scores, in place of 1/√width
    */
   attention(
     name: string,
@@ -293,29 +366,41 @@ export class LayerWriter extends OnnxWriter {
     k: Value,
     v: Value,
     heads: number,
-    options: { causal?: boolean; upcast?: boolean } = {},
+    options: { causal?: boolean; upcast?: boolean; bias?: Value; scale?: number } = {},
   ) {
     const { batch, provider } = this.options;
     const [rows, width] = q.dims as [number, number];
     const type = options.upcast ? 'f32' : this.options.dtype;
     if (provider === 'wasm' && !options.causal) {
-      return this.#attentionInBlocks(name, q, k, v, heads);
+      return this.#attentionInBlocks(name, q, k, v, heads, options);
     }
     const [query, key, value] = [q, k, v].map((x, index) => {
       const part = 'qkv'[index];
       const tokens = this.reshape(`${name}/${part}`, x, [batch, size(x.dims) / batch / width, width]);
       return this.cast(`${name}/${part}/cast`, tokens, type);
     }) as [Value, Value, Value];
-    const mixed = this.node(name, 'MultiHeadAttention', [query, key, value], query.dims, {
+    const inputs = [query, key, value, ...(options.bias ? [null, null, options.bias] : [])];
+    const mixed = this.node(name, 'MultiHeadAttention', inputs, query.dims, {
       type,
       domain: MICROSOFT,
-      attributes: { num_heads: heads, ...(options.causal ? { unidirectional: 1 } : {}) },
+      attributes: {
+        num_heads: heads,
+        ...(options.causal ? { unidirectional: 1 } : {}),
+        ...(options.scale === undefined ? {} : { scale: float(options.scale) }),
+      },
     });
     return this.reshape(`${name}/tokens`, this.cast(`${name}/cast`, mixed, this.options.dtype), [rows, width]);
   }
 
   /** See {@link SCORE_BYTES}; in f32, as everything is on the processor. */
-  #attentionInBlocks(name: string, q: Value, k: Value, v: Value, heads: number): Value {
+  #attentionInBlocks(
+    name: string,
+    q: Value,
+    k: Value,
+    v: Value,
+    heads: number,
+    options: { bias?: Value; scale?: number },
+  ): Value {
     const { batch } = this.options;
     const [rows, width] = q.dims as [number, number];
     const [queries, keys] = [q, k].map((x) => size(x.dims) / batch / width);
@@ -324,24 +409,18 @@ export class LayerWriter extends OnnxWriter {
       const parts = this.reshape(`${name}/${part}`, x, [batch, size(x.dims) / batch / width, heads, head]);
       return this.transpose(`${name}/${part}/heads`, parts, perm);
     };
-    const scale = this.constant([1 / Math.sqrt(head)], 'f32');
-    const query = split('q', this.binary(`${name}/scale`, 'Mul', q, scale), [0, 2, 1, 3]);
+    const scale = options.scale ?? 1 / Math.sqrt(head);
+    const scaled = scale === 1 ? q : this.binary(`${name}/scale`, 'Mul', q, this.constant([scale], 'f32'));
+    const query = split('q', scaled, [0, 2, 1, 3]);
     const key = split('k', k, [0, 2, 3, 1]);
     const value = split('v', v, [0, 2, 1, 3]);
     const block = Math.max(1, Math.floor(SCORE_BYTES / (4 * batch * heads * keys)));
     const sizes = Array.from({ length: Math.ceil(queries / block) }, (_, n) => Math.min(block, queries - n * block));
-    const blocks =
-      sizes.length === 1
-        ? [query]
-        : this.nodes(
-            `${name}/blocks`,
-            'Split',
-            [query, this.constant(sizes)],
-            sizes.map((count) => ({ dims: [batch, heads, count, head] })),
-            { attributes: { axis: 2 } },
-          );
-    const mixed = (blocks as Value[]).map((part, n) => {
-      const scores = this.node(`${name}/scores/${n}`, 'MatMul', [part, key], [batch, heads, sizes[n], keys]);
+    const blocks = this.split(`${name}/blocks`, query, sizes, 2);
+    const biases = options.bias && this.split(`${name}/biases`, options.bias, sizes, 2);
+    const mixed = blocks.map((part, n) => {
+      const plain = this.node(`${name}/scores/${n}`, 'MatMul', [part, key], [batch, heads, sizes[n], keys]);
+      const scores = biases ? this.add(`${name}/biased/${n}`, plain, biases[n]) : plain;
       const shares = this.node(`${name}/softmax/${n}`, 'Softmax', [scores], scores.dims, { attributes: { axis: -1 } });
       return this.node(`${name}/mix/${n}`, 'MatMul', [shares, value], part.dims);
     });

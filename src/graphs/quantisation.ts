@@ -35,6 +35,19 @@ const KINDS: { layer: RegExp; q8: Bits; q4: Bits }[] = [
   // CLIPTextModel.
   { layer: /^(?:text_model\.)?encoder\.layers\.\d+\.self_attn\.(?:q|k|v|out)_proj$/, q8: 8, q4: 8 },
   { layer: /^(?:text_model\.)?encoder\.layers\.\d+\.mlp\.fc[12]$/, q8: 8, q4: 8 },
+  // Qwen3ForCausalLM.
+  { layer: /^(?:model\.)?layers\.\d+\.self_attn\.[qkvo]_proj$/, q8: 8, q4: 4 },
+  { layer: /^(?:model\.)?layers\.\d+\.mlp\.(?:gate|up|down)_proj$/, q8: 8, q4: 4 },
+  // ZImageTransformer2DModel.
+  { layer: /^(?:layers|(?:noise|context)_refiner)\.\d+\.attention\.to_(?:[qkv]|out\.0)$/, q8: 8, q4: 4 },
+  { layer: /^(?:layers|(?:noise|context)_refiner)\.\d+\.feed_forward\.w[123]$/, q8: 8, q4: 4 },
+  // Flux2Transformer2DModel.
+  { layer: /^transformer_blocks\.\d+\.attn\.(?:to_(?:[qkv]|out\.0|add_out)|add_[qkv]_proj)$/, q8: 8, q4: 4 },
+  { layer: /^transformer_blocks\.\d+\.ff(?:_context)?\.linear_(?:in|out)$/, q8: 8, q4: 4 },
+  { layer: /^single_transformer_blocks\.\d+\.attn\.to_(?:qkv_mlp_proj|out)$/, q8: 8, q4: 4 },
+  { layer: /^(?:double|single)_stream_modulation(?:_img|_txt)?\.linear$/, q8: 8, q4: 8 },
+  { layer: /^context_embedder$/, q8: 8, q4: 8 },
+  { layer: /^(?:layers|noise_refiner)\.\d+\.adaLN_modulation\.0$/, q8: 8, q4: 8 },
 ];
 
 /**

@@ -10,7 +10,7 @@ export interface ResnetOptions {
   out: number;
   groups: number;
   epsilon: number;
-  /** silu(time embedding) [1, width]; all pictures of a batch are at the same timestep. */
+  /** silu(time embedding): [1, width] where it is the same for all pictures of a batch, else [batch, width]. */
   time?: Value;
 }
 
@@ -18,7 +18,7 @@ export interface ResnetOptions {
 export function resnetBlock(g: LayerWriter, path: string, x: Value, options: ResnetOptions): Value {
   const { out, groups, epsilon, time } = options;
   let hidden = g.groupNorm(`${path}.norm1`, x, groups, epsilon, 'silu');
-  hidden = g.conv(`${path}.conv1`, hidden, out, time ? { bias: timeBias(g, path, time, out) } : {});
+  hidden = time ? timedConv(g, path, hidden, time, out) : g.conv(`${path}.conv1`, hidden, out);
   hidden = g.groupNorm(`${path}.norm2`, hidden, groups, epsilon, 'silu');
   if (picture(x)[1] === out) {
     return g.add(`${path}/add`, x, g.conv(`${path}.conv2`, hidden, out));
@@ -34,11 +34,16 @@ export function resnetBlock(g: LayerWriter, path: string, x: Value, options: Res
   return g.untokens(`${path}/picture`, g.linear(`${path}.conv_shortcut`, pixels, out, { bias: result }), x);
 }
 
-/** The first convolution's bias plus the time embedding's projection: one vector, as there is one timestep. */
-function timeBias(g: LayerWriter, path: string, time: Value, out: number): Value {
+/** The first convolution, and the time embedding's projection: as its bias, where all pictures have the same. */
+function timedConv(g: LayerWriter, path: string, x: Value, time: Value, out: number): Value {
+  const [rows] = time.dims;
   const bias = biasSum(g, `${path}.time_emb_proj/bias`, [`${path}.time_emb_proj.bias`, `${path}.conv1.bias`], out);
   const projected = g.linear(`${path}.time_emb_proj`, time, out, { bias });
-  return g.reshape(`${path}.time_emb_proj/vector`, projected, [out]);
+  if (rows === 1) {
+    return g.conv(`${path}.conv1`, x, out, { bias: g.reshape(`${path}.time_emb_proj/vector`, projected, [out]) });
+  }
+  const perPicture = g.reshape(`${path}.time_emb_proj/pictures`, projected, [rows, out, 1, 1]);
+  return g.add(`${path}.time_emb_proj/add`, g.conv(`${path}.conv1`, x, out, { bias: false }), perPicture);
 }
 
 /** The sum of two biases. ONNX Runtime folds it when it loads the graph, which it could not in f16. */

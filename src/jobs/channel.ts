@@ -10,6 +10,8 @@ import type { ErrorCode, Retry } from '../core/errors.ts';
 import type { Delta, Job } from '../core/job.ts';
 import { parse } from '../core/operation.ts';
 import { jobReport } from './job_report.ts';
+import { ENGINE_QUESTIONS, nobody } from './engine_questions.ts';
+import type { AskEngine, EngineQuestion } from './engine_questions.ts';
 import { JOB_ID } from './service.ts';
 import type { JobService, QueueState } from './service.ts';
 import { isFinished } from './state.ts';
@@ -41,7 +43,7 @@ const messageSchema = v.variant(
     }),
     v.strictObject({ type: v.literal('entity'), id, run: v.string(), filename: v.string() }),
   ],
-  'type must be one of submit, follow, cancel, forget, repeat, reorder, list, cancel_all, queue, entity.',
+  `type must be one of submit, follow, cancel, forget, repeat, reorder, list, cancel_all, queue, entity, ${ENGINE_QUESTIONS.join(', ')}.`,
 );
 
 export type TaskMessage = v.InferOutput<typeof messageSchema>;
@@ -58,6 +60,9 @@ export type TaskUpdate =
   | { type: 'queue'; queue: QueueState }
   | { type: 'entity'; run: string; filename: string; blob: Blob }
   | { type: 'forgotten' }
+  /** A question to the engine has arrived, and is not asked again; its answer may take minutes. */
+  | { type: 'heard' }
+  | { type: 'answer'; answer: unknown }
   | { type: 'error'; error: { code: ErrorCode; message: string; retry: Retry } };
 
 /** The part of BroadcastChannel that is used, so that tests can stand in for it. */
@@ -82,13 +87,18 @@ const browser: ChannelSurroundings = {
 
 /**
  * Serves the channel for as long as this page lives, once no other one does.
+ * @param askEngine answers what is no matter of jobs
  * @returns ends it, also while it waits for its turn
  */
-export function serveChannel(jobs: JobService, surroundings: ChannelSurroundings = browser): () => void {
+export function serveChannel(
+  jobs: JobService,
+  surroundings: ChannelSurroundings = browser,
+  askEngine: AskEngine = nobody,
+): () => void {
   const ended = new AbortController();
   const work = () =>
     new Promise<void>((done) => {
-      const server = new ChannelServer(jobs, surroundings.open);
+      const server = new ChannelServer(jobs, askEngine, surroundings.open);
       ended.signal.addEventListener('abort', () => {
         server.close();
         done();
@@ -99,23 +109,30 @@ export function serveChannel(jobs: JobService, surroundings: ChannelSurroundings
   return () => ended.abort();
 }
 
+function isQuestion(type: unknown): type is EngineQuestion {
+  return ENGINE_QUESTIONS.some((question) => question === type);
+}
+
 class ChannelServer {
   readonly #jobs: JobService;
+  readonly #askEngine: AskEngine;
   readonly #open: (name: string) => TaskChannel;
   readonly #tasks: TaskChannel;
   /** Where jobs are told of, and the ways to stop it, by id. Two channels of one name might overtake each other. */
   readonly #followed = new Map<string, { channel: TaskChannel; stop: () => void }>();
   #last: Promise<void> = Promise.resolve();
 
-  constructor(jobs: JobService, open: (name: string) => TaskChannel) {
+  constructor(jobs: JobService, askEngine: AskEngine, open: (name: string) => TaskChannel) {
     this.#jobs = jobs;
+    this.#askEngine = askEngine;
     this.#open = open;
     this.#tasks = open(TASKS_CHANNEL);
     this.#tasks.onmessage = ({ data }) => {
-      // One after the other, so that jobs stand in the queue as they were said; a large file holds nobody up.
-      const isFile = (data as { type?: unknown } | null)?.type === 'entity';
-      const heard = isFile ? this.#hear(data) : this.#last.then(() => this.#hear(data));
-      this.#last = isFile ? this.#last : heard;
+      // One after the other, so that jobs stand in the queue as they were said; a large file or the engine holds nobody up.
+      const type = (data as { type?: unknown } | null)?.type;
+      const isApart = type === 'entity' || isQuestion(type);
+      const heard = isApart ? this.#hear(data) : this.#last.then(() => this.#hear(data));
+      this.#last = isApart ? this.#last : heard;
     };
   }
 
@@ -135,6 +152,12 @@ class ChannelServer {
       return;
     }
     try {
+      const { type, id, ...asked } = data as { type?: unknown; id?: unknown };
+      if (isQuestion(type)) {
+        this.#say(to, { type: 'heard' });
+        this.#say(to, { type: 'answer', answer: await this.#askEngine(type, asked) });
+        return;
+      }
       await this.#obey(parse(messageSchema, data, 'The message'));
     } catch (thrown) {
       const { code, message, retry } = StudioError.from(thrown);

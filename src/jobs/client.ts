@@ -1,7 +1,7 @@
 /** The page's way to the workers: checkpoints, jobs and recordings. */
 import * as Comlink from 'comlink';
 import { DEFAULT_CHECKPOINT } from '../core/builtin_checkpoints.ts';
-import type { Delta, DeviceReport, Job, LedgerReport } from '../core/job.ts';
+import type { Delta, DeviceReport, EngineState, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
@@ -98,7 +98,7 @@ export class JobClient implements JobService {
   /** Starts the workers. When one has ended, they are started again by themselves, with the same options. */
   start(options: StartOptions = {}): Promise<DeviceReport> {
     this.#workers.options = options;
-    this.language.options = { backend: options.backend ?? 'auto' };
+    this.language.options = { backend: options.backend ?? 'auto', threads: options.threads };
     return this.device;
   }
 
@@ -136,6 +136,22 @@ export class JobClient implements JobService {
     return (await this.#workers.started()).call('estimate', source, request);
   }
 
+  async engineState(): Promise<EngineState> {
+    return (await this.#workers.started()).call('engineState');
+  }
+
+  /** Brings to the device what an operation runs on, where that surely fits. A job that begins meanwhile goes first. */
+  async prepare(input: unknown): Promise<void> {
+    const operation = this.#onCurrent(parseOperation(input));
+    const sources = Object.fromEntries(needsOf(operation).refs.map((ref) => [ref, this.#sources.get(ref)]));
+    await (await this.#workers.started()).call('prepare', { operation, sources });
+  }
+
+  /** Frees the device, unless a job runs. */
+  async unload(): Promise<void> {
+    await (await this.#workers.started()).call('unload');
+  }
+
   /** Which of the stored LoRAs fit a checkpoint that is open, built in or stored, by its ref. */
   async checkLoras(checkpoint: string): Promise<LoraFit[]> {
     return (await this.#workers.started()).call('checkLoras', this.#sources.get(checkpoint));
@@ -159,11 +175,7 @@ export class JobClient implements JobService {
 
   /** As {@link JobService.submit}; one that names no checkpoint runs on the one that was opened last in this tab. */
   async submit(input: unknown, id?: string): Promise<Job> {
-    const operation = parseOperation(input);
-    return this.#jobs.submit(
-      needsOf(operation).lacksCheckpoint ? { ...operation, checkpoint: this.#current } : operation,
-      id,
-    );
+    return this.#jobs.submit(this.#onCurrent(parseOperation(input)), id);
   }
 
   /** What comes back from the queue's witness is in it. */
@@ -305,6 +317,10 @@ export class JobClient implements JobService {
 
   deleteRun(run: string): Promise<void> {
     return this.#workers.recorder.call('deleteRun', run);
+  }
+
+  #onCurrent(operation: Operation): Operation {
+    return needsOf(operation).lacksCheckpoint ? { ...operation, checkpoint: this.#current } : operation;
   }
 
   async #open(source: CheckpointSource): Promise<CheckpointSummary> {

@@ -2,12 +2,13 @@
  * The in-page door, `globalThis.darkroom`: what the command line and tests use, and anybody's script in the page may.
  * It takes and gives the same operations and jobs as the page; errors are StudioErrors.
  */
-import type { Delta, DeviceReport, Job, LedgerReport } from '../core/job.ts';
+import type { Delta, DeviceReport, EngineState, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
 import type { Listing } from '../weights/library/library_api.ts';
 import type { RunRecord } from '../recorder/recorder_api.ts';
 import type { JobClient } from './client.ts';
+import type { AskEngine } from './engine_questions.ts';
 import type { LanguageEngines } from './language.ts';
 import type { LibraryClient } from './library.ts';
 import type { RecordingsClient } from './recordings.ts';
@@ -63,13 +64,21 @@ export interface Door {
   /** One recorded file. */
   entity(run: string, filename: string): Promise<Blob>;
   ledger(): Promise<LedgerReport>;
+  /** What is on the device. */
+  engine(): Promise<EngineState>;
+  /** Brings to the device what an operation runs on, where that surely fits; its job then begins at once. */
+  prepare(operation: unknown): Promise<void>;
+  /** Frees the device, unless a job runs. */
+  unload(): Promise<void>;
+  /** What the routes and the channel ask beside jobs: the engine, and the checkpoints of this browser. */
+  askEngine: AskEngine;
 }
 
 declare global {
   var darkroom: Door | undefined;
 }
 
-export function exposeDoor(client: JobClient): void {
+export function exposeDoor(client: JobClient, askEngine: AskEngine): void {
   globalThis.darkroom = {
     device: () => client.device,
     submit: (operation, id) => client.submit(operation, id),
@@ -101,5 +110,9 @@ export function exposeDoor(client: JobClient): void {
     run: (run) => client.run(run),
     entity: (run, filename) => client.entity(run, filename),
     ledger: () => client.ledger(),
+    engine: () => client.engineState(),
+    prepare: (operation) => client.prepare(operation),
+    unload: () => client.unload(),
+    askEngine,
   };
 }

@@ -109,7 +109,7 @@ export class LanguageEngines implements TextService, SpeechService {
 
   async #started(): Promise<WorkerLink<LanguageApi>> {
     if (!this.#engine || this.#engine.link.failure) {
-      const link = new WorkerLink<LanguageApi>('language engine', this.#make(), {
+      const link = new WorkerLink<LanguageApi>('The language engine', this.#make(), {
         calls: { start: () => START_WITHIN },
       });
       this.#engine = { link, started: this.#start(link) };

@@ -128,7 +128,7 @@ export class LibraryClient implements LibraryApi {
 
   get #link(): WorkerLink<LibraryApi> {
     if (!this.#worker || this.#worker.failure) {
-      this.#worker = new WorkerLink<LibraryApi>('library', this.#make(), { calls: LONG });
+      this.#worker = new WorkerLink<LibraryApi>('The library', this.#make(), { calls: LONG });
     }
     return this.#worker;
   }

@@ -73,14 +73,7 @@ export class QueueWitness {
         );
       }
     }
-    const lost = waiting.length - restored;
-    return [
-      'The browser had lost the queue, which can happen when it is killed',
-      restored > 0 ? `; ${jobs(restored)} that waited ${restored === 1 ? 'is' : 'are'} in it again.` : '.',
-      lost > 0
-        ? ` ${jobs(lost)} could not be put back, with ${lost === 1 ? 'its' : 'their'} pictures; submit ${lost === 1 ? 'it' : 'them'} anew.`
-        : '',
-    ].join('');
+    return [sentenceOfLoss(restored), ...sentenceOfRest(waiting.length - restored)].join(' ');
   }
 
   async #takeDown(): Promise<void> {
@@ -105,6 +98,24 @@ export class QueueWitness {
   }
 }
 
-function jobs(count: number): string {
-  return count === 1 ? '1 job' : `${count} jobs`;
+function sentenceOfLoss(restored: number): string {
+  switch (restored) {
+    case 0:
+      return 'The browser had lost the queue, which can happen when it is killed.';
+    case 1:
+      return 'The browser had lost the queue, which can happen when it is killed; 1 job that waited is in it again.';
+    default:
+      return `The browser had lost the queue, which can happen when it is killed; ${restored} jobs that waited are in it again.`;
+  }
+}
+
+function sentenceOfRest(lost: number): string[] {
+  switch (lost) {
+    case 0:
+      return [];
+    case 1:
+      return ['1 job could not be put back, with its pictures; submit it anew.'];
+    default:
+      return [`${lost} jobs could not be put back, with their pictures; submit them anew.`];
+  }
 }

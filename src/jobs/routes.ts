@@ -7,6 +7,8 @@ import { StudioError } from '../core/errors.ts';
 import type { ErrorCode } from '../core/errors.ts';
 import type { Delta, Job } from '../core/job.ts';
 import { parse } from '../core/operation.ts';
+import { nobody } from './engine_questions.ts';
+import type { AskEngine, EngineQuestion } from './engine_questions.ts';
 import { jobReport } from './job_report.ts';
 import { joinDelta } from './job_watchers.ts';
 import { readJson, readOperation, Refusal } from './request_body.ts';
@@ -55,6 +57,8 @@ const queueChange = v.pipe(
   ),
 );
 
+const asObject = v.record(v.string(), v.unknown(), 'The request must be a JSON object.');
+
 const jobChange = v.strictObject({
   before: v.nullable(v.string('before must be the id of a waiting job, or null to run last.')),
 });
@@ -63,6 +67,7 @@ type Method = (request: Request, ...parts: string[]) => Promise<Response>;
 
 export class JobRoutes {
   readonly #jobs: JobService;
+  readonly #askEngine: AskEngine;
   /** The path of the folder that the page lies in: it ends with a slash. */
   readonly #base: string;
   readonly #heartbeat: number;
@@ -87,11 +92,31 @@ export class JobRoutes {
     [/^jobs\/([^/]+)\/stream$/, { GET: (request, id) => this.#follow(request, id) }],
     [/^jobs\/([^/]+)\/repeat$/, { POST: (_, id) => this.#repeat(id) }],
     [/^queue$/, { GET: () => this.#queue(), PATCH: (request) => this.#changeQueue(request) }],
+    [/^engine$/, { GET: () => this.#engine('engine') }],
+    [
+      /^engine\/prepare$/,
+      { POST: async (request) => this.#engine('prepare', { operation: await readOperation(request) }) },
+    ],
+    [/^engine\/unload$/, { POST: () => this.#engine('unload') }],
+    [
+      /^checkpoints$/,
+      {
+        GET: () => this.#engine('checkpoints'),
+        POST: async (request) => this.#engine('fetch', await asked(request), 202),
+      },
+    ],
+    [/^checkpoints\/look$/, { POST: async (request) => this.#engine('look', await asked(request)) }],
+    [/^checkpoints\/([^/]+)$/, { DELETE: (_, ref) => this.#engine('remove', { ref }) }],
     [/^media\/([^/]+)\/([^/]+)$/, { GET: (request, run, filename) => this.#media(request, run, filename) }],
   ];
 
-  constructor(jobs: JobService, options: { base: string; heartbeatMs?: number; streamMs?: number }) {
+  /** @param options.askEngine answers what is no matter of jobs */
+  constructor(
+    jobs: JobService,
+    options: { base: string; askEngine?: AskEngine; heartbeatMs?: number; streamMs?: number },
+  ) {
     this.#jobs = jobs;
+    this.#askEngine = options.askEngine ?? nobody;
     this.#base = options.base;
     this.#heartbeat = options.heartbeatMs ?? HEARTBEAT_MS;
     this.#longest = options.streamMs ?? STREAM_MS;
@@ -175,6 +200,10 @@ export class JobRoutes {
   async #repeat(id: string): Promise<Response> {
     await this.#known(id);
     return this.#accepted(await this.#jobs.repeat(id));
+  }
+
+  async #engine(type: EngineQuestion, asked: object = {}, status = 200): Promise<Response> {
+    return json(status, await this.#askEngine(type, asked));
   }
 
   async #queue(): Promise<Response> {
@@ -342,6 +371,11 @@ function isForeign(request: Request): boolean {
   );
 }
 
+/** @throws Refusal | StudioError */
+async function asked(request: Request): Promise<object> {
+  return parse(asObject, await readJson(request), 'The request');
+}
+
 /** Text is recorded in UTF-8, which nobody can tell from its MIME type. */
 function servedType(type: string): string {
   return type.startsWith('text/') ? `${type}; charset=utf-8` : type || 'application/octet-stream';
@@ -372,7 +406,10 @@ function decoded(part: string): string {
 
 /** A path as it is told in a sentence: ids and names are somebody else's words. */
 function pathWords(path: string): string {
-  return path.replace(/^(jobs)\/[^/]+/, '$1/{id}').replace(/^media\/.*/, 'media/{run}/{entity}');
+  return path
+    .replace(/^(jobs)\/[^/]+/, '$1/{id}')
+    .replace(/^checkpoints\/(?!look$).*/, 'checkpoints/{ref}')
+    .replace(/^media\/.*/, 'media/{run}/{entity}');
 }
 
 /** What is not known is not there. */

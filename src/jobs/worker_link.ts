@@ -39,6 +39,13 @@ interface Waiting {
   silent: number;
 }
 
+/** Sentences that say what a worker's end asks for. */
+const REMEDIES = {
+  again: (what: string) => `${what}; try again.`,
+  reload: (what: string) => `${what}; reload the page.`,
+  connection: (what: string) => `${what}; check the connection and reload the page.`,
+};
+
 /**
  * Owns one worker. Comlink's promises stay pending for ever when a worker's script is missing, when the worker dies or
  * when a message is unreadable; here every call also ends with the worker, as `worker_failed`.
@@ -63,7 +70,7 @@ export class WorkerLink<Api extends Methods<Api>> {
   #failure: StudioError | null = null;
   #lock: string | null = null;
 
-  /** @param name what the worker does, for sentences such as "The generator stopped …" */
+  /** @param name what the worker does, as a sentence begins with it: "The generator" */
   constructor(name: string, worker: WorkerLike, patience: Patience<Api> = {}) {
     this.#name = name;
     this.#worker = worker;
@@ -72,7 +79,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     this.#remote = callsTo(worker) as unknown as Remote;
 
     const start = setTimeout(() => {
-      this.#fail(`The ${name} did not start; reload the page.`);
+      this.#fail(`${name} did not start`, 'reload');
     }, patience.ready ?? READY_WITHIN_MS);
     void this.#ready.promise.finally(() => clearTimeout(start)).catch(() => {});
 
@@ -80,15 +87,16 @@ export class WorkerLink<Api extends Methods<Api>> {
       this.#onSignal((event as MessageEvent<WorkerSignal | null>).data);
     });
     worker.addEventListener('messageerror', () => {
-      this.#fail(`The ${name} sent something that this browser cannot read; reload the page.`);
+      this.#fail(`${name} sent something that this browser cannot read`, 'reload');
     });
     worker.addEventListener('error', (event) => {
       const { message } = event as ErrorEvent;
       // A script that is missing or does not load gives an event without a message.
-      const what = message
-        ? 'stopped with an error; try again'
-        : 'could not be loaded; check the connection and reload the page';
-      this.#fail(`The ${name} ${what}.`, message);
+      if (message) {
+        this.#fail(`${name} stopped with an error`, 'again', message);
+      } else {
+        this.#fail(`${name} could not be loaded`, 'connection');
+      }
     });
   }
 
@@ -126,7 +134,7 @@ export class WorkerLink<Api extends Methods<Api>> {
       throw this.#failure;
     }
     if (!methods.includes(method)) {
-      throw new StudioError('worker_failed', `The ${this.#name} does not know "${method}"; reload the page.`);
+      throw new StudioError('worker_failed', `${this.#name} does not know "${method}"; reload the page.`);
     }
     const { promise, resolve, reject } = deferred<unknown>();
     const waiting: Waiting = { method, reject, silent: 0 };
@@ -146,7 +154,7 @@ export class WorkerLink<Api extends Methods<Api>> {
 
   /** Ends the worker at once; calls that are waiting reject with `reason`. */
   terminate(
-    reason = new StudioError('worker_failed', `The ${this.#name} was stopped; try again.`, { retry: 'same' }),
+    reason = new StudioError('worker_failed', REMEDIES.again(`${this.#name} was stopped`), { retry: 'same' }),
   ): void {
     if (this.#failure) {
       return;
@@ -161,8 +169,8 @@ export class WorkerLink<Api extends Methods<Api>> {
     this.#ended.resolve(reason);
   }
 
-  #fail(message: string, cause?: string): void {
-    this.terminate(new StudioError('worker_failed', message, { retry: 'same', cause: cause || undefined }));
+  #fail(what: string, remedy: keyof typeof REMEDIES, cause?: string): void {
+    this.terminate(new StudioError('worker_failed', REMEDIES[remedy](what), { retry: 'same', cause }));
   }
 
   /** A function that the worker may call: it is a sign of life, and what comes after the end is for nobody. */
@@ -202,10 +210,7 @@ export class WorkerLink<Api extends Methods<Api>> {
       this.#waiting.forEach((waiting) => (waiting.silent += passed));
       const silent = [...this.#waiting].find((waiting) => waiting.silent >= this.#longest());
       if (silent) {
-        this.#fail(
-          `The ${this.#name} does not respond any more; try again.`,
-          `no sign of life during ${silent.method}`,
-        );
+        this.#fail(`${this.#name} does not respond any more`, 'again', `no sign of life during ${silent.method}`);
       } else {
         this.#look();
       }
@@ -227,7 +232,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     } else if (signal?.darkroom === 'ended') {
       this.terminate(StudioError.fromData(signal.error));
     } else if (signal?.darkroom === 'unreadable') {
-      this.#fail(`The ${this.#name} was sent something that this browser cannot pass on; reload the page.`);
+      this.#fail(`${this.#name} was sent something that this browser cannot pass on`, 'reload');
     }
   }
 
@@ -235,7 +240,7 @@ export class WorkerLink<Api extends Methods<Api>> {
   #awaitDeath(lock: string): void {
     navigator.locks
       .request(lock, { signal: this.#watch.signal }, () => {
-        this.#fail(`The ${this.#name} stopped unexpectedly; try again.`);
+        this.#fail(`${this.#name} stopped unexpectedly`, 'again');
       })
       .catch(() => {
         // Our own `terminate` withdrew the request.

@@ -89,9 +89,11 @@ export class WorkerPair implements Engine {
   get generator(): Generator {
     if (!this.#generator || this.#generator.link.failure) {
       const { start, work } = this.#patience;
-      const link = new WorkerLink<GenerationApi>('generator', this.#make.generation(), {
+      const link = new WorkerLink<GenerationApi>('The generator', this.#make.generation(), {
         calls: {
           start: () => start,
+          // Weights of many gigabytes come to the device in silence.
+          prepare: () => work[this.#backend],
           // A job that says it needs hours may well spend one of them in silence.
           execute: () => Math.max(work[this.#backend], 2000 * this.#secondsLeft),
         },
@@ -114,7 +116,7 @@ export class WorkerPair implements Engine {
   /** The living recorder. */
   get recorder(): WorkerLink<RecorderApi> {
     if (!this.#recorder || this.#recorder.failure) {
-      this.#recorder = new WorkerLink<RecorderApi>('recorder', this.#make.recorder());
+      this.#recorder = new WorkerLink<RecorderApi>('The recorder', this.#make.recorder());
     }
     return this.#recorder;
   }
@@ -276,7 +278,7 @@ export class WorkerPair implements Engine {
 
   async #taskLink(): Promise<WorkerLink<TaskApi>> {
     if (!this.#tasks || this.#tasks.link.failure) {
-      const link = new WorkerLink<TaskApi>('task worker', this.#make.task(), {
+      const link = new WorkerLink<TaskApi>('The task worker', this.#make.task(), {
         calls: { execute: () => this.#patience.work.wasm },
       });
       const isConnected = this.#connect(link);

@@ -9,6 +9,8 @@ import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 export interface LanguageOptions {
   /** `auto` takes WebGPU where a hardware adapter exists, else the processor. */
   backend: 'auto' | 'webgpu' | 'wasm';
+  /** As of the graph engine's `StartOptions`. */
+  threads?: string | null;
 }
 
 /** The owner of the language engine, one per language worker, as the page calls it. Models are asked over a port of their own. */

@@ -2,12 +2,8 @@
 import { StudioError } from '../core/errors.ts';
 import type { Sound } from '../core/media.ts';
 import { latin1, viewOf } from '../formats/bytes.ts';
-import { id3Length, isId3 } from '../formats/media/id3.ts';
-import { isFlac, isOgg } from '../formats/media/vorbis_comment.ts';
 import type { Inscription } from '../formats/metadata.ts';
-import { drawPeaks, peaksOf } from './audio/peaks.ts';
-import { isWav } from './audio/riff.ts';
-import { checkSamples, clippingNotice, readWav, writeFloatWav, writeIntegerWav } from './audio/wav.ts';
+import { id3Length, isFlac, isId3, isOgg, isWav } from '../formats/signatures.ts';
 import type { MediaFormat, Medium, SaveChoice, Saved } from './medium.ts';
 import { canvasOf } from './preview/canvas.ts';
 
@@ -74,13 +70,14 @@ export const medium: Medium<Sound> = {
       channels.every((plane) => plane instanceof Float32Array && plane.length === channels[0].length)
     );
   },
-  encode(sound) {
+  async encode(sound) {
+    const { checkSamples, writeFloatWav } = await import('./audio/wav.ts');
     checkSamples(sound);
-    return Promise.resolve(writeFloatWav(sound));
+    return writeFloatWav(sound);
   },
   async decode(file) {
     const bytes = new Uint8Array(await file.arrayBuffer());
-    const sound = isWav(bytes) ? readWav(bytes) : null;
+    const sound = isWav(bytes) ? (await import('./audio/wav.ts')).readWav(bytes) : null;
     return sound ?? (await import('./audio/codecs.ts')).decodeSound(file);
   },
   facts: ({ rate, channels }) => ({
@@ -88,7 +85,7 @@ export const medium: Medium<Sound> = {
     rate,
     channels: channels.length,
   }),
-  inscribe: async (file, inscription) => (await tags()).inscribeSound(file, inscription),
+  inscribe,
   readMetadata: async (bytes) => (await import('../formats/media/tags.ts')).readMediaMetadata(bytes),
   saving: {
     async choices() {
@@ -98,7 +95,7 @@ export const medium: Medium<Sound> = {
     convert,
   },
   async preview(file, { size, accent, paper }) {
-    const sound = await medium.decode(file);
+    const [sound, { drawPeaks, peaksOf }] = await Promise.all([medium.decode(file), import('./audio/peaks.ts')]);
     const { canvas, context } = canvasOf(size, size);
     const columns = Math.max(1, Math.floor(size / BAR));
     const peaks = peaksOf(sound, columns);
@@ -110,25 +107,22 @@ export const medium: Medium<Sound> = {
   },
 };
 
-/** Loaded when one is read or written. */
-function tags() {
-  return import('./audio/tags.ts');
-}
-
 async function convert(file: Blob, choice: string, inscription: Inscription | null): Promise<Saved> {
   if (choice === FLOAT_WAV.id) {
-    return { file: await (await tags()).inscribeSound(file, inscription), notices: [] };
+    return { file: await inscribe(file, inscription), notices: [] };
   }
   const sound = await medium.decode(file);
   if (choice === ENCODED.opus.id || choice === ENCODED.aac.id) {
     const { encodeSound } = await import('./audio/codecs.ts');
     return { file: await encodeSound(sound, choice === 'opus' ? 'opus' : 'aac', inscription), notices: [] };
   }
+  const { clippingNotice, writeIntegerWav } = await import('./audio/wav.ts');
   const written = choice === LOSSLESS.id ? await flac(sound) : writeIntegerWav(sound);
-  return {
-    file: await (await tags()).inscribeSound(written.file, inscription),
-    notices: clippingNotice(written.clipped, sound),
-  };
+  return { file: await inscribe(written.file, inscription), notices: clippingNotice(written.clipped, sound) };
+}
+
+async function inscribe(file: Blob, inscription: Inscription | null): Promise<Blob> {
+  return (await import('./audio/tags.ts')).inscribeSound(file, inscription);
 }
 
 async function flac(sound: Sound): Promise<{ file: Blob; clipped: number }> {

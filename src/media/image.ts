@@ -2,11 +2,9 @@
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import { latin1 } from '../formats/bytes.ts';
-import { inscribe, readMetadata } from '../formats/container.ts';
-import { isJpeg } from '../formats/jpeg.ts';
 import { decodePicture, encodePng } from '../formats/picture.ts';
-import { isPng } from '../formats/png.ts';
-import { isWebp } from '../formats/webp.ts';
+import { isJpeg, isPng, isWebp } from '../formats/signatures.ts';
+import type { Inscription } from '../formats/metadata.ts';
 import type { MediaFormat, Medium, SaveChoice } from './medium.ts';
 
 const PNG: MediaFormat = { label: 'PNG', mime: 'image/png', extension: 'png' };
@@ -51,7 +49,7 @@ export const medium: Medium<PixelImage> = {
   decode: (file) => decodePicture(file, 'picture'),
   facts: ({ width, height }) => ({ width, height }),
   inscribe,
-  readMetadata,
+  readMetadata: async (bytes) => (await import('../formats/container.ts')).readMetadata(bytes),
   saving: {
     choices: () => Promise.resolve(CHOICES),
     async convert(file, choice, inscription) {
@@ -61,6 +59,10 @@ export const medium: Medium<PixelImage> = {
   },
   preview: (file, { size }) => createImageBitmap(file, { resizeWidth: size, resizeQuality: 'medium' }),
 };
+
+async function inscribe(picture: Blob, inscription: Inscription | null): Promise<Blob> {
+  return (await import('../formats/container.ts')).inscribe(picture, inscription);
+}
 
 function isSide(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) > 0;

@@ -59,6 +59,13 @@ export interface LoadedModel extends Model {
   checkLora(lora: ModelLora): Promise<string | null>;
   /** What a run would compute and hold, and whether that fits; from configs and headers alone. */
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate>;
+  /**
+   * Brings the networks of such a run to the device, and on a GPU has them compute once, which also compiles them. Stops between two of them
+   * when the signal is aborted.
+   */
+  prepare(request: EstimateRequest, signal: AbortSignal): Promise<void>;
+  /** Names of the networks that are on the device. */
+  readonly onDevice: readonly string[];
   /** Frees all that it holds on the device. */
   release(): Promise<void>;
 }

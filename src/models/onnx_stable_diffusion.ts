@@ -37,11 +37,11 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const paths = weightFiles(files, layout);
   const sizes = await Promise.all(paths.map(async (path) => (await files.blob(path)).size));
   const bytes = sizes.reduce((sum, size) => sum + size, 0);
-  const { size, scheduler, tokenizer, padded } = layout;
+  const { size, scheduler, tokenizer } = layout;
   return new LatentDiffusion(
     files,
     engine,
-    { networks: new OnnxNetworks(engine, files, layout), tokenizer, padded, scheduler },
+    { networks: new OnnxNetworks(engine, files, layout), tokenizers: [tokenizer], zeroesEmpty: false, scheduler },
     {
       ref: files.ref,
       name: files.name,

@@ -105,3 +105,11 @@ export function positionOf(table: NoiseTable, sigma: number): number {
   const b = Math.log(table.sigmas[low + 1]);
   return low + Math.min(Math.max((Math.log(sigma) - a) / (b - a), 0), 1);
 }
+
+/** σ at a fractional timestep, linear in log σ, as ComfyUI has it. */
+export function sigmaLogAt({ sigmas }: NoiseTable, timestep: number): number {
+  const low = Math.floor(timestep);
+  const a = Math.log(sigmas[low]);
+  const b = Math.log(sigmas[Math.ceil(timestep)]);
+  return Math.exp(a + (b - a) * (timestep - low));
+}

@@ -21,7 +21,7 @@ export async function toFile(content: Blob | string | object, format: unknown): 
   if (extension === null) {
     throw new StudioError(
       'media_unreadable',
-      'What should be recorded is no kind of file that is known here, by its first bytes or by its type; say its format, or record it as another kind.',
+      'Nothing here knows what kind of file this is, neither by its first bytes nor by its type; name its format, or record it as something else.',
     );
   }
   return { blob: content, extension };

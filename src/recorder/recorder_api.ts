@@ -54,7 +54,7 @@ export interface RunSummary {
   negative_prompt: string;
   /** How many there are, and how many of them are results, of whichever medium. */
   entities: number;
-  pictures: number;
+  results: number;
   /** File name of what stands for the run: the first result, else the first that was given; empty where there is none. */
   picture: string;
   /** What a kept picture was called; else empty. */

@@ -47,7 +47,7 @@ const entrySchema = v.object({
   prompt: v.string(),
   negative_prompt: v.string(),
   entities: v.number(),
-  /** Of results: the name is from when all of them were pictures. */
+  /** How many are results. The file keeps the name from when all of them were pictures. */
   pictures: v.number(),
   /** Absent in lines of earlier versions. */
   picture: v.optional(v.string(), ''),
@@ -326,9 +326,10 @@ export function summary({
   due: _due,
   leaving: _leaving,
   lost: _lost,
+  pictures: results,
   ...shown
 }: IndexEntry): RunSummary {
-  return shown;
+  return { ...shown, results };
 }
 
 function newHeader() {

@@ -30,7 +30,7 @@ export interface StepBuffers {
 
 export function applyStep(step: Step, buffers: StepBuffers): void {
   const { x, cond, uncond, guidance, history, noise: fresh, denoised, inpaint } = buffers;
-  const { next, noise } = step;
+  const { next, noise, remember } = step;
   if (noise && !fresh) {
     throw new TypeError('This step adds noise, and none was given.');
   }
@@ -41,7 +41,7 @@ export function applyStep(step: Step, buffers: StepBuffers): void {
     const conditional = cond[i];
     const negative = uncond ? uncond[i] : conditional;
     const m = negative + guidance * (conditional - negative);
-    let result = next.x * value + next.model * m;
+    let result = next.x * value + next.model * m + next.negative * negative;
     for (let k = 0; k < next.history.length; k++) {
       result += next.history[k] * history[k][i];
     }
@@ -52,7 +52,11 @@ export function applyStep(step: Step, buffers: StepBuffers): void {
       denoised[i] = step.denoised.x * value + step.denoised.model * m;
     }
     if (oldest) {
-      oldest[i] = step.remember.x * value + step.remember.model * m;
+      let kept = remember.x * value + remember.model * m + remember.negative * negative;
+      for (let k = 0; k < remember.history.length; k++) {
+        kept += remember.history[k] * history[k][i];
+      }
+      oldest[i] = kept;
     }
     if (inpaint) {
       const { mask, image, level } = inpaint;

@@ -1,5 +1,5 @@
 /** DPM-Solver++(2M): https://arxiv.org/abs/2211.01095, algorithm 2. λ = ln(α/σ). */
-import { stepFrom, type Sampler } from './sampler.ts';
+import { PICTURE, stepFrom, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
   id: 'dpmpp_2m',
@@ -20,7 +20,7 @@ export const sampler: Sampler = {
         x: to.sigma / from.sigma,
         denoised: gain + slope,
         history: isFirstOrder ? [] : [-slope],
-        remember: { x: 0, denoised: 1 },
+        remember: PICTURE,
       });
     }),
     historyLength: 1,

@@ -7,7 +7,12 @@ import type { Level, Pair } from '../predictions/prediction.ts';
 import type { Point, Sampler, Step } from './sampler.ts';
 
 /** Adams-Bashforth weights by the number of outputs known: the current one first. */
-const WEIGHTS = [[1], [3 / 2, -1 / 2], [23 / 12, -16 / 12, 5 / 12], [55 / 24, -59 / 24, 37 / 24, -9 / 24]];
+export const ADAMS_BASHFORTH: readonly (readonly number[])[] = [
+  [1],
+  [3 / 2, -1 / 2],
+  [23 / 12, -16 / 12, 5 / 12],
+  [55 / 24, -59 / 24, 37 / 24, -9 / 24],
+];
 
 export const sampler: Sampler = {
   id: 'plms',
@@ -21,14 +26,14 @@ export const sampler: Sampler = {
     const { stride } = grid;
     const at = (timestep: number) => grid.at(timestep);
     const steps = points.map((point, call): Step => {
-      const { timestep, inputScale, denoised, alpha, sigma } = point;
+      const { timestep, inputScale, denoised, level } = point;
       const common = {
         timestep,
-        level: { alpha, sigma },
+        level,
         inputScale,
         denoised,
         noise: null,
-        remember: { x: 0, model: 1 },
+        remember: { x: 0, model: 1, negative: 0, history: [] },
       };
       if (call === 1) {
         // Begin again where call 0 began, with the mean of both outputs. Call 0 made x = A·start + B·H[0], so
@@ -38,16 +43,16 @@ export const sampler: Sampler = {
         const x = again.x / done.x;
         return {
           ...common,
-          next: { x, model: again.model / 2, history: [again.model / 2 - x * done.model] },
+          next: { x, model: again.model / 2, negative: 0, history: [again.model / 2 - x * done.model] },
           shift: false,
         };
       }
       const known = call === 0 ? 0 : Math.min(call - 1, 3);
-      const [now, ...before] = WEIGHTS[known] as [number, ...number[]];
+      const [now, ...before] = ADAMS_BASHFORTH[known];
       const { x, model } = transfer(point, at(timestep - stride));
       return {
         ...common,
-        next: { x, model: model * now, history: before.map((weight) => model * weight) },
+        next: { x, model: model * now, negative: 0, history: before.map((weight) => model * weight) },
         shift: true,
       };
     });

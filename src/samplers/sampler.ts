@@ -4,6 +4,14 @@
  */
 import type { Level, Pair } from '../predictions/prediction.ts';
 
+/** Weights of what a step has at hand. */
+export interface Weights extends Pair {
+  /** Of the network's output for the negative prompt alone; without guidance that is its only output. */
+  negative: number;
+  /** Of what was remembered, the latest first; places beyond its end count as 0. At most `historyLength` entries. */
+  history: number[];
+}
+
 /** Fresh noise in a step. */
 export interface StepNoise {
   scale: number;
@@ -13,13 +21,14 @@ export interface StepNoise {
 }
 
 /**
- * One call of the network:
+ * One call of the network. A sampler that calls it several times on the way from one level to the next has one of these for each call, so
+ * that sampling can be taken up after any of them.
  *
- *     m  = network(inputScale · x, timestep), after guidance
- *     x0 = denoised.x · x + denoised.model · m                          the predicted picture, for previews
- *     x' = next.x · x + next.model · m + Σ next.history[k] · H[k]       H[0] is what was remembered last
- *          + noise.scale · ξ                                            ξ is standard normal noise
- *     if shift: H moves up by one, and H[0] = remember.x · x + remember.model · m
+ *     u, m = network(inputScale · x, timestep): for the negative prompt, and after guidance
+ *     x0   = denoised.x · x + denoised.model · m                  the predicted picture, for previews
+ *     x'   = next(x, m, u, H) + noise.scale · ξ                   ξ is standard normal noise
+ *     if shift: H moves up by one, and H[0] = remember(x, m, u, H)
+ *     where w(x, m, u, H) = w.x · x + w.model · m + w.negative · u + Σ w.history[k] · H[k]   H[0] is what was remembered last
  */
 export interface Step {
   /** Position in training time, from 0; not always whole (Euler). */
@@ -28,15 +37,19 @@ export interface Step {
   level: Level;
   inputScale: number;
   denoised: Pair;
-  /** `history` has at most `historyLength` entries; places beyond its end are not read. */
-  next: Pair & { history: number[] };
+  next: Weights;
   noise: StepNoise | null;
   shift: boolean;
-  remember: Pair;
+  remember: Weights;
 }
 
-/** Where the network is called. */
+/**
+ * Where the network is called. A sampler reckons with `alpha`, `sigma` and `lambda`; on a flow they are those of a picture at full scale (alpha
+ * 1, sigma as on the flow) for a sampler that does not read flows.
+ */
 export interface Point extends Level {
+  /** What x really holds there. */
+  level: Level;
   /** The schedule's noise level: sigma / alpha, or the sigma of a flow. */
   noise: number;
   timestep: number;
@@ -64,6 +77,12 @@ export interface Course {
   /** The points as training timesteps, where they were chosen as such: `stride` of them apart; null = chosen as noise levels. */
   grid: { stride: number; at(timestep: number): Point } | null;
   options: SolverOptions;
+  /** The point at a noise level above 0, for samplers that call the network between those of the schedule. */
+  at: (noise: number) => Point;
+  /** The same by its `lambda`. */
+  atLambda: (lambda: number) => Point;
+  /** The noise level after a share of training time, 0 being the noisiest end. */
+  noiseAfter: (share: number) => number;
 }
 
 export interface SolverPlan {
@@ -80,6 +99,10 @@ export interface Sampler {
   id: string;
   /** Its steps add fresh noise, so the picture depends on who draws that, too. */
   addsNoise?: true;
+  /** It reckons with the shares of picture and noise of a flow, x = (1 − σ) · x0 + σ · noise. */
+  readsFlow?: true;
+  /** It reads the network's output for the negative prompt alone, so that is always computed. */
+  readsNegative?: true;
   /** @throws StudioError `invalid_operation` if this course makes no sense for the sampler */
   plan(course: Course): SolverPlan;
 }
@@ -89,39 +112,53 @@ export interface SamplerPlan extends SolverPlan {
   /** Ids of the sampler and of the schedule in use. */
   sampler: string;
   schedule: string;
+  /** Whose numbers they are. */
+  follows: 'diffusers' | 'comfyui';
   /** x at the start = initNoise · noise, for a picture from nothing. */
   initNoise: number;
+  /** How much of a given picture and of noise is in x at the start. */
+  start: Level;
   /** Latents as noisy as before step `i` of `steps`; `i = steps.length` is the clean picture. */
   addNoise(i: number): Level;
 }
 
-/** A step in terms of x, the predicted picture x0 and what was remembered. */
-export interface Move {
+/** Weights of x, of the predicted picture x0, of the picture that the negative prompt alone predicts, and of what was remembered. */
+export interface Mix {
   x: number;
   denoised: number;
+  negative?: number;
   history?: number[];
-  noise?: StepNoise | null;
-  /** Of x and x0; left out = nothing is remembered. */
-  remember?: { x: number; denoised: number };
 }
 
-export function stepFrom(point: Point, { x, denoised, history = [], noise = null, remember }: Move): Step {
-  const { timestep, inputScale, alpha, sigma } = point;
-  const pair = (ofX: number, ofDenoised: number): Pair => ({
-    x: ofX + ofDenoised * point.denoised.x,
-    model: ofDenoised * point.denoised.model,
+/** A step in these terms. */
+export interface Move extends Mix {
+  noise?: StepNoise | null;
+  /** Left out = nothing is remembered. */
+  remember?: Mix;
+}
+
+export function stepFrom(point: Point, { noise = null, remember, ...next }: Move): Step {
+  const { timestep, inputScale, level } = point;
+  const weights = ({ x, denoised, negative = 0, history = [] }: Mix): Weights => ({
+    x: x + (denoised + negative) * point.denoised.x,
+    model: denoised * point.denoised.model,
+    negative: negative * point.denoised.model,
+    history,
   });
   return {
     timestep,
-    level: { alpha, sigma },
+    level,
     inputScale,
     denoised: point.denoised,
-    next: { ...pair(x, denoised), history },
+    next: weights(next),
     noise: noise && noise.scale > 0 ? noise : null,
     shift: remember !== undefined,
-    remember: remember ? pair(remember.x, remember.denoised) : { x: 0, model: 0 },
+    remember: weights(remember ?? { x: 0, denoised: 0 }),
   };
 }
+
+/** What steps remember that go on from the pictures predicted before. */
+export const PICTURE: Mix = { x: 0, denoised: 1 };
 
 /** From one level to another along the predicted noise: x' = (σ'/σ) · x + (α' − α · σ'/σ) · x0. */
 export function along(from: Level, to: Level): { x: number; denoised: number } {

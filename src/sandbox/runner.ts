@@ -385,7 +385,7 @@ class FrameRun {
       this.#stopFor(
         this.#port && this.#isRunning
           ? `The sketch did not answer for ${Math.round(this.#patience / 1_000)} seconds, so it was stopped. Look for work that does not end, or that is too much at once.`
-          : 'The sketch did not start. If this happens with every sketch, the host of this page sends another policy for sandbox/stage.html than Darkroom wants (docs/serving.md).',
+          : 'The sketch did not start. If this happens with every sketch, the server sends the wrong policy for sandbox/stage.html (docs/serving.md).',
       );
     }
   }

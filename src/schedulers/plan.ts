@@ -2,12 +2,12 @@
  * From what a checkpoint and an operation ask for to the steps that are run. Pure, and fast enough for every keystroke.
  */
 import { StudioError } from '../core/errors.ts';
-import { positionOf, sigmaAt } from '../predictions/noise_table.ts';
+import { positionOf, sigmaAt, sigmaLogAt } from '../predictions/noise_table.ts';
 import { CLEAN, variancePreserving, type Level } from '../predictions/prediction.ts';
 import type { Course, Point, Sampler, SamplerPlan } from '../samplers/sampler.ts';
 import type { Points, Schedule } from '../schedules/schedule.ts';
 import type { SchedulerConfig } from './config.ts';
-import type { Choices, Scheduler } from './scheduler.ts';
+import type { Choices, Convention, FlowCourse, Scheduler } from './scheduler.ts';
 
 /** What there is to choose from. */
 export interface Offers {
@@ -21,9 +21,16 @@ export interface SamplingRequest {
   /** Ids; undefined = what the checkpoint asks for. */
   sampler?: string | undefined;
   schedule?: string | undefined;
+  /** Whose numbers to follow; undefined = the checkpoint's own class where it knows the sampler, else another of diffusers' classes, else ComfyUI. */
+  follows?: Convention | undefined;
   steps: number;
-  /** The share of the steps that is run on a given picture, above 0 to 1; undefined = all. */
+  /**
+   * The share of the noise that is put on a given picture, above 0 to 1; undefined = all. diffusers runs that share of the steps, ComfyUI all of
+   * them over that share.
+   */
   strength?: number | undefined;
+  /** What the picture and its family add, for a flow. */
+  flow?: Omit<FlowCourse, 'steps'> | undefined;
 }
 
 /**
@@ -31,20 +38,25 @@ export interface SamplingRequest {
  *   `checkpoint_unsupported` (the checkpoint's scheduler is not known, or asks for something that is not done here)
  */
 export function planSampling(request: SamplingRequest, offers: Offers): SamplerPlan {
-  const { steps, strength = 1 } = request;
-  const choices = choose(request.config, request.sampler, offers);
+  const { steps, strength = 1, flow } = request;
+  const { choices, follows } = chosen(request, offers, flow && { ...flow, steps });
   const sampler = find(offers.samplers, choices.sampler, 'sampler');
-  const path = layPath(choices, request.schedule, steps, offers);
+  const laid = choices.keepsSteps ? Math.floor(steps / strength) : steps;
+  const path = layPath(choices, request.schedule, laid, offers);
 
-  // As `get_timesteps` of diffusers' image-to-image pipelines.
-  const kept = Math.min(Math.floor(steps * strength), steps);
+  // As `get_timesteps` of diffusers' image-to-image pipelines, of which those of flows keep the step that is begun; ComfyUI lays more and runs the last
+  // ones.
+  const total = path.timesteps.length;
+  const share = choices.keepsSteps ? steps : Math.min(steps * strength, steps);
+  const begun = flow && !choices.keepsSteps ? steps - Math.floor(steps - share) : Math.floor(share);
+  const kept = strength === 1 ? total : Math.min(begun, total);
   if (kept < 1) {
     throw new StudioError(
       'invalid_operation',
       `A strength of ${strength} leaves none of the ${steps} steps to run; raise the strength or the number of steps.`,
     );
   }
-  const course = courseAlong(path, choices, steps - kept);
+  const course = courseAlong(path, choices, sampler, total - kept);
   const plan = sampler.plan(course);
 
   const isFinite = plan.steps.every(({ inputScale, denoised, next, noise, remember }) =>
@@ -52,15 +64,13 @@ export function planSampling(request: SamplingRequest, offers: Offers): SamplerP
       inputScale,
       denoised.x,
       denoised.model,
-      next.x,
-      next.model,
-      ...next.history,
       noise?.scale ?? 0,
-      remember.x,
-      remember.model,
+      ...[next, remember].flatMap(({ x, model, negative, history }) => [x, model, negative, ...history]),
     ].every(Number.isFinite),
   );
-  const initNoise = choices.initNoise(pointAt(path.noises[0], path.timesteps[0], choices), path.spacing);
+  // diffusers takes the schedule's noisiest level, whichever is the first to be run.
+  const firstNoise = path.noises[choices.keepsSteps ? total - kept : 0];
+  const initNoise = choices.initNoise(pointAt(firstNoise, 0, choices, sampler), path.spacing);
   if (!isFinite || !Number.isFinite(initNoise)) {
     throw new StudioError(
       'checkpoint_unsupported',
@@ -71,7 +81,9 @@ export function planSampling(request: SamplingRequest, offers: Offers): SamplerP
     ...plan,
     sampler: sampler.id,
     schedule: path.schedule,
+    follows,
     initNoise,
+    start: choices.keepsSteps ? { ...plan.steps[0].level, sigma: initNoise } : plan.steps[0].level,
     addNoise: (i) => plan.steps[i]?.level ?? CLEAN,
   };
 }
@@ -85,25 +97,60 @@ export function defaultsOf(config: SchedulerConfig, offers: Offers): { sampler: 
   return { sampler: choices.sampler, schedule: defaultSchedule(choices) };
 }
 
-/** The scheduler that decides how `sampler` runs on a checkpoint: the checkpoint's own where it stands for it. */
-export function choose(config: SchedulerConfig, sampler: string | undefined, offers: Offers): Choices {
-  const { schedulers } = offers;
+/** The scheduler that decides how a request's sampler runs on a checkpoint, as {@link SamplingRequest.follows} says. */
+export function choose(
+  config: SchedulerConfig,
+  sampler: string | undefined,
+  offers: Offers,
+  course?: FlowCourse,
+): Choices {
+  return chosen({ config, sampler }, offers, course).choices;
+}
+
+function chosen(
+  { config, sampler, follows }: Pick<SamplingRequest, 'config' | 'sampler' | 'follows'>,
+  offers: Offers,
+  course?: FlowCourse,
+): { choices: Choices; follows: Convention } {
+  const conventionOf = (scheduler: Scheduler): Convention => scheduler.follows ?? 'diffusers';
+  const wantsFlow = /^FlowMatch/.test(config.className);
+  const schedulers = offers.schedulers
+    .filter((scheduler) => follows === undefined || conventionOf(scheduler) === follows)
+    // ComfyUI's way is the last resort, as it fits every checkpoint.
+    .sort((a, b) => Number(a.follows === 'comfyui') - Number(b.follows === 'comfyui'));
   const own = schedulers.find(({ className }) => className === config.className);
   if (sampler === undefined) {
-    if (!own) {
+    const scheduler = own ?? (follows === 'comfyui' ? schedulers[0] : undefined);
+    if (!scheduler) {
       throw new StudioError(
         'checkpoint_unsupported',
         `This checkpoint asks for ${config.className}, which is not available; choose one of the samplers ${known(offers.samplers)}.`,
       );
     }
-    return own.read(config, undefined);
+    return { choices: scheduler.read(config, undefined, course), follows: conventionOf(scheduler) };
   }
   find(offers.samplers, sampler, 'sampler');
-  const scheduler = [...(own ? [own] : []), ...schedulers].find(({ samplers }) => samplers.includes(sampler));
+  // Whoever runs flows knows one way of their own; ComfyUI's is for those who ask for it.
+  const able = schedulers.filter(
+    ({ isFlow = false, ...scheduler }) =>
+      isFlow === wantsFlow || (follows === 'comfyui' && scheduler.follows === follows),
+  );
+  const scheduler = [...(own ? [own] : []), ...able].find(({ samplers }) => samplers.includes(sampler));
   if (!scheduler) {
-    throw new TypeError(`No scheduler stands for the sampler ${sampler}.`);
+    if (wantsFlow && follows === undefined) {
+      const others = [...new Set(able.flatMap(({ samplers }) => samplers))].sort().join(', ');
+      throw new StudioError(
+        'invalid_operation',
+        `The sampler ${sampler} does not go with this checkpoint, whose noise levels are a flow's; choose ${others}.`,
+      );
+    }
+    const [tool, other] = follows === 'comfyui' ? ['ComfyUI', 'diffusers'] : ['diffusers', 'ComfyUI'];
+    throw new StudioError(
+      'invalid_operation',
+      `The sampler ${sampler} is not one of ${tool}; follow ${other}, or choose another sampler.`,
+    );
   }
-  return scheduler.read(config, sampler);
+  return { choices: scheduler.read(config, sampler, course), follows: conventionOf(scheduler) };
 }
 
 /** The noise levels to go through, as a schedule laid them for one scheduler. */
@@ -129,11 +176,19 @@ export function layPath(
   steps: number,
   { schedules }: Pick<Offers, 'schedules'>,
 ): Path {
-  const { table } = choices;
+  const { table, prediction } = choices;
+  const id = asked ?? defaultSchedule(choices);
+  const dropsPenultimate = choices.dropsPenultimate?.(id) ?? false;
   const lay = (id: string, range: { max: number; min: number }): Points =>
     find(schedules, id, 'schedule').points({
-      steps,
+      steps: dropsPenultimate ? steps + 1 : steps,
       table,
+      isFlow: prediction.id === 'flow_prediction',
+      time: choices.time ?? {
+        first: table.length - 1,
+        last: 0,
+        noiseAt: (timestep) => sigmaLogAt(table, timestep),
+      },
       grid: choices.grid,
       stepsOffset: choices.stepsOffset,
       range,
@@ -141,71 +196,97 @@ export function layPath(
   const noisesOf = (points: Points) =>
     'sigmas' in points ? points.sigmas : points.timesteps.map((timestep) => sigmaAt(table, timestep));
 
-  const id = asked ?? defaultSchedule(choices);
   let range = { max: table.sigmas[table.length - 1], min: table.sigmas[0] };
+  const spaced = (): Points => (choices.spaced ? { sigmas: choices.spaced(steps) } : lay(choices.spacing, range));
   if (asked === undefined && choices.levels?.ends === 'spacing') {
-    const spaced = noisesOf(lay(choices.spacing, range));
-    range = { max: spaced[0], min: spaced[steps - 1] };
+    const ends = noisesOf(spaced());
+    range = { max: ends[0], min: ends[steps - 1] };
   }
-  const points = lay(id, range);
+  const points = asked === undefined && !choices.levels ? spaced() : lay(id, range);
   const onGrid = 'timesteps' in points;
   if (onGrid) {
     requireOrder(points.timesteps, id, table.length);
   }
-  const noises = noisesOf(points);
+  const all = noisesOf(points);
+  const noises = dropsPenultimate ? all.slice(0, -1) : all;
+  if (!onGrid && noises.some((noise, i) => i > 0 && !(noise < noises[i - 1]))) {
+    throw noRoom(id, noises.length, table.length);
+  }
   const finalNoise = asked === undefined || onGrid ? choices.finalNoise : 0;
+  const timesteps =
+    onGrid && !choices.timestepAt
+      ? points.timesteps.slice(0, noises.length)
+      : noises.map((noise) => timestepAt(choices, noise));
   return {
     schedule: id,
-    timesteps: onGrid ? points.timesteps : noises.map((noise) => choices.timestepOf(positionOf(table, noise))),
+    timesteps,
     noises: [...noises, finalNoise].map(Math.fround),
     onGrid,
     spacing: onGrid && asked !== undefined ? asked : choices.spacing,
   };
 }
 
+function timestepAt(choices: Choices, noise: number): number {
+  return choices.timestepAt?.(noise) ?? choices.timestepOf(positionOf(choices.table, noise));
+}
+
 /** @param first index of the first step to run: above 0 when a given picture is only partly repainted */
-function courseAlong(path: Path, choices: Choices, first: number): Course {
+function courseAlong(path: Path, choices: Choices, sampler: Sampler, first: number): Course {
   const { timesteps, noises, onGrid } = path;
   const { table, targetOf, finalNoise, visits = (points) => [...points] } = choices;
   const total = timesteps.length;
   const stride = Math.floor(table.length / total);
   const isOnTable = onGrid && targetOf !== undefined;
+  const pointOf = (noise: number, timestep: number, alphaBar?: number) =>
+    pointAt(noise, timestep, choices, sampler, alphaBar);
+  const at = (noise: number) => pointOf(noise, timestepAt(choices, noise));
+  const isFlow = choices.prediction.id === 'flow_prediction';
   // Schedulers that aim at timesteps read the table itself, where zero terminal SNR may leave no signal at all.
   const onTable = (timestep: number): Point =>
     timestep < 0
-      ? pointAt(finalNoise, timestep, choices)
-      : pointAt(table.sigmas[timestep], timestep, choices, table.alphasCumprod[timestep]);
-  const points = timesteps.map((timestep, i) =>
-    isOnTable ? onTable(timestep) : pointAt(noises[i], timestep, choices),
-  );
-  const ends = noises.slice(1).map((noise, i) => pointAt(noise, i + 1 < total ? timesteps[i + 1] : 0, choices));
+      ? pointOf(finalNoise, timestep)
+      : pointOf(table.sigmas[timestep], timestep, table.alphasCumprod[timestep]);
+  const points = timesteps.map((timestep, i) => (isOnTable ? onTable(timestep) : pointOf(noises[i], timestep)));
+  const ends = noises.slice(1).map((noise, i) => pointOf(noise, i + 1 < total ? timesteps[i + 1] : 0));
   const targets = points.map((point, i) => (isOnTable ? onTable(targetOf(point.timestep, stride)) : ends[i]));
+  const time = choices.time ?? { first: table.length - 1, noiseAt: (timestep: number) => sigmaLogAt(table, timestep) };
   return {
     points: visits(points).slice(first),
     targets: visits(targets).slice(first),
     grid: isOnTable ? { stride, at: onTable } : null,
     options: { ...choices.options, firstOrderEnd: choices.endsInFirstOrder(total, ends[total - 1]) },
+    at,
+    atLambda: (lambda) => at(isFlow && sampler.readsFlow ? 1 / (1 + Math.exp(lambda)) : Math.exp(-lambda)),
+    noiseAfter: (share) => time.noiseAt((1 - share) * (isFlow ? table.length : time.first)),
   };
 }
 
 /** @param alphaBar share of the picture in the variance, where it is known apart from `noise` */
-function pointAt(noise: number, timestep: number, { prediction, scale }: Choices, alphaBar?: number): Point {
+function pointAt(
+  noise: number,
+  timestep: number,
+  { prediction, scale }: Choices,
+  { readsFlow }: Sampler,
+  alphaBar?: number,
+): Point {
   const unit: Level =
     alphaBar === undefined ? prediction.levelAt(noise) : { alpha: Math.sqrt(alphaBar), sigma: Math.sqrt(1 - alphaBar) };
   const denoised = prediction.denoised(unit);
-  const lambda = Math.log(unit.alpha / unit.sigma);
   if (scale === 'unit') {
-    return { ...unit, noise, timestep, inputScale: 1, denoised, lambda };
+    const isFullScale = prediction.id === 'flow_prediction' && !readsFlow;
+    const { alpha, sigma } = isFullScale ? { alpha: 1, sigma: noise } : unit;
+    return { alpha, sigma, noise, timestep, inputScale: 1, denoised, lambda: Math.log(alpha / sigma), level: unit };
   }
   const inputScale = variancePreserving(noise).alpha;
+  const level = { alpha: 1, sigma: noise };
   return {
-    alpha: 1,
-    sigma: noise,
+    ...level,
+    level,
     noise,
     timestep,
     inputScale,
     denoised: { x: denoised.x * inputScale, model: denoised.model },
-    lambda,
+    lambda: Math.log(unit.alpha / unit.sigma),
   };
 }
 
@@ -213,11 +294,15 @@ function pointAt(noise: number, timestep: number, { prediction, scale }: Choices
 function requireOrder(timesteps: number[], schedule: string, length: number): void {
   const isOrdered = timesteps.every((timestep, i) => i === 0 || timestep < timesteps[i - 1]);
   if (!isOrdered || timesteps[0] > length - 1 || timesteps[timesteps.length - 1] < 0) {
-    throw new StudioError(
-      'invalid_operation',
-      `The schedule ${schedule} has no room for ${timesteps.length} steps on this checkpoint's ${length} timesteps; choose fewer steps.`,
-    );
+    throw noRoom(schedule, timesteps.length, length);
   }
+}
+
+function noRoom(schedule: string, steps: number, length: number): StudioError {
+  return new StudioError(
+    'invalid_operation',
+    `The schedule ${schedule} has no room for ${steps} steps on this checkpoint's ${length} timesteps; choose fewer steps.`,
+  );
 }
 
 function defaultSchedule({ levels, spacing }: Choices): string {

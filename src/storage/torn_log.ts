@@ -1,7 +1,7 @@
 /**
  * What keeps a killed browser from losing what is stored after it.
  *
- * Chromium keeps the directory of the private file system, and all of IndexedDB, in LevelDB, and goes on with the log of the session
+ * Chromium keeps the directory of the private file system, all of IndexedDB, and localStorage in LevelDB, and goes on with the log of the session
  * before. A kill between the two writes of one log record leaves a torn record at the log's end. The next session ignores it, writes
  * behind it, and everything works; but whoever reads the log after that takes the new records for the rest of the torn one. For files
  * the rest of that block of 32 KiB is dropped: folders and files that were made there are gone with their content. For IndexedDB the
@@ -14,6 +14,8 @@
  * - IndexedDB: deleting a database makes Chromium compact its keys, for which it begins a new log and deletes the old one, torn end and
  *   all (5 ms; without this, 7 MB would have to be written until it does so by itself). An empty database waits for that, since
  *   whatever is written before the deletion is lost with everything else if the browser is killed again just then.
+ * - localStorage: a value longer than a block takes the place of the former one. Only the sessions' own settings are lost there, not
+ *   those before; and what is set in the same few seconds shares a record with it, as nothing says when that is written.
  *
  * Whether the last session ended well cannot be known: a page hears of its own end at best, not of the writes of its browser behind
  * it. So it is done whenever no other tab or worker of this origin lives that has seen it done, which each tells by holding a lock.
@@ -29,6 +31,10 @@ const PAD = '.passing-torn-log-';
 
 const EMPTY_DATABASE = 'darkroom-torn-log';
 
+/** Longer than a block of the log; each character takes a byte. */
+const PADDING = 34_000;
+const PADDED_KEY = 'darkroom.passing-torn-log';
+
 const passed = new Map<string, Promise<void>>();
 
 /** Resolves when it is safe to store in IndexedDB; never rejects. */
@@ -39,6 +45,17 @@ export function databaseIsSafe(): Promise<void> {
 /** Resolves when it is safe to store files under `root`; never rejects. */
 export function filesAreSafe(place: Place, root: FileSystemDirectoryHandle): Promise<void> {
   return once(`files:${place}`, () => passInFiles(root));
+}
+
+/**
+ * Has localStorage pass its torn place. Never rejects.
+ * @param storage which workers do not have
+ */
+export function passLocalStorage(storage: { setItem(key: string, value: string): void }): Promise<void> {
+  return once('localStorage', async () => {
+    // The same value again would not be written.
+    storage.setItem(PADDED_KEY, `${Date.now()}`.padEnd(PADDING, 'x'));
+  });
 }
 
 /**

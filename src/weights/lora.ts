@@ -4,7 +4,7 @@
  * Read are `.safetensors` in the spellings that are around. For the layer `down_blocks.1.….attn1.to_q` of the UNet:
  *
  * - kohya: `lora_unet_down_blocks_1_…_attn1_to_q.lora_down.weight`, `.lora_up.weight`, `.alpha`; `lora_te_…` or `lora_te1_…` for the
- *   text encoder; also over the original layout's names, `lora_unet_input_blocks_4_1_…`;
+ *   text encoder, `lora_te2_…` for Stable Diffusion XL's second one; also over the original layout's names, `lora_unet_input_blocks_4_1_…`;
  * - LyCORIS for diffusers (SimpleTuner): `lycoris_down_blocks_1_…`, else as kohya;
  * - ComfyUI: `diffusion_model.input_blocks.4.1.….to_q.lora_down.weight`, `text_encoders.clip_l.transformer.…`;
  * - diffusers with PEFT: `unet.down_blocks.1.….to_q.lora_A.weight` (down) and `.lora_B.weight` (up), `text_encoder.…`; PEFT itself
@@ -22,7 +22,14 @@ import { createSHA256 } from 'hash-wasm';
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { LowRankDelta, StoredTensor, WeightIndex } from '../graphs/graph.ts';
-import { LORA_NETWORKS, layerFinder, namesALayer, type LoraNetwork, type Place } from './lora_names.ts';
+import {
+  LORA_NETWORKS,
+  layerFinder,
+  namesALayer,
+  type LoraNetwork,
+  type LoraTargets,
+  type Place,
+} from './lora_names.ts';
 import { asFloats, isReadable } from './quantise.ts';
 import { readSafetensorsHeader, type TensorEntry } from './safetensors.ts';
 
@@ -149,10 +156,10 @@ interface Contents {
  * @param networks of the checkpoint that it is for
  * @throws StudioError `checkpoint_damaged` (the file), `checkpoint_unsupported` (nothing of it can be used with this checkpoint)
  */
-export async function readLora(blob: Blob, file: string, networks: Record<LoraNetwork, WeightIndex>): Promise<Lora> {
+export async function readLora(blob: Blob, file: string, networks: LoraTargets): Promise<Lora> {
   const { tensors, metadata } = await readSafetensorsHeader(blob, file);
   const { pairs, alphas, kinds, leftOut } = sort(tensors.values());
-  const lora: Lora = { unet: new Map(), text_encoder: new Map(), leftOut };
+  const lora: Lora = { unet: new Map(), text_encoder: new Map(), text_encoder_2: new Map(), leftOut };
   const leave = (name: string, reason: Reason, detail = ''): void => {
     leftOut.push({ name, reason, detail });
   };
@@ -209,10 +216,10 @@ export async function readLora(blob: Blob, file: string, networks: Record<LoraNe
 const NAMED = 2;
 
 /**
- * What of a LoRA is not used, as one or two sentences for people; null where all of it is.
+ * What of a LoRA is not used, as sentences for people; null where all of it is.
  * @param file its name
  */
-export function leftOutOf({ leftOut, unet, text_encoder }: Lora, file: string): string | null {
+export function leftOutOf({ leftOut, ...layers }: Lora, file: string): string | null {
   if (leftOut.length === 0) {
     return null;
   }
@@ -221,17 +228,17 @@ export function leftOutOf({ leftOut, unet, text_encoder }: Lora, file: string): 
     const aside = SENTENCES[reason].aside(detail);
     asides.set(aside, [...(asides.get(aside) ?? []), name]);
   }
-  const groups = [...asides].map(([aside, names]) => {
+  const sentences = [...asides].map(([aside, names]) => {
     const first = names.slice(0, NAMED).map((name) => `"${name}"`);
     const more = names.length > NAMED ? [`${names.length - NAMED} more`] : [];
-    return `${[...first, ...more].join(', ').replace(/, (?=[^,]*$)/, ' and ')} (${aside})`;
+    const list = [...first, ...more].join(', ').replace(/, (?=[^,]*$)/, ' and ');
+    return `The LoRA ${file} is used without ${list} (${aside}).`;
   });
   const misfits = leftOut.filter(({ reason }) => reason === 'elsewhere' || reason === 'size').length;
-  const doubt =
-    misfits > unet.size + text_encoder.size
-      ? ' Most of it does not fit this checkpoint, so it was probably made for another kind of model.'
-      : '';
-  return `The LoRA ${file} is used without ${groups.join('; ')}.${doubt}`;
+  if (misfits > LORA_NETWORKS.reduce((sum, network) => sum + layers[network].size, 0)) {
+    sentences.push('Most of it does not fit this checkpoint, so it was probably made for another kind of model.');
+  }
+  return sentences.join(' ');
 }
 
 /** Whether a file changes layers as LoRAs and their relatives do; from its header. @throws StudioError `checkpoint_damaged` */

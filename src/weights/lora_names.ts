@@ -2,8 +2,10 @@
 import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
 import { originalTextLayers, originalUnetLayer } from './original_layout.ts';
 
-export const LORA_NETWORKS = ['unet', 'text_encoder'] as const;
+export const LORA_NETWORKS = ['unet', 'text_encoder', 'text_encoder_2'] as const;
 export type LoraNetwork = (typeof LORA_NETWORKS)[number];
+/** The networks of a checkpoint that LoRAs can change; not every one has a second text encoder. */
+export type LoraTargets = Partial<Record<LoraNetwork, WeightIndex>>;
 
 /** A layer of the checkpoint. */
 export interface Place {
@@ -26,6 +28,8 @@ const PREFIXES: Record<LoraNetwork, string[]> = {
     'lycoris_',
     'text_encoders_clip_l_transformer_',
     'text_encoders_clip_h_transformer_',
+    'text_encoders_clip_l_',
+    'text_encoders_clip_h_',
     'text_encoders_',
     'text_encoder_',
     'clip_l_transformer_',
@@ -35,7 +39,18 @@ const PREFIXES: Record<LoraNetwork, string[]> = {
     'cond_stage_model_transformer_',
     'cond_stage_model_model_',
     'cond_stage_model_',
+    'conditioner_embedders_0_transformer_',
     '',
+  ],
+  text_encoder_2: [
+    'lora_te2_',
+    'lycoris_text_encoder_2_',
+    'lycoris_te2_',
+    'text_encoders_clip_g_transformer_',
+    'text_encoder_2_',
+    'clip_g_transformer_',
+    'clip_g_',
+    'conditioner_embedders_1_model_',
   ],
 };
 
@@ -52,13 +67,18 @@ export function namesALayer(module: string): boolean {
  * Finds the layers that a LoRA calls `module`: none where the checkpoint has no such layer, three where it is an attention whose queries,
  * keys and values are one layer in the original.
  */
-export function layerFinder(networks: Record<LoraNetwork, WeightIndex>): (module: string) => Place[] {
+export function layerFinder(networks: LoraTargets): (module: string) => Place[] {
   // In kohya's names dots have become underscores, which cannot be undone without knowing what is there, so all are compared so.
-  const layers = { unet: new Map<string, Place>(), text_encoder: new Map<string, Place>() };
+  const layers = {
+    unet: new Map<string, Place>(),
+    text_encoder: new Map<string, Place>(),
+    text_encoder_2: new Map<string, Place>(),
+  };
   const resnets = new Set<string>();
   for (const network of LORA_NETWORKS) {
-    for (const name of networks[network].names()) {
-      const weight = networks[network].get(name);
+    const index = networks[network];
+    for (const name of index?.names() ?? []) {
+      const weight = index?.get(name);
       if (weight && name.endsWith('.weight')) {
         const path = name.slice(0, -'.weight'.length);
         layers[network].set(underscored(network === 'unet' ? path : path.replace(/^text_model\./, '')), {
@@ -76,16 +96,22 @@ export function layerFinder(networks: Record<LoraNetwork, WeightIndex>): (module
     const place = layers.unet.get(diffusers) ?? layers.unet.get(`${diffusers}_0`);
     return place ? [place] : [];
   };
-  const textLayers = (path: string): Place[] => {
-    const known = layers.text_encoder.get(path.replace(/^text_model_/, '').replace(OLD_ATTENTION, '$1_$2_proj'));
-    return known
-      ? [known]
-      : originalTextLayers(path).flatMap(({ path: own, third }) => {
-          const place = layers.text_encoder.get(underscored(own));
-          return place ? [{ ...place, ...(third !== undefined && { third }) }] : [];
-        });
+  const textLayers =
+    (network: Exclude<LoraNetwork, 'unet'>) =>
+    (path: string): Place[] => {
+      const known = layers[network].get(path.replace(/^text_model_/, '').replace(OLD_ATTENTION, '$1_$2_proj'));
+      return known
+        ? [known]
+        : originalTextLayers(path).flatMap(({ path: own, third }) => {
+            const place = layers[network].get(underscored(own));
+            return place ? [{ ...place, ...(third !== undefined && { third }) }] : [];
+          });
+    };
+  const find = {
+    unet: unetLayers,
+    text_encoder: textLayers('text_encoder'),
+    text_encoder_2: textLayers('text_encoder_2'),
   };
-  const find = { unet: unetLayers, text_encoder: textLayers };
 
   return (module) => {
     const name = underscored(module.replaceAll('.processor.', '.').replaceAll('base_model.model.', ''));

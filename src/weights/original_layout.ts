@@ -6,7 +6,7 @@
  * convert_ldm_clip_checkpoint, convert_open_clip_checkpoint)
  */
 
-export type OriginalComponent = 'unet' | 'vae' | 'text_encoder';
+export type OriginalComponent = 'unet' | 'vae' | 'text_encoder' | 'text_encoder_2';
 
 /** What a tensor of the file is for. */
 export interface Meaning {
@@ -20,9 +20,14 @@ const UNET = 'model.diffusion_model.';
 const VAE = 'first_stage_model.';
 const CLIP = 'cond_stage_model.transformer.';
 const OPEN_CLIP = 'cond_stage_model.model.';
+/** Of Stable Diffusion XL, whose two text encoders stand side by side. */
+const XL_CLIP = 'conditioner.embedders.0.transformer.';
+const XL_OPEN_CLIP = 'conditioner.embedders.1.model.';
+/** Of its refiner, which has only the second. */
+const REFINER_OPEN_CLIP = 'conditioner.embedders.0.model.';
 
 /** Stable Diffusion 2 stops before OpenCLIP's last layer of 24. */
-export const OPEN_CLIP_LAYERS = 23;
+const OPEN_CLIP_LAYERS = 23;
 
 const RESNET: Record<string, string> = {
   'in_layers.0': 'norm1',
@@ -36,6 +41,8 @@ const RESNET: Record<string, string> = {
 const UNET_LAYERS: Record<string, string> = {
   'time_embed.0': 'time_embedding.linear_1',
   'time_embed.2': 'time_embedding.linear_2',
+  'label_emb.0.0': 'add_embedding.linear_1',
+  'label_emb.0.2': 'add_embedding.linear_2',
   'input_blocks.0.0': 'conv_in',
   'out.0': 'conv_norm_out',
   'out.2': 'conv_out',
@@ -67,6 +74,15 @@ export function hasOpenClip(has: (name: string) => boolean): boolean {
   return has(`${OPEN_CLIP}token_embedding.weight`);
 }
 
+/** Whether these are the tensors of a Stable Diffusion XL, or of its refiner. */
+export function xlKind(names: ReadonlySet<string>): 'base' | 'refiner' | null {
+  const has = (start: string) => [...names].some((name) => name.startsWith(start));
+  if (!has('conditioner.') && !has(`${UNET}label_emb.`)) {
+    return null;
+  }
+  return has(REFINER_OPEN_CLIP) ? 'refiner' : 'base';
+}
+
 /**
  * Reads names of this layout.
  * @param names all of the file, from which it follows how many layers and blocks there are
@@ -94,7 +110,18 @@ export function originalNames(names: Iterable<string>): (name: string) => Meanin
     if (path.startsWith(CLIP)) {
       return one('text_encoder', path.slice(CLIP.length), ending);
     }
-    return path.startsWith(OPEN_CLIP) ? openClip(path.slice(OPEN_CLIP.length), ending) : [];
+    if (path.startsWith(XL_CLIP)) {
+      return one('text_encoder', path.slice(XL_CLIP.length), ending);
+    }
+    if (path.startsWith(XL_OPEN_CLIP)) {
+      const inner = path.slice(XL_OPEN_CLIP.length);
+      return inner === 'text_projection'
+        ? [{ component: 'text_encoder_2', name: inner }]
+        : openClip('text_encoder_2', inner, ending, Infinity);
+    }
+    return path.startsWith(OPEN_CLIP)
+      ? openClip('text_encoder', path.slice(OPEN_CLIP.length), ending, OPEN_CLIP_LAYERS)
+      : [];
   };
 }
 
@@ -193,7 +220,7 @@ export function originalTextLayers(name: string): { path: string; third?: 0 | 1 
       : rest === 'attn_in_proj'
         ? [`${layer.replaceAll('_', '.')}.attn.in_proj_weight`, '']
         : [`${layer.replaceAll('_', '.')}.${UNDERSCORED.get(rest) ?? rest}`, 'weight'];
-  return openClip(path, ending).map(({ name: own, third }) => ({
+  return openClip('text_encoder', path, ending, Infinity).map(({ name: own, third }) => ({
     path: own.replace(/^text_model\./, '').replace(/\.weight$/, ''),
     ...(third !== undefined && { third }),
   }));
@@ -203,8 +230,9 @@ function shortcut(part: string): string {
   return part === 'nin_shortcut' ? 'conv_shortcut' : part;
 }
 
-function openClip(path: string, ending: string): Meaning[] {
-  const named = (name: string): Meaning[] => [{ component: 'text_encoder', name: `text_model.${name}` }];
+/** @param layers that are read; those after them are not used */
+function openClip(component: OriginalComponent, path: string, ending: string, layers: number): Meaning[] {
+  const named = (name: string): Meaning[] => [{ component, name: `text_model.${name}` }];
   if (path === 'token_embedding' && ending === 'weight') {
     return named('embeddings.token_embedding.weight');
   }
@@ -215,14 +243,14 @@ function openClip(path: string, ending: string): Meaning[] {
     return named(`final_layer_norm.${ending}`);
   }
   const [, number, rest] = /^transformer\.resblocks\.(\d+)\.(.+)$/.exec(path) ?? [];
-  if (number === undefined || Number(number) >= OPEN_CLIP_LAYERS) {
+  if (number === undefined || Number(number) >= layers) {
     return [];
   }
   const layer = `encoder.layers.${Number(number)}`;
   const [, together] = /^attn\.in_proj_(weight|bias)$/.exec(rest) ?? [];
   if (together !== undefined) {
     return ([0, 1, 2] as const).map((third) => ({
-      component: 'text_encoder',
+      component,
       name: `text_model.${layer}.self_attn.${'qkv'[third]}_proj.${together}`,
       third,
     }));

@@ -1,6 +1,6 @@
 /**
  * A whole checkpoint in one `.safetensors` file of the original layout, as AUTOMATIC1111, ComfyUI and Civitai have them: Stable
- * Diffusion 1 (OpenAI's text encoder) and 2 (OpenCLIP's). It is used as it lies; how its networks are put together is not in the file
+ * Diffusion 1 (OpenAI's text encoder), 2 (OpenCLIP's) and XL (both). It is used as it lies; how its networks are put together is not in the file
  * and follows from its tensors' shapes.
  *
  * Reference: diffusers/loaders/single_file_utils.py. Whether it predicts the noise or the velocity, which diffusers guesses from
@@ -12,20 +12,29 @@ import type { StoredTensor } from '../graphs/graph.ts';
 import { TensorIndex, type CheckpointComponents, type Component } from './checkpoint.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 import { BYTES } from './conversion.ts';
-import { hasOpenClip, isOriginalLayout, originalNames, type OriginalComponent } from './original_layout.ts';
+import { hasOpenClip, isOriginalLayout, originalNames, xlKind, type OriginalComponent } from './original_layout.ts';
 import { asFloats, requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.ts';
 
-const CLASSES = { unet: 'UNet2DConditionModel', vae: 'AutoencoderKL', text_encoder: 'CLIPTextModel' } as const;
+const CLASSES = {
+  unet: 'UNet2DConditionModel',
+  vae: 'AutoencoderKL',
+  text_encoder: 'CLIPTextModel',
+  text_encoder_2: 'CLIPTextModelWithProjection',
+} as const;
 
-/** Its parts, by a tensor that each has, and what cannot be done without. */
-const PARTS: { component: OriginalComponent; has: RegExp; name: string; without: string }[] = [
-  { component: 'unet', has: /./, name: 'UNet', without: 'nothing can be made' },
-  { component: 'text_encoder', has: /./, name: 'text encoder', without: 'words cannot be read' },
+/** Which kind of Stable Diffusion it is. */
+export type SingleFileKind = 1 | 2 | 'xl';
+
+/** Its parts, by a tensor that each has, and what cannot be done without. The second text encoder is Stable Diffusion XL's. */
+const PARTS: { component: OriginalComponent; has: RegExp; missing: string; without: string }[] = [
+  { component: 'unet', has: /./, missing: 'no UNet', without: 'nothing can be made' },
+  { component: 'text_encoder', has: /./, missing: 'no text encoder', without: 'words cannot be read' },
+  { component: 'text_encoder_2', has: /./, missing: 'no second text encoder', without: 'words cannot be read' },
   {
     component: 'vae',
     has: /^decoder\.conv_in\.weight$/,
-    name: 'autoencoder (VAE)',
+    missing: 'no autoencoder (VAE)',
     without: 'what it makes cannot become a picture',
   },
 ];
@@ -34,6 +43,8 @@ const PARTS: { component: OriginalComponent; has: RegExp; name: string; without:
 const HEAD_WIDTH = 64;
 /** Of every attention in Stable Diffusion 1's UNet. */
 const HEADS = 8;
+/** Of the sinusoid of each size that Stable Diffusion XL is told. */
+const SIZE_WIDTH = 256;
 /** Standard deviation of the last block's first norm's bias; those that predict the noise lie far below. */
 const VELOCITY_BIAS = 0.09;
 
@@ -59,22 +70,48 @@ const SCHEDULERS = {
   },
 };
 
+const EULER = {
+  _class_name: 'EulerDiscreteScheduler',
+  ...COMMON,
+  interpolation_type: 'linear',
+  use_karras_sigmas: false,
+};
+
+/** The scheduler of the published Stable Diffusion XL, and what those that predict the velocity make of it. */
+const XL_SCHEDULERS: Record<keyof typeof SCHEDULERS, Record<string, unknown>> = {
+  epsilon: { ...EULER, prediction_type: 'epsilon', timestep_spacing: 'leading' },
+  v_prediction: { ...EULER, prediction_type: 'v_prediction', timestep_spacing: 'leading' },
+  v_prediction_zero_snr: {
+    ...EULER,
+    prediction_type: 'v_prediction',
+    timestep_spacing: 'trailing',
+    rescale_betas_zero_snr: true,
+  },
+};
+
 /** The one weight file of what was opened, where it has no `model_index.json`; else null. */
 export function singleFileOf(files: CheckpointFiles): string | null {
   const weights = files.paths().filter((path) => !path.includes('/') && /\.safetensors$/i.test(path));
   return weights.length === 1 && !files.has('model_index.json') ? weights[0] : null;
 }
 
-export class SingleFile implements CheckpointComponents {
-  readonly pipelineClass = 'StableDiffusionPipeline';
+/** Whether it is of Stable Diffusion XL; false for a file that cannot be read at all. */
+export async function isXlFile(files: CheckpointFiles, path: string): Promise<boolean> {
+  try {
+    const { tensors } = await readSafetensorsHeader(await files.blob(path), path);
+    return xlKind(new Set(tensors.keys())) !== null;
+  } catch {
+    return false;
+  }
+}
 
+export class SingleFile implements CheckpointComponents {
   private constructor(
     readonly files: CheckpointFiles,
     readonly path: string,
     /** By their names in diffusers' modules. */
     readonly tensors: Record<OriginalComponent, Map<string, StoredTensor>>,
-    /** Whether its text encoder is OpenCLIP's. */
-    readonly isSecond: boolean,
+    readonly kind: SingleFileKind,
     readonly prediction: keyof typeof SCHEDULERS,
     readonly metadata: ReadonlyMap<string, string>,
   ) {}
@@ -90,26 +127,36 @@ export class SingleFile implements CheckpointComponents {
     const names = new Set([...header.tensors.keys(), ...stored.map(({ name }) => name)]);
     const has = (name: string) => names.has(name);
     if (!isOriginalLayout(has)) {
-      throw new StudioError('checkpoint_unsupported', `${path} is ${whatElse(names)}`);
+      throw new StudioError('checkpoint_unsupported', whatElse(path, names));
     }
-    if ([...names].some((name) => /^conditioner\.|^model\.diffusion_model\.label_emb\./.test(name))) {
+    const xl = xlKind(names);
+    if (xl === 'refiner') {
       throw new StudioError(
         'checkpoint_unsupported',
-        `${path} is a Stable Diffusion XL checkpoint, which Darkroom cannot run yet; choose one of Stable Diffusion 1 or 2.`,
+        `${path} is the refiner of Stable Diffusion XL, which only goes over what the base checkpoint made and which Darkroom cannot run; choose the base checkpoint.`,
       );
     }
     const meaningsOf = originalNames(names);
     requireReadable(header, path, (name) => meaningsOf(name).length > 0);
-    const tensors = { unet: new Map(), vae: new Map(), text_encoder: new Map() } as SingleFile['tensors'];
+    const tensors = {
+      unet: new Map(),
+      vae: new Map(),
+      text_encoder: new Map(),
+      text_encoder_2: new Map(),
+    } as SingleFile['tensors'];
     for (const tensor of stored) {
       for (const { component, name, third } of meaningsOf(tensor.name)) {
         tensors[component].set(name, viewOf(tensor, name, third));
       }
     }
-    requireParts(path, tensors);
-    const isSecond = hasOpenClip(has);
-    const prediction = await predictionOf(header, isSecond ? tensors.unet : null, blob);
-    return new SingleFile(files, path, tensors, isSecond, prediction, header.metadata);
+    const kind = xl === 'base' ? 'xl' : hasOpenClip(has) ? 2 : 1;
+    requireParts(path, tensors, kind);
+    const prediction = await predictionOf(header, kind === 2 ? tensors.unet : null, blob);
+    return new SingleFile(files, path, tensors, kind, prediction, header.metadata);
+  }
+
+  get pipelineClass(): string {
+    return this.kind === 'xl' ? 'StableDiffusionXLPipeline' : 'StableDiffusionPipeline';
   }
 
   get name(): string {
@@ -129,7 +176,8 @@ export class SingleFile implements CheckpointComponents {
 
   text(path: string): Promise<string | undefined> {
     const isScheduler = path === 'scheduler/scheduler_config.json';
-    return Promise.resolve(isScheduler ? JSON.stringify(SCHEDULERS[this.prediction]) : undefined);
+    const schedulers = this.kind === 'xl' ? XL_SCHEDULERS : SCHEDULERS;
+    return Promise.resolve(isScheduler ? JSON.stringify(schedulers[this.prediction]) : undefined);
   }
 
   /** As the `config.json` of a diffusers folder has it. */
@@ -155,12 +203,13 @@ export class SingleFile implements CheckpointComponents {
           out_channels: shape('decoder.conv_out.weight')[0],
           latent_channels: shape('decoder.conv_in.weight')[1],
           norm_num_groups: 32,
-          scaling_factor: 0.18215,
+          scaling_factor: this.kind === 'xl' ? 0.13025 : 0.18215,
           use_quant_conv: names.includes('quant_conv.weight'),
           use_post_quant_conv: names.includes('post_quant_conv.weight'),
         };
       }
-      case 'text_encoder': {
+      case 'text_encoder':
+      case 'text_encoder_2': {
         const root = names.some((name) => name.startsWith('text_model.')) ? 'text_model.' : '';
         const [vocabulary, width] = shape(`${root}embeddings.token_embedding.weight`);
         return {
@@ -170,7 +219,9 @@ export class SingleFile implements CheckpointComponents {
           num_hidden_layers: count(/^(?:text_model\.)?encoder\.layers\.(\d+)\./),
           num_attention_heads: Math.max(1, Math.floor(width / HEAD_WIDTH)),
           max_position_embeddings: shape(`${root}embeddings.position_embedding.weight`)[0],
-          hidden_act: this.isSecond ? 'gelu' : 'quick_gelu',
+          hidden_act: this.kind === 2 || component === 'text_encoder_2' ? 'gelu' : 'quick_gelu',
+          projection_dim: shape('text_projection')[1],
+          eos_token_id: 2,
         };
       }
     }
@@ -185,19 +236,47 @@ export class SingleFile implements CheckpointComponents {
     const channels = numbers(blocks, (i) => shape(`down_blocks.${i}.resnets.0.conv1.weight`)[0]);
     const attends = (block: string) => names.some((name) => name.startsWith(`${block}.attentions.`));
     const keys = names.find((name) => name.endsWith('.transformer_blocks.0.attn2.to_k.weight')) ?? '';
+    const layers = count(/^down_blocks\.0\.resnets\.(\d+)\./);
+    const depths = (side: 'down' | 'up') =>
+      numbers(blocks, (i) => {
+        const path = `${side}_blocks.${i}.attentions`;
+        return alike(
+          numbers(side === 'up' ? layers + 1 : layers, (layer) =>
+            count(new RegExp(`^${path}\\.${layer}\\.transformer_blocks\\.(\\d+)\\.`)),
+          ),
+        );
+      });
+    const [downs, ups] = [depths('down'), depths('up')];
+    const isMirrored = JSON.stringify([...downs].reverse()) === JSON.stringify(ups);
+    const added = shape('add_embedding.linear_1.weight')[1];
     return {
       in_channels: shape('conv_in.weight')[1],
       out_channels: shape('conv_out.weight')[0],
       block_out_channels: channels,
-      layers_per_block: count(/^down_blocks\.0\.resnets\.(\d+)\./),
+      layers_per_block: layers,
       down_block_types: numbers(blocks, (i) => (attends(`down_blocks.${i}`) ? 'CrossAttnDownBlock2D' : 'DownBlock2D')),
       up_block_types: numbers(blocks, (i) => (attends(`up_blocks.${i}`) ? 'CrossAttnUpBlock2D' : 'UpBlock2D')),
-      transformer_layers_per_block: Math.max(1, count(/^mid_block\.attentions\.0\.transformer_blocks\.(\d+)\./)),
+      mid_block_type: attends('mid_block')
+        ? 'UNetMidBlock2DCrossAttn'
+        : names.some((name) => name.startsWith('mid_block.'))
+          ? 'UNetMidBlock2D'
+          : null,
+      // The middle has as many as the last block before it, which has none itself in Stable Diffusion 1 and 2.
+      transformer_layers_per_block: downs.map((depth, i) =>
+        i === blocks - 1 && depth === 0 ? count(/^mid_block\.attentions\.0\.transformer_blocks\.(\d+)\./) : depth,
+      ),
+      ...(!isMirrored && { reverse_transformer_layers_per_block: ups }),
       cross_attention_dim: shape(keys)[1],
       // diffusers means the number of heads by it.
-      attention_head_dim: this.isSecond ? channels.map((width) => Math.max(1, Math.floor(width / HEAD_WIDTH))) : HEADS,
-      use_linear_projection: this.isSecond,
-      upcast_attention: this.isSecond,
+      attention_head_dim:
+        this.kind === 1 ? HEADS : channels.map((width) => Math.max(1, Math.floor(width / HEAD_WIDTH))),
+      use_linear_projection: this.kind !== 1,
+      upcast_attention: this.kind === 2,
+      ...(added !== undefined && {
+        addition_embed_type: 'text_time',
+        addition_time_embed_dim: SIZE_WIDTH,
+        projection_class_embeddings_input_dim: added,
+      }),
       norm_num_groups: 32,
       sample_size: this.#sampleSize(),
     };
@@ -209,7 +288,10 @@ export class SingleFile implements CheckpointComponents {
     if (width !== undefined && height !== undefined) {
       return [Math.round(Number(height) / 8), Math.round(Number(width) / 8)];
     }
-    return this.isSecond && this.prediction !== 'epsilon' ? [96, 96] : [64, 64];
+    if (this.kind === 'xl') {
+      return [128, 128];
+    }
+    return this.kind === 2 && this.prediction !== 'epsilon' ? [96, 96] : [64, 64];
   }
 }
 
@@ -232,11 +314,15 @@ function viewOf(tensor: StoredTensor, name: string, third: 0 | 1 | 2 | undefined
 }
 
 /** @throws StudioError `checkpoint_incomplete`, naming all that is missing and what follows from it */
-function requireParts(path: string, tensors: SingleFile['tensors']): void {
-  const missing = PARTS.filter(({ component, has }) => ![...tensors[component].keys()].some((name) => has.test(name)));
-  if (missing.length > 0) {
-    const parts = missing.map(({ name }) => `no ${name}`).join(' and ');
-    const follows = missing.map(({ without }) => without).join(' and ');
+function requireParts(path: string, tensors: SingleFile['tensors'], kind: SingleFileKind): void {
+  const lacking = PARTS.filter(
+    ({ component, has }) =>
+      (component !== 'text_encoder_2' || kind === 'xl') &&
+      ![...tensors[component].keys()].some((name) => has.test(name)),
+  );
+  if (lacking.length > 0) {
+    const parts = lacking.map(({ missing }) => missing).join(' and ');
+    const follows = [...new Set(lacking.map(({ without }) => without))].join(' and ');
     throw new StudioError(
       'checkpoint_incomplete',
       `${path} has ${parts} in it, so ${follows}; choose a checkpoint that is complete, or a diffusers folder.`,
@@ -278,19 +364,24 @@ async function hasVelocityBias(unet: Map<string, StoredTensor>, blob: Blob): Pro
   return Math.sqrt(variance) > VELOCITY_BIAS;
 }
 
-/** The end of a sentence for a file that is something else. */
-function whatElse(names: ReadonlySet<string>): string {
+/** What to say of a file that is something else. */
+function whatElse(path: string, names: ReadonlySet<string>): string {
   const has = (pattern: RegExp) => [...names].some((name) => pattern.test(name));
   if (has(/^model_ema\./)) {
-    return 'a copy for training: it has only averaged weights (EMA), whose names no longer say which layer they are of; get the pruned or the full version of this checkpoint.';
+    return `${path} is a copy for training: it has only averaged weights (EMA), whose names no longer say which layer they are of; get the pruned or the full version of this checkpoint.`;
   }
   if (has(/\.lora_(down|up|A|B)\b|_lora\.(down|up)\./)) {
-    return 'a LoRA and no checkpoint; add it to the LoRAs, and use it with a checkpoint of its kind.';
+    return `${path} is a LoRA and no checkpoint; add it to the LoRAs, and use it with a checkpoint of its kind.`;
   }
   if (has(/^(conv_in|down_blocks\.0\..*|encoder\.conv_in|text_model\..*)\.weight$/)) {
-    return 'one part of a diffusers folder; open the whole folder, the one that holds model_index.json.';
+    return `${path} is one part of a diffusers folder; open the whole folder, the one that holds model_index.json.`;
   }
-  return 'in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1 and 2, and diffusers folders.';
+  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2 and XL, and diffusers folders.`;
+}
+
+/** One number where all are the same. */
+function alike(all: number[]): number | number[] {
+  return all.every((one) => one === all[0]) ? all[0] : all;
 }
 
 function numbers<T>(count: number, at: (index: number) => T): T[] {

@@ -191,7 +191,7 @@ async function readBytes(blob: Blob): Promise<Bytes> {
       throw unreadable(cause);
     }
   }
-  throw unreadable('no answer');
+  throw unreadable(new Error('no answer'));
 }
 
 function unreadable(cause: unknown): StudioError {

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import type { Localized } from '../../core/field.ts';
 import { Entry } from '../studio/entry.svelte.ts';
-import { ofLanguage, t } from '../messages/messages.svelte.ts';
+import { ofLanguage, said, t } from '../messages/messages.svelte.ts';
 import type { FieldDescription } from './description.ts';
 import { randomSeed } from './seed.ts';
 
@@ -172,8 +172,8 @@ export class Field {
       return null;
     }
     const [{ message }] = result.issues;
-    const isSentence = message.endsWith('.');
-    return isSentence ? message.replace(new RegExp(`^${name}\\b`), this.label) : `${this.label}: ${message}.`;
+    const own = said(message);
+    return message.endsWith('.') ? own.replace(new RegExp(`^${name}\\b`), this.label) : `${this.label}: ${own}.`;
   }
 }
 

@@ -17,13 +17,8 @@ import { KeptSecret } from '../parts/kept_secret.svelte.ts';
 import type { Transfer, TransferKind } from './transfer.ts';
 import { transferSentence } from './transfer.ts';
 import { t } from '../messages/messages.svelte.ts';
+import type { Told } from '../parts/told.svelte.ts';
 import { view } from '../parts/view.svelte.ts';
-
-/** How the library speaks to the person. */
-export interface Speaker {
-  tell(message: string, action?: { label: string; run: () => void } | null): void;
-  announce(message: string): void;
-}
 
 /** What is stored in this browser, what is on its way, and what somebody asks about. */
 export class Library {
@@ -51,13 +46,13 @@ export class Library {
 
   readonly #client: JobClient;
   readonly #library: LibraryClient;
-  readonly #speaker: Speaker;
+  readonly #told: Told;
   #isStarted = false;
 
-  constructor(client: JobClient, speaker: Speaker) {
+  constructor(client: JobClient, told: Told) {
     this.#client = client;
     this.#library = client.library;
-    this.#speaker = speaker;
+    this.#told = told;
   }
 
   /** What paints. */
@@ -121,7 +116,7 @@ export class Library {
     try {
       const pictures: Record<string, number> = {};
       for (const run of await this.#client.recordings.find({ limit: Number.MAX_SAFE_INTEGER })) {
-        pictures[run.checkpoint] = (pictures[run.checkpoint] ?? 0) + run.pictures;
+        pictures[run.checkpoint] = (pictures[run.checkpoint] ?? 0) + run.results;
       }
       this.pictures = pictures;
     } catch {
@@ -157,10 +152,10 @@ export class Library {
   async ask(origin: Origin): Promise<void> {
     const inquiry = new Inquiry(this.#client, origin, this.token.current);
     this.inquiry = inquiry;
-    this.#speaker.announce('Looking …');
+    this.#told.announce('Looking …');
     await inquiry.start();
     if (this.inquiry === inquiry) {
-      this.#speaker.announce(inquiry.error ?? `Found ${inquiry.name}.`);
+      this.#told.announce(inquiry.error ?? `Found ${inquiry.name}.`);
     }
   }
 
@@ -177,7 +172,7 @@ export class Library {
         await this.#library.acceptLicense(listing.ref);
       }
       await this.#library.download({ listing, paths: inquiry.paths, variant, token }, onProgress);
-      this.#speaker.announce(`${name} is stored.`);
+      this.#told.announce(`${name} is stored.`);
     });
   }
 
@@ -185,7 +180,7 @@ export class Library {
   async resume(checkpoint: StoredCheckpoint): Promise<void> {
     await this.#transfer('download', checkpoint.ref, checkpoint.name, async (onProgress) => {
       await this.#library.resume(checkpoint.ref, this.token.current, onProgress);
-      this.#speaker.announce(`${checkpoint.name} is stored.`);
+      this.#told.announce(`${checkpoint.name} is stored.`);
     });
   }
 
@@ -193,14 +188,14 @@ export class Library {
   async pause(checkpoint: StoredCheckpoint): Promise<void> {
     await this.#attempt(async () => {
       await this.#library.pause(checkpoint.ref);
-      this.#speaker.announce('Stopped.');
+      this.#told.announce('Stopped.');
     });
   }
 
   async remove(checkpoint: StoredCheckpoint): Promise<void> {
     await this.#attempt(async () => {
       await this.#library.remove(checkpoint.ref);
-      this.#speaker.announce(`Deleted ${checkpoint.name}.`);
+      this.#told.announce(`Deleted ${checkpoint.name}.`);
     });
   }
 
@@ -210,7 +205,7 @@ export class Library {
       if (state === 'complete') {
         this.#conclude(checkpoint, 'Verified just now: every byte is as it should be.');
       } else {
-        this.#speaker.announce(`${checkpoint.name} is damaged.`);
+        this.#told.announce(`${checkpoint.name} is damaged.`);
       }
     });
   }
@@ -234,7 +229,7 @@ export class Library {
       if (source.kind === 'folder') {
         await this.#transfer('import', source.name, source.name, async (onProgress) => {
           await this.#library.importFolder(source.name, source.files, onProgress);
-          this.#speaker.announce(`${source.name} is stored.`);
+          this.#told.announce(`${source.name} is stored.`);
         });
       }
     });
@@ -262,7 +257,7 @@ export class Library {
     let stored: StoredCheckpoint | null = null;
     await this.#transfer('import', name, name, async (onProgress) => {
       stored = await this.#library.importLora(file, onProgress);
-      this.#speaker.announce(`${stored.name} is stored.`);
+      this.#told.announce(`${stored.name} is stored.`);
     });
     return stored;
   }
@@ -281,7 +276,7 @@ export class Library {
         await this.#library.acceptLicense(listing.ref);
       }
       await this.#library.downloadLora({ listing, path, token: this.token.current }, onProgress);
-      this.#speaker.announce(`${name} is stored.`);
+      this.#told.announce(`${name} is stored.`);
     });
   }
 
@@ -298,7 +293,7 @@ export class Library {
 
   #conclude({ ref }: StoredCheckpoint, outcome: string): void {
     this.#outcomes[ref] = outcome;
-    this.#speaker.announce(outcome);
+    this.#told.announce(outcome);
   }
 
   async #transfer(
@@ -345,9 +340,9 @@ export class Library {
     if (failure && failure.code !== 'cancelled') {
       const isOnCard = this.stored.some((one) => one.ref === ref() && one.error?.message === failure.message);
       if (isOnCard && view.current === 'library') {
-        this.#speaker.announce(failure.message);
+        this.#told.announce(failure.message);
       } else {
-        this.#speaker.tell(failure.message);
+        this.#told.tell(failure.message);
       }
     }
   }

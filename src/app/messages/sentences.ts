@@ -53,22 +53,24 @@ export class Sentences {
     return null;
   }
 
-  /** A sentence, or a list such as "the seed, the size and the mask". A single word is a name, or something that was typed, and stays. */
+  /** A sentence, or a list such as "the seed, the size and the mask", or with "or". A single word is a name, or something that was typed, and stays. */
   #value(value: string): string {
     const translate = (text: string) => (text.includes(' ') ? this.translate(text) : null);
     const whole = translate(value);
     if (whole !== null) {
       return whole;
     }
-    const items = value.split(/, and | and |, /);
+    const items = value.split(/,? (?:and|or) |, /);
     const own = items.map(translate);
     return own.some((one) => one !== null)
-      ? new Intl.ListFormat(this.#tag).format(own.map((one, index) => one ?? items[index]))
+      ? new Intl.ListFormat(this.#tag, { type: / or /.test(value) ? 'disjunction' : 'conjunction' }).format(
+          own.map((one, index) => one ?? items[index]),
+        )
       : value;
   }
 
   #oneByOne(text: string): string | null {
-    const sentences = text.split(/(?<=[.!?]) (?=["A-Z])/);
+    const sentences = text.split(/(?<=[.!?]) (?=["A-Z\d])/);
     const own = sentences.map((sentence) => this.#whole(sentence));
     return sentences.length > 1 && own.some((one) => one !== null)
       ? own.map((one, index) => one ?? sentences[index]).join(' ')

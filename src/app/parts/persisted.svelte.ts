@@ -1,4 +1,11 @@
 import * as v from 'valibot';
+import { passLocalStorage } from '../../storage/torn_log.ts';
+
+try {
+  void passLocalStorage(localStorage);
+} catch {
+  // Blocked: nothing is kept there.
+}
 
 /**
  * A value that survives a reload. What storage holds passes the schema, whose fallbacks fill what is missing or broken;

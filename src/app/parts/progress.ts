@@ -1,3 +1,4 @@
+import { gibibytes as roundGibibytes } from '../../core/fit.ts';
 import type { Job } from '../../core/job.ts';
 import { date, number, t } from '../messages/messages.svelte.ts';
 import { stageLabel } from '../studio/catalogue.ts';
@@ -36,6 +37,11 @@ export function megabytes(bytes: number): string {
   const format = (value: number, unit: string) =>
     `${number(value, { maximumFractionDigits: value < 10 ? 1 : 0 })} ${unit}`;
   return bytes < 1e9 ? format(bytes / 1e6, 'MB') : format(bytes / 1e9, 'GB');
+}
+
+/** "4.0" */
+export function gibibytes(bytes: number): string {
+  return number(Number(roundGibibytes(bytes)), { minimumFractionDigits: 1 });
 }
 
 /** `StableDiffusionXLPipeline` → "Stable Diffusion XL" */

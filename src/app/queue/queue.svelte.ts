@@ -7,13 +7,7 @@ import type { QueueView } from '../../jobs/job_watchers.ts';
 import type { QueueState } from '../../jobs/service.ts';
 import { t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
-
-interface Speaker {
-  tell(message: string): void;
-  announce(message: string): void;
-  /** Submits something that was not accepted before. */
-  submit(operation: Offer['operation']): Promise<Job>;
-}
+import type { Told } from '../parts/told.svelte.ts';
 
 const keptSchema = v.object({
   /** Whether somebody who looks elsewhere is told when everything is done. */
@@ -50,12 +44,15 @@ export class Queue {
   readonly isWorthShowing = $derived(this.jobs.length > 0 || this.state.isPaused || this.note !== null);
 
   readonly #client: JobClient;
-  readonly #speaker: Speaker;
+  readonly #told: Told;
+  readonly #submit: (operation: Offer['operation']) => Promise<Job>;
   readonly #kept = new Persisted('darkroom.queue', keptSchema);
 
-  constructor(client: JobClient, speaker: Speaker) {
+  /** @param submit something that was not accepted before */
+  constructor(client: JobClient, told: Told, submit: (operation: Offer['operation']) => Promise<Job>) {
     this.#client = client;
-    this.#speaker = speaker;
+    this.#told = told;
+    this.#submit = submit;
   }
 
   show({ jobs, queue }: Pick<QueueView, 'jobs' | 'queue'>): void {
@@ -74,7 +71,7 @@ export class Queue {
     this.#kept.current.notifies = isOn && permission === 'granted';
     this.#kept.keep();
     if (isOn && permission !== 'granted') {
-      this.#speaker.tell('The browser does not let Darkroom notify you; allow notifications for this page first.');
+      this.#told.tell('The browser does not let Darkroom notify you; allow notifications for this page first.');
     }
   }
 
@@ -84,7 +81,7 @@ export class Queue {
 
   async pause(isPaused: boolean): Promise<void> {
     await this.#try(() => this.#client.pause(isPaused));
-    this.#speaker.announce(isPaused ? 'Paused. A running job goes on.' : 'Goes on.');
+    this.#told.announce(isPaused ? 'Paused. A running job goes on.' : 'Goes on.');
   }
 
   cancel(id: string): Promise<void> {
@@ -101,7 +98,7 @@ export class Queue {
 
   /** Another operation in place of one that failed. */
   take(offer: Offer): Promise<void> {
-    return this.#try(() => this.#speaker.submit(offer.operation));
+    return this.#try(() => this.#submit(offer.operation));
   }
 
   forget(jobs: readonly Job[]): Promise<void> {
@@ -122,14 +119,14 @@ export class Queue {
     const to = Math.max(0, Math.min(place, others.length));
     await this.#try(() => this.#client.reorder(id, others[to]?.id ?? null));
     await tick();
-    this.#speaker.announce(`Place ${to + 1} of ${this.waiting.length}.`);
+    this.#told.announce(`Place ${to + 1} of ${this.waiting.length}.`);
   }
 
   async #try(action: () => Promise<unknown>): Promise<void> {
     try {
       await action();
     } catch (error) {
-      this.#speaker.tell(StudioError.from(error).message);
+      this.#told.tell(StudioError.from(error).message);
     }
   }
 }

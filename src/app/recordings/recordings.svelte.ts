@@ -4,7 +4,7 @@ import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { RecordingsClient } from '../../jobs/recordings.ts';
 import type { LostRun, Retention, RunSummary } from '../../recorder/recorder_api.ts';
 import { pickFolder } from '../library/disk.svelte.ts';
-import type { Speaker } from '../library/library.svelte.ts';
+import type { Told } from '../parts/told.svelte.ts';
 import type { Offered } from './offered.ts';
 import { foldersOfRuns, saveRun } from './run_export.ts';
 import { missing, runs } from './runs.ts';
@@ -34,13 +34,13 @@ export class Recordings {
   readonly selected = new SvelteSet<string>();
 
   readonly client: RecordingsClient;
-  readonly #speaker: Speaker;
+  readonly #told: Told;
   readonly #onDelete: (run: string) => void;
   #searches = 0;
 
-  constructor(client: RecordingsClient, speaker: Speaker, onDelete: (run: string) => void) {
+  constructor(client: RecordingsClient, told: Told, onDelete: (run: string) => void) {
     this.client = client;
-    this.#speaker = speaker;
+    this.#told = told;
     this.#onDelete = onDelete;
   }
 
@@ -82,7 +82,7 @@ export class Recordings {
       const found = await this.client.find({ limit: ALL, text: this.text, ...starred });
       if (mine === this.#searches) {
         this.found = found;
-        this.#speaker.announce(found.length === 0 ? 'Nothing found.' : `${runs(found.length)} found.`);
+        this.#told.announce(found.length === 0 ? 'Nothing found.' : `${runs(found.length)} found.`);
       }
     } catch (error) {
       this.note = StudioError.from(error).message;
@@ -104,7 +104,7 @@ export class Recordings {
       // Somebody may have asked for the starred ones before this one was.
       await this.search();
     }
-    this.#speaker.announce(starred ? 'Starred.' : 'Star taken off.');
+    this.#told.announce(starred ? 'Starred.' : 'Star taken off.');
   }
 
   /** For good. What could not be deleted stays listed, and the person is told why. */
@@ -114,7 +114,7 @@ export class Recordings {
       this.forget(run_id);
     });
     if (deleted > 0) {
-      this.#speaker.announce(`${runs(deleted)} deleted.`);
+      this.#told.announce(`${runs(deleted)} deleted.`);
     }
   }
 
@@ -148,7 +148,7 @@ export class Recordings {
     });
     if (saved > 0) {
       const missing = lost === 0 ? '' : ` ${lost} of their files had been lost before.`;
-      this.#speaker.tell(`${runs(saved)} saved to the folder "${folder.name}".${missing}`);
+      this.#told.tell(`${runs(saved)} saved to the folder "${folder.name}".${missing}`);
     }
   }
 
@@ -162,7 +162,7 @@ export class Recordings {
       await this.client.import(folder);
     });
     if (read > 0) {
-      this.#speaker.announce(`${runs(read)} read in.`);
+      this.#told.announce(`${runs(read)} read in.`);
       await this.refresh();
     }
   }
@@ -172,7 +172,7 @@ export class Recordings {
     this.offered = null;
     const kept = await this.#attempt(() => this.client.keep(picture, name));
     if (kept) {
-      this.#speaker.announce(`${name} is kept in the recordings.`);
+      this.#told.announce(`${name} is kept in the recordings.`);
       if (this.all) {
         await this.refresh();
       }
@@ -228,7 +228,7 @@ export class Recordings {
     try {
       return await work();
     } catch (error) {
-      this.#speaker.tell(StudioError.from(error).message);
+      this.#told.tell(StudioError.from(error).message);
       return null;
     }
   }

@@ -5,7 +5,7 @@ import { javascript } from '@codemirror/lang-javascript';
 import { bracketMatching, HighlightStyle, indentOnInput, indentUnit, syntaxHighlighting } from '@codemirror/language';
 import { lintGutter, setDiagnostics } from '@codemirror/lint';
 import { highlightSelectionMatches, search, searchKeymap } from '@codemirror/search';
-import { EditorState, type Text } from '@codemirror/state';
+import { Compartment, EditorState, type Extension, type Text } from '@codemirror/state';
 import {
   drawSelection,
   EditorView,
@@ -20,15 +20,23 @@ import type { Place } from '../../sandbox/preparation.ts';
 
 export interface EditorOptions {
   text: string;
-  /** What screen readers call it. */
-  label: string;
+  words: EditorWords;
   /** The id of what says how to leave it by keyboard. */
   describedBy: string;
   onChange(text: string): void;
   onRun(): void;
 }
 
+export interface EditorWords {
+  /** What screen readers call it. */
+  label: string;
+  /** What stands for CodeMirror's own words. */
+  phrases: Record<string, string>;
+}
+
 export interface CodeEditor {
+  /** Its search says them when it is opened next. */
+  setWords(words: EditorWords): void;
   /** Replaces the text, if it is another one; undo brings the former back. */
   setText(text: string): void;
   setProblem(problem: { message: string; place: Place } | null): void;
@@ -75,6 +83,11 @@ const look = EditorView.theme({
 
 export function createEditor(parent: HTMLElement, options: EditorOptions): CodeEditor {
   let isOurs = false;
+  const words = new Compartment();
+  const extensionOf = ({ label, phrases }: EditorWords): Extension => [
+    EditorState.phrases.of(phrases),
+    EditorView.contentAttributes.of({ 'aria-label': label }),
+  ];
   const view = new EditorView({
     parent,
     state: EditorState.create({
@@ -107,8 +120,8 @@ export function createEditor(parent: HTMLElement, options: EditorOptions): CodeE
           // Escape, then Tab leaves the editor: CodeMirror lets Tab go for two seconds after Escape.
           indentWithTab,
         ]),
+        words.of(extensionOf(options.words)),
         EditorView.contentAttributes.of({
-          'aria-label': options.label,
           'aria-describedby': options.describedBy,
           autocapitalize: 'off',
           autocorrect: 'off',
@@ -123,6 +136,7 @@ export function createEditor(parent: HTMLElement, options: EditorOptions): CodeE
     }),
   });
   return {
+    setWords: (changed) => view.dispatch({ effects: words.reconfigure(extensionOf(changed)) }),
     setText(text) {
       const { doc } = view.state;
       if (doc.toString() !== text) {

@@ -9,6 +9,8 @@ export interface Outcome {
   sentence: string;
   /** What the sentence ends with as a list, where there is too much for one sentence. */
   lost: string[];
+  /** The sentence with all of it, to be read out. */
+  whole: string;
   /** Further sentences. */
   notes: string[];
 }
@@ -57,7 +59,7 @@ export class Brought {
       reading = await readPicture(picture);
       if (!reading) {
         absence = (await hasSettings(picture))
-          ? 'It has settings, but in a form that cannot be read here.'
+          ? 'It has settings, but in a form that Darkroom cannot read.'
           : 'No settings were found in it.';
       }
     } catch {
@@ -109,28 +111,28 @@ export class Brought {
         : hash !== null && `the checkpoint, which it names by the hash ${hash.slice(0, 12)} alone`;
     const lost = [...(other ? [other] : []), ...this.#lost];
     const isUsed = Object.keys(reading.parameters).length > 0;
-    const start = isUsed ? 'Its settings are in the form now' : 'None of its settings could be used';
     const isList = lost.length > MAX_IN_SENTENCE;
-    const rest = isList ? ':' : ` ${allOf.format(lost)}.`;
     const isSilent = (parameter: keyof ReadParameters, said: string) =>
       reading.parameters[parameter] === undefined && !lost.some((what) => what.startsWith(said));
+    const isNoisy = this.#known.noisy.includes(reading.parameters.sampler ?? '') && reading.tool !== 'Darkroom';
     const silent = USUAL.filter(([parameter, , said]) => isSilent(parameter, said)).map(([, what]) => what);
     return {
-      sentence: lost.length === 0 ? `${start}.` : `${start}, ${isUsed ? 'except for' : 'such as'}${rest}`,
+      sentence: isUsed ? usedExcept(lost, isList) : unused(lost, isList),
       lost: isList ? lost : [],
+      whole: isUsed ? usedExcept(lost, false) : unused(lost, false),
       notes: [
         ...(reading.parameters.prompt === undefined ? ['The box for the prompt is empty now.'] : []),
-        ...(lost.some((what) => what.startsWith('the effect of'))
+        ...(lost.some((what) => isInPrompt(what, reading.parameters))
           ? ['These words stay in the prompt, but what they ask for is not done yet.']
           : []),
-        ...(this.#known.noisy.includes(reading.parameters.sampler ?? '') && reading.tool !== 'Darkroom'
+        ...(silent.length > 0 ? [`The file does not give the ${oneOf.format(silent)}, so that stays as it was.`] : []),
+        ...(isSilent('sampler', 'the sampler') ? ["The file gives no sampler, so the checkpoint's own is used."] : []),
+        ...(isNoisy
           ? [
               `This sampler adds noise in each step, and ${reading.tool} draws it differently, so the picture will be another one.`,
             ]
           : []),
-        ...(lost.length > 0 ? ['So a new picture may look different.'] : []),
-        ...(silent.length > 0 ? [`The file does not give the ${oneOf.format(silent)}, so that stays as it was.`] : []),
-        ...(isSilent('sampler', 'the sampler') ? ["The file gives no sampler, so the checkpoint's own is used."] : []),
+        ...(lost.length > 0 && !isNoisy ? ['So a new picture may look different.'] : []),
       ],
     };
   }
@@ -141,6 +143,32 @@ export class Brought {
     this.absence = null;
     this.#lost = null;
   }
+}
+
+/** Whether what is lost is the effect of words that are in the form; embeddings may be listed and stand in no prompt. */
+function isInPrompt(what: string, { prompt = '', negative_prompt: negative = '' }: ReadParameters): boolean {
+  const [, embedding] = /^the effect of the embedding (.+)$/.exec(what) ?? [];
+  return embedding === undefined
+    ? what.startsWith('the effect of')
+    : `${prompt}\n${negative}`.toLowerCase().includes(embedding.toLowerCase());
+}
+
+function usedExcept(lost: string[], isList: boolean): string {
+  if (lost.length === 0) {
+    return 'Its settings are in the form now.';
+  }
+  return isList
+    ? 'Its settings are in the form now, except for:'
+    : `Its settings are in the form now, except for ${allOf.format(lost)}.`;
+}
+
+function unused(lost: string[], isList: boolean): string {
+  if (lost.length === 0) {
+    return 'None of its settings could be used.';
+  }
+  return isList
+    ? 'None of its settings could be used, such as:'
+    : `None of its settings could be used, such as ${allOf.format(lost)}.`;
 }
 
 function has(choices: Choice[], id: string | undefined): boolean {

@@ -19,7 +19,12 @@ export interface Offer {
 }
 
 /** Checkpoints that can be had, the most permissive licences first. */
-export const offers: Offer[] = allOffers.map((offer) => ({ ...offer, name: offer.name.en }));
+export const offers: Offer[] = allOffers.map((offer) => ({
+  ...offer,
+  get name() {
+    return configName(offer.name);
+  },
+}));
 
 /** What the form of pictures sets, whatever it is filled in with; a config that does not know all of it has a form of its own. */
 const PAINTING_FIELDS = [
@@ -119,6 +124,11 @@ export function continued(operation: Operation, step: string, written: Readonly<
   return { ...rest, given: { ...operation.given, ...Object.fromEntries(given) } };
 }
 
+/** A config's name; English where it has no other one. */
+export function configName(name: Readonly<Record<string, string>>): string {
+  return ofLanguage({ en: name.en ?? '', de: name.de ?? name.en ?? '' });
+}
+
 /** What a step of a pipeline is called, for a heading. */
 export function stepName(step: string): string {
   const known: Readonly<Record<string, () => string>> = {
@@ -141,6 +151,9 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     sampler,
     schedule,
     prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
+    takesSizes: checkpoint.takesSizes === true,
+    multiple: checkpoint.multiple ?? 8,
+    samplers: checkpoint.samplers ?? null,
   };
 }
 

@@ -27,6 +27,8 @@ const schema = v.object({
   /** Of {@link PREDICTIONS}; empty = as the checkpoint says. */
   prediction: text,
   count: v.fallback(v.picklist([1, 2, 3, 4]), 1),
+  /** What Stable Diffusion XL is told of sizes, as typed, by parameter; those that nobody chose are not there. */
+  sizes: v.fallback(v.record(v.string(), v.string()), {}),
   /** Switched on; a weight of null is 1. */
   loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
   /** What the mask keeps is laid over the result. */
@@ -65,6 +67,11 @@ export interface Suggestions {
   sampler: string;
   schedule: string;
   prediction: string;
+  takesSizes: boolean;
+  /** Of which width and height are, in pixels. */
+  multiple: number;
+  /** The only samplers that can follow the checkpoint; null = all. */
+  samplers: readonly string[] | null;
 }
 
 export interface Pictures {
@@ -90,6 +97,9 @@ export class Form {
     sampler: '',
     schedule: '',
     prediction: '',
+    takesSizes: false,
+    multiple: 8,
+    samplers: null,
   });
 
   #example = $state('');
@@ -102,32 +112,32 @@ export class Form {
     'steps',
     () => t('Steps'),
     (s) => s.steps,
-    parameter.steps(),
+    () => parameter.steps(),
   );
   readonly guidance = this.#entry(
     'guidance',
     () => t('Guidance'),
     (s) => s.guidance,
-    parameter.guidanceScale(),
+    () => parameter.guidanceScale(),
   );
   readonly width = this.#entry(
     'width',
     () => t('Width'),
     (s) => s.width,
-    parameter.size('width'),
+    (s) => parameter.size('width', 16, 4096, s.multiple),
   );
   readonly height = this.#entry(
     'height',
     () => t('Height'),
     (s) => s.height,
-    parameter.size('height'),
+    (s) => parameter.size('height', 16, 4096, s.multiple),
   );
   /** diffusers' own: a picture is changed a good deal, the white of a mask wholly. */
   readonly strength = this.#entry(
     'strength',
     () => t('Strength'),
     () => parameter.usualStrength(this.#hasMask()),
-    parameter.strength(),
+    () => parameter.strength(),
   );
   /** Free while every picture gets a new seed, so its text is judged only when it is kept. */
   readonly seed: Entry = new Entry(() => t('Seed'), {
@@ -142,6 +152,16 @@ export class Form {
 
   constructor(hasMask: () => boolean) {
     this.#hasMask = hasMask;
+  }
+
+  /** Whether the checkpoint's noise levels are a flow's, so that nothing is to be said of what its network predicts. */
+  get isFlow(): boolean {
+    return this.suggestions.prediction === 'flow_prediction';
+  }
+
+  /** Whether a sampler can follow the checkpoint. */
+  takes(sampler: string): boolean {
+    return this.suggestions.samplers?.includes(sampler) ?? true;
   }
 
   /** The fields that cannot be wrong. */
@@ -219,9 +239,10 @@ export class Form {
         guidance_scale: this.guidance.value,
         seed: this.seed.text.trim(),
         batch_size: options.count,
-        ...(options.sampler === '' ? {} : { sampler: options.sampler }),
+        ...(options.sampler !== '' && this.takes(options.sampler) ? { sampler: options.sampler } : {}),
         ...(options.schedule === '' ? {} : { schedule: options.schedule }),
-        ...PREDICTIONS[options.prediction],
+        ...(this.isFlow ? {} : PREDICTIONS[options.prediction]),
+        ...(this.suggestions.takesSizes ? mapped(options.sizes, Number) : {}),
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
         ...(pictures?.isTransparent ? { background: options.background } : {}),
@@ -251,6 +272,10 @@ export class Form {
     this.options.sampler = typeof sampler === 'string' ? sampler : '';
     this.options.schedule = typeof schedule === 'string' ? schedule : '';
     this.options.prediction = predictionOf(parameters);
+    this.options.sizes = mapped(
+      Object.fromEntries(Object.entries(parameters).filter(([name]) => /^(original|crop|target)_/.test(name))),
+      String,
+    );
     this.options.overlays = parameters.overlay_inpaint !== false;
     this.options.background = parameter.isColour(parameters.background) ? parameters.background : WHITE;
     if (typeof seed === 'string') {
@@ -280,15 +305,19 @@ export class Form {
     field: OwnField,
     label: () => string,
     suggestion: (suggestions: Suggestions) => string | number,
-    number?: v.GenericSchema<number>,
+    number?: (suggestions: Suggestions) => v.GenericSchema<number>,
   ): Entry {
     return new Entry(label, {
       read: () => this.#saved.current[field],
       write: (value) => (this.#saved.current[field] = value),
       suggestion: () => String(suggestion(this.suggestions)),
-      check: (entry) => (number ? problem(number, entry) : null),
+      check: (entry) => (number ? problem(number(this.suggestions), entry) : null),
     });
   }
+}
+
+function mapped<T>(record: Record<string, unknown>, to: (value: unknown) => T): Record<string, T> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, to(value)]));
 }
 
 export function operationKind(pictures: Pictures | null): string {
@@ -298,5 +327,5 @@ export function operationKind(pictures: Pictures | null): string {
 /** The schema's sentence, with the field's label in place of the parameter's name. */
 function problem(schema: v.GenericSchema<number>, entry: Entry): string | null {
   const result = v.safeParse(schema, entry.value, { abortEarly: true });
-  return result.success ? null : said(result.issues[0].message.replace(/^\S+/, entry.label));
+  return result.success ? null : said(result.issues[0].message).replace(/^\w+/, entry.label);
 }

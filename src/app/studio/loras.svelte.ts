@@ -112,16 +112,30 @@ export class Loras {
         named.find(({ sha256 }) => lora.sha256 === null || sha256 === undefined);
       if (stored) {
         this.#form.chooseLora(stored.ref, stored.name, true, lora.weight);
-        return [];
+        return isOther(stored.sha256, lora) ? [`the exact LoRA ${lora.name} (another file of that name is used)`] : [];
       }
-      const other = named.length > 0 ? ' (another file of that name is stored here)' : '';
-      return [`the LoRA ${lora.name} at ${lora.weight}${other}`];
+      return [
+        named.length > 0
+          ? `the LoRA ${lora.name} at ${lora.weight} (another file of that name is stored here)`
+          : `the LoRA ${lora.name} at ${lora.weight}`,
+      ];
     });
   }
 }
 
+const FILE_HASH = /^([0-9a-f]{10}|[0-9a-f]{64})$/;
+
+/** Whether a file that was found by its name has another hash than the one that is asked for. */
+function isOther(sha256: string | undefined, lora: ReadLora): boolean {
+  return sha256 !== undefined && FILE_HASH.test(digitsOf(lora)) && !isHashOf(sha256, lora);
+}
+
 /** Other tools write the first ten digits; twelve are of the tensors alone, which is not known of what is stored. */
-function isHashOf(sha256: string, { sha256: whole, hash }: ReadLora): boolean {
-  const digits = hash?.toLowerCase().replace(/^(0x|sha256:)/, '') ?? '';
-  return sha256 === whole || (/^([0-9a-f]{10}|[0-9a-f]{64})$/.test(digits) && sha256.startsWith(digits));
+function isHashOf(sha256: string, lora: ReadLora): boolean {
+  const digits = digitsOf(lora);
+  return sha256 === lora.sha256 || (FILE_HASH.test(digits) && sha256.startsWith(digits));
+}
+
+function digitsOf({ hash }: ReadLora): string {
+  return hash?.toLowerCase().replace(/^(0x|sha256:)/, '') ?? '';
 }

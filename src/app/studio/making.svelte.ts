@@ -138,6 +138,24 @@ export class Making {
     return way !== undefined;
   }
 
+  /**
+   * Shows a form for the checkpoint that was opened, where one for checkpoints is shown that cannot run it.
+   * @param isPainted whether the form of pictures can
+   */
+  async follow(pipelineClass: string, isPainted: boolean): Promise<void> {
+    const classesOf = ({ course }: Way) => course.main.chunk.meta.needs.checkpoint;
+    const { way } = this;
+    if (way ? (classesOf(way)?.includes(pipelineClass) ?? true) : isPainted) {
+      return;
+    }
+    const other = ways.find((one) => classesOf(one)?.includes(pipelineClass));
+    if (isPainted) {
+      await this.choose('image', PAINTING);
+    } else if (other) {
+      await this.choose(other.config.media, other.config.id);
+    }
+  }
+
   /** Steps that need a language model or a voice. */
   get languageSteps(): Step[] {
     return this.way?.course.steps.filter(({ chunk }) => chunk.meta.needs.language !== undefined) ?? [];

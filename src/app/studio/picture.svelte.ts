@@ -1,7 +1,7 @@
 import { get, set, type UseStore } from 'idb-keyval';
 import { StudioError } from '../../core/errors.ts';
-import { isJpeg } from '../../formats/jpeg.ts';
 import { AS_STORED, hasTransparency } from '../../formats/picture.ts';
+import { isJpeg } from '../../formats/signatures.ts';
 import { openStore } from '../../storage/database.ts';
 import type { Pictures } from './form.svelte.ts';
 import { Mask, type Mark } from './mask.svelte.ts';

@@ -21,8 +21,8 @@ const keptSchema = v.object({
   /** Whether the picture is made without a look at the words. */
   isAtOnce: v.fallback(v.boolean(), false),
   own: v.fallback(v.array(v.object({ id: v.string(), name: v.string(), instruction: v.string() })), []),
-  /** Templates that were filled by hand, by rule. */
-  byHand: v.fallback(v.record(v.string(), v.string()), {}),
+  /** What was written by hand, and `of` which words: by the id of a rule, its template filled; by that of the step, a translation. */
+  byHand: v.fallback(v.record(v.string(), v.object({ text: v.string(), of: v.string() })), {}),
 });
 
 /** How words are rewritten before a picture is made of them. */
@@ -33,6 +33,21 @@ export interface Rule {
   /** For whoever rewrites by hand; {@link BLANK} stands for the words. */
   template: string | null;
   isOwn: boolean;
+}
+
+/** A step that the person carries out. */
+export interface ManualStep {
+  /** Of the pipeline. */
+  step: string;
+  /** What it is kept under. */
+  id: string;
+  /** The words that it is about. */
+  of: string;
+  text: string;
+  /** Whether the person has changed what it began with. */
+  isWritten: boolean;
+  /** Whether that was when the words were others. */
+  isOutdated: boolean;
 }
 
 interface Rewriter {
@@ -106,7 +121,7 @@ export class Rewriting {
   }
 
   get translates(): boolean {
-    return this.#kept.current.translates && this.canTranslate && !this.isByHand;
+    return this.#kept.current.translates && this.canTranslate;
   }
 
   set translates(translates: boolean) {
@@ -121,24 +136,34 @@ export class Rewriting {
     this.#set({ isAtOnce });
   }
 
-  /** No language model is here: the rule is a template that the person fills. */
+  /** No language model is here: the person does what it would do. */
   get isByHand(): boolean {
     return this.#making.modelOf('text') === null;
   }
 
-  /** What was written by hand, else the rule's template with the words in it. */
-  byHand(rule: Rule, words: string): string {
-    return this.#kept.current.byHand[rule.id] ?? (rule.template ?? BLANK).replaceAll(BLANK, words);
+  /** What the person has to write in place of a language model, one after the other, each made of the words before it. */
+  manual(words: string): ManualStep[] {
+    const { rule, translates } = this;
+    const steps: ManualStep[] = [];
+    const add = (step: string, id: string, of: string, begun: string) => {
+      const written = id in this.#kept.current.byHand ? this.#kept.current.byHand[id] : null;
+      const isOutdated = written !== null && written.of !== of;
+      steps.push({ step, id, of, text: written?.text ?? begun, isWritten: written !== null, isOutdated });
+    };
+    if (rule) {
+      add(INTERCEPTION, rule.id, words, (rule.template ?? BLANK).replaceAll(BLANK, words));
+    }
+    if (translates) {
+      const text = steps.at(0)?.text ?? words;
+      add(TRANSLATION, TRANSLATION, text, text);
+    }
+    return steps;
   }
 
-  isWrittenByHand(rule: Rule): boolean {
-    return this.#kept.current.byHand[rule.id] !== undefined;
-  }
-
-  /** @param text null = the template again */
-  writeByHand(rule: Rule, text: string | null): void {
-    const others = Object.entries(this.#kept.current.byHand).filter(([id]) => id !== rule.id);
-    this.#set({ byHand: Object.fromEntries(text === null ? others : [...others, [rule.id, text]]) });
+  /** @param text null = as it was begun */
+  writeByHand({ id, of }: ManualStep, text: string | null): void {
+    const others = Object.entries(this.#kept.current.byHand).filter(([one]) => one !== id);
+    this.#set({ byHand: Object.fromEntries(text === null ? others : [...others, [id, { text, of }]]) });
   }
 
   /** Begins a rule of one's own, which is chosen. */
@@ -170,8 +195,8 @@ export class Rewriting {
     };
     const rewritten = { ...operation, config: rewriter.config.id, parameters };
     if (this.isByHand) {
-      const text = rule ? this.byHand(rule, typeof prompt === 'string' ? prompt : '') : '';
-      return { ...rewritten, given: { [INTERCEPTION]: { text } } };
+      const written = this.manual(typeof prompt === 'string' ? prompt : '');
+      return { ...rewritten, given: Object.fromEntries(written.map(({ step, text }) => [step, { text }])) };
     }
     const last = rewriter.steps[rewriter.steps.length - 1];
     return {

@@ -23,6 +23,9 @@ struct Step {
   blend_image: f32,
   blend_noise: f32,
   fresh_noise: f32,      // x' also gets fresh_noise · noise
+  next_negative: f32,    // and next_negative · u
+  remember_history: vec4f, // what is pushed also gets Σ remember_history[k] · H[k]
+  remember_negative: f32,  // and remember_negative · u
 }
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -46,16 +49,20 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   }
   let before = x[i];
   var m = cond[step.cond_offset + i];
+  var u = m;
   if (step.guided == 1u) {
-    let u = uncond[i];
+    u = uncond[i];
     m = u + step.guidance * (m - u);
   }
   denoised[i] = step.denoised_x * before + step.denoised_model * m;
-  var after = step.next_x * before + step.next_model * m;
+  var after = step.next_x * before + step.next_model * m + step.next_negative * u;
+  var kept = step.remember_x * before + step.remember_model * m + step.remember_negative * u;
   for (var k = 0u; k < step.history_length; k++) {
-    let weight = step.history[k];
-    if (weight != 0.0) {
-      after += weight * history[((step.history_head + k) % step.history_length) * step.count + i];
+    // Slots that were not written yet hold nothing that may be read.
+    if (step.history[k] != 0.0 || step.remember_history[k] != 0.0) {
+      let remembered = history[((step.history_head + k) % step.history_length) * step.count + i];
+      after += step.history[k] * remembered;
+      kept += step.remember_history[k] * remembered;
     }
   }
   if (step.fresh_noise != 0.0) {
@@ -63,7 +70,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   }
   if (step.push == 1u) {
     let slot = (step.history_head + step.history_length - 1u) % step.history_length;
-    history[slot * step.count + i] = step.remember_x * before + step.remember_model * m;
+    history[slot * step.count + i] = kept;
   }
   if (step.blend == 1u) {
     let mask = blend[2u * step.count + i];

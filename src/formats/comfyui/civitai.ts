@@ -1,4 +1,5 @@
 /** What Civitai's own generator writes beside its graph: `extraMetadata`, JSON as text, of what the person asked for. */
+import { Fields } from '../fields.ts';
 import { isObject, own, readJsonObject, textOf } from '../json.ts';
 
 export interface Extra {
@@ -12,7 +13,15 @@ export interface Extra {
   width: unknown;
   height: unknown;
   clipSkip: unknown;
+  /** Models and LoRAs by their numbers there. */
+  resources: unknown;
+  /** What else there is. */
+  fields: Fields;
 }
+
+/** Of the order, and of no picture. */
+const TOLD =
+  /^(workflow(Id)?|baseModel|engine|process|priority|quantity|experimental|version|aspectRatio|creatorTip|civitaiTip)$/;
 
 /** @param json the graph's object, or that around it */
 export function civitaiExtra(json: Record<string, unknown> | null): Extra | null {
@@ -22,8 +31,10 @@ export function civitaiExtra(json: Record<string, unknown> | null): Extra | null
   if (!found) {
     return null;
   }
+  const fields = new Fields(found);
+  fields.all(TOLD);
   const value = (...names: string[]) =>
-    names.map((name) => own(found, name)).find((one) => one !== undefined && one !== null);
+    names.map((name) => fields.get(name)).find((one) => one !== undefined && one !== null);
   return {
     prompt: value('prompt'),
     negativePrompt: value('negativePrompt', 'negative_prompt'),
@@ -35,5 +46,7 @@ export function civitaiExtra(json: Record<string, unknown> | null): Extra | null
     width: value('width'),
     height: value('height'),
     clipSkip: value('clipSkip', 'clip_skip'),
+    resources: value('resources', 'civitaiResources'),
+    fields,
   };
 }

@@ -1,7 +1,7 @@
 /**
  * The editor's form of a graph (`workflow`: nodes with widgets, a list of links, definitions of subgraphs), turned into what its frontend
  * would send: subgraphs unfolded, muted nodes left out, bypassed ones passed through, and what only the editor knows (reroutes, primitives,
- * notes, Set and Get nodes) resolved.
+ * notes, Set and Get nodes, what Use Everywhere links by itself) resolved.
  */
 import { numberOf, own, textOf } from '../json.ts';
 import { MAX_NODES, MAX_WALK, type Graph, type Input, type Link, type Output } from './graph.ts';
@@ -92,7 +92,22 @@ function scopeOf(
       budget.depth++;
     }
   }
+  linkEverywhere(scope, json);
   return scope;
+}
+
+/** Links that Use Everywhere draws when the graph is sent are listed beside it; an input that has one of its own keeps that. */
+function linkEverywhere({ nodes, links }: Scope, json: unknown): void {
+  const listed = own(own(json, 'extra'), 'ue_links');
+  for (const [i, link] of (Array.isArray(listed) ? listed.slice(0, MAX_NODES) : []).entries()) {
+    const [from, to] = ['upstream', 'downstream'].map((name) => textOf(own(link, name)) ?? '');
+    const [slot, toSlot] = ['upstream_slot', 'downstream_slot'].map((name) => numberOf(own(link, name)) ?? 0);
+    const input = nodes.get(to)?.slots.at(toSlot);
+    if (input?.link === null && nodes.has(from)) {
+      input.link = `everywhere:${i}`;
+      links.set(input.link, { from, slot, to, toSlot, type: textOf(own(link, 'type')) ?? '' });
+    }
+  }
 }
 
 /** Version 0.4 lists links as [id, from node, from output, to node, to input, type]; version 1 and subgraphs have objects. */

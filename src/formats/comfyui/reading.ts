@@ -17,9 +17,11 @@ import { WeightFinder } from './weights.ts';
 import { WordFinder, type Words } from './words.ts';
 
 const NAME = 'ComfyUI';
-const UNREAD = 'whose words could not be read';
 /** Nodes that are asked for words where there is no sampler. */
 const MOST_ASKED = 500;
+const NO_WORDS = /note|display|show|save|load|preview|filename/i;
+/** Of nodes that nobody knows one word alone is a prompt only where the type speaks of such. */
+const WORDED = /encode|prompt|text|string|generat|image|video|audio|api/i;
 
 /** JSON as text, or what it said; null for none. */
 export type GraphText = string | Record<string, unknown> | null;
@@ -91,10 +93,28 @@ class GraphReader {
     if (passes > 0) {
       findings.lost(passes === 1 ? 'a second pass' : `${passes} further passes`);
     }
-    if ((numberAmong([sampler], ['start_at_step'], this.#routes) ?? 0) > 0) {
+    this.#stepsRun(sampler, passes > 0);
+    nameRemainder(this.graph, this.#routes, chain, weights.passed, this.#lost);
+  }
+
+  /** KSamplerAdvanced may run some of the steps, without noise before them or with noise left after them. */
+  #stepsRun(sampler: Node, goesOn: boolean): void {
+    const findings = this.#findings;
+    const number = (name: string) => numberAmong([sampler], [name], this.#routes);
+    const isSaid = (name: string, word: string) => this.#routes.value(sampler, name) === word;
+    if ((number('start_at_step') ?? 0) > 0) {
       findings.lost('the step it began at');
     }
-    nameRemainder(this.graph, this.#routes, chain, weights.passed, this.#lost);
+    if (isSaid('add_noise', 'disable')) {
+      findings.lost('that no noise was added');
+    }
+    // A pass behind it, which is named, goes on from there.
+    if (!goesOn && (number('end_at_step') ?? Infinity) < (number('steps') ?? 0)) {
+      findings.lost('the step it ended at');
+    }
+    if (!goesOn && isSaid('return_with_leftover_noise', 'enable')) {
+      findings.lost('that noise was left in it');
+    }
   }
 
   #prompts(positive: Words, negative: Words): void {
@@ -102,13 +122,13 @@ class GraphReader {
     const prompt = positive.text ?? textOf(this.extra?.prompt);
     findings.prompt(prompt);
     if (prompt === undefined) {
-      findings.lost(`the prompt, ${UNREAD}`);
+      findings.lost('the prompt, whose words could not be read');
     }
     const negativePrompt = negative.text ?? textOf(this.extra?.negativePrompt);
     if (negativePrompt !== undefined) {
       findings.negativePrompt(negativePrompt);
     } else if (negative.isThere) {
-      findings.negativePrompt('').lost(`the negative prompt, ${UNREAD}`);
+      findings.negativePrompt('').lost('the negative prompt, whose words could not be read');
     }
     if (this.#strings.isPartial) {
       findings.lost('some of its words, which were made or changed while the graph ran');
@@ -120,9 +140,12 @@ class GraphReader {
     const saved = [...this.graph.values()].filter((node) => this.#routes.takers(node).length === 0);
     for (const node of [...upstreamOf(this.graph, saved)].slice(0, MOST_ASKED)) {
       const start = { node, output: -1 };
-      const words = /note|display|show/i.test(node.type) ? null : this.#words.find(start, 'positive');
-      if (words?.text) {
-        this.#prompts(words, this.#words.find(start, 'negative'));
+      const words = NO_WORDS.test(node.type) ? null : this.#words.find(start, 'positive');
+      if (words?.text && (/\s/.test(words.text) || WORDED.test(words.node?.type ?? ''))) {
+        const negative = this.#words.find(start, 'negative');
+        // What has one text has no negative prompt.
+        const isSame = negative.node === words.node && negative.text === words.text;
+        this.#prompts(words, isSame ? { ...negative, text: undefined, isThere: false } : negative);
         const made = words.node ?? node;
         this.#findings.seed(this.#routes.value(made, 'seed') ?? this.extra?.seed);
         const size = sizeOf(made, this.#routes);
@@ -133,7 +156,7 @@ class GraphReader {
         return;
       }
     }
-    this.#findings.lost(`the prompt, ${UNREAD}`);
+    this.#findings.lost('the prompt, whose words could not be read');
   }
 }
 
@@ -144,7 +167,7 @@ function nothingRead(): Reading {
     parameters: {},
     checkpoint: { name: null, hash: null },
     loras: [],
-    notRestored: [`the prompt, ${UNREAD}`],
+    notRestored: ['the prompt, whose words could not be read'],
   };
 }
 
@@ -158,5 +181,7 @@ function readExtra(extra: Extra): Reading | null {
     .seed(extra.seed)
     .size(extra.width, extra.height)
     .lostIf(Number(extra.clipSkip ?? 1) > 1, 'clip skip')
+    .lostIf(extra.resources, 'the list of models and LoRAs that Civitai keeps')
+    .unread(extra.fields)
     .reading();
 }

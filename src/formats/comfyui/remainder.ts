@@ -1,4 +1,5 @@
 /** What else a graph did to its picture, in words: nodes that we know by their type, and those that nobody knows by their title. */
+import { loraName } from '../../core/loras.ts';
 import { numberOf, textOf } from '../json.ts';
 import { shown } from '../reading.ts';
 import { literal, upstreamOf, type Graph, type Node } from './graph.ts';
@@ -10,6 +11,7 @@ type Phrase = string | ((node: Node) => string | null);
 /** The first that fits a type counts. */
 const KINDS: readonly (readonly [type: RegExp, phrase: Phrase])[] = [
   [/save|preview|^note$/i, () => null],
+  [/^CreateHook(Lora|Model)/, hookPhrase],
   [/loader|Canny|Preprocessor|DepthAnything|OpenPose|LineArt|HED|union.*type/i, loaderPhrase],
   [/controlnet|control_?lora|FunControl|t2iadapter|LLLite/i, 'a ControlNet'],
   [/ipadapter|instantid|pulid|photomaker|ecomid|faceid|UNO|DreamO/i, 'a picture that guided it'],
@@ -139,8 +141,13 @@ function loaderPhrase({ type }: Node): string | null {
       : null;
 }
 
+function hookPhrase(node: Node): string {
+  const name = textOf(literal(node, 'lora_name') ?? literal(node, 'ckpt_name'));
+  return `the LoRA ${shown(loraName(name ?? ''))}, which changed a part of it only`;
+}
+
 function stylePhrase(node: Node): string | null {
-  const name = ['style', 'styles', 'select_styles', 'style_name']
+  const name = ['select_styles', 'style', 'style_name', 'styles']
     .map((one) => literal(node, one))
     .find((one) => one !== undefined);
   const style = textOf(name);

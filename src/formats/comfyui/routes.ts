@@ -50,6 +50,8 @@ const OUTPUTS: Record<string, readonly string[]> = {
   LTXVImgToVideo: ['positive', 'negative', 'latent'],
   LTXVConditioning: ['positive', 'negative'],
   SDXLPromptStyler: ['text_positive', 'text_negative'],
+  'easy stylesSelector': ['text_positive', 'text_negative'],
+  'KSampler Config (rgthree)': ['steps_total', 'refiner_step', 'cfg', 'sampler_name', 'scheduler'],
 };
 
 const POSITIVE = /(^|[ _])(base[ _])?pos(itive)?([ _]|$)|conditioning\+$/i;
@@ -62,7 +64,7 @@ const ONWARD: Record<'conditioning' | 'model' | 'latent', readonly RegExp[]> = {
     /^text_embeds$/,
     /^(conditioning|cond)/i,
   ],
-  model: [/^model$/i, /^(base_)?(model|unet)$/i, /^(model|unet)_?(1|a|to)$/i, /^unet|^model(?!_?patch)/i],
+  model: [/^model$/i, /^(base_|opt_)?(model|unet)$/i, /^(model|unet)_?(1|a|to)$/i, /^unet|^model(?!_?patch)/i],
   latent: [
     /^(latent_image|samples|latent|latents|optional_latent)$/i,
     /^latent|^samples/i,
@@ -77,11 +79,14 @@ const BUNDLE = /pipe|^(base_)?ctx|context|tuple|^bus$/i;
 /** Names of outputs that are no words. */
 const NO_TEXT =
   /^((base_|refiner_)?(pos(itive)?|neg(ative)?|cond(itioning)?[+-]?|model|clip|vae)|latent|samples|images?|.*pipe|context|sdxl_tuple)$/i;
+/** Nodes behind each other that are asked whether they give words. */
+const MAX_ASKED = 8;
 /** Nodes that show or tidy what passes through them. */
 const TRANSPARENT = /^reroute|^previewany$|showanything|display any|cleangpu|clearcache/i;
 
 export class Routes {
   readonly #sides = new Map<Node, number[]>();
+  readonly #lastUsed = new Map<Node, number>();
   readonly #takers = new Map<Node, Node[]>();
 
   constructor(readonly graph: Graph) {
@@ -92,6 +97,7 @@ export class Routes {
           const takers = this.#takers.get(place.node) ?? [];
           takers.push(node);
           this.#takers.set(place.node, takers);
+          this.#lastUsed.set(place.node, Math.max(place.output, this.lastUsed(place.node)));
         }
         if (place && (POSITIVE.test(name) || NEGATIVE.test(name))) {
           const used = this.#sides.get(place.node) ?? [];
@@ -115,6 +121,11 @@ export class Routes {
     return this.#takers.get(node) ?? [];
   }
 
+  /** The highest of a node's outputs that something takes; −1 where nothing does. */
+  lastUsed(node: Node): number {
+    return this.#lastUsed.get(node) ?? -1;
+  }
+
   /** The nodes that come after this one, itself included. */
   downstream(start: Node): Set<Node> {
     const seen = new Set([start]);
@@ -130,8 +141,11 @@ export class Routes {
     return output < 0 || name === '' ? undefined : name?.toLowerCase();
   }
 
-  /** Whether this output is said to be of another kind than words. */
-  isNoText(seen: Place): boolean {
+  /**
+   * Whether this output is said to be of another kind than words.
+   * @param depth of nodes that were asked about on the way, as graphs may be circles
+   */
+  isNoText(seen: Place, depth = 0): boolean {
     let place = seen;
     for (let n = 0, next = this.through(place.node); next && n < MAX_WALK; n++) {
       place = next;
@@ -146,8 +160,16 @@ export class Routes {
     if (NO_TEXT.test(name)) {
       return true;
     }
+    // What takes both prompts may put words together as well as conditionings.
+    const isPrompt = (one: string) => {
+      const source = this.source(node, one);
+      return source !== null && (depth >= MAX_ASKED || this.isNoText(source, depth + 1));
+    };
     const hasParts = linkNames(node).some(
-      (one) => /^(clip|model|vae|conditioning.*|control_net|positive|negative)$/i.test(one) || BUNDLE.test(one),
+      (one) =>
+        /^(clip|(opt_)?model|vae|cond(itioning)?(s|\d+|[_ ].+)?|control_net)$/i.test(one) ||
+        BUNDLE.test(one) ||
+        (/^(positive|negative)$/i.test(one) && isPrompt(one)),
     );
     return hasParts && !/text|string|prompt/.test(name);
   }

@@ -4,7 +4,7 @@ import type { Routes } from './routes.ts';
 
 const NAMED = /sampler|ultimatesdupscale|detailer|^ttn .*ksampler/i;
 const NOT_ONE =
-  /select|schedul|presampl|preset|script|config|sigma|provider|option|info|xy|list|^sampler[A-Z_](?!ustom)|pipe(in|out|edit)$|(to|from|edit)(basic|detailer)pipe|detailerhook|loader|modelsampl/i;
+  /select|schedul|presampl|preset|script|config|sigma|provider|option|info|xy|list|^sampler[A-Z_](?!ustom)|pipe(in|out|edit)$|(to|from|edit)(basic|detailer)pipe|detailerhook|loader|modelsampl|^context/i;
 const START =
   /^(latent_image|samples|latents?|optional_latent|image|images|image_embeds|.*pipe|.*ctx|context|sdxl_tuple|segs|hidream.*)$/i;
 

@@ -1,24 +1,20 @@
 /** Words as nodes put them together: joined, replaced, cut, chosen. What only running the graph would tell stays unread. */
 import { own, textOf } from '../json.ts';
-import { MAX_WALK, literal, word, type Node, type Place } from './graph.ts';
+import { MAX_WALK, linkNames, literal, word, type Node, type Place } from './graph.ts';
 import { ofSide, type Routes, type Side } from './routes.ts';
+import { cased, operated, safeExpression, substituted } from './text_changes.ts';
 
 /** Characters that joining may come to: a node that joins another with itself doubles. */
 const MAX_TEXT = 100_000;
 /** Nodes behind each other that make one text. */
 const MAX_DEPTH = 60;
-/** Characters of a regular expression from a file; it runs in the page. */
-const MAX_PATTERN = 200;
-/** Steps of one: each repetition may try every length at every place. */
-const MAX_STEPS = 1e9;
-
 /** Language and vision models, and what draws by lot. */
 const UNTOLD =
-  /llm|gpt|ollama|florence|caption|interrogat|tagger|vlm|qwen.?(\d\.?\d?)?.?vl|moondream|llava|gemini|claude|deepseek|groq|openai|textgenerate|chat|enhanc|prompt.?(gen|expand|upsampl)|random|img2txt|image.?to.?(text|prompt)|load.*(line|text|prompt).*file|ideogram/i;
+  /llm|gpt|ollama|florence|caption|interrogat|tagger|vlm|qwen.?(\d\.?\d?)?.?vl|moondream|llava|gemini|claude|deepseek|groq|openai|textgenerate|chat|enhanc|prompt.?(gen|expand|upsampl)|random|img2txt|image.?to.?(text|prompt)|load.*(line|text|prompt).*file|ideogram|puter\b|python|\bscript|\beval|expression|magic|prompt ?reader|metadata|parameter ?(extract|generat)/i;
 const JOINS = /concat|join|combin|merge|append|stringfunction|build|stack|mix|add|compos|format/i;
 /** What says how words are treated and is no words. */
 const SETTINGS =
-  /delim|separat|seperat|^sep$|clean|tidy|mode$|action|strip|count|case|order|trigger|unique|lora|model|format|style|template|seed|preset|normali|interpret|prefix_?type|control|language|speaklanguage|parser|device|type$/i;
+  /delim|separat|seperat|^sep$|clean|tidy|mode$|action|strip|count|case|order|trigger|unique|lora|model|format|style|template|seed|preset|normali|interpret|prefix_?type|control|language|speaklanguage|parser|device|type$|^image$|file|path$|folder|director|url$|set_cond_area/i;
 const DELIMITER = /delim|separat|seperat|^sep$|join_with|glue/i;
 const BEFORE = /prefix|prepend|before|^pre/i;
 const AFTER = /suffix|append|after|^post/i;
@@ -30,6 +26,11 @@ const WORDS_ORDER = ['user_prompt', 'populated_text', 'text', 'prompt', 'tags', 
 const KEPT = ['text_0', 'text2', 'populated_text', 'result'];
 /** These join what they are given also where it is empty. */
 const KEEPS_EMPTY = /^(StringConcatenate|JoinStrings|JoinStringMulti|CR Text Concatenate|easy promptConcat)$/;
+
+/** Outputs that give some of a node's texts, joined, each by the places of those. */
+const PAIRED: Partial<Record<string, readonly (readonly number[])[]>> = {
+  'ttN text3BOX_3WAYconcat': [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]],
+};
 
 export class Strings {
   /** Whether a part of the words could not be followed. */
@@ -74,8 +75,29 @@ export class Strings {
     if (chosen !== null) {
       return this.field(node, chosen, asked) ?? cachedText(node);
     }
+    if (type === 'WidgetToString') {
+      const shown = this.routes.graph.get(String(literal(node, 'id')));
+      return shown && this.field(shown, word(node, 'widget_name'));
+    }
+    if (isList(node)) {
+      // Each of several makes a picture of its own.
+      const items = this.#items(node);
+      return items?.length === 1 ? items[0] : undefined;
+    }
+    if (/promptline/i.test(type)) {
+      return this.#line(node);
+    }
     if (/regex/i.test(type) && hasAll(node, /regex|pattern/i, /replace/i)) {
       return this.#regexReplaced(node);
+    }
+    if (/regex.?extract/i.test(type)) {
+      return this.#regexExtracted(node);
+    }
+    if (/split/i.test(type) && hasAll(node, DELIMITER)) {
+      return this.#split(place);
+    }
+    if (hasAll(node, /^blacklist/i)) {
+      return this.#blacklisted(node);
     }
     if (hasAll(node, /^find|^search|^old/i, /^replace|^new/i)) {
       return this.#replaced(node);
@@ -101,8 +123,29 @@ export class Strings {
         return text;
       }
     }
+    const list = linkNames(node).find((name) => /list/i.test(name) && isList(this.routes.source(node, name)?.node));
+    const items = list === undefined ? null : this.#items(this.routes.source(node, list)?.node);
+    if (items) {
+      return items.join(this.#delimiter(node));
+    }
     const names = this.#textNames(node);
     const parts = series(names);
+    if (this.routes.lastUsed(node) > 0 && place.output < names.length) {
+      // Of several outputs that are used each gives the text in its own place, whatever the two are called.
+      const own = parts.length > 1 ? parts.at(place.output) : names[place.output];
+      const isSided = names.some((name) => ofSide('positive').test(name) || ofSide('negative').test(name));
+      if (own !== undefined && !isSided && (parts.length > 1 || !names.some((name) => WORDS.test(name)))) {
+        return this.field(node, own);
+      }
+    }
+    const several = PAIRED[node.type]?.at(place.output);
+    if (several) {
+      return this.#joined(
+        node,
+        names,
+        several.map((i) => parts[i]).filter((name) => name !== undefined),
+      );
+    }
     if (parts.length > 1 && (JOINS.test(node.type) || !hasSeveralOutputs(node))) {
       return this.#joined(node, names, parts);
     }
@@ -127,10 +170,53 @@ export class Strings {
         if (SETTINGS.test(name) || (/show|display|preview|debug/i.test(node.type) && KEPT.includes(name))) {
           return false;
         }
+        // What an unused list shows.
+        if ((BEFORE.test(name) || AFTER.test(name)) && /^select\b/i.test(word(node, name))) {
+          return false;
+        }
         const place = this.routes.source(node, name);
         return 'value' in input ? typeof input.value === 'string' : place !== null && !this.routes.isNoText(place);
       })
       .map(([name]) => name);
+  }
+
+  /** The texts of a node that lists them. */
+  #items(node: Node | undefined): string[] | null {
+    const texts = node ? series(this.#textNames(node)).map((name) => this.field(node, name)) : [];
+    return texts.every((text) => text !== undefined) ? texts.filter((text) => text !== '') : null;
+  }
+
+  /** The one line of several that a node takes; undefined where it takes more, as each makes a picture of its own. */
+  #line(node: Node): string | undefined {
+    const text = this.field(node, 'prompt') ?? this.field(node, 'text');
+    const [start, count] = ['start_index', 'max_rows'].map((name) => Number(this.routes.value(node, name) ?? NaN));
+    const isKept = literal(node, 'remove_empty_lines') === false;
+    const lines = text?.split('\n').filter((line) => isKept || line.trim() !== '') ?? [];
+    const from = Number.isNaN(start) ? 0 : start;
+    const taken = lines.slice(from, Number.isNaN(count) ? undefined : from + count);
+    return taken.length === 1 ? taken[0].trim() : undefined;
+  }
+
+  #split({ node, output }: Place): string | undefined {
+    const main = this.#textNames(node).find((name) => !DELIMITER.test(name));
+    const text = main === undefined ? undefined : this.field(node, main);
+    const parts = text?.split(this.#delimiter(node) || '\n') ?? [];
+    // With one output it gives them all, one after the other.
+    return text === undefined || (this.routes.lastUsed(node) === 0 && parts.length > 1 && !/^CR /.test(node.type))
+      ? undefined
+      : (parts.at(Math.max(0, output))?.trim() ?? '');
+  }
+
+  #blacklisted(node: Node): string | undefined {
+    const names = this.#textNames(node);
+    const main = names.find((name) => !/^(blacklist|replace)/i.test(name));
+    const [words, by] = [/^blacklist/i, /^replace/i].map((pattern) => names.find((name) => pattern.test(name)));
+    const text = main === undefined ? undefined : this.field(node, main);
+    const instead = by === undefined ? '' : (this.field(node, by) ?? '');
+    const sought = (words === undefined ? '' : (this.field(node, words) ?? '')).split('\n').slice(0, MAX_WALK);
+    return sought
+      .filter((one) => one !== '')
+      .reduce((made, one) => (made && made.length <= MAX_TEXT ? made.replaceAll(one, () => instead) : made), text);
   }
 
   #joined(node: Node, names: readonly string[], parts: readonly string[]): string | undefined {
@@ -185,12 +271,10 @@ export class Strings {
     const by = names.find((name) => /^replace/i.test(name));
     const main = this.#textNames(node).find((name) => name !== pattern && name !== by);
     const text = main === undefined ? undefined : this.field(node, main);
-    const isOn = (name: string) => literal(node, name) === true || literal(node, name) === 'true';
-    const flags = `${isOn('case_insensitive') ? 'i' : ''}${isOn('multiline') ? 'm' : ''}${isOn('dotall') ? 's' : ''}`;
     const most = Number(literal(node, 'count') ?? 0);
     return text === undefined || pattern === undefined
       ? text
-      : this.#substituted(text, this.field(node, pattern) ?? '', this.field(node, by ?? '') ?? '', flags, most);
+      : this.#substituted(text, this.field(node, pattern) ?? '', this.field(node, by ?? '') ?? '', node, most);
   }
 
   #functionReplaced(node: Node): string | undefined {
@@ -203,34 +287,38 @@ export class Strings {
           ? find === ''
             ? text
             : text.replaceAll(find, () => by)
-          : this.#substituted(text, pattern, by, '', 0);
+          : this.#substituted(text, pattern, by, node, 0);
     return this.#changed(node, made);
   }
 
+  #regexExtracted(node: Node): string | undefined {
+    const pattern = [...node.inputs.keys()].find((name) => /regex|pattern/i.test(name));
+    const main = this.#textNames(node).find((name) => name !== pattern);
+    const text = main === undefined ? undefined : this.field(node, main);
+    const expression =
+      text === undefined || !pattern ? null : safeExpression(this.field(node, pattern) ?? '', text, node);
+    if (!expression || text === undefined) {
+      return undefined;
+    }
+    const mode = word(node, 'mode').toLowerCase();
+    const group = Number(literal(node, 'group_index') ?? 1);
+    const found = [...text.matchAll(expression)]
+      .slice(0, mode.startsWith('all') ? MAX_WALK : 1)
+      .map((match) => (mode.endsWith('match') || mode.endsWith('matches') ? match[0] : (match.at(group) ?? '')));
+    return found.join('\n');
+  }
+
   /**
-   * Python's `re.sub`, as far as its patterns mean the same here. One with nested or many repetitions may never finish on the right
-   * text; then the words stay as they are and count as read in part.
+   * Python's `re.sub`, as far as its patterns mean the same here; else the words stay as they are and count as read in part.
    * @param most replacements; 0 = all
    */
-  #substituted(text: string, pattern: string, by: string, flags: string, most: number): string {
-    const isNested = /[*+}]\??\)[*+{]|\|.*\)[*+{]|\\[1-9]|\(\?</.test(pattern);
-    const repetitions = pattern.match(/[*+]|\{\d*,\d*\}/g)?.length ?? 0;
-    const isLong = pattern.length > MAX_PATTERN || text.length ** (1 + repetitions) > MAX_STEPS;
-    if (pattern === '' || isNested || isLong) {
+  #substituted(text: string, pattern: string, by: string, node: Node, most: number): string {
+    const expression = safeExpression(pattern, text, node);
+    if (!expression) {
       this.isPartial = true;
       return text;
     }
-    let left = most > 0 ? most : Infinity;
-    try {
-      return text.replace(new RegExp(pattern, `g${flags}`), (found, ...rest: unknown[]) =>
-        left-- > 0
-          ? by.replace(/\\(?:g<)?(\d)>?/g, (_, n: string) => (n === '0' ? found : (textOf(rest[Number(n) - 1]) ?? '')))
-          : found,
-      );
-    } catch {
-      this.isPartial = true;
-      return text;
-    }
+    return substituted(text, expression, by, most);
   }
 
   /** Trimming, cutting, letters' case. */
@@ -239,7 +327,10 @@ export class Strings {
     if (text === undefined) {
       return undefined;
     }
-    const mode = word(node, 'mode').toLowerCase();
+    const mode = (word(node, 'mode') || word(node, 'operation')).toLowerCase();
+    if (/^CR Text Operation$/.test(type)) {
+      return operated(text, mode);
+    }
     if (/trim|stripwhitespace|strip_/i.test(type)) {
       return mode === 'left' ? text.trimStart() : mode === 'right' ? text.trimEnd() : text.trim();
     }
@@ -313,6 +404,14 @@ function hasSeveralOutputs({ type, outputs }: Node): boolean {
   return outputs.length > 1 || /^(text string|ttn text\dbox.*)$/i.test(type);
 }
 
+/** Nodes that give several texts one after the other, rather than one. */
+function isList(node: Node | undefined): boolean {
+  return (
+    node !== undefined &&
+    /^(text list|appendstringstolist|cr simple prompt list|.*make.?(text|string).?list.*)$/i.test(node.type)
+  );
+}
+
 function sideNamed(output: string | undefined): Side | null {
   return output === undefined
     ? null
@@ -321,17 +420,4 @@ function sideNamed(output: string | undefined): Side | null {
       : ofSide('positive').test(output)
         ? 'positive'
         : null;
-}
-
-function cased(text: string, mode: string): string {
-  const capital = (word: string) => word.charAt(0).toUpperCase() + word.slice(1).toLowerCase();
-  return /upper/.test(mode)
-    ? text.toUpperCase()
-    : /lower/.test(mode)
-      ? text.toLowerCase()
-      : /title/.test(mode)
-        ? text.replace(/[\p{L}\p{N}]+/gu, capital)
-        : /capital/.test(mode)
-          ? capital(text)
-          : text;
 }

@@ -1,6 +1,7 @@
 /** The checkpoint and the LoRAs behind a sampler: loaders, stacks and loaders of several, each as far as it was switched on. */
+import { loraName } from '../../core/loras.ts';
 import { isObject, numberOf, own, textOf } from '../json.ts';
-import type { Findings } from '../reading.ts';
+import { shown, type Findings } from '../reading.ts';
 import { MAX_WALK, linkNames, literal, word, type Node, type Place } from './graph.ts';
 import type { Routes } from './routes.ts';
 
@@ -10,6 +11,7 @@ const CHECKPOINT =
 const NO_NAME =
   /strength|weight|_wt|_str(_|$)|count|num_|stack|mode|info|switch|toggle|enable|active|_on$|clip$|syntax|trigger|block/i;
 const STACK = /lora.*stack|stack.*lora|^prev_lora$|^lora$|^loras$|^lora_params$/i;
+const TAG = /<lora:([^<>:]+)(?::([^<>:]*))?(?::([^<>:]*))?[^<>]*>/gi;
 const OFF = new Set(['off', 'false', 'disable', 'disabled', 'no', 'none', '0']);
 
 export class WeightFinder {
@@ -87,6 +89,9 @@ export class WeightFinder {
           .forEach((entry) => this.#entry(entry));
       }
     }
+    if (!names.some((name) => isEntry(literal(node, name)) || Array.isArray(literal(node, name)))) {
+      this.#tagged(node, names);
+    }
     const most = numberOf(literal(node, 'lora_count') ?? literal(node, 'num_loras')) ?? Infinity;
     for (const name of names.filter((one) => /lora/i.test(one) && !NO_NAME.test(one))) {
       const index = numberIn(name);
@@ -101,7 +106,11 @@ export class WeightFinder {
       const isOn = !names.some((one) => isSwitchOf(one, index) && isOff(this.routes.value(node, one)));
       const file = typeof value === 'string' ? value : '';
       if (isOn && file.trim() !== '' && !isNone(file) && isFileName(name, file, node)) {
-        this.#found(file, this.#strength(node, names, index));
+        const [strength, onWords] = this.#strengths(node, names, index);
+        this.#found(file, strength, onWords);
+        if (textOf(literal(node, 'block_vector')) !== undefined) {
+          this.findings.lost(`the strengths of single parts of the LoRA ${shown(loraName(file))}`);
+        }
       }
     }
   }
@@ -111,27 +120,49 @@ export class WeightFinder {
     const name = textOf(own(entry, 'lora') ?? own(entry, 'name'));
     const isOn = own(entry, 'on') ?? own(entry, 'active') ?? own(entry, 'enabled') ?? true;
     if (name !== undefined && !isNone(name) && !isOff(isOn)) {
-      this.#found(name, own(entry, 'strength') ?? own(entry, 'strength_model') ?? own(entry, 'weight'));
+      this.#found(
+        name,
+        own(entry, 'strength') ?? own(entry, 'strength_model') ?? own(entry, 'weight'),
+        own(entry, 'strengthTwo') ?? own(entry, 'clipStrength') ?? own(entry, 'strength_clip'),
+      );
     }
   }
 
-  /** Of the model; the text encoder's own is another matter. */
-  #strength(node: Node, names: readonly string[], index: string): unknown {
-    const all = names.filter(
-      (name) =>
-        numberIn(name) === index && /strength|weight|_wt(_|$)|_str(_|$)/i.test(name) && !/clip|text|block/i.test(name),
-    );
+  /** Loaders that take their LoRAs from a text: `<lora:brass:0.7>`, `<lora:brass:0.7:0.2>` with a strength for the words. */
+  #tagged(node: Node, names: readonly string[]): void {
+    if (!/lora/i.test(node.type)) {
+      return;
+    }
+    for (const name of names) {
+      const text = this.routes.value(node, name);
+      for (const [, file, strength, onWords] of typeof text === 'string'
+        ? [...text.matchAll(TAG)].slice(0, MAX_WALK)
+        : []) {
+        if (!this.findings.hasLora(file)) {
+          this.#found(file, strength, onWords);
+        }
+      }
+    }
+  }
+
+  /** Of the model, and of the text encoder where that is said apart. */
+  #strengths(node: Node, names: readonly string[], index: string): [ofModel: unknown, onWords: unknown] {
+    const every = names.filter((name) => numberIn(name) === index && /strength|weight|_wt(_|$)|_str(_|$)/i.test(name));
+    const all = every.filter((name) => !/clip|text|block/i.test(name));
     const mode = word(node, 'input_mode') || word(node, 'mode');
     const ofModel = all.filter((name) => /model|unet/i.test(name));
     const plain = all.filter((name) => !ofModel.includes(name));
-    const order = /simple/i.test(mode) ? [...plain, ...ofModel] : [...ofModel, ...plain];
-    return order.map((name) => this.routes.value(node, name)).find((value) => value !== undefined);
+    const isSimple = /simple/i.test(mode);
+    const order = isSimple ? [...plain, ...ofModel] : [...ofModel, ...plain];
+    const valueOf = (asked: readonly string[]) =>
+      asked.map((name) => this.routes.value(node, name)).find((value) => value !== undefined);
+    return [valueOf(order), isSimple ? undefined : valueOf(every.filter((name) => /clip/i.test(name)))];
   }
 
-  #found(file: string, strength: unknown): void {
+  #found(file: string, strength: unknown, onWords: unknown): void {
     // At 0 it changes nothing.
-    if (numberOf(strength) !== 0) {
-      this.findings.lora(readableName(file), strength);
+    if (numberOf(strength) !== 0 || (numberOf(onWords) ?? 0) !== 0) {
+      this.findings.lora(readableName(file), strength, { onWords });
     }
   }
 }

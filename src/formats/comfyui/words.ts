@@ -84,7 +84,7 @@ export class WordFinder {
       names.some((name) => /^(clip|t5|text_encoder)$/i.test(name));
     const hasOwnText = names.some((name) => typeof literal(node, name) === 'string' && SINGLE.test(name));
     const several = FIELDS.filter(([name]) => names.includes(name));
-    const ofFields = several.length > 0 ? this.#ofFields(node, several) : undefined;
+    const ofFields = several.length > 0 ? this.#ofFields(node, several, side) : undefined;
     // Some have one field for all as well, and leave the others empty.
     if (several.length > 0 && (ofFields !== '' || !hasOwnText)) {
       return { text: ofFields, isThere: true };
@@ -112,8 +112,8 @@ export class WordFinder {
     return first ?? texts.at(0);
   }
 
-  #ofFields(node: Node, fields: readonly (readonly [string, string])[]): string | undefined {
-    const read = fields.map(([name, encoder]) => ({ encoder, text: this.strings.field(node, name) }));
+  #ofFields(node: Node, fields: readonly (readonly [string, string])[], side: Side): string | undefined {
+    const read = fields.map(([name, encoder]) => ({ encoder, text: this.strings.field(node, name, side) }));
     const filled = read.filter(({ text }) => text !== undefined && text.trim() !== '');
     const main = filled.at(0)?.text;
     for (const { encoder, text } of filled.slice(1)) {

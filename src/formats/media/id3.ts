@@ -2,28 +2,18 @@
  * ID3v2, the tags of MP3 files: texts of one's own (TXXX) and comments (COMM).
  * Reference: https://id3.org/id3v2.3.0 and https://id3.org/id3v2.4.0-structure.
  */
-import { latin1, latin1Bytes, startsWith, utf8, viewOf } from '../bytes.ts';
+import { latin1, utf8, viewOf } from '../bytes.ts';
 import { damaged } from '../damage.ts';
 import { MAX_PARTS, MAX_TEXT } from '../metadata.ts';
+import { ID3_HEADER, syncsafe } from '../signatures.ts';
 
-const SIGNATURE = latin1Bytes('ID3');
-const HEADER = 10;
 const UNSYNCHRONISED = 0x80;
-
-export function isId3(head: Uint8Array): boolean {
-  return startsWith(head, SIGNATURE);
-}
-
-/** @param head at least ten bytes; @returns bytes of the whole tag */
-export function id3Length(head: Uint8Array): number {
-  return HEADER + syncsafe(head, 6);
-}
 
 /** @param tag all of it. @throws StudioError `image_unreadable` */
 export function readId3(tag: Uint8Array<ArrayBuffer>): Map<string, string> {
   const texts = new Map<string, string>();
   const [, , , version, , flags] = tag;
-  const body = tag.subarray(HEADER);
+  const body = tag.subarray(ID3_HEADER);
   const bytes = flags & UNSYNCHRONISED && version < 4 ? synchronised(body) : body;
   const header = version === 2 ? 6 : 10;
   let at = flags & 0x40 && version > 2 ? extendedHeader(bytes, version) : 0;
@@ -84,10 +74,6 @@ function decoded(bytes: Uint8Array, encoding: number): string {
 }
 
 /** Seven bits of each byte. */
-function syncsafe(bytes: Uint8Array, at: number): number {
-  return [0, 1, 2, 3].reduce((size, i) => size * 128 + ((bytes.at(at + i) ?? 0) & 0x7f), 0);
-}
-
 /** Without the zeros that keep players from taking a tag for sound. */
 function synchronised(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
   return new Uint8Array(bytes.filter((byte, i) => byte !== 0 || i === 0 || bytes[i - 1] !== 0xff));

@@ -2,10 +2,11 @@
 import { startsWith } from '../bytes.ts';
 import { emptyMetadata, type Metadata } from '../metadata.ts';
 import { ByteWindow } from './byte_window.ts';
-import { id3Length, isId3, readId3 } from './id3.ts';
+import { readId3 } from './id3.ts';
 import { isMatroska, readMatroskaTags } from './matroska.ts';
 import { isMp4, readMp4Tags } from './mp4.ts';
-import { isFlac, isOgg, readFlacTags, readOggTags } from './vorbis_comment.ts';
+import { id3Length, isFlac, isId3, isOgg } from '../signatures.ts';
+import { readFlacTags, readOggTags } from './vorbis_comment.ts';
 import { isWav, readWavTags } from './wav.ts';
 
 const HEAD = 16;

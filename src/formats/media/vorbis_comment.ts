@@ -5,25 +5,16 @@
 import { join, latin1Bytes, startsWith, utf8, viewOf } from '../bytes.ts';
 import { damaged } from '../damage.ts';
 import { MAX_PARTS, MAX_TEXT, MAX_TEXTS } from '../metadata.ts';
+import { FLAC_SIGNATURE, OGG_SIGNATURE } from '../signatures.ts';
 import type { ByteWindow } from './byte_window.ts';
 
-const FLAC = latin1Bytes('fLaC');
-const OGG = latin1Bytes('OggS');
 const COMMENT_BLOCK = 4;
 /** What stands before the comments in the second packet of a stream. */
 const PACKETS = ['\x03vorbis', 'OpusTags', '\x81theora'].map(latin1Bytes);
 
-export function isFlac(head: Uint8Array): boolean {
-  return startsWith(head, FLAC);
-}
-
-export function isOgg(head: Uint8Array): boolean {
-  return startsWith(head, OGG);
-}
-
 /** @param from where it begins: some writers put other tags before it. @throws StudioError `image_unreadable` */
 export async function readFlacTags(file: ByteWindow, from = 0): Promise<Map<string, string>> {
-  let at = from + FLAC.length;
+  let at = from + FLAC_SIGNATURE.length;
   for (let n = 0; n < MAX_PARTS; n++) {
     const head = await file.read(at, 4);
     if (head.length < 4) {
@@ -48,7 +39,7 @@ export async function readOggTags(file: ByteWindow): Promise<Map<string, string>
   let size = 0;
   for (let at = 0; at < file.size && size <= MAX_TEXTS;) {
     const head = await file.read(at, 27);
-    if (head.length < 27 || !startsWith(head, OGG)) {
+    if (head.length < 27 || !startsWith(head, OGG_SIGNATURE)) {
       throw damaged('Ogg', 'a page does not begin where the one before ends');
     }
     const serial = viewOf(head).getUint32(14, true);

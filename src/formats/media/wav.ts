@@ -6,7 +6,8 @@ import { latin1, latin1Bytes, startsWith, utf8, viewOf } from '../bytes.ts';
 import { damaged } from '../damage.ts';
 import { MAX_PARTS, MAX_TEXT, MAX_TEXTS } from '../metadata.ts';
 import type { ByteWindow } from './byte_window.ts';
-import { isId3, readId3 } from './id3.ts';
+import { isId3 } from '../signatures.ts';
+import { readId3 } from './id3.ts';
 
 const NAMES: Record<string, string> = { ICMT: 'comment', ISBJ: 'description', IPRT: 'prompt' };
 

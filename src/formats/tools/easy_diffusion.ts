@@ -4,7 +4,7 @@
  */
 import { ExifTag } from '../exif.ts';
 import { Fields, isOff } from '../fields.ts';
-import { listOf, readJsonObject, textOf } from '../json.ts';
+import { listOf, placesOf, readJsonObject, textOf } from '../json.ts';
 import { Findings, type Tool } from '../reading.ts';
 
 const NAME = 'Easy Diffusion';
@@ -60,8 +60,8 @@ export const tool: Tool = {
       findings.strength(strength).lost('the picture it started from');
     }
     // One of each, or a list of as many; in PNG as the text of a Python list.
-    const strengths = listOf(fields.get('lora_alpha'));
-    listOf(fields.get('use_lora_model')).forEach((lora, i) => {
+    const strengths = placesOf(fields.get('lora_alpha'));
+    placesOf(fields.get('use_lora_model')).forEach((lora, i) => {
       if (!isOff(lora)) {
         findings.lora(lora, strengths[i]);
       }

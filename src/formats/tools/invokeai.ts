@@ -122,7 +122,7 @@ function fromDream(line: string): Reading | null {
     .lostIf(fields.get('face restoration'), 'face restoration')
     .lostIf(fields.get('upscaling'), 'upscaling');
   fields.all(
-    /^(iterations|grid|individual|fit|facetool|codeformer_fidelity|skip_normalize|png_compression|full_precision|init_color)$/,
+    /^(iterations|batch_size|grid|individual|fit|facetool|codeformer_fidelity|skip_normalize|png_compression|full_precision|init_color)$/,
   );
   return findings.unread(fields).reading();
 }

@@ -2,7 +2,7 @@
 import { loraName } from '../../core/loras.ts';
 import { ExifTag } from '../exif.ts';
 import { Fields } from '../fields.ts';
-import { isObject, listOf, numberOf, own, readJsonObject, textOf } from '../json.ts';
+import { isObject, listOf, numberOf, own, placesOf, readJsonObject, textOf } from '../json.ts';
 import { Findings, shown, type Tool } from '../reading.ts';
 
 const NAME = 'SwarmUI';
@@ -26,7 +26,7 @@ export const tool: Tool = {
       return null;
     }
     const fields = new Fields(given);
-    const loras = listOf(fields.get('loras'));
+    const loras = placesOf(fields.get('loras'));
     const findings = new Findings(NAME, 'comfyui');
     const prompt = words(findings, fields.get('prompt'), loras);
     findings
@@ -42,13 +42,12 @@ export const tool: Tool = {
       )
       .checkpoint(fields.get('model'), hashOf(json.sui_models, 'model', fields.get('model')));
     // Each a list, or a text with commas in older files.
-    const weights = listOf(fields.get('loraweights'));
-    const forWords = listOf(fields.get('loratencweights'));
+    const weights = placesOf(fields.get('loraweights'));
+    const forWords = placesOf(fields.get('loratencweights'));
     loras.forEach((lora, i) => {
-      findings.lora(lora, weights[i], { hash: hashOf(json.sui_models, 'loras', lora) ?? null });
-      if (forWords[i] !== undefined && numberOf(forWords[i]) !== (numberOf(weights[i]) ?? 1)) {
-        const name = loraName(textOf(lora) ?? '');
-        findings.lost(`the separate strength of the LoRA ${shown(name)} on the prompt (${shown(forWords[i])})`);
+      if (textOf(lora) !== undefined) {
+        const hash = hashOf(json.sui_models, 'loras', lora) ?? null;
+        findings.lora(lora, weights[i], { hash, onWords: forWords[i] });
       }
     });
     const strength = fields.get('initimagecreativity');

@@ -17,14 +17,6 @@ export interface Chunk {
   data: Uint8Array<ArrayBuffer>;
 }
 
-export function isWav(bytes: Uint8Array): boolean {
-  return (
-    bytes.length >= HEADER &&
-    ['RIFF', 'RF64'].includes(latin1(bytes.subarray(0, 4))) &&
-    latin1(bytes.subarray(8, HEADER)) === 'WAVE'
-  );
-}
-
 /** @throws StudioError `media_unreadable` */
 export function chunksOf(bytes: Uint8Array<ArrayBuffer>): Chunk[] {
   const view = viewOf(bytes);

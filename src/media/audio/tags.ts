@@ -10,12 +10,12 @@
  * `src/formats/media/tags.ts` reads all of them.
  */
 import { join, latin1, latin1Bytes, utf8Bytes, viewOf } from '../../formats/bytes.ts';
-import { isFlac } from '../../formats/media/vorbis_comment.ts';
+import { isFlac, isWav } from '../../formats/signatures.ts';
 import type { Inscription } from '../../formats/metadata.ts';
 import { StudioError } from '../../core/errors.ts';
 import { VENDOR, VORBIS_COMMENT, blocksOf, flacOf } from './flac_blocks.ts';
 import { writeId3 } from './id3.ts';
-import { chunksOf, isWav, wavOf } from './riff.ts';
+import { chunksOf, wavOf } from './riff.ts';
 import type { Chunk } from './riff.ts';
 import { writeVorbisComment } from './vorbis_comment.ts';
 

@@ -10,7 +10,8 @@
 import { StudioError } from '../../core/errors.ts';
 import type { Sound } from '../../core/media.ts';
 import { viewOf } from '../../formats/bytes.ts';
-import { chunksOf, damagedSound, isWav, wavOf } from './riff.ts';
+import { isWav } from '../../formats/signatures.ts';
+import { chunksOf, damagedSound, wavOf } from './riff.ts';
 
 const [PCM, FLOAT, EXTENSIBLE] = [1, 3, 0xfffe];
 const MAX_CHANNELS = 64;

@@ -22,7 +22,7 @@ import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { quantisedBits } from '../../graphs/quantisation.ts';
 import type { Circumstances } from '../family.ts';
-import type { LatentSize, Networks } from './networks.ts';
+import type { CommonNetworks, LatentSize } from './networks.ts';
 import { layTiles } from './tiles.ts';
 
 /**
@@ -62,9 +62,14 @@ export interface NetworkCost {
   largestTensorBytes: number;
 }
 
+/** The parts of a run, in order. In each only its own networks are needed. */
+export type Phase = 'read' | 'sample' | 'decode';
+
 /** One network of a run. */
 export interface PlannedNetwork {
   name: string;
+  /** Absent for those of models that keep all networks on the device. */
+  phase?: Phase;
   /** For the whole request. */
   runs: number;
   /** Of these, in each step; 0 for networks that run before and after. */
@@ -96,7 +101,7 @@ export function memoryBudget(device: DeviceReport, set: number | null, deviceMem
 
 /** @param variants in which the checkpoint can be run */
 export async function estimate(
-  networks: Networks,
+  networks: CommonNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates, downloadBytes }: Circumstances,
@@ -105,11 +110,21 @@ export async function estimate(
   const cannotRun = (estimates: VariantEstimate[]) =>
     estimates.every(({ runsHere, misfit }) => !runsHere || misfit?.guessed === false);
   const whole = await judge(networks, asked, request, { device, budget, rates });
-  const tiled =
-    request.tile_size === undefined && cannotRun(whole.estimates)
-      ? await judge(networks, asked, { ...request, tile_size: AUTOMATIC_TILE }, { device, budget, rates })
-      : whole;
-  const { run, estimates, request: judged } = cannotRun(tiled.estimates) ? whole : tiled;
+  const inTiles = () => judge(networks, asked, { ...request, tile_size: AUTOMATIC_TILE }, { device, budget, rates });
+  const tiled = request.tile_size === undefined && cannotRun(whole.estimates) ? await inTiles() : whole;
+  const together = cannotRun(tiled.estimates) ? whole : tiled;
+  const canBePhased = together.run.networks.every(({ phase }) => phase !== undefined);
+  // Phases cost the time to load everything again for each picture, so they are for what would not run at all.
+  const phased =
+    request.phased === undefined && canBePhased && !fits(together.estimates)
+      ? await judge(
+          networks,
+          asked,
+          { ...request, tile_size: request.tile_size ?? AUTOMATIC_TILE, phased: true },
+          { device, budget, rates },
+        )
+      : together;
+  const { run, estimates, request: judged } = fits(phased.estimates) ? phased : together;
   const here = estimates.filter(({ runsHere }) => runsHere);
   const recommended = here.find(({ misfit }) => misfit === null) ?? null;
   const shown = recommended ?? here.at(0);
@@ -126,9 +141,13 @@ export async function estimate(
   };
 }
 
+function fits(estimates: readonly VariantEstimate[]): boolean {
+  return estimates.some(({ runsHere, misfit }) => runsHere && misfit === null);
+}
+
 /** A request in each variant and precision. */
 async function judge(
-  networks: Networks,
+  networks: CommonNetworks,
   asked: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates }: Pick<Circumstances, 'device' | 'budget' | 'rates'>,
@@ -154,19 +173,21 @@ interface Run {
   loop: number;
   /** Whether the layers of all networks are known. */
   isOurs: boolean;
+  /** Whether networks leave the device with their phase. */
+  isPhased: boolean;
 }
 
 /** The networks that a request runs, each with what it costs. */
-export async function plannedNetworks(networks: Networks, request: EstimateRequest): Promise<PlannedNetwork[]> {
+export async function plannedNetworks(networks: CommonNetworks, request: EstimateRequest): Promise<PlannedNetwork[]> {
   return (await plannedRun(networks, request)).networks;
 }
 
 /** As `LatentDiffusion` runs it. */
-async function plannedRun(networks: Networks, request: EstimateRequest): Promise<Run> {
+async function plannedRun(networks: CommonNetworks, request: EstimateRequest): Promise<Run> {
   const { channels, factor } = networks.latents;
   const { batch_size: batch, operation, guidance_mode: mode = 'auto' } = request;
   const [height, width] = [request.height / factor, request.width / factor];
-  const guided = request.guidance_scale > 1 && !(await networks.embedsGuidance());
+  const guided = request.guidance_scale > (networks.leastGuidance ?? 1) && !(await networks.embedsGuidance());
   const batched =
     guided && (mode === 'auto' ? await networks.batchesGuidance(2 * batch, { height, width }) : mode === 'batched');
   const startsFromPicture = operation !== 'image_generation';
@@ -189,7 +210,12 @@ async function plannedRun(networks: Networks, request: EstimateRequest): Promise
   // Latents, their noise, prediction, history and blend; embeddings are small beside the networks; the picture as floats and as bytes.
   const latents = 4 * batch * channels * height * width;
   const loop = latents * (12 + 2 * calls) + 16 * request.height * request.width;
-  return { networks: planned, loop, isOurs: planned.every((network) => network.isOurs) };
+  return {
+    networks: planned,
+    loop,
+    isOurs: planned.every((network) => network.isOurs),
+    isPhased: request.phased === true && planned.every(({ phase }) => phase !== undefined),
+  };
 }
 
 /** f16 is shown where the device cannot compute it too, because a person may choose a device by it. */
@@ -197,7 +223,25 @@ function fullPrecisions(device: DeviceReport): Precision[] {
   return device.precision === 'f16' ? ['f16', 'f32'] : ['f32', 'f16'];
 }
 
-function memoryOf({ networks, loop }: Run, precision: Precision, variant: WeightVariant): MemoryEstimate {
+function memoryOf({ networks, loop, isPhased }: Run, precision: Precision, variant: WeightVariant): MemoryEstimate {
+  const phases = isPhased ? new Set(networks.map(({ phase }) => phase)) : [null];
+  return Array.from(phases, (phase) =>
+    memoryTogether(
+      networks.filter((network) => phase === null || network.phase === phase),
+      loop,
+      precision,
+      variant,
+    ),
+  ).reduce((most, memory) => (memory.peak > most.peak ? memory : most));
+}
+
+/** Of networks that are on the device at the same time. */
+function memoryTogether(
+  networks: readonly PlannedNetwork[],
+  loop: number,
+  precision: Precision,
+  variant: WeightVariant,
+): MemoryEstimate {
   const costs = networks.map((network) => network.cost(network.precision ?? precision, variant));
   const weights = costs.reduce((sum, { weightBytes }) => sum + weightBytes, 0);
   const loading = Math.max(...costs.map(({ largestTensorBytes }) => largestTensorBytes));
@@ -282,7 +326,7 @@ function timeOf(
 
 /** The largest of a few smaller sizes of the same shape at which some variant fits. */
 async function smallerSize(
-  networks: Networks,
+  networks: CommonNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   device: DeviceReport,
@@ -314,7 +358,7 @@ export class GraphCosts {
    * @param build the network's graph with these options
    */
   network<Shape extends object>(
-    about: Pick<PlannedNetwork, 'name' | 'runs' | 'runsPerStep' | 'precision'>,
+    about: Pick<PlannedNetwork, 'name' | 'phase' | 'runs' | 'runsPerStep' | 'precision'>,
     weights: WeightIndex,
     shape: Shape,
     build: (options: Shape & { dtype: Precision; weights: WeightVariant }) => Graph,

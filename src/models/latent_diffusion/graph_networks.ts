@@ -1,5 +1,5 @@
 /**
- * The networks of a Stable Diffusion checkpoint as graphs of our own over its files: built when they are first needed, for the size that is
+ * The networks of a checkpoint of the Stable Diffusion family as graphs of our own over its files: built when they are first needed, for the size that is
  * asked for, with the weights of the LoRAs that are on.
  */
 import { StudioError } from '../../core/errors.ts';
@@ -18,13 +18,16 @@ import type { ModelLora } from '../family.ts';
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './estimate.ts';
 import { MergedLoras } from './merged_loras.ts';
 import type {
+  Conditions,
   Decoder,
   Denoiser,
   DenoiserRequest,
   EncodedPicture,
+  EncodedText,
   LatentSize,
   LatentSpace,
   Networks,
+  Sizes,
 } from './networks.ts';
 
 /** The widest activation for which guidance runs as one batch, so that it stays in reasonable buffers. */
@@ -37,9 +40,17 @@ export type Autoencoder =
   | { kind: 'gaussian'; config: autoencoderKl.Config; graphs: typeof autoencoderKl }
   | { kind: 'plain'; config: autoencoderTiny.Config; graphs: typeof autoencoderTiny };
 
+export interface TextEncoder {
+  /** Its name is that of the component. */
+  name: Exclude<LoraNetwork, 'unet'>;
+  component: Component;
+  config: clipText.Config;
+  outputs: clipText.TextOutputs;
+}
+
 export interface Components {
-  textEncoder: Component;
-  text: clipText.Config;
+  /** Their states lie side by side; the last one's text as a whole counts. */
+  textEncoders: TextEncoder[];
   unetComponent: Component;
   unet: unet2d.Config;
   vaeComponent: Component;
@@ -47,7 +58,11 @@ export interface Components {
 }
 
 /** Which networks on the device hold whose weights. */
-const HOLDERS: Record<LoraNetwork, string[]> = { text_encoder: ['text_encoder'], unet: ['unet', 'unet_context'] };
+const HOLDERS: Record<LoraNetwork, string[]> = {
+  text_encoder: ['text_encoder'],
+  text_encoder_2: ['text_encoder_2'],
+  unet: ['unet', 'unet_context'],
+};
 
 export class GraphNetworks implements Networks {
   readonly shelf: NetworkShelf;
@@ -60,8 +75,11 @@ export class GraphNetworks implements Networks {
     readonly components: Components,
     readonly weights: WeightVariant,
   ) {
-    const { textEncoder, unetComponent } = components;
-    this.#loras = new MergedLoras(files, { text_encoder: textEncoder.weights, unet: unetComponent.weights });
+    const { textEncoders, unetComponent } = components;
+    this.#loras = new MergedLoras(files, {
+      ...Object.fromEntries(textEncoders.map(({ name, component }) => [name, component.weights])),
+      unet: unetComponent.weights,
+    });
     this.shelf = new NetworkShelf(engine, {
       blob: (path) => {
         const lora = this.#loras.file(path);
@@ -72,32 +90,84 @@ export class GraphNetworks implements Networks {
 
   get latents(): LatentSpace {
     const { unet, vae } = this.components;
-    return { channels: unet.in_channels, factor: factorOf(vae), scale: vae.config.scaling_factor };
+    return { channels: unet.out_channels, factor: factorOf(vae), scale: vae.config.scaling_factor };
   }
 
-  async encodeText(ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor> {
-    const { arithmetic } = this.engine;
-    const { text } = this.components;
-    const sequence = ids.length;
-    const network = await this.shelf.get('text_encoder', { sequence }, (options) =>
-      clipText.build(text, this.#loras.weightsOf('text_encoder'), {
-        ...options,
-        batch: 1,
-        height: 0,
-        width: 0,
-        dtype: 'f32',
-        sequence,
-        weights: this.weights,
-      }),
-    );
-    const input = arithmetic.upload(ids, [1, sequence]);
-    const output = arithmetic.empty([1, sequence, text.hidden_size]);
+  get conditions(): Conditions {
+    const { unet } = this.components;
+    return { pooled: unet.addition_embed_type !== null, mask: unet2d.maskChannels(unet) > 0 };
+  }
+
+  async encodeText(ids: readonly Int32Array<ArrayBuffer>[]): Promise<EncodedText> {
+    const encoded: EncodedText[] = [];
     try {
-      await this.engine.run(network, { input_ids: input }, { last_hidden_state: output });
+      for (const [index, encoder] of this.components.textEncoders.entries()) {
+        encoded.push(await this.#encodeText(encoder, ids[index]));
+      }
+      return { states: this.#sideBySide(encoded.map(({ states }) => states)), pooled: encoded.at(-1)?.pooled ?? null };
+    } catch (error) {
+      encoded.forEach(({ pooled }) => pooled?.dispose());
+      throw error;
     } finally {
-      input.dispose();
+      encoded.slice(encoded.length === 1 ? 1 : 0).forEach(({ states }) => {
+        states.dispose();
+      });
     }
-    return output;
+  }
+
+  async #encodeText({ name, config, outputs }: TextEncoder, ids: Int32Array<ArrayBuffer>): Promise<EncodedText> {
+    const { arithmetic } = this.engine;
+    const sequence = ids.length;
+    const network = await this.shelf.get(name, { sequence }, (options) =>
+      clipText.build(
+        config,
+        this.#loras.weightsOf(name),
+        { ...options, batch: 1, height: 0, width: 0, dtype: 'f32', sequence, weights: this.weights },
+        outputs,
+      ),
+    );
+    const inputs = [arithmetic.upload(ids, [1, sequence])];
+    const states = arithmetic.empty([1, sequence, config.hidden_size]);
+    const pooled = outputs.isPooled ? arithmetic.empty([1, config.projection_dim]) : null;
+    if (pooled) {
+      inputs.push(arithmetic.upload(Int32Array.of(clipText.endOf(config, ids)), [1]));
+    }
+    try {
+      await this.engine.run(
+        network,
+        { input_ids: inputs[0], ...(pooled && { end: inputs[1] }) },
+        { [`${outputs.states}_hidden_state`]: states, ...(pooled && { text_embeds: pooled }) },
+      );
+      return { states, pooled };
+    } catch (error) {
+      states.dispose();
+      pooled?.dispose();
+      throw error;
+    } finally {
+      inputs.forEach((input) => {
+        input.dispose();
+      });
+    }
+  }
+
+  /** Several [1, tokens, width] joined along their width; one stays itself. */
+  #sideBySide(all: DeviceTensor[]): DeviceTensor {
+    if (all.length === 1) {
+      return all[0];
+    }
+    const { arithmetic } = this.engine;
+    const [, tokens] = all[0].dims;
+    const width = all.reduce((sum, { dims }) => sum + dims[2], 0);
+    const joined = arithmetic.empty([1, tokens, width]);
+    let column = 0;
+    for (const states of all) {
+      const own = states.dims[2];
+      for (let token = 0; token < tokens; token++) {
+        arithmetic.copy(states, token * own, joined, token * width + column, own);
+      }
+      column += own;
+    }
+    return joined;
   }
 
   async encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
@@ -122,7 +192,8 @@ export class GraphNetworks implements Networks {
     return { kind: gaussian ? 'moments' : 'latents', tensor };
   }
 
-  async denoiser({ batch, height, width, embeddings }: DenoiserRequest): Promise<Denoiser> {
+  async denoiser(request: DenoiserRequest): Promise<Denoiser> {
+    const { batch, height, width, embeddings, masked } = request;
     const { engine } = this;
     const { arithmetic } = engine;
     const { unet } = this.components;
@@ -149,16 +220,21 @@ export class GraphNetworks implements Networks {
     try {
       // What the network makes of the text alone is the same at every step, so it is computed once.
       const contexts: Record<string, DeviceTensor>[] = [];
-      for (const embedding of embeddings) {
-        contexts.push(await this.#context(embedding, hold));
+      for (const [k, embedding] of embeddings.entries()) {
+        contexts.push(await this.#context(embedding, request.pooled?.[k], request.sizes, hold));
       }
       const outputs = embeddings.map(() => hold([batch, unet.out_channels, height, width]));
       const time = hold([1, unet.block_out_channels[0]]);
+      const fixed: Record<string, DeviceTensor> = { time_proj: time, ...(masked && { masked }) };
+      if (unet.time_cond_proj_dim !== null) {
+        fixed.timestep_cond = hold([1, unet.time_cond_proj_dim]);
+        arithmetic.write(fixed.timestep_cond, unet2d.guidanceProjection(unet, request.guidance));
+      }
       return {
         async predict(sample, timestep) {
           arithmetic.write(time, unet2d.timeProjection(unet, timestep));
           for (const [k, context] of contexts.entries()) {
-            await engine.run(network, { sample, time_proj: time, ...context }, { out_sample: outputs[k] });
+            await engine.run(network, { sample, ...fixed, ...context }, { out_sample: outputs[k] });
           }
           return outputs;
         },
@@ -201,35 +277,37 @@ export class GraphNetworks implements Networks {
   }
 
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
-    const { textEncoder, text, unetComponent, unet, vaeComponent, vae } = this.components;
+    const { textEncoders, unetComponent, unet, vaeComponent, vae } = this.components;
     const { rows, calls, steps, texts, decodings, decoded, startsFromPicture, height, width } = request;
     const { provider } = this.engine;
-    const sequence = text.max_position_embeddings;
+    const sequence = textEncoders[0].config.max_position_embeddings;
     const latents = { provider, batch: 1, ...decoded, weights: 'full' as const };
     const pixels = { ...latents, height: height * factorOf(vae), width: width * factorOf(vae) };
     const context = { provider, batch: rows, sequence, height: 0, width: 0 };
     const once = { runsPerStep: 0, precision: 'f32' as const };
     const networks = [
-      this.#costs.network(
-        { name: 'text_encoder', runs: texts, ...once },
-        textEncoder.weights,
-        { ...context, batch: 1 },
-        (options) => clipText.build(text, textEncoder.weights, options),
+      ...textEncoders.map(({ name, component: { weights }, config, outputs }) =>
+        this.#costs.network(
+          { name, phase: 'read', runs: texts, ...once },
+          weights,
+          { ...context, batch: 1 },
+          (options) => clipText.build(config, weights, options, outputs),
+        ),
       ),
       this.#costs.network(
-        { name: 'unet_context', runs: calls, runsPerStep: 0, precision: null },
+        { name: 'unet_context', phase: 'sample', runs: calls, runsPerStep: 0, precision: null },
         unetComponent.weights,
         context,
         (options) => unet2d.buildContext(unet, unetComponent.weights, options),
       ),
       this.#costs.network(
-        { name: 'unet', runs: calls * steps, runsPerStep: calls, precision: null },
+        { name: 'unet', phase: 'sample', runs: calls * steps, runsPerStep: calls, precision: null },
         unetComponent.weights,
         { ...context, height, width, projected: true },
         (options) => unet2d.build(unet, unetComponent.weights, options),
       ),
       this.#costs.network(
-        { name: 'vae_decoder', runs: decodings, ...once },
+        { name: 'vae_decoder', phase: 'decode', runs: decodings, ...once },
         vaeComponent.weights,
         latents,
         (options) =>
@@ -241,10 +319,14 @@ export class GraphNetworks implements Networks {
     if (startsFromPicture) {
       this.#requireEncoder();
       networks.push(
-        this.#costs.network({ name: 'vae_encoder', runs: 1, ...once }, vaeComponent.weights, pixels, (options) =>
-          vae.kind === 'gaussian'
-            ? vae.graphs.buildEncoder(vae.config, vaeComponent.weights, options)
-            : vae.graphs.buildEncoder(vae.config, vaeComponent.weights, options),
+        this.#costs.network(
+          { name: 'vae_encoder', phase: 'read', runs: 1, ...once },
+          vaeComponent.weights,
+          pixels,
+          (options) =>
+            vae.kind === 'gaussian'
+              ? vae.graphs.buildEncoder(vae.config, vaeComponent.weights, options)
+              : vae.graphs.buildEncoder(vae.config, vaeComponent.weights, options),
         ),
       );
     }
@@ -252,7 +334,7 @@ export class GraphNetworks implements Networks {
   }
 
   embedsGuidance(): Promise<boolean> {
-    return Promise.resolve(false);
+    return Promise.resolve(this.components.unet.time_cond_proj_dim !== null);
   }
 
   batchesGuidance(rows: number, { height, width }: LatentSize): Promise<boolean> {
@@ -281,13 +363,18 @@ export class GraphNetworks implements Networks {
   }
 
   async provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
-    const { textEncoder, unetComponent } = this.components;
+    const { textEncoders, unetComponent } = this.components;
     const loras = await this.#loras.facts();
     return {
       files: filesOf(this.components),
       facts: {
-        precision: { text_encoder: 'f32', unet: this.engine.report.precision, vae: 'f32' },
-        weights: storedVariant(this.files, [textEncoder, unetComponent]) ?? this.weights,
+        precision: {
+          ...Object.fromEntries(textEncoders.map(({ name }) => [name, 'f32'])),
+          unet: this.engine.report.precision,
+          vae: 'f32',
+        },
+        weights:
+          storedVariant(this.files, [...textEncoders.map(({ component }) => component), unetComponent]) ?? this.weights,
         ...(loras.length > 0 && { loras }),
       },
     };
@@ -306,9 +393,11 @@ export class GraphNetworks implements Networks {
     }
   }
 
-  /** Keys and values of every attention to the text, for `embeddings` [batch, tokens, width]. */
+  /** What the denoiser makes of text and sizes alone: keys and values of every attention to the text, and an addition to the time. */
   async #context(
     embeddings: DeviceTensor,
+    pooled: DeviceTensor | undefined,
+    sizes: Sizes | undefined,
     hold: (dims: readonly number[]) => DeviceTensor,
   ): Promise<Record<string, DeviceTensor>> {
     const { unet } = this.components;
@@ -325,7 +414,19 @@ export class GraphNetworks implements Networks {
     );
     // Every dimension of our own graphs is a number.
     const context = Object.fromEntries(network.outputs.map(({ name, dims }) => [name, hold(dims as number[])]));
-    await this.engine.run(network, { encoder_hidden_states: embeddings }, context);
+    const inputs: Record<string, DeviceTensor> = { encoder_hidden_states: embeddings };
+    if (pooled && sizes) {
+      const { original, corner, target } = sizes;
+      const projection = unet2d.sizeProjection(unet, [...original, ...corner, ...target]);
+      const rows = new Float32Array(batch * projection.length);
+      for (let row = 0; row < batch; row++) {
+        rows.set(projection, row * projection.length);
+      }
+      inputs.text_embeds = pooled;
+      inputs.added_time = hold([batch, projection.length]);
+      this.engine.arithmetic.write(inputs.added_time, rows);
+    }
+    await this.engine.run(network, inputs, context);
     return context;
   }
 }
@@ -340,8 +441,9 @@ export function factorOf(vae: Autoencoder): number {
   return 2 ** (blocks.length - 1);
 }
 
-export function filesOf({ textEncoder, unetComponent, vaeComponent }: Components): string[] {
-  return [...new Set([textEncoder, unetComponent, vaeComponent].flatMap((component) => component.files))];
+export function filesOf({ textEncoders, unetComponent, vaeComponent }: Components): string[] {
+  const components = [...textEncoders.map(({ component }) => component), unetComponent, vaeComponent];
+  return [...new Set(components.flatMap(({ files }) => files))];
 }
 
 /** The variant in which the files keep their weights quantised already; null where they are whole. */

@@ -10,7 +10,7 @@ import type { DeviceTensor, PreviewColours } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { fitPreviewColours } from '../../engine/latent_preview.ts';
 import { requireFinite, toPixels } from '../../engine/pixels.ts';
-import type { Decoder, Networks } from './networks.ts';
+import type { CommonNetworks, Decoder } from './networks.ts';
 import { cutTile, joinTiles, layTiles, type Tile } from './tiles.ts';
 
 export class LatentDecoder {
@@ -18,7 +18,7 @@ export class LatentDecoder {
 
   constructor(
     readonly engine: Engine,
-    readonly networks: Networks,
+    readonly networks: CommonNetworks,
   ) {}
 
   /**

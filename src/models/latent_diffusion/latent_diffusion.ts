@@ -4,8 +4,8 @@
  *
  * Reference: diffusers/pipelines/stable_diffusion/pipeline_stable_diffusion{,_img2img,_inpaint}.py
  */
-import { StudioError, cancelled } from '../../core/errors.ts';
-import type { PixelImage } from '../../core/media.ts';
+import { StudioError, assert } from '../../core/errors.ts';
+import type { CpuTensor, PixelImage } from '../../core/media.ts';
 import type {
   CheckpointSummary,
   Conditioning,
@@ -17,11 +17,10 @@ import type {
   SampleRequest,
   TextRequest,
 } from '../../core/model.ts';
-import type { DeviceTensor, Snapshots } from '../../engine/arithmetic.ts';
+import { elements, type DeviceTensor, type Snapshots } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { Loading } from '../../engine/network_shelf.ts';
-import { SamplingKeeper } from '../../engine/sampling_keeper.ts';
-import { SamplingLoop } from '../../engine/sampling_loop.ts';
+import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
 import { withPrediction, type SchedulerConfig } from '../../schedulers/config.ts';
@@ -31,41 +30,45 @@ import { schedules } from '../../schedules/registry.ts';
 import { schedulers } from '../../schedulers/registry.ts';
 import type { SamplerPlan } from '../../samplers/sampler.ts';
 import { readState } from '../../samplers/state.ts';
-import type { ClipTokenizer } from '../../text/clip_tokenizer.ts';
+import type { ClipTokenizer, Encoded } from '../../text/clip_tokenizer.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
 import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
+import { blendOf } from './blend.ts';
 import { estimate, plannedNetworks } from './estimate.ts';
 import { LatentDecoder } from './latent_decoder.ts';
-import type { Networks } from './networks.ts';
+import type { EncodedText, Networks, Sizes } from './networks.ts';
 
 const OFFERS = { samplers, schedules, schedulers };
 
 export interface Parts {
   networks: Networks;
-  tokenizer: ClipTokenizer;
-  /** Whether prompts are padded to the tokenizer's full length, as all but a few exports want it. */
-  padded: boolean;
+  /** One for each text encoder. */
+  tokenizers: ClipTokenizer[];
+  /** Whether an empty negative prompt stands for zeros, and not for what the text encoder makes of it. */
+  zeroesEmpty: boolean;
   scheduler: SchedulerConfig;
 }
 
-/** Embeddings of the prompt and, with guidance, of the negative prompt, `[1, tokens, width]` each. */
+/** The prompt and, with guidance, the negative prompt as the denoiser is given them. */
 class TextConditioning implements Conditioning {
   constructor(
-    readonly prompt: DeviceTensor,
-    readonly negative: DeviceTensor | null,
+    readonly prompt: EncodedText,
+    readonly negative: EncodedText | null,
     readonly tokens: Conditioning['tokens'],
     readonly texts: Conditioning['texts'],
     readonly guidance: number,
   ) {}
 
   dispose(): void {
-    this.prompt.dispose();
-    this.negative?.dispose();
+    for (const text of [this.prompt, this.negative]) {
+      text?.states.dispose();
+      text?.pooled?.dispose();
+    }
   }
 }
 
-class DeviceLatents implements Latents {
+export class DeviceLatents implements Latents {
   /** @param snapshots a copy of them may still be on its way */
   constructor(
     readonly tensor: DeviceTensor,
@@ -90,6 +93,8 @@ class DeviceLatents implements Latents {
 export class LatentDiffusion implements LoadedModel {
   readonly #decoder: LatentDecoder;
   #used: Record<string, unknown> = {};
+  /** SHA-256 of weight files, by path. */
+  readonly #hashes = new Map<string, Promise<string>>();
 
   constructor(
     readonly files: CheckpointFiles,
@@ -108,7 +113,7 @@ export class LatentDiffusion implements LoadedModel {
     const { files, facts } = await this.parts.networks.provenance();
     const sha256: Record<string, string> = {};
     for (const file of files) {
-      sha256[file] = await fingerprint(this.files, file);
+      sha256[file] = await this.#hash(file);
     }
     return {
       checkpoint: {
@@ -123,51 +128,139 @@ export class LatentDiffusion implements LoadedModel {
     };
   }
 
+  /** Begun with the sampling, so that it is there when the picture is: gigabytes of a folder take seconds. */
+  async #beginHashing(): Promise<void> {
+    for (const file of (await this.parts.networks.provenance()).files) {
+      await this.#hash(file);
+    }
+  }
+
+  #hash(file: string): Promise<string> {
+    let hash = this.#hashes.get(file);
+    if (!hash) {
+      hash = fingerprint(this.files, file);
+      this.#hashes.set(file, hash);
+      // The next picture may find the file again.
+      hash.catch(() => this.#hashes.delete(file));
+    }
+    return hash;
+  }
+
   async encodeText(request: TextRequest): Promise<Conditioning> {
-    const { networks, tokenizer, padded } = this.parts;
-    const guided = request.guidance_scale > 1 && !(await networks.embedsGuidance());
-    const prompt = tokenizer.encode(request.prompt);
-    const negative = guided ? tokenizer.encode(request.negative_prompt) : null;
-    const length = padded ? tokenizer.length : Math.max(prompt.kept, negative?.kept ?? 0);
+    const { networks, tokenizers, zeroesEmpty } = this.parts;
+    await this.#begin(request);
+    const [tokenizer] = tokenizers;
+    const readsNegative =
+      Object.hasOwn(samplers, request.sampler ?? '') && samplers[request.sampler ?? ''].readsNegative;
+    const guided = (request.guidance_scale > 1 || readsNegative === true) && !(await networks.embedsGuidance());
+    const prompts = tokenizers.map((one) => one.encode(request.prompt));
+    const negatives = guided ? tokenizers.map((one) => one.encode(request.negative_prompt)) : null;
+    const [prompt, negative] = [prompts[0], negatives?.[0] ?? null];
+    const encode = (texts: Encoded[]) => networks.encodeText(texts.map(({ ids }) => ids));
     const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: tokenizer.length };
     const texts = { prompt: prompt.text, negative: negative?.text ?? null };
-    return new TextConditioning(
-      await networks.encodeText(prompt.ids.slice(0, length)),
-      negative && (await networks.encodeText(negative.ids.slice(0, length))),
-      tokens,
-      texts,
-      request.guidance_scale,
-    );
+    const encoded = await encode(prompts);
+    const against =
+      negatives && (zeroesEmpty && request.negative_prompt === '' ? this.#zeros(encoded) : await encode(negatives));
+    return new TextConditioning(encoded, against, tokens, texts, request.guidance_scale);
+  }
+
+  /** A text of the same shape that says nothing. */
+  #zeros({ states, pooled }: EncodedText): EncodedText {
+    const like = ({ dims }: DeviceTensor) => this.engine.arithmetic.upload(new Float32Array(elements(dims)), dims);
+    return { states: like(states), pooled: pooled && like(pooled) };
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
+    const { width, height, batch_size, random } = request;
+    const pixels = imageToTensor(resizeLanczos(image, width, height));
+    return new DeviceLatents(await this.#encoded(pixels, batch_size, random), this.engine);
+  }
+
+  /** A picture [1, 3, H, W] in [-1, 1] as latents, scaled as sampling wants them and repeated `batch` times. */
+  async #encoded(pixels: CpuTensor, batch: number, random: ImageRequest['random']): Promise<DeviceTensor> {
     const { arithmetic } = this.engine;
     const { networks } = this.parts;
     const { channels, factor, scale } = networks.latents;
-    const { width, height } = request;
-    const scaled = image.width === width && image.height === height ? image : resizeLanczos(image, width, height);
-    const pixels = imageToTensor(scaled);
+    const [, , height, width] = pixels.dims;
     const dims = [1, channels, height / factor, width / factor];
     const input = arithmetic.upload(pixels.data, pixels.dims);
     const held = [input];
     try {
       const encoded = await networks.encodeImage(input);
       held.push(encoded.tensor);
-      const latents = arithmetic.empty([request.batch_size, ...dims.slice(1)]);
+      const latents = arithmetic.empty([batch, ...dims.slice(1)]);
       if (encoded.kind === 'moments') {
-        const noise = arithmetic.upload(request.random.randn(dims[1] * dims[2] * dims[3]), dims);
+        const noise = arithmetic.upload(random.randn(elements(dims)), dims);
         const single = arithmetic.empty(dims);
         held.push(noise, single);
         arithmetic.posterior(single, encoded.tensor, noise, scale);
-        arithmetic.combine(latents, 1, single, 0, null, request.batch_size);
+        arithmetic.combine(latents, 1, single, 0, null, batch);
       } else {
-        arithmetic.combine(latents, scale, encoded.tensor, 0, null, request.batch_size);
+        arithmetic.combine(latents, scale, encoded.tensor, 0, null, batch);
       }
-      return new DeviceLatents(latents, this.engine);
+      return latents;
     } finally {
       held.forEach((tensor) => {
         tensor.dispose();
       });
+    }
+  }
+
+  get onDevice(): readonly string[] {
+    return this.parts.networks.shelf.names;
+  }
+
+  async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
+    const { arithmetic, device } = this.engine;
+    const { networks } = this.parts;
+    const { channels, factor } = networks.latents;
+    const { batch_size: batch, guidance_scale: guidance, tile_size: tile = Infinity } = request;
+    const [height, width] = [request.height / factor, request.width / factor];
+    if (request.phased) {
+      // What is brought to the device now would leave it again.
+      return;
+    }
+    const held: { dispose(): unknown }[] = [];
+    const hold = <T extends { dispose(): unknown }>(one: T): T => {
+      held.push(one);
+      return one;
+    };
+    try {
+      const words = { prompt: '', negative_prompt: '', guidance_scale: guidance, batch_size: batch };
+      const text = hold(await this.encodeText(words)) as TextConditioning;
+      if (signal.aborted) {
+        return;
+      }
+      const guided = text.negative !== null;
+      const batched = guided && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
+      const rows = batched ? 2 * batch : batch;
+      const masked = networks.conditions.mask ? hold(arithmetic.empty([rows, 1 + channels, height, width])) : null;
+      const denoiser = hold(
+        await networks.denoiser({
+          batch: rows,
+          height,
+          width,
+          ...this.#texts(text, batch, batched, hold),
+          ...(networks.conditions.pooled && { sizes: sizesOf(request) }),
+          ...(masked && { masked }),
+          guidance,
+        }),
+      );
+      if (device && !signal.aborted) {
+        await denoiser.predict(hold(arithmetic.empty([rows, channels, height, width])), 1);
+        await arithmetic.settle();
+      }
+      if (!signal.aborted) {
+        await this.#decoder.colours();
+      }
+      if (!signal.aborted && Math.max(request.height, request.width) <= tile) {
+        hold(await networks.decoder({ height, width }, 'picture'));
+      }
+    } finally {
+      for (const one of held) {
+        await one.dispose();
+      }
     }
   }
 
@@ -183,6 +276,7 @@ export class LatentDiffusion implements LoadedModel {
         config: scheduler,
         sampler: request.sampler,
         schedule: request.schedule,
+        follows: request.follows,
         steps: request.steps,
         strength: request.start ? request.strength : undefined,
       },
@@ -196,8 +290,11 @@ export class LatentDiffusion implements LoadedModel {
       scheduler_config: scheduler.values,
       sampler: plan.sampler,
       schedule: plan.schedule,
+      follows: plan.follows,
       guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
     };
+    // What cannot be read is said when the hashes are asked for.
+    this.#beginHashing().catch(() => undefined);
 
     const dims = [batch, channels, height, width];
     const count = batch * channels * height * width;
@@ -216,52 +313,47 @@ export class LatentDiffusion implements LoadedModel {
     const snapshots = arithmetic.snapshots();
     let x: DeviceTensor | undefined;
     try {
-      const embeddings = batched
-        ? [hold(this.#rows([text.negative, text.prompt], batch))]
-        : [...(text.negative ? [text.negative] : []), text.prompt].map((rows) => hold(this.#rows([rows], batch)));
-      const denoiser = hold(
-        await networks.denoiser({ batch: rows, height, width, embeddings, guidance: text.guidance }),
-      );
-      const colours = request.previews ? await this.#decoder.colours() : null;
-
       x = arithmetic.empty(dims);
       const noise = hold(arithmetic.upload(request.random.randn(count), dims));
       this.#start(x, noise, plan, request);
-      const blend = request.mask ? hold(this.#blend(request, request.mask, noise, count)) : null;
-      const loop = hold(new SamplingLoop(arithmetic, plan, x, rows / batch, blend, snapshots));
-      if (state) {
-        loop.restore(state);
-        request.random.state = state.random;
-      }
-      const keeper = new SamplingKeeper(loop, request);
-
-      request.onStart(plan.steps.length, loop.done);
-      const fresh = plan.steps.some((step) => step.noise) ? hold(arithmetic.empty(dims)) : null;
-      for (const step of plan.steps.slice(loop.done)) {
-        if (request.signal.aborted) {
-          throw cancelled();
-        }
-        const predictions = await denoiser.predict(loop.input, step.timestep);
-        if (fresh && step.noise) {
-          arithmetic.write(fresh, request.random.randn(count));
-        }
-        loop.step({
-          uncond: guided ? predictions[0] : null,
-          cond: predictions[predictions.length - 1],
-          condOffset: batched ? count : 0,
+      const masked = networks.conditions.mask ? hold(await this.#masked(request, rows)) : undefined;
+      const colours = request.previews ? await this.#decoder.colours() : null;
+      await this.#begin(request);
+      const denoiser = hold(
+        await networks.denoiser({
+          batch: rows,
+          height,
+          width,
+          ...this.#texts(text, batch, batched, hold),
+          ...(networks.conditions.pooled && { sizes: sizesOf(request) }),
+          ...(masked && { masked }),
           guidance: text.guidance,
-          noise: fresh,
-        });
-        // Without waiting, every step would be queued at once: no progress to see and nothing left to cancel.
-        await arithmetic.settle();
-        keeper.afterStep();
-        await request.onStep({
-          step: loop.done,
-          steps: plan.steps.length,
-          preview: colours && ((canvas) => arithmetic.preview(loop.denoised, colours, canvas)),
-        });
-      }
-      keeper.afterLast();
+        }),
+      );
+      const blend =
+        request.mask && !masked
+          ? hold(blendOf(arithmetic, request.mask, request, (request.start as DeviceLatents).tensor, noise))
+          : null;
+      await runSampling({
+        engine,
+        plan,
+        x,
+        copies: rows / batch,
+        blend,
+        snapshots,
+        request,
+        state,
+        colours,
+        predict: async (input, timestep) => {
+          const predictions = await denoiser.predict(input, timestep);
+          return {
+            uncond: guided ? predictions[0] : null,
+            cond: predictions[predictions.length - 1],
+            condOffset: batched ? count : 0,
+            guidance: text.guidance,
+          };
+        },
+      });
       return new DeviceLatents(x, engine, snapshots);
     } catch (error) {
       snapshots.dispose();
@@ -275,6 +367,7 @@ export class LatentDiffusion implements LoadedModel {
   }
 
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
+    await this.#begin(request);
     const images = await this.#decoder.decode((latents as DeviceLatents).tensor, request);
     return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
   }
@@ -298,7 +391,7 @@ export class LatentDiffusion implements LoadedModel {
     const planned = await plannedNetworks(networks, request);
     return new Map(
       planned
-        .filter(({ name }) => !onDevice.has(name))
+        .filter(({ name }) => request.phased === true || !onDevice.has(name))
         .map((network) => [
           network.name,
           network.cost(network.precision ?? precision, request.weights ?? 'full').weightBytes,
@@ -318,53 +411,100 @@ export class LatentDiffusion implements LoadedModel {
     return this.parts.networks.clear();
   }
 
+  /** In phases, the networks of the one before leave the device. */
+  async #begin({ phased }: { phased?: boolean | undefined }): Promise<void> {
+    if (phased) {
+      await this.parts.networks.clear();
+    }
+  }
+
   /** The start of sampling: noise, or the picture with as much noise as the first step to run expects. */
   #start(x: DeviceTensor, noise: DeviceTensor, plan: SamplerPlan, request: SampleRequest): void {
     const { arithmetic } = this.engine;
-    // diffusers' inpainting starts from pure noise at full strength, its image-to-image never does.
-    if (!request.start || (request.mask && request.strength === 1)) {
+    // diffusers' inpainting starts from pure noise at full strength; its image-to-image never does, nor does ComfyUI.
+    if (!request.start || (request.mask && request.strength === 1 && plan.follows === 'diffusers')) {
       arithmetic.combine(x, plan.initNoise, noise, 0, null);
       return;
     }
-    const mix = plan.addNoise(0);
-    arithmetic.combine(x, mix.alpha, (request.start as DeviceLatents).tensor, mix.sigma, noise);
+    const { alpha, sigma } = plan.start;
+    arithmetic.combine(x, alpha, (request.start as DeviceLatents).tensor, sigma, noise);
   }
 
-  /** image | noise | mask, each the size of the latents. */
-  #blend(request: SampleRequest, mask: PixelImage, noise: DeviceTensor, count: number): DeviceTensor {
+  /** For a network that is shown them: the mask, and the picture without what it covers as latents, for each of the rows. */
+  async #masked({ mask, picture, width, height, random }: SampleRequest, rows: number): Promise<DeviceTensor> {
     const { arithmetic } = this.engine;
-    const { factor } = this.parts.networks.latents;
-    const [height, width] = [request.height / factor, request.width / factor];
-    const change = maskToTensor(mask, request.width, request.height, width, height).data;
-    const repeated = new Float32Array(count);
-    for (let at = 0; at < count; at += change.length) {
-      repeated.set(change, at);
+    assert(mask !== undefined && picture !== undefined, 'the picture and its mask are given');
+    const { channels, factor } = this.parts.networks.latents;
+    const [latentHeight, latentWidth] = [height / factor, width / factor];
+    const seen = imageToTensor(resizeLanczos(picture, width, height));
+    const covered = maskToTensor(mask, width, height, width, height).data;
+    // Where the mask covers it, the network sees middle grey.
+    seen.data.forEach((value, i) => (seen.data[i] = covered[i % covered.length] < 0.5 ? value : 0));
+    const stays = await this.#encoded(seen, 1, random);
+    const change = maskToTensor(mask, width, height, latentWidth, latentHeight).data;
+    const uploaded = arithmetic.upload(change, [change.length]);
+    try {
+      const masked = arithmetic.empty([rows, 1 + channels, latentHeight, latentWidth]);
+      const row = (1 + channels) * change.length;
+      for (let n = 0; n < rows; n++) {
+        arithmetic.copy(uploaded, 0, masked, n * row, change.length);
+        arithmetic.copy(stays, 0, masked, n * row + change.length, channels * change.length);
+      }
+      return masked;
+    } finally {
+      uploaded.dispose();
+      stays.dispose();
     }
-    const blend = arithmetic.empty([3 * count]);
-    const uploaded = arithmetic.upload(repeated, [count]);
-    arithmetic.copy((request.start as DeviceLatents).tensor, 0, blend, 0, count);
-    arithmetic.copy(noise, 0, blend, count, count);
-    arithmetic.copy(uploaded, 0, blend, 2 * count, count);
-    uploaded.dispose();
-    return blend;
   }
 
-  /** Each of `rows` [1, tokens, width] repeated `batch` times, one after another. */
+  /** Each of `rows` [1, …] repeated `batch` times, one after another. */
   #rows(rows: DeviceTensor[], batch: number): DeviceTensor {
     const { arithmetic } = this.engine;
-    const [, tokens, width] = rows[0].dims;
-    const all = arithmetic.empty([rows.length * batch, tokens, width]);
+    const [, ...dims] = rows[0].dims;
+    const size = elements(dims);
+    const all = arithmetic.empty([rows.length * batch, ...dims]);
     for (let n = 0; n < rows.length * batch; n++) {
-      arithmetic.copy(rows[Math.floor(n / batch)], 0, all, n * tokens * width, tokens * width);
+      arithmetic.copy(rows[Math.floor(n / batch)], 0, all, n * size, size);
     }
     return all;
   }
 
-  async #guidanceIsBatched(request: SampleRequest, rows: number, height: number, width: number): Promise<boolean> {
-    return request.guidance_mode === 'auto'
-      ? this.parts.networks.batchesGuidance(rows, { height, width })
-      : request.guidance_mode === 'batched';
+  /** What the denoiser is called with, once for each. */
+  #texts(
+    { prompt, negative }: TextConditioning,
+    batch: number,
+    batched: boolean,
+    hold: (tensor: DeviceTensor) => DeviceTensor,
+  ): { embeddings: DeviceTensor[]; pooled?: DeviceTensor[] } {
+    const given = [...(negative ? [negative] : []), prompt];
+    const groups = batched ? [given] : given.map((one) => [one]);
+    const repeated = (all: DeviceTensor[]) => hold(this.#rows(all, batch));
+    return {
+      embeddings: groups.map((group) => repeated(group.map(({ states }) => states))),
+      ...(this.parts.networks.conditions.pooled && {
+        pooled: groups.map((group) => repeated(group.flatMap((one) => one.pooled ?? []))),
+      }),
+    };
   }
+
+  async #guidanceIsBatched(
+    { guidance_mode: mode = 'auto' }: Pick<EstimateRequest, 'guidance_mode'>,
+    rows: number,
+    height: number,
+    width: number,
+  ): Promise<boolean> {
+    return mode === 'auto' ? this.parts.networks.batchesGuidance(rows, { height, width }) : mode === 'batched';
+  }
+}
+
+/** As the reference takes them where nothing is said: the whole of a picture of the very size that is made. */
+function sizesOf(request: Pick<SampleRequest, 'width' | 'height'> & Partial<SampleRequest>): Sizes {
+  const { width, height } = request;
+  return {
+    original: [request.original_height ?? height, request.original_width ?? width],
+    corner: [request.crop_top ?? 0, request.crop_left ?? 0],
+    target: [request.target_height ?? height, request.target_width ?? width],
+  };
 }
 
 /** A checkpoint whose own scheduler is not known can still be run with a named sampler, so this is no refusal yet. */

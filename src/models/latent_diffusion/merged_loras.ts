@@ -1,8 +1,9 @@
 /** The LoRAs that are merged into a model's weights: which are read, what they change, and what is told of them. */
+import { assert } from '../../core/errors.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
 import { leftOutOf, loraDataHash, readLora, withLora, type Lora } from '../../weights/lora.ts';
-import { LORA_NETWORKS, type LoraNetwork } from '../../weights/lora_names.ts';
+import { LORA_NETWORKS, type LoraNetwork, type LoraTargets } from '../../weights/lora_names.ts';
 import type { WeightIndex } from '../../graphs/graph.ts';
 import type { ModelLora } from '../family.ts';
 
@@ -21,7 +22,7 @@ export class MergedLoras {
   /** @param own the networks' weights without any */
   constructor(
     readonly files: CheckpointFiles,
-    readonly own: Record<LoraNetwork, WeightIndex>,
+    readonly own: LoraTargets,
   ) {}
 
   /** The file that graphs refer to by this name; null when it is none of a LoRA. */
@@ -70,10 +71,9 @@ export class MergedLoras {
 
   /** The network's tensors, with the changes that LoRAs make to them. */
   weightsOf(network: LoraNetwork): WeightIndex {
-    return this.#loras.reduce(
-      (weights, { given, layers }) => withLora(weights, layers[network], given.strength),
-      this.own[network],
-    );
+    const own = this.own[network];
+    assert(own !== undefined, `there is a ${network}`);
+    return this.#loras.reduce((weights, { given, layers }) => withLora(weights, layers[network], given.strength), own);
   }
 
   /** What is recorded of them; `left_out` are the names in the file of what is not used. */

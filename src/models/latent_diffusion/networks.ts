@@ -20,6 +20,8 @@ export interface LatentSpace {
   factor: number;
   /** What latents are multiplied with after the encoder, and divided by before the decoder. */
   scale: number;
+  /** What is taken from them before that, and added after it; 0 where nothing is said. */
+  shift?: number;
 }
 
 /** What the encoder makes of a picture, not yet scaled. */
@@ -29,11 +31,40 @@ export interface EncodedPicture {
   tensor: DeviceTensor;
 }
 
+/** What a text encoder makes of a text, or several of them together. */
+export interface EncodedText {
+  /** [1, tokens, width]. */
+  states: DeviceTensor;
+  /** The text as a whole, [1, width]; null where the denoiser takes none. */
+  pooled: DeviceTensor | null;
+}
+
+/** What a denoiser is told beside the text and the time. */
+export interface Conditions {
+  /** The text as a whole, and sizes. */
+  pooled: boolean;
+  /** The mask, and what stays of the picture. */
+  mask: boolean;
+}
+
+/** What Stable Diffusion XL is told of the sizes of the pictures that it was trained on; in pixels. */
+export interface Sizes {
+  original: readonly [height: number, width: number];
+  /** Of the picture within the original. */
+  corner: readonly [top: number, left: number];
+  target: readonly [height: number, width: number];
+}
+
 export interface DenoiserRequest extends LatentSize {
   /** Rows of each call of {@link Denoiser.predict}. */
   batch: number;
   /** One or more [batch, tokens, width]: what the rows are conditioned on. They outlive the denoiser. */
   embeddings: DeviceTensor[];
+  /** Where {@link Conditions.pooled}: of each of the embeddings, [batch, width]. They outlive the denoiser. */
+  pooled?: DeviceTensor[];
+  sizes?: Sizes;
+  /** Where {@link Conditions.mask}: 1 where the picture is painted, then what stays of it as latents, [batch, 1 + channels, h, w]. */
+  masked?: DeviceTensor;
   /** The guidance scale, for a network that takes it as an input. */
   guidance: number;
 }
@@ -60,11 +91,14 @@ export interface Decoder {
 
 export interface Networks {
   readonly latents: LatentSpace;
+  readonly conditions: Conditions;
+  /** Guidance above this runs the denoiser for a negative prompt, too; 1 where nothing is said. */
+  readonly leastGuidance?: number;
   /** What is on the device, by the names that {@link planned} gives; it tells who listens while weights are being brought there. */
   readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading'>;
 
-  /** Token ids → [1, ids.length, width]. */
-  encodeText(ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor>;
+  /** @param ids of each of its tokenizers, as many */
+  encodeText(ids: readonly Int32Array<ArrayBuffer>[]): Promise<EncodedText>;
   /** @param pixels [1, 3, H, W] in [-1, 1] */
   encodeImage(pixels: DeviceTensor): Promise<EncodedPicture>;
   denoiser(request: DenoiserRequest): Promise<Denoiser>;
@@ -93,3 +127,6 @@ export interface Networks {
   /** Frees all that is held on the device. */
   clear(): Promise<void>;
 }
+
+/** What does not depend on how the denoiser is given its text. */
+export type CommonNetworks = Omit<Networks, 'encodeText' | 'denoiser' | 'conditions'>;

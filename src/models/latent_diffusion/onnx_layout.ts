@@ -21,7 +21,6 @@ export interface OnnxLayout {
   latents: LatentSpace;
   freeDimensions: Partial<Record<Role, FreeDimensions>>;
   tokenizer: ClipTokenizer;
-  padded: boolean;
   scheduler: SchedulerConfig;
   /** Pixels per side that it was trained at. */
   size: number;
@@ -66,7 +65,6 @@ export const publishedExportSchema = v.strictObject({
     folder: v.string(),
     /** Its tokenizer_config.json, where the repository has none. */
     config: v.record(v.string(), v.unknown()),
-    padded: v.boolean(),
     /** Where the tokenizer's files can be had, of a repository that lacks them. */
     from: v.nullable(v.string()),
   }),
@@ -128,7 +126,6 @@ export async function optimumLayout(files: CheckpointFiles): Promise<OnnxLayout>
     latents: { channels: vae.latent_channels, factor, scale: vae.scaling_factor ?? (tiny ? 1 : 0.18215) },
     freeDimensions: {},
     tokenizer: await openTokenizer(files, { folder: 'tokenizer', config: {}, from: null }),
-    padded: true,
     scheduler: parseSchedulerConfig(scheduler),
     size: size * factor,
     habits: {},
@@ -151,7 +148,6 @@ export async function publishedLayout(files: CheckpointFiles, known: PublishedEx
     latents: known.latents,
     freeDimensions: known.freeDimensions,
     tokenizer: await openTokenizer(files, known.tokenizer),
-    padded: known.tokenizer.padded,
     scheduler: parseSchedulerConfig(JSON.stringify(known.scheduler)),
     size: known.size,
     habits: known.habits,

@@ -15,11 +15,12 @@ import type {
   Denoiser,
   DenoiserRequest,
   EncodedPicture,
+  EncodedText,
   LatentSize,
   LatentSpace,
   Networks,
 } from './networks.ts';
-import type { NetworkRequest, PlannedNetwork } from './estimate.ts';
+import type { NetworkRequest, Phase, PlannedNetwork } from './estimate.ts';
 import type { OnnxLayout, Role } from './onnx_layout.ts';
 import { Feeder, Taker, fixDimensions, fixed, isGuidance, isHalf, numeric, type Places } from './onnx_ports.ts';
 
@@ -33,8 +34,17 @@ const BATCHED_LATENTS = 2 * 64 * 64;
 const EXPORTED_STEP = 8;
 /** The offsets that the asyncify build can read. */
 const OFFSET_LIMIT = 2 ** 32;
+
+const PHASES: Record<Role, Phase> = {
+  text_encoder: 'read',
+  vae_encoder: 'read',
+  unet: 'sample',
+  vae_decoder: 'decode',
+};
+
 export class OnnxNetworks implements Networks {
   readonly shelf: NetworkShelf;
+  readonly conditions = { pooled: false, mask: false };
   readonly #opened = new Map<Role, Promise<OnnxFile>>();
 
   constructor(
@@ -49,7 +59,7 @@ export class OnnxNetworks implements Networks {
     return this.layout.latents;
   }
 
-  async encodeText(ids: Int32Array<ArrayBuffer>): Promise<DeviceTensor> {
+  async encodeText([ids]: readonly Int32Array<ArrayBuffer>[]): Promise<EncodedText> {
     const { engine } = this;
     const network = await this.#network('text_encoder', { batch: 1, sequence: ids.length });
     const input = this.#only(network.inputs, 'text_encoder', ({ type }) => type === 'int32' || type === 'int64');
@@ -57,7 +67,12 @@ export class OnnxNetworks implements Networks {
     if (sequence !== ids.length) {
       throw this.#unsupported('text_encoder', `it reads ${sequence} tokens and its tokenizer gives ${ids.length}`);
     }
-    const output = this.#find(network.outputs, 'text_encoder', 'gives no embeddings', ({ dims }) => dims.length === 3);
+    const output = this.#find(
+      network.outputs,
+      'text_encoder',
+      'it gives no embeddings',
+      ({ dims }) => dims.length === 3,
+    );
     const width = numeric(output.dims[2]) ?? (await this.#textWidth());
     // Rows beyond the first are the same again: what a fixed batch asks for and nobody reads.
     const rows = Array.from({ length: batch }, () => [...ids]).flat();
@@ -67,7 +82,7 @@ export class OnnxNetworks implements Networks {
     try {
       await engine.run(network, { [input.name]: feed }, { [output.name]: taken.target });
       taken.give(embeddings, 0, 1);
-      return embeddings;
+      return { states: embeddings, pooled: null };
     } catch (error) {
       embeddings.dispose();
       throw error;
@@ -88,7 +103,7 @@ export class OnnxNetworks implements Networks {
     }
     const network = await this.#network('vae_encoder', { batch: 1, channels: 3, height, width });
     const input = this.#only(network.inputs, 'vae_encoder', ({ dims }) => dims.length === 4);
-    const output = this.#find(network.outputs, 'vae_encoder', 'gives no latents', ({ dims }) => dims.length === 4);
+    const output = this.#find(network.outputs, 'vae_encoder', 'it gives no latents', ({ dims }) => dims.length === 4);
     const [batch] = this.#sized('vae_encoder', input, [1, 3, height, width], 1);
     const moments =
       (numeric(output.dims[1]) ?? (output.name === 'latent_parameters' ? 2 * channels : channels)) > channels;
@@ -190,7 +205,7 @@ export class OnnxNetworks implements Networks {
     const name = purpose === 'picture' ? 'vae_decoder' : 'preview_decoder';
     const network = await this.#network('vae_decoder', { batch: 1, channels, height, width }, name);
     const input = this.#only(network.inputs, 'vae_decoder', ({ dims }) => dims.length === 4);
-    const output = this.#find(network.outputs, 'vae_decoder', 'gives no picture', ({ dims }) => dims.length === 4);
+    const output = this.#find(network.outputs, 'vae_decoder', 'it gives no picture', ({ dims }) => dims.length === 4);
     const [batch] = this.#sized('vae_decoder', input, [1, channels, height, width], factor);
     const fed = new Feeder(engine, input, [batch, channels, height, width]);
     const taken = new Taker(engine, output, [batch, 3, height * factor, width * factor]);
@@ -231,7 +246,15 @@ export class OnnxNetworks implements Networks {
         const { largestTensorBytes } = this.layout.weights ?? (await this.#file(role));
         const cost = { flops: null, weightBytes, activationSizes: null, largestTensorBytes };
         const runsPerStep = role === 'unet' ? calls : 0;
-        planned.push({ name: role, runs: runs[role], runsPerStep, precision: null, isOurs: false, cost: () => cost });
+        planned.push({
+          name: role,
+          phase: PHASES[role],
+          runs: runs[role],
+          runsPerStep,
+          precision: null,
+          isOurs: false,
+          cost: () => cost,
+        });
       }
     }
     return planned;
@@ -341,7 +364,7 @@ export class OnnxNetworks implements Networks {
 
   /** The denoiser's inputs by their rank: every export has its own names. */
   #unetPorts(network: Network) {
-    const missing = 'lacks an input that every denoiser has';
+    const missing = 'it lacks an input that every denoiser has';
     const { inputs } = network;
     const guidance = inputs.find(({ name, dims }) => isGuidance({ name, dims }));
     const ports = {
@@ -349,7 +372,7 @@ export class OnnxNetworks implements Networks {
       context: this.#find(inputs, 'unet', missing, ({ dims }) => dims.length === 3),
       time: this.#find(inputs, 'unet', missing, ({ dims }) => dims.length <= 1),
       guidance,
-      output: this.#find(network.outputs, 'unet', 'gives no prediction', ({ dims }) => dims.length === 4),
+      output: this.#find(network.outputs, 'unet', 'it gives no prediction', ({ dims }) => dims.length === 4),
     };
     const known = [ports.sample, ports.context, ports.time, guidance];
     const other = inputs.filter((port) => !known.includes(port));
@@ -386,7 +409,7 @@ export class OnnxNetworks implements Networks {
   #find(ports: TensorPort[], role: Role, otherwise: string, fits: (port: TensorPort) => boolean): TensorPort {
     const port = ports.find(fits);
     if (!port) {
-      throw this.#unsupported(role, `it ${otherwise}`);
+      throw this.#unsupported(role, otherwise);
     }
     return port;
   }

@@ -1,0 +1,117 @@
+/** The language engine against plain transformers.js: the same model in the same page, by turns. */
+import { inStudio } from './studio.js';
+
+/** Greedy, so that both write the same; the first warms up and is not counted. */
+const CHATS = [
+  [{ role: 'user', content: 'What is the sea made of?' }],
+  [
+    { role: 'system', content: 'You rewrite descriptions so that a painter could work from them.' },
+    { role: 'user', content: 'A lighthouse in the storm, seen from a small boat.' },
+  ],
+  [{ role: 'user', content: 'Tell me how a house is built, step by step, from the ground to the roof.' }],
+];
+
+/**
+ * @typedef {{ firstMs: number, perSecond: number, ids: number[] }} Written time to the first token, tokens per second after it
+ * @typedef {{ ours: Written, plain: Written }} Pair
+ */
+
+/**
+ * @param {import('playwright').Browser} browser
+ * @param {'webgpu' | 'wasm'} backend
+ * @param {string} folder of a model in transformers.js' layout
+ * @param {number} count of pairs
+ * @param {number} tokens of each answer
+ * @returns {Promise<{ pairs: Pair[], precision: string }>}
+ */
+export function raceLanguage(browser, backend, folder, count, tokens) {
+  return inStudio(browser, backend, async (page) => {
+    // The page empties its own fields once it has taken what is in them.
+    await page.evaluate(() => {
+      const input = document.createElement('input');
+      Object.assign(input, { type: 'file', id: 'raced', webkitdirectory: true });
+      document.body.append(input);
+    });
+    await page.locator('#raced').setInputFiles(folder);
+    return page.evaluate(race, { backend, count, tokens, chats: CHATS });
+  });
+}
+
+/**
+ * Runs in the page.
+ * @param {{ backend: 'webgpu' | 'wasm', count: number, tokens: number, chats: { role: string, content: string }[][] }} options
+ */
+async function race({ backend, count, tokens, chats }) {
+  const { darkroom } = /** @type {{ darkroom: import('../src/jobs/door.ts').Door }} */ (
+    /** @type {unknown} */ (globalThis)
+  );
+  const input = /** @type {HTMLInputElement} */ (document.querySelector('#raced'));
+  const files = [...(input.files ?? [])].map((file) => ({ path: file.webkitRelativePath, file }));
+  const { ref, recommended } = await darkroom.language.openFolder(files);
+  const worker = new Worker('/plain/plain_language.js', { type: 'module' });
+
+  /**
+   * @param {import('./plain_language.ts').PlainRequest} request
+   * @param {() => void} onToken
+   * @returns {Promise<number[]>}
+   */
+  const ask = (request, onToken) =>
+    new Promise((done, failed) => {
+      worker.onmessage = ({ data }) => {
+        const answer = /** @type {import('./plain_language.ts').PlainAnswer} */ (data);
+        switch (answer.type) {
+          case 'token':
+            onToken();
+            break;
+          case 'failed':
+            failed(new Error(answer.message));
+            break;
+          default:
+            done(answer.type === 'done' ? answer.ids : []);
+        }
+      };
+      worker.onerror = ({ message }) => failed(new Error(message));
+      worker.postMessage(request);
+    });
+
+  /**
+   * Seen from the page, on which words are shown.
+   * @param {(onToken: () => void) => Promise<number[]>} write
+   */
+  const timed = async (write) => {
+    const begun = performance.now();
+    /** @type {number | undefined} */
+    let first;
+    let last = begun;
+    const ids = await write(() => {
+      last = performance.now();
+      first ??= last;
+    });
+    const since = first ?? last;
+    return { firstMs: since - begun, perSecond: ((ids.length - 1) / (last - since)) * 1000, ids };
+  };
+  /** @param {any} messages */
+  const ours = (messages) =>
+    timed(async (onToken) => {
+      const request = { model: ref, messages, max_new_tokens: tokens, temperature: 0, seed: '0' };
+      return (await darkroom.language.generate(request, onToken)).ids;
+    });
+  /** @param {any} messages */
+  const plain = (messages) => timed((onToken) => ask({ type: 'generate', messages, tokens }, onToken));
+
+  const precision = recommended ?? 'fp32';
+  const relative = files.map(({ path, file }) => ({ path: path.slice(path.indexOf('/') + 1), file }));
+  await ask(/** @type {any} */ ({ type: 'open', files: relative, backend, dtype: precision }), () => undefined);
+  await ours(chats[0]);
+  await plain(chats[0]);
+  const pairs = [];
+  for (let pair = 0; pair < count; pair++) {
+    const messages = chats[1 + (pair % (chats.length - 1))];
+    // Whoever comes first has the quieter machine or the other way round.
+    const [one, other] = pair % 2 === 0 ? [ours, plain] : [plain, ours];
+    const [first, second] = [await one(messages), await other(messages)];
+    pairs.push(one === ours ? { ours: first, plain: second } : { ours: second, plain: first });
+  }
+  worker.terminate();
+  return { pairs, precision };
+}

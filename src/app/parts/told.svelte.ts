@@ -1,0 +1,41 @@
+import { tick } from 'svelte';
+import { StudioError } from '../../core/errors.ts';
+
+export interface Alert {
+  message: string;
+  action: { label: string; run: () => void } | null;
+}
+
+/** What the person is told: one alert at a time, and what screen readers read out. Sentences are English; whatever shows them translates. */
+export class Told {
+  alert = $state.raw<Alert | null>(null);
+  /** Read out politely by screen readers. */
+  announcement = $state('');
+
+  tell(message: string, action: Alert['action'] = null): void {
+    this.alert = { message, action };
+  }
+
+  announce(message: string): void {
+    // The same text twice would not be read out twice.
+    this.announcement = '';
+    void tick().then(() => (this.announcement = message));
+  }
+
+  /** Does something for the person, without the alert about what they did before. @returns whether it worked; if not, they are told */
+  async attempt(act: () => unknown): Promise<boolean> {
+    this.alert = null;
+    return this.report(act);
+  }
+
+  /** Does something, and tells the person if it fails. @returns whether it worked */
+  async report(act: () => unknown): Promise<boolean> {
+    try {
+      await act();
+      return true;
+    } catch (error) {
+      this.tell(StudioError.from(error).message);
+      return false;
+    }
+  }
+}

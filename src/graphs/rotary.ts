@@ -1,0 +1,59 @@
+/**
+ * Angles by which attention tells positions apart (https://arxiv.org/abs/2104.09864). They are computed here and not in the graph: sines of a
+ * GPU are off by up to 2e-4.
+ */
+import type { Angles, LayerWriter } from './layers.ts';
+
+/** Cosines and sines, each [positions, half the head's width]. */
+export interface RotaryTables {
+  cos: Float32Array<ArrayBuffer>;
+  sin: Float32Array<ArrayBuffer>;
+}
+
+/**
+ * @param ids of every token, a position on each axis
+ * @param widths elements of a head that each axis turns, together its width
+ * @param angles how exactly the reference reckons them before it takes their cosines
+ */
+export function rotaryTables(
+  ids: readonly (readonly number[])[],
+  widths: readonly number[],
+  theta: number,
+  angles: 'f32' | 'f64' = 'f32',
+): RotaryTables {
+  const half = widths.reduce((sum, width) => sum + width / 2, 0);
+  const cos = new Float32Array(ids.length * half);
+  const sin = new Float32Array(ids.length * half);
+  const speeds = widths.flatMap((width, axis) =>
+    Array.from({ length: width / 2 }, (_, i) => ({ axis, speed: 1 / theta ** ((2 * i) / width) })),
+  );
+  ids.forEach((position, token) => {
+    speeds.forEach(({ axis, speed }, at) => {
+      const exact = position[axis] * speed;
+      const angle = angles === 'f32' ? Math.fround(exact) : exact;
+      cos[token * half + at] = Math.cos(angle);
+      sin[token * half + at] = Math.sin(angle);
+    });
+  });
+  return { cos, sin };
+}
+
+/** The inputs `${prefix}cos` and `${prefix}sin` for `tokens` tokens. */
+export function anglesInput(g: LayerWriter, prefix: string, tokens: number, half: number): Angles {
+  return { cos: g.floats(`${prefix}cos`, [tokens, half]), sin: g.floats(`${prefix}sin`, [tokens, half]) };
+}
+
+/**
+ * A timestep as waves, the cosines first: [width]. The same in diffusers' `Timesteps` (flip_sin_to_cos, no shift) and the authors' own
+ * embedders.
+ */
+export function timestepWaves(timestep: number, width: number): Float32Array<ArrayBuffer> {
+  const half = width / 2;
+  const waves = new Float32Array(width);
+  for (let i = 0; i < half; i++) {
+    const angle = Math.fround(timestep * Math.fround(Math.exp((-Math.log(10_000) * i) / half)));
+    waves[i] = Math.cos(angle);
+    waves[half + i] = Math.sin(angle);
+  }
+  return waves;
+}

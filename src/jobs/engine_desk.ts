@@ -1,0 +1,198 @@
+/**
+ * What doors can ask of the engine and of the checkpoints of this browser, beside jobs: what is on the device, to prepare it or to free it,
+ * and to look at, fetch and remove checkpoints. Answered by the tab that serves the channel, and loaded by the first question.
+ */
+import * as v from 'valibot';
+import { BUILTIN_CHECKPOINTS } from '../core/builtin_checkpoints.ts';
+import { StudioError } from '../core/errors.ts';
+import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../core/model.ts';
+import { parse, parseOperation } from '../core/operation.ts';
+import type { License, Listing, StoredCheckpoint } from '../weights/library/library_api.ts';
+import type { JobClient } from './client.ts';
+import type { EngineQuestion } from './engine_questions.ts';
+import { needsOf } from './needs.ts';
+
+/** A checkpoint that operations can name. */
+export interface CheckpointReport {
+  ref: string;
+  name: string;
+  kind: StoredCheckpoint['kind'];
+  variant: WeightVariant;
+  /** `builtin` comes with the page and cannot be removed. */
+  state: 'builtin' | StoredCheckpoint['state'];
+  bytes: number | null;
+  storedBytes: number | null;
+  license: License['id'];
+  /** Why its download stopped; null where it did not, or was asked to. */
+  error: string | null;
+}
+
+/** What a checkpoint at its origin is; nothing of it was fetched but configs and headers. */
+export interface CheckpointLook {
+  ref: string;
+  name: string;
+  license: License;
+  gated: boolean;
+  pipeline_class: string;
+  parameters: number;
+  /** To fetch. */
+  bytes: number;
+  variants: readonly WeightVariant[];
+  defaults: CheckpointSummary['defaults'];
+}
+
+const origin = {
+  /** `org/name` on the hub. */
+  repo: v.optional(v.pipe(v.string('repo must be text.'), v.regex(/^[\w.-]+\/[\w.-]+$/, 'repo must be org/name.'))),
+  revision: v.optional(v.string('revision must be text.')),
+  url: v.optional(v.pipe(v.string('url must be text.'), v.url('url must be an address.'))),
+  /** For a gated repository; kept for this request only. */
+  token: v.optional(v.string('token must be text.')),
+};
+const oneOrigin = 'Say either repo or url.';
+const hasOneOrigin = ({ repo, url }: { repo?: string; url?: string }) => (repo === undefined) !== (url === undefined);
+
+const questions = {
+  engine: v.strictObject({}),
+  prepare: v.strictObject({ operation: v.unknown() }),
+  unload: v.strictObject({}),
+  checkpoints: v.strictObject({}),
+  look: v.pipe(
+    v.strictObject(origin),
+    v.check((asked) => hasOneOrigin(asked), oneOrigin),
+  ),
+  fetch: v.pipe(
+    v.strictObject({
+      ...origin,
+      variant: v.optional(v.picklist(WEIGHT_VARIANTS, `variant must be one of ${WEIGHT_VARIANTS.join(', ')}.`), 'full'),
+      accept_license: v.optional(v.boolean('accept_license must be true or false.'), false),
+    }),
+    v.check((asked) => hasOneOrigin(asked), oneOrigin),
+  ),
+  remove: v.strictObject({ ref: v.string('ref must be the ref of a checkpoint.') }),
+} satisfies Record<EngineQuestion, v.GenericSchema>;
+
+type Asked<Q extends EngineQuestion> = v.InferOutput<(typeof questions)[Q]>;
+
+/** The part of the page's client that is used. */
+export type DeskClient = Pick<JobClient, 'engineState' | 'prepare' | 'unload' | 'describe' | 'library'>;
+
+/** @throws StudioError, `invalid_operation` for what is not understood */
+export async function answerEngine(client: DeskClient, type: EngineQuestion, asked: unknown): Promise<unknown> {
+  const given = parse(questions[type], asked, 'The request');
+  switch (type) {
+    case 'engine':
+      return client.engineState();
+    case 'prepare': {
+      const operation = parseOperation((given as Asked<'prepare'>).operation);
+      if (!needsOf(operation).graphs) {
+        throw new StudioError(
+          'invalid_operation',
+          'This operation runs no checkpoint of pictures, so there is nothing to prepare.',
+        );
+      }
+      await client.prepare(operation);
+      return client.engineState();
+    }
+    case 'unload':
+      await client.unload();
+      return client.engineState();
+    case 'checkpoints':
+      return { checkpoints: await reports(client) };
+    case 'look':
+      return (await look(client, given as Asked<'look'>)).report;
+    case 'fetch':
+      return fetched(client, given as Asked<'fetch'>);
+    case 'remove': {
+      const { ref } = given as Asked<'remove'>;
+      if (!(await client.library.list()).some((stored) => stored.ref === ref)) {
+        throw new StudioError('invalid_operation', `There is no checkpoint "${ref}" in the library.`);
+      }
+      await client.library.remove(ref);
+      return { checkpoints: await reports(client) };
+    }
+  }
+}
+
+async function reports({ library }: DeskClient): Promise<CheckpointReport[]> {
+  const builtin = BUILTIN_CHECKPOINTS.map(({ id, name }): CheckpointReport => {
+    const sizes = { bytes: null, storedBytes: null };
+    return {
+      ref: `builtin:${id}`,
+      name,
+      kind: 'image',
+      variant: 'full',
+      state: 'builtin',
+      ...sizes,
+      license: 'apache-2.0',
+      error: null,
+    };
+  });
+  const stored = (await library.list())
+    .filter(({ ref }) => !ref.startsWith('lora:'))
+    .map(({ ref, name, kind, variant, state, bytes, storedBytes, license, error }): CheckpointReport => ({
+      ref,
+      name,
+      kind,
+      variant,
+      state,
+      bytes,
+      storedBytes,
+      license: license.id,
+      error: error?.message ?? null,
+    }));
+  return [...builtin, ...stored];
+}
+
+async function look(
+  client: DeskClient,
+  { repo, revision, url, token }: Asked<'look'>,
+): Promise<{ listing: Listing; summary: CheckpointSummary; report: CheckpointLook }> {
+  const from =
+    repo === undefined
+      ? ({ kind: 'url', url: url ?? '' } as const)
+      : ({ kind: 'hub', repo, revision: revision ?? null } as const);
+  const listing = await client.library.look(from, token ?? null);
+  const summary = await client.describe(listing, token ?? null);
+  const { ref, name, license, gated, files } = listing;
+  const needed = new Set(summary.needs);
+  const report = {
+    ref,
+    name,
+    license,
+    gated,
+    pipeline_class: summary.pipelineClass,
+    parameters: summary.parameters,
+    bytes: files.filter(({ path }) => needed.has(path)).reduce((sum, { size }) => sum + size, 0),
+    variants: summary.variants,
+    defaults: summary.defaults,
+  };
+  return { listing, summary, report };
+}
+
+/** Begins the download and answers; how far it is stands in the list. */
+async function fetched(client: DeskClient, asked: Asked<'fetch'>): Promise<{ ref: string }> {
+  const { library } = client;
+  const { listing, summary, report } = await look(client, asked);
+  const { variant, accept_license: accepts, token } = asked;
+  if (!summary.variants.includes(variant)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${listing.name}" cannot be kept as ${variant}; it can be ${summary.variants.join(' or ')}.`,
+    );
+  }
+  const { license } = listing;
+  if (license.mustAccept && !(await library.acceptedLicenses()).includes(listing.ref)) {
+    if (!accepts) {
+      throw new StudioError(
+        'invalid_operation',
+        `The licence of "${listing.name}" is ${license.id ?? 'not stated'}${license.link ? ` (${license.link})` : ''}; read it, then say accept_license: true.`,
+      );
+    }
+    await library.acceptLicense(listing.ref);
+  }
+  const request = { listing, paths: summary.needs, variant, token: token ?? null };
+  // A failure stands in the list, as it does in the page's library.
+  library.download(request, () => undefined).catch(() => undefined);
+  return { ref: variant === 'full' ? report.ref : `${report.ref}#${variant}` };
+}

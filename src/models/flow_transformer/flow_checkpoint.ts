@@ -1,0 +1,151 @@
+/** What the families of flow transformers share when a checkpoint is opened: its parts, its texts, and what is told of it. */
+import { StudioError } from '../../core/errors.ts';
+import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../../core/model.ts';
+import type { StoredTensor } from '../../graphs/graph.ts';
+import { BLOCK, quantisedBits } from '../../graphs/quantisation.ts';
+import { parseSchedulerConfig, type SchedulerConfig } from '../../schedulers/config.ts';
+import { schedulers } from '../../schedulers/registry.ts';
+import type { TokenizerFiles } from '../../text/clip_tokenizer.ts';
+import { Checkpoint, type Component } from '../../weights/checkpoint.ts';
+import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import { storedVariant } from '../latent_diffusion/graph_networks.ts';
+import { schedulerDefaults } from '../latent_diffusion/latent_diffusion.ts';
+
+/** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` | `checkpoint_unsupported` for a part of another class */
+export async function openPart(checkpoint: Checkpoint, name: string, className: string): Promise<Component> {
+  const component = await checkpoint.component(name);
+  if (component.className !== className) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `The ${name} of "${checkpoint.name}" is a ${component.className}; Darkroom can run a ${className} there.`,
+    );
+  }
+  return component;
+}
+
+/**
+ * @param sizes what the transformer takes of a token of text and of a latent, and what the other networks give
+ * @throws StudioError `checkpoint_unsupported` for parts of different checkpoints
+ */
+export function requireFit(
+  files: CheckpointFiles,
+  { text, channels }: Record<'text' | 'channels', { read: number; given: number }>,
+): void {
+  if (text.read !== text.given) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `The transformer of "${files.name}" reads ${text.read} numbers of each token and its text encoder gives ${text.given}; take both from one checkpoint.`,
+    );
+  }
+  if (channels.read !== channels.given) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `The transformer of "${files.name}" takes latents of ${channels.read} channels and its autoencoder gives ${channels.given}; take both from one checkpoint.`,
+    );
+  }
+}
+
+/** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` */
+export async function readScheduler(checkpoint: Checkpoint): Promise<SchedulerConfig> {
+  const text = await checkpoint.text('scheduler/scheduler_config.json');
+  if (text === undefined) {
+    throw new StudioError(
+      'checkpoint_incomplete',
+      `"${checkpoint.name}" has no scheduler/scheduler_config.json; open the whole checkpoint folder.`,
+    );
+  }
+  return parseSchedulerConfig(text);
+}
+
+/** The texts of a tokenizer's folder, read ahead. */
+export async function tokenizerTexts(checkpoint: Checkpoint, folder = 'tokenizer'): Promise<TokenizerFiles> {
+  const texts = new Map<string, string>();
+  for (const path of checkpoint.files.paths().filter((path) => isTokenizerText(path, folder))) {
+    texts.set(path.slice(folder.length + 1), (await checkpoint.text(path)) ?? '');
+  }
+  return { read: (name) => texts.get(name) };
+}
+
+export interface Part {
+  component: Component;
+  /** What its weights are run in. */
+  weights: WeightVariant;
+  /** Tensors that stay on the processor. */
+  apart?: (name: string) => boolean;
+}
+
+/**
+ * @param parts the networks, in order
+ * @param texts folders of tokenizers
+ * @param usual what pictures are made with where nobody says otherwise
+ * @param multiple of which the sides of its pictures are, in pixels
+ */
+export async function summarise(
+  checkpoint: Checkpoint,
+  scheduler: SchedulerConfig,
+  parts: readonly Part[],
+  texts: readonly string[],
+  usual: Pick<CheckpointSummary['defaults'], 'width' | 'height'> & Partial<CheckpointSummary['defaults']>,
+  multiple: number,
+): Promise<CheckpointSummary> {
+  const { files } = checkpoint;
+  const all = parts.flatMap(({ component }) => tensorsOf(component).map(elementsOf));
+  const onDevice = parts.flatMap(({ component, weights, apart = () => false }) =>
+    tensorsOf(component)
+      .filter(({ name }) => !apart(name))
+      .map((tensor) => bytesOf(tensor, weights)),
+  );
+  const weightFiles = [...new Set(parts.flatMap(({ component }) => component.files))];
+  const sizes = await Promise.all(weightFiles.map(async (path) => (await files.blob(path)).size));
+  const stored = storedVariant(
+    files,
+    parts.map(({ component }) => component),
+  );
+  const folders = parts.map(({ component }) => component.name);
+  const isText = (path: string) =>
+    path === 'model_index.json' ||
+    path === 'scheduler/scheduler_config.json' ||
+    folders.some((folder) => path.startsWith(`${folder}/`) && path.endsWith('.json')) ||
+    texts.some((folder) => isTokenizerText(path, folder));
+  return {
+    ref: files.ref,
+    name: checkpoint.name,
+    pipelineClass: checkpoint.pipelineClass,
+    parameters: all.reduce((sum, count) => sum + count, 0),
+    needs: files.paths().filter((path) => weightFiles.includes(path) || isText(path)),
+    variants: stored ? [stored] : [...WEIGHT_VARIANTS],
+    takesLoras: false,
+    multiple,
+    samplers: samplersFor(scheduler),
+    bytes: sizes.reduce((sum, size) => sum + size, 0),
+    memoryBytes: onDevice.reduce((sum, bytes) => sum + bytes, 0),
+    largestTensorBytes: Math.max(...onDevice),
+    defaults: { ...schedulerDefaults(scheduler), prediction_type: 'flow_prediction', ...usual, ...files.habits },
+    prompts: files.prompts,
+  };
+}
+
+/** Those that follow a flow. */
+function samplersFor({ className }: SchedulerConfig): string[] {
+  const own = schedulers.filter(({ isFlow, className: known }) => isFlow && known === className);
+  return own.flatMap(({ samplers }) => [...samplers]);
+}
+
+function isTokenizerText(path: string, folder: string): boolean {
+  return path.startsWith(`${folder}/`) && /^[^/]+\.(json|txt|jinja)$/.test(path.slice(folder.length + 1));
+}
+
+function tensorsOf({ weights }: Component): StoredTensor[] {
+  return [...weights.names()].flatMap((name) => weights.get(name) ?? []);
+}
+
+function elementsOf({ shape }: StoredTensor): number {
+  return shape.reduce((product, dim) => product * dim, 1);
+}
+
+/** Once on the device, where the networks compute in f32. */
+function bytesOf(tensor: StoredTensor, weights: WeightVariant): number {
+  const elements = elementsOf(tensor);
+  const bits = tensor.quantised?.bits ?? quantisedBits(tensor.name, tensor.shape, weights);
+  return bits === null ? 4 * elements : (elements * bits) / 8 + (4 * elements) / BLOCK;
+}

@@ -1,0 +1,178 @@
+/**
+ * The networks of FLUX.2 klein as graphs of our own over a checkpoint's files: Qwen3 reads, one transformer paints, which may be shown
+ * pictures, and an autoencoder of its own decodes. All compute in f32, on weights of 8 or 4 bits where these are asked for.
+ */
+import type { WeightVariant } from '../../core/model.ts';
+import type { DeviceTensor } from '../../engine/arithmetic.ts';
+import type { Engine } from '../../engine/engine.ts';
+import * as autoencoder from '../../graphs/autoencoder_kl_flux2.ts';
+import * as flux2 from '../../graphs/flux2_transformer2d.ts';
+import type { FlowCourse } from '../../schedulers/scheduler.ts';
+import type { ChatTokenizer } from '../../text/chat_tokenizer.ts';
+import type { Component } from '../../weights/checkpoint.ts';
+import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
+import type { Decoder, Denoiser, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
+import { BaseNetworks, Held } from './base_networks.ts';
+import type { EncodedText, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
+import { Qwen3Text } from './qwen3_text.ts';
+
+/** The layers of Qwen3 whose hidden states FLUX.2 klein reads. */
+const READ_AFTER = [9, 18, 27];
+const F32 = { batch: 1, dtype: 'f32' as const };
+
+export interface Flux2Components {
+  textEncoder: Component;
+  transformer: Component;
+  vae: Component;
+}
+
+export class Flux2Networks extends BaseNetworks implements FlowNetworks {
+  readonly leastGuidance: number;
+  readonly config: flux2.Config;
+  readonly text: Qwen3Text;
+  readonly #transformer: Component;
+  readonly #vae: Component;
+  readonly #autoencoder: autoencoder.Config;
+
+  /** @param isDistilled whether it was taught to do without guidance */
+  constructor(
+    engine: Engine,
+    files: CheckpointFiles,
+    { textEncoder, transformer, vae }: Flux2Components,
+    tokenizer: ChatTokenizer,
+    weights: WeightVariant,
+    isDistilled: boolean,
+  ) {
+    super(engine, files, 'FLUX.2', [textEncoder, transformer, vae], weights);
+    this.leastGuidance = isDistilled ? Infinity : 1;
+    this.#transformer = transformer;
+    this.#vae = vae;
+    this.config = flux2.parseConfig(transformer.config);
+    this.#autoencoder = autoencoder.parseConfig(vae.config);
+    this.text = new Qwen3Text(engine, this.shelf, files, textEncoder, tokenizer, weights, {
+      after: READ_AFTER,
+      padded: true,
+    });
+  }
+
+  get latents(): LatentSpace {
+    const { block_out_channels } = this.#autoencoder;
+    return { channels: autoencoder.channelsOf(this.#autoencoder), factor: 2 ** block_out_channels.length, scale: 1 };
+  }
+
+  encodeText(prompt: string): Promise<EncodedText> {
+    return this.text.encode(prompt);
+  }
+
+  async encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
+    const { channels, factor } = this.latents;
+    const [, , height, width] = pixels.dims;
+    const network = await this.shelf.get('vae_encoder', { height, width }, (options) =>
+      autoencoder.buildEncoder(this.#autoencoder, this.#vae.weights, { ...options, ...F32, height, width }),
+    );
+    const tensor = this.engine.arithmetic.empty([1, channels, height / factor, width / factor]);
+    await this.engine.run(network, { sample: pixels }, { latents: tensor });
+    return { kind: 'latents', tensor };
+  }
+
+  async denoiser({ height, width, texts, shown }: FlowDenoiserRequest): Promise<Denoiser> {
+    const { engine, config } = this;
+    const { arithmetic } = engine;
+    const text = this.text.tokenizer.limit;
+    const extents = shown.map(({ dims }) => ({ height: dims[2], width: dims[3] }));
+    const { provider } = engine;
+    const options: flux2.Options = { provider, ...F32, height, width, text, shown: extents, weights: this.weights };
+    const shape = Object.fromEntries(
+      extents.flatMap((one, k) => [
+        [`h${k}`, one.height],
+        [`w${k}`, one.width],
+      ]),
+    ) as Record<string, number>;
+    const network = await this.shelf.get('transformer', { height, width, ...shape }, () =>
+      flux2.build(config, this.#transformer.weights, options),
+    );
+    const held = new Held();
+    const half = config.attention_head_dim / 2;
+    const { cos, sin } = flux2.angles(config, text, { height, width }, extents);
+    const dims = [cos.length / half, half];
+    const fixed = {
+      cos: held.hold(arithmetic.upload(cos, dims)),
+      sin: held.hold(arithmetic.upload(sin, dims)),
+      time_proj: held.hold(arithmetic.empty([1, config.timestep_guidance_channels])),
+      ...Object.fromEntries(shown.map((tensor, k) => [`shown_${k}`, tensor])),
+    };
+    const outputs = texts.map(() => held.hold(arithmetic.empty([1, config.in_channels, height, width])));
+    return {
+      async predict(sample, timestep) {
+        arithmetic.write(fixed.time_proj, flux2.timeProjection(config, timestep));
+        for (const [k, { tensors }] of texts.entries()) {
+          const inputs = { sample, ...fixed, prompt_embeds: tensors.prompt_embeds };
+          await engine.run(network, inputs, { out_sample: outputs[k] });
+        }
+        return outputs;
+      },
+      dispose: () => {
+        held.dispose();
+      },
+    };
+  }
+
+  async decoder({ height, width }: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
+    const { engine, shelf } = this;
+    const { factor } = this.latents;
+    const name = purpose === 'picture' ? 'vae_decoder' : 'preview_decoder';
+    const network = await shelf.get(name, { height, width }, (options) =>
+      autoencoder.buildDecoder(this.#autoencoder, this.#vae.weights, { ...options, ...F32, height, width }),
+    );
+    const output = engine.arithmetic.empty([1, 3, height * factor, width * factor]);
+    return {
+      async decode(latents) {
+        await engine.run(network, { latent_sample: latents }, { sample: output });
+        return output;
+      },
+      dispose: async () => {
+        output.dispose();
+        if (purpose === 'preview') {
+          await shelf.drop(name);
+        }
+      },
+    };
+  }
+
+  course({ height, width }: LatentSize): Omit<FlowCourse, 'steps'> {
+    return { tokens: height * width, shift: 'empirical', least: 'step' };
+  }
+
+  guidance(scale: number): number {
+    return scale;
+  }
+
+  /** A matrix of colours for its 128 channels would have to be fitted on a large picture, and the preview's kernel knows 16. */
+  previewSize(): Promise<null> {
+    return Promise.resolve(null);
+  }
+
+  planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
+    const { rows, calls, steps, texts, height, width, decodings, decoded } = request;
+    const { provider } = this.engine;
+    const { weights } = this.#transformer;
+    const shape = { provider, batch: 1, height, width, text: this.text.tokenizer.limit, shown: [] };
+    const runs = rows * calls;
+    return Promise.resolve([
+      this.text.planned(this.costs, texts),
+      this.costs.network(
+        { name: 'transformer', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
+        weights,
+        shape,
+        (options) => flux2.build(this.config, weights, options),
+      ),
+      this.costs.network(
+        { name: 'vae_decoder', runs: decodings, runsPerStep: 0, precision: 'f32' },
+        this.#vae.weights,
+        { provider, batch: 1, ...decoded, weights: 'full' as const },
+        (options) => autoencoder.buildDecoder(this.#autoencoder, this.#vae.weights, options),
+      ),
+    ]);
+  }
+}

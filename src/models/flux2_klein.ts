@@ -1,0 +1,62 @@
+/** FLUX.2 klein, distilled and not, from an unconverted diffusers folder. */
+import type { Engine } from '../engine/engine.ts';
+import * as autoencoder from '../graphs/autoencoder_kl_flux2.ts';
+import * as flux2 from '../graphs/flux2_transformer2d.ts';
+import * as qwen3 from '../graphs/qwen3.ts';
+import { ChatTokenizer } from '../text/chat_tokenizer.ts';
+import { Checkpoint } from '../weights/checkpoint.ts';
+import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import type { Family, LoadedModel, OpenOptions } from './family.ts';
+import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_transformer/flow_checkpoint.ts';
+import { FlowModel } from './flow_transformer/flow_model.ts';
+import { Flux2Networks } from './flow_transformer/flux2_networks.ts';
+
+const PIPELINE_CLASSES = ['Flux2KleinPipeline', 'Flux2KleinInpaintPipeline'];
+
+/** Tokens of a prompt, its template and padding included. */
+const LONGEST_PROMPT = 512;
+/** Pixels per side that it was trained at. */
+const SIDE = 1024;
+/** What its authors recommend for the distilled model, and diffusers for the other. */
+const HABITS = { distilled: { steps: 4, guidance_scale: 1 }, base: { steps: 50, guidance_scale: 4 } };
+
+async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
+  const checkpoint = await Checkpoint.open(files);
+  const [textEncoder, transformer, vae] = await Promise.all([
+    openPart(checkpoint, 'text_encoder', qwen3.className),
+    openPart(checkpoint, 'transformer', flux2.className),
+    openPart(checkpoint, 'vae', autoencoder.className),
+  ]);
+  const scheduler = await readScheduler(checkpoint);
+  const isDistilled = (await checkpoint.json('model_index.json')).is_distilled === true;
+  const tokenizer = new ChatTokenizer(await tokenizerTexts(checkpoint), LONGEST_PROMPT, { enable_thinking: false });
+  const networks = new Flux2Networks(engine, files, { textEncoder, transformer, vae }, tokenizer, weights, isDistilled);
+  requireFit(files, {
+    text: { read: networks.config.joint_attention_dim, given: networks.text.width },
+    channels: { read: networks.config.in_channels, given: networks.latents.channels },
+  });
+  const table = qwen3.embeddingTable(textEncoder.weights);
+  const summary = await summarise(
+    checkpoint,
+    scheduler,
+    [
+      { component: textEncoder, weights, apart: (name) => name === table || name === 'lm_head.weight' },
+      { component: transformer, weights },
+      { component: vae, weights: 'full' },
+    ],
+    ['tokenizer'],
+    { width: SIDE, height: SIDE, ...(isDistilled ? HABITS.distilled : HABITS.base) },
+    networks.latents.factor,
+  );
+  return new FlowModel(files, engine, networks, scheduler, {
+    ...summary,
+    ...(isDistilled && { ignores: ['guidance_scale'] }),
+  });
+}
+
+export const family: Family = {
+  pipelineClasses: PIPELINE_CLASSES,
+  recognises: async (files) =>
+    files.has('model_index.json') && PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass),
+  open,
+};

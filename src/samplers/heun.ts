@@ -1,0 +1,23 @@
+/** Heun's method on the probability flow: algorithm 1 of https://arxiv.org/abs/2206.00364. Calls the network twice a step, at both ends. */
+import { along, stepFrom, type Sampler } from './sampler.ts';
+import { alongSlopes, ratioOf, slope } from './slope.ts';
+
+export const sampler: Sampler = {
+  id: 'heun',
+  plan: ({ points, targets }) => ({
+    steps: points.flatMap((from, i) => {
+      const to = targets[i];
+      const there = along(from, to);
+      if (to.sigma === 0) {
+        return [stepFrom(from, there)];
+      }
+      const half = (ratioOf(to) - ratioOf(from)) / 2;
+      const { x, denoised } = slope(to);
+      return [
+        stepFrom(from, { ...there, remember: alongSlopes(from, to, half) }),
+        stepFrom(to, { x: to.alpha * half * x, denoised: to.alpha * half * denoised, history: [1] }),
+      ];
+    }),
+    historyLength: 1,
+  }),
+};

@@ -1,0 +1,31 @@
+/**
+ * The probability flow dx/dσ = (x − x0)/σ of https://arxiv.org/abs/2206.00364, for samplers that integrate it over σ, x being the picture at
+ * full scale plus σ times noise. In another scale the same holds of x/α and σ/α.
+ */
+import type { Mix, Point } from './sampler.ts';
+
+/** σ at full scale. */
+export function ratioOf({ alpha, sigma }: Point): number {
+  return sigma / alpha;
+}
+
+/** Weights of x and of the predicted picture in the slope at a point. */
+export function slope({ alpha, sigma }: Point): { x: number; denoised: number } {
+  return { x: 1 / sigma, denoised: -alpha / sigma };
+}
+
+/**
+ * A step that moves x along slopes: x' = α' · (x/α + now · slope + Σ before[k] · H[k]), where H holds slopes of earlier steps.
+ * @param now the length of the step times the weight of this point's slope
+ */
+export function alongSlopes(from: Point, to: Point, now: number, before: readonly number[] = []): Mix {
+  const { x, denoised } = slope(from);
+  return {
+    x: to.alpha * (1 / from.alpha + now * x),
+    denoised: to.alpha * now * denoised,
+    history: before.map((weight) => to.alpha * weight),
+  };
+}
+
+/** The last step, to the predicted picture itself. */
+export const LANDING: Mix = { x: 0, denoised: 1 };

@@ -1,0 +1,24 @@
+/** For samplers that reckon in λ = ln(α/σ), which is infinite where a flow begins in pure noise. */
+import type { Course, Point } from './sampler.ts';
+
+/** How much of training time is left out there (ComfyUI). */
+const SHARE = 1e-4;
+
+/** The points of a course, the first of which is a little after pure noise. */
+export function withFiniteLambda({ points, at, noiseAfter }: Course): readonly Point[] {
+  const [first, ...rest] = points;
+  return Number.isFinite(first.lambda) ? points : [{ ...at(noiseAfter(SHARE)), level: first.level }, ...rest];
+}
+
+/** The share of the predicted picture in a step of length h in λ, when it is as noisy as a stochastic one: (1 − e^(−2h)) of its variance is new. */
+export function stochastic(
+  from: Point,
+  to: Point,
+): { x: number; denoised: number; noise: { scale: number; from: number; to: number } } {
+  const h = to.lambda - from.lambda;
+  return {
+    x: (to.sigma / from.sigma) * Math.exp(-h),
+    denoised: to.alpha * -Math.expm1(-2 * h),
+    noise: { scale: to.sigma * Math.sqrt(-Math.expm1(-2 * h)), from: from.noise, to: to.noise },
+  };
+}

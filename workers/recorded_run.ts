@@ -1,0 +1,83 @@
+/** The run that a job records into: opened, or gone on with where an earlier attempt broke off. */
+import type * as Comlink from 'comlink';
+import { StudioError } from '../src/core/errors.ts';
+import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
+import type { EventSender } from './connection.ts';
+
+export class RecordedRun {
+  #id = '';
+  /** What an earlier attempt recorded, by step and type, in order; each is taken once, in place of recording it again. */
+  readonly #earlier = new Map<string, RunEntity[]>();
+  readonly #recorder: Comlink.Remote<RecorderApi>;
+  readonly #events: EventSender;
+
+  constructor(recorder: Comlink.Remote<RecorderApi>, events: EventSender) {
+    this.#recorder = recorder;
+    this.#events = events;
+  }
+
+  get id(): string {
+    return this.#id;
+  }
+
+  async open(asked: Parameters<RecorderApi['openRun']>[0]): Promise<void> {
+    this.#id = await this.#recorder.openRun(asked);
+  }
+
+  /**
+   * Goes on with the run that an earlier attempt opened.
+   * @returns `gone` when somebody deleted it, `held` when another tab does not let go of it
+   * @throws StudioError
+   */
+  async resume(run: string): Promise<'resumed' | 'gone' | 'held'> {
+    try {
+      const { entities } = await this.#recorder.resumeRun(run);
+      for (const entity of entities) {
+        const key = keyOf(entity.type, entity.metadata);
+        this.#earlier.set(key, [...(this.#earlier.get(key) ?? []), entity]);
+      }
+      this.#id = run;
+      return 'resumed';
+    } catch (error) {
+      const { code } = StudioError.from(error);
+      if (code === 'storage_unavailable') {
+        // Where nothing can be stored at all, opening another one says so.
+        return 'held';
+      }
+      if (code === 'invalid_operation') {
+        return 'gone';
+      }
+      throw error;
+    }
+  }
+
+  /** @returns the name of the file */
+  async record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
+    // A run that an earlier version began names no steps.
+    const known = this.#earlier.get(keyOf(type, metadata))?.shift() ?? this.#earlier.get(type)?.shift();
+    const entity = known
+      ? { ...known, run: this.#id }
+      : await this.#recorder.saveEntity(this.#id, type, content, metadata);
+    this.#events.send({ type: 'entity', entity });
+    return entity.filename;
+  }
+
+  /** What a step recorded of this type in an earlier attempt, in order. */
+  async readBack(type: string, step: string): Promise<Blob[]> {
+    const files: Blob[] = [];
+    for (const entity of this.#earlier.get(keyOf(type, { step })) ?? []) {
+      files.push(await this.#recorder.readEntity(this.#id, entity.filename));
+      this.#events.send({ type: 'entity', entity: { ...entity, run: this.#id } });
+    }
+    return files;
+  }
+
+  close(): Promise<void> {
+    return this.#recorder.closeRun(this.#id, 'completed');
+  }
+}
+
+/** A chunk that stands in two steps records the same types twice. */
+function keyOf(type: string, metadata: Record<string, unknown> = {}): string {
+  return typeof metadata.step === 'string' ? `${metadata.step}/${type}` : type;
+}
