@@ -83,7 +83,7 @@ const OUTPUT: Readonly<Partial<Record<ComfyKind, keyof typeof meta.outputs>>> = 
 const resumeSchema = v.nullable(v.object({ server: v.string(), promptId: v.string() }));
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
-  const { operation: _, workflow, image: one, images: several = [], ...values } = input;
+  const { workflow, image: one, images: several = [], ...values } = input;
   context.progress('queue');
   const [graph, mapping] =
     typeof workflow === 'string'
@@ -91,7 +91,8 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
       : await ownWorkflow(workflow, context);
   const given = await Promise.all((one === undefined ? several : [one, ...several]).map(asBlob));
   const known = Object.entries(values).filter(
-    ([name, value]) => value !== undefined && !(name === 'seed' && !('seed' in mapping.parameters)),
+    ([name, value]) =>
+      value !== undefined && name !== 'operation' && !(name === 'seed' && !('seed' in mapping.parameters)),
   );
   // Files that somebody's own workflow names and nobody gives are on the server.
   const files = typeof workflow === 'string' ? mapping.files : mapping.files.slice(0, given.length || 0);

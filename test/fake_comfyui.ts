@@ -246,8 +246,8 @@ export class FakeComfyUi {
   #withModels(info: ObjectInfo): ObjectInfo {
     const copy = structuredClone(info);
     for (const declared of Object.values({ ...copy.input.required, ...copy.input.optional })) {
-      if (Array.isArray(declared[0]) && declared[0].length === 0) {
-        declared[0] = this.models;
+      if (Array.isArray(declared[0]) && declared[0].every((name) => /\.safetensors$/.test(String(name)))) {
+        declared[0] = [...new Set([...(declared[0] as string[]), ...this.models])];
       } else if (declared[0] === 'COMBO' && Array.isArray((declared[1] as { options?: unknown[] }).options)) {
         (declared[1] as { options: unknown[] }).options.push(...this.models);
       }

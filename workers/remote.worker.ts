@@ -1,22 +1,10 @@
 /**
  * The worker for jobs with a step on another machine. What it may reach is in the policy of its own response: the addresses that the person
  * entered, which stand in the address of this script (`cli/headers.js`), and nothing else; the page's own policy knows none of them.
+ *
+ * It holds nothing itself: whatever is loaded later would import what it shares with this file from the address without those origins, as a
+ * second module with a second owner.
  */
-import type { EngineFacts, Probe, RemoteServer } from '../src/core/remote.ts';
-import { engineFacts, probeServer } from '../src/engines/engine.ts';
-import { serve } from './connection.ts';
-import type { RemoteApi } from './generation_api.ts';
-import { TaskRunner } from './task_runner.ts';
+await import('./remote_runner.ts');
 
-class RemoteWorker extends TaskRunner implements RemoteApi {
-  engines(): Promise<EngineFacts[]> {
-    return engineFacts();
-  }
-
-  probe(server: RemoteServer, key: string | null): Promise<Probe> {
-    const { signal } = new AbortController();
-    return probeServer(server, { key, origin: self.location.origin, signal });
-  }
-}
-
-void serve(new RemoteWorker(), self);
+export {};

@@ -83,7 +83,7 @@ test.describe('a ComfyUI server', () => {
       return globalThis.darkroom!.wait(id);
     });
     expect(job.error?.message).toBe(
-      `ComfyUI at ${fake.url} lacks the model "${MODEL}" (it has "another.safetensors").`,
+      `ComfyUI at ${fake.url} lacks the model "${MODEL}" (it has "tiny_sd.safetensors", "another.safetensors").`,
     );
     await page.getByRole('textbox', { name: 'Address' }).fill('http://[::1]:8188');
     await page.getByRole('button', { name: 'Enter', exact: true }).click();

@@ -35,9 +35,9 @@ export interface ProbeSurroundings {
 
 export interface EngineSurroundings {
   /** Those of this engine that the person entered, in their order. */
-  servers(): Promise<RemoteServer[]>;
+  servers: () => Promise<RemoteServer[]>;
   /** A key that the person entered; never returned, recorded or logged. Rejects with `invalid_operation` when there is none of this name. */
-  secret(name: string): Promise<string>;
+  secret: (name: string) => Promise<string>;
   /** Aborted when the job is cancelled: what is under way elsewhere is then stopped there too. */
   signal: AbortSignal;
 }
@@ -51,8 +51,10 @@ export async function openEngine(id: string, surroundings: EngineSurroundings): 
 
 /** @throws StudioError `internal` for an engine that is not here or cannot be asked, else its own */
 export async function probeServer(server: RemoteServer, surroundings: ProbeSurroundings): Promise<Probe> {
-  const { probe } = await engineNamed(server.engine);
-  return probe ? probe(server, surroundings) : { isUp: true, sentence: 'It is not asked before it is used.' };
+  const engine = await engineNamed(server.engine);
+  return engine.probe
+    ? engine.probe(server, surroundings)
+    : { isUp: true, sentence: 'It is not asked before it is used.' };
 }
 
 /** Those that servers are entered for. */

@@ -104,7 +104,8 @@ export class Servers {
   }
 
   #tell(): void {
-    this.#making.takeEngines([...new Set(this.list.map(({ server }) => server.engine))]);
+    const engines = this.list.map(({ server }) => server.engine);
+    this.#making.takeEngines(engines.filter((engine, at) => engines.indexOf(engine) === at));
   }
 
   #change(id: string, change: Partial<Entered>): void {
