@@ -1,7 +1,12 @@
 /** The language engine against plain transformers.js: the same model in the same page, by turns. */
 import { inStudio } from './studio.js';
 
-/** Greedy, so that both write the same; the first warms up and is not counted. */
+/** @typedef {import('../src/core/text_service.ts').ChatMessage} ChatMessage */
+
+/**
+ * Greedy, so that both write the same; the first warms up and is not counted.
+ * @type {ChatMessage[][]}
+ */
 const CHATS = [
   [{ role: 'user', content: 'What is the sea made of?' }],
   [
@@ -39,7 +44,7 @@ export function raceLanguage(browser, backend, folder, count, tokens) {
 
 /**
  * Runs in the page.
- * @param {{ backend: 'webgpu' | 'wasm', count: number, tokens: number, chats: { role: string, content: string }[][] }} options
+ * @param {{ backend: 'webgpu' | 'wasm', count: number, tokens: number, chats: ChatMessage[][] }} options
  */
 async function race({ backend, count, tokens, chats }) {
   const { darkroom } = /** @type {{ darkroom: import('../src/jobs/door.ts').Door }} */ (
@@ -57,8 +62,7 @@ async function race({ backend, count, tokens, chats }) {
    */
   const ask = (request, onToken) =>
     new Promise((done, failed) => {
-      worker.onmessage = ({ data }) => {
-        const answer = /** @type {import('./plain_language.ts').PlainAnswer} */ (data);
+      worker.onmessage = (/** @type {MessageEvent<import('./plain_language.ts').PlainAnswer>} */ { data: answer }) => {
         switch (answer.type) {
           case 'token':
             onToken();
@@ -90,18 +94,18 @@ async function race({ backend, count, tokens, chats }) {
     const since = first ?? last;
     return { firstMs: since - begun, perSecond: ((ids.length - 1) / (last - since)) * 1000, ids };
   };
-  /** @param {any} messages */
+  /** @param {ChatMessage[]} messages */
   const ours = (messages) =>
     timed(async (onToken) => {
       const request = { model: ref, messages, max_new_tokens: tokens, temperature: 0, seed: '0' };
       return (await darkroom.language.generate(request, onToken)).ids;
     });
-  /** @param {any} messages */
+  /** @param {ChatMessage[]} messages */
   const plain = (messages) => timed((onToken) => ask({ type: 'generate', messages, tokens }, onToken));
 
   const precision = recommended ?? 'fp32';
   const relative = files.map(({ path, file }) => ({ path: path.slice(path.indexOf('/') + 1), file }));
-  await ask(/** @type {any} */ ({ type: 'open', files: relative, backend, dtype: precision }), () => undefined);
+  await ask({ type: 'open', files: relative, backend, dtype: precision }, () => undefined);
   await ours(chats[0]);
   await plain(chats[0]);
   const pairs = [];

@@ -5,10 +5,11 @@
 import { AutoModelForCausalLM, AutoTokenizer, BaseStreamer, env } from '@huggingface/transformers';
 import wasmModule from 'onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url';
 import wasm from 'onnxruntime-web/ort-wasm-simd-threaded.asyncify.wasm?url';
+import type { LanguagePrecision } from '../src/core/language.ts';
 import type { ChatMessage } from '../src/core/text_service.ts';
 
 export type PlainRequest =
-  | { type: 'open'; files: { path: string; file: File }[]; backend: 'webgpu' | 'wasm'; dtype: 'q8' | 'q4' | 'fp32' }
+  | { type: 'open'; files: { path: string; file: File }[]; backend: 'webgpu' | 'wasm'; dtype: LanguagePrecision }
   | { type: 'generate'; messages: ChatMessage[]; tokens: number };
 
 export type PlainAnswer =

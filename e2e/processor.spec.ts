@@ -87,7 +87,8 @@ test('what an operation runs on is on the device before it is asked, makes the s
   const before = await sessions();
   const made = await runOperation(page, golden.operation);
   expect(made.job.error).toBeNull();
-  const worst = (made.latents ?? []).reduce((most, value, i) => Math.max(most, Math.abs(value - golden.latents[i])), 0);
+  expect(made.latents).not.toBeNull();
+  const worst = made.latents!.reduce((most, value, i) => Math.max(most, Math.abs(value - golden.latents[i])), 0);
   expect(worst).toBeLessThanOrEqual(1e-3);
   expect((await sessions())?.liveBuffers).toBe(before?.liveBuffers);
   // Prepared in the middle of a job, nothing is done; what begins while it is prepared goes first.

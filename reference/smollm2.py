@@ -29,7 +29,7 @@ from optimum.exporters.onnx import main_export
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from files import write_rows
+from files import write_json, write_rows
 
 LONGEST = 32
 
@@ -137,8 +137,11 @@ def main(source: Path, folder: Path) -> None:
         (folder / "onnx").mkdir(parents=True)
         # Whole files: what `main_export` keeps beside the graph comes into it.
         onnx.save(onnx.load(made / "model.onnx"), folder / "onnx" / "model.onnx")
-        for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        for name in ("config.json", "generation_config.json", "tokenizer.json"):
             shutil.copy(saved / name, folder)
+        # Where transformers.js looks for it; it does not know a file of its own.
+        template = {"chat_template": tokenizer.chat_template}
+        write_json(folder / "tokenizer_config.json", {**json.loads((saved / "tokenizer_config.json").read_text()), **template})
         quantise(folder / "onnx")
         write_rows(folder / "goldens.json", {"max_new_tokens": LONGEST}, "cases", cases)
 

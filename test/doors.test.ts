@@ -776,7 +776,12 @@ describe('the JSON Schema of operations', () => {
   /** What the code says: the envelope's gate, then the chunks' own through the plan. */
   const isAccepted = (value: unknown): boolean => {
     try {
-      return plan(parseOperation(value), catalogue, () => summary, null).ok;
+      const operation = parseOperation(value);
+      const { OUTPUT_CHUNK: chunk } = catalogue.configs[operation.config]?.parameters ?? {};
+      const classes = typeof chunk === 'string' ? catalogue.chunks[chunk]?.meta.needs.checkpoint : undefined;
+      // Each config runs on a checkpoint of its own family: the schema does not know which one is open.
+      const [pipelineClass = summary.pipelineClass] = classes ?? [];
+      return plan(operation, catalogue, () => ({ ...summary, pipelineClass }), null).ok;
     } catch {
       return false;
     }

@@ -187,8 +187,12 @@ test.describe.serial('what is dropped in', () => {
     await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
     const made = await page.evaluate(async () => {
       const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
-      const { filename } = run.entities.find(({ type }) => type === 'output_image') ?? { filename: '' };
-      const bitmap = await createImageBitmap((await globalThis.darkroom?.entity(run.run_id, filename)) as Blob);
+      const file = async (wanted: string) => {
+        const { filename } = run.entities.find(({ type }) => type === wanted) ?? { filename: '' };
+        return (await globalThis.darkroom?.entity(run.run_id, filename)) as Blob;
+      };
+      const { parameters } = JSON.parse(await (await file('input')).text()) as { parameters: object };
+      const bitmap = await createImageBitmap(await file('output_image'));
       const pen = new OffscreenCanvas(bitmap.width, bitmap.height).getContext(
         '2d',
       ) as OffscreenCanvasRenderingContext2D;
@@ -196,7 +200,7 @@ test.describe.serial('what is dropped in', () => {
       const stripes = Array.from({ length: bitmap.width / 8 }, (_, at) => [
         ...pen.getImageData(at * 8, 0, 1, 1).data.slice(0, 3),
       ]);
-      return { types: run.entities.map(({ type }) => type), stripes, parameters: run.operation?.parameters };
+      return { types: run.entities.map(({ type }) => type), stripes, parameters };
     });
     expect(made.types).toEqual(['input_picture', 'input_others', 'input_others', 'input', 'config', 'output_image']);
     expect(made.parameters).toMatchObject({

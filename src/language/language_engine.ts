@@ -17,7 +17,7 @@ import { Voice } from './voice.ts';
 
 /** What is on the device. */
 interface Held {
-  /** Names the very files and their precision. */
+  /** Names the very files. */
   key: string;
   model: TextModel | Voice;
   /** On the device; a guess. */
@@ -158,8 +158,13 @@ export class LanguageEngine {
 
   /** The model of this ref on the device, in the best precision that is there and runs here. */
   async #model(ref: string, kind: LanguageKind, { say, room }: Asker): Promise<TextModel | Voice> {
-    const checkpoint = await LanguageCheckpoint.open(await this.#files(ref));
-    const { files } = checkpoint;
+    const files = await this.#files(ref);
+    const key = JSON.stringify([ref, kind, ...files.paths().map((path) => [path, files.version(path)])]);
+    // The first token would wait while its small files are read again.
+    if (this.#held?.key === key) {
+      return this.#held.model;
+    }
+    const checkpoint = await LanguageCheckpoint.open(files);
     if (checkpoint.kind !== kind) {
       throw new StudioError(
         'checkpoint_unsupported',
@@ -179,10 +184,6 @@ export class LanguageEngine {
       );
     }
     const { precision, memoryBytes: bytes } = choice;
-    const key = JSON.stringify([ref, precision, ...choice.files.map((path) => [path, files.version(path)])]);
-    if (this.#held?.key === key) {
-      return this.#held.model;
-    }
     await this.#release();
     await room(bytes);
     const open = kind === 'text' ? TextModel.open : Voice.open;
