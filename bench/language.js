@@ -61,7 +61,7 @@ async function race({ backend, count, tokens, chats }) {
    * @returns {Promise<number[]>}
    */
   const ask = (request, onToken) =>
-    new Promise((done, failed) => {
+    new Promise((/** @type {(ids: number[]) => void} */ done, failed) => {
       worker.onmessage = (/** @type {MessageEvent<import('./plain_language.ts').PlainAnswer>} */ { data: answer }) => {
         switch (answer.type) {
           case 'token':

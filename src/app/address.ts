@@ -1,6 +1,8 @@
-/** What the page's own address asks for: `?backend=webgpu|wasm`, `?threads=4` and `?door=cli`. */
+/** What the page's own address asks for: `?backend=webgpu|wasm`, `?precision=f32|f16`, `?threads=4` and `?door=cli`. */
 export interface Address {
   backend: 'auto' | 'webgpu' | 'wasm';
+  /** What the networks that may choose compute in on a GPU. */
+  precision: 'auto' | 'f32' | 'f16';
   /** Unchecked: the engine knows what there is. */
   threads: string | null;
   door: 'page' | 'cli';
@@ -10,14 +12,19 @@ export interface Address {
 
 export function readAddress(search: string): Address {
   const query = new URLSearchParams(search);
-  const backend = query.get('backend');
-  const known = backend === null || backend === 'auto' || backend === 'webgpu' || backend === 'wasm';
+  const backend = query.get('backend') ?? 'auto';
+  const precision = query.get('precision') ?? 'auto';
+  const isBackend = backend === 'auto' || backend === 'webgpu' || backend === 'wasm';
+  const isPrecision = precision === 'auto' || precision === 'f32' || precision === 'f16';
   return {
-    backend: known ? (backend ?? 'auto') : 'auto',
+    backend: isBackend ? backend : 'auto',
+    precision: isPrecision ? precision : 'auto',
     threads: query.get('threads'),
     door: query.get('door') === 'cli' ? 'cli' : 'page',
-    note: known
-      ? null
-      : `The address asks for the backend "${backend}", which does not exist; it can be webgpu or wasm, and Darkroom chose by itself.`,
+    note: !isBackend
+      ? `The address asks for the backend "${backend}", which does not exist; it can be webgpu or wasm, and Darkroom chose by itself.`
+      : isPrecision
+        ? null
+        : `The address asks for the precision "${precision}", which does not exist; it can be f32 or f16, and Darkroom chose by itself.`,
   };
 }

@@ -152,7 +152,8 @@ class ChannelServer {
       return;
     }
     try {
-      const { type, id, ...asked } = data as { type?: unknown; id?: unknown };
+      const { type, ...asked } = data as { type?: unknown; id?: unknown };
+      delete asked.id;
       if (isQuestion(type)) {
         this.#say(to, { type: 'heard' });
         this.#say(to, { type: 'answer', answer: await this.#askEngine(type, asked) });

@@ -52,10 +52,9 @@ export function filesAreSafe(place: Place, root: FileSystemDirectoryHandle): Pro
  * @param storage which workers do not have
  */
 export function passLocalStorage(storage: { setItem(key: string, value: string): void }): Promise<void> {
-  return once('localStorage', async () => {
-    // The same value again would not be written.
-    storage.setItem(PADDED_KEY, `${Date.now()}`.padEnd(PADDING, 'x'));
-  });
+  // The same value again would not be written.
+  const pass = () => storage.setItem(PADDED_KEY, `${Date.now()}`.padEnd(PADDING, 'x'));
+  return once('localStorage', () => Promise.resolve().then(pass));
 }
 
 /**

@@ -6,7 +6,7 @@ import { BLOCK, quantisedBits } from '../../graphs/quantisation.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../../schedulers/config.ts';
 import { schedulers } from '../../schedulers/registry.ts';
 import type { TokenizerFiles } from '../../text/clip_tokenizer.ts';
-import { Checkpoint, type Component } from '../../weights/checkpoint.ts';
+import type { Checkpoint, Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { storedVariant } from '../latent_diffusion/graph_networks.ts';
 import { schedulerDefaults } from '../latent_diffusion/latent_diffusion.ts';

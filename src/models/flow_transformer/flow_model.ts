@@ -264,10 +264,10 @@ export class FlowModel implements LoadedModel {
   async toLoad(request: EstimateRequest): Promise<Map<string, number>> {
     const onDevice = new Set(this.networks.shelf.names);
     const planned = (await plannedNetworks(this.networks, request)).filter(({ name }) => !onDevice.has(name));
-    const bytes = planned.map(({ name, precision, cost }): [string, number] => [
-      name,
-      cost(precision ?? this.engine.report.precision, request.weights ?? 'full').weightBytes,
-    ]);
+    const bytes = planned.map((network): [string, number] => {
+      const precision = network.precision ?? this.engine.report.precision;
+      return [network.name, network.cost(precision, request.weights ?? 'full').weightBytes];
+    });
     return new Map(bytes);
   }
 
