@@ -4,13 +4,13 @@ import { join, resolve } from 'node:path';
 import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { VitePWA } from 'vite-plugin-pwa';
 import { defineConfig, runnerImport, type Connect, type Plugin } from 'vite';
-import { headers, headersOf } from './cli/headers.js';
+import { REMOTE_POLICY, headers, headersOf } from './cli/headers.js';
 import { sandbox } from './sandbox.config.ts';
 import type * as Schemas from './schemas/documents.ts';
 
 const served = headers({ development: false });
 const servedToSketches = headersOf('/sandbox/', { development: false });
-const policy = digest('sha256', JSON.stringify([served, servedToSketches])).slice(0, 8);
+const policy = digest('sha256', JSON.stringify([served, servedToSketches, REMOTE_POLICY])).slice(0, 8);
 let dist = 'dist';
 
 export default defineConfig({
@@ -39,7 +39,11 @@ export default defineConfig({
   },
   build: { target: 'esnext', assetsInlineLimit: 0 },
   // For the service worker, which has no way to ask.
-  define: { __HOST_HEADERS__: JSON.stringify(served), __SANDBOX_HEADERS__: JSON.stringify(servedToSketches) },
+  define: {
+    __HOST_HEADERS__: JSON.stringify(served),
+    __SANDBOX_HEADERS__: JSON.stringify(servedToSketches),
+    __REMOTE_POLICY__: JSON.stringify(REMOTE_POLICY),
+  },
 });
 
 /** transformers.js runs on the ONNX Runtime that it is handed (src/language/transformers_library.ts); a copy of its own would never be called. */
@@ -144,7 +148,7 @@ function offline() {
     injectManifest: {
       rollupFormat: 'iife',
       // It reads what was recorded and makes no sound: what the page imports late would be built into it, and started with every visit.
-      rollupOptions: { external: /\/audio\/(?:codecs|flac)\.ts$/ },
+      rollupOptions: { external: /\/(?:audio\/(?:codecs|flac)|video\/reading)\.ts$/ },
       globPatterns: [
         '**/*.{html,js,css,wasm,svg,png,webmanifest}',
         'schemas/*.json',

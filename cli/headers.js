@@ -70,6 +70,37 @@ export const SANDBOX_POLICY = [
 ].join('; ');
 
 /**
+ * The policy of the worker that reaches servers which the person entered, with `{origins}` for theirs. Its script's address names them
+ * (`?connect=`), once each. The page's own policy knows none of them.
+ */
+export const REMOTE_POLICY = [
+  `default-src 'none'`,
+  `script-src 'self' 'wasm-unsafe-eval'`,
+  `connect-src blob: data: {origins}`,
+  `worker-src 'none'`,
+].join('; ');
+
+/** With this one a server is known to be there that does not let the page read its answer; isolation is the same. */
+const REMOTE_EMBEDDER = 'credentialless';
+
+const REMOTE_WORKER = /^[^?#]*\/remote\.worker[.-][^/?#]*\?/;
+
+/** What a policy can name, and nothing that means more than one host. */
+const ORIGIN = /^https?:\/\/[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$/;
+
+/**
+ * @param {string} path
+ * @returns {string[] | null} origins that the worker of this address may reach, with their web sockets; null for another path
+ */
+function remoteOrigins(path) {
+  if (!REMOTE_WORKER.test(path)) {
+    return null;
+  }
+  const origins = new URL(path, 'http://localhost').searchParams.getAll('connect').filter((one) => ORIGIN.test(one));
+  return origins.flatMap((origin) => [origin, origin.replace(/^http/, 'ws')]);
+}
+
+/**
  * The response headers of one path.
  *
  * @param {string} path of a request, with or without its query
@@ -78,6 +109,14 @@ export const SANDBOX_POLICY = [
  */
 export function headersOf(path, options) {
   const sent = headers(options);
+  const origins = remoteOrigins(path);
+  if (origins) {
+    const policy = REMOTE_POLICY.replace(
+      '{origins}',
+      [...origins, ...(options.development ? ["'self'", 'ws:'] : [])].join(' '),
+    );
+    return { ...sent, 'Content-Security-Policy': policy, 'Cross-Origin-Embedder-Policy': REMOTE_EMBEDDER };
+  }
   return isSandboxed(path) ? { ...sent, 'Content-Security-Policy': `${SANDBOX_POLICY}; frame-ancestors 'self'` } : sent;
 }
 

@@ -206,6 +206,14 @@ base.describe('headers', () => {
             Object.keys(SENT),
           ] as const,
         );
+        // The worker that reaches servers has the same policy here as where the server makes it.
+        const remote = `${asset(/^remote\.worker-.*\.js$/)}?connect=http://127.0.0.1:8188&connect=*&connect=https://*.example.org`;
+        const policy = await page.evaluate(
+          async (path) => (await fetch(path)).headers.get('Content-Security-Policy'),
+          remote,
+        );
+        expect(policy).toBe(headersOf(remote, { development: false })['Content-Security-Policy']);
+        expect(policy).toContain('connect-src blob: data: http://127.0.0.1:8188 ws://127.0.0.1:8188;');
         expect(Object.keys(seen)).toHaveLength(13);
         expect(Object.values(seen).map(([status]) => status)).toEqual([
           200, 200, 200, 200, 200, 200, 200, 200, 200, 200, 404, 405, 404,

@@ -43,7 +43,9 @@ const ARROWS: Record<string, readonly string[]> = {
     'connection',
     'workers',
   ],
-  chunks: ['core'],
+  chunks: ['core', 'workflows'],
+  // Data beside the chunk that runs it.
+  workflows: [],
   sandbox: ['core'],
   app: [
     'core',
@@ -186,6 +188,9 @@ function layerOf(file: string): string {
   }
   if (file === 'workers/connection.ts') {
     return 'connection';
+  }
+  if (file.startsWith('chunks/comfyui/')) {
+    return 'workflows';
   }
   if (file === 'package.json') {
     return 'package';

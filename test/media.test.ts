@@ -25,8 +25,11 @@ import { medium as code } from '../src/media/code.ts';
 import type { Medium } from '../src/media/medium.ts';
 import { kindOfName, media, mimeOf, recogniseFile, resultMedium } from '../src/media/registry.ts';
 import { medium as text } from '../src/media/text.ts';
+import type { Video } from '../src/core/video.ts';
 import type { Recorder as RecorderClass } from '../src/recorder/recorder.ts';
 import type { MemoryFileStore as MemoryFileStoreClass } from '../src/recorder/memory_file_store.ts';
+
+import { recording } from './fake_comfyui.ts';
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -41,6 +44,13 @@ function tone({ rate = 8000, channels = 2, frames = 5000 } = {}): Sound {
   return { rate, channels: planes };
 }
 
+/** One that a ComfyUI server made. */
+function recordedVideo(): Video {
+  const { response } = recording('video').http.find(({ request }) => request.path.includes('vid_00001_.mp4')) ?? {};
+  const bytes = Buffer.from(response?.body_base64 ?? '', 'base64');
+  return { file: new Blob([bytes], { type: 'video/mp4' }), width: 64, height: 64, seconds: 0.5 };
+}
+
 /** What each medium is tried with, and what it must not take for its own. A new medium adds its values here. */
 const VALUES: Record<string, unknown[]> = {
   image: [{ width: 3, height: 2, data: Uint8ClampedArray.from({ length: 24 }, (_, i) => (i % 4 === 3 ? 255 : i * 9)) }],
@@ -51,6 +61,7 @@ const VALUES: Record<string, unknown[]> = {
     { language: 'tonejs', source: '' },
     { language: 'p5', source: '// @language tonejs\nnew Tone.Synth()' },
   ] satisfies Sketch[],
+  video: [recordedVideo()],
 };
 const FOREIGN = [
   null,
@@ -196,7 +207,7 @@ afterAll(() => {
 });
 
 test('the folder is the registry', () => {
-  expect(media.map(({ id }) => id).sort()).toEqual(['audio', 'code', 'image', 'text']);
+  expect(media.map(({ id }) => id).sort()).toEqual(['audio', 'code', 'image', 'text', 'video']);
 });
 
 describe.for(media.map((medium): [string, Medium] => [medium.id, medium]))('%s', ([id, medium]) => {

@@ -8,6 +8,7 @@ import type { ResumePoint, Stage } from '../src/core/job.ts';
 import { JobProgress, stagesOf } from '../src/core/job_progress.ts';
 import { isWritten } from '../src/core/media.ts';
 import { parse } from '../src/core/operation.ts';
+import { MadeFile } from '../src/core/remote.ts';
 import type { Plan, PlannedStep } from '../src/core/plan.ts';
 import type { SpeechService, StepSpeech } from '../src/core/speech_service.ts';
 import type { ModelLoading, StepText, TextService } from '../src/core/text_service.ts';
@@ -15,7 +16,8 @@ import { entityTypeOf } from '../src/core/steps.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
 import { decodePicture } from '../src/formats/picture.ts';
 import { openEngine } from '../src/engines/engine.ts';
-import { mediumNamed } from '../src/media/registry.ts';
+import type { Medium } from '../src/media/medium.ts';
+import { mediumNamed, recogniseFile } from '../src/media/registry.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
@@ -37,7 +39,7 @@ export interface Prepared {
   language: TextService & SpeechService;
   /** Whether results are recorded with their settings in them. */
   inscribes: boolean;
-  page: Pick<JobPage, 'secret'>;
+  page: Pick<JobPage, 'secret' | 'servers' | 'develop'>;
 }
 
 /** The state of a {@link ResumePoint}: which step was at work, and what it kept. */
@@ -265,7 +267,10 @@ export class Execution {
         values.map(async (value: unknown) => {
           // What the person brings instead of running a step comes as a parameter does.
           if (step.given !== null && value instanceof Blob) {
-            return { file: value, facts: {} };
+            return { file: value, facts: {}, origin: {} };
+          }
+          if (value instanceof MadeFile) {
+            return madeElsewhere(value, medium, step.id);
           }
           if (!medium.accepts(value)) {
             throw new StudioError(
@@ -273,11 +278,11 @@ export class Execution {
               `The step "${step.id}" gave no ${medium.label.en.toLowerCase()} where one was expected; try again, or with other settings.`,
             );
           }
-          return { file: await medium.encode(value), facts: medium.facts(value) };
+          return { file: await medium.encode(value), facts: medium.facts(value), origin: {} };
         }),
       );
       const files: unknown[] = [];
-      for (const [index, { file, facts }] of made.entries()) {
+      for (const [index, { file, facts, origin }] of made.entries()) {
         if (this.signal.aborted) {
           throw cancelled();
         }
@@ -286,6 +291,7 @@ export class Execution {
           ...(step.given === null ? {} : { operation: step.operation, step: step.id, is_given: true }),
           index,
           ...facts,
+          ...origin,
           versions: { darkroom: version, ...this.prepared.graph?.versions },
           ...(step.checkpoint === null ? {} : { device: this.prepared.graph?.device }),
           notices: this.#notices,
@@ -351,6 +357,10 @@ export class Execution {
         this.events.send({ type: 'delta', step: step.id, text, thinking });
       },
       preview: this.canvas,
+      develop: (picture) => {
+        // What cannot be shown is no reason to fail.
+        page.develop(picture).catch(() => undefined);
+      },
       notice: (message) => {
         this.#notice(message);
       },
@@ -366,7 +376,11 @@ export class Execution {
       engine: () => {
         const { remote } = catalogue.chunks[step.chunk].meta.needs;
         assert(remote !== undefined, `the chunk "${step.chunk}" names the engine that it uses`);
-        return openEngine(remote, { secret: (name) => page.secret(name), signal: this.signal });
+        return openEngine(remote, {
+          servers: () => page.servers(remote),
+          secret: (name) => page.secret(name),
+          signal: this.signal,
+        });
       },
       signal: this.signal,
       ...this.#services(step),
@@ -436,6 +450,29 @@ export class Execution {
     await this.#opening;
     return this.#run.record(type, content, metadata);
   }
+}
+
+/**
+ * A file of another machine, which stays as it came.
+ * @throws StudioError `result_invalid` for one that is not what it is said to be
+ */
+async function madeElsewhere({ file, metadata: origin }: MadeFile, medium: Medium, step: string) {
+  const kind = await recogniseFile(file);
+  if (kind?.medium.id !== medium.id) {
+    throw new StudioError(
+      'result_invalid',
+      `The step "${step}" was given a file that is no ${medium.label.en.toLowerCase()}; look at what the server made, then try again.`,
+    );
+  }
+  // The bytes say what it is, whatever the server called it.
+  const typed = new Blob([file], { type: kind.format.mime });
+  const value = await medium.decode(typed).catch((error: unknown) => {
+    if (medium.id === 'image') {
+      throw error;
+    }
+    return null; // Of a codec that this browser lacks: it can be saved all the same.
+  });
+  return { file: typed, facts: value === null ? {} : medium.facts(value), origin };
 }
 
 function seconds(): number {

@@ -103,6 +103,18 @@ class GenerationWorker implements GenerationApi {
     return Promise.resolve();
   }
 
+  async show(picture: Blob): Promise<void> {
+    const canvas = this.#canvas;
+    const context = this.#running.size > 0 ? null : canvas?.getContext('2d');
+    if (!canvas || !context) {
+      return;
+    }
+    const bitmap = await createImageBitmap(picture);
+    [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+    context.drawImage(bitmap, 0, 0);
+    bitmap.close();
+  }
+
   watch(canvas: OffscreenCanvas | null): Promise<void> {
     this.#canvas = canvas;
     return Promise.resolve();

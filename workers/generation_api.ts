@@ -2,6 +2,7 @@
 import type { DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
+import type { EngineFacts, Probe, RemoteServer } from '../src/core/remote.ts';
 import type { Change } from '../src/core/smaller.ts';
 import type { LanguageConnection } from '../src/language/language_api.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
@@ -40,6 +41,10 @@ export interface ExecuteRequest {
 export interface JobPage {
   /** A key that the person entered. Rejects with `invalid_operation` when there is none of this name. */
   secret(name: string): Promise<string>;
+  /** The servers that the person entered for an engine. */
+  servers(engine: string): Promise<RemoteServer[]>;
+  /** Shows a picture while it comes into being on another machine. */
+  develop(picture: Blob): Promise<void>;
   /** A way to the language engine, which is started where there is none. */
   language(): Promise<LanguageConnection>;
   /** As {@link language}, but null where none runs. */
@@ -66,6 +71,14 @@ export interface TaskApi extends JobExecutor {
   connect(recorder: MessagePort): Promise<void>;
 }
 
+/** Executes jobs with a step on another machine; it reaches the addresses of the servers that were entered when it was started. */
+export interface RemoteApi extends TaskApi {
+  /** Engines that servers are entered for. */
+  engines(): Promise<EngineFacts[]>;
+  /** What a server is, or why it cannot be used. */
+  probe(server: RemoteServer, key: string | null): Promise<Probe>;
+}
+
 /** The owner of the GPU: one per generation worker. Calls may overlap; `execute` is called once at a time. */
 export interface GenerationApi extends JobExecutor {
   /** Must be the first call. `recorder` speaks {@link RecorderApi}. */
@@ -81,6 +94,8 @@ export interface GenerationApi extends JobExecutor {
   }): Promise<Change | null>;
   /** Where previews are drawn; null stops them. The canvas is transferred. */
   watch(canvas: OffscreenCanvas | null): Promise<void>;
+  /** Draws a picture that comes into being elsewhere on that canvas; not while a job runs here. */
+  show(picture: Blob): Promise<void>;
   ledger(): Promise<LedgerReport>;
   /** Which of the LoRAs that are stored here fit a checkpoint, from headers only. Empty for one that takes none. */
   checkLoras(source: CheckpointSource): Promise<LoraFit[]>;

@@ -17,6 +17,8 @@ import { Recorder } from '../src/recorder/recorder.ts';
 declare const __HOST_HEADERS__: Record<string, string>;
 /** The same for `sandbox/`. */
 declare const __SANDBOX_HEADERS__: Record<string, string>;
+/** Of the worker that reaches servers, with a place for their origins. */
+declare const __REMOTE_POLICY__: string;
 declare const self: ServiceWorkerGlobalScope & { __WB_MANIFEST: PrecacheEntry[] };
 
 /** Answers a request for `url` on our own origin, or says null and leaves it to the next one, in the end to the browser. */
@@ -81,7 +83,11 @@ class PageKeeper {
     return isPage && event.request.mode === 'navigate' ? this.#kept(event, this.#page) : null;
   }
 
-  #kept(event: FetchEvent, { href }: URL): Promise<Response> | null {
+  #kept(event: FetchEvent, { href, origin, pathname, searchParams }: URL): Promise<Response> | null {
+    if (/\/remote\.worker[.-]/.test(pathname) && searchParams.has('connect')) {
+      const origins = searchParams.getAll('connect');
+      return this.#kept(event, new URL(pathname, origin))?.then((response) => forRemote(response, origins)) ?? null;
+    }
     const cacheKey = this.#precache.getCacheKeyForURL(href);
     if (cacheKey === undefined || event.request.method !== 'GET') {
       return null;
@@ -131,6 +137,18 @@ function withHeaders(response: Response): Response {
 function forSketches(response: Response): Response {
   const headers = new Headers(response.headers);
   Object.entries(__SANDBOX_HEADERS__).forEach(([name, value]) => headers.set(name, value));
+  return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
+}
+
+/** What a policy can name, and nothing that means more than one host. */
+const ORIGIN = /^https?:\/\/[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$/;
+
+/** The script of the worker that reaches these origins and no others: no static host can say so itself. */
+function forRemote(response: Response, origins: readonly string[]): Response {
+  const named = origins.filter((one) => ORIGIN.test(one)).flatMap((one) => [one, one.replace(/^http/, 'ws')]);
+  const headers = new Headers(response.headers);
+  headers.set('Content-Security-Policy', __REMOTE_POLICY__.replace('{origins}', named.join(' ')));
+  headers.set('Cross-Origin-Embedder-Policy', 'credentialless');
   return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
 }
 

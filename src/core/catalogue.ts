@@ -95,6 +95,9 @@ export const configSchema = v.strictObject({
   pipeline: v.string(),
   /** Of its result. */
   media: identifier,
+  /** What its main step can do, and which of its fields can be set, where that is less than its chunk knows. */
+  operations: v.optional(v.pipe(v.array(identifier), v.minLength(1))),
+  fields: v.optional(v.array(identifier)),
   /** Values for the steps' fields; names in capitals fill the pipeline's open places. A step's id holds values for that step alone. */
   parameters: v.record(v.string(), v.unknown()),
   /** What its rule comes to, as words with blanks to fill by hand where no language model is there. */

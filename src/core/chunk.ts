@@ -91,6 +91,8 @@ export interface Context {
   keep: (state: unknown) => void;
   /** The canvas that somebody watches, asked for anew at every step; null when nobody does. */
   preview: () => OffscreenCanvas | null;
+  /** Shows a picture while it comes into being on another machine, where somebody watches. */
+  develop: (picture: Blob) => void;
   /** One sentence for the person, such as a prompt that was cut; also kept in the recording. */
   notice: (message: string) => void;
   /** What the caller asked to have recorded beside the result. */

@@ -203,6 +203,8 @@ export interface Requirements {
   graphs: boolean;
   /** Steps that run a language model, and what they want of it. */
   languageSteps: { id: string; service: 'text' | 'speech' }[];
+  /** Whether a step runs on another machine. */
+  remote: boolean;
 }
 
 /**
@@ -229,6 +231,7 @@ export function requirementsOf(operation: Operation, catalogue: Catalogue): Requ
     languageSteps: run.flatMap(({ id, chunk }) =>
       chunk.meta.needs.language ? [{ id, service: chunk.meta.needs.language }] : [],
     ),
+    remote: run.some(({ chunk }) => chunk.meta.needs.remote !== undefined),
   };
 }
 

@@ -62,7 +62,12 @@ export function courseOf(config: Config, { pipelines, chunks }: Catalogue): Cour
     steps.push({ id, chunk, wires });
   }
   const main = steps.find((_, at) => pipeline.steps[at].chunk === MAIN_PLACE) ?? steps[steps.length - 1];
-  return { steps, main, operations: main.chunk.meta.operations };
+  const { fields, operations = main.chunk.meta.operations } = config;
+  if (fields) {
+    const closed = Object.keys(openEntries(main)).filter((name) => !fields.includes(name));
+    closed.forEach((name) => (main.wires[name] = { from: 'value', value: undefined }));
+  }
+  return { steps, main, operations };
 }
 
 /** The fields of a chunk's parameters by name, `operation` apart. */

@@ -25,6 +25,7 @@ import { QueueWitness } from './queue_witness.ts';
 import { RecordingsClient } from './recordings.ts';
 import { resumed } from './resumption.ts';
 import { drain } from './runner.ts';
+import type { RemoteWorkers } from './remote_workers.ts';
 import type { JobService, QueueState } from './service.ts';
 import { Sources } from './sources.ts';
 import { StoredJobs } from './stored_jobs.ts';
@@ -52,6 +53,12 @@ function inBrowser(workers: WorkerPair): Commons {
   };
 }
 
+const onGpu = ({ gpu }: Requirements) => gpu;
+const onServers = ({ gpu, remote }: Requirements) => !gpu && remote;
+
+/** What runs side by side: a job on the GPU, one that needs neither it nor a server, and a few on servers, each of which may have its own. */
+const LANES = [onGpu, ({ gpu, remote }: Requirements) => !gpu && !remote, onServers, onServers, onServers, onServers];
+
 export class JobClient implements JobService {
   /** What is stored in this browser, and how more gets there. */
   readonly library: LibraryClient;
@@ -74,13 +81,13 @@ export class JobClient implements JobService {
     this.recordings = new RecordingsClient(() => workers.recorder);
     const { jobs, turn, sources, witness } = commons;
     [this.#jobs, this.#turn, this.#sources] = [jobs, turn, sources];
-    const receivers = [true, false].map((gpu) => {
+    const receivers = LANES.map((takes) => {
       const lane: Lane = {
-        takes: (operation) => needsOf(operation).gpu === gpu,
+        takes: (operation) => takes(needsOf(operation)),
         refs: (operation) => needsOf(operation).refs,
       };
       const receiver = new Receiver(jobs, turn, (ref) => sources.resolve(ref), { lane });
-      void drain(receiver, gpu ? workers : workers.tasks);
+      void drain(receiver, takes === onGpu ? workers : workers.tasks);
       return receiver;
     });
     this.language.onOpened = (ref, source) => sources.add(ref, source);
@@ -196,6 +203,16 @@ export class JobClient implements JobService {
   /** Keeps a key that the person entered for as long as the page is open; null forgets it. It goes only to the step that asks for it. */
   setSecret(name: string, value: string | null): void {
     this.#workers.setSecret(name, value);
+  }
+
+  /** Says how to read a key that was kept in an earlier visit; see {@link setSecret}. */
+  rememberSecrets(find: (name: string) => Promise<string | null>): void {
+    this.#workers.remembered = find;
+  }
+
+  /** Servers on other machines. */
+  get remote(): Promise<RemoteWorkers> {
+    return this.#workers.remote;
   }
 
   cancel(id: string): Promise<Job> {

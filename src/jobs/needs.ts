@@ -16,6 +16,7 @@ export function needsOf(operation: Operation): Requirements {
       lacksCheckpoint: checkpoint === null,
       graphs: true,
       languageSteps: [],
+      remote: false,
     };
   }
 }

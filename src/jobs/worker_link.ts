@@ -105,6 +105,11 @@ export class WorkerLink<Api extends Methods<Api>> {
     return this.#failure;
   }
 
+  /** Whether nobody waits for an answer of it. */
+  get isIdle(): boolean {
+    return this.#waiting.size === 0;
+  }
+
   /** Resolves with the reason when the worker has ended; stays pending while it lives. */
   get ended(): Promise<StudioError> {
     return this.#ended.promise;

@@ -9,6 +9,7 @@ import type { RecorderApi, RunEnd } from '../recorder/recorder_api.ts';
 import { LanguageEngines } from './language.ts';
 import { needsOf } from './needs.ts';
 import { TAKEN } from './queue.ts';
+import type { RemoteWorkers } from './remote_workers.ts';
 import type { Engine, Work } from './runner.ts';
 import { WorkerLink } from './worker_link.ts';
 import type { WorkerLike } from './worker_link.ts';
@@ -61,11 +62,14 @@ export class WorkerPair implements Engine {
   readonly #patience: PairPatience;
   #generator: Generator | null = null;
   #tasks: { link: WorkerLink<TaskApi>; isConnected: Promise<unknown> } | null = null;
+  #remote: Promise<RemoteWorkers> | null = null;
   #recorder: WorkerLink<RecorderApi> | null = null;
   /** Language models and voices, which jobs ask over a connection of their own. */
   readonly language: LanguageEngines;
   /** Keys that the person entered, in memory only. */
   readonly #secrets = new Map<string, string>();
+  /** Finds a key that was kept in an earlier visit; null when there is none. */
+  remembered: (name: string) => Promise<string | null> = () => Promise.resolve(null);
   #backend: DeviceReport['backend'] = 'wasm';
   /** What a running job said last. */
   #secondsLeft = 0;
@@ -132,10 +136,21 @@ export class WorkerPair implements Engine {
     }
   }
 
+  /** What reaches other machines; loaded by who first needs it. */
+  get remote(): Promise<RemoteWorkers> {
+    this.#remote ??= import('./remote_workers.ts').then(
+      ({ RemoteWorkers }) => new RemoteWorkers((link) => this.#connect(link)),
+    );
+    return this.#remote;
+  }
+
   /** What runs jobs without a checkpoint. It makes a worker when there is one to run. */
   get tasks(): Engine {
     return {
-      execute: async (work, onEvent, signal) => this.#execute(await this.#taskLink(), work, onEvent, signal),
+      execute: async (work, onEvent, signal) => {
+        const link = needsOf(work.operation).remote ? (await this.remote).link() : this.#taskLink();
+        await this.#execute(await link, work, onEvent, signal);
+      },
       smaller: () => Promise.resolve(null),
       closeRun: (run, stage, error) => this.closeRun(run, stage, error),
     };
@@ -228,6 +243,8 @@ export class WorkerPair implements Engine {
   get #page(): JobPage {
     return {
       secret: (name) => this.#secret(name),
+      servers: async (engine) => (await this.remote).serversOf(engine),
+      develop: async (picture) => this.#generator?.link.call('show', picture),
       language: async () => transferred(await this.language.connection()),
       languageIfAlive: async () => {
         const connection = await this.language.connectionIfAlive();
@@ -251,13 +268,12 @@ export class WorkerPair implements Engine {
     }
   }
 
-  #secret(name: string): Promise<string> {
-    const value = this.#secrets.get(name);
-    return value === undefined
-      ? Promise.reject(
-          new StudioError('invalid_operation', `The key "${name}" is not there; enter it, then try again.`),
-        )
-      : Promise.resolve(value);
+  async #secret(name: string): Promise<string> {
+    const value = this.#secrets.get(name) ?? (await this.remembered(name));
+    if (value === null) {
+      throw new StudioError('invalid_operation', `The key "${name}" is not there; enter it, then try again.`);
+    }
+    return value;
   }
 
   async #taskLink(): Promise<WorkerLink<TaskApi>> {
@@ -265,17 +281,21 @@ export class WorkerPair implements Engine {
       const link = new WorkerLink<TaskApi>('The task worker', this.#make.task(), {
         calls: { execute: () => this.#patience.work.wasm },
       });
-      const { recorder } = this;
-      void recorder.ended.then((reason) => link.terminate(reason));
-      const { port1, port2 } = new MessageChannel();
-      const isConnected = recorder
-        .call('connect', Comlink.transfer(port1, [port1]))
-        .then(() => link.call('connect', Comlink.transfer(port2, [port2])));
+      const isConnected = this.#connect(link);
       isConnected.catch((error: unknown) => link.terminate(StudioError.from(error)));
       this.#tasks = { link, isConnected };
     }
     await this.#tasks.isConnected;
     return this.#tasks.link;
+  }
+
+  /** A way to the recorder for a worker that ends with it. */
+  async #connect(link: WorkerLink<TaskApi>): Promise<void> {
+    const { recorder } = this;
+    void recorder.ended.then((reason) => link.terminate(reason));
+    const { port1, port2 } = new MessageChannel();
+    await recorder.call('connect', Comlink.transfer(port1, [port1]));
+    await link.call('connect', Comlink.transfer(port2, [port2]));
   }
 
   async #start(link: WorkerLink<GenerationApi>): Promise<DeviceReport> {

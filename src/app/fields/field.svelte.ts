@@ -122,6 +122,7 @@ export class Field {
       case 'seed':
         return text.trim() === '' ? undefined : text.trim();
       case 'values':
+      case 'workflow':
         return text.trim() === '' ? undefined : parsed(text);
       default:
         // Empty words are words, where some are needed.

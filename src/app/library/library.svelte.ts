@@ -13,7 +13,7 @@ import type {
 } from '../../weights/library/library_api.ts';
 import { Disk, pickFolder } from './disk.svelte.ts';
 import { Inquiry } from './inquiry.svelte.ts';
-import { HubToken } from './token.svelte.ts';
+import { KeptSecret } from '../parts/kept_secret.svelte.ts';
 import type { Transfer, TransferKind } from './transfer.ts';
 import { transferSentence } from './transfer.ts';
 import { t } from '../messages/messages.svelte.ts';
@@ -22,7 +22,7 @@ import { view } from '../parts/view.svelte.ts';
 
 /** What is stored in this browser, what is on its way, and what somebody asks about. */
 export class Library {
-  readonly token = new HubToken();
+  readonly token = new KeptSecret('hub-token');
   readonly disk = new Disk();
 
   stored = $state.raw<StoredCheckpoint[]>([]);

@@ -1,6 +1,7 @@
-export type View = 'studio' | 'library' | 'recordings' | 'sketches';
+const VIEWS = ['studio', 'library', 'recordings', 'sketches', 'engines'] as const;
+export type View = (typeof VIEWS)[number];
 
-/** Which view is on show. The address says it (`#library`, `#recordings`, `#sketches`), so that links, reloads and the back button work. */
+/** Which view is on show. The address says it (`#library`), so that links, reloads and the back button work. */
 class ViewChoice {
   #current = $state<View>(read());
 
@@ -19,7 +20,7 @@ class ViewChoice {
 
 function read(): View {
   const name = location.hash.slice(1);
-  return name === 'library' || name === 'recordings' || name === 'sketches' ? name : 'studio';
+  return VIEWS.find((view) => view === name) ?? 'studio';
 }
 
 export const view = new ViewChoice();

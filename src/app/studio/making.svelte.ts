@@ -31,6 +31,8 @@ const keptSchema = v.object({
   ways: v.fallback(v.record(v.string(), v.string()), {}),
   /** The last language model and voice. */
   models: v.fallback(v.record(v.string(), v.string()), {}),
+  /** Engines on other machines of which a server is entered. */
+  engines: v.fallback(v.array(v.string()), []),
 });
 
 /** A language model or a voice that is here. */
@@ -59,11 +61,28 @@ export class Making {
     this.#shelf = shelf;
   }
 
+  /** Those that can run here, and on servers that are entered. */
+  readonly #known = $derived(
+    ways.filter(({ course }) =>
+      course.steps.every(
+        ({ chunk: { meta } }) => !meta.needs.remote || this.#kept.current.engines.includes(meta.needs.remote),
+      ),
+    ),
+  );
+
   /** What can be made at all, pictures first. */
-  readonly media = [
+  readonly media = $derived([
     'image',
-    ...media.map(({ id }) => id).filter((id) => id !== 'image' && ways.some(({ config }) => config.media === id)),
-  ];
+    ...media
+      .map(({ id }) => id)
+      .filter((id) => id !== 'image' && this.#known.some(({ config }) => config.media === id)),
+  ]);
+
+  /** Engines of which a server is entered. */
+  takeEngines(engines: string[]): void {
+    this.#kept.current.engines = engines;
+    this.#kept.keep();
+  }
 
   get medium(): string {
     const { medium } = this.#kept.current;
@@ -71,7 +90,7 @@ export class Making {
   }
 
   /** The configs of the medium that have a form of their own. */
-  readonly ways = $derived(ways.filter(({ config }) => config.media === this.medium));
+  readonly ways = $derived(this.#known.filter(({ config }) => config.media === this.medium));
 
   /** Null for {@link PAINTING}. */
   readonly way = $derived.by((): Way | null => {

@@ -93,6 +93,7 @@ export class Studio {
       this.news.begin(client.view);
     });
     client.rememberFolders(findFolder);
+    client.rememberSecrets(async (name) => (await import('../engines/servers.svelte.ts')).keptKey(name));
     client.onEngine((device) => {
       this.device = device;
     });
@@ -104,6 +105,11 @@ export class Studio {
         this.told.tell(loss);
       }
     });
+  }
+
+  /** For rooms with a state of their own. */
+  get client(): JobClient {
+    return this.#client;
   }
 
   get running(): Job | null {

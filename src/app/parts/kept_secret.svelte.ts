@@ -1,8 +1,6 @@
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
-import { forget, keep, readKept } from '../parts/kept.ts';
-
-const KEY = 'hub-token';
+import { forget, keep, readKept } from './kept.ts';
 
 const schema = v.object({
   key: v.instance(CryptoKey),
@@ -11,12 +9,18 @@ const schema = v.object({
 });
 
 /**
- * A token of the hub. It lives in memory; only on request it is kept, as AES-GCM ciphertext whose key the browser never
+ * A token or key that somebody typed. It lives in memory; only on request it is kept, as AES-GCM ciphertext whose key the browser never
  * gives out. That hides it from whoever reads the disk, not from a script that runs in this page.
  */
-export class HubToken {
+export class KeptSecret {
   text = $state('');
   isKept = $state(false);
+  readonly #name: string;
+
+  /** @param name that it is kept under */
+  constructor(name: string) {
+    this.#name = name;
+  }
 
   /** For calls: null when there is none. */
   get current(): string | null {
@@ -25,7 +29,7 @@ export class HubToken {
 
   /** Brings back a kept one. */
   async restore(): Promise<void> {
-    const found = v.safeParse(schema, await readKept(KEY));
+    const found = v.safeParse(schema, await readKept(this.#name));
     if (!found.success || this.text !== '') {
       return;
     }
@@ -35,7 +39,7 @@ export class HubToken {
       this.isKept = true;
     } catch {
       // Another key or broken bytes: it cannot be read any more, so it is as if there were none.
-      await forget(KEY);
+      await forget(this.#name);
     }
   }
 
@@ -49,12 +53,12 @@ export class HubToken {
         key,
         new TextEncoder().encode(this.text.trim()),
       );
-      await keep(KEY, { key, iv, text });
+      await keep(this.#name, { key, iv, text });
       this.isKept = true;
     } catch (cause) {
       throw new StudioError(
         'storage_unavailable',
-        'The browser does not let Darkroom keep the token; it works until this page is closed.',
+        'The browser does not let Darkroom keep this; it works until this page is closed.',
         { cause },
       );
     }
@@ -62,7 +66,7 @@ export class HubToken {
 
   /** Stops keeping it; it still works until the page is closed. It counts as kept until the disk has let go of it. */
   async stopKeeping(): Promise<void> {
-    await forget(KEY);
+    await forget(this.#name);
     this.isKept = false;
   }
 
