@@ -502,7 +502,9 @@ function faultsOf(graph: ComfyGraph, info: Record<string, ObjectInfo>): string[]
       } else if (Array.isArray(value)) {
         const [from, slot] = value as [string, number];
         const given = Object.hasOwn(graph, from) ? info[graph[from].class_type]?.output[slot] : undefined;
-        faults.push(...(given === wanted ? [] : [`${id}: ${name} takes ${[wanted].join()}, not ${[given].join()}`]));
+        faults.push(
+          ...(given === wanted ? [] : [`${id}: ${name} takes ${JSON.stringify(wanted)}, not ${JSON.stringify(given)}`]),
+        );
       } else if (wanted === 'INT' || wanted === 'FLOAT') {
         const { min = -Infinity, max = Infinity } = options as { min?: number; max?: number };
         const isIn =
