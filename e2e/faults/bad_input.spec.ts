@@ -111,7 +111,7 @@ const FOLDERS: [string, (folder: string) => void, string, RegExp][] = [
   ],
   [
     'an option that is not implemented',
-    (folder) => editJson(join(folder, 'unet', 'config.json'), (config) => (config.addition_embed_type = 'text_time')),
+    (folder) => editJson(join(folder, 'unet', 'config.json'), (config) => (config.addition_embed_type = 'image')),
     'checkpoint_unsupported',
     /addition_embed_type/,
   ],

@@ -51,6 +51,11 @@ for (const torn of ['recordings', 'files without buckets', 'database'] satisfies
             expect((await download(page, HUB(TINY))).error).toBeNull();
           }
           expect(await missing(page, [before, stored])).toEqual([]);
+          if (torn === 'database') {
+            // The witnesses are written a moment after what they witness.
+            await expect.poll(() => inBucket(page, 'witness', 'library.json')).toContain(stored.licenses[0]);
+            await expect.poll(() => inBucket(page, 'witness', 'queue.json')).toContain(stored.jobs[0]);
+          }
           return stored;
         });
         await session(profile, opening, async (page) => {

@@ -347,8 +347,12 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   await making.prompt.fill('both of them by night');
   await making.generate.click();
   await expect.poll(async () => (await making.last())?.config, { timeout: 150_000 }).toMatch(/^flux2/);
-  const { parameters } = (await making.last()) as { parameters: { images: unknown[] } };
-  expect(parameters.images).toHaveLength(2);
+  const shown = () =>
+    page.evaluate(async () => {
+      const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
+      return run?.entities.filter(({ type }) => type === 'input_images').length;
+    });
+  await expect.poll(shown).toBe(2);
 });
 
 /** A picture of 80×64 pixels. */
