@@ -396,7 +396,7 @@ describe('workflows', () => {
     };
     expect(changed((graph) => (graph['5'].class_type = 'None'))).toContain('5: there is no None');
     expect(changed((graph) => delete graph['5'].inputs.steps)).toEqual(['5: steps is missing']);
-    expect(changed((graph) => (graph['5'].inputs.model = ['1', 1]))).toEqual(['5: model takes MODEL, not CLIP']);
+    expect(changed((graph) => (graph['5'].inputs.model = ['1', 1]))).toEqual(['5: model takes "MODEL", not "CLIP"']);
     expect(changed((graph) => (graph['5'].inputs.steps = 0))).toHaveLength(1);
     expect(changed((graph) => (graph['5'].inputs.scheduler = 'none'))).toHaveLength(1);
     expect(changed((graph) => (graph['5'].inputs.nothing = 1))).toEqual(['5: nothing is no input']);

@@ -1125,7 +1125,7 @@ test('10,000 runs are listed and searched from the index', async () => {
     const parent = `exports/json/${day}/${device}`;
     folders.set(parent, [...(folders.get(parent) ?? []), { name: run_id, kind: 'folder' }]);
     const prompt = `${['a red circle', 'two blue squares', 'a green star'][index % 3]} number ${index}, oil on canvas`;
-    lines.push({ record: 'put', entry: { ...known, run_id, folder, prompt, due: false } });
+    lines.push({ record: 'put', entry: { ...known, pictures: known.results, run_id, folder, prompt, due: false } });
   }
   /** The folders are only named: to open one would be seen. */
   class Named extends MemoryFileStore {
