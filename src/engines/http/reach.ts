@@ -1,4 +1,4 @@
-/** Why a server cannot be reached from a page. The browser tells scripts nothing but "failed", so each cause is looked for. */
+/** Why a server cannot be reached from a page. The browser tells scripts nothing but "failed", so the likely causes are checked in turn. */
 import type { Probe } from '../../core/remote.ts';
 import { isLoopback } from '../../core/remote.ts';
 

@@ -1,4 +1,4 @@
-/** Calls to a server that a person entered: what fails is one sentence, and nothing waits for ever. */
+/** Calls to a server that a person entered: a failure becomes one sentence, and no call waits forever. */
 import { StudioError, cancelled } from '../../core/errors.ts';
 
 export interface CallOptions {
