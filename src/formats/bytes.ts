@@ -1,6 +1,6 @@
-/** Bytes of picture files: four-letter names, joining, and texts in the encodings that these files use. */
+/** Bytes of picture files: four-letter names, joining, and texts in the encodings these files use. */
 
-/** Arguments of one call. */
+/** The most arguments of one call. */
 const SPREAD = 8192;
 
 export function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {

@@ -1,6 +1,6 @@
 /**
- * What Civitai and the programs that write for it list beside an infotext's settings, as JSON: the model and the LoRAs by their
- * titles there (`Civitai resources`), and hashes of all of them (`Hashes`).
+ * The JSON that Civitai and compatible programs add to an infotext's settings: the model and LoRAs by their titles on the site (`Civitai
+ * resources`), and the hashes of all of them (`Hashes`).
  */
 import { isObject, numberOf, own, readJson, textOf } from './json.ts';
 import type { Findings } from './reading.ts';
@@ -10,8 +10,8 @@ const EMBEDDING = /^(embed(ding)?|textual ?inversion|ti)$/i;
 const MAX_RESOURCES = 40;
 
 /**
- * Titles are not the names of files, so a LoRA that the prompt names by its file is here once more: the same number of them
- * with the same strengths are the same ones.
+ * Titles are not file names, so a LoRA that the prompt names by its file appears here again: if number and strengths match, they are the
+ * same ones.
  * @param resources as text
  */
 export function readResources(findings: Findings, resources: unknown): void {
@@ -22,7 +22,7 @@ export function readResources(findings: Findings, resources: unknown): void {
   }
   const loras: { name: string; weight: unknown; hash: string | null }[] = [];
   for (const one of list.slice(0, MAX_RESOURCES).filter(isObject)) {
-    // Newer ones say type and number in one word: urn:air:sd1:lora:civitai:12@34.
+    // Newer ones combine type and number: urn:air:sd1:lora:civitai:12@34.
     const air = (textOf(one.air) ?? '').split(':');
     const type = textOf(one.type) ?? air[3] ?? '';
     const id = textOf(one.modelVersionId) ?? air[5]?.split('@')[1];

@@ -1,4 +1,4 @@
-/** Metadata in and out of a picture file of whichever format, without touching its pixels. */
+/** Reads and writes the metadata of picture files of any format, without touching their pixels. */
 import { StudioError } from '../core/errors.ts';
 import { readJpeg, writeJpeg } from './jpeg.ts';
 import type { Inscription, Metadata } from './metadata.ts';
@@ -8,7 +8,7 @@ import { readWebp, writeWebp } from './webp.ts';
 
 /**
  * @returns null for bytes that are no PNG, WebP or JPEG
- * @throws StudioError `image_unreadable`, when the file contradicts itself
+ * @throws StudioError `image_unreadable` if the file contradicts itself
  */
 export async function readMetadata(bytes: Uint8Array<ArrayBuffer>): Promise<Metadata | null> {
   if (isPng(bytes)) {
@@ -18,8 +18,8 @@ export async function readMetadata(bytes: Uint8Array<ArrayBuffer>): Promise<Meta
 }
 
 /**
- * The same encoded pixels with this metadata instead of what was there; null = with none.
- * @throws StudioError `image_unreadable`, also when the inscription is too long for a JPEG (64 KiB)
+ * The same encoded pixels with this metadata instead of the existing one; null = none.
+ * @throws StudioError `image_unreadable`, also if the metadata is too long for a JPEG (64 KiB)
  */
 export function writeMetadata(
   bytes: Uint8Array<ArrayBuffer>,
@@ -37,7 +37,7 @@ export function writeMetadata(
   throw new StudioError('image_unreadable', 'Settings can be written only into PNG, WebP and JPEG files.');
 }
 
-/** As {@link writeMetadata}, for a file in memory or on disk. */
+/** Like {@link writeMetadata}, for a file in memory or on disk. */
 export async function inscribe(picture: Blob, inscription: Inscription | null): Promise<Blob> {
   const bytes = new Uint8Array(await picture.arrayBuffer());
   return new Blob([writeMetadata(bytes, inscription)], { type: picture.type });

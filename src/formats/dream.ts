@@ -45,10 +45,10 @@ const LONG: Record<string, string> = {
 
 const OPTION = /\s+-(-?)([A-Za-z][A-Za-z_]*)/y;
 const NEXT = /\s+--?[A-Za-z]/g;
-/** Places at which the prompt may end. */
+/** Positions where the prompt may end. */
 const MAX_ENDS = 200;
 
-/** @returns null for a text that has no options, and so is no such line */
+/** @returns null for a text without options, which is no such line */
 export function parseDream(line: string): Dream | null {
   const text = line.trim();
   const quote = /^["']/.exec(text)?.[0];
@@ -57,7 +57,7 @@ export function parseDream(line: string): Dream | null {
   let tried = 0;
   for (let match = end.exec(text); match && tried < MAX_ENDS; match = end.exec(text)) {
     const options = optionsIn(text.slice(match.index + match[0].length));
-    // Words that happen to follow a dash are no options.
+    // Words that happen to follow a dash are not options.
     if (options && (quote !== undefined || options.has('steps') || options.has('seed'))) {
       const prompt = text.slice(quote === undefined ? 0 : 1, match.index);
       return { prompt: prompt.replaceAll('\\"', '"'), options };
@@ -68,7 +68,7 @@ export function parseDream(line: string): Dream | null {
   return null;
 }
 
-/** @returns null when something else stands there */
+/** @returns null if there is something else */
 function optionsIn(text: string): Dream['options'] | null {
   const options: Dream['options'] = new Map();
   for (let at = 0; at < text.length;) {
@@ -78,7 +78,7 @@ function optionsIn(text: string): Dream['options'] | null {
       return null;
     }
     const [whole, dash, word] = match;
-    // A short one may be followed by its value at once: -s30, -Ak_lms, -C-1.
+    // A short option may be followed directly by its value: -s30, -Ak_lms, -C-1.
     const isWhole = dash !== '' || Object.hasOwn(LONGER, word);
     const from = isWhole ? at + whole.length : at + whole.length - word.length + 1;
     NEXT.lastIndex = from;

@@ -16,10 +16,10 @@ export const ExifTag = {
 } as const;
 
 const EXIF_IFD = 0x8769;
-/** Bytes of one value of each type, from 1 on. */
+/** Bytes per value of each type, from type 1. */
 const TYPE_BYTES = [0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4];
 const [BYTE, ASCII, LONG, UNDEFINED] = [1, 2, 4, 7];
-/** What stands before the TIFF header in JPEG files, and in some WebP files. */
+/** Precedes the TIFF header in JPEG files, and in some WebP files. */
 export const EXIF_PREFIX = latin1Bytes('Exif\0\0');
 
 /**
@@ -102,7 +102,7 @@ export function writeExif(software: string, userComment: string): Uint8Array<Arr
   return block;
 }
 
-/** A comment names its encoding in 8 bytes; some tools leave them out. */
+/** A comment starts with 8 bytes naming its encoding; some tools omit them. */
 function comment(value: Uint8Array, little: boolean): string {
   const encoding = latin1(value.subarray(0, 8));
   const text = value.subarray(8);
@@ -118,8 +118,8 @@ function comment(value: Uint8Array, little: boolean): string {
 }
 
 /**
- * The byte order is not said anywhere, except by who begins with a byte order mark. Settings are mostly ASCII, whose upper bytes are zero,
- * so these tell; in a draw the order of the block decides. Some programs say UTF-16 and write UTF-8.
+ * The byte order is unknown unless there is a byte order mark. Settings are mostly ASCII, so the position of the zero bytes tells; in a
+ * tie the block's order decides. Some programs claim UTF-16 and write UTF-8.
  */
 function utf16(bytes: Uint8Array, little: boolean): string {
   const mark = bytes.length > 1 ? 256 * bytes[0] + bytes[1] : 0;

@@ -1,4 +1,4 @@
-/** The settings that one file has, by name, so that what no reader asks for can be named in the end. */
+/** A file's settings by name; those no reader asks for are listed in the end. */
 import { isObject, textOf } from './json.ts';
 
 const OFF = /^(none|null|nil|false|no|off|disabled?|\[\s*\]|\{\s*\})$/i;
@@ -20,7 +20,7 @@ export class Fields {
     return this.#values.get(name);
   }
 
-  /** Of those whose names match; for what needs no word, too, as it changes no picture or is told by another one. */
+  /** Drops settings with matching names, because they do not affect the picture or are covered by others. */
   all(pattern: RegExp): [name: string, value: unknown][] {
     return [...this.#values].filter(([name]) => {
       const isMeant = pattern.test(name);
@@ -31,13 +31,13 @@ export class Fields {
     });
   }
 
-  /** What is in use and was not asked for. */
+  /** Settings that are in use but were not asked for. */
   unread(): [name: string, value: unknown][] {
     return [...this.#values].filter(([name, value]) => !this.#asked.has(name) && !isOff(value));
   }
 }
 
-/** Whether a value says that nothing was in use: absent, empty, zero or off. */
+/** Whether a value means not in use: absent, empty, zero or off. */
 export function isOff(value: unknown): boolean {
   if (Array.isArray(value)) {
     return value.every(isOff);

@@ -1,12 +1,12 @@
-/** Decompression with a limit: a few bytes can claim to be gigabytes. */
+/** Decompression with a limit, since a few bytes can expand to gigabytes. */
 import { join } from './bytes.ts';
 
-/** Of the input at once: deflate grows a byte at most 1,032-fold, so the limit is overstepped by little. */
+/** Input bytes per step: deflate expands a byte at most 1,032-fold, so the limit is barely exceeded. */
 const SLICE = 1024;
 
 /**
- * @returns null when the result is longer than `limit` bytes
- * @throws TypeError from the platform when the data is damaged
+ * @returns null if the result is longer than `limit` bytes
+ * @throws TypeError from the platform if the data is damaged
  */
 export async function inflate(
   bytes: Uint8Array<ArrayBuffer>,

@@ -9,14 +9,14 @@ import { Fields } from './fields.ts';
 import { numberOf, textOf } from './json.ts';
 import type { PromptSyntax } from './prompt_syntax.ts';
 import { Findings, shown, type Reading } from './reading.ts';
-import { samplerLabel, scheduleLabel } from './sampler_labels.ts';
+import { hiresUpscalerLabel, hiresUpscalerNamed, samplerLabel, scheduleLabel } from './sampler_labels.ts';
 
 export interface Infotext {
   prompt: string;
   negative_prompt: string;
   /** In the order of the text; `512x768` under `Size` is there as `Size-1` and `Size-2`. */
   fields: Map<string, string>;
-  /** Lines behind the settings; absent where there are none. */
+  /** Lines after the settings; absent if there are none. */
   behind?: string[];
 }
 
@@ -32,7 +32,7 @@ const SIZE = /^(\d+)x(\d+)$/;
 const SETTINGS = new Set(['Steps', 'Sampler', 'CFG scale', 'Seed', 'Size']);
 const STEPS = /(?:^|[\s.,])(?=Steps:\s*\d)/;
 
-/** Says how the picture was made, but nothing that had to be restored. */
+/** Describes how the picture was made, but needs no restoring. */
 const TOLD =
   /^(Version|User|App|Operations|Pipeline|Backend|Parser|Created( Date)?|Model hash|VAE hash|Init image hash)$/;
 const TEMPLATE = /^(Negative )?(Template|Wildcard (negative )?prompt|Prompt template)\b/i;
@@ -40,10 +40,8 @@ const TEMPLATE = /^(Negative )?(Template|Wildcard (negative )?prompt|Prompt temp
 const HIRES = 'the second pass at a larger size (hires)';
 const DRAWN = 'the template that its words were drawn from';
 
-/** Keys that belong together, and what they are together. */
+/** Keys that belong together, and their common description. */
 const GROUPS: readonly (readonly [keys: RegExp, what: string])[] = [
-  [/^Hires /, HIRES],
-  [/^ControlNet/, 'the ControlNet'],
   [/^ADetailer/, 'the faces or hands that were painted again (ADetailer)'],
   [/^(Script|[XYZ] (Type|Values)|Fixed [XYZ] Values)$/, 'the grid of pictures that it was a part of'],
   [/^Regional Prompter|^RP /, 'the prompts of single regions'],
@@ -53,7 +51,7 @@ const GROUPS: readonly (readonly [keys: RegExp, what: string])[] = [
   [TEMPLATE, DRAWN],
 ];
 
-/** Never fails: a text without pairs is all prompt. */
+/** Never fails: a text without pairs is just a prompt. */
 export function parseInfotext(text: string): Infotext {
   const lines = text.trim().split('\n');
   let at = lines.length - 1;
@@ -88,7 +86,7 @@ export function parseInfotext(text: string): Infotext {
       target = negative;
       line = line.slice(NEGATIVE.length).trim();
     }
-    // A line that is empty before anything else was there leaves no trace.
+    // Leading empty lines are dropped.
     if (target.length > 0 || line !== '') {
       target.push(line);
     }
@@ -105,7 +103,7 @@ function isSettings(pairs: readonly (readonly [key: string, value: string])[]): 
   return pairs.length >= MIN_PAIRS && pairs.filter(([key]) => SETTINGS.has(key)).length >= 2;
 }
 
-/** Where line ends were lost, prompt and negative prompt stand in the line of the settings. */
+/** If line breaks were lost, prompt and negative prompt are in the same line as the settings. */
 function wordsBefore(settings: string): string[] {
   const words = settings.slice(0, Math.max(0, settings.search(STEPS))).trim();
   if (words === '' || settingsIn(words).some(([key]) => SETTINGS.has(key))) {
@@ -115,19 +113,19 @@ function wordsBefore(settings: string): string[] {
   return (negative < 0 ? [words] : [words.slice(0, negative), words.slice(negative)]).filter((part) => part !== '');
 }
 
-/** As {@link findPairs}, and a value that is JSON is whole. */
+/** Like {@link findPairs}, but keeps JSON values whole. */
 function settingsIn(line: string): [key: string, value: string][] {
   return pairsIn(line.trim(), true);
 }
 
-/** What AUTOMATIC1111's expression finds in one line: keys and values as they stand there, quotes included. */
+/** What AUTOMATIC1111's expression finds in one line: raw keys and values, including quotes. */
 export function findPairs(line: string): [key: string, value: string][] {
   return pairsIn(line, false);
 }
 
 function pairsIn(line: string, takesJson: boolean): [key: string, value: string][] {
   const characters = Array.from(line);
-  // Brackets that never close would be followed to the end again and again.
+  // Unclosed brackets would be scanned to the end again and again.
   let jsonLeft = takesJson ? 4 * characters.length : 0;
   const pairs: [string, string][] = [];
   let position = 0;
@@ -169,7 +167,7 @@ function pairsIn(line: string, takesJson: boolean): [key: string, value: string]
 export interface InfotextSource {
   prompt: string;
   negative_prompt: string;
-  /** Ready values in the order in which they are written; those that are undefined are left out. */
+  /** Finished values in writing order; undefined ones are skipped. */
   fields: Record<string, string | number | undefined>;
 }
 
@@ -183,13 +181,18 @@ export function writeInfotext({ prompt, negative_prompt, fields }: InfotextSourc
     .join('\n');
 }
 
-/** The fields that a result of ours has, in AUTOMATIC1111's order. */
+/** The fields of our own results, in AUTOMATIC1111's order. */
 export function infotextFields(made: {
   steps: number | undefined;
   sampler: string | undefined;
   schedule: string | undefined;
   guidance_scale: number | undefined;
   seed: string | undefined;
+  noise: string | undefined;
+  variation_seed: string | undefined;
+  variation_strength: number | undefined;
+  eta_noise_seed_delta: number | undefined;
+  clip_skip: number | undefined;
   /** Of pictures. */
   width: number | undefined;
   height: number | undefined;
@@ -197,6 +200,8 @@ export function infotextFields(made: {
   model: string | undefined;
   strength: number | undefined;
   loraHashes: string | undefined;
+  upscale: { scale: number; name: string } | undefined;
+  hires: ReturnType<typeof hiresFields> | undefined;
   software: string;
 }): InfotextSource['fields'] {
   return {
@@ -208,17 +213,26 @@ export function infotextFields(made: {
     Size: made.width === undefined || made.height === undefined ? undefined : `${made.width}x${made.height}`,
     'Model hash': made.hash,
     Model: made.model,
-    'Denoising strength': made.strength,
-    // Our noise is torch's on the CPU.
-    RNG: 'CPU',
+    'Denoising strength': made.hires?.strength ?? made.strength,
+    'Variation seed': made.variation_seed,
+    'Variation seed strength': made.variation_strength,
+    'Clip skip': made.clip_skip,
+    ENSD: made.eta_noise_seed_delta,
+    RNG: made.noise === 'nv' ? 'NV' : 'CPU',
     'Lora hashes': made.loraHashes,
+    'Hires upscale': made.hires?.scale,
+    'Hires steps': made.hires?.steps,
+    'Hires upscaler': made.hires?.upscaler,
+    // As its tab of extras writes them.
+    'Postprocess upscale by': made.upscale?.scale,
+    'Postprocess upscaler': made.upscale?.name,
     Version: made.software,
   };
 }
 
 /**
- * @param syntax of its prompts; null where they are words and nothing else
- * @returns null when the text has no pairs, and so is no infotext
+ * @param syntax of its prompts; null if they are plain text
+ * @returns null if the text has no pairs, and so is no infotext
  */
 export function readingOf(
   { prompt, negative_prompt, fields: given, behind = [] }: Infotext,
@@ -245,20 +259,22 @@ export function readingOf(
     fields.get('ADM Guidance') === '(1.5, 0.8, 0.3)' ? null : fields.get('ADM Guidance'),
     'the guidance by size',
   );
+  readControlNets(findings, fields);
+  const strength = fields.get('Denoising strength');
+  const isTwice = readHires(findings, fields, strength);
   for (const [keys, what] of GROUPS) {
     findings.lostIf(
       fields.all(keys).map(([, value]) => value),
       what,
     );
   }
-  const strength = fields.get('Denoising strength');
-  if (strength !== undefined && !findings.hasLost(HIRES)) {
+  if (strength !== undefined && !isTwice) {
     findings.strength(strength).lost('the picture it started from');
   }
   readNoise(findings, fields);
-  if (numberOf(fields.get('Clip skip')) !== 1) {
-    findings.lostIf(fields.get('Clip skip'), `clip skip ${textOf(fields.get('Clip skip')) ?? ''}`);
-  }
+  // SD.Next hands it to diffusers.
+  findings.guidanceRescale(fields.get('CFG rescale'));
+  findings.clipSkip(fields.get('Clip skip'));
   // stable-diffusion.cpp says it of every picture.
   findings.lostIf(fields.get('Guidance'), `the Flux guidance ${numberOf(fields.get('Guidance')) ?? '?'}`);
   // A template may have several lines, and is the last that is written.
@@ -268,7 +284,86 @@ export function readingOf(
   return findings.unread(fields).reading();
 }
 
-/** LoRAs and embeddings, in the spellings of those who list them beside the prompt. */
+/**
+ * @param strength of the second pass, where there is one
+ * @returns whether there is
+ */
+function readHires(findings: Findings, fields: Fields, strength: unknown): boolean {
+  const [scale, steps, label] = ['upscale', 'steps', 'upscaler'].map((name) => fields.get(`Hires ${name}`));
+  const [across, down] = [1, 2].map(
+    (side) => Number(fields.get(`Hires resize-${side}`)) / Number(fields.get(`Size-${side}`)),
+  );
+  const all = fields.all(/^Hires /);
+  if (scale === undefined && !(Math.abs(across - down) < 0.01)) {
+    findings.lostIf(
+      all.map(([, value]) => value),
+      HIRES,
+    );
+    return all.length > 0;
+  }
+  // Forge says of what is as in the first pass that it is.
+  const guidance = textOf(fields.get('CFG scale'));
+  const others = all.filter(
+    ([key, value]) =>
+      !/^Hires (upscale|steps|upscaler|resize-\d)$/.test(key) &&
+      value !== 'Use same choices' &&
+      !(key === 'Hires CFG Scale' && value === guidance),
+  );
+  findings.lostIf(
+    others.map(([, value]) => value),
+    'what the second pass (hires) had of its own',
+  );
+  const upscaler = hiresUpscalerNamed(label);
+  if (label !== undefined && upscaler === undefined && label !== 'None') {
+    findings.lost(`the upscaler ${shown(label)} of the second pass, in whose place the picture is scaled (Lanczos)`);
+  }
+  // It runs all of them over that share of the noise, and we run that share of them.
+  const [run, share] = [numberOf(steps) || numberOf(fields.get('Steps')), numberOf(strength)];
+  findings.hires(scale ?? Math.round(across * 1000) / 1000, {
+    steps: run && share ? Math.ceil(run / share) : steps,
+    strength,
+    upscaler: upscaler ?? 'lanczos',
+  });
+  return true;
+}
+
+/** What is written of a second pass; the number of steps is that of those that are run. */
+export function hiresFields(hires: { scale: number; steps: number | undefined; strength: number; upscaler: string }): {
+  scale: number;
+  steps: number | undefined;
+  strength: number;
+  upscaler: string;
+} {
+  const { scale, steps, strength, upscaler } = hires;
+  return {
+    scale,
+    steps: steps && Math.max(1, Math.floor(steps * strength)),
+    strength,
+    upscaler: hiresUpscalerLabel(upscaler),
+  };
+}
+
+/** ControlNets by name: their control pictures are never in a recipe, so a person has to give them again. */
+function readControlNets(findings: Findings, fields: Fields): void {
+  const found = fields.all(/^ControlNet/);
+  const names = found.flatMap(([key, value]) => {
+    const text = textOf(value) ?? '';
+    const model = /\bModel$/.test(key) ? text : (/\bModel: ([^,]+)/.exec(text)?.[1] ?? '');
+    const name = model.replace(/ \[[0-9a-f]+\]$/i, '').trim();
+    return name === '' || name === 'None' ? [] : [name];
+  });
+  names.forEach((name) => {
+    findings.lost(`the ControlNet ${shown(name)}, as its control picture is not in these settings`);
+  });
+  if (names.length === 0) {
+    findings.lostIf(
+      found.map(([, value]) => value),
+      'the ControlNet',
+    );
+  }
+}
+
+/** LoRAs and embeddings, in the various spellings of lists beside the prompt. */
 function readNetworks(findings: Findings, fields: Fields): void {
   findings.loraHashes(fields.get('Lora hashes')).embeddings(fields.get('TI hashes'));
   const hashes = fields.get('Hashes');
@@ -306,22 +401,28 @@ function readNetworks(findings: Findings, fields: Fields): void {
   }
 }
 
-/** Whose random numbers the noise was: ours are torch's on the CPU. */
+/** Version strings of AUTOMATIC1111 and its descendants, which record where noise was drawn unless it was the GPU. */
+const DRAWS_ON_GPU = /^(v\d|f\d|neo)/;
+
+/** The source of the noise. A GPU is nearly always an NVIDIA one, which the imitation reproduces. */
 function readNoise(findings: Findings, fields: Fields): void {
   const source = textOf(fields.get('RNG'))?.toLowerCase();
-  if (source === 'nv' || source === 'cuda') {
-    findings.lost('its noise, which imitates an NVIDIA GPU');
-  } else if (source === 'gpu') {
-    findings.lost('its noise, which was drawn on the GPU');
-  } else if (source !== undefined && source !== 'cpu') {
+  const version = textOf(fields.get('Version')) ?? '';
+  if (source === undefined ? DRAWS_ON_GPU.test(version) : ['nv', 'cuda', 'gpu'].includes(source)) {
+    findings.noise('nv');
+  } else if (source === 'cpu') {
+    // Our own infotexts say so if one generator drew the noise of all pictures.
+    findings.noise(version.startsWith('Darkroom') ? undefined : 'a1111_cpu');
+  } else if (source !== undefined) {
     findings.lost(`its noise, which was drawn in another way (${shown(source)})`);
   }
+  findings.variation(fields.get('Variation seed'), fields.get('Variation seed strength')).seedDelta(fields.get('ENSD'));
 }
 
 function fieldsOf(pairs: readonly (readonly [string, string])[]): Map<string, string> {
   const fields = new Map<string, string>();
   for (const [key, raw] of pairs) {
-    // AUTOMATIC1111 looks at the first character of the value, and drops the pair when there is none.
+    // AUTOMATIC1111 checks the first character of the value, and drops the pair if there is none.
     if (raw === '') {
       continue;
     }
@@ -336,7 +437,7 @@ function fieldsOf(pairs: readonly (readonly [string, string])[]): Map<string, st
   return fields;
 }
 
-/** @returns the place after the closing quote, when a comma or the end follows it */
+/** @returns the position after the closing quote, if followed by a comma or the end */
 function endOfQuoted(characters: readonly string[], from: number): number | null {
   if (characters[from] !== '"') {
     return null;
@@ -350,8 +451,8 @@ function endOfQuoted(characters: readonly string[], from: number): number | null
 }
 
 /**
- * The place after a value in brackets, when a comma or the end follows it; JSON, or Python's form of it.
- * @param most characters that are looked at
+ * The position after a bracketed value (JSON or Python), if followed by a comma or the end.
+ * @param most the most characters to scan
  */
 function endOfJson(characters: readonly string[], from: number, most: number): { end: number | null; looked: number } {
   let depth = 0;

@@ -76,7 +76,7 @@ function segmentsOf(bytes: Uint8Array<ArrayBuffer>): { segments: Segment[]; rest
     if (bytes[position] !== 0xff) {
       throw damaged('JPEG', 'a segment does not begin where the one before ends');
     }
-    // Any number of fill bytes may stand before a marker.
+    // Any number of fill bytes may precede a marker.
     while (bytes[position] === 0xff) {
       position++;
     }

@@ -1,8 +1,8 @@
-/** JSON of other tools: seeds beyond 2^53, Python's NaN, numbers as text, and nesting by nobody's good will. */
+/** Other tools' JSON: seeds beyond 2^53, Python's NaN, numbers as text, and malicious nesting. */
 
 /** Workflow graphs nest a few levels. */
 const MAX_DEPTH = 64;
-/** Digits of a whole number that a double surely holds. */
+/** Digits of an integer that always fit in a double. */
 const SAFE_DIGITS = 15;
 const NUMBER = /-?\d+(\.\d+)?([eE][+-]?\d+)?/y;
 const WORD = /-?[A-Za-z]+/y;
@@ -54,13 +54,13 @@ export function readJson(text: string): unknown {
   }
 }
 
-/** As {@link readJson}, when it is an object; else null. */
+/** Like {@link readJson}, if it is an object; else null. */
 export function readJsonObject(text: string | null | undefined): Record<string, unknown> | null {
   const value = text ? readJson(text) : null;
   return isObject(value) ? value : null;
 }
 
-/** One of our values as JSON in ASCII, which every text field of every format holds. */
+/** A value as ASCII JSON, which fits in any text field of any format. */
 export function asciiJson(value: unknown): string {
   return JSON.stringify(value).replace(
     /[^\x20-\x7e]/g,
@@ -72,7 +72,7 @@ export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** An own field; names from a file may be those of Object.prototype. */
+/** An own property, since names from a file may be those of Object.prototype. */
 export function own(object: unknown, name: string): unknown {
   return isObject(object) && Object.hasOwn(object, name) ? object[name] : undefined;
 }
@@ -89,14 +89,14 @@ export function textOf(value: unknown): string | undefined {
   return typeof text === 'string' && text.trim() !== '' ? text : undefined;
 }
 
-/** As {@link placesOf}, without what is empty. */
+/** Like {@link placesOf}, without empty entries. */
 export function listOf(value: unknown): unknown[] {
   return placesOf(value).filter((one) => one !== '' && one !== null);
 }
 
 /**
  * A list, also one written as the text of a JSON or Python list, or as words between commas; a single value is a list of one.
- * What is empty keeps its place, for lists that belong together.
+ * Empty entries keep their place, for parallel lists.
  * @returns at most 40 elements
  */
 export function placesOf(value: unknown): unknown[] {

@@ -1,10 +1,10 @@
 /**
- * What a picture file says beside its pixels, and what is written there: the same in PNG, WebP and JPEG.
- * Files come from anywhere: lengths are checked before they are believed, and work and memory have limits.
+ * A picture file's metadata, the same for PNG, WebP and JPEG.
+ * Files come from anywhere: lengths are verified, and work and memory are bounded.
  */
-/** One text is at most this many bytes, decompressed; a longer one is left out. */
+/** The most bytes of a text once decompressed; longer ones are skipped. */
 export const MAX_TEXT = 2 ** 20;
-/** All texts of a file together, left out ones included: what decompressing may cost. */
+/** The same for all texts of a file together, including skipped ones, to bound decompression. */
 export const MAX_TEXTS = 8 * MAX_TEXT;
 /** Chunks or segments beside the pixels. */
 export const MAX_PARTS = 1_000;
@@ -19,7 +19,7 @@ export interface Metadata {
   comment: string | null;
 }
 
-/** What is written into a picture that leaves or is recorded. */
+/** What is written into a saved or recorded picture. */
 export interface Inscription {
   /** The infotext: PNG text `parameters`, else EXIF UserComment. */
   parameters: string;
@@ -27,7 +27,7 @@ export interface Inscription {
   darkroom: string;
   /** Name and version of the program. */
   software: string;
-  /** Whether a given picture was changed, and not one made from nothing: for the label of its origin. */
+  /** Whether an existing picture was edited rather than a new one made; for the label of its origin. */
   isComposite: boolean;
 }
 

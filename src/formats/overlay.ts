@@ -1,17 +1,17 @@
 /**
- * Laying the picture that was started from over the result wherever the mask keeps it: an autoencoder returns nothing exactly as it was.
+ * Pastes the original picture over the result wherever the mask keeps it, since an autoencoder reproduces nothing exactly.
  * Sources: diffusers, image_processor.py (VaeImageProcessor.apply_overlay); Pillow, src/libImaging/{Paste,Convert,AlphaComposite}.c.
  */
 import type { PixelImage } from '../core/media.ts';
 import { luma, resizeLanczos } from './resample.ts';
 
-/** Bits that Pillow keeps below a byte while it composes. */
+/** Extra bits of precision that Pillow uses when compositing. */
 const PRECISION = 7;
 
 /**
  * @param images all of one size
- * @param original any size, scaled to theirs as for the checkpoint; its alpha is not looked at
- * @param mask as `original`: white stays what it is in `images`, black becomes the original's, grey a mixture
+ * @param original any size, scaled to theirs as for the checkpoint; its alpha is ignored
+ * @param mask any size: white keeps `images`, black takes the original, grey mixes
  * @returns new pictures, equal to Pillow's to the bit
  */
 export function overlay(images: readonly PixelImage[], original: PixelImage, mask: PixelImage): PixelImage[] {

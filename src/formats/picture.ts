@@ -4,14 +4,14 @@ import type { PixelImage } from '../core/media.ts';
 import type { ImageSource } from '../core/parameters.ts';
 import { isOpaque } from './background.ts';
 
-/** Larger pictures are refused: decoded they would take more than a quarter of a gigabyte. */
+/** Larger pictures are refused: they would take more than a quarter of a gigabyte once decoded. */
 const MAX_PIXELS = 64 * 2 ** 20;
 
-/** How every given picture is read: the numbers as they stand in the file, turned as its EXIF says. */
+/** How every input picture is read: the file's raw values, rotated according to its EXIF. */
 export const AS_STORED: ImageBitmapOptions = { colorSpaceConversion: 'none', premultiplyAlpha: 'none' };
 
 /**
- * The colours of fully transparent pixels come out as black; see `background.ts` for what shows there instead.
+ * Fully transparent pixels come out black; `background.ts` says what replaces them.
  * @param name of the parameter, for the message
  * @throws StudioError `image_unreadable`
  */
@@ -44,7 +44,7 @@ export async function decodePicture(source: ImageSource, name: string): Promise<
   }
 }
 
-/** Whether any pixel of it lets something through. Looks strip by strip, so that a camera's photo takes little memory. */
+/** Whether any pixel is not opaque. Checks strip by strip, so that a camera's photo takes little memory. */
 export function hasTransparency(bitmap: ImageBitmap): boolean {
   const { width, height } = bitmap;
   const rows = Math.min(height, Math.max(1, Math.floor(2 ** 20 / width)));

@@ -3,6 +3,7 @@
  * Reference: PNG (Third Edition), https://www.w3.org/TR/png-3/, sections 5 and 11.3.
  */
 import { join, latin1, latin1Bytes, utf8, utf8Bytes, viewOf } from './bytes.ts';
+import { crc32 } from './crc32.ts';
 import { damaged } from './damage.ts';
 import { readExif } from './exif.ts';
 import { inflate } from './inflation.ts';
@@ -15,14 +16,6 @@ const XMP_KEYWORD = 'XML:com.adobe.xmp';
 const TEXT_CHUNKS = ['tEXt', 'zTXt', 'iTXt', 'comf', 'eXIf'];
 /** What tEXt can hold: Latin-1 without control characters, except for line feeds. */
 const PLAIN = /^[\n\x20-\x7e\xa0-\xff]*$/;
-
-const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
-  let crc = byte;
-  for (let bit = 0; bit < 8; bit++) {
-    crc = crc & 1 ? 0xedb88320 ^ (crc >>> 1) : crc >>> 1;
-  }
-  return crc;
-});
 
 interface Chunk {
   type: string;
@@ -99,7 +92,7 @@ function* chunksOf(bytes: Uint8Array<ArrayBuffer>): Generator<Chunk> {
     if (position === PNG_SIGNATURE.length && chunk.type !== 'IHDR') {
       throw damaged('PNG', 'it does not begin with its header');
     }
-    // Encoders cut the pixels into as many chunks as they like.
+    // Encoders split the pixels into any number of chunks.
     parts += chunk.type === 'IDAT' || chunk.type === 'fdAT' ? 0 : 1;
     if (parts > MAX_PARTS) {
       throw damaged('PNG', `it has more than ${MAX_PARTS} chunks beside its pixels`);
@@ -112,7 +105,7 @@ function* chunksOf(bytes: Uint8Array<ArrayBuffer>): Generator<Chunk> {
   }
 }
 
-/** @returns text null when it is longer than `limit` bytes; cost: bytes of the budget that it took */
+/** @returns text: null if longer than `limit` bytes; cost: bytes of the budget it used */
 async function textOf(
   { type, data }: Chunk,
   limit: number,
@@ -151,7 +144,7 @@ async function textOf(
   return { keyword, text: type === 'iTXt' ? utf8(content) : textualLatin1(content), cost: content.length };
 }
 
-/** tEXt is Latin-1, but several tools write UTF-8 into it; text that is valid UTF-8 with long characters is no accident. */
+/** tEXt is Latin-1, but several tools write UTF-8 into it; valid multi-byte UTF-8 is no accident. */
 function textualLatin1(bytes: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -168,7 +161,7 @@ function textChunk(keyword: string, text: string, type: 'tEXt' | 'iTXt' = isLati
     : chunkOf('iTXt', join([latin1Bytes(`${keyword}\0\0\0\0\0`), utf8Bytes(safe)]));
 }
 
-/** Whether tEXt holds this text and gives it back, also to readers that try UTF-8 first. */
+/** Whether this text survives in tEXt, even for readers that try UTF-8 first. */
 function isLatin1(text: string): boolean {
   return PLAIN.test(text) && textualLatin1(latin1Bytes(text)) === text;
 }
@@ -181,13 +174,4 @@ function chunkOf(type: string, data: Uint8Array): Uint8Array<ArrayBuffer> {
   bytes.set(data, 8);
   view.setUint32(8 + data.length, crc32(bytes.subarray(4, -4)));
   return bytes;
-}
-
-/** Of PNG, as in section D of its specification. */
-export function crc32(bytes: Uint8Array): number {
-  let crc = 0xffffffff;
-  for (const byte of bytes) {
-    crc = CRC_TABLE[(crc ^ byte) & 0xff] ^ (crc >>> 8);
-  }
-  return (crc ^ 0xffffffff) >>> 0;
 }

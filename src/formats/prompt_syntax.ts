@@ -1,12 +1,12 @@
 /**
- * What tools act upon in a prompt beside its words. We take the words as they stand, so each of these is named.
+ * Prompt features of other tools that we do not support: they are taken literally, so each is reported.
  * Sources: ../shared/facts/formats.md, §3.
  */
 
 /** Whose spelling a prompt has: A1111's is also that of Forge, Fooocus and others; compel's that of InvokeAI and Easy Diffusion. */
 export type PromptSyntax = 'automatic1111' | 'comfyui' | 'compel' | 'novelai';
 
-/** What is lost, as a part of a sentence, and where it stands; the first match is the example. */
+/** What is lost, as a part of a sentence, and its position; the first match is the example. */
 type Rule = readonly [effect: (example: string) => string, pattern: RegExp];
 
 const MAX_EXAMPLE = 40;
@@ -15,19 +15,10 @@ const ESCAPED = /\\[()[\]{}\\]/g;
 const weights = (example: string) => `the effect of weights such as ${example}`;
 const embeddings = (example: string) => `the effect of embeddings such as ${example}`;
 
-const ROUND_WEIGHT: Rule = [weights, /\([^()[\]]{1,200}\)/];
-const BREAK: Rule = [() => 'the effect of BREAK', /\bBREAK\b/];
-
 const RULES: Record<PromptSyntax, readonly Rule[]> = {
-  automatic1111: [
-    ROUND_WEIGHT,
-    [weights, /\[[^[\]:|]{1,200}\]/],
-    [(example) => `the effect of editing such as ${example}`, /\[[^[\]|]{0,200}:\s*[\d.]{1,9}\s*\]/],
-    [(example) => `the effect of alternating words such as ${example}`, /\[[^[\]|]{0,200}\|[^[\]]{0,200}\]/],
-    BREAK,
-    [() => 'the effect of AND', /\S\s+AND\s+\S/],
-  ],
-  comfyui: [ROUND_WEIGHT, [embeddings, /\bembedding:[^\s,()]{1,80}/i]],
+  // Read as intended; whether the embeddings are here is another matter.
+  automatic1111: [],
+  comfyui: [[embeddings, /\bembedding:[^\s,()]{1,80}/i]],
   compel: [
     [
       weights,
@@ -40,8 +31,8 @@ const RULES: Record<PromptSyntax, readonly Rule[]> = {
 };
 
 /**
- * What stays in the prompt as words and does nothing, each as a part of a sentence: `the effect of weights such as (blue:1.2)`.
- * A bracket that is never closed is no weight to whoever reads the prompt, though A1111 lets it count to the end.
+ * What stays in the prompt as plain words without effect, each as a part of a sentence: `the effect of weights such as (blue:1.2)`.
+ * A reader would not take an unclosed bracket for a weight, although A1111 applies it to the end.
  */
 export function inactiveSyntax(prompts: readonly string[], syntax: PromptSyntax): string[] {
   // An empty line keeps the one prompt's brackets from closing the other's.

@@ -1,6 +1,9 @@
-/** What could be read of how a picture was made, by whichever tool, in our names. */
+/** What could be read about how a picture was made, by any tool, in our terms. */
 import * as v from 'valibot';
+import { hiresScale, hiresSteps, hiresStrength, hiresUpscaler, type HiresUpscaler } from '../core/hires.ts';
 import { loraName } from '../core/loras.ts';
+import type { TextRequest } from '../core/model.ts';
+import type { NoiseName } from '../core/noise.ts';
 import * as parameter from '../core/parameters.ts';
 import { isOff, type Fields } from './fields.ts';
 import { isObject, listOf, numberOf, readJsonObject, textOf } from './json.ts';
@@ -8,7 +11,7 @@ import type { Metadata } from './metadata.ts';
 import { inactiveSyntax, type PromptSyntax } from './prompt_syntax.ts';
 import { samplerNamed, scheduleNamed } from './sampler_labels.ts';
 
-/** Only values that an operation takes; what is not known is absent. */
+/** Only values that an operation takes; unknown ones are absent. */
 export interface ReadParameters {
   prompt?: string;
   negative_prompt?: string;
@@ -21,7 +24,22 @@ export interface ReadParameters {
   width?: number;
   height?: number;
   strength?: number;
-  /** What a person said of the network by hand; only Darkroom's own files have it. */
+  /** The noise source of its seed, and whose formulas its sampler followed. */
+  noise?: NoiseName;
+  follows?: 'diffusers' | 'comfyui';
+  variation_seed?: string;
+  variation_strength?: number;
+  eta_noise_seed_delta?: number;
+  guidance_rescale?: number;
+  clip_skip?: number;
+  /** The second pass at a larger size; see `core/hires.ts`. */
+  hires_scale?: number;
+  hires_steps?: number;
+  hires_denoising_strength?: number;
+  hires_upscaler?: HiresUpscaler;
+  /** The factor by which it was enlarged afterwards; only in Darkroom's own files. */
+  scale?: number;
+  /** Manual settings about the network; only in Darkroom's own files. */
   prediction_type?: string;
   rescale_betas_zero_snr?: boolean;
 }
@@ -30,13 +48,27 @@ export interface Reading {
   /** Its name as people know it. */
   tool: string;
   parameters: ReadParameters;
-  /** Hints: the tool's file name or key, and a hash as the tool writes it, short or long. */
+  /** Hints: the tool's file name or key, and its hash, short or long. */
   checkpoint: { name: string | null; hash: string | null };
-  /** What changed the checkpoint's weights; `hash` as the tool writes it, or of the whole file in `sha256`. */
+  /** LoRAs and the like; `hash` as the tool writes it, or `sha256` of the whole file. */
   loras: ReadLora[];
-  /** What was there and could not be taken over, each as a part of a sentence: `the LoRA "paper" at 0.8`. */
+  /** How its prompts are meant to be read; absent = literally. */
+  prompt_syntax?: PromptReading;
+  /** The operation that it is of, with all that was settled; only in Darkroom's own sounds and videos. */
+  recipe?: Recipe;
+  /** What could not be restored, each as a part of a sentence: `the LoRA "paper" at 0.8`. */
   notRestored: string[];
 }
+
+export interface Recipe {
+  config: string;
+  /** Files that were given are there by the names under which they were recorded. */
+  parameters: Readonly<Record<string, string | number | boolean>>;
+  /** Among several that were made at once, from 0. */
+  index: number;
+}
+
+type PromptReading = NonNullable<TextRequest['prompt_syntax']>;
 
 export interface ReadLora {
   /** As prompts have it: a file without its ending. */
@@ -49,12 +81,10 @@ export interface ReadLora {
 /** One file of src/formats/tools: how one tool's pictures are known and read. */
 export interface Tool {
   name: string;
-  /**
-   * In which turn it is asked: `own` has a signature that no other tool writes, `shared` takes a form that others write too, so
-   * that these are asked before.
+  /** When it is tried: `own` has a unique signature; `shared` takes a format that others also write, so those go first.
    */
   turn: 'own' | 'shared';
-  /** @returns null when the picture is not from this tool */
+  /** @returns null if the picture is not from this tool */
   read(metadata: Metadata): Reading | null;
 }
 
@@ -63,7 +93,7 @@ const MAX_SHOWN = 60;
 const MAX_NAME = 40;
 const NETWORK_TAG = /<(lora|lyco|hypernet):([^<>:]+)(?::([^<>]*))?>/gi;
 
-/** Gathers a reading: what passes our own schemas becomes a parameter, everything else is listed. */
+/** Builds a reading: values that pass our schemas become parameters, everything else is listed. */
 export class Findings {
   readonly #parameters: ReadParameters = {};
   readonly #checkpoint: Reading['checkpoint'] = { name: null, hash: null };
@@ -71,14 +101,15 @@ export class Findings {
   readonly #loraHashes = new Map<string, string>();
   readonly #notRestored = new Set<string>();
   readonly #unread: string[] = [];
+  #promptSyntax: PromptReading | undefined;
 
-  /** @param syntax of its prompts; null where they are words and nothing else */
+  /** @param syntax of its prompts; null if they are plain text */
   constructor(
     readonly tool: string,
     readonly syntax: PromptSyntax | null = 'automatic1111',
   ) {}
 
-  /** Takes network tags such as `<lora:name:0.8>` out of the words, as the tools do that know them. */
+  /** Removes network tags such as `<lora:name:0.8>` from the prompt, like the tools that support them. */
   prompt(value: unknown): this {
     const prompt = this.#words(value);
     if (prompt !== undefined) {
@@ -87,7 +118,7 @@ export class Findings {
     return this;
   }
 
-  /** A prompt that has no tags, whatever looks like one. */
+  /** A prompt without tags, even if something looks like one. */
   words(prompt: unknown): this {
     if (typeof prompt === 'string') {
       this.#parameters.prompt = prompt;
@@ -111,9 +142,73 @@ export class Findings {
     return this.#number('guidance_scale', value, parameter.guidanceScale(), 'the guidance');
   }
 
-  /** @param value of a picture to start from; a strength of 0 changes nothing and cannot be asked for */
+  /**
+   * @param layer of the text encoder to read, counted from the last, 1
+   * @param usual the tool's default
+   */
+  clipSkip(layer: unknown, usual = 1): this {
+    const number = numberOf(layer);
+    if (isOff(layer) || number === usual) {
+      return this;
+    }
+    if (v.is(parameter.clipSkip(), number)) {
+      this.#parameters.clip_skip = number;
+      return this;
+    }
+    return this.lost(`clip skip ${shown(layer)}`);
+  }
+
+  /** @param name as in operations, if the file has it; otherwise the tool's default */
+  promptSyntax(name: unknown): this {
+    this.#promptSyntax = v.is(parameter.promptSyntax(), name) ? name : undefined;
+    return this;
+  }
+
+  guidanceRescale(value: unknown): this {
+    return isOff(value)
+      ? this
+      : this.#number('guidance_rescale', value, parameter.guidanceRescale(), 'the rescaled guidance');
+  }
+
+  /** @param value of the strength on an input picture; 0 changes nothing and is not allowed */
   strength(value: unknown): this {
     return this.#number('strength', value, parameter.strength(), 'the strength');
+  }
+
+  /** The second pass at a larger size. @param upscaler as in operations */
+  hires(
+    scale: unknown,
+    { steps, strength, upscaler }: { steps?: unknown; strength?: unknown; upscaler?: unknown },
+  ): this {
+    const [factor, count, share] = [scale, steps, strength].map(numberOf);
+    if (factor === 1 || isOff(scale)) {
+      return this;
+    }
+    if (!v.is(hiresScale(), factor)) {
+      return this.lost(`the second pass at ${shown(scale)} times the size`);
+    }
+    this.#parameters.hires_scale = factor;
+    if (v.is(hiresSteps(), count)) {
+      this.#parameters.hires_steps = count;
+    } else {
+      this.lostIf(steps, `the ${shown(steps)} steps of the second pass`);
+    }
+    if (v.is(hiresStrength(), share)) {
+      this.#parameters.hires_denoising_strength = share;
+    } else {
+      this.lostIf(strength, `the strength ${shown(strength)} of the second pass`);
+    }
+    if (v.is(hiresUpscaler(), upscaler)) {
+      this.#parameters.hires_upscaler = upscaler;
+    }
+    return this;
+  }
+
+  upscale(scale: number | undefined): this {
+    if (scale !== undefined) {
+      this.#parameters.scale = scale;
+    }
+    return this;
   }
 
   size(width: unknown, height: unknown): this {
@@ -141,7 +236,7 @@ export class Findings {
 
   /**
    * @param sampler label or id, joined with a schedule or not
-   * @param schedule label or id, where the tool keeps it apart
+   * @param schedule label or id, if the tool keeps it separate
    */
   sampler(sampler: unknown, schedule?: unknown): this {
     const label = textOf(sampler);
@@ -161,6 +256,48 @@ export class Findings {
     return this;
   }
 
+  /** @param name as in operations; anything else is skipped */
+  noise(name: unknown): this {
+    if (v.is(parameter.noise(), name)) {
+      this.#parameters.noise = name;
+    }
+    return this;
+  }
+
+  follows(name: unknown): this {
+    if (v.is(parameter.follows(), name)) {
+      this.#parameters.follows = name;
+    }
+    return this;
+  }
+
+  /** A variation towards another seed's noise; none without a strength. */
+  variation(seed: unknown, strength: unknown): this {
+    if (isOff(strength)) {
+      return this;
+    }
+    const [text, share] = [textOf(seed)?.trim(), numberOf(strength)];
+    if (v.is(parameter.seed(), text) && v.is(parameter.variationStrength(), share)) {
+      this.#parameters.variation_seed = text;
+      this.#parameters.variation_strength = share;
+      return this;
+    }
+    return this.lost(`the variation seed ${shown(seed)} at ${shown(strength)}`);
+  }
+
+  /** @param delta added to the seed for the noise of steps, if each picture has its own generator */
+  seedDelta(delta: unknown): this {
+    const number = numberOf(delta);
+    if (isOff(delta)) {
+      return this;
+    }
+    if (['nv', 'a1111_cpu'].includes(this.#parameters.noise ?? '') && v.is(parameter.etaNoiseSeedDelta(), number)) {
+      this.#parameters.eta_noise_seed_delta = number;
+      return this;
+    }
+    return this.lost(`ensd ${shown(delta)}`);
+  }
+
   prediction(type: unknown, rescales: unknown): this {
     if (v.is(parameter.predictionType(), type)) {
       this.#parameters.prediction_type = type;
@@ -175,7 +312,7 @@ export class Findings {
     return this;
   }
 
-  /** @param what as in {@link Reading.notRestored} */
+  /** @param what see {@link Reading.notRestored} */
   lost(what: string): this {
     if (this.#notRestored.size < MAX_NOT_RESTORED) {
       this.#notRestored.add(what);
@@ -187,21 +324,21 @@ export class Findings {
     return this.#notRestored.has(what);
   }
 
-  /** Where `value` says that it was in use: not absent, empty, zero or off. */
+  /** Reports it if `value` means in use: not absent, empty, zero or off. */
   lostIf(value: unknown, what: string): this {
     return isOff(value) ? this : this.lost(what);
   }
 
-  /** Whatever no one has asked for is named, if anything else tells that these are settings. */
+  /** Lists whatever was not asked for, if anything else shows that these are settings. */
   unread(fields: Fields): this {
     this.#unread.push(...fields.unread().map(([name, value]) => settingNamed(name, value)));
     return this;
   }
 
   /**
-   * @param strength absent where the tool means 1
+   * @param strength absent if the tool means 1
    * @param hash as in {@link ReadLora.hash}
-   * @param onWords how much it changes the text encoder, where that is said apart; we have one strength for all of it
+   * @param onWords its strength on the text encoder, if separate
    */
   lora(
     name: unknown,
@@ -242,7 +379,7 @@ export class Findings {
     return this;
   }
 
-  /** Embeddings are words of the prompt, which stay there; @param list as for {@link loraHashes} */
+  /** Embeddings stay in the prompt as words; @param list as for {@link loraHashes} */
   embeddings(list: unknown): this {
     for (const [name] of namedHashes(list)) {
       this.lost(`the effect of the embedding ${shown(loraName(name))}`);
@@ -250,7 +387,7 @@ export class Findings {
     return this;
   }
 
-  /** @returns null when nothing was found that an operation could use or somebody has to be told */
+  /** @returns null if nothing was found that an operation could use or the person must know */
   reading(): Reading | null {
     const { prompt, negative_prompt: negative } = this.#parameters;
     const isNothing = Object.values(this.#parameters).every((value) => value === '');
@@ -261,7 +398,7 @@ export class Findings {
       ...lora,
       hash: lora.hash ?? this.#loraHashes.get(nameKey(lora.name)) ?? null,
     }));
-    // Hashes of LoRAs that no one put to use: in a prompt for a second pass, or beside a tag that another tool took out.
+    // Hashes of unused LoRAs: from the prompt of a second pass, or a tag that another tool removed.
     for (const name of this.#loraHashes.keys()) {
       if (!loras.some((lora) => nameKey(lora.name) === name)) {
         this.lost(`the LoRA ${shown(name)}, whose strength is missing`);
@@ -269,12 +406,15 @@ export class Findings {
     }
     this.#unread.forEach((what) => this.lost(what));
     const inactive = this.syntax === null ? [] : inactiveSyntax([prompt ?? '', negative ?? ''], this.syntax);
+    const syntax =
+      this.#promptSyntax ?? (this.syntax === 'automatic1111' || this.syntax === 'comfyui' ? this.syntax : 'literal');
     const lostPrompt = prompt === undefined && ![...this.#notRestored].some((what) => what.startsWith('the prompt'));
     return {
       tool: this.tool,
       parameters: this.#parameters,
       checkpoint: this.#checkpoint,
       loras,
+      ...(syntax !== 'literal' && { prompt_syntax: syntax }),
       notRestored: [...(lostPrompt ? ['the prompt, which could not be read'] : []), ...this.#notRestored, ...inactive],
     };
   }
@@ -316,7 +456,12 @@ export class Findings {
     }
   }
 
-  #number(name: 'steps' | 'guidance_scale' | 'strength', value: unknown, schema: v.GenericSchema, label: string): this {
+  #number(
+    name: 'steps' | 'guidance_scale' | 'guidance_rescale' | 'strength',
+    value: unknown,
+    schema: v.GenericSchema,
+    label: string,
+  ): this {
     const number = numberOf(value);
     if (v.is(schema, number)) {
       this.#parameters[name] = number;
@@ -327,7 +472,7 @@ export class Findings {
   }
 }
 
-/** Tools name the same LoRA with its folder and without, with its ending and without. */
+/** Tools name the same LoRA with or without its folder and extension. */
 function nameKey(name: string): string {
   return loraName(name).toLowerCase();
 }
@@ -364,7 +509,7 @@ function settingNamed(name: string, value: unknown): string {
   return `the setting "${words}"`;
 }
 
-/** A value from a file, short enough for a sentence; JSON and other data are none. */
+/** A value from a file, if short enough for a sentence; JSON and other data are not. */
 export function shown(value: unknown): string {
   const text = (textOf(value) ?? '').replace(/\s+/g, ' ').trim();
   if (text === '' || isData(text)) {

@@ -16,16 +16,16 @@ const tools = Object.values(import.meta.glob<{ tool?: Tool }>('./tools/*.ts', { 
   .flatMap(({ tool }) => (tool ? [tool] : []))
   .sort((a, b) => Number(a.turn === 'shared') - Number(b.turn === 'shared'));
 
-/** Larger files are no pictures that a tool of this kind makes. */
+/** These tools make no larger pictures. */
 const MAX_BYTES = 256 * 2 ** 20;
-/** Of files whose pixels are looked at: decoding is dear, and who hides settings makes pictures of a few mebibytes. */
+/** The largest file whose pixels are checked: decoding is expensive, and pictures with hidden settings have a few mebibytes. */
 const MAX_HIDING = 32 * 2 ** 20;
 
 /**
- * Asks every tool in turn. Settings hidden in the pixels are looked for where the file says nothing.
- * @param decode makes pixels of the file; called only for formats that can hide something
- * @returns null when nobody knows it
- * @throws StudioError `image_unreadable`, when there is something and it is damaged
+ * Tries every tool in turn. If the file says nothing, looks for settings hidden in the pixels.
+ * @param decode decodes the file; only called for formats that can hide something
+ * @returns null if no tool recognises it
+ * @throws StudioError `image_unreadable` if there is something damaged
  */
 export async function readPicture(
   source: Blob | Uint8Array<ArrayBuffer>,
@@ -65,10 +65,10 @@ const KEPT_IN = [
   'darkroom',
 ];
 
-/** What is written where anything may be, and speaks of how a picture was made. */
+/** Free text that describes how a picture was made. */
 const SPEAKS_OF_MAKING = /\b(prompt|steps|sampler|cfg|seed|ckpt|class_type)\w*["']?\s*[:=]/i;
 
-/** Whether a picture in which nothing could be read has something under a name that tools use for settings, or in their words. */
+/** Whether a picture without readable settings has something under a name, or in words, that tools use for settings. */
 export async function hasSettings(source: Blob): Promise<boolean> {
   const metadata = await readMetadata(new Uint8Array(await source.arrayBuffer()));
   if (!metadata) {
@@ -92,7 +92,7 @@ function readFrom(metadata: Metadata): Reading | null {
         return reading;
       }
     } catch (error) {
-      // Damaged as one tool wrote it, it may still be whole in the form of another.
+      // Damaged in one tool's format, it may still be valid in another's.
       failure ??= StudioError.from(error);
     }
   }

@@ -1,9 +1,9 @@
 /**
- * What the tools call samplers and schedules. Inside we use ComfyUI's ids, in infotext AUTOMATIC1111's labels; our own plms and the
- * spacings leading, linspace and trailing have no id there and keep theirs.
+ * Tools' names for samplers and schedules. Internally we use ComfyUI's ids, and AUTOMATIC1111's labels in infotext; our own plms and the
+ * spacings leading, linspace, trailing and distilled have no id there and keep theirs.
  */
 
-/** Id, label, and what else it is called, as ids or labels. */
+/** Id, label, and aliases, as ids or labels. */
 const SAMPLERS: readonly (readonly [id: string, label: string, ...aliases: string[]])[] = [
   ['euler', 'Euler'],
   ['euler_ancestral', 'Euler a'],
@@ -22,6 +22,7 @@ const SAMPLERS: readonly (readonly [id: string, label: string, ...aliases: strin
   ['dpmpp_3m_sde', 'DPM++ 3M SDE', 'dpmpp_3m_sde_gpu'],
   ['ddpm', 'DDPM'],
   ['lcm', 'LCM'],
+  ['tcd', 'TCD'],
   ['ipndm', 'IPNDM'],
   ['ipndm_v', 'IPNDM_V'],
   ['deis', 'DEIS'],
@@ -32,6 +33,7 @@ const SAMPLERS: readonly (readonly [id: string, label: string, ...aliases: strin
   ['ddim', 'DDIM'],
   ['uni_pc', 'UniPC'],
   ['uni_pc_bh2', 'UniPC BH2'],
+  ['uni_pc_flow', 'UniPC Flow'],
   ['plms', 'PLMS', 'pndm'],
 ];
 
@@ -52,11 +54,12 @@ const SCHEDULES: readonly (readonly [id: string, label: string, ...aliases: stri
   ['leading', 'Leading'],
   ['linspace', 'Linspace'],
   ['trailing', 'Trailing'],
+  ['distilled', 'Distilled'],
 ];
 
 const samplerIds = index(SAMPLERS);
 const scheduleIds = index(SCHEDULES);
-/** Said where the tool chose by itself. */
+/** Written if the tool chose automatically. */
 const AUTOMATIC = new Set(['automatic', 'default', 'none', 'scheduler', 'undefined', '']);
 
 /** Longer names first, so that "SGM Uniform" is not taken for "Uniform". */
@@ -64,7 +67,7 @@ const joinedSchedules = [...scheduleIds.keys()].filter((key) => key !== 'ddim').
 
 /**
  * @param label any tool's label or id, older joined ones such as "DPM++ 2M Karras" too
- * @returns null when nothing is known by that name
+ * @returns null if the name is unknown
  */
 export function samplerNamed(label: string): { sampler: string; schedule: string | null } | null {
   const key = keyOf(label.replace(/^k[ _](?=\w)/i, ''));
@@ -81,7 +84,7 @@ export function samplerNamed(label: string): { sampler: string; schedule: string
   return null;
 }
 
-/** @returns undefined where the tool chose by itself, null when nothing is known by that name */
+/** @returns undefined if the tool chose automatically, null if the name is unknown */
 export function scheduleNamed(label: string): string | null | undefined {
   const key = keyOf(label);
   return AUTOMATIC.has(key) ? undefined : (scheduleIds.get(key) ?? null);
@@ -94,6 +97,27 @@ export function samplerLabel(id: string): string {
 
 export function scheduleLabel(id: string): string {
   return SCHEDULES.find(([known]) => known === id)?.[1] ?? id;
+}
+
+/** AUTOMATIC1111's names for ways to enlarge; its others are networks. */
+const HIRES_LABELS: Readonly<Partial<Record<string, string>>> = {
+  latent: 'Latent',
+  latent_antialiased: 'Latent (antialiased)',
+  latent_bicubic: 'Latent (bicubic)',
+  latent_bicubic_antialiased: 'Latent (bicubic antialiased)',
+  latent_nearest: 'Latent (nearest)',
+  latent_nearest_exact: 'Latent (nearest-exact)',
+  lanczos: 'Lanczos',
+};
+
+/** @returns the id of {@link HIRES_LABELS}; undefined if the name is unknown */
+export function hiresUpscalerNamed(label: unknown): string | undefined {
+  return Object.entries(HIRES_LABELS).find(([, known]) => known === label)?.[0];
+}
+
+/** AUTOMATIC1111's label, else the id itself. */
+export function hiresUpscalerLabel(id: string): string {
+  return HIRES_LABELS[id] ?? id;
 }
 
 function index(table: readonly (readonly string[])[]): Map<string, string> {

@@ -1,9 +1,10 @@
-/** Our own JSON in a picture or a sound: the operation with everything that was chosen for it, and what it ran on. No picture data. */
+/** Our own JSON in a picture or a sound: the operation with all choices made for it, and what it ran on. No picture data. */
 import * as v from 'valibot';
 import { loraTags, withoutLoraTags } from '../core/loras.ts';
 import { StudioError } from '../core/errors.ts';
+import { USUAL_HIRES } from '../core/hires.ts';
 import { usualStrength } from '../core/parameters.ts';
-import { infotextFields, writeInfotext } from './infotext.ts';
+import { hiresFields, infotextFields, writeInfotext } from './infotext.ts';
 import { asciiJson, isObject, readJsonObject } from './json.ts';
 import type { Inscription } from './metadata.ts';
 
@@ -14,11 +15,11 @@ const scalar = v.union([v.string(), v.number(), v.boolean()]);
 const textRecord = v.record(text, text);
 
 const loraSchema = v.object({
-  /** In the library that it came from. */
+  /** Its ref in the library it came from. */
   lora: v.fallback(v.optional(text), undefined),
   name: text,
   weight: v.number(),
-  /** Of the file, and of its tensors' bytes alone. */
+  /** Hashes of the file, and of its tensors' bytes alone. */
   sha256: v.fallback(v.optional(text), undefined),
   data_sha256: v.fallback(v.optional(text), undefined),
 });
@@ -28,24 +29,29 @@ const schema = v.object({
   operation: v.object({
     operation: text,
     config: text,
-    /** As run: also what nobody chose. Pictures are left out. */
+    /** As run, including what nobody chose. Without pictures. */
     parameters: v.record(text, scalar),
   }),
-  /** Which of the pictures made at once. */
+  /** Index within its batch. */
   index: v.fallback(v.number(), 0),
-  /** Of pictures. */
+  /** Size of pictures before they were enlarged, or painted a second time. */
   width: v.optional(v.number()),
   height: v.optional(v.number()),
+  /** The upscaler used afterwards, and its factor; absent = none. */
+  upscale: v.fallback(
+    v.optional(v.object({ scale: v.number(), checkpoint: v.object({ name: text, ref: text }) })),
+    undefined,
+  ),
   checkpoint: v.fallback(v.object({ name: text, ref: v.fallback(text, ''), sha256: v.fallback(textRecord, {}) }), {
     name: '',
     ref: '',
     sha256: {},
   }),
-  /** All that were merged into the weights, whether the prompt named them or not. */
+  /** All LoRAs merged into the weights, whether or not the prompt named them. */
   loras: v.optional(v.array(loraSchema)),
   /** Program and libraries, by name. */
   versions: v.fallback(textRecord, {}),
-  /** What sampled in the end, where the checkpoint decides. */
+  /** What was sampled with in the end, if the checkpoint decides. */
   sampler: v.optional(text),
   schedule: v.optional(text),
 });
@@ -53,17 +59,28 @@ const schema = v.object({
 export type Settings = v.InferOutput<typeof schema>;
 
 /**
- * From what is recorded beside a result (the metadata of an `output_image`).
- * @param metadata foreign data: recordings outlive versions
- * @returns null when it lacks what every result of ours has
+ * From the metadata recorded beside a result, such as an `output_image`.
+ * @param metadata unvalidated, since recordings outlive versions
+ * @returns null if it lacks what all our results have
  */
 export function settingsOf(metadata: Record<string, unknown>): Settings | null {
   const given = isObject(metadata.parameters) ? metadata.parameters : {};
   const parameters = Object.fromEntries(Object.entries(given).filter(([, value]) => isPlain(value)));
-  // In the recorded parameters the operation stands beside the others, as chunks take it.
+  // The recorded parameters include the operation, as chunks take it.
   delete parameters.operation;
+  const scale = v.is(v.object({ scale: v.number() }), metadata.upscale) ? metadata.upscale.scale : 1;
+  const { hires_scale: hires = 1 } = parameters;
+  const before = (name: 'width' | 'height') => {
+    const [side, painted] = [metadata[name], parameters[name]];
+    if (typeof hires === 'number' && hires > 1) {
+      return typeof painted === 'number' ? painted : typeof side === 'number' ? Math.round(side / hires) : side;
+    }
+    return typeof side === 'number' ? Math.round(side / scale) : side;
+  };
   const result = v.safeParse(schema, {
     ...metadata,
+    width: before('width'),
+    height: before('height'),
     schema_version: SCHEMA_VERSION,
     operation: { operation: metadata.operation, config: metadata.config, parameters },
   });
@@ -76,7 +93,7 @@ export function writeSettings(settings: Settings): string {
 
 /**
  * @returns null for a text that is not ours
- * @throws StudioError `image_unreadable`, for one of ours that is damaged
+ * @throws StudioError `image_unreadable` if it is ours but damaged
  */
 export function readSettings(json: string): Settings | null {
   const value = readJsonObject(json);
@@ -93,15 +110,15 @@ export function readSettings(json: string): Settings | null {
   return result.output;
 }
 
-/** What is written into a picture of these settings, in each form. */
+/** What is written into a picture with these settings, in each format. */
 export function inscriptionOf(settings: Settings): Inscription {
-  const { operation, checkpoint, versions, loras = [] } = settings;
+  const { operation, checkpoint, versions, upscale, loras = [] } = settings;
   const { parameters } = operation;
   const string = (name: string) => (typeof parameters[name] === 'string' ? parameters[name] : undefined);
   const number = (name: string) => (typeof parameters[name] === 'number' ? parameters[name] : undefined);
   const software = versions.darkroom ? `Darkroom ${versions.darkroom}` : 'Darkroom';
   const hashes = Object.values(checkpoint.sha256);
-  const startsFromPicture = operation.operation !== 'image_generation';
+  const startsFromPicture = hasStart(settings);
   return {
     parameters: writeInfotext({
       prompt: [wordsOf(string('prompt') ?? '', loras.length > 0), loraTags(loras)]
@@ -113,13 +130,16 @@ export function inscriptionOf(settings: Settings): Inscription {
         sampler: string('sampler') ?? settings.sampler,
         schedule: string('schedule') ?? settings.schedule,
         guidance_scale: number('guidance_scale'),
-        seed: string('seed'),
+        ...seedsOf(settings),
+        clip_skip: number('clip_skip'),
         width: settings.width,
         height: settings.height,
         // AUTOMATIC1111's hash is of the one file that a checkpoint is; a folder of several has none.
         hash: hashes.length === 1 ? hashes[0].slice(0, 10) : undefined,
         model: checkpoint.name || undefined,
         loraHashes: loraHashes(loras),
+        hires: hiresOf(parameters),
+        upscale: upscale && { scale: upscale.scale, name: upscale.checkpoint.name },
         strength: startsFromPicture
           ? (number('strength') ?? usualStrength(operation.operation === 'image_inpaint'))
           : undefined,
@@ -132,7 +152,45 @@ export function inscriptionOf(settings: Settings): Inscription {
   };
 }
 
-/** The prompt without its own tags, where those of all LoRAs follow it. */
+/** The second pass of a picture that had one. */
+function hiresOf({
+  hires_scale: scale,
+  hires_steps: own,
+  hires_denoising_strength: strength = USUAL_HIRES.strength,
+  hires_upscaler: upscaler = USUAL_HIRES.upscaler,
+  steps,
+}: Settings['operation']['parameters']): ReturnType<typeof hiresFields> | undefined {
+  const count = own ?? steps;
+  return typeof scale === 'number' && scale > 1 && typeof strength === 'number'
+    ? hiresFields({ scale, steps: typeof count === 'number' ? count : undefined, strength, upscaler: String(upscaler) })
+    : undefined;
+}
+
+/** Whether it was made from a given picture and not from words alone. */
+export function hasStart({ operation: { operation, parameters } }: Settings): boolean {
+  return operation === 'video_generation' ? 'strength' in parameters : operation !== 'image_generation';
+}
+
+/** The seed of this picture alone, as AUTOMATIC1111 writes it, if each picture has its own generator. */
+function seedsOf({ operation: { parameters }, index }: Settings) {
+  const { noise, seed, variation_seed, variation_strength, eta_noise_seed_delta } = parameters;
+  const counted = (value: unknown, counts: boolean) =>
+    typeof value === 'string' && /^\d+$/.test(value)
+      ? String(BigInt.asUintN(64, BigInt(value) + BigInt(counts ? index : 0)))
+      : undefined;
+  const number = (value: unknown) => (typeof value === 'number' && value > 0 ? value : undefined);
+  const isOwn = noise === 'nv' || noise === 'a1111_cpu';
+  const varies = number(variation_strength) !== undefined;
+  return {
+    seed: counted(seed, isOwn && !varies),
+    noise: typeof noise === 'string' ? noise : undefined,
+    variation_seed: varies ? counted(variation_seed, isOwn) : undefined,
+    variation_strength: number(variation_strength),
+    eta_noise_seed_delta: number(eta_noise_seed_delta),
+  };
+}
+
+/** The prompt without its tags, if those of all LoRAs follow it. */
 function wordsOf(prompt: string, hasLoras: boolean): string {
   return hasLoras ? withoutLoraTags(prompt) : prompt;
 }

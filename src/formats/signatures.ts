@@ -1,4 +1,4 @@
-/** By which first bytes files are known; apart from what reads them, so that telling files apart loads no reader. */
+/** File signatures; separate from the readers, so that identifying files loads none of them. */
 import { latin1, latin1Bytes, startsWith } from './bytes.ts';
 
 export const PNG_SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
@@ -20,7 +20,7 @@ export function isWebp(bytes: Uint8Array): boolean {
   return riffForm(bytes, ['RIFF']) === 'WEBP';
 }
 
-/** RF64 is what a WAV of more than 4 GiB calls itself. */
+/** RF64 is a WAV of more than 4 GiB. */
 export function isWav(bytes: Uint8Array): boolean {
   return riffForm(bytes, ['RIFF', 'RF64']) === 'WAVE';
 }

@@ -19,8 +19,8 @@ const SIGNATURES: readonly { name: string; channels: Channels; isPacked: boolean
 const SIGNATURE_BYTES = 15;
 
 /**
- * @returns null when nothing is hidden there
- * @throws StudioError `image_unreadable`, when something is and it is damaged
+ * @returns null if nothing is hidden there
+ * @throws StudioError `image_unreadable` if something is, but damaged
  */
 export async function readStealth(image: PixelImage): Promise<string | null> {
   for (const channels of ['alpha', 'rgb'] as const) {
@@ -46,7 +46,7 @@ export async function readStealth(image: PixelImage): Promise<string | null> {
   return null;
 }
 
-/** @returns `length` bytes from byte `from` on; fewer where the picture ends before */
+/** @returns `length` bytes from byte `from`; fewer if the picture ends before */
 function bitsOf({ width, height, data }: PixelImage, channels: Channels, from: number, length: number) {
   const perPixel = channels === 'alpha' ? 1 : 3;
   const available = Math.floor((width * height * perPixel) / 8) - from;

@@ -44,7 +44,7 @@ export function writeWebp(bytes: Uint8Array<ArrayBuffer>, inscription: Inscripti
         { type: 'XMP ', data: utf8Bytes(writeXmp(inscription)) },
       ]
     : [];
-  // A simple file that gets nothing stays a simple file.
+  // A simple file without new metadata stays simple.
   const first = before || inscription ? [{ type: 'VP8X', data: header }] : [];
   const content = join([...first, ...kept, ...added].map(chunkBytes));
   const start = new Uint8Array(12);
@@ -83,7 +83,7 @@ function* chunksOf(bytes: Uint8Array<ArrayBuffer>): Generator<Chunk> {
   }
 }
 
-/** The header that a simple file lacks: flags, and the size as its only chunk says it. */
+/** The header a simple file lacks: flags, and the size from its only chunk. */
 function extendedHeader(chunks: Chunk[]): Uint8Array<ArrayBuffer> {
   const header = new Uint8Array(10);
   const [{ type, data }] = chunks.length > 0 ? chunks : [{ type: '', data: new Uint8Array(0) }];

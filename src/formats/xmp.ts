@@ -1,5 +1,5 @@
 /**
- * XMP, as far as settings are kept in it: one value is looked up by its name; nothing else of the XML is interpreted.
+ * XMP, as far as it contains settings: one value is looked up by name; nothing else in the XML is interpreted.
  * Reference: ISO 16684-1; the label of origin is IPTC's "Digital Source Type".
  */
 const SOURCE_TYPE = 'http://cv.iptc.org/newscodes/digitalsourcetype/';
@@ -10,7 +10,7 @@ export const XMP_DARKROOM = 'darkroom:settings';
 /**
  * @param xmp a packet from anywhere
  * @param name with the prefix that its writers use, such as `exif:UserComment`
- * @returns the text of the attribute or element; null when there is none
+ * @returns the text of the attribute or element; null if there is none
  */
 export function xmpValue(xmp: string, name: string): string | null {
   const element = xmp.indexOf(`<${name}`);

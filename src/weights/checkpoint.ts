@@ -104,6 +104,11 @@ export class Checkpoint implements CheckpointComponents {
         `"${this.files.name}" has no ${name} in its model_index.json; open a complete checkpoint.`,
       );
     }
+    return this.componentOf(name, className);
+  }
+
+  /** As {@link component}, of a folder that model_index.json need not name. */
+  async componentOf(name: string, className: string): Promise<Component> {
     const config = await this.json(`${name}/config.json`);
     const files = await this.#weightFiles(name);
     const tensors = new Map<string, StoredTensor>();

@@ -1,15 +1,17 @@
 /**
- * The files of a checkpoint, wherever they lie: a folder opened from disk, or a folder served with the page.
+ * The files of a checkpoint, in a folder opened from disk or served with the page.
  * Paths are relative to the checkpoint's own folder, with forward slashes (`unet/config.json`).
  */
 import { StudioError } from '../core/errors.ts';
 
-/** How a checkpoint says it is best run; diffusers folders have no place for it, our manifests do. */
+/** A checkpoint's preferred settings; our manifests have them, diffusers folders do not. */
 export interface Habits {
   width?: number;
   height?: number;
   steps?: number;
   guidance_scale?: number;
+  /** See `CheckpointSummary`. */
+  upscale?: number;
 }
 
 export interface CheckpointFiles {
@@ -21,15 +23,15 @@ export interface CheckpointFiles {
   readonly prompts: string[];
   has(path: string): boolean;
   paths(): string[];
-  /** The file's bytes, not read into memory where the browser can avoid it. Throws `checkpoint_incomplete`. */
+  /** The file's bytes, not read into memory if the browser can avoid it. Throws `checkpoint_incomplete`. */
   blob(path: string): Promise<Blob>;
-  /** A token that changes with the file's content as far as can be told without reading it; null = always read it. */
+  /** A token that changes with the file's content, as far as can be told without reading it; null = always read it. */
   version(path: string): string | null;
-  /** The file's SHA-256 where it is known without reading it. */
+  /** The file's SHA-256, if known without reading it. */
   sha256?(path: string): string | null;
 }
 
-/** Files picked or dropped by the user; they are read in place, as their tensors are needed. */
+/** Files picked or dropped by the person, read in place as their tensors are needed. */
 export class FolderFiles implements CheckpointFiles {
   readonly #files: Map<string, File>;
 
@@ -128,7 +130,7 @@ export class ServedFiles implements CheckpointFiles {
     return this.manifest.files.find((file) => file.path === path)?.sha256 ?? null;
   }
 
-  /** Each file is compared with it before it is used. */
+  /** Each file is verified against it before use. */
   sha256(path: string): string | null {
     return this.version(path);
   }

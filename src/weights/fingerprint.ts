@@ -1,6 +1,6 @@
 /**
- * SHA-256 of checkpoint files, for recordings. Large files are hashed while they stream (WebCrypto takes only whole
- * buffers), and a result is kept in IndexedDB under the file's name, size and date, so that gigabytes are read once.
+ * SHA-256 of checkpoint files, for recordings. Large files are hashed as a stream (WebCrypto only takes whole buffers), and results are
+ * kept in IndexedDB by file name, size and date, so that gigabytes are read once.
  */
 import { get, set } from 'idb-keyval';
 import { createSHA256 } from 'hash-wasm';
@@ -31,7 +31,7 @@ export async function fingerprint(
   }
   const digest = hasher.digest('hex');
   if (key !== null) {
-    // A browser that refuses IndexedDB (private mode) only loses the shortcut.
+    // Without IndexedDB (private mode) only the cache is lost.
     await set(key, digest, hashes).catch(() => undefined);
   }
   return digest;

@@ -1,9 +1,12 @@
 /** How LoRA files call the layers that they change, and which of a checkpoint's layers these are. See lora.ts for the spellings. */
 import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
+import { originalTransformerLayers } from './lora_transformer_names.ts';
+import type { LayerPart } from './mmdit_layout.ts';
 import { originalTextLayers, originalUnetLayer } from './original_layout.ts';
 
-export const LORA_NETWORKS = ['unet', 'text_encoder', 'text_encoder_2'] as const;
+export const LORA_NETWORKS = ['unet', 'transformer', 'text_encoder', 'text_encoder_2'] as const;
 export type LoraNetwork = (typeof LORA_NETWORKS)[number];
+export type TextNetwork = Exclude<LoraNetwork, 'unet' | 'transformer'>;
 /** The networks of a checkpoint that LoRAs can change; not every one has a second text encoder. */
 export type LoraTargets = Partial<Record<LoraNetwork, WeightIndex>>;
 
@@ -12,13 +15,23 @@ export interface Place {
   network: LoraNetwork;
   path: string;
   weight: StoredTensor;
-  /** The change has the rows of three layers, of which this one's are the third that begins here; absent = all of them. */
-  third?: 0 | 1 | 2;
+  /** The change has the rows of several layers, this one's of `of` equal shares those from `from` to before `to`; absent = all of them. */
+  rows?: LayerPart['rows'];
 }
 
 /** What stands before a layer's path, with underscores for dots. */
 const PREFIXES: Record<LoraNetwork, string[]> = {
   unet: ['lora_unet_', 'lycoris_unet_', 'lycoris_', 'model_diffusion_model_', 'diffusion_model_', 'unet_', ''],
+  transformer: [
+    'lora_unet_',
+    'lora_transformer_',
+    'lycoris_transformer_',
+    'lycoris_',
+    'model_diffusion_model_',
+    'diffusion_model_',
+    'transformer_',
+    '',
+  ],
   text_encoder: [
     'lora_te_',
     'lora_te1_',
@@ -71,6 +84,7 @@ export function layerFinder(networks: LoraTargets): (module: string) => Place[] 
   // In kohya's names dots have become underscores, which cannot be undone without knowing what is there, so all are compared so.
   const layers = {
     unet: new Map<string, Place>(),
+    transformer: new Map<string, Place>(),
     text_encoder: new Map<string, Place>(),
     text_encoder_2: new Map<string, Place>(),
   };
@@ -81,7 +95,7 @@ export function layerFinder(networks: LoraTargets): (module: string) => Place[] 
       const weight = index?.get(name);
       if (weight && name.endsWith('.weight')) {
         const path = name.slice(0, -'.weight'.length);
-        layers[network].set(underscored(network === 'unet' ? path : path.replace(/^text_model\./, '')), {
+        layers[network].set(underscored(isText(network) ? path.replace(/^text_model\./, '') : path), {
           network,
           path,
           weight,
@@ -97,18 +111,32 @@ export function layerFinder(networks: LoraTargets): (module: string) => Place[] 
     return place ? [place] : [];
   };
   const textLayers =
-    (network: Exclude<LoraNetwork, 'unet'>) =>
+    (network: TextNetwork) =>
     (path: string): Place[] => {
       const known = layers[network].get(path.replace(/^text_model_/, '').replace(OLD_ATTENTION, '$1_$2_proj'));
       return known
         ? [known]
         : originalTextLayers(path).flatMap(({ path: own, third }) => {
             const place = layers[network].get(underscored(own));
-            return place ? [{ ...place, ...(third !== undefined && { third }) }] : [];
+            const rows = third === undefined ? {} : { rows: { from: third, to: third + 1, of: 3 } };
+            return place ? [{ ...place, ...rows }] : [];
           });
     };
+  const original = networks.transformer
+    ? originalTransformerLayers(networks.transformer)
+    : new Map<string, LayerPart[]>();
+  const transformerLayers = (path: string): Place[] => {
+    const known = layers.transformer.get(path) ?? layers.transformer.get(`${path}_0`);
+    return known
+      ? [known]
+      : (original.get(path) ?? []).flatMap(({ path: own, rows }) => {
+          const place = layers.transformer.get(underscored(own));
+          return place ? [{ ...place, ...(rows && { rows }) }] : [];
+        });
+  };
   const find = {
     unet: unetLayers,
+    transformer: transformerLayers,
     text_encoder: textLayers('text_encoder'),
     text_encoder_2: textLayers('text_encoder_2'),
   };
@@ -129,6 +157,10 @@ export function layerFinder(networks: LoraTargets): (module: string) => Place[] 
 
 /** diffusers 0.15 to 0.18 called the text encoder's attention like the UNet's, 0.16 after its own names. */
 const OLD_ATTENTION = /(self_attn)_(?:[qkv]_proj_|out_proj_)?to_([qkv]|out)$/;
+
+function isText(network: LoraNetwork): network is TextNetwork {
+  return network !== 'unet' && network !== 'transformer';
+}
 
 function underscored(name: string): string {
   return name.replaceAll('.', '_');

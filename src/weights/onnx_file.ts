@@ -1,9 +1,9 @@
 /**
- * A ready-made `.onnx` file, read without its weights: numbers that lie inside of it are left where they are, and the model that is
- * handed to the runtime points at them, as it does at those of external data files. So weights of gigabytes stream to the device,
- * whichever way a repository keeps them, and a file can be looked at in a few reads.
+ * Reads a ready-made `.onnx` file without its weights: embedded weights stay where they are, and the model passed to the runtime refers to
+ * them like to external data files. So gigabytes of weights stream to the device however a repository stores them, and a file can be
+ * inspected in a few reads.
  *
- * These files come from anywhere: every length is checked against the file, and weights are only taken from files of the checkpoint.
+ * These files come from anywhere: every length is checked against the file, and weights are only read from the checkpoint's own files.
  */
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
@@ -19,7 +19,7 @@ import type { GraphProto, ModelProto, TensorProto, ValueInfoProto } from '../gra
 import type { External } from '../graphs/graph.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 
-/** An input or output as the file declares it; null where it declares no shape, a string names a dimension that is free. */
+/** A declared input or output; null if it has no shape, and strings name dynamic dimensions. */
 export interface DeclaredPort {
   name: string;
   /** `TensorProto.DataType` of onnx.proto. */
@@ -29,12 +29,12 @@ export interface DeclaredPort {
 
 export interface OnnxFile {
   path: string;
-  /** The model without weights; its external locations are paths of the checkpoint. */
+  /** The model without weights, whose external locations are paths in the checkpoint. */
   bytes: Uint8Array<ArrayBuffer>;
   externals: External[];
   inputs: DeclaredPort[];
   outputs: DeclaredPort[];
-  /** Names of nodes that must not run on a GPU: sinusoids of timesteps and positions, and what leads to them. */
+  /** Names of nodes that must not run on a GPU: sinusoids of timesteps and positions, and their inputs. */
   cpuNodes: string[];
   /** Of all initializers that lie outside of `bytes`. */
   elements: number;
@@ -49,15 +49,15 @@ const MODEL_GRAPH = 7;
 const GRAPH_INITIALIZER = 5;
 const TENSOR_RAW_DATA = 9;
 
-/** Shapes and the like stay inside: the runtime wants to see their values when it plans. */
+/** Small tensors such as shapes stay inside, because the runtime needs their values for planning. */
 const SMALLEST_OUTSIDE = 1024;
-/** Bytes that are read at once while looking for fields. */
+/** Bytes per read while searching for fields. */
 const WINDOW = 64 * 2 ** 10;
 /** A tag and a length. */
 const LONGEST_HEAD = 20;
-/** Nodes that lead to a sinusoid of a timestep; more of them belong to a picture, which stays where it is. */
+/** The most nodes leading to a timestep's sinusoid; a longer chain belongs to the picture and stays on the GPU. */
 const LONGEST_WAY_TO_SINE = 64;
-/** What nodes and constants may take; graphs of the largest networks have some 10 MB. */
+/** The most bytes of nodes and constants; the largest networks' graphs have some 10 MB. */
 const LARGEST_MODEL = 256 * 2 ** 20;
 
 const BITS: Partial<Record<DataType, number>> = {
@@ -100,7 +100,7 @@ export async function readOnnxFile(files: CheckpointFiles, path: string): Promis
   return {
     path,
     bytes: toBinary(ModelProtoSchema, model),
-    // Old exporters list weights among the inputs.
+    // Old exporters also list weights as inputs.
     inputs: graph.input.filter(({ name }) => !initializers.has(name)).map(port),
     outputs: graph.output.map(port),
     cpuNodes,
@@ -108,7 +108,7 @@ export async function readOnnxFile(files: CheckpointFiles, path: string): Promis
   };
 }
 
-/** The model with each large tensor's bytes replaced by where in the file they are. */
+/** The model with each large tensor's bytes replaced by their location in the file. */
 async function modelWithoutWeights(blob: Blob, path: string): Promise<ModelProto> {
   const reader = new FieldReader(blob);
   const graphParts: Uint8Array[] = [];
@@ -159,7 +159,7 @@ async function tensorWithoutBytes(reader: FieldReader, tensor: Field, path: stri
   return proto;
 }
 
-/** Turns locations beside the model into paths of the checkpoint, and checks that the bytes are there. */
+/** Turns locations relative to the model into checkpoint paths, and checks that the bytes exist. */
 async function pointIntoCheckpoint(
   graph: GraphProto,
   files: CheckpointFiles,
@@ -174,7 +174,7 @@ async function pointIntoCheckpoint(
     }
     const entries = new Map(tensor.externalData.map(({ key, value }) => [key, value]));
     const location = (entries.get('location') ?? '').replace(/^(\.\/)+/, '');
-    // The name comes from the file: it may only name a file of this checkpoint beside or below it.
+    // The name comes from the file, so it may only refer to this checkpoint's files beside or below it.
     if (!/^[^\\/:]+(\/[^\\/:]+)*$/.test(location) || location.split('/').includes('..')) {
       throw damaged(`${path} of "${files.name}" takes weights from "${location}", which is not a file beside it`);
     }
@@ -207,8 +207,8 @@ async function pointIntoCheckpoint(
 }
 
 /**
- * Sines on GPUs are imprecise (WGSL promises 2^-11, and that near zero only), and a timestep of 801 is far from zero. These few numbers are
- * computed on the CPU; as all that leads to them is too, nothing has to come back from the GPU. Gives every node a name.
+ * Sines on GPUs are imprecise (WGSL only promises 2^-11, near zero), and a timestep of 801 is far from zero. These few numbers are
+ * computed on the CPU along with everything they depend on, so nothing needs to come back from the GPU. Names every node.
  */
 function waysToSines({ node: nodes }: GraphProto): string[] {
   const makers = new Map<string, number>();
@@ -240,7 +240,7 @@ function waysToSines({ node: nodes }: GraphProto): string[] {
   return [...all];
 }
 
-/** A whole number in decimal, else NaN. */
+/** A decimal integer, else NaN. */
 function count(text: string): number {
   return /^\d{1,15}$/.test(text) ? Number(text) : NaN;
 }

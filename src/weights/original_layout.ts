@@ -1,6 +1,6 @@
 /**
- * The layout of Stable Diffusion's original code, in which a whole checkpoint is one file: which tensor of it is which of diffusers'
- * and transformers' modules. Nothing is copied; where the original keeps several layers in one tensor, each is a range of its rows.
+ * The layout of Stable Diffusion's original code, with a whole checkpoint in one file: maps its tensors to diffusers' and transformers'
+ * modules. Nothing is copied; if the original has several layers in one tensor, each is a range of its rows.
  *
  * Reference: diffusers/loaders/single_file_utils.py (convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint,
  * convert_ldm_clip_checkpoint, convert_open_clip_checkpoint)
@@ -8,11 +8,11 @@
 
 export type OriginalComponent = 'unet' | 'vae' | 'text_encoder' | 'text_encoder_2';
 
-/** What a tensor of the file is for. */
+/** What a tensor is for. */
 export interface Meaning {
   component: OriginalComponent;
   name: string;
-  /** Of the tensor's rows, the third that begins here; absent = all of them. */
+  /** Which third of the tensor's rows; absent = all of them. */
   third?: 0 | 1 | 2;
 }
 
@@ -20,10 +20,10 @@ const UNET = 'model.diffusion_model.';
 const VAE = 'first_stage_model.';
 const CLIP = 'cond_stage_model.transformer.';
 const OPEN_CLIP = 'cond_stage_model.model.';
-/** Of Stable Diffusion XL, whose two text encoders stand side by side. */
+/** Prefix in Stable Diffusion XL, which has two text encoders. */
 const XL_CLIP = 'conditioner.embedders.0.transformer.';
 const XL_OPEN_CLIP = 'conditioner.embedders.1.model.';
-/** Of its refiner, which has only the second. */
+/** Prefix in its refiner, which only has the second. */
 const REFINER_OPEN_CLIP = 'conditioner.embedders.0.model.';
 
 /** Stable Diffusion 2 stops before OpenCLIP's last layer of 24. */
@@ -85,20 +85,14 @@ export function xlKind(names: ReadonlySet<string>): 'base' | 'refiner' | null {
 
 /**
  * Reads names of this layout.
- * @param names all of the file, from which it follows how many layers and blocks there are
+ * @param names all names in the file, which determine the numbers of layers and blocks
  * @returns for one of them: nothing where it is no weight of a network (copies for training, other bookkeeping), three for one that
  *   holds the layers of an attention together
  */
 export function originalNames(names: Iterable<string>): (name: string) => Meaning[] {
   const all = [...names];
-  // A block's layers are followed by the convolution that halves the picture; the first one says how many they are.
-  const perBlock = all.flatMap(
-    (name) => /^model\.diffusion_model\.input_blocks\.(\d+)\.0\.op\.weight$/.exec(name)?.[1] ?? [],
-  );
-  const inputs = all.flatMap((name) => /^model\.diffusion_model\.input_blocks\.(\d+)\./.exec(name)?.[1] ?? []);
-  const layers = perBlock.length > 0 ? Math.min(...perBlock.map(Number)) : Math.max(1, ...inputs.map(Number)) + 1;
-  const ups = all.flatMap((name) => /^first_stage_model\.decoder\.up\.(\d+)\./.exec(name)?.[1] ?? []);
-  const lastUp = Math.max(0, ...ups.map(Number));
+  const layers = layersPerBlock(all, UNET);
+  const lastUp = lastUpBlock(all, VAE);
   return (name) => {
     const [path, ending] = /^(.*)\.(weight|bias)$/.exec(name)?.slice(1) ?? [name, ''];
     if (path.startsWith(UNET)) {
@@ -124,6 +118,50 @@ export function originalNames(names: Iterable<string>): (name: string) => Meanin
       : [];
   };
 }
+
+/**
+ * How many entries of `input_blocks` make a block: its layers and the convolution that halves the picture. The first of these says so.
+ * @param prefix of the network's names
+ */
+function layersPerBlock(names: readonly string[], prefix: string): number {
+  const own = names.filter((name) => name.startsWith(prefix)).map((name) => name.slice(prefix.length));
+  const halvings = own.flatMap((name) => /^input_blocks\.(\d+)\.0\.op\.weight$/.exec(name)?.[1] ?? []);
+  const inputs = own.flatMap((name) => /^input_blocks\.(\d+)\./.exec(name)?.[1] ?? []);
+  return halvings.length > 0 ? Math.min(...halvings.map(Number)) : Math.max(1, ...inputs.map(Number)) + 1;
+}
+
+/**
+ * Reads names of a ControlNet in this layout.
+ * @param names all of the file
+ * @param prefix of the network's names
+ * @returns the name in diffusers' ControlNetModel; null for what is none of this layout
+ */
+export function originalControlNames(names: readonly string[], prefix: string): (name: string) => string | null {
+  const layers = layersPerBlock(names, prefix);
+  const hints = names.flatMap((name) => HINT.exec(name.slice(prefix.length))?.[1] ?? []).map(Number);
+  const last = Math.max(...hints);
+  const pathOf = (path: string): string | null => {
+    const [, skip] = /^zero_convs\.(\d+)\.0$/.exec(path) ?? [];
+    const [, hint] = HINT.exec(`${path}.`) ?? [];
+    if (skip !== undefined) {
+      return `controlnet_down_blocks.${skip}`;
+    }
+    if (hint !== undefined) {
+      // Between two convolutions is their activation.
+      const place = Number(hint);
+      const part = place === 0 ? 'conv_in' : place === last ? 'conv_out' : `blocks.${place / 2 - 1}`;
+      return `controlnet_cond_embedding.${part}`;
+    }
+    return path === 'middle_block_out.0' ? 'controlnet_mid_block' : unetPath(path, layers);
+  };
+  return (name) => {
+    const [, path, ending] = /^(.*)\.(weight|bias)$/.exec(name) ?? [];
+    const own = path?.startsWith(prefix) ? pathOf(path.slice(prefix.length)) : null;
+    return own === null ? null : `${own}.${ending}`;
+  };
+}
+
+const HINT = /^input_hint_block\.(\d+)\./;
 
 function one(component: OriginalComponent, path: string | null, ending: string): Meaning[] {
   return path === null || ending === '' ? [] : [{ component, name: `${path}.${ending}` }];
@@ -161,7 +199,15 @@ function unetPath(path: string, perBlock: number): string | null {
   return RESNET[inner] === undefined ? null : `mid_block.resnets.${middle === '0' ? 0 : 1}.${RESNET[inner]}`;
 }
 
-function vaePath(path: string, lastUp: number): string | null {
+/** The number of the decoder's last block among the names that begin with `prefix`. */
+export function lastUpBlock(names: readonly string[], prefix: string): number {
+  const start = `${prefix}decoder.up.`;
+  const own = names.filter((name) => name.startsWith(start)).map((name) => parseInt(name.slice(start.length)));
+  return Math.max(0, ...own);
+}
+
+/** The path in diffusers' AutoencoderKL of a layer of the original one; see {@link lastUpBlock}. */
+export function vaePath(path: string, lastUp: number): string | null {
   if (/^(quant_conv|post_quant_conv|(en|de)coder\.conv_(in|out))$/.test(path)) {
     return path;
   }
@@ -183,7 +229,7 @@ function vaePath(path: string, lastUp: number): string | null {
   if (way === undefined) {
     return null;
   }
-  // The original numbers the decoder's blocks from the picture backwards.
+  // The original numbers the decoder's blocks backwards from the picture.
   const base = `${coder}.${way}_blocks.${way === 'down' ? Number(number) : lastUp - Number(number)}`;
   const [, layer, part] = /^block\.(\d+)\.(.+)$/.exec(within) ?? [];
   if (layer !== undefined) {

@@ -1,6 +1,6 @@
 /**
- * Waits for at most so many milliseconds.
- * @returns null when it has not come by then; it is not stopped, and what it throws later is nobody's
+ * Waits for at most the given milliseconds.
+ * @returns null on timeout; the work is not stopped, and its later errors are ignored
  */
 export async function within<T>(milliseconds: number, promise: Promise<T>): Promise<T | null> {
   let timer: ReturnType<typeof setTimeout> | undefined;

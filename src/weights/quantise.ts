@@ -1,6 +1,6 @@
 /**
- * Weights in blocks of 32 at 8 or 4 bits: how they are computed, how a weight file becomes a stored file that holds them, and how
- * that file is read. What lies where in a block is said in `graphs/quantisation.ts`.
+ * Weights in blocks of 32 at 8 or 4 bits: computing them, converting a weight file into a stored file of blocks, and reading it.
+ * `graphs/quantisation.ts` defines the blocks' layout.
  *
  * Symmetric, without zero points. Of the weights of `tiny-sd15` 4 bits leave a relative error (L2) of 8.2 % with the scale
  * searched as below, 8.6 % without the search, 9.7 % with the greatest magnitude at 7 and not at −8; zero points would give 7.8 %
@@ -18,6 +18,7 @@ import { StudioError } from '../core/errors.ts';
 import type { WeightVariant } from '../core/model.ts';
 import type { Bits, StoredTensor } from '../graphs/graph.ts';
 import { BLOCK, quantisedBits } from '../graphs/quantisation.ts';
+import { mmditKind, mmditNames } from './mmdit_layout.ts';
 import { isOriginalLayout, originalNames } from './original_layout.ts';
 import { BYTES, convert, fromHalf, toHalf, type FloatType } from './conversion.ts';
 import type { PieceTransform, TransformMaker, TransformMakers } from './library/piece_transform.ts';
@@ -45,8 +46,8 @@ export interface QuantisedBlocks {
 }
 
 /**
- * The same blocks give the same bytes wherever they stand. A block that holds infinity, NaN or what no f16 scale
- * can reach gets the scale NaN, so that it cannot pass for a good one.
+ * Equal blocks give equal bytes at any position. A block with infinity, NaN or values beyond any f16 scale gets the scale NaN, so it
+ * cannot pass for a good one.
  * @param values whole blocks of 32
  */
 export function quantise(values: Float32Array, bits: Bits): QuantisedBlocks {
@@ -80,7 +81,7 @@ export function quantise(values: Float32Array, bits: Bits): QuantisedBlocks {
       }
       const inverse = 1 / scale;
       let error = 0;
-      // A candidate is given up as soon as it is worse; where there is only one, nothing is to be compared.
+      // A candidate is dropped as soon as it is worse; a single one needs no comparison.
       for (let i = start; shares.length > 1 && i < start + BLOCK && error < least; i++) {
         const difference = values[i] - scale * (level(values[i], inverse, half) - half);
         error += difference * difference;
@@ -129,15 +130,15 @@ export function asFloats(bytes: Uint8Array, dtype: FloatType): Float32Array<Arra
   return new Float32Array(convert(bytes, dtype, 'F32').buffer);
 }
 
-/** For each variant, how the library quantises a weight file while it arrives. */
+/** For each variant, how the library quantises a weight file as it arrives. */
 export const transformMakers: TransformMakers = { q8: quantisingTransform('q8'), q4: quantisingTransform('q4') };
 
-/** A range of the original file and what becomes of it: nothing, itself, or blocks. */
+/** A range of the original file and what it becomes: nothing, itself, or blocks. */
 type Section = { begin: number; end: number } & (
   { kind: 'dropped' } | { kind: 'kept' } | { kind: 'quantised'; dtype: FloatType; bits: Bits }
 );
 
-/** The part of a section that lies in one piece; offsets are within the piece. */
+/** The part of a section within one piece; offsets are relative to the piece. */
 interface Fragment {
   section: Section;
   begin: number;
@@ -166,13 +167,12 @@ export function quantisingTransform(
     }
     const sections: Section[] = [{ kind: 'dropped', begin: 0, end: header.length }];
     // In a file of the original layout the kind of a layer shows in the name that it has in diffusers' modules.
-    const meaningsOf = isOriginalLayout((name) => tensors.has(name)) ? originalNames(tensors.keys()) : null;
+    const meaningsOf = layoutOf(tensors);
     const stored: [name: string, tensor: NewTensor][] = [];
     for (const { name, dtype, shape, offset, length } of tensors.values()) {
       const range = { begin: offset, end: offset + length };
-      const meant = meaningsOf ? meaningsOf(name) : [{ name, third: undefined }];
-      const isWhole = meant.length === 1 && meant[0].third === undefined;
-      const bits = isReadable(dtype) && isWhole ? quantisedBits(meant[0].name, shape, variant) : null;
+      const meant = meaningsOf(name);
+      const bits = isReadable(dtype) && meant.length === 1 ? quantisedBits(meant[0].name, shape, variant) : null;
       if (bits === null) {
         stored.push([name, { dtype, shape, length }]);
         sections.push({ kind: 'kept', ...range });
@@ -199,6 +199,16 @@ export function quantisingTransform(
       longestPiece,
     );
   };
+}
+
+/** What the file's tensors are called in diffusers' modules; several names for one that holds several layers. */
+function layoutOf(tensors: SafetensorsHeader['tensors']): (name: string) => readonly { name: string }[] {
+  const has = (name: string) => tensors.has(name);
+  if (isOriginalLayout(has)) {
+    return originalNames(tensors.keys());
+  }
+  const mmdit = mmditKind(has);
+  return mmdit ? mmditNames(mmdit, tensors.keys()) : (name) => [{ name }];
 }
 
 /** @param header of the file that is put together */

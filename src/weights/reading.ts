@@ -1,4 +1,4 @@
-/** Reads the parts of what ONNX Runtime asks for, one of them ahead, so that the disk goes on while the runtime copies one. */
+/** Reads ranges for ONNX Runtime with one part of read-ahead, so the disk stays busy while the runtime copies. */
 import type { Bytes, Range, WeightSource } from './weight_source.ts';
 
 /** Bytes that are made from the contents of ranges, none for a constant. */
@@ -39,7 +39,7 @@ export class Reading {
       return undefined;
     }
     const bytes = this.#make(part.value);
-    // A failure is told when its part is asked for.
+    // A failure is reported when its part is needed.
     bytes.catch(() => undefined);
     return bytes;
   }

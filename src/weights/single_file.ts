@@ -12,9 +12,19 @@ import type { StoredTensor } from '../graphs/graph.ts';
 import { TensorIndex, type CheckpointComponents, type Component } from './checkpoint.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 import { BYTES } from './conversion.ts';
+import {
+  HEAD_WIDTH,
+  Shapes,
+  autoencoderConfig,
+  clipConfig,
+  each,
+  transformerDepths,
+  unetEncoderConfig,
+} from './inferred_configs.ts';
 import { hasOpenClip, isOriginalLayout, originalNames, xlKind, type OriginalComponent } from './original_layout.ts';
 import { asFloats, requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.ts';
+import { isWeightFile } from './weight_file.ts';
 
 const CLASSES = {
   unet: 'UNet2DConditionModel',
@@ -39,8 +49,6 @@ const PARTS: { component: OriginalComponent; has: RegExp; missing: string; witho
   },
 ];
 
-/** Of attention in CLIP's text encoders and in Stable Diffusion 2's UNet. */
-const HEAD_WIDTH = 64;
 /** Of every attention in Stable Diffusion 1's UNet. */
 const HEADS = 8;
 /** Of the sinusoid of each size that Stable Diffusion XL is told. */
@@ -91,8 +99,10 @@ const XL_SCHEDULERS: Record<keyof typeof SCHEDULERS, Record<string, unknown>> = 
 
 /** The one weight file of what was opened, where it has no `model_index.json`; else null. */
 export function singleFileOf(files: CheckpointFiles): string | null {
-  const weights = files.paths().filter((path) => !path.includes('/') && /\.safetensors$/i.test(path));
-  return weights.length === 1 && !files.has('model_index.json') ? weights[0] : null;
+  const weights = files.paths().filter((path) => !path.includes('/') && isWeightFile(path));
+  return weights.length === 1 && /\.safetensors$/i.test(weights[0]) && !files.has('model_index.json')
+    ? weights[0]
+    : null;
 }
 
 /** Whether it is of Stable Diffusion XL; false for a file that cannot be read at all. */
@@ -182,91 +192,36 @@ export class SingleFile implements CheckpointComponents {
 
   /** As the `config.json` of a diffusers folder has it. */
   #config(component: OriginalComponent): Record<string, unknown> {
-    const shape = (name: string): number[] => this.tensors[component].get(name)?.shape ?? [];
-    const names = [...this.tensors[component].keys()];
-    const count = (pattern: RegExp) => new Set(names.flatMap((name) => pattern.exec(name)?.[1] ?? [])).size;
+    const shapes = new Shapes(this.tensors[component]);
     switch (component) {
       case 'unet':
-        return this.#unetConfig(shape, names, count);
-      case 'vae': {
-        // From the decoder, which no file lacks; it has its blocks the other way round, and one layer more in each.
-        const blocks = count(/^decoder\.up_blocks\.(\d+)\./);
-        return {
-          block_out_channels: numbers(
-            blocks,
-            (i) => shape(`decoder.up_blocks.${blocks - 1 - i}.resnets.0.conv1.weight`)[0],
-          ),
-          down_block_types: numbers(blocks, () => 'DownEncoderBlock2D'),
-          up_block_types: numbers(blocks, () => 'UpDecoderBlock2D'),
-          layers_per_block: count(/^decoder\.up_blocks\.0\.resnets\.(\d+)\./) - 1,
-          in_channels: shape('decoder.conv_out.weight')[0],
-          out_channels: shape('decoder.conv_out.weight')[0],
-          latent_channels: shape('decoder.conv_in.weight')[1],
-          norm_num_groups: 32,
-          scaling_factor: this.kind === 'xl' ? 0.13025 : 0.18215,
-          use_quant_conv: names.includes('quant_conv.weight'),
-          use_post_quant_conv: names.includes('post_quant_conv.weight'),
-        };
-      }
+        return this.#unetConfig(shapes);
+      case 'vae':
+        return autoencoderConfig(shapes, { scaling_factor: this.kind === 'xl' ? 0.13025 : 0.18215 });
       case 'text_encoder':
-      case 'text_encoder_2': {
-        const root = names.some((name) => name.startsWith('text_model.')) ? 'text_model.' : '';
-        const [vocabulary, width] = shape(`${root}embeddings.token_embedding.weight`);
-        return {
-          vocab_size: vocabulary,
-          hidden_size: width,
-          intermediate_size: shape(`${root}encoder.layers.0.mlp.fc1.weight`)[0],
-          num_hidden_layers: count(/^(?:text_model\.)?encoder\.layers\.(\d+)\./),
-          num_attention_heads: Math.max(1, Math.floor(width / HEAD_WIDTH)),
-          max_position_embeddings: shape(`${root}embeddings.position_embedding.weight`)[0],
-          hidden_act: this.kind === 2 || component === 'text_encoder_2' ? 'gelu' : 'quick_gelu',
-          projection_dim: shape('text_projection')[1],
-          eos_token_id: 2,
-        };
-      }
+      case 'text_encoder_2':
+        return clipConfig(shapes, this.kind === 2 || component === 'text_encoder_2');
     }
   }
 
-  #unetConfig(
-    shape: (name: string) => number[],
-    names: string[],
-    count: (pattern: RegExp) => number,
-  ): Record<string, unknown> {
-    const blocks = count(/^down_blocks\.(\d+)\./);
-    const channels = numbers(blocks, (i) => shape(`down_blocks.${i}.resnets.0.conv1.weight`)[0]);
-    const attends = (block: string) => names.some((name) => name.startsWith(`${block}.attentions.`));
-    const keys = names.find((name) => name.endsWith('.transformer_blocks.0.attn2.to_k.weight')) ?? '';
-    const layers = count(/^down_blocks\.0\.resnets\.(\d+)\./);
-    const depths = (side: 'down' | 'up') =>
-      numbers(blocks, (i) => {
-        const path = `${side}_blocks.${i}.attentions`;
-        return alike(
-          numbers(side === 'up' ? layers + 1 : layers, (layer) =>
-            count(new RegExp(`^${path}\\.${layer}\\.transformer_blocks\\.(\\d+)\\.`)),
-          ),
-        );
-      });
-    const [downs, ups] = [depths('down'), depths('up')];
+  #unetConfig(shapes: Shapes): Record<string, unknown> {
+    const shape = (name: string) => shapes.of(name);
+    const encoder = unetEncoderConfig(shapes);
+    const { block_out_channels: channels, layers_per_block: layers } = encoder;
+    const blocks = channels.length;
+    const attends = (block: string) =>
+      [...shapes.tensors.keys()].some((name) => name.startsWith(`${block}.attentions.`));
+    const [downs, ups] = (['down', 'up'] as const).map((side) =>
+      each(blocks, (i) => transformerDepths(shapes, `${side}_blocks.${i}`, side === 'up' ? layers + 1 : layers)),
+    );
     const isMirrored = JSON.stringify([...downs].reverse()) === JSON.stringify(ups);
     const added = shape('add_embedding.linear_1.weight')[1];
     return {
+      ...encoder,
       in_channels: shape('conv_in.weight')[1],
       out_channels: shape('conv_out.weight')[0],
-      block_out_channels: channels,
-      layers_per_block: layers,
-      down_block_types: numbers(blocks, (i) => (attends(`down_blocks.${i}`) ? 'CrossAttnDownBlock2D' : 'DownBlock2D')),
-      up_block_types: numbers(blocks, (i) => (attends(`up_blocks.${i}`) ? 'CrossAttnUpBlock2D' : 'UpBlock2D')),
-      mid_block_type: attends('mid_block')
-        ? 'UNetMidBlock2DCrossAttn'
-        : names.some((name) => name.startsWith('mid_block.'))
-          ? 'UNetMidBlock2D'
-          : null,
-      // The middle has as many as the last block before it, which has none itself in Stable Diffusion 1 and 2.
-      transformer_layers_per_block: downs.map((depth, i) =>
-        i === blocks - 1 && depth === 0 ? count(/^mid_block\.attentions\.0\.transformer_blocks\.(\d+)\./) : depth,
-      ),
+      up_block_types: each(blocks, (i) => (attends(`up_blocks.${i}`) ? 'CrossAttnUpBlock2D' : 'UpBlock2D')),
       ...(!isMirrored && { reverse_transformer_layers_per_block: ups }),
-      cross_attention_dim: shape(keys)[1],
       // diffusers means the number of heads by it.
       attention_head_dim:
         this.kind === 1 ? HEADS : channels.map((width) => Math.max(1, Math.floor(width / HEAD_WIDTH))),
@@ -376,14 +331,5 @@ function whatElse(path: string, names: ReadonlySet<string>): string {
   if (has(/^(conv_in|down_blocks\.0\..*|encoder\.conv_in|text_model\..*)\.weight$/)) {
     return `${path} is one part of a diffusers folder; open the whole folder, the one that holds model_index.json.`;
   }
-  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2 and XL, and diffusers folders.`;
-}
-
-/** One number where all are the same. */
-function alike(all: number[]): number | number[] {
-  return all.every((one) => one === all[0]) ? all[0] : all;
-}
-
-function numbers<T>(count: number, at: (index: number) => T): T[] {
-  return Array.from({ length: count }, (_, index) => at(index));
+  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2, 3 and XL and of FLUX.1, and diffusers folders.`;
 }

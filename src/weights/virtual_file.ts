@@ -6,9 +6,11 @@
  * The runtime's two builds ask in two ways (measured with onnxruntime-web 1.30.0, held by a test): JSPI takes a Blob
  * and reads `slice(a, b).stream()`; asyncify takes a Uint8Array and calls `subarray(a, b)` synchronously.
  */
-import type { External, QuantisedBytes, StoredTensor } from '../graphs/graph.ts';
+import { tensorsOf, type BlockType, type External, type QuantisedBytes, type StoredTensor } from '../graphs/graph.ts';
 import { BLOCK } from '../graphs/quantisation.ts';
 import { BYTES, convert, type FloatType } from './conversion.ts';
+import { addFactored } from './factored_delta.ts';
+import { BLOCKS, repackBlocks, unpackBlocks } from './gguf_blocks.ts';
 import { asFloats, dequantise, quantise } from './quantise.ts';
 import { Reading, type Content, type Part } from './reading.ts';
 import { LONGEST, WeightSource, type Bytes, type Range } from './weight_source.ts';
@@ -39,11 +41,11 @@ export interface Mounted {
 export function mount(
   externals: External[],
   blobs: Map<string, Blob>,
-  runtime: 'jspi' | 'asyncify',
+  runtime: 'jspi' | 'asyncify' | 'node',
   onBytes: OnBytes = () => undefined,
 ): Mounted {
   const source = new WeightSource(blobs, externals.flatMap(expected));
-  const Virtual = runtime === 'jspi' ? VirtualBlob : VirtualBytes;
+  const Virtual = runtime === 'asyncify' ? VirtualBytes : VirtualBlob;
   const files = externals.map((external) => ({
     path: external.location,
     data: new Virtual(contentOf(external, source), source, onBytes),
@@ -62,8 +64,8 @@ function expected(external: External): Range[] {
     case 'file':
       return (external.ranges ?? []).map(([begin, end]) => ({ file: external.file, begin, end }));
     case 'cast': {
-      const { file, offset, length, quantised, deltas } = external.tensor;
-      return quantised || deltas ? [] : [{ file, begin: offset, end: offset + length }];
+      const { file, offset, length, quantised, blocks, deltas, gains } = external.tensor;
+      return quantised || blocks || deltas || gains ? [] : [{ file, begin: offset, end: offset + length }];
     }
     case 'quantised':
     case 'fill':
@@ -92,8 +94,8 @@ function contentOf(external: External, source: WeightSource): Content {
         // Ranges are whole elements.
         *parts(begin, end) {
           for (const [from, until] of steps(begin / width, end / width, PART / width)) {
-            if (tensor.quantised || tensor.deltas) {
-              const { ranges, make } = elements(tensor, from, until);
+            if (tensor.quantised || tensor.blocks || tensor.deltas || tensor.gains) {
+              const { ranges, make } = (tensor.gains ? normalised : elements)(tensor, from, until);
               yield { ranges, make: (contents) => convert(bytesOf(make(contents)), 'F32', FLOAT_TYPE[to]) };
             } else {
               const make: Part['make'] = ([bytes], memory) =>
@@ -126,7 +128,7 @@ function contentOf(external: External, source: WeightSource): Content {
 function quantisedContent(external: External & { kind: 'quantised' }): Content {
   const { tensor, bits, part, type, length } = external;
   const [scaleType, width] = [FLOAT_TYPE[type], BYTES[FLOAT_TYPE[type]]];
-  const { quantised, deltas } = tensor;
+  const { quantised, blocks, deltas } = tensor;
   const blockBytes = part === 'data' ? (BLOCK * bits) / 8 : width;
   return {
     length,
@@ -137,6 +139,15 @@ function quantisedContent(external: External & { kind: 'quantised' }): Content {
           yield part === 'data'
             ? { ranges: [data], make: ([bytes]) => bytes }
             : { ranges: [scales], make: ([bytes]) => convert(bytes, tensor.dtype, scaleType) };
+        } else if (!deltas && ((blocks === 'Q4_0' && bits === 4) || (blocks === 'Q8_0' && bits === 8))) {
+          const { range } = blocksOf(tensor, blocks, from * BLOCK, until * BLOCK);
+          yield {
+            ranges: [range],
+            make: ([bytes]) => {
+              const { data, scales } = repackBlocks(bytes, blocks);
+              return part === 'data' ? data : convert(scales, 'F16', scaleType);
+            },
+          };
         } else {
           const { ranges, make } = elements(tensor, from * BLOCK, until * BLOCK);
           yield {
@@ -159,30 +170,89 @@ function* steps(begin: number, end: number, length: number): Iterable<[from: num
   }
 }
 
+/** The blocks that have elements [from, until) in them, and the number of elements before these. */
+function blocksOf(
+  { file, offset }: StoredTensor,
+  type: BlockType,
+  from: number,
+  until: number,
+): { range: Range; before: number } {
+  const { elements: each, bytes } = BLOCKS[type];
+  const [first, last] = [Math.floor(from / each), Math.ceil(until / each)];
+  return { range: { file, begin: offset + first * bytes, end: offset + last * bytes }, before: from - first * each };
+}
+
 /**
- * The numbers of a tensor's elements [from, until), dequantised where the file has it in blocks (of which both are then borders), and
- * with its deltas.
+ * The numbers of a tensor's elements [from, until), dequantised where the file has it in blocks (of which, where they are ours, both are
+ * then borders), and with its deltas.
  */
 function elements(tensor: StoredTensor, from: number, until: number) {
-  const { quantised, deltas = [], dtype } = tensor;
+  const { quantised, blocks, deltas = [], dtype } = tensor;
   const columns = tensor.shape.slice(1).reduce((product, dimension) => product * dimension, 1);
   const [firstRow, lastRow] = [Math.floor(from / columns), Math.ceil(until / columns)];
-  const own = quantised ? storedBlocks(tensor, quantised, from / BLOCK, until / BLOCK) : [stored(tensor, from, until)];
-  const added = deltas.flatMap(({ up, down }) => {
-    const rank = down.shape[0];
-    return [stored(up, firstRow * rank, lastRow * rank), stored(down, 0, rank * columns)];
+  const packed = blocks && { type: blocks, ...blocksOf(tensor, blocks, from, until) };
+  const own = quantised
+    ? storedBlocks(tensor, quantised, from / BLOCK, until / BLOCK)
+    : [packed?.range ?? stored(tensor, from, until)];
+  const added = deltas.map((delta) => {
+    if ('kind' in delta) {
+      return tensorsOf(delta).map((part) =>
+        stored(
+          part,
+          0,
+          part.shape.reduce((all, one) => all * one, 1),
+        ),
+      );
+    }
+    const rank = delta.down.shape[0];
+    return [stored(delta.up, firstRow * rank, lastRow * rank), stored(delta.down, 0, rank * columns)];
   });
   return {
-    ranges: [...own, ...added],
+    ranges: [...own, ...added.flat()],
     make: (contents: Bytes[]): Float32Array<ArrayBuffer> => {
       const values = quantised
         ? dequantise(contents[0], asFloats(contents[1], dtype), quantised.bits)
-        : asFloats(contents[0], dtype);
-      deltas.forEach(({ up, down, scale }, index) => {
-        const [ups, downs] = contents.slice(own.length + 2 * index);
-        addProduct(values, from, columns, asFloats(ups, up.dtype), asFloats(downs, down.dtype), scale);
+        : packed
+          ? unpackBlocks(contents[0], packed.type).subarray(packed.before, packed.before + until - from)
+          : asFloats(contents[0], dtype);
+      const unchanged = deltas.some((delta) => 'kind' in delta && delta.kind.startsWith('scaled'))
+        ? values.slice()
+        : values;
+      let at = own.length;
+      deltas.forEach((delta, index) => {
+        const read = contents.slice(at, (at += added[index].length));
+        if ('kind' in delta) {
+          const names = Object.keys(delta.parts).filter((name) => delta.parts[name] !== undefined);
+          addFactored(values, unchanged, from, columns, delta, (name) => {
+            const [part, bytes] = [delta.parts[name], read.at(names.indexOf(name))];
+            return part && bytes && names.includes(name) ? asFloats(bytes, part.dtype) : undefined;
+          });
+        } else {
+          const [ups, downs] = read;
+          const { up, down, scale } = delta;
+          addProduct(values, from, columns, asFloats(ups, up.dtype), asFloats(downs, down.dtype), scale);
+        }
       });
       return values;
+    },
+  };
+}
+
+/** The numbers of elements [from, until) of a tensor whose rows are brought to the lengths in its `gains`. */
+function normalised(tensor: StoredTensor, from: number, until: number) {
+  const gains = tensor.gains as StoredTensor;
+  const columns = tensor.shape.slice(1).reduce((product, dimension) => product * dimension, 1);
+  const [first, last] = [Math.floor(from / columns), Math.ceil(until / columns)];
+  return {
+    ranges: [stored(tensor, first * columns, last * columns), stored(gains, first, last)],
+    make: ([rows, lengths]: Bytes[]): Float32Array<ArrayBuffer> => {
+      const [values, wanted] = [asFloats(rows, tensor.dtype).slice(), asFloats(lengths, gains.dtype)];
+      wanted.forEach((length, row) => {
+        const own = values.subarray(row * columns, (row + 1) * columns);
+        const factor = length / Math.sqrt(own.reduce((sum, value) => sum + value * value, 0));
+        own.forEach((value, i) => (own[i] = value * factor));
+      });
+      return values.slice(from - first * columns, until - first * columns);
     },
   };
 }
@@ -254,7 +324,7 @@ function storedBlocks(
 }
 
 function bytesOf(floats: Float32Array<ArrayBuffer>): Bytes {
-  return new Uint8Array(floats.buffer);
+  return new Uint8Array(floats.buffer, floats.byteOffset, floats.byteLength);
 }
 
 /**

@@ -1,4 +1,4 @@
-/** What Civitai's own generator writes beside its graph: `extraMetadata`, JSON as text, of what the person asked for. */
+/** The request that Civitai's own generator writes beside its graph: `extraMetadata`, JSON as text. */
 import { Fields } from '../fields.ts';
 import { isObject, own, readJsonObject, textOf } from '../json.ts';
 
@@ -13,17 +13,17 @@ export interface Extra {
   width: unknown;
   height: unknown;
   clipSkip: unknown;
-  /** Models and LoRAs by their numbers there. */
+  /** Models and LoRAs by their ids there. */
   resources: unknown;
-  /** What else there is. */
+  /** The other keys. */
   fields: Fields;
 }
 
-/** Of the order, and of no picture. */
+/** Keys about the order rather than the picture. */
 const TOLD =
   /^(workflow(Id)?|baseModel|engine|process|priority|quantity|experimental|version|aspectRatio|creatorTip|civitaiTip)$/;
 
-/** @param json the graph's object, or that around it */
+/** @param json the graph's object, or the one around it */
 export function civitaiExtra(json: Record<string, unknown> | null): Extra | null {
   const extra = own(json, 'extra');
   const given = own(json, 'extraMetadata') ?? own(extra, 'extraMetadata');

@@ -1,14 +1,15 @@
 /**
- * The editor's form of a graph (`workflow`: nodes with widgets, a list of links, definitions of subgraphs), turned into what its frontend
- * would send: subgraphs unfolded, muted nodes left out, bypassed ones passed through, and what only the editor knows (reroutes, primitives,
- * notes, Set and Get nodes, what Use Everywhere links by itself) resolved.
+ * Converts the editor's form of a graph (`workflow`: nodes with widgets, a list of links, definitions of subgraphs) into what its frontend
+ * would send: subgraphs and group nodes are expanded, muted nodes dropped, bypassed ones passed through, and editor-only features (reroutes,
+ * primitives, notes, Set and Get nodes, Use Everywhere) resolved.
  */
 import { numberOf, own, textOf } from '../json.ts';
+import { groupAsSubgraph } from './group_nodes.ts';
 import { MAX_NODES, MAX_WALK, type Graph, type Input, type Link, type Output } from './graph.ts';
 import { widgetNames, widgetValues } from './widgets.ts';
 
 const [MUTED, BYPASSED] = [2, 4];
-/** Where links of a subgraph begin that come from outside, and where those end that lead there. */
+/** The nodes at which a subgraph's links from and to the outside start and end. */
 const [FROM_OUTSIDE, TO_OUTSIDE] = ['-10', '-20'];
 /** Subgraphs within subgraphs. */
 const MAX_DEPTH = 16;
@@ -59,18 +60,22 @@ export function editorGraph(json: Record<string, unknown> | null): Graph | null 
     return null;
   }
   const graph: Graph = new Map();
-  const scope = scopeOf(json, null, null, '', definitions, { nodes: MAX_NODES, depth: MAX_DEPTH });
+  const insideOf = (type: string, node: unknown) => definitions.get(type) ?? groupAsSubgraph(json, type, node);
+  const scope = scopeOf(json, null, null, '', insideOf, { nodes: MAX_NODES, depth: MAX_DEPTH });
   addNodes(scope, graph);
   return graph.size > 0 ? graph : null;
 }
 
-/** @param budget shared by all scopes: two uses in each of twenty subgraphs are a million nodes */
+/**
+ * @param insideOf the content of a node of that type, in the form of a subgraph; null for most
+ * @param budget shared by all scopes: two uses in each of twenty subgraphs are a million nodes
+ */
 function scopeOf(
   json: unknown,
   definition: unknown,
   parent: Scope['parent'],
   prefix: string,
-  definitions: ReadonlyMap<string, unknown>,
+  insideOf: (type: string, node: unknown) => unknown,
   budget: { nodes: number; depth: number },
 ): Scope {
   const scope: Scope = { prefix, nodes: new Map(), links: linksOf(json), definition, parent, children: new Map() };
@@ -85,10 +90,10 @@ function scopeOf(
     const raw = { id, type, mode: own(node, 'mode'), json: node, slots: slotsOf(node), widgets: new Map() };
     raw.widgets = widgetsOf(raw, scope);
     scope.nodes.set(id, raw);
-    const inner = definitions.get(type);
-    if (inner !== undefined && budget.depth > 0) {
+    const inner = insideOf(type, node) ?? null;
+    if (inner !== null && budget.depth > 0) {
       budget.depth--;
-      scope.children.set(id, scopeOf(inner, inner, { scope, instance: raw }, `${prefix}${id}:`, definitions, budget));
+      scope.children.set(id, scopeOf(inner, inner, { scope, instance: raw }, `${prefix}${id}:`, insideOf, budget));
       budget.depth++;
     }
   }
@@ -96,7 +101,7 @@ function scopeOf(
   return scope;
 }
 
-/** Links that Use Everywhere draws when the graph is sent are listed beside it; an input that has one of its own keeps that. */
+/** Links added by Use Everywhere when the graph is sent are listed separately; an input with a link of its own keeps it. */
 function linkEverywhere({ nodes, links }: Scope, json: unknown): void {
   const listed = own(own(json, 'extra'), 'ue_links');
   for (const [i, link] of (Array.isArray(listed) ? listed.slice(0, MAX_NODES) : []).entries()) {
@@ -138,7 +143,7 @@ function slotsOf(node: unknown): RawNode['slots'] {
   }));
 }
 
-/** A use of a subgraph shows widgets of its nodes; what is set there counts for this use. */
+/** An instance of a subgraph exposes widgets of its nodes, with values for this instance. */
 function widgetsOf(raw: RawNode, scope: Scope): Map<string, unknown> {
   const shown = shownWidgets(raw.json);
   const widgets = shown
@@ -201,7 +206,7 @@ function outputsOf({ json }: RawNode): Output[] {
   }));
 }
 
-/** The real node's output, or the value, that comes in over a link. */
+/** The real node's output, or the value, that arrives over a link. */
 function sourceOf(scope: Scope, link: string): Source {
   let at: { scope: Scope; link: RawLink } | null = withLink(scope, link);
   for (let hops = 0; at && hops < MAX_WALK; hops++) {
@@ -252,7 +257,7 @@ function stepBack(scope: Scope, link: RawLink): Step {
     : { source: { link: { node: scope.prefix + node.id, output: link.slot } satisfies Link } };
 }
 
-/** From a subgraph's input to what the use of it is given there: a link, or what its widget says. */
+/** Resolves a subgraph's input to what the instance gets there: a link, or its widget's value. */
 function stepOut({ definition }: Scope, { scope, instance }: NonNullable<Scope['parent']>, slot: number): Step {
   const inputs = own(definition, 'inputs');
   const name = textOf(own(Array.isArray(inputs) ? inputs[slot] : null, 'name')) ?? '';
@@ -264,7 +269,7 @@ function stepOut({ definition }: Scope, { scope, instance }: NonNullable<Scope['
   return instance.widgets.has(widget) ? { source: { value: instance.widgets.get(widget) } } : null;
 }
 
-/** A bypassed node hands on the input in the place of the output if its type fits, else the first of that type. */
+/** A bypassed node passes through the input at the output's index if its type fits, else the first input of that type. */
 function bypass(scope: Scope, { slots }: RawNode, { slot, type }: RawLink): string | null {
   const fits = (at: RawNode['slots'][number] | undefined) => {
     const types = [at?.type, typeof at?.link !== 'string' ? undefined : scope.links.get(at.link)?.type];
@@ -281,7 +286,7 @@ function nameOfSetting({ json, widgets }: RawNode): string | undefined {
   return textOf(Array.isArray(values) ? values[0] : (widgets.get('value') ?? [...widgets.values()][0]));
 }
 
-/** Set nodes are looked for in the same graph, then in those around it. */
+/** Set nodes are searched in the same graph, then in the enclosing ones. */
 function setNode(start: Scope, name: string | undefined): Step {
   for (let scope: Scope | undefined = start; scope; scope = scope.parent?.scope) {
     for (const node of scope.nodes.values()) {

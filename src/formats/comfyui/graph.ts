@@ -1,6 +1,6 @@
 /**
- * ComfyUI's graphs as one form: nodes by id, each input a value or a link to another node's output. Graphs come from anywhere, with nodes
- * of anybody's making and with circles, so every walk over them has a limit.
+ * ComfyUI's graphs in one form: nodes by id, each input a value or a link to another node's output. Graphs come from anywhere, with
+ * arbitrary nodes and cycles, so every walk over them is bounded.
  */
 import { isObject, own, textOf } from '../json.ts';
 
@@ -11,7 +11,7 @@ export interface Link {
 
 export type Input = { link: Link } | { value: unknown };
 
-/** What a node says of one of its outputs; '' where the file does not say it. */
+/** A node's description of one of its outputs; '' if the file does not say. */
 export interface Output {
   name: string;
   type: string;
@@ -20,16 +20,16 @@ export interface Output {
 export interface Node {
   id: string;
   type: string;
-  /** What its author called it; null when it has only its type. */
+  /** The author's name for it; null if it only has its type. */
   title: string | null;
   inputs: Map<string, Input>;
-  /** Known from the editor's form only. */
+  /** Only known from the editor's form. */
   outputs: readonly Output[];
 }
 
 export type Graph = Map<string, Node>;
 
-/** A node, seen from one of its outputs; −1 where it is seen from nowhere, as the walk's first one is. */
+/** A node as reached through one of its outputs; −1 for the first one of a walk. */
 export interface Place {
   node: Node;
   output: number;
@@ -59,7 +59,7 @@ export function apiGraph(json: Record<string, unknown> | null): Graph | null {
   return graph.size > 0 ? graph : null;
 }
 
-/** Other programs wrap the nodes: `{"prompt": {…}}`, `{"output": {…}}`, or the queue's list of number, id, nodes. */
+/** Other programs wrap the nodes: `{"prompt": {…}}`, `{"output": {…}}`, or the queue's list of number, id and nodes. */
 function nodesOf(json: Record<string, unknown> | null): Record<string, unknown> {
   for (const name of ['prompt', 'output']) {
     const inner = own(json, name);
@@ -75,11 +75,11 @@ function inputOf(value: unknown): Input {
   if (Array.isArray(value) && value.length === 2 && textOf(value[0]) !== undefined && typeof value[1] === 'number') {
     return { link: { node: String(value[0]), output: value[1] } };
   }
-  // Lists go wrapped, as a plain one means a link.
+  // Lists are wrapped, because a plain one means a link.
   return { value: own(value, '__value__') ?? value };
 }
 
-/** Gives nodes of the API form the outputs' names that the editor's form of the same graph knows. */
+/** Adds the output names from the editor's form of the same graph to nodes of the API form. */
 export function nameOutputs(graph: Graph, editor: Graph | null): void {
   for (const node of graph.values()) {
     const drawn = editor?.get(node.id);
@@ -104,13 +104,13 @@ export function literal(node: Node, name: string): unknown {
   return input && 'value' in input ? input.value : undefined;
 }
 
-/** A word that says how a node works, such as a mode; also true and false, and '' where there is none. */
+/** A node's mode as a word; also true and false, and '' if there is none. */
 export function word(node: Node, name: string): string {
   const value = literal(node, name);
   return typeof value === 'string' || typeof value === 'boolean' ? String(value) : '';
 }
 
-/** The nodes behind which these lie, themselves included. */
+/** All nodes upstream of these, including themselves. */
 export function upstreamOf(graph: Graph, starts: Iterable<Node>): Set<Node> {
   const seen = new Set<Node>(starts);
   for (const node of seen) {

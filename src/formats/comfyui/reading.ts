@@ -1,6 +1,6 @@
 /**
- * Settings from ComfyUI's graphs: the API form (`prompt`: nodes by id with their inputs), and the editor's (`workflow`) where that is
- * missing. The graph is walked from the sampler that made the picture to what fed it, and what that leaves is named.
+ * Reads settings from ComfyUI's graphs: the API form (`prompt`: nodes by id with their inputs), or the editor's (`workflow`) if that is
+ * missing. The graph is walked upstream from the sampler that made the picture; everything left over is listed.
  */
 import { isObject, own, readJsonObject, textOf } from '../json.ts';
 import { Findings, type Reading } from '../reading.ts';
@@ -17,13 +17,13 @@ import { WeightFinder } from './weights.ts';
 import { WordFinder, type Words } from './words.ts';
 
 const NAME = 'ComfyUI';
-/** Nodes that are asked for words where there is no sampler. */
+/** Nodes to search for a prompt if there is no sampler. */
 const MOST_ASKED = 500;
 const NO_WORDS = /note|display|show|save|load|preview|filename/i;
-/** Of nodes that nobody knows one word alone is a prompt only where the type speaks of such. */
+/** In unknown nodes, a single word only counts as a prompt if the node's type suggests one. */
 const WORDED = /encode|prompt|text|string|generat|image|video|audio|api/i;
 
-/** JSON as text, or what it said; null for none. */
+/** Accepts JSON as text or parsed; null if it is neither. */
 export type GraphText = string | Record<string, unknown> | null;
 
 /**
@@ -89,6 +89,11 @@ class GraphReader {
     for (const holder of [parts.guider, sampler, ...parts.sigmas]) {
       weights.find({ node: holder, output: -1 });
     }
+    for (const node of this.graph.values()) {
+      if (/CLIPSetLastLayer/i.test(node.type) && this.#routes.takers(node).length > 0) {
+        findings.clipSkip(-(numberAmong([node], ['stop_at_clip_layer'], this.#routes) ?? -1));
+      }
+    }
     const passes = chain.filter((node) => !isTouchUp(node)).length - 1;
     if (passes > 0) {
       findings.lost(passes === 1 ? 'a second pass' : `${passes} further passes`);
@@ -97,7 +102,7 @@ class GraphReader {
     nameRemainder(this.graph, this.#routes, chain, weights.passed, this.#lost);
   }
 
-  /** KSamplerAdvanced may run some of the steps, without noise before them or with noise left after them. */
+  /** KSamplerAdvanced may run only some of the steps, without adding noise before them or leaving noise after them. */
   #stepsRun(sampler: Node, goesOn: boolean): void {
     const findings = this.#findings;
     const number = (name: string) => numberAmong([sampler], [name], this.#routes);
@@ -108,7 +113,7 @@ class GraphReader {
     if (isSaid('add_noise', 'disable')) {
       findings.lost('that no noise was added');
     }
-    // A pass behind it, which is named, goes on from there.
+    // A later pass, which is listed, continues from there.
     if (!goesOn && (number('end_at_step') ?? Infinity) < (number('steps') ?? 0)) {
       findings.lost('the step it ended at');
     }
@@ -135,7 +140,7 @@ class GraphReader {
     }
   }
 
-  /** A picture from a paid service or an unknown sampler: the node nearest to what was saved that holds words. */
+  /** For a paid service or an unknown sampler: the node with text nearest to the saved output. */
   #unsampled(): void {
     const saved = [...this.graph.values()].filter((node) => this.#routes.takers(node).length === 0);
     for (const node of [...upstreamOf(this.graph, saved)].slice(0, MOST_ASKED)) {
@@ -143,7 +148,7 @@ class GraphReader {
       const words = NO_WORDS.test(node.type) ? null : this.#words.find(start, 'positive');
       if (words?.text && (/\s/.test(words.text) || WORDED.test(words.node?.type ?? ''))) {
         const negative = this.#words.find(start, 'negative');
-        // What has one text has no negative prompt.
+        // A node with one text has no negative prompt.
         const isSame = negative.node === words.node && negative.text === words.text;
         this.#prompts(words, isSame ? { ...negative, text: undefined, isThere: false } : negative);
         const made = words.node ?? node;
@@ -160,7 +165,7 @@ class GraphReader {
   }
 }
 
-/** A graph of which nothing could be used is no silence: the words that stand in the box are not this picture's. */
+/** An unusable graph is reported, since the words in the form are not this picture's. */
 function nothingRead(): Reading {
   return {
     tool: NAME,
@@ -179,8 +184,10 @@ function readExtra(extra: Extra): Reading | null {
     .guidance(extra.cfgScale)
     .sampler(extra.sampler, extra.scheduler)
     .seed(extra.seed)
+    .noise('comfyui')
+    .follows('comfyui')
     .size(extra.width, extra.height)
-    .lostIf(Number(extra.clipSkip ?? 1) > 1, 'clip skip')
+    .clipSkip(extra.clipSkip)
     .lostIf(extra.resources, 'the list of models and LoRAs that Civitai keeps')
     .unread(extra.fields)
     .reading();

@@ -1,4 +1,4 @@
-/** What else a graph did to its picture, in words: nodes that we know by their type, and those that nobody knows by their title. */
+/** Describes what else a graph did to its picture: known nodes by their type, unknown ones by their title. */
 import { loraName } from '../../core/loras.ts';
 import { numberOf, textOf } from '../json.ts';
 import { shown } from '../reading.ts';
@@ -8,7 +8,7 @@ import { isSampler } from './samplers.ts';
 
 type Phrase = string | ((node: Node) => string | null);
 
-/** The first that fits a type counts. */
+/** The first match wins. */
 const KINDS: readonly (readonly [type: RegExp, phrase: Phrase])[] = [
   [/save|preview|^note$/i, () => null],
   [/^CreateHook(Lora|Model)/, hookPhrase],
@@ -32,7 +32,6 @@ const KINDS: readonly (readonly [type: RegExp, phrase: Phrase])[] = [
   [/AnimateDiff|^ADE_/i, 'the motion model'],
   [/ModelMerge|MergeModel|CheckpointMerge/i, 'the merging with another checkpoint'],
   [/Hypernetwork/i, (node) => `the hypernetwork ${shown(literal(node, 'hypernetwork_name'))}`],
-  [/CLIPSetLastLayer/i, (node) => ((numberOf(literal(node, 'stop_at_clip_layer')) ?? -1) < -1 ? 'clip skip' : null)],
   [/ModelSampling|SigmaShift|^shift/i, 'how its noise levels were shifted'],
   [
     /RescaleCFG|RenormCFG|CFGNorm|CFGZero|DynamicThreshold|CFGOverride|AutomaticCFG|APG$|TCFG|Mahiro/i,
@@ -50,7 +49,7 @@ const KINDS: readonly (readonly [type: RegExp, phrase: Phrase])[] = [
   [/VariationSeed|NoiseInject|InjectNoise|UnsamplerLatent|Noise Control/i, 'noise that was mixed in'],
 ];
 
-/** Nodes whose part in the picture is said elsewhere, or is none. */
+/** Nodes without effect on the picture, or described elsewhere. */
 const KNOWN =
   /encode|decode|loader|lora|checkpoint|latent|sampl|scheduler|sigma|guider|guidance|noise|load ?(image|video|audio)|primitive|reroute|string|text|prompt|seed|concat|combine|conditioning|pipe|context|switch|int|float|number|math|ratio|resolution|size|video|audio|save|preview|display|show|clip|torchcompile|sageattn|patch.*attention|attention.*patch|blockswap|offload|dtype|multigpu|device|purge|clean|differentialdiffusion|constant|any|wildcard|flux|reference|stack/i;
 const AFTERWARDS =
@@ -100,9 +99,9 @@ function nameAfter(node: Node, lost: (what: string) => void): void {
   }
 }
 
-/** How many, how long: what the nodes that begin with nothing say beside the size. */
+/** Counts and lengths that empty-latent nodes have beside the size. */
 function nameAmounts(used: ReadonlySet<Node>, lost: (what: string) => void): void {
-  // Checkpoints in parts need one; that of a whole checkpoint is replaced by it.
+  // Split checkpoints need one; it replaces a whole checkpoint's own.
   const hasOwnVae = [...used].some((one) => /Checkpoint/i.test(one.type) || one.inputs.has('ckpt_name'));
   for (const node of used) {
     const number = (name: string) => numberOf(literal(node, name)) ?? 0;

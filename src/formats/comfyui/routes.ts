@@ -1,11 +1,11 @@
 /**
- * Ways through nodes: which input lies behind which output. A file seldom says; the outputs' names do where the editor's form is there, this
- * table does for common nodes with several, and for the rest the inputs' names tell.
+ * Routes through nodes: which input feeds which output. A file seldom says. The outputs' names tell if the editor's form is present, this
+ * table covers common nodes with several outputs, and the inputs' names have to do for the rest.
  */
 import { MAX_WALK, follow, linkNames, literal, type Graph, type Input, type Node, type Place } from './graph.ts';
 
 export type Side = 'positive' | 'negative';
-/** What a link carries, as far as it matters. */
+/** The relevant kinds of values a link carries. */
 export type Kind = Side | 'model' | 'latent';
 
 const CONTEXT = ['context', 'model', 'clip', 'vae', 'positive', 'negative', 'latent', 'images', 'seed'];
@@ -56,7 +56,7 @@ const OUTPUTS: Record<string, readonly string[]> = {
 
 const POSITIVE = /(^|[ _])(base[ _])?pos(itive)?([ _]|$)|conditioning\+$/i;
 const NEGATIVE = /(^|[ _])(base[ _])?neg(ative)?([ _]|$)|conditioning-$/i;
-/** Inputs that lead on, in the order in which they are tried. */
+/** Inputs to follow, in the order they are tried. */
 const ONWARD: Record<'conditioning' | 'model' | 'latent', readonly RegExp[]> = {
   conditioning: [
     /^(conditioning|cond|conditionings)$/i,
@@ -72,16 +72,16 @@ const ONWARD: Record<'conditioning' | 'model' | 'latent', readonly RegExp[]> = {
     /^image/i,
   ],
 };
-/** Inputs that are no way on, even where they are the only one. */
+/** Inputs never to follow, even if there is no other. */
 const NUMBER = /width|height|size|seed|steps|cfg|denoise|length|strength|text|vae|count/i;
 /** Bundles of all kinds. */
 const BUNDLE = /pipe|^(base_)?ctx|context|tuple|^bus$/i;
 /** Names of outputs that are no words. */
 const NO_TEXT =
   /^((base_|refiner_)?(pos(itive)?|neg(ative)?|cond(itioning)?[+-]?|model|clip|vae)|latent|samples|images?|.*pipe|context|sdxl_tuple)$/i;
-/** Nodes behind each other that are asked whether they give words. */
+/** The longest chain of nodes checked for text. */
 const MAX_ASKED = 8;
-/** Nodes that show or tidy what passes through them. */
+/** Nodes that display or clean up what passes through them. */
 const TRANSPARENT = /^reroute|^previewany$|showanything|display any|cleangpu|clearcache/i;
 
 export class Routes {
@@ -121,12 +121,12 @@ export class Routes {
     return this.#takers.get(node) ?? [];
   }
 
-  /** The highest of a node's outputs that something takes; −1 where nothing does. */
+  /** A node's highest connected output; −1 if none is. */
   lastUsed(node: Node): number {
     return this.#lastUsed.get(node) ?? -1;
   }
 
-  /** The nodes that come after this one, itself included. */
+  /** All nodes downstream of this one, including itself. */
   downstream(start: Node): Set<Node> {
     const seen = new Set([start]);
     for (const node of seen) {
@@ -135,15 +135,15 @@ export class Routes {
     return seen;
   }
 
-  /** What this output is called, in small letters; undefined where nobody knows. */
+  /** The output's name in lower case; undefined if unknown. */
   outputName({ node, output }: Place): string | undefined {
     const name = Object.hasOwn(OUTPUTS, node.type) ? OUTPUTS[node.type].at(output) : node.outputs.at(output)?.name;
     return output < 0 || name === '' ? undefined : name?.toLowerCase();
   }
 
   /**
-   * Whether this output is said to be of another kind than words.
-   * @param depth of nodes that were asked about on the way, as graphs may be circles
+   * Whether this output is declared to be something other than text.
+   * @param depth of the chain of checked nodes, since graphs may have cycles
    */
   isNoText(seen: Place, depth = 0): boolean {
     let place = seen;
@@ -160,7 +160,7 @@ export class Routes {
     if (NO_TEXT.test(name)) {
       return true;
     }
-    // What takes both prompts may put words together as well as conditionings.
+    // A node that takes both prompts may join text as well as conditionings.
     const isPrompt = (one: string) => {
       const source = this.source(node, one);
       return source !== null && (depth >= MAX_ASKED || this.isNoText(source, depth + 1));
@@ -175,8 +175,8 @@ export class Routes {
   }
 
   /**
-   * Which of the two prompts an output is: by its name; where two of a node's outputs are used as prompts, by their order; else the one
-   * that was asked for.
+   * Which of the two prompts an output is: by its name; if two of a node's outputs are used as prompts, by their order; else the requested
+   * one.
    */
   side(place: Place, asked: Side): Side {
     const name = this.outputName(place) ?? '';
@@ -192,7 +192,7 @@ export class Routes {
     return asked;
   }
 
-  /** The place that lies behind this one, for what is looked for; null at the end of the way. */
+  /** The next place upstream for the requested kind; null at the end. */
   behind(place: Place, kind: Kind): Place | null {
     const { node } = place;
     const through = this.through(node);
@@ -208,7 +208,7 @@ export class Routes {
       // A sampler with one conditioning has no negative prompt.
       return this.#first(node, [...own, /^text_embeds$/, BUNDLE], true);
     }
-    // The other side's input is taken where nothing else could have been meant.
+    // Take the other side's input if nothing else could be meant.
     const lacksOwn = side !== null && ![...node.inputs.keys()].some((name) => own[0].test(name));
     const patterns = [...own, ...onward, BUNDLE, ...(lacksOwn ? [/^(positive|negative)$/i] : [])];
     return (
@@ -231,7 +231,7 @@ export class Routes {
     return null;
   }
 
-  /** Every bundle that a node takes, nearest first, and the bundles that these took. */
+  /** All bundles a node takes, directly or indirectly, nearest first. */
   bundles(start: Node): Node[] {
     const found = new Set([start]);
     for (const node of found) {
@@ -245,13 +245,13 @@ export class Routes {
     return [...found];
   }
 
-  /** Nodes that hand on one of their inputs as it is: reroutes, displays, switches. */
+  /** Nodes that pass one of their inputs through: reroutes, displays, switches. */
   through(node: Node): Place | null {
     const name = this.chosen(node);
     return name === null ? null : this.source(node, name);
   }
 
-  /** The input that such a node hands on; null for all others. */
+  /** The input such a node passes through; null for all others. */
   chosen(node: Node): string | null {
     const { type } = node;
     const links = linkNames(node);
@@ -261,13 +261,13 @@ export class Routes {
     return chosenInput(node, (name) => this.value(node, name));
   }
 
-  /** Words that are joined before they are encoded look like conditionings by the input's name alone. */
+  /** Text joined before encoding looks like conditionings if only the input's name is considered. */
   #isText(place: Place): boolean {
     const type = place.node.outputs.at(place.output)?.type;
     return type === 'STRING';
   }
 
-  /** A value, or that of the node which feeds it: a primitive, a seed, a size that was worked out elsewhere. */
+  /** A value, or that of the node feeding it: a primitive, a seed, a size computed elsewhere. */
   value(node: Node, name: string): unknown {
     let input: Input | undefined = node.inputs.get(name);
     let asked = name;
@@ -318,8 +318,8 @@ function onlyValue(node: Node): string | undefined {
 }
 
 /**
- * The input that a switch takes. Booleans choose between a true and a false input, or between the second and the first; numbers
- * count from 1, and from 0 where there is an input with that number; else the first that is connected.
+ * The input a switch selects. Booleans choose between a true and a false input, or between the second and the first; numbers count from 1,
+ * or from 0 if there is an input with that number; else the first connected one.
  */
 function chosenInput(node: Node, value: (name: string) => unknown): string | null {
   if (!/switch|ifelse|if_else|conditionalbranch|textIndex/i.test(node.type)) {
@@ -332,7 +332,7 @@ function chosenInput(node: Node, value: (name: string) => unknown): string | nul
   const truth = given === true || given === 'true' ? true : given === false || given === 'false' ? false : undefined;
   if (truth !== undefined) {
     const named = options.find((name) => (truth ? /(^|_)(true|tt)(_|$)/i : /(^|_)(false|ff)(_|$)/i).test(name));
-    // WAS gives the first of its two for true.
+    // WAS selects the first of its two for true.
     return named ?? options.at(/^text input switch$/i.test(node.type) === truth ? 0 : 1) ?? null;
   }
   const number = Number(given);

@@ -1,4 +1,4 @@
-/** The samplers of a graph, of whatever make, and which of them made the picture. */
+/** A graph's samplers of any kind, and which of them made the picture. */
 import { MAX_WALK, linkNames, literal, type Graph, type Node, type Place } from './graph.ts';
 import type { Routes } from './routes.ts';
 
@@ -9,8 +9,8 @@ const START =
   /^(latent_image|samples|latents?|optional_latent|image|images|image_embeds|.*pipe|.*ctx|context|sdxl_tuple|segs|hidream.*)$/i;
 
 /**
- * The samplers that lie one behind the other before the picture, the last pass first: a picture that was enlarged and painted over
- * has two. Of several such rows the one counts that a saved picture comes from.
+ * The chain of samplers leading to the picture, last pass first: a picture that was enlarged and repainted has two. Of several chains, the
+ * one leading to a saved picture counts.
  */
 export function samplerChain(graph: Graph, routes: Routes): { chain: Node[]; others: number } {
   const all = [...graph.values()].filter(isSampler);
@@ -41,12 +41,12 @@ export function isSampler(node: Node): boolean {
   return hasStart && hasSeed && has('steps') && has('cfg', 'cfg_scale', 'guidance', 'sampler_name', 'scheduler');
 }
 
-/** Passes that paint over what is there, whatever else they are. */
+/** Passes that repaint existing content. */
 export function isTouchUp({ type }: Node): boolean {
   return /detailer/i.test(type);
 }
 
-/** The sampler whose latents or picture this one goes on from. */
+/** The sampler whose latents or picture this one continues from. */
 function samplerBefore(sampler: Node, routes: Routes): Node | null {
   let place: Place | null = { node: sampler, output: -1 };
   const seen = new Set<Node>();
@@ -86,7 +86,7 @@ export function samplerOfType({ type, inputs }: Node): string | undefined {
     .replace('adaptative', 'adaptive');
 }
 
-/** Nodes that lay points make one kind of schedule each, except the one that says which. */
+/** Sigma nodes make one kind of schedule each, except the one that names it. */
 export function scheduleOfType(node: Node): string | undefined {
   const [, name] = /^(?:.*\.)?([A-Za-z0-9]+?)(?:Sampling)?Scheduler$/.exec(node.type) ?? [];
   if (literal(node, 'scheduler') !== undefined || name === undefined || name === 'Basic') {

@@ -1,4 +1,4 @@
-/** Numbers and names of a sampler, whether it holds them itself, takes them from parts (guider, sigmas, noise) or from a bundle. */
+/** A sampler's settings, whether they are its own or come from parts (guider, sigmas, noise) or a bundle. */
 import { numberOf, textOf } from '../json.ts';
 import { shown, type Findings } from '../reading.ts';
 import type { Extra } from './civitai.ts';
@@ -24,7 +24,7 @@ export function partsOf(sampler: Node, routes: Routes): Parts {
     return place ? onward(place.node, name, routes) : [];
   };
   const guiders = taken('guider');
-  // Schedules that are split or turned over come from one behind, which has the steps.
+  // Split or flipped schedules come from one further upstream, which has the steps.
   const sigmas = taken('sigmas').sort((a, b) => Number(/scheduler/i.test(b.type)) - Number(/scheduler/i.test(a.type)));
   const samplers = taken('sampler');
   const bundles = routes.bundles(sampler);
@@ -75,6 +75,9 @@ export function readSettings(
   }
   const seed = first(all, SEED) ?? extra?.seed;
   findings.seed(seed);
+  if (seed !== undefined) {
+    findings.noise('comfyui').follows('comfyui');
+  }
   if (seed === undefined && isAsked(SEED)) {
     findings.lost('the seed');
   }
@@ -93,7 +96,7 @@ export function readSettings(
   );
 }
 
-/** Models with distilled guidance run without the other kind, which a cfg of 1 says. */
+/** Models with distilled guidance run without CFG, shown by a cfg of 1. */
 function readGuidance(cfg: unknown, distilled: unknown, findings: Findings): void {
   const isOff = cfg === undefined || numberOf(cfg) === 1;
   findings.guidance(isOff ? (distilled ?? cfg) : cfg);

@@ -1,4 +1,4 @@
-/** Where a sampler began: at empty latents of a size, or at a picture. */
+/** Where a sampler started: from empty latents of a size, or from a picture. */
 import { numberOf, textOf } from '../json.ts';
 import type { Findings } from '../reading.ts';
 import { MAX_WALK, literal, word, type Node, type Place } from './graph.ts';
@@ -44,7 +44,7 @@ export function readStart(sampler: Node, denoise: number | undefined, routes: Ro
   }
 }
 
-/** The size that a node makes; null for one that makes none, or takes it from something that cannot be followed. */
+/** The size a node makes; null if it makes none, or gets it from something that cannot be followed. */
 export function sizeOf(node: Node, routes: Routes): [unknown, unknown] | null {
   const preset = presetOf(node);
   if (preset) {

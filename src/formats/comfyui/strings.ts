@@ -1,30 +1,30 @@
-/** Words as nodes put them together: joined, replaced, cut, chosen. What only running the graph would tell stays unread. */
+/** Evaluates text nodes: joining, replacing, trimming, choosing. Anything only known when running the graph stays unread. */
 import { own, textOf } from '../json.ts';
 import { MAX_WALK, linkNames, literal, word, type Node, type Place } from './graph.ts';
 import { ofSide, type Routes, type Side } from './routes.ts';
 import { cased, operated, safeExpression, substituted } from './text_changes.ts';
 
-/** Characters that joining may come to: a node that joins another with itself doubles. */
+/** The most characters of joined text, since joining a node with itself doubles it. */
 const MAX_TEXT = 100_000;
-/** Nodes behind each other that make one text. */
+/** The longest chain of nodes that make one text. */
 const MAX_DEPTH = 60;
-/** Language and vision models, and what draws by lot. */
+/** Language and vision models, and random choices. */
 const UNTOLD =
   /llm|gpt|ollama|florence|caption|interrogat|tagger|vlm|qwen.?(\d\.?\d?)?.?vl|moondream|llava|gemini|claude|deepseek|groq|openai|textgenerate|chat|enhanc|prompt.?(gen|expand|upsampl)|random|img2txt|image.?to.?(text|prompt)|load.*(line|text|prompt).*file|ideogram|puter\b|python|\bscript|\beval|expression|magic|prompt ?reader|metadata|parameter ?(extract|generat)/i;
 const JOINS = /concat|join|combin|merge|append|stringfunction|build|stack|mix|add|compos|format/i;
-/** What says how words are treated and is no words. */
+/** Options for treating text, which are no text themselves. */
 const SETTINGS =
   /delim|separat|seperat|^sep$|clean|tidy|mode$|action|strip|count|case|order|trigger|unique|lora|model|format|style|template|seed|preset|normali|interpret|prefix_?type|control|language|speaklanguage|parser|device|type$|^image$|file|path$|folder|director|url$|set_cond_area/i;
 const DELIMITER = /delim|separat|seperat|^sep$|join_with|glue/i;
 const BEFORE = /prefix|prepend|before|^pre/i;
 const AFTER = /suffix|append|after|^post/i;
-/** Of fields that each hold all words, the one that says most comes first. */
+/** Fields that each contain the whole text, most informative first. */
 const WORDS =
   /^(populated_text|user_prompt|text|prompt|string|value|wildcard_text|opt_text|text_input|string_input|input_text|prompt_text|texts|source|any|anything|content|text_0|text2|tags|caption|input)$/i;
 const WORDS_ORDER = ['user_prompt', 'populated_text', 'text', 'prompt', 'tags', 'caption', 'string'];
-/** What a node that shows words keeps of them in its file. */
+/** Where a node that displays text stores it. */
 const KEPT = ['text_0', 'text2', 'populated_text', 'result'];
-/** These join what they are given also where it is empty. */
+/** These also join empty texts. */
 const KEEPS_EMPTY = /^(StringConcatenate|JoinStrings|JoinStringMulti|CR Text Concatenate|easy promptConcat)$/;
 
 /** Outputs that give some of a node's texts, joined, each by the places of those. */
@@ -40,7 +40,7 @@ export class Strings {
 
   constructor(readonly routes: Routes) {}
 
-  /** @returns undefined for what is no text, or cannot be followed */
+  /** @returns undefined if it is no text, or cannot be followed */
   field(node: Node, name: string, asked: Side | null = null): string | undefined {
     const input = node.inputs.get(name);
     if (input && 'value' in input) {
@@ -131,7 +131,7 @@ export class Strings {
     const names = this.#textNames(node);
     const parts = series(names);
     if (this.routes.lastUsed(node) > 0 && place.output < names.length) {
-      // Of several outputs that are used each gives the text in its own place, whatever the two are called.
+      // If several outputs are used, each has the text at its own index, whatever their names.
       const own = parts.length > 1 ? parts.at(place.output) : names[place.output];
       const isSided = names.some((name) => ofSide('positive').test(name) || ofSide('negative').test(name));
       if (own !== undefined && !isSided && (parts.length > 1 || !names.some((name) => WORDS.test(name)))) {
@@ -186,7 +186,7 @@ export class Strings {
     return texts.every((text) => text !== undefined) ? texts.filter((text) => text !== '') : null;
   }
 
-  /** The one line of several that a node takes; undefined where it takes more, as each makes a picture of its own. */
+  /** The single line a node takes from several; undefined if it takes more, since each then makes a picture of its own. */
   #line(node: Node): string | undefined {
     const text = this.field(node, 'prompt') ?? this.field(node, 'text');
     const [start, count] = ['start_index', 'max_rows'].map((name) => Number(this.routes.value(node, name) ?? NaN));
@@ -248,7 +248,7 @@ export class Strings {
     return word ?? delimiter.replaceAll('\\n', '\n').replaceAll('\\t', '\t');
   }
 
-  /** Each pair of what is sought and what stands instead, in order: find1, replace1, find2 … */
+  /** Pairs of search and replacement, in order: find1, replace1, find2 … */
   #replaced(node: Node): string | undefined {
     const names = [...node.inputs.keys()];
     const finds = names.filter((name) => /^find|^search|^old/i.test(name)).sort(naturally);
@@ -309,7 +309,7 @@ export class Strings {
   }
 
   /**
-   * Python's `re.sub`, as far as its patterns mean the same here; else the words stay as they are and count as read in part.
+   * Python's `re.sub`, for patterns that mean the same here; otherwise the text stays as it is and counts as partly read.
    * @param most replacements; 0 = all
    */
   #substituted(text: string, pattern: string, by: string, node: Node, most: number): string {
@@ -354,13 +354,13 @@ export class Strings {
   }
 }
 
-/** `populated_text` is what became of `wildcard_text`; a prompt says more than a caption. */
+/** `populated_text` is the result of `wildcard_text`; a prompt is more informative than a caption. */
 export function wordsRank(name: string): number {
   const at = WORDS_ORDER.indexOf(name.toLowerCase());
   return at < 0 ? WORDS_ORDER.length : at;
 }
 
-/** What a node showed when it ran, which its file keeps: only some nodes do. */
+/** What a node displayed when it ran, which only some nodes store. */
 function cachedText(node: Node): string | undefined {
   return KEPT.map((name) => cached(literal(node, name))).find(Boolean);
 }

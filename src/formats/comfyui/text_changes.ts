@@ -1,15 +1,15 @@
-/** What nodes of strings do to a text, as far as that can be done here: Python's expressions, letters' case and the like. */
+/** What string nodes do to a text, as far as it can be reproduced: regular expressions, letter case and the like. */
 import { textOf } from '../json.ts';
 import { literal, type Node } from './graph.ts';
 
-/** Characters of a regular expression from a file; it runs in the page. */
+/** The longest regular expression from a file, since it runs in the page. */
 const MAX_PATTERN = 200;
-/** Steps of one: each repetition may try every length at every place. */
+/** Its most repetitions, each of which may try every length at every position. */
 const MAX_STEPS = 1e9;
 
 /**
- * A pattern from a file as an expression with a node's flags. Null for one with nested or many repetitions, which may never finish on
- * the right text, and for what is none here.
+ * A pattern from a file as a regular expression with a node's flags. Null for invalid ones, and for nested or many repetitions, which
+ * might never finish.
  */
 export function safeExpression(pattern: string, text: string, node: Node): RegExp | null {
   const isNested = /[*+}]\??\)[*+{]|\|.*\)[*+{]|\\[1-9]|\(\?</.test(pattern);

@@ -1,4 +1,4 @@
-/** The checkpoint and the LoRAs behind a sampler: loaders, stacks and loaders of several, each as far as it was switched on. */
+/** The checkpoint and LoRAs feeding a sampler: loaders, stacks and multi-loaders, if switched on. */
 import { loraName } from '../../core/loras.ts';
 import { isObject, numberOf, own, textOf } from '../json.ts';
 import { shown, type Findings } from '../reading.ts';
@@ -7,7 +7,7 @@ import type { Routes } from './routes.ts';
 
 const CHECKPOINT =
   /^(ckpt_name|unet_name|base_ckpt_name|ckpt|checkpoint|checkpoint_name|model_name|diffusion_model|base_model|ckpt_name1?|model|model_path|gguf_name)$/i;
-/** Inputs that are no LoRA's name though they speak of one. */
+/** Inputs that mention LoRAs without naming one. */
 const NO_NAME =
   /strength|weight|_wt|_str(_|$)|count|num_|stack|mode|info|switch|toggle|enable|active|_on$|clip$|syntax|trigger|block/i;
 const STACK = /lora.*stack|stack.*lora|^prev_lora$|^lora$|^loras$|^lora_params$/i;
@@ -15,7 +15,7 @@ const TAG = /<lora:([^<>:]+)(?::([^<>:]*))?(?::([^<>:]*))?[^<>]*>/gi;
 const OFF = new Set(['off', 'false', 'disable', 'disabled', 'no', 'none', '0']);
 
 export class WeightFinder {
-  /** Nodes that were passed on the way from the sampler to the checkpoint. */
+  /** Nodes between the sampler and the checkpoint. */
   readonly passed: Node[] = [];
   readonly #seen = new Set<Node>();
 
@@ -57,7 +57,7 @@ export class WeightFinder {
     return undefined;
   }
 
-  /** Of one node, and of the stacks that it takes. */
+  /** The LoRAs of one node and of the stacks it takes. */
   #loras(start: Node): void {
     const nodes = new Set([start]);
     for (const node of nodes) {
@@ -145,7 +145,7 @@ export class WeightFinder {
     }
   }
 
-  /** Of the model, and of the text encoder where that is said apart. */
+  /** Strengths for the model and, if separate, the text encoder. */
   #strengths(node: Node, names: readonly string[], index: string): [ofModel: unknown, onWords: unknown] {
     const every = names.filter((name) => numberIn(name) === index && /strength|weight|_wt(_|$)|_str(_|$)/i.test(name));
     const all = every.filter((name) => !/clip|text|block/i.test(name));
@@ -184,7 +184,7 @@ function isNone(name: string): boolean {
   return /^(none|null|undefined|\[?no lora\]?)$/i.test(name.trim());
 }
 
-/** Texts with tags, as LoRA Manager's, are no names of files. */
+/** Texts with tags, such as LoRA Manager's, are no file names. */
 function isFileName(input: string, value: string, node: Node): boolean {
   return (
     !value.includes('<') &&

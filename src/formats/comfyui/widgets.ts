@@ -1,11 +1,11 @@
 /**
- * Names for the values of an editor's node. Its file lists them by place, among them some that are no inputs: what becomes of the seed after
- * each run. Newer files name them as well, and list every widget among the inputs; for the others this table has ComfyUI's own nodes and
- * the common ones of others.
+ * Names for the widget values of an editor's node. Files list values by position, including some that are no inputs, such as
+ * `control_after_generate`. Newer files also name them and list every widget among the inputs; for older ones this table covers ComfyUI's
+ * own nodes and common custom ones.
  */
 import { isObject, own } from '../json.ts';
 
-/** Widgets in their order; an empty name is skipped. */
+/** Widgets in order; an empty name means skip. */
 const WIDGETS: Record<string, readonly string[]> = {
   KSampler: ['seed', '', 'steps', 'cfg', 'sampler_name', 'scheduler', 'denoise'],
   KSamplerAdvanced: [
@@ -188,7 +188,7 @@ export function widgetValues(node: unknown, type: string): Map<string, unknown> 
   return guessed(values);
 }
 
-/** Where every widget is among the inputs, too, they tell the names. */
+/** If every widget is also an input, the inputs give the names. */
 function listedWidgets(node: unknown, values: readonly unknown[]): Map<string, unknown> | null {
   const names = widgetNames(node);
   const found = new Map<string, unknown>();
@@ -203,7 +203,7 @@ function listedWidgets(node: unknown, values: readonly unknown[]): Map<string, u
   return names.length > 0 && at === values.length ? found : null;
 }
 
-/** The inputs that are widgets, in their order. */
+/** The inputs that are widgets, in order. */
 export function widgetNames(node: unknown): string[] {
   const inputs = own(node, 'inputs');
   return (Array.isArray(inputs) ? inputs : []).flatMap((input: unknown) => {
@@ -212,7 +212,7 @@ export function widgetNames(node: unknown): string[] {
   });
 }
 
-/** Nodes nobody described: their words are the longest text among the values, and LoRAs come as objects. */
+/** For unknown nodes: the longest text among the values is their prompt, and objects are LoRAs. */
 function guessed(values: readonly unknown[]): Map<string, unknown> {
   const texts = values.filter((value) => typeof value === 'string');
   const found = new Map<string, unknown>();

@@ -1,21 +1,21 @@
-/** The words behind a sampler's conditionings: through everything that only changes or joins conditionings, to the nodes that encode words. */
+/** The text behind a sampler's conditionings, found through everything that only changes or joins conditionings. */
 import { shown } from '../reading.ts';
 import { MAX_WALK, literal, type Node, type Place } from './graph.ts';
 import { ofSide, type Routes, type Side } from './routes.ts';
 import { wordsRank, type Strings } from './strings.ts';
 
 export interface Words {
-  /** '' where they were emptied; undefined where none were found or they could not be read. */
+  /** '' if they were emptied; undefined if there are none or they could not be read. */
   text: string | undefined;
-  /** Whether there was a node that holds or encodes words, whether or not they could be read. */
+  /** Whether there was a node with text, readable or not. */
   isThere: boolean;
   /** The node that holds them. */
   node: Node | null;
-  /** Distilled guidance that was set on the way, as Flux has it. */
+  /** Distilled guidance set along the way, as for Flux. */
   guidance: unknown;
 }
 
-/** Fields of encoders that read one prompt by several networks; the one that follows words best comes first. */
+/** Fields of encoders that read a prompt with several networks; the most literal one comes first. */
 const FIELDS: readonly (readonly [name: string, encoder: string])[] = [
   ['t5xxl', 'T5'],
   ['llama', 'Llama'],
@@ -85,7 +85,7 @@ export class WordFinder {
     const hasOwnText = names.some((name) => typeof literal(node, name) === 'string' && SINGLE.test(name));
     const several = FIELDS.filter(([name]) => names.includes(name));
     const ofFields = several.length > 0 ? this.#ofFields(node, several, side) : undefined;
-    // Some have one field for all as well, and leave the others empty.
+    // Some also have one field for all, and leave the others empty.
     if (several.length > 0 && (ofFields !== '' || !hasOwnText)) {
       return { text: ofFields, isThere: true };
     }

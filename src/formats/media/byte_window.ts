@@ -1,9 +1,9 @@
-/** A file that is read in places, however large it is: videos keep their tags before or behind gigabytes of pictures. */
+/** Random access to a file of any size: videos have their tags before or after gigabytes of pictures. */
 import { damaged } from '../damage.ts';
 
-/** Neighbouring reads come out of one piece of this many bytes. */
+/** Nearby reads share one block of this many bytes. */
 const WINDOW = 2 ** 16;
-/** Bytes that may be read of one file in all, and times: work that tags never need. */
+/** The most bytes and reads per file; tags never need more. */
 const MAX_READ = 2 ** 27;
 const MAX_READS = 20_000;
 
@@ -23,8 +23,8 @@ export class ByteWindow {
   }
 
   /**
-   * Fewer bytes at the end of the file.
-   * @throws StudioError `image_unreadable` when more is read than any file needs
+   * Returns fewer bytes at the end of the file.
+   * @throws StudioError `image_unreadable` if more is read than any file needs
    */
   async read(start: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
     const end = Math.min(this.size, start + length);

@@ -25,7 +25,7 @@ export function readId3(tag: Uint8Array<ArrayBuffer>): Map<string, string> {
     }
     const format = version === 4 ? bytes[at + 9] : 0;
     const raw = bytes.subarray(at + header + (format & 1 ? 4 : 0), at + header + length);
-    // Compressed and encrypted ones are none that such tools write.
+    // These tools write no compressed or encrypted frames.
     if (['TXXX', 'TXX', 'COMM', 'COM'].includes(id) && (format & 0x0c) === 0 && raw.length <= 2 * MAX_TEXT) {
       const [name, text] = described(format & 2 ? synchronised(raw) : raw, id.startsWith('COM'));
       const key = id.startsWith('COM') ? 'comment' : name.toLowerCase();

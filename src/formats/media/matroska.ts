@@ -15,7 +15,7 @@ const MAX_DEPTH = 6;
 interface Element {
   id: number;
   start: number;
-  /** Infinity where the writer did not know it, as live recordings do. */
+  /** Infinity if the writer did not know it, as in live recordings. */
   end: number;
 }
 
@@ -26,7 +26,7 @@ export function isMatroska(head: Uint8Array): boolean {
 /** @throws StudioError `image_unreadable` */
 export async function readMatroskaTags(file: ByteWindow): Promise<Map<string, string>> {
   const tags = new Map<string, string>();
-  // A recording has its tags before or behind its clusters, which are stepped over; those without a length are gone through.
+  // Tags may come before or after the clusters, which are skipped, or scanned if their length is unknown.
   for (let at = 0; at < file.size;) {
     const element = await elementAt(file, at, file.size);
     if (!element) {

@@ -8,7 +8,7 @@ import { damaged } from '../damage.ts';
 import { MAX_PARTS, MAX_TEXT, MAX_TEXTS } from '../metadata.ts';
 import type { ByteWindow } from './byte_window.ts';
 
-/** Boxes that hold others on the way to tags. */
+/** Boxes that contain others on the way to tags. */
 const HOLDERS = new Set(['moov', 'udta', 'meta']);
 const LETTERS: Record<string, string> = {
   '©cmt': 'comment',
@@ -75,7 +75,7 @@ async function* boxesOf(file: ByteWindow, from: number, to: number): AsyncGenera
     if (length < header || length > to - at) {
       throw damaged('video or sound', `a part claims ${length} bytes where ${to - at} are left`);
     }
-    // Streams have a part for each second; their tags stand before them.
+    // Streams have a fragment per second, preceded by their tags.
     if (++parts > 10 * MAX_PARTS) {
       return;
     }

@@ -1,4 +1,4 @@
-/** What video and sound files say of themselves beside their pictures and sounds. */
+/** Metadata of video and sound files. */
 import { startsWith } from '../bytes.ts';
 import { emptyMetadata, type Metadata } from '../metadata.ts';
 import { ByteWindow } from './byte_window.ts';
@@ -8,15 +8,17 @@ import { isMp4, readMp4Tags } from './mp4.ts';
 import { id3Length, isFlac, isId3, isOgg } from '../signatures.ts';
 import { readFlacTags, readOggTags } from './vorbis_comment.ts';
 import { isWav, readWavTags } from './wav.ts';
+import { isFrameArchive, readZipTexts } from './zip.ts';
 
-const HEAD = 16;
-/** Cover pictures stand in the same tag as the texts. */
+/** Long enough for the name of a ZIP's first file. */
+const HEAD = 64;
+/** Cover art is in the same tag as the texts. */
 const MAX_ID3 = 2 ** 25;
 
 /**
- * Reads MP4, MOV, M4A, WebM, Matroska, FLAC, Ogg, Opus, MP3 and WAV in places; the rest of the file is not loaded.
- * @returns texts by their names in small letters; null for bytes of another kind
- * @throws StudioError `image_unreadable`, when the file contradicts itself
+ * Reads the tags of MP4, MOV, M4A, WebM, Matroska, ZIPs of frames, FLAC, Ogg, Opus, MP3 and WAV without loading the rest of the file.
+ * @returns texts by lower-case name; null for other kinds of files
+ * @throws StudioError `image_unreadable` if the file contradicts itself
  */
 export async function readMediaMetadata(source: Blob | Uint8Array<ArrayBuffer>): Promise<Metadata | null> {
   const file = new ByteWindow(source, 'video or sound');
@@ -40,6 +42,9 @@ async function textsOf(file: ByteWindow, head: Uint8Array): Promise<Map<string, 
   }
   if (isWav(head)) {
     return readWavTags(file);
+  }
+  if (isFrameArchive(head)) {
+    return readZipTexts(file);
   }
   return isId3(head) && head.length >= 10 ? readId3File(file, id3Length(head)) : null;
 }

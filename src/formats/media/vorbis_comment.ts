@@ -9,7 +9,7 @@ import { FLAC_SIGNATURE, OGG_SIGNATURE } from '../signatures.ts';
 import type { ByteWindow } from './byte_window.ts';
 
 const COMMENT_BLOCK = 4;
-/** What stands before the comments in the second packet of a stream. */
+/** Precedes the comments in the second packet of a stream. */
 const PACKETS = ['\x03vorbis', 'OpusTags', '\x81theora'].map(latin1Bytes);
 
 /** @param from where it begins: some writers put other tags before it. @throws StudioError `image_unreadable` */

@@ -8,7 +8,7 @@ import { isObject, own, readJsonObject } from '../json.ts';
 import type { Metadata } from '../metadata.ts';
 import type { Tool } from '../reading.ts';
 
-/** Keywords of texts that hold both. */
+/** Keywords of texts that contain both. */
 const WRAPPERS = ['extra_data', 'extra_pnginfo', 'comment', 'description', 'generation_data'];
 
 interface Found {
@@ -32,7 +32,7 @@ export const tool: Tool = {
   },
 };
 
-/** In the order in which they are looked through. */
+/** In search order. */
 function* others({ texts, exif, comment }: Metadata): Generator<string> {
   for (const [key, text] of texts) {
     if (WRAPPERS.includes(key.toLowerCase())) {

@@ -1,11 +1,11 @@
-/** Darkroom itself: the JSON holds everything; without it (another program rewrote the file) the infotext does nearly. */
+/** Darkroom itself: the JSON has everything; without it (another program rewrote the file) the infotext has nearly as much. */
 import { withoutLoraTags } from '../../core/loras.ts';
 import { parseInfotext, readingOf } from '../infotext.ts';
 import { ExifTag } from '../exif.ts';
 import type { Metadata } from '../metadata.ts';
 import { Fields } from '../fields.ts';
 import { Findings, type Reading, type Tool } from '../reading.ts';
-import { readSettings, type Settings } from '../settings.ts';
+import { hasStart, readSettings, type Settings } from '../settings.ts';
 import { XMP_DARKROOM, xmpValue } from '../xmp.ts';
 
 const NAME = 'Darkroom';
@@ -30,23 +30,36 @@ export const tool: Tool = {
 };
 
 function fromSettings(settings: Settings): Reading | null {
-  const { operation, checkpoint, width, height, sampler, schedule, index, loras = [] } = settings;
+  const { operation, checkpoint, width, height, upscale, sampler, schedule, index, loras = [] } = settings;
   const fields = new Fields(operation.parameters);
   const hashes = Object.values(checkpoint.sha256);
   const prompt = fields.get('prompt');
   const findings = new Findings(NAME, null)
-    // Our own words are taken as they are; tags of LoRAs are not words where LoRAs were in use, and those are listed already.
+    // Our own prompts are taken literally; if LoRAs were used, their tags are dropped, since the LoRAs are already listed.
     .words(typeof prompt === 'string' && loras.length > 0 ? withoutLoraTags(prompt) : prompt)
     .negativePrompt(fields.get('negative_prompt'))
     .steps(fields.get('steps'))
     .guidance(fields.get('guidance_scale'))
+    .promptSyntax(fields.get('prompt_syntax'))
+    .clipSkip(fields.get('clip_skip'))
+    .guidanceRescale(fields.get('guidance_rescale'))
     .seed(fields.get('seed'))
+    .noise(fields.get('noise'))
+    .variation(fields.get('variation_seed'), fields.get('variation_strength'))
+    .seedDelta(fields.get('eta_noise_seed_delta'))
+    .follows(fields.get('follows'))
     .size(width, height)
+    .hires(fields.get('hires_scale'), {
+      steps: fields.get('hires_steps'),
+      strength: fields.get('hires_denoising_strength'),
+      upscaler: fields.get('hires_upscaler'),
+    })
+    .upscale(upscale?.scale)
     .prediction(fields.get('prediction_type'), fields.get('rescale_betas_zero_snr'))
     .sampler(fields.get('sampler') ?? sampler, fields.get('schedule') ?? schedule)
     .checkpoint(checkpoint.name, hashes.length === 1 ? hashes[0] : undefined);
   const strength = fields.get('strength');
-  if (operation.operation !== 'image_generation') {
+  if (hasStart(settings)) {
     findings.strength(strength).lost('the picture it started from');
   }
   if (operation.operation === 'image_inpaint') {
@@ -56,9 +69,14 @@ function fromSettings(settings: Settings): Reading | null {
     findings.lost(`that it was number ${index + 1} of pictures made at once`);
   }
   loras.forEach(({ name, weight, sha256 = null }) => findings.lora(name, weight, { sha256 }));
-  // The background belongs to the picture it started from.
+  // The background belongs to the input picture.
   fields.all(/^background$/);
   // The first of several is the one that is made alone, and how guidance is run and the weights are kept is the device's affair.
   fields.all(/^(width|height|batch_size|guidance_mode|weights|overlay_inpaint)$/);
-  return findings.unread(fields).reading();
+  const { config, parameters } = operation;
+  const reading = findings.unread(fields).reading();
+  // Pictures have one form for all configs, which takes what is read above.
+  return reading === null || operation.operation.startsWith('image_')
+    ? reading
+    : { ...reading, recipe: { config, parameters, index } };
 }

@@ -1,8 +1,8 @@
 /** Draw Things: JSON in the XMP's `exif:UserComment`, with short keys: c = prompt, uc = negative prompt. */
 import { ExifTag } from '../exif.ts';
 import { Fields } from '../fields.ts';
-import { listOf, numberOf, own, readJsonObject, textOf } from '../json.ts';
-import { Findings, shown, type Tool } from '../reading.ts';
+import { listOf, own, readJsonObject, textOf } from '../json.ts';
+import { Findings, type Tool } from '../reading.ts';
 import { xmpValue } from '../xmp.ts';
 
 const NAME = 'Draw Things';
@@ -36,7 +36,7 @@ export const tool: Tool = {
     }
     const seedMode = textOf(fields.get('seed_mode'));
     const blur = fields.get('mask_blur');
-    // Everything once more under its long name, and what has no short one.
+    // Repeats everything under long names, plus what has no short one.
     const v2 = fields.get('v2');
     const clipSkip = fields.get('clip_skip') ?? own(v2, 'clipSkip');
     findings
@@ -49,7 +49,7 @@ export const tool: Tool = {
       .lostIf(own(v2, 'faceRestoration') ?? fields.get('face_restoration'), 'face restoration')
       .lostIf(own(v2, 'sharpness') ?? fields.get('sharpness'), 'the sharpening')
       .lostIf(own(v2, 'tiledDiffusion'), 'that it was made in tiles')
-      .lostIf((numberOf(clipSkip) ?? 1) > 1, `clip skip ${shown(clipSkip)}`);
+      .clipSkip(clipSkip);
     fields.all(/^(app|version|shift|refiner_start|hires_fix_.*|profile)$/);
     return findings.unread(fields).reading();
   },

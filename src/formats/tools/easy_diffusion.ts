@@ -29,7 +29,7 @@ const LABELS: Record<string, string> = {
   'Seamless Tiling': 'tiling',
 };
 
-/** How the picture was kept, and what belongs to something that is told. */
+/** Storage options, and details of other settings. */
 const TOLD =
   /^(used_random_seed|num_outputs|session_id|request_id|output_.*|block_nsfw|metadata_output_format|show_only_filtered_image|save_to_disk_path|render_devices?|use_cpu|vram_usage_level|stream_.*|original_prompt|active_tags|inactive_tags|init_image|hypernetwork_strength|control_.*|upscale_amount|latent_upscaler_steps|codeformer_.*)$/;
 
@@ -73,7 +73,7 @@ export const tool: Tool = {
       .lostIf(fields.get('use_controlnet_model'), 'the ControlNet')
       .lostIf(fields.get('use_vae_model'), `the VAE ${textOf(fields.get('use_vae_model')) ?? ''}`)
       .lostIf(fields.get('use_hypernetwork_model'), 'the hypernetwork')
-      .lostIf(fields.get('clip_skip'), 'clip skip')
+      .clipSkip(isOff(fields.get('clip_skip')) ? null : 2)
       .lostIf(fields.get('tiling'), 'seamless tiling')
       .lostIf(fields.get('mask'), 'the mask')
       .lostIf(fields.get('use_face_correction'), 'face correction')

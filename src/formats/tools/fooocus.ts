@@ -5,11 +5,11 @@
 import { ExifTag } from '../exif.ts';
 import { parseInfotext, readingOf } from '../infotext.ts';
 import { Fields } from '../fields.ts';
-import { listOf, numberOf, readJsonObject, textOf } from '../json.ts';
+import { listOf, readJsonObject, textOf } from '../json.ts';
 import { Findings, shown, type Reading, type Tool } from '../reading.ts';
 
 const NAME = 'Fooocus';
-/** What every picture has, unless somebody changed it. */
+/** Default values in every picture. */
 const USUAL_ADM = '(1.5, 0.8, 0.3)';
 
 export const tool: Tool = {
@@ -60,7 +60,7 @@ function fromJson(json: Record<string, unknown>): Reading | null {
     .lostIf(vae === 'Default (model)' ? null : vae, `the VAE ${shown(vae)}`)
     .lostIf(guidance === USUAL_ADM ? null : guidance, `the guidance by size ${shown(guidance)}`)
     .lostIf(fields.get('freeu'), 'FreeU')
-    .lostIf((numberOf(fields.get('clip_skip')) ?? 2) !== 2, `clip skip ${shown(fields.get('clip_skip'))}`);
+    .clipSkip(fields.get('clip_skip'), 2);
   fields.all(/^(full_.*|metadata_scheme|version|created_by|refiner_.*|overwrite_switch|image_number)$/);
   return findings.unread(fields).reading();
 }

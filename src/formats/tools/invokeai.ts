@@ -1,7 +1,7 @@
 /** InvokeAI: `invokeai_metadata` since version 3, `sd-metadata` in version 2, and the command line in `Dream` before. */
 import { parseDream } from '../dream.ts';
 import { Fields } from '../fields.ts';
-import { isObject, listOf, own, readJsonObject, textOf } from '../json.ts';
+import { isObject, listOf, numberOf, own, readJsonObject, textOf } from '../json.ts';
 import { Findings, type Reading, type Tool } from '../reading.ts';
 
 const NAME = 'InvokeAI';
@@ -27,6 +27,7 @@ function fromMetadata(json: Record<string, unknown>): Reading | null {
     .negativePrompt(fields.get('negative_prompt'))
     .steps(fields.get('steps'))
     .guidance(fields.get('cfg_scale'))
+    .guidanceRescale(fields.get('cfg_rescale_multiplier'))
     .seed(fields.get('seed'))
     .size(fields.get('width'), fields.get('height'));
   scheduler(findings, fields.get('scheduler'));
@@ -51,7 +52,8 @@ function fromMetadata(json: Record<string, unknown>): Reading | null {
     .lostIf(fields.get('regions'), 'the prompts of single regions')
     .lostIf(fields.get('ref_images'), 'the reference pictures')
     .lostIf(isObject(vae) ? vae.name : vae, 'another VAE')
-    .lostIf(fields.get('clip_skip'), `clip skip ${textOf(fields.get('clip_skip')) ?? ''}`)
+    // Layers that are left out.
+    .clipSkip((numberOf(fields.get('clip_skip')) ?? 0) + 1)
     .lostIf(fields.get('hrf_enabled'), 'the second pass at a larger size')
     .lostIf(fields.get('refiner_model'), 'the refiner')
     .lostIf(fields.get('seamless_x') === true || fields.get('seamless_y') === true, 'seamless tiling')
@@ -63,7 +65,7 @@ function fromMetadata(json: Record<string, unknown>): Reading | null {
   if (/inpaint|outpaint/.test(mode)) {
     findings.lost('the mask');
   }
-  // What belongs to these is told with them, and the canvas is what the picture was painted on.
+  // Their details are reported with them, and the canvas is the picture's background.
   fields.all(/^(hrf_|refiner_|app_version$|metadata_version$|canvas_v2_metadata$|negative_style_prompt$)/);
   return findings.unread(fields).reading();
 }
@@ -127,7 +129,7 @@ function fromDream(line: string): Reading | null {
   return findings.unread(fields).reading();
 }
 
-/** Before version 3 negative words stood in brackets. */
+/** Before version 3, negative words were in brackets. */
 function withNegative(findings: Findings, prompt: string | undefined): void {
   if (prompt === undefined) {
     return;

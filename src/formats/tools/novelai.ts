@@ -5,7 +5,7 @@ import { Findings, type Tool } from '../reading.ts';
 
 const NAME = 'NovelAI';
 
-/** Said of every picture, or belonging to what is told. */
+/** In every picture, or details of other settings. */
 const TOLD =
   /^(request_type|signed_hash|version|params_version|n_samples|legacy.*|hide_debug_overlay|add_original_image|controlnet_strength|lora_.*|dynamic_thresholding_.*|uncond_scale|uncond_per_vibe|wonky_vibe_correlation|reference_information_extracted.*|prefer_brownian|deliberate_euler_ancestral_bug|explike_fine_detail|minimize_sigma_inf|normalize_reference_strength_multiple|extra_noise_seed|cfg_sched_eligibility|use_order|use_coords|stream|image_format|autoSmea|qualityToggle|ucPreset|v4_negative_prompt|noise)$/;
 

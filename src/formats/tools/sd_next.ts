@@ -21,7 +21,7 @@ export const tool: Tool = {
 function parse(text: string): Infotext {
   const infotext = parseInfotext(text.replace(/\s+Negative prompt:/, '\nNegative prompt:'));
   const { fields } = infotext;
-  // The sampler that was not changed has no name.
+  // The default sampler has no name.
   if (/^default$/i.test(fields.get('Sampler') ?? '')) {
     fields.delete('Sampler');
   }

@@ -10,7 +10,7 @@ const MAX_TAGS = 1_000;
 
 /** `<segment:face,0.6>`, `<fromto[0.5]:a,b>`, `<break>`. Of a LoRA's the name and strengths matter, which stand in lists as well. */
 const TAG = /<([a-z]+)(?:\[[^<>[\]]*\])?(?::([^<>]*))?>/gi;
-/** What follows these is said of a part of the picture, or of a later step, up to the next of them. */
+/** Text after one of these, up to the next, is about a part of the picture, or a later step. */
 const SECTIONS = /^(segment|object|region|extend|clear|base|refiner|video|videoswap)$/i;
 
 export const tool: Tool = {
@@ -62,7 +62,7 @@ export const tool: Tool = {
       .lostIf(values(fields, /^refiner/), 'the refiner')
       .lostIf(fields.get('variationseed'), 'the variation seed')
       .lostIf(vae === 'Automatic' ? null : vae, `the VAE ${textOf(vae) ?? ''}`)
-      .lostIf((numberOf(clipStop) ?? -1) < -1, 'clip skip')
+      .clipSkip(-(numberOf(clipStop) ?? -1))
       .lostIf(fields.get('seamlesstileable'), 'seamless tiling')
       .lostIf(
         listOf(fields.get('lorasectionconfinement')).some((section) => (numberOf(section) ?? 0) > 0),
@@ -79,7 +79,7 @@ export const tool: Tool = {
   },
 };
 
-/** The words for the whole picture: what tags do is named, and what they say of a part of it. */
+/** The words for the whole picture; tags and text about parts of it are reported. */
 function words(findings: Findings, given: unknown, loras: readonly unknown[]): unknown {
   if (typeof given !== 'string') {
     return given;
@@ -116,7 +116,7 @@ function values(fields: Fields, names: RegExp): unknown[] {
   return fields.all(names).map(([, value]) => value);
 }
 
-/** Of the file's tensors; `name` with its ending or without. */
+/** Hash of the file's tensors; `name` with or without extension. */
 function hashOf(models: unknown, param: string, name: unknown): string | undefined {
   const isMeant = (model: unknown) => loraName(textOf(own(model, 'name')) ?? '') === loraName(textOf(name) ?? '');
   const ofKind = Array.isArray(models) ? models.filter((model) => own(model, 'param') === param) : [];

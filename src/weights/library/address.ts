@@ -1,6 +1,6 @@
 /**
- * Checkpoints at a plain address: a folder that holds `model_index.json`, or one `.safetensors` file. A web server lists no folders, so
- * the files are found by the names under which diffusers and transformers save them.
+ * Checkpoints at a plain URL: a folder with `model_index.json`, or one `.safetensors` file. Web servers do not list folders, so files are
+ * found by the names diffusers and transformers save them under.
  */
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
@@ -20,7 +20,7 @@ const shardsSchema = v.looseObject({ weight_map: v.record(v.string(), v.string()
 const STEMS = ['diffusion_pytorch_model', 'model'];
 const VARIANTS = ['', '.fp16', '.bf16'];
 
-/** What a component's folder can hold beside shards. */
+/** What a component's folder can contain besides shards. */
 const NAMES = [
   'config.json',
   'scheduler_config.json',
@@ -42,7 +42,7 @@ const SHARD_INDICES = STEMS.flatMap((stem) => [
   `${stem}.fp16.safetensors.index.json`,
 ]);
 
-/** Which of {@link NAMES} a class saves; the others are not asked for. */
+/** Which of {@link NAMES} a class saves; the others are not requested. */
 function namesFor(className: string): string[] {
   if (/Scheduler$/.test(className)) {
     return ['scheduler_config.json'];
@@ -198,7 +198,7 @@ async function shardsOf(requests: Requests, base: URL, component: string, signal
   return found;
 }
 
-/** Some servers have a web page for whatever is asked for. */
+/** Some servers answer any request with a web page. */
 async function probeOrAbsent(
   requests: Requests,
   base: URL,

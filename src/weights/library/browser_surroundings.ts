@@ -28,7 +28,7 @@ export const browserStorage: StorageEstimate = {
   persisted: () => navigator.storage.persisted(),
 };
 
-/** @param script this worker's own address, whose answer carries the policy that the worker lives under */
+/** @param script this worker's own URL, whose response carries the worker's policy */
 export function browserNetwork(script: string): Network {
   let refusals = 0;
   globalThis.addEventListener('securitypolicyviolation', () => refusals++);
@@ -46,7 +46,7 @@ export function browserNetwork(script: string): Network {
   };
 }
 
-/** The `connect-src` of the policy; null where there is none, or it cannot be known and a request will tell. */
+/** The policy's `connect-src`; null if there is none, or if only a request can tell. */
 async function connectSources(script: string): Promise<string[] | null> {
   try {
     const response = await fetch(script);
@@ -61,7 +61,7 @@ async function connectSources(script: string): Promise<string[] | null> {
   }
 }
 
-/** Whether one source of a policy lets the page speak to an address: `'self'`, a scheme, or an origin with `*.` perhaps. */
+/** Whether a policy's source admits a URL: `'self'`, a scheme, or an origin, possibly with `*.`. */
 export function admits(source: string, url: URL, own: URL): boolean {
   if (source === '*') {
     return url.protocol === 'https:' || url.protocol === own.protocol;

@@ -1,6 +1,6 @@
 /**
- * A file as its pieces. The browser's own composition of a hundred Blobs costs a millisecond each time a range is cut out of it; this one
- * cuts the pieces.
+ * A file composed of pieces. Slicing the browser's own composition of a hundred Blobs costs a millisecond each time; this one slices the
+ * pieces.
  */
 export class ComposedBlob extends Blob {
   readonly #parts: readonly (Blob | Uint8Array<ArrayBuffer>)[];
@@ -32,7 +32,7 @@ export class ComposedBlob extends Blob {
     return cut.length === 1 && cut[0] instanceof Blob ? cut[0] : new Blob(cut);
   }
 
-  /** The part that the byte at `offset` lies in. */
+  /** The part that contains the byte at `offset`. */
   #first(offset: number): number {
     let [low, high] = [0, this.#ends.length];
     while (low < high) {
@@ -51,7 +51,7 @@ function sizeOf(part: Blob | Uint8Array): number {
   return part instanceof Blob ? part.size : part.length;
 }
 
-/** As `Blob.slice` reads its arguments: negative ones count from the end. */
+/** Like the arguments of `Blob.slice`: negative ones count from the end. */
 function within(offset: number, size: number): number {
   return offset < 0 ? Math.max(0, size + offset) : Math.min(offset, size);
 }

@@ -1,6 +1,6 @@
 /**
- * Brings what is missing of a checkpoint's files, from its origin or from the disk, and marks it complete when every byte of all of them
- * is here and right.
+ * Fetches a checkpoint's missing files, from its origin or from disk, and marks it complete once every byte of all of them is here and
+ * verified.
  */
 import { StudioError } from '../../core/errors.ts';
 import type { WeightVariant } from '../../core/model.ts';
@@ -18,9 +18,9 @@ import type { LibraryStore } from './store.ts';
 import type { Clock } from './surroundings.ts';
 import type { OnProgress } from './transfers.ts';
 
-/** A file may change that often while it is fetched before it is given up. */
+/** How many times a file may change while being fetched before giving up. */
 const CHANGES = 2;
-/** And arrive with wrong bytes that often. */
+/** How many times it may arrive with wrong bytes. */
 const WRONG = 1;
 
 export class Delivery {
@@ -31,7 +31,7 @@ export class Delivery {
   readonly #pieceBytes: number | undefined;
 
   /**
-   * @param makers of variants; null where none can be made
+   * @param makers of variants; null if none can be made
    * @param pieceBytes smaller in tests only
    */
   constructor(
@@ -70,12 +70,12 @@ export class Delivery {
     );
   }
 
-  /** From files of the disk, as they are. */
+  /** From files on disk, unchanged. */
   async copy(manifest: Manifest, fileOf: (path: string) => File, signal: AbortSignal, tell: OnProgress): Promise<void> {
     await this.#fill(manifest, null, ({ path }) => new DiskFile(fileOf(path), path), signal, tell);
   }
 
-  /** @param variant how weights are kept, or null for files that are already as they will be */
+  /** @param variant how to store weights; null for files that are already in their final form */
   async #fill(
     manifest: Manifest,
     variant: WeightVariant | null,
@@ -93,7 +93,7 @@ export class Delivery {
     }
     await this.#store.prepare();
     const writer = new FileWriter(this.#store, ref, maker, this.#pieceBytes);
-    // Small ones first: a wrong address or a missing right shows before gigabytes are fetched.
+    // Small files first, so that a wrong address or missing permission shows before gigabytes are fetched.
     const files = [...manifest.files].sort((a, b) => a.size - b.size);
     const total = () => files.reduce((sum, { size }) => sum + size, 0);
     const pace = new Pace(this.#clock, ref, total(), tell);
@@ -138,7 +138,7 @@ export class Delivery {
     pace.finish();
   }
 
-  /** A file that changed at an address is taken as it is now; one whose hash or commit is known is not. */
+  /** A file that changed at a plain URL is taken as it is now; one with a known hash or commit is not. */
   async #asItIsNow(
     { ref, name, origin, revision }: Manifest,
     file: ManifestFile,

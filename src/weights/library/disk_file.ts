@@ -1,4 +1,4 @@
-/** A file that somebody chose from the disk. */
+/** A file chosen from disk. */
 import { StudioError } from '../../core/errors.ts';
 import type { ByteSource } from './file_writer.ts';
 import { stopped } from './transfers.ts';
@@ -36,6 +36,6 @@ export class DiskFile implements ByteSource {
   }
 
   close(): void {
-    // Nothing is held open.
+    // Nothing to close.
   }
 }

@@ -1,6 +1,7 @@
-/** A checkpoint as a plain folder with a `darkroom.json`, which says what it is and what its files must be. */
+/** A checkpoint as a plain folder with a `darkroom.json`, which describes it and the hashes of its files. */
 import { createSHA256 } from 'hash-wasm';
 import * as v from 'valibot';
+import { ADDITIONS } from '../../core/additions.ts';
 import { StudioError, cancelled } from '../../core/errors.ts';
 import type { CheckpointFiles } from '../checkpoint_files.ts';
 import { licenseSchema, listedFileSchema, originSchema, variantSchema } from './records.ts';
@@ -8,9 +9,11 @@ import type { Manifest, ManifestFile } from './records.ts';
 
 export const CARD = 'darkroom.json';
 
+const REF = new RegExp(`^((${Object.keys(ADDITIONS).join('|')}):)?(hub|url|import):.`);
+
 const cardSchema = v.object({
   darkroom_library: v.literal(1),
-  ref: v.pipe(v.string(), v.regex(/^(lora:)?(hub|url|import):./)),
+  ref: v.pipe(v.string(), v.regex(REF)),
   name: v.string(),
   origin: v.union([originSchema, v.object({ kind: v.literal('import') })]),
   revision: v.nullable(v.string()),
@@ -28,8 +31,8 @@ export interface FolderFile {
 }
 
 /**
- * Writes the files as they are read here, each checked against its hash on the way, then the card.
- * @param expected SHA-256 of each file, where it is known
+ * Writes the files in the form they are read here, verifying each hash on the way, then the card.
+ * @param expected SHA-256 of each file, if known
  * @returns the folder's name within `parent`
  * @throws StudioError `checkpoint_damaged`, `storage_full`, `storage_unavailable`, `cancelled`
  */
@@ -59,7 +62,7 @@ export async function writeFolder(
       variant,
       files: listed,
     };
-    // Last, so that a folder that was not finished says nothing of itself.
+    // Last, so that an unfinished folder has no card.
     await writeFile(folder, CARD, new Blob([`${JSON.stringify(card, null, 2)}\n`]), undefined, signal, () => undefined);
     return name;
   } catch (error) {
@@ -68,7 +71,7 @@ export async function writeFolder(
 }
 
 /**
- * The checkpoint in a folder: its files, with paths relative to it, and its card if it has one.
+ * The checkpoint in a folder: its files, by relative path, and its card if it has one.
  * @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged`
  */
 export async function readFolder(
@@ -159,7 +162,7 @@ async function writeFile(
   }
 }
 
-/** Several checkpoints fit on one stick: each has a folder of its own name. */
+/** Each checkpoint has its own folder, so several fit on one USB stick. */
 function folderName({ name, variant }: Manifest): string {
   const safe = name.replace(/[^\w.-]+/g, '_').replace(/^[._]+|[._]+$/g, '') || 'checkpoint';
   return variant === 'full' ? safe : `${safe}-${variant}`;

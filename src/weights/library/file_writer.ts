@@ -1,6 +1,6 @@
 /**
- * Brings one file of a checkpoint into the store, piece by piece: read, hashed, transformed where the variant asks for that,
- * written with its record. Whatever stops it, what was written is right and the next attempt goes on behind it.
+ * Brings one file of a checkpoint into the store piece by piece: reads, hashes, transforms if the variant requires it, and writes it with
+ * its record. Whatever stops it, what was written is valid and the next attempt continues after it.
  */
 import { createSHA256, type IHasher } from 'hash-wasm';
 import { StudioError, cancelled } from '../../core/errors.ts';
@@ -17,7 +17,7 @@ export const PIECE_BYTES = 16 * 2 ** 20;
 
 /** Where a file's bytes come from: an origin, or a file on disk. */
 export interface ByteSource {
-  /** What the source calls this version of the file, once something was read. */
+  /** The source's version of the file, once something was read. */
   readonly version: string | null;
   /** @throws FileChanged, StudioError */
   read(
@@ -29,7 +29,7 @@ export interface ByteSource {
   close(): void;
 }
 
-/** The bytes are all there and are not what the origin says of them. */
+/** All bytes are there but do not match the origin's hash. */
 export class WrongBytes extends Error {}
 
 export class FileWriter {
@@ -50,9 +50,9 @@ export class FileWriter {
   }
 
   /**
-   * @param open gives the source; it is told the version that the stored bytes are of
-   * @param onBytes how many bytes are there to begin with, then how many more
-   * @throws FileChanged and WrongBytes: nothing of the file is of use any more; StudioError
+   * @param open opens the source, given the version of the stored bytes
+   * @param onBytes receives the number of bytes already there, then of each addition
+   * @throws FileChanged and WrongBytes if nothing of the file is usable any more; StudioError
    */
   async write(
     file: ManifestFile,
@@ -91,7 +91,7 @@ export class FileWriter {
       };
       onBytes.begin(begins(record.pieces.length) - record.missing.reduce((sum, n) => sum + cuts[n] - begins(n), 0));
 
-      // What a verification dropped has to come back as it was.
+      // Pieces dropped by a verification must come back unchanged.
       for (const n of [...record.missing]) {
         const bytes = await source.read(begins(n), cuts[n], signal, (count) => onBytes.add(count));
         const piece = transform ? transform.apply(n, bytes) : bytes;
@@ -111,7 +111,7 @@ export class FileWriter {
         if (n === 0) {
           checkStart(path, bytes, size);
         }
-        // The transform follows from a header that was read before: it must have been this one.
+        // The transform was derived from a header read earlier, which must be the same.
         if (transformed && !beginsWith(transformed.header.subarray(begins(n)), bytes)) {
           throw new WrongBytes();
         }
@@ -142,7 +142,7 @@ export class FileWriter {
     }
   }
 
-  /** The file's record if what it speaks of is this file and can be gone on with. */
+  /** The file's record, if it is about this file and can be resumed. */
   async #usable(file: ManifestFile): Promise<FileRecord | null> {
     const record = await this.#store.file(this.#ref, file.path);
     if (!record) {
@@ -185,7 +185,7 @@ export class FileWriter {
     return source.read(0, 8 + length, signal, ignore);
   }
 
-  /** The whole file's hash as far as the stored pieces go. */
+  /** The state of the whole file's hash after the stored pieces. */
   async #hasher(path: string, record: FileRecord): Promise<IHasher> {
     const hasher = (await createSHA256()).init();
     if (record.pieces.length === 0) {
@@ -194,7 +194,7 @@ export class FileWriter {
     try {
       return hasher.load(record.hashState as Uint8Array);
     } catch {
-      // Another version of hash-wasm wrote it. The pieces can tell it again, unless they were transformed.
+      // Written by another version of hash-wasm. It can be recomputed from the pieces, unless they were transformed.
     }
     if (record.transformed) {
       throw new FileChanged(null);
@@ -223,7 +223,7 @@ export class FileWriter {
   }
 }
 
-/** Whether the two are equal as far as the shorter one goes. */
+/** Whether one is a prefix of the other. */
 function beginsWith(one: Uint8Array, other: Uint8Array): boolean {
   const length = Math.min(one.length, other.length);
   for (let i = 0; i < length; i++) {
@@ -238,7 +238,7 @@ export function evenCuts(size: number, pieceBytes = PIECE_BYTES): number[] {
   return Array.from({ length: Math.ceil(size / pieceBytes) }, (_, n) => Math.min((n + 1) * pieceBytes, size));
 }
 
-/** Refuses what cannot be a weight file before gigabytes of it are fetched. */
+/** Refuses files that cannot contain weights before gigabytes are fetched. */
 function checkStart(path: string, bytes: Uint8Array, size: number): void {
   if (!path.endsWith('.safetensors')) {
     return;
@@ -259,7 +259,7 @@ export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)));
 }
 
-/** SHA-256 of a file on disk, as it streams by; lower-case hex. */
+/** SHA-256 of a file on disk, streamed; lower-case hex. */
 export async function digestOf(file: Blob): Promise<string> {
   const hasher = await createSHA256();
   const reader = file.stream().getReader();
@@ -269,7 +269,7 @@ export async function digestOf(file: Blob): Promise<string> {
   return hasher.digest('hex');
 }
 
-/** What Git calls a file of this content. */
+/** The Git object id of this content. */
 async function gitSha1(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   const head = new TextEncoder().encode(`blob ${bytes.length}\0`);
   const object = new Uint8Array(head.length + bytes.length);

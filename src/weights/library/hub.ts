@@ -1,5 +1,5 @@
 /**
- * Repositories of the Hugging Face hub: what one holds at a revision, and where its files are.
+ * Repositories on the Hugging Face hub: their content at a revision, and the URLs of their files.
  * https://huggingface.co/docs/hub/api, and huggingface_hub's hf_raise_for_status for what its errors mean.
  */
 import * as v from 'valibot';
@@ -17,7 +17,7 @@ const COMMIT = /^[0-9a-f]{40}$/;
 const text = v.fallback(v.nullish(v.string()), null);
 const modelSchema = v.looseObject({
   sha: v.pipe(v.string(), v.regex(COMMIT)),
-  /** false, or `auto` or `manual`: how access is granted. */
+  /** false, or how access is granted: `auto` or `manual`. */
   gated: v.fallback(v.optional(v.union([v.boolean(), v.string()]), false), false),
   cardData: v.fallback(
     v.nullish(
@@ -44,7 +44,7 @@ const modelSchema = v.looseObject({
     v.looseObject({
       rfilename: v.string(),
       size: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
-      /** The Git object of a file that is not in LFS is its content with a short head. */
+      /** The Git object of a file outside LFS is its content with a short header. */
       blobId: v.fallback(v.optional(v.pipe(v.string(), v.regex(COMMIT))), undefined),
       lfs: v.nullish(v.looseObject({ sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)) })),
     }),
@@ -95,7 +95,7 @@ export async function lookAtHub(
   };
 }
 
-/** Where a file of a repository is, at a commit. The hub sends the request on to its CDN. */
+/** The URL of a repository's file at a commit. The hub redirects to its CDN. */
 export function hubFile(repo: string, commit: string, path: string): string {
   return `${HUB}/${repo}/resolve/${commit}/${path.split('/').map(encodeURIComponent).join('/')}`;
 }
@@ -110,7 +110,7 @@ export function refusePickle(name: string): void {
   }
 }
 
-/** Says at once, before anything is fetched, when there is nothing that could be run. */
+/** Reports, before anything is fetched, if there is nothing to run. */
 export function requireWeights(name: string, paths: readonly string[]): void {
   if (paths.some((path) => /\.(safetensors|onnx|gguf)$/.test(path))) {
     return;
@@ -167,7 +167,7 @@ function hubRefusal(response: Response, repo: string, revision: string | null, t
   if (status === 401 && token !== null) {
     return refuse('The hub does not know this token; make a new one in the settings of your account there.');
   }
-  // The hub does not tell missing from private repositories.
+  // The hub does not distinguish missing from private repositories.
   if (status === 401 || status === 404) {
     return refuse(
       `There is no public repository "${repo}" on the hub; check its spelling${token === null ? ', or give a token if it is a private one' : ''}.`,

@@ -1,19 +1,19 @@
-/** The database under the library: keys and values, changed all together or not at all. */
+/** The library's database: keys and values with atomic changes. */
 import { promisifyRequest, type UseStore } from 'idb-keyval';
 import { StudioError } from '../../core/errors.ts';
 import { openStore } from '../../storage/database.ts';
 import { databaseIsSafeAgain } from '../../storage/torn_log.ts';
 
 export interface KeyValues {
-  /** The values in the order of their keys, undefined where there is none. */
+  /** The values in the order of their keys; undefined for missing ones. */
   read(keys: readonly string[]): Promise<unknown[]>;
   /** Puts and deletes in one transaction: a crash or a full disk leaves everything as it was. */
   write(puts: readonly (readonly [key: string, value: unknown])[], deletions?: readonly string[]): Promise<void>;
-  /** Replaces one value by what `change` makes of it, in one transaction; undefined leaves it as it is. */
+  /** Replaces one value by the result of `change` in one transaction; undefined leaves it unchanged. */
   update(key: string, change: (value: unknown) => unknown): Promise<void>;
-  /** All keys that begin so. */
+  /** All keys with this prefix. */
   keys(prefix: string): Promise<string[]>;
-  /** Called before much is written. */
+  /** Called before large writes. */
   prepare(): Promise<void>;
 }
 
@@ -32,7 +32,7 @@ export class IndexedKeyValues implements KeyValues {
 
   write(puts: readonly (readonly [string, unknown])[], deletions: readonly string[] = []): Promise<void> {
     return this.#within('readwrite', (store) => {
-      // First, so that a full disk has the room.
+      // First, so that a full disk has room.
       deletions.forEach((key) => store.delete(key));
       puts.forEach(([key, value]) => store.put(value, key));
       return promisifyRequest(store.transaction);
@@ -53,7 +53,7 @@ export class IndexedKeyValues implements KeyValues {
   }
 
   async keys(prefix: string): Promise<string[]> {
-    // U+FFFF sorts after every character that a key can go on with.
+    // U+FFFF sorts after every character that can follow in a key.
     const range = IDBKeyRange.bound(prefix, `${prefix}\uffff`);
     const keys = await this.#within('readonly', (store) => promisifyRequest(store.getAllKeys(range)));
     return keys.filter((key) => typeof key === 'string');
@@ -68,7 +68,7 @@ export class IndexedKeyValues implements KeyValues {
       try {
         return await this.#use(mode, work);
       } catch (error) {
-        // Browsers close connections when they like (Safari, and Firefox near its quota); a new one is asked for once.
+        // Browsers may close connections at any time (Safari, and Firefox near its quota); retry once with a new one.
         if (nameOf(error) !== 'InvalidStateError') {
           throw error;
         }
@@ -86,7 +86,35 @@ export class IndexedKeyValues implements KeyValues {
   }
 }
 
-/** What a storage failure means for the person. */
+/** For programs without a database, such as those of Node. */
+export class MemoryKeyValues implements KeyValues {
+  readonly #values = new Map<string, unknown>();
+
+  read(keys: readonly string[]): Promise<unknown[]> {
+    return Promise.resolve(keys.map((key) => this.#values.get(key)));
+  }
+
+  write(puts: readonly (readonly [string, unknown])[], deletions: readonly string[] = []): Promise<void> {
+    deletions.forEach((key) => this.#values.delete(key));
+    puts.forEach(([key, value]) => this.#values.set(key, value));
+    return Promise.resolve();
+  }
+
+  update(key: string, change: (value: unknown) => unknown): Promise<void> {
+    const value = change(this.#values.get(key));
+    return value === undefined ? Promise.resolve() : this.write([[key, value]]);
+  }
+
+  keys(prefix: string): Promise<string[]> {
+    return Promise.resolve([...this.#values.keys()].filter((key) => key.startsWith(prefix)));
+  }
+
+  prepare(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+/** Explains a storage failure to the person. */
 export function storageError(error: unknown): StudioError {
   if (error instanceof StudioError) {
     return error;

@@ -1,21 +1,22 @@
 /**
- * The library: checkpoints that are brought here once, from the hub, an address or a folder, go on where they stopped, and are trusted
- * only when every byte was verified. One transfer per checkpoint at a time, over all tabs, by a lock of its name.
+ * The library: checkpoints from the hub, a URL or a folder. Transfers resume where they stopped, and a checkpoint is only trusted once
+ * every byte is verified. A lock per checkpoint allows one transfer at a time across all tabs.
  */
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
 import type { StudioErrorData } from '../../core/errors.ts';
 import { isLanguageLayout, readLanguageConfig } from '../../core/language.ts';
-import { isLoraRef, loraName } from '../../core/loras.ts';
+import { additionOf, type Addition } from '../../core/additions.ts';
+import { loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { LibraryApi, Listing, Origin, SpaceReport, StoredCheckpoint } from './library_api.ts';
 import type { Witness } from '../../storage/witness.ts';
-import { isLora, requireLora } from '../lora.ts';
 import { lookAtAddress } from './address.ts';
 import { Delivery } from './delivery.ts';
 import { readFolder, writeFolder } from './exported_folder.ts';
 import type { FolderFile } from './exported_folder.ts';
 import { digestOf, sha256 } from './file_writer.ts';
+import { additionIn, requireAddition } from './addition_kinds.ts';
 import { lookAtHub, refusePickle, requireWeights } from './hub.ts';
 import type { KeyValues } from './key_values.ts';
 import { extended, fromDisk, fromListing } from './manifests.ts';
@@ -34,7 +35,7 @@ import type { OnProgress } from './transfers.ts';
 
 export interface Surroundings {
   values: KeyValues;
-  /** What is stored is said there, too, to be noticed when the database was emptied; null where there is none. */
+  /** Also records what is stored, to notice an emptied database; null if there is none. */
   witness: Witness | null;
   network: Network;
   clock: Clock;
@@ -96,7 +97,7 @@ export class Library implements LibraryApi {
     });
   }
 
-  async downloadLora(
+  async downloadAddition(
     request: { listing: Listing; path: string; token: string | null },
     onProgress: OnProgress,
   ): Promise<StoredCheckpoint> {
@@ -108,45 +109,50 @@ export class Library implements LibraryApi {
       token,
     });
     const of = listing.origin.kind === 'hub' ? `${listing.ref}/${path}` : listing.ref;
-    const lora = { ...listing, ref: `lora:${of}`, name: loraName(path) };
-    return this.#transfer(lora.ref, onProgress, async (signal, tell) => {
-      const known = await this.#store.manifest(lora.ref);
+    // What is here is not asked again what it is.
+    const here = (await this.#store.list()).find(({ ref }) => additionOf(ref) !== null && ref.endsWith(`:${of}`));
+    const kind =
+      additionOf(here?.ref ?? '') ??
+      (await requireAddition(await new RemoteFiles(this.#requests, listing, token).blob(path), path));
+    const addition = { ...listing, ref: `${kind}:${of}`, name: nameOf(listing, path) };
+    return this.#transfer(addition.ref, onProgress, async (signal, tell) => {
+      const known = await this.#store.manifest(addition.ref);
       const manifest = known
-        ? extended(known, lora, files)
-        : fromListing(lora.ref, lora, 'full', files, this.#around.clock.now());
+        ? extended(known, addition, files)
+        : fromListing(addition.ref, addition, 'full', files, this.#around.clock.now());
       if (!known?.complete || !manifest.complete) {
-        await requireLora(await new RemoteFiles(this.#requests, listing, token).blob(path), path);
         await this.#store.writeManifest(manifest);
-        this.#changed(lora.ref);
+        this.#changed(addition.ref);
         await this.#delivery.fetch(manifest, token, signal, tell);
       }
     });
   }
 
-  async kindOf(file: File): Promise<'checkpoint' | 'lora'> {
+  async kindOf(file: File): Promise<'checkpoint' | Addition> {
     refusePickle(file.name);
-    return (await isLora(file, file.name)) ? 'lora' : 'checkpoint';
+    // Additions only come as safetensors.
+    return /\.safetensors$/i.test(file.name) ? ((await additionIn(file, file.name)) ?? 'checkpoint') : 'checkpoint';
   }
 
-  async importLora(file: File, onProgress: OnProgress): Promise<StoredCheckpoint> {
+  async importAddition(file: File, onProgress: OnProgress): Promise<StoredCheckpoint> {
     refusePickle(file.name);
-    await requireLora(file, file.name);
+    const kind = await requireAddition(file, file.name);
     const digest = await digestOf(file);
-    const loras = (await this.#store.list()).flatMap(({ ref, manifest }) =>
-      isLoraRef(ref) && manifest ? [manifest] : [],
+    const others = (await this.#store.list()).flatMap(({ ref, manifest }) =>
+      additionOf(ref) === kind && manifest ? [manifest] : [],
     );
-    const same = loras.find(({ complete, files }) => complete && files[0]?.sha256 === digest);
+    const same = others.find(({ complete, files }) => complete && files[0]?.sha256 === digest);
     if (same) {
       return this.#describe({ ref: same.ref, manifest: same }, false);
     }
-    // Another file of that name is another LoRA.
-    const stem = loraName(file.name).replace(/#/g, '_') || 'lora';
-    const isTaken = (name: string) => loras.some((one) => one.name === name && one.files[0]?.sha256 !== digest);
+    // Another file of that name is another one of its kind.
+    const stem = loraName(file.name).replace(/#/g, '_') || kind;
+    const isTaken = (name: string) => others.some((one) => one.name === name && one.files[0]?.sha256 !== digest);
     let name = stem;
     for (let n = 2; isTaken(name); n++) {
       name = `${stem} (${n})`;
     }
-    const ref = `lora:import:${name}`;
+    const ref = `${kind}:import:${name}`;
     const path = isPath(file.name) ? file.name : `${name}.safetensors`;
     return this.#transfer(ref, onProgress, async (signal, tell) => {
       const known = await this.#store.manifest(ref);
@@ -250,7 +256,7 @@ export class Library implements LibraryApi {
         return;
       }
       if (!card) {
-        // Without hashes nothing tells whether what is there is of these files.
+        // Without hashes there is no telling whether the stored bytes belong to these files.
         await this.#store.remove(ref);
       }
       const manifest = fromDisk(ref, name, listed, card, known?.addedAt ?? this.#around.clock.now());
@@ -277,7 +283,7 @@ export class Library implements LibraryApi {
     return this.#store.acceptLicense(ref.replace(/#.*$/, ''));
   }
 
-  /** A request that can be carried out, and the files that it names. */
+  /** A valid request and the files it names. */
   async #requested(request: { listing: Listing; paths: string[]; variant: WeightVariant; token: string | null }) {
     const parsed = v.safeParse(requestSchema, request);
     if (!parsed.success) {
@@ -303,7 +309,7 @@ export class Library implements LibraryApi {
     return { listing, files, variant, token };
   }
 
-  /** @throws StudioError `checkpoint_incomplete` when it is not in the library */
+  /** @throws StudioError `checkpoint_incomplete` if it is not in the library */
   async #known(ref: string): Promise<Manifest> {
     const manifest = await this.#store.manifest(ref);
     if (!manifest) {
@@ -330,7 +336,7 @@ export class Library implements LibraryApi {
       }
       if (!record.missing.includes(n)) {
         const [piece] = await this.#store.pieces(ref, path, [n]);
-        // A Blob whose file is gone from the disk rejects.
+        // A Blob whose file is gone rejects.
         const bytes = await piece?.arrayBuffer().catch(() => null);
         if (bytes?.byteLength !== length || (await sha256(new Uint8Array(bytes))) !== expected) {
           wrong.push(n);
@@ -341,7 +347,7 @@ export class Library implements LibraryApi {
     return wrong;
   }
 
-  /** Runs `work` as the only transfer of this checkpoint over all tabs, and says what is there of it then. */
+  /** Runs `work` as the only transfer of this checkpoint across all tabs, and returns its state afterwards. */
   async #transfer(
     ref: string,
     onProgress: OnProgress,
@@ -365,7 +371,7 @@ export class Library implements LibraryApi {
     }
   }
 
-  /** Keeps why an unfinished one stopped. A full disk may have no room for that either; it then shows as paused without a reason. */
+  /** Stores why an unfinished one stopped. If a full disk has no room for that, it shows as paused without a reason. */
   async #note(ref: string, failure: StudioError): Promise<void> {
     try {
       const manifest = await this.#store.manifest(ref);
@@ -373,7 +379,7 @@ export class Library implements LibraryApi {
         await this.#store.changeManifest(ref, { error: errorData(failure) });
       }
     } catch {
-      // The failure itself is told in any case.
+      // The failure itself is reported anyway.
     }
   }
 
@@ -417,11 +423,11 @@ export class Library implements LibraryApi {
       addedAt,
       usedAt,
       error,
-      ...(isLoraRef(ref) && records[0]?.digest ? { sha256: records[0].digest } : {}),
+      ...(additionOf(ref) !== null && records[0]?.digest ? { sha256: records[0].digest } : {}),
     };
   }
 
-  /** Told by the layout, and by what config.json says where that has arrived. */
+  /** Determined by the layout, and by config.json once it has arrived. */
   async #kindOf({ ref, files }: Manifest, records: (FileRecord | null)[]): Promise<StoredCheckpoint['kind']> {
     const paths = files.map(({ path }) => path);
     if (!isLanguageLayout(paths)) {
@@ -436,7 +442,7 @@ export class Library implements LibraryApi {
       const config: unknown = JSON.parse(await new Blob(pieces.filter((piece) => piece !== null)).text());
       return readLanguageConfig(config)?.kind ?? 'image';
     } catch {
-      // What it is is said when somebody opens it.
+      // Opening it will say what it is.
       return 'text';
     }
   }
@@ -446,14 +452,20 @@ export class Library implements LibraryApi {
   }
 }
 
-/** A manifest that this version cannot read is shown, can be removed or fetched anew, and stops nothing else. */
+/** A manifest this version cannot read is listed, can be removed or refetched, and affects nothing else. */
 const FOREIGN: StudioErrorData = {
   code: 'checkpoint_incomplete',
   message: 'This checkpoint was stored by another version of Darkroom; download it again, what is still good is kept.',
   retry: 'same',
 };
 
-/** Without its cause, which is for the console and could hold anything. */
+/** Folders of diffusers call every network's weights the same, so the repository's name says more. */
+function nameOf(listing: Listing, path: string): string {
+  const name = loraName(path);
+  return /^(?:diffusion_pytorch_model|model)(?:\.(?:fp16|bf16))?$/.test(name) ? loraName(listing.name) : name;
+}
+
+/** Without its cause, which is for the console and could contain anything. */
 function errorData(error: StudioError): StudioErrorData {
   const { code, message, retry } = error;
   return { code, message, retry };

@@ -1,21 +1,22 @@
-/** What the library of stored checkpoints does for the page: its interface, and what it says of origins, files and transfers. */
+/** The library of stored checkpoints: its interface for the page, and its descriptions of origins, files and transfers. */
+import type { Addition } from '../../core/additions.ts';
 import type { StudioErrorData } from '../../core/errors.ts';
 import type { LanguageKind } from '../../core/language.ts';
 import type { WeightVariant } from '../../core/model.ts';
 
-/** Where a checkpoint can be had. */
+/** Where a checkpoint comes from. */
 export type Origin =
-  /** A Hugging Face repository; a revision of null is its `main`, which a look resolves to a commit. */
+  /** A Hugging Face repository; a null revision means `main`, resolved to a commit on inspection. */
   | { kind: 'hub'; repo: string; revision: string | null }
-  /** The address of a folder (it ends in `/` and holds model_index.json) or of one `.safetensors` file. */
+  /** The URL of a folder (ending in `/`, with model_index.json) or of one `.safetensors` file. */
   | { kind: 'url'; url: string };
 
 export interface License {
-  /** SPDX id or the hub's own, such as `openrail++` or `other`; null where the repository names none. */
+  /** An SPDX id or the hub's own, such as `openrail++` or `other`; null if the repository names none. */
   id: string | null;
-  /** Where its text is, as an address, or null. */
+  /** URL of its text, or null. */
   link: string | null;
-  /** Whether the person has to accept it here, once, before anything is fetched (none, `other` and use-restricted ones). */
+  /** Whether the person must accept it once before anything is fetched (none, `other` and use-restricted ones). */
   mustAccept: boolean;
 }
 
@@ -24,13 +25,13 @@ export interface ListedFile {
   path: string;
   /** In bytes. */
   size: number;
-  /** Of the whole file, lower-case hex, where the origin says it (the hub does for LFS files); else null. */
+  /** SHA-256 of the whole file, lower-case hex, if the origin gives it (the hub does for LFS files); else null. */
   sha256: string | null;
-  /** What Git calls the file, where the origin says it (the hub does for the others). */
+  /** The file's Git object id, if the origin gives it (the hub does for the others). */
   gitSha1?: string | undefined;
 }
 
-/** The files of a checkpoint at its origin; nothing of them was fetched. */
+/** The files of a checkpoint at its origin; none was fetched. */
 export interface Listing {
   /** `hub:<org>/<name>@<commit>` or `url:<address>`. */
   ref: string;
@@ -39,58 +40,58 @@ export interface Listing {
   /** The pinned commit; null for plain addresses. */
   revision: string | null;
   license: License;
-  /** The hub asks for an account that was granted access; a token is needed. */
+  /** Whether the hub requires an account with access, and so a token. */
   gated: boolean;
   files: ListedFile[];
 }
 
 export type StoredState =
-  /** All there, and every byte was verified when it arrived. */
+  /** Complete, with every byte verified on arrival. */
   | 'complete'
   /** Being fetched now, by this tab or another. */
   | 'downloading'
-  /** Begun and not finished; `resume` goes on from the last whole piece. */
+  /** Started but not finished; `resume` continues after the last whole piece. */
   | 'paused'
-  /** `verify` found wrong or missing bytes; `resume` fetches them anew. */
+  /** `verify` found wrong or missing bytes; `resume` refetches them. */
   | 'damaged';
 
-/** A checkpoint in the library, or a LoRA, whose ref begins with `lora:`. */
+/** A checkpoint in the library, or a LoRA, whose ref starts with `lora:`. */
 export interface StoredCheckpoint {
-  /** The listing's ref, with `#q8` or `#q4` when quantised. Operations name it so. */
+  /** The listing's ref, with `#q8` or `#q4` if quantised; the name operations use. */
   ref: string;
   name: string;
   origin: Origin | { kind: 'import' };
   revision: string | null;
   license: License;
-  /** What it makes; of one that is not complete what its files look like. */
+  /** What it makes; judged by its files if incomplete. */
   kind: 'image' | LanguageKind;
   variant: WeightVariant;
   state: StoredState;
-  /** Bytes that will lie in the store when it is complete, and those there now. */
+  /** Stored bytes once complete, and so far. */
   bytes: number;
   storedBytes: number;
-  /** Of a LoRA's file, once it is known. */
+  /** SHA-256 of a LoRA's file, once known. */
   sha256?: string;
   /** Milliseconds since 1970; `usedAt` is null before the first use. */
   addedAt: number;
   usedAt: number | null;
-  /** Why it stopped, when it did not by request. */
+  /** Why it stopped, unless on request. */
   error: StudioErrorData | null;
 }
 
-/** Of one download, import, verification or export. */
+/** Progress of one download, import, verification or export. */
 export interface TransferProgress {
   ref: string;
-  /** Bytes done and in all; of a download those from the network. */
+  /** Bytes done and in total; for a download, those from the network. */
   done: number;
   total: number;
-  /** Measured over the last seconds; null before there is something to measure. */
+  /** Measured over the last seconds; null until there is something to measure. */
   bytesPerSecond: number | null;
   secondsLeft: number | null;
 }
 
 export interface SpaceReport {
-  /** Bytes that the browser says this page uses and may use: a hint, never a promise. */
+  /** Bytes this page uses and may use according to the browser: a hint, not a promise. */
   usage: number | null;
   quota: number | null;
   /** Whether the browser promised not to evict what is stored. */
@@ -102,42 +103,42 @@ export interface SpaceReport {
  * offline, refused), `checkpoint_damaged` (a wrong byte), `checkpoint_unsupported`, `storage_full`, `storage_unavailable`, `cancelled` (paused).
  */
 export interface LibraryApi {
-  /** Asks the origin what there is. `token`: a hub token, held for this call only. */
+  /** Asks the origin what it has. `token`: a hub token, used for this call only. */
   look(origin: Origin, token: string | null): Promise<Listing>;
   /**
-   * Fetches `paths` of the listing into the store and resolves when all of it is there and verified. Goes on where an earlier attempt stopped. While
-   * another tab fetches the same, waits for it. Rejects with `cancelled` after {@link pause}.
+   * Fetches `paths` of the listing into the store and resolves once everything is there and verified. Resumes an earlier attempt, and
+   * waits for another tab that is fetching the same. Rejects with `cancelled` after {@link pause}.
    */
   download(
     request: { listing: Listing; paths: string[]; variant: WeightVariant; token: string | null },
     onProgress: (progress: TransferProgress) => void,
   ): Promise<StoredCheckpoint>;
   /**
-   * Fetches one file of the listing as a LoRA, under the ref `lora:url:<address>` or `lora:hub:<org>/<name>@<commit>/<path>`; else as
-   * {@link download}. What the file is is read from its header first: `checkpoint_unsupported` for one that is no LoRA.
+   * Like {@link download}, for one file of the listing as a LoRA or another addition, under the ref `lora:url:<address>` or
+   * `lora:hub:<org>/<name>@<commit>/<path>`. Its header is read first: `checkpoint_unsupported` if it is none.
    */
-  downloadLora(
+  downloadAddition(
     request: { listing: Listing; path: string; token: string | null },
     onProgress: (progress: TransferProgress) => void,
   ): Promise<StoredCheckpoint>;
-  /** What a weight file from the disk is, by its header. `checkpoint_unsupported` for a pickle, `checkpoint_damaged`. */
-  kindOf(file: File): Promise<'checkpoint' | 'lora'>;
+  /** Identifies a weight file on disk by its header. `checkpoint_unsupported` for a pickle, `checkpoint_damaged`. */
+  kindOf(file: File): Promise<'checkpoint' | Addition>;
   /**
-   * Stores a LoRA file from the disk under `lora:import:<name>`, its name without `.safetensors`; one that is here already is not
-   * stored again, and another one of the same name becomes `<name> (2)`.
+   * Stores a LoRA or another addition from disk under `lora:import:<name>`, its name without `.safetensors`. A file that is already here is not stored
+   * again, and a different one of the same name becomes `<name> (2)`.
    */
-  importLora(file: File, onProgress: (progress: TransferProgress) => void): Promise<StoredCheckpoint>;
-  /** Goes on with a stored one that is paused or damaged, from what the store knows of it. */
+  importAddition(file: File, onProgress: (progress: TransferProgress) => void): Promise<StoredCheckpoint>;
+  /** Resumes a paused or damaged one, from what the store knows about it. */
   resume(
     ref: string,
     token: string | null,
     onProgress: (progress: TransferProgress) => void,
   ): Promise<StoredCheckpoint>;
-  /** Stops its download, in whichever tab it runs. What has arrived stays. */
+  /** Stops its download, in any tab. What has arrived stays. */
   pause(ref: string): Promise<void>;
   list(): Promise<StoredCheckpoint[]>;
   remove(ref: string): Promise<void>;
-  /** Reads every byte and compares; a wrong piece makes the state `damaged` and is dropped, so that `resume` fetches just it. */
+  /** Verifies every byte; a wrong piece sets the state to `damaged` and is dropped, so that `resume` only fetches that. */
   verify(ref: string, onProgress: (progress: TransferProgress) => void): Promise<StoredCheckpoint>;
   /** Writes a complete one into a folder of its name within `folder`, as plain files and a `darkroom.json` that {@link importFolder} verifies by. */
   exportFolder(
@@ -152,7 +153,7 @@ export interface LibraryApi {
     onProgress: (progress: TransferProgress) => void,
   ): Promise<StoredCheckpoint>;
   space(): Promise<SpaceReport>;
-  /** Licences that were accepted here, as `<ref>`s without variant. */
+  /** Accepted licences, as `<ref>`s without variant. */
   acceptedLicenses(): Promise<string[]>;
   acceptLicense(ref: string): Promise<void>;
 }

@@ -1,6 +1,6 @@
 /**
- * A second record of what the library holds, outside of its database. When the browser has thrown that away, the manifests come back from
- * here, as damaged ones: what is gone can be seen, Repair fetches it again, and pieces that are left after all are kept.
+ * A second record of the library's content, outside its database. If the browser has thrown the database away, manifests are restored from
+ * here as damaged: the person sees what is gone, Repair fetches it again, and any surviving pieces are kept.
  */
 import * as v from 'valibot';
 import type { StudioErrorData } from '../../core/errors.ts';
@@ -18,7 +18,7 @@ const witnessSchema = v.object({
 });
 
 export class LibraryWitness {
-  /** Resolves when what was lost has come back; never rejects. */
+  /** Resolves once lost manifests are restored; never rejects. */
   readonly restored: Promise<void>;
   readonly #witness: Witness;
   readonly #values: KeyValues;
@@ -31,7 +31,7 @@ export class LibraryWitness {
     this.restored = this.#restore().catch(() => undefined);
   }
 
-  /** Takes down what the database holds now. Nobody has to wait for it. */
+  /** Records the database's current content. Nobody needs to wait for it. */
   look(): void {
     this.#isStale = true;
     if (!this.#isLooking) {
@@ -54,7 +54,7 @@ export class LibraryWitness {
   }
 
   async #takeDown(isKept: (manifest: Manifest) => boolean): Promise<void> {
-    // Or an emptied database would be taken down before it was noticed.
+    // Otherwise an emptied database would be recorded before it was noticed.
     await this.restored;
     const [licenses, ...values] = await this.#values.read([
       keyOf.licenses,

@@ -1,7 +1,7 @@
-/** Licences as repositories name them. */
+/** Licences, by the names repositories use. */
 import type { License } from './library_api.ts';
 
-/** Those that ask nothing of a person who makes pictures with the weights; every other one has to be accepted. */
+/** Licences that demand nothing from a person making pictures with the weights; all others must be accepted. */
 const PERMISSIVE = new Set([
   'apache-2.0',
   'mit',
@@ -28,7 +28,7 @@ const PERMISSIVE = new Set([
   'mpl-2.0',
 ]);
 
-/** @param id as the repository names it; null where it names none */
+/** @param id the repository's name for it; null if it names none */
 export function licenseOf(id: string | null, link: string | null): License {
   return { id, link, mustAccept: id === null || !PERMISSIVE.has(id.toLowerCase()) };
 }

@@ -1,11 +1,11 @@
-/** Manifests of checkpoints that are to be brought here: new ones, and those that know more than before. */
+/** Manifests of checkpoints to be fetched: new ones, and extended ones. */
 import type { Listing } from './library_api.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { Card } from './exported_folder.ts';
 import { SCHEMA_VERSION } from './records.ts';
 import type { Manifest, ManifestFile } from './records.ts';
 
-/** What is said of every checkpoint of which nothing is here yet. */
+/** Values for every checkpoint of which nothing is here yet. */
 const BEGUN = { schema_version: SCHEMA_VERSION, usedAt: null, complete: false, damaged: false, error: null } as const;
 
 /** Of files of an origin. @param now milliseconds since 1970 */
@@ -21,7 +21,7 @@ export function fromListing(
 
 /**
  * Of files from the disk.
- * @param card what a folder that Darkroom wrote says of itself
+ * @param card of a folder exported by Darkroom
  * @param addedAt milliseconds since 1970
  */
 export function fromDisk(
@@ -45,7 +45,7 @@ export function fromDisk(
   };
 }
 
-/** What is there of one checkpoint, with more files than before or newly listed ones. */
+/** A checkpoint's manifest with additional or newly listed files. */
 export function extended(manifest: Manifest, listing: Listing, files: ManifestFile[]): Manifest {
   const same = (a: ManifestFile, b: ManifestFile) => a.path === b.path && a.size === b.size && a.sha256 === b.sha256;
   const kept = manifest.files.filter(({ path }) => !files.some((file) => file.path === path));

@@ -1,14 +1,13 @@
 /**
- * Bytes of one file at its origin, by range requests that bear with what networks and servers do: cuts, stalls, whole answers to
- * range requests. Bytes are put where they belong by their position in the file, never appended to what is there.
- *
- * There is no `If-Range`: CORS does not know that header, so each range would cost a preflight request, which a CDN need not answer.
- * Each answer's ETag is compared here instead, which notices the same, and servers that ignore the header too.
+ * Reads a file at its origin by range requests, coping with interruptions, stalls and whole answers to range requests. Bytes are placed by
+ * their position in the file, never just appended.
+ * It does not use `If-Range`, which would cost a CORS preflight per range that a CDN need not answer. Comparing each answer's ETag detects
+ * the same changes, even on servers that ignore the header.
  */
 import type { Address, Requests } from './requests.ts';
 import { FileChanged, Passing, bodyOf, discard, totalLength, wholeLength } from './requests.ts';
 
-/** Ranges of a piece that are asked for at the same time; the hub's CDN slows long answers down. */
+/** Number of concurrent ranges per piece; the hub's CDN throttles long answers. */
 const PARALLEL = 4;
 const SMALLEST_RANGE = 2 ** 20;
 
@@ -30,11 +29,11 @@ export class OriginFile {
   #version: string | null;
   /** Null until the first answer. */
   #hasRanges: boolean | null = null;
-  /** The file as it comes in, where there are no ranges. */
+  /** The incoming stream, if the origin has no ranges. */
   #stream: Stream | null = null;
 
   /**
-   * @param size bytes that the file must have
+   * @param size the file's required size in bytes
    * @param version what {@link version} was when its first bytes were read, or null
    */
   constructor(requests: Requests, address: Address, size: number, version: string | null) {
@@ -44,14 +43,14 @@ export class OriginFile {
     this.#version = version;
   }
 
-  /** ETag or date of the file, known after the first read where the origin says one. */
+  /** ETag or date of the file, known after the first read if the origin gives one. */
   get version(): string | null {
     return this.#version;
   }
 
   /**
    * Reads bytes `begin` … `end`.
-   * @param onBytes told how many more bytes have arrived; fewer than none when some have to be had again
+   * @param onBytes receives the number of newly arrived bytes; negative if some must be fetched again
    * @throws FileChanged, StudioError `origin_unavailable` | `cancelled`
    */
   async read(
@@ -76,7 +75,7 @@ export class OriginFile {
     return bytes;
   }
 
-  /** Ends an answer that is still coming in. */
+  /** Aborts an answer still being received. */
   close(): void {
     void this.#stream?.reader.cancel().catch(() => undefined);
     this.#stream = null;
@@ -99,7 +98,7 @@ export class OriginFile {
     });
     const range = async (i: number) => {
       const part = into.subarray(i * each, Math.min((i + 1) * each, into.length));
-      // Until the first answer shows that the origin has ranges, the others would be whole files too.
+      // Until the first answer proves that the origin has ranges, the others might be whole files, too.
       if (i > 0 && this.#hasRanges === null) {
         await answered;
       }
@@ -120,7 +119,7 @@ export class OriginFile {
     }
   }
 
-  /** One range, asked for again from where it broke off. */
+  /** One range, resumed where it broke off. */
   async #readRange(
     begin: number,
     into: Uint8Array<ArrayBuffer>,
@@ -150,7 +149,7 @@ export class OriginFile {
           onBytes(part.length);
         }
       } finally {
-        // Whatever is left of it is not wanted.
+        // The rest of it is not wanted.
         void reader.cancel().catch(() => undefined);
       }
     });
@@ -174,7 +173,7 @@ export class OriginFile {
     }
   }
 
-  /** Goes on in the stream of the whole file, and begins it again when it breaks off. */
+  /** Continues in the stream of the whole file, restarting it if it breaks off. */
   async #readStream(
     begin: number,
     into: Uint8Array<ArrayBuffer>,
@@ -212,7 +211,7 @@ export class OriginFile {
     }
   }
 
-  /** The file from `begin` on if the origin can, else from its first byte. */
+  /** The file from `begin` if the origin has ranges, else from its first byte. */
   async #openStream(begin: number, signal: AbortSignal): Promise<Stream> {
     const response = await this.#requests.send(this.#address, { begin, end: this.#size }, signal);
     const isWhole = response.status === 200;
@@ -220,7 +219,7 @@ export class OriginFile {
     return { reader: bodyOf(response), at: isWhole ? 0 : begin, rest: new Uint8Array() };
   }
 
-  /** Holds an answer against what is known of the file. */
+  /** Checks an answer against what is known about the file. */
   #check(response: Response, size: number | null): void {
     const version = response.headers.get('ETag')?.replace(/^W\//, '') ?? response.headers.get('Last-Modified');
     const isOther = this.#version !== null && version !== null && version !== this.#version;

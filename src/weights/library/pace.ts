@@ -1,10 +1,10 @@
-/** How far a transfer is and how fast it goes. */
+/** A transfer's progress and speed. */
 import type { TransferProgress } from './library_api.ts';
 import type { Clock } from './surroundings.ts';
 
-/** Speed is that of the last seconds. */
+/** The speed is averaged over this many milliseconds. */
 const WINDOW_MS = 8_000;
-/** Told at most so often. */
+/** The shortest interval between reports. */
 const INTERVAL_MS = 200;
 
 export class Pace {
@@ -27,7 +27,7 @@ export class Pace {
     this.#total = bytes;
   }
 
-  /** Says how many bytes of one file are there, without counting them as fast or slow. */
+  /** Sets the bytes of a file already there, without counting them towards the speed. */
   begin(path: string, bytes: number): void {
     this.#done.set(path, bytes);
     this.#samples = [];
@@ -40,7 +40,7 @@ export class Pace {
     this.#report(false);
   }
 
-  /** Tells of the present state in any case. */
+  /** Reports the current state unconditionally. */
   finish(): void {
     this.#report(true);
   }

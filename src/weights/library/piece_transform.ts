@@ -1,6 +1,6 @@
 /**
- * How a weight file is changed piece by piece while it arrives, such as quantised, and how what was stored is put together
- * again as the file that the engine reads. Everything follows from the file's header, so it can be rebuilt at any time.
+ * Transforming a weight file piece by piece as it arrives, such as quantising it, and assembling the stored pieces into the file the
+ * engine reads. Everything is derived from the file's header, so it can be rebuilt at any time.
  */
 export interface PieceTransform {
   /** Source offsets where pieces end, ascending, the last = file size; each piece <= 16 MiB. */

@@ -1,6 +1,6 @@
 /**
- * What the library writes down beside the pieces, and the gate through which it is read again: a record that does not
- * pass counts as absent, so that an older or broken store loses nothing that is good and stops nothing.
+ * The library's records beside the pieces, and their validation: an invalid record counts as absent, so that an older or damaged store
+ * loses nothing valid and blocks nothing.
  *
  * Keys of the one object store: `checkpoint/<ref>` manifest, `file/<ref>/<path>` record of a file, `piece/<ref>/<path>/<n>`
  * its bytes as Blobs, `header/<ref>/<path>` the safetensors header of a file that is stored transformed, `licenses`.
@@ -8,7 +8,7 @@
 import * as v from 'valibot';
 import { ERROR_CODES } from '../../core/errors.ts';
 
-/** Of manifests and file records. There was no version before 1, so nothing is migrated yet. */
+/** Schema of manifests and file records. There are no older versions to migrate. */
 export const SCHEMA_VERSION = 1;
 
 const size = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
@@ -68,7 +68,7 @@ const manifestSchema = v.object({
   complete: v.boolean(),
   /** Verification found wrong bytes, which are dropped. */
   damaged: v.boolean(),
-  /** Its files came from a folder as they are stored here, so an origin may have others. */
+  /** Its files came from a folder in their stored form, so an origin may have different ones. */
   imported: v.boolean(),
   error: v.nullable(errorSchema),
 });
@@ -80,28 +80,28 @@ const fileRecordSchema = v.object({
   schema_version: v.literal(SCHEMA_VERSION),
   /** Bytes at the origin. */
   size,
-  /** Expected of the bytes at the origin, or null. */
+  /** Expected hash of the bytes at the origin, or null. */
   sha256: v.nullable(sha256),
-  /** What the origin called this version of the file: its ETag, else its date; null when it says neither. */
+  /** The origin's version of the file: its ETag, else its date; null if it gives neither. */
   version: v.nullable(v.string()),
-  /** Stored transformed, which follows from the header that is stored beside. */
+  /** Whether it is stored transformed, as derived from the header stored beside it. */
   transformed: v.boolean(),
-  /** Bytes of the file as it will lie here. */
+  /** Size of the stored file. */
   storedSize: size,
-  /** Pieces that have arrived, from the first on: their stored bytes and the SHA-256 of those. */
+  /** Pieces that have arrived, from the first: their stored bytes and SHA-256. */
   pieces: v.array(v.object({ length: size, sha256 })),
-  /** Pieces that a verification dropped, to be had again. */
+  /** Pieces dropped by a verification, to be refetched. */
   missing: v.array(size),
-  /** State of the SHA-256 over the origin's bytes so far, as hash-wasm saves it; null when done. */
+  /** State of the SHA-256 over the origin's bytes so far, as saved by hash-wasm; null when done. */
   hashState: v.nullable(v.instance(Uint8Array)),
-  /** SHA-256 of the origin's bytes, once all were there and right. */
+  /** SHA-256 of the origin's bytes, once all were verified. */
   digest: v.nullable(sha256),
   done: v.boolean(),
 });
 
 export type FileRecord = v.InferOutput<typeof fileRecordSchema>;
 
-/** Enough to show and remove a checkpoint that another version of Darkroom wrote. */
+/** Enough to list and remove a checkpoint written by another version of Darkroom. */
 const foreignSchema = v.looseObject({ name: v.fallback(v.string(), ''), addedAt: v.fallback(v.number(), 0) });
 
 export const keyOf = {
@@ -122,7 +122,7 @@ export function parseForeign(value: unknown): { name: string; addedAt: number } 
   return result.success ? result.output : { name: '', addedAt: 0 };
 }
 
-/** Null also for one whose statements contradict each other. */
+/** Null also for one that contradicts itself. */
 export function parseFileRecord(value: unknown): FileRecord | null {
   const result = v.safeParse(fileRecordSchema, value);
   if (!result.success) {
@@ -138,7 +138,7 @@ export function parseLicenses(value: unknown): string[] {
   return result.success ? result.output : [];
 }
 
-/** Whether a path from outside stays below its folder. */
+/** Whether an untrusted path stays inside its folder. */
 export function isPath(text: string): boolean {
   return (
     text !== '' &&

@@ -1,6 +1,6 @@
 /**
- * The files of a checkpoint at its origin, for looking at it and planning: a few kilobytes of configurations and headers are read by
- * range requests, nothing is stored.
+ * The files of a checkpoint at its origin, for inspection and planning: a few kilobytes of configurations and headers are read by range
+ * requests, and nothing is stored.
  */
 import { StudioError } from '../../core/errors.ts';
 import type { Listing } from './library_api.ts';
@@ -13,7 +13,7 @@ import { FileChanged } from './requests.ts';
 
 /** Bytes of one read: most headers in one request. */
 const BLOCK = 256 * 1024;
-/** Blocks that are kept per file: the header of a large file once more, for whoever asks again. */
+/** Cached blocks per file, so that a large file's header need not be read twice. */
 const KEPT = 64;
 
 /** Where a file of a listed checkpoint is. The token goes to the hub only. */
@@ -57,7 +57,7 @@ export class RemoteFiles implements CheckpointFiles {
     return this.#listing.files.map(({ path }) => path);
   }
 
-  /** The files that were asked for so far: what a run of this checkpoint needs, once it was opened. */
+  /** The files requested so far: once it was opened, those a run needs. */
   touched(): string[] {
     return [...this.#blobs.keys()];
   }

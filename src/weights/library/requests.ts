@@ -1,18 +1,18 @@
-/** One request to an origin, what its answer means, and how often a failing one is sent again. */
+/** One request to an origin, interpreting its answer, and retrying failures. */
 import { StudioError, cancelled } from '../../core/errors.ts';
 import type { Clock, Network } from './surroundings.ts';
 
-/** The file is not the one that was listed, or not the one whose first bytes were read. */
+/** The file is not the listed one, or not the one whose first bytes were read. */
 export class FileChanged extends Error {
-  /** @param size its size now, where the origin says it */
+  /** @param size its current size, if the origin gives it */
   constructor(readonly size: number | null) {
     super('The file changed at its origin.');
   }
 }
 
-/** Trying again can help. */
+/** A failure worth retrying. */
 export class Passing extends Error {
-  /** @param isRefusal the origin asks for patience (429) and is not broken */
+  /** @param isRefusal whether the origin is rate-limiting (429) rather than broken */
   constructor(
     message: string,
     readonly retryAfterMs: number | null = null,
@@ -22,18 +22,18 @@ export class Passing extends Error {
   }
 }
 
-/** Failures in a row before it is given up, with waits that double from the first one on: about 12 s in all. */
+/** Consecutive failures before giving up, with doubling delays: about 12 s in total. */
 const ATTEMPTS = 6;
 const FIRST_WAIT_MS = 500;
-/** An origin that says when to come back is believed this often. */
+/** How many times to obey an origin that says when to come back. */
 const REFUSALS = 30;
 const LONGEST_WAIT_MS = 10 * 60_000;
-/** An answer that brings nothing for so long is given up, however long it takes otherwise. */
+/** An answer that is idle for this long is abandoned, however long it takes otherwise. */
 const IDLE_MS = 30_000;
-/** Bytes that make an attempt count as a success although it broke off. */
+/** An interrupted attempt counts as a success after this many bytes. */
 const GAIN = 65_536;
 
-/** A page for people where a file should be: a wrong address, or a network's sign-in. */
+/** A web page instead of a file: a wrong URL, or a network's sign-in page. */
 export class WebPage extends StudioError {
   constructor(sentence: string) {
     super('origin_unavailable', sentence);
@@ -45,7 +45,7 @@ export interface Address {
   url: string;
   /** For sentences, such as `unet/config.json`. */
   path: string;
-  /** A hub token, or null; the browser drops it when the hub sends the request on to another host. */
+  /** A hub token, or null; the browser drops it when the hub redirects to another host. */
   token: string | null;
 }
 
@@ -56,9 +56,9 @@ export class Requests {
   ) {}
 
   /**
-   * Sends one request and judges its answer, not its body.
-   * @param range of bytes, the end not included; null = all
-   * @param refusal what an answer other than 200 and 206 means, where it is not the usual
+   * Sends one request and checks its response, but not its body.
+   * @param range of bytes, with exclusive end; null = all
+   * @param refusal overrides the meaning of an answer other than 200 and 206
    * @throws Passing, FileChanged, StudioError `origin_unavailable` | `cancelled`
    */
   async send(
@@ -83,7 +83,7 @@ export class Requests {
       response = await this.within(
         this.network.fetch(url, {
           headers,
-          // A second copy of gigabytes in the browser's cache would be of no use.
+          // A second copy of gigabytes in the browser's cache would be useless.
           cache: 'no-store',
           credentials: 'omit',
           referrerPolicy: 'no-referrer',
@@ -116,7 +116,7 @@ export class Requests {
     }
   }
 
-  /** Does `work` until it succeeds, fails for good, or has failed too often. Each attempt says how many bytes it has gained. */
+  /** Repeats `work` until it succeeds, fails for good, or has failed too often. Each attempt reports how many bytes it gained. */
   async insist<T>(
     address: Address,
     signal: AbortSignal,
@@ -148,7 +148,7 @@ export class Requests {
         await this.clock.wait(Math.min(error.retryAfterMs ?? wait, LONGEST_WAIT_MS), signal).catch(() => {
           throw cancelled();
         });
-        // A refusal by the page's policy looks like a broken connection; the browser tells of it a moment later.
+        // A refusal by the page's policy looks like a broken connection; the browser reports it a moment later.
         if (this.network.refusals() > refusalsBefore) {
           throw sentAway(address, error);
         }
@@ -157,8 +157,8 @@ export class Requests {
   }
 
   /**
-   * What a file's first byte tells of it: addresses of a CDN do not answer HEAD.
-   * @returns its size in bytes, null if the origin does not say it; undefined when there is no such file
+   * Inspects a file by requesting its first byte, since CDN URLs do not answer HEAD.
+   * @returns its size in bytes, null if unknown; undefined if there is no such file
    */
   probe(address: Address, signal: AbortSignal): Promise<number | null | undefined> {
     return this.insist(address, signal, async () => {
@@ -173,7 +173,7 @@ export class Requests {
             return total;
           }
         }
-        // Other origins' Content-Range is hidden unless they expose it; a whole answer's length never is.
+        // Other origins' Content-Range is hidden unless exposed; a whole answer's length never is.
         const whole = response.status === 200 ? response : await this.send(address, null, signal);
         discard(whole);
         return wholeLength(whole);
@@ -190,7 +190,7 @@ export class Requests {
     });
   }
 
-  /** The text of a small file. @throws as {@link send}, and StudioError `checkpoint_damaged` when it is not small */
+  /** The text of a small file. @throws like {@link send}, and StudioError `checkpoint_damaged` if it is not small */
   text(address: Address, signal: AbortSignal, refusal?: (response: Response) => Error | null): Promise<string> {
     return this.insist(address, signal, async () => {
       const response = await this.send(address, null, signal, refusal);
@@ -211,7 +211,7 @@ export class Requests {
     });
   }
 
-  /** `work`, unless it takes longer than an idle connection may. */
+  /** The result of `work`, unless it exceeds the idle timeout. */
   async within<T>(work: Promise<T>): Promise<T> {
     const done = new AbortController();
     const limit = this.clock.wait(IDLE_MS, done.signal).then(() => {
@@ -294,13 +294,13 @@ function retryAfter(response: Response, now: number): number | null {
   return Number.isFinite(ms) ? Math.max(ms, 0) : null;
 }
 
-/** Of a whole answer; what is compressed on its way has another length. */
+/** Length of a whole answer, unless it was compressed in transit. */
 export function wholeLength(response: Response): number | null {
   const length = response.headers.get('Content-Length');
   return length === null || response.headers.has('Content-Encoding') ? null : Number(length);
 }
 
-/** The file's size as a range's answer tells it; null where CORS hides it. */
+/** The file's size from a range's answer; null if CORS hides it. */
 export function totalLength(response: Response): number | null {
   const total = /\/([0-9]+)$/.exec(response.headers.get('Content-Range') ?? '');
   return total ? Number(total[1]) : null;

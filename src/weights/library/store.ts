@@ -1,6 +1,6 @@
 /**
- * The library's records and pieces in the database. A piece and the record that names it are written together, so what a
- * record names is there; a manifest says `complete` only after all files do, so a reader needs to look at nothing else.
+ * The library's records and pieces in the database. A piece and its record are written together, so everything a record names exists; a
+ * manifest is only `complete` after all files are, so readers need not check anything else.
  */
 import { StudioError } from '../../core/errors.ts';
 import type { Witness } from '../../storage/witness.ts';
@@ -9,7 +9,7 @@ import { LibraryWitness } from './library_witness.ts';
 import { keyOf, parseFileRecord, parseForeign, parseLicenses, parseManifest } from './records.ts';
 import type { FileRecord, Manifest } from './records.ts';
 
-/** One entry of the list: a manifest, or what can be said of one that another version wrote. */
+/** One entry of the list: a manifest, or what is known of one written by another version. */
 export type Listed =
   { ref: string; manifest: Manifest } | { ref: string; manifest: null; name: string; addedAt: number };
 
@@ -17,13 +17,13 @@ export class LibraryStore {
   readonly #values: KeyValues;
   readonly #witness: LibraryWitness | null;
 
-  /** @param witness null where nothing is written, and for whoever only reads */
+  /** @param witness null for readers, and if nothing is written */
   constructor(values: KeyValues, witness: Witness | null = null) {
     this.#values = values;
     this.#witness = witness && new LibraryWitness(witness, this.#values);
   }
 
-  /** Called before a checkpoint is brought here. */
+  /** Called before a checkpoint is fetched. */
   prepare(): Promise<void> {
     return this.#values.prepare();
   }
@@ -44,13 +44,13 @@ export class LibraryStore {
     });
   }
 
-  /** Null when there is none, or none that this version can read. */
+  /** Null if there is none this version can read. */
   async manifest(ref: string): Promise<Manifest | null> {
     const [value] = await this.#values.read([keyOf.manifest(ref)]);
     return parseManifest(value);
   }
 
-  /** The checkpoint `ref` if it may be used. @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` */
+  /** The checkpoint `ref`, if usable. @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` */
   async complete(ref: string): Promise<Manifest> {
     const manifest = await this.manifest(ref);
     if (manifest?.complete) {
@@ -71,7 +71,7 @@ export class LibraryStore {
     this.#witness?.look();
   }
 
-  /** Changes one that is there; nothing happens otherwise. */
+  /** Changes an existing one; does nothing otherwise. */
   async changeManifest(ref: string, change: Partial<Manifest>): Promise<void> {
     await this.#values.update(keyOf.manifest(ref), (value) => {
       const manifest = parseManifest(value);
@@ -80,7 +80,7 @@ export class LibraryStore {
     this.#witness?.look();
   }
 
-  /** One record per path, null where there is none that can be trusted. */
+  /** One record per path; null for missing or invalid ones. */
   async files(ref: string, paths: readonly string[]): Promise<(FileRecord | null)[]> {
     const values = await this.#values.read(paths.map((path) => keyOf.file(ref, path)));
     return values.map(parseFileRecord);
@@ -98,13 +98,13 @@ export class LibraryStore {
     ]);
   }
 
-  /** A file's pieces; null where one is not there or is no Blob. */
+  /** A file's pieces; null if one is missing or is no Blob. */
   async pieces(ref: string, path: string, numbers: readonly number[]): Promise<(Blob | null)[]> {
     const values = await this.#values.read(numbers.map((n) => keyOf.piece(ref, path, n)));
     return values.map((value) => (value instanceof Blob ? value : null));
   }
 
-  /** Drops pieces that are wrong, and says so in record and manifest. */
+  /** Drops wrong pieces and marks record and manifest accordingly. */
   async dropPieces(
     manifest: Manifest,
     path: string,
@@ -123,16 +123,16 @@ export class LibraryStore {
     return damaged;
   }
 
-  /** Forgets what is there of one file. */
+  /** Deletes what is stored of one file. */
   async discardFile(ref: string, path: string): Promise<void> {
     const prefix = `piece/${ref}/${path}/`;
     const pieces = (await this.#values.keys(prefix)).filter((key) => /^[0-9]+$/.test(key.slice(prefix.length)));
     await this.#values.write([], [keyOf.file(ref, path), keyOf.header(ref, path), ...pieces]);
   }
 
-  /** Removes the checkpoint with all that belongs to it, at once. */
+  /** Removes the checkpoint with everything that belongs to it, atomically. */
   async remove(ref: string): Promise<void> {
-    // An address can be the beginning of another one, whose keys then begin in the same way.
+    // One URL can be a prefix of another, whose keys then share that prefix.
     const others = (await this.list()).map((one) => one.ref).filter((other) => other.startsWith(`${ref}/`));
     const keys: string[] = [];
     for (const kind of ['file', 'header', 'piece']) {

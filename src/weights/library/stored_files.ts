@@ -1,4 +1,4 @@
-/** The files of a checkpoint that is complete in the library. A file is composed of its pieces and read only where it is sliced. */
+/** The files of a complete checkpoint in the library. A file is composed of its pieces and only read where it is sliced. */
 import { StudioError } from '../../core/errors.ts';
 import type { CheckpointFiles, Habits } from '../checkpoint_files.ts';
 import { ComposedBlob } from './composed_blob.ts';
@@ -93,7 +93,7 @@ export class StoredFiles implements CheckpointFiles {
     return record?.digest ? `${record.digest}:${record.transformed ? this.#manifest.variant : 'full'}` : null;
   }
 
-  /** What was verified when it arrived; null for a file that is not kept as it came. */
+  /** The hash verified on arrival; null for a file that was transformed. */
   sha256(path: string): string | null {
     const record = this.#records.get(path);
     return record && !record.transformed ? record.digest : null;

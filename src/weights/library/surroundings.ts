@@ -1,34 +1,34 @@
-/** What the library needs of the world around it, as interfaces: tests stand in for each and break it. */
+/** What the library needs from its surroundings, as interfaces, so that tests can replace and break each. */
 import type { TransferProgress } from './library_api.ts';
 
 export interface Clock {
   /** Milliseconds since 1970. */
   now(): number;
-  /** Resolves after so many milliseconds, or rejects at once when `signal` is aborted. */
+  /** Resolves after the given milliseconds, or rejects as soon as `signal` is aborted. */
   wait(ms: number, signal: AbortSignal): Promise<void>;
 }
 
 export interface Network {
   fetch(url: string, init: RequestInit): Promise<Response>;
-  /** False only when the browser is sure that there is no connection. */
+  /** False only if the browser is certain that there is no connection. */
   isOnline(): boolean;
-  /** Whether the page's policy lets it speak to this address. */
+  /** Whether the page's policy admits this URL. */
   allows(url: URL): Promise<boolean>;
-  /** How many requests the policy has refused so far; a redirect to a foreign host shows nowhere else. */
+  /** Number of requests the policy has refused so far, the only sign of a redirect to a foreign host. */
   refusals(): number;
   /** At least 0, below 1. */
   random(): number;
 }
 
-/** One holder per name, over all tabs; a lock ends with the tab that holds it. */
+/** One holder per name across all tabs; a lock ends with the tab holding it. */
 export interface Locks {
-  /** Runs `work` while holding the lock; rejects with `AbortError` when `signal` is aborted while it waits. */
+  /** Runs `work` while holding the lock; rejects with `AbortError` if `signal` is aborted while waiting. */
   hold<T>(name: string, signal: AbortSignal, work: () => Promise<T>): Promise<T>;
-  /** Names of all locks that somebody holds. */
+  /** Names of all held locks. */
   held(): Promise<Set<string>>;
 }
 
-/** What tabs tell each other. */
+/** Messages between tabs. */
 export type LibraryMessage =
   | { type: 'progress'; ref: string; progress: TransferProgress }
   | { type: 'pause'; ref: string }

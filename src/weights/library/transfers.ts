@@ -1,4 +1,4 @@
-/** Transfers: one per checkpoint at a time over all tabs, by a lock of its name. Any tab sees how far it is and can stop it. */
+/** Transfers: a lock per checkpoint allows one at a time across all tabs. Any tab sees its progress and can stop it. */
 import type { TransferProgress } from './library_api.ts';
 import { StudioError } from '../../core/errors.ts';
 import { storageError } from './key_values.ts';
@@ -26,7 +26,7 @@ export class Transfers {
         if (message.type === 'pause') {
           transfer.abort.abort();
         } else if (message.type === 'progress') {
-          // Another tab holds the lock, so ours is waiting for it.
+          // Another tab holds the lock, which ours is waiting for.
           transfer.onProgress(message.progress);
         }
       }
@@ -34,8 +34,8 @@ export class Transfers {
   }
 
   /**
-   * Runs `work` when no other tab works at this checkpoint.
-   * @throws StudioError `cancelled` when it was paused, what `work` throws
+   * Runs `work` once no other tab is busy with this checkpoint.
+   * @throws StudioError `cancelled` if it was paused, and whatever `work` throws
    */
   async run<T>(
     ref: string,
@@ -58,14 +58,14 @@ export class Transfers {
     }
   }
 
-  /** Stops whoever is at it, in whichever tab, and runs `work` when it has stopped. */
+  /** Stops the current transfer, in any tab, then runs `work`. */
   async pause(ref: string, work: () => Promise<void> = () => Promise.resolve()): Promise<void> {
     this.#of(ref).forEach(({ abort }) => abort.abort());
     this.#channel.post({ type: 'pause', ref });
     await this.#locks.hold(lockOf(ref), new AbortController().signal, work);
   }
 
-  /** Whether some tab is at it. */
+  /** Whether any tab is busy with it. */
   async underWay(): Promise<(ref: string) => boolean> {
     const held = await this.#locks.held();
     return (ref) => held.has(lockOf(ref));

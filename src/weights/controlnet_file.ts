@@ -1,0 +1,164 @@
+/**
+ * ControlNets in one `.safetensors` file: with the names of diffusers' ControlNetModel, as its folders have them, or of the original layout,
+ * `control_model.…` or without that prefix. How it is put together follows from the shapes of its tensors and, where these do not tell, from the
+ * UNet that it is used with.
+ *
+ * Reference: diffusers/loaders/single_file_utils.py (convert_controlnet_checkpoint)
+ */
+import { StudioError } from '../core/errors.ts';
+import * as controlnet from '../graphs/controlnet.ts';
+import type { StoredTensor } from '../graphs/graph.ts';
+import type { Config as UNetConfig } from '../graphs/unet2d_condition.ts';
+import { madeForAnother, type Said } from './addition_misfit.ts';
+import { TensorIndex } from './checkpoint.ts';
+import { Shapes, unetEncoderConfig } from './inferred_configs.ts';
+import { originalControlNames } from './original_layout.ts';
+import { requireReadable, storedTensors } from './quantise.ts';
+import { readSafetensorsHeader } from './safetensors.ts';
+
+export interface ControlNetFile {
+  config: controlnet.Config;
+  weights: TensorIndex;
+}
+
+/** The first layer that sees the control picture, in either layout. */
+const HINT = /^(?:controlnet_cond_embedding\.conv_in|(?:control_model\.)?input_hint_block\.0)\.weight$/;
+const ORIGINAL = /^((?:control_model\.)?)input_hint_block\.0\.weight$/;
+
+/** What is in some files of the original layout beside the ControlNet: the checkpoint that it was trained with. */
+const BESIDE = /^(?:model\.diffusion_model|first_stage_model|cond_stage_model|model_ema)\./;
+
+/** Relatives that cannot be run, by a name that only they have. */
+const RELATIVES: [pattern: RegExp, what: string][] = [
+  [/^lora_controlnet$/, 'a Control-LoRA'],
+  [/^(?:task_embedding|control_add_embedding\.)/, 'a ControlNet for several kinds of pictures (union)'],
+  [/^(?:controlnet_blocks|controlnet_x_embedder|controlnet_mode_embedder)\b/, 'a ControlNet of a flow transformer'],
+  [/^(?:adapter\.)?body\.0\.(?:resnets\.0\.)?block1\.weight$/, 'a T2I-Adapter'],
+];
+
+/** Whether a file is a ControlNet or one of its relatives, from its header. @throws StudioError `checkpoint_damaged` */
+export async function isControlNet(blob: Blob, file: string): Promise<boolean> {
+  const { tensors } = await readSafetensorsHeader(blob, file);
+  const names = [...tensors.keys()];
+  return names.some((name) => HINT.test(name)) || relativeOf(names) !== undefined;
+}
+
+function relativeOf(names: readonly string[]): string | undefined {
+  return RELATIVES.find(([pattern]) => names.some((name) => pattern.test(name)))?.[1];
+}
+
+/**
+ * Reads the header of a file that is to be kept as a ControlNet.
+ * @param file its name, for the message
+ * @throws StudioError `checkpoint_damaged`, `checkpoint_unsupported`
+ */
+export async function requireControlNet(blob: Blob, file: string): Promise<void> {
+  const { tensors } = await readSafetensorsHeader(blob, file);
+  const names = [...tensors.keys()];
+  const relative = relativeOf(names);
+  if (relative !== undefined) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `${file} is ${relative}, which Darkroom cannot run; choose a plain ControlNet.`,
+    );
+  }
+  if (names.includes('difference')) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `${file} holds only how a ControlNet differs from its checkpoint, which Darkroom cannot run; choose a whole ControlNet.`,
+    );
+  }
+  if (!names.some((name) => HINT.test(name))) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `${file} is not a ControlNet; choose one for Stable Diffusion 1, 2 or XL.`,
+    );
+  }
+}
+
+/**
+ * @param file as graphs are to call it
+ * @param name for people
+ * @param unet of the checkpoint that it is used with
+ * @throws StudioError `checkpoint_damaged`, `checkpoint_unsupported` for one of another kind of model
+ */
+export async function readControlNet(
+  blob: Blob,
+  file: string,
+  name: string,
+  unet: { config: UNetConfig; of: string },
+): Promise<ControlNetFile> {
+  await requireControlNet(blob, name);
+  const header = await readSafetensorsHeader(blob, file);
+  const names = [...header.tensors.keys()];
+  const [, prefix] = names.flatMap((one) => ORIGINAL.exec(one) ?? []);
+  const nameOf = prefix === undefined ? (one: string) => one : originalControlNames(names, prefix);
+  requireReadable(header, name, (one) => /\.(weight|bias)$/.test(one) && !BESIDE.test(one));
+  const tensors = new Map<string, StoredTensor>();
+  for (const tensor of storedTensors(header, file).filter((one) => !BESIDE.test(one.name))) {
+    const own = nameOf(tensor.name);
+    if (own === null || !KNOWN.test(own)) {
+      throw new StudioError(
+        'checkpoint_unsupported',
+        `The ControlNet "${name}" has a tensor "${tensor.name}" that Darkroom does not know, so it would not be run as it was trained; choose another one.`,
+      );
+    }
+    tensors.set(own, { ...tensor, name: own });
+  }
+  return { config: configOf(new Shapes(tensors), name, unet), weights: new TensorIndex(tensors) };
+}
+
+/** Modules of diffusers' ControlNetModel. */
+const KNOWN =
+  /^(?:conv_in|time_embedding\.linear_[12]|add_embedding\.linear_[12]|(?:down_blocks\.\d+|mid_block)\.(?:resnets|attentions|downsamplers)\.\d+\..+|controlnet_(?:down_blocks\.\d+|mid_block|cond_embedding\.(?:conv_in|conv_out|blocks\.\d+)))\.(?:weight|bias)$/;
+
+function configOf(shapes: Shapes, name: string, { config: unet, of }: { config: UNetConfig; of: string }) {
+  const encoder = unetEncoderConfig(shapes);
+  const refuse = (what: string, own: Said, its: Said) => {
+    throw madeForAnother('controlnet', name, what, own, { its, of });
+  };
+  const widthOf = (value: UNetConfig['cross_attention_dim']) => (Array.isArray(value) ? value[0] : value);
+  const widths = unet.block_out_channels;
+  if (encoder.block_out_channels.join() !== widths.join()) {
+    refuse('block_out_channels', encoder.block_out_channels, widths);
+  }
+  if (encoder.cross_attention_dim !== undefined && encoder.cross_attention_dim !== widthOf(unet.cross_attention_dim)) {
+    refuse('cross_attention_dim', encoder.cross_attention_dim, widthOf(unet.cross_attention_dim));
+  }
+  const [, added] = shapes.of('add_embedding.linear_1.weight');
+  if (added !== (unet.projection_class_embeddings_input_dim ?? undefined)) {
+    refuse('projection_class_embeddings_input_dim', added ?? 0, unet.projection_class_embeddings_input_dim);
+  }
+  const layers = widths.map((_, i) => shapes.count(new RegExp(`^down_blocks\\.${i}\\.resnets\\.(\\d+)\\.`)));
+  const own = widths.map((_, i) =>
+    Array.isArray(unet.layers_per_block) ? unet.layers_per_block[i] : unet.layers_per_block,
+  );
+  if (layers.join() !== own.join()) {
+    refuse('layers_per_block', layers, own);
+  }
+  const [, channels] = shapes.of('conv_in.weight');
+  if (channels !== unet.out_channels) {
+    refuse('in_channels', channels, unet.out_channels);
+  }
+  const blocks = shapes.count(/^controlnet_cond_embedding\.blocks\.(\d+)\./);
+  return controlnet.parseConfig({
+    ...unet,
+    ...encoder,
+    layers_per_block: layers,
+    cross_attention_dim: encoder.cross_attention_dim ?? widthOf(unet.cross_attention_dim),
+    in_channels: channels,
+    // Of the UNet's own inputs it takes the sample and the time alone.
+    time_cond_proj_dim: null,
+    center_input_sample: false,
+    conv_in_kernel: shapes.of('conv_in.weight')[3],
+    reverse_transformer_layers_per_block: null,
+    conditioning_channels: shapes.of('controlnet_cond_embedding.conv_in.weight')[1],
+    conditioning_embedding_out_channels: [
+      shapes.of('controlnet_cond_embedding.conv_in.weight')[0],
+      ...Array.from(
+        { length: blocks / 2 },
+        (_, i) => shapes.of(`controlnet_cond_embedding.blocks.${2 * i + 1}.weight`)[0],
+      ),
+    ],
+  });
+}

@@ -1,0 +1,149 @@
+/** Infers a diffusers `config.json` from the shapes of a network's tensors. */
+import type { StoredTensor } from '../graphs/graph.ts';
+
+/** Of attention in CLIP's text encoders and in Stable Diffusion 2's UNet, in every published one. */
+export const HEAD_WIDTH = 64;
+/** Of every published autoencoder. */
+const GROUPS = 32;
+
+/** A network's tensors by module name, from which its configuration is inferred. */
+export class Shapes {
+  constructor(readonly tensors: ReadonlyMap<string, StoredTensor>) {}
+
+  /** Empty where there is no such tensor. */
+  of(name: string): number[] {
+    return this.tensors.get(name)?.shape ?? [];
+  }
+
+  has(name: string): boolean {
+    return this.tensors.has(name);
+  }
+
+  /** The number of distinct first groups of the pattern among the names. */
+  count(pattern: RegExp): number {
+    return new Set([...this.tensors.keys()].flatMap((name) => pattern.exec(name)?.[1] ?? [])).size;
+  }
+}
+
+/** The half of a UNet that leads down to its middle, which ControlNets have, too. */
+export function unetEncoderConfig(shapes: Shapes): {
+  block_out_channels: number[];
+  layers_per_block: number;
+  down_block_types: string[];
+  mid_block_type: string | null;
+  transformer_layers_per_block: (number | number[])[];
+  cross_attention_dim: number | undefined;
+} {
+  const names = [...shapes.tensors.keys()];
+  const attends = (block: string) => names.some((name) => name.startsWith(`${block}.attentions.`));
+  const blocks = shapes.count(/^down_blocks\.(\d+)\./);
+  const layers = shapes.count(/^down_blocks\.0\.resnets\.(\d+)\./);
+  const keys = names.find((name) => name.endsWith('.transformer_blocks.0.attn2.to_k.weight')) ?? '';
+  return {
+    block_out_channels: each(blocks, (i) => shapes.of(`down_blocks.${i}.resnets.0.conv1.weight`)[0]),
+    layers_per_block: layers,
+    down_block_types: each(blocks, (i) => (attends(`down_blocks.${i}`) ? 'CrossAttnDownBlock2D' : 'DownBlock2D')),
+    mid_block_type: attends('mid_block')
+      ? 'UNetMidBlock2DCrossAttn'
+      : names.some((name) => name.startsWith('mid_block.'))
+        ? 'UNetMidBlock2D'
+        : null,
+    // The middle has as many as the last block before it, which has none itself in Stable Diffusion 1 and 2.
+    transformer_layers_per_block: each(blocks, (i) => {
+      const depth = transformerDepths(shapes, `down_blocks.${i}`, layers);
+      return i === blocks - 1 && depth === 0 ? shapes.count(MIDDLE_DEPTH) : depth;
+    }),
+    cross_attention_dim: shapes.of(keys)[1],
+  };
+}
+
+const MIDDLE_DEPTH = /^mid_block\.attentions\.0\.transformer_blocks\.(\d+)\./;
+
+/** Layers of each of a block's transformers; one number where all are alike. */
+export function transformerDepths(shapes: Shapes, block: string, layers: number): number | number[] {
+  const depths = each(layers, (layer) =>
+    shapes.count(
+      new RegExp(`^${block.replaceAll('.', '\\.')}\\.attentions\\.${layer}\\.transformer_blocks\\.(\\d+)\\.`),
+    ),
+  );
+  return depths.every((one) => one === depths[0]) ? depths[0] : depths;
+}
+
+/** @param numbers that cannot be inferred from shapes */
+export function autoencoderConfig(
+  shapes: Shapes,
+  numbers: { scaling_factor: number; shift_factor?: number },
+): Record<string, unknown> {
+  // From the decoder, which every file has; its blocks are reversed and have one more layer each.
+  const blocks = shapes.count(/^decoder\.up_blocks\.(\d+)\./);
+  return {
+    block_out_channels: each(blocks, (i) => shapes.of(`decoder.up_blocks.${blocks - 1 - i}.resnets.0.conv1.weight`)[0]),
+    down_block_types: each(blocks, () => 'DownEncoderBlock2D'),
+    up_block_types: each(blocks, () => 'UpDecoderBlock2D'),
+    layers_per_block: shapes.count(/^decoder\.up_blocks\.0\.resnets\.(\d+)\./) - 1,
+    in_channels: shapes.of('decoder.conv_out.weight')[0],
+    out_channels: shapes.of('decoder.conv_out.weight')[0],
+    latent_channels: shapes.of('decoder.conv_in.weight')[1],
+    norm_num_groups: GROUPS,
+    ...numbers,
+    use_quant_conv: shapes.has('quant_conv.weight'),
+    use_post_quant_conv: shapes.has('post_quant_conv.weight'),
+  };
+}
+
+/** @param isOpenClip whether it is OpenCLIP's rather than OpenAI's */
+export function clipConfig(shapes: Shapes, isOpenClip: boolean): Record<string, unknown> {
+  const root = shapes.has('text_model.embeddings.token_embedding.weight') ? 'text_model.' : '';
+  const [vocabulary, width] = shapes.of(`${root}embeddings.token_embedding.weight`);
+  return {
+    vocab_size: vocabulary,
+    hidden_size: width,
+    intermediate_size: shapes.of(`${root}encoder.layers.0.mlp.fc1.weight`)[0],
+    num_hidden_layers: shapes.count(/^(?:text_model\.)?encoder\.layers\.(\d+)\./),
+    num_attention_heads: Math.max(1, Math.floor(width / HEAD_WIDTH)),
+    max_position_embeddings: shapes.of(`${root}embeddings.position_embedding.weight`)[0],
+    hidden_act: isOpenClip ? 'gelu' : 'quick_gelu',
+    // The original layout has the matrix transposed.
+    projection_dim: shapes.of('text_projection')[1] ?? shapes.of('text_projection.weight')[0],
+    eos_token_id: 2,
+  };
+}
+
+export function t5Config(shapes: Shapes): Record<string, unknown> {
+  const first = 'encoder.block.0.layer';
+  const [buckets, heads] = shapes.of(`${first}.0.SelfAttention.relative_attention_bias.weight`);
+  const table = ['shared.weight', 'encoder.embed_tokens.weight'].find((name) => shapes.has(name)) ?? '';
+  const [vocabulary, width] = shapes.of(table);
+  return {
+    vocab_size: vocabulary,
+    d_model: width,
+    d_kv: shapes.of(`${first}.0.SelfAttention.q.weight`)[0] / heads,
+    d_ff: shapes.of(`${first}.1.DenseReluDense.wo.weight`)[1],
+    num_heads: heads,
+    num_layers: shapes.count(/^encoder\.block\.(\d+)\./),
+    relative_attention_num_buckets: buckets,
+    feed_forward_proj: shapes.has(`${first}.1.DenseReluDense.wi_0.weight`) ? 'gated-gelu' : 'relu',
+  };
+}
+
+/** What no shape tells is the same in all published ones. */
+export function qwen3Config(shapes: Shapes): Record<string, unknown> {
+  const [vocabulary, width] = shapes.of('model.embed_tokens.weight');
+  const first = 'model.layers.0';
+  const [head] = shapes.of(`${first}.self_attn.q_norm.weight`);
+  return {
+    vocab_size: vocabulary,
+    hidden_size: width,
+    intermediate_size: shapes.of(`${first}.mlp.gate_proj.weight`)[0],
+    num_hidden_layers: shapes.count(/^model\.layers\.(\d+)\./),
+    num_attention_heads: shapes.of(`${first}.self_attn.q_proj.weight`)[0] / head,
+    num_key_value_heads: shapes.of(`${first}.self_attn.k_proj.weight`)[0] / head,
+    head_dim: head,
+    rope_theta: 1_000_000,
+  };
+}
+
+/** @returns what `at` gives for 0 to `count` − 1 */
+export function each<T>(count: number, at: (index: number) => T): T[] {
+  return Array.from({ length: count }, (_, index) => at(index));
+}

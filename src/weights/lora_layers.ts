@@ -1,0 +1,176 @@
+/**
+ * The change of one layer as a LoRA's file gives it, held against the layer that it is for.
+ *
+ * Reference: peft/tuners/lora/layer.py
+ */
+import * as v from 'valibot';
+import type { FactoredDelta, StoredTensor } from '../graphs/graph.ts';
+import { deltaShape } from './factored_delta.ts';
+import { LORA_NETWORKS, type LoraNetwork, type Place } from './lora_names.ts';
+import type { TensorEntry } from './safetensors.ts';
+
+/** The change of one layer. */
+export type LoraLayer = ProductLayer | FactoredLayer;
+
+/** By several tensors and a formula of its own. */
+export interface FactoredLayer {
+  factored: FactoredDelta;
+  alpha: number;
+  scale: number;
+}
+
+/** scale · up @ down. */
+export interface ProductLayer {
+  /** [rank, K], of a convolution [rank, inputs, height, width]. */
+  down: StoredTensor;
+  /** [N, rank], of a convolution [N, rank, 1, 1]. */
+  up: StoredTensor;
+  alpha: number;
+  /** alpha / rank; alpha / √rank where the file was trained so. */
+  scale: number;
+}
+
+/** What diffusers keeps of PEFT's configuration, per network. */
+const adapterSchema = v.object({
+  lora_alpha: v.fallback(v.optional(v.number()), undefined),
+  alpha_pattern: v.fallback(v.record(v.string(), v.number()), () => ({})),
+  use_rslora: v.fallback(v.boolean(), false),
+  use_dora: v.fallback(v.boolean(), false),
+});
+export type Adapter = v.InferOutput<typeof adapterSchema>;
+
+/** @returns the layer's change, or why its shapes are none */
+export function layerAt(
+  { weight, rows }: Place,
+  down: StoredTensor,
+  wholeUp: StoredTensor,
+  given: number | undefined,
+  adapter: Adapter | undefined,
+): ProductLayer | string {
+  const up = rows ? rowsOf(wholeUp, rows) : wholeUp;
+  const rank = down.shape[0] ?? 0;
+  const fits =
+    rank > 0 &&
+    up.shape.length >= 2 &&
+    up.shape[0] === weight.shape[0] &&
+    size(up) === up.shape[0] * rank &&
+    size(down) === (rank * size(weight)) / weight.shape[0];
+  if (!fits) {
+    const [rows, columns, own] = [up, down, weight].map(({ shape }) => `[${shape.join(', ')}]`);
+    return `${rows} times ${columns}, but this checkpoint has ${own}`;
+  }
+  const alpha = given ?? patternOf(adapter, weight.name.replace(/\.weight$/, '')) ?? adapter?.lora_alpha ?? rank;
+  return { down, up, alpha, scale: alpha / (adapter?.use_rslora ? Math.sqrt(rank) : rank) };
+}
+
+/** A convolution through a core. @returns the layer's change, or why its shapes are none */
+export function tuckerAt(
+  { weight, rows }: Place,
+  parts: Record<'down' | 'mid' | 'up', StoredTensor>,
+  given: number | undefined,
+): FactoredLayer | string {
+  const rank = parts.down.shape[0];
+  const alpha = given ?? rank;
+  return rows === undefined
+    ? fitting(weight, { kind: 'tucker', parts, scale: 1 }, alpha, alpha / rank)
+    : 'a part of a core, which is none';
+}
+
+/**
+ * @param isOnInput of (IA)³, whether its factors are the columns'
+ * @returns the layer's change, `part` where something of it is missing, or why its shapes are none
+ */
+export function factoredAt(
+  { weight, rows }: Place,
+  tensors: ReadonlyMap<string, TensorEntry>,
+  file: string,
+  given: number | undefined,
+  isOnInput: boolean | undefined,
+): FactoredLayer | string {
+  const parts = Object.fromEntries(
+    [...tensors].flatMap(([name, tensor]) => (name === 'on_input' ? [] : [[name, stored(tensor, file)] as const])),
+  );
+  const kind = KIND_OF.find(([part]) => tensors.has(part))?.[1];
+  if (kind === undefined || rows !== undefined) {
+    return 'part';
+  }
+  if (kind === 'scaled') {
+    const [rows, columns] = [weight.shape[0], weight.shape[1] ?? 1];
+    const factors = parts.weight as StoredTensor | undefined;
+    if (!factors || size(factors) !== (isOnInput ? columns : rows)) {
+      return `[${factors?.shape.join(', ') ?? ''}] factors, but this checkpoint has [${weight.shape.join(', ')}]`;
+    }
+    return { factored: { kind: isOnInput ? 'scaled_columns' : 'scaled', parts, scale: 1 }, alpha: 1, scale: 1 };
+  }
+  // The rank is told by the factors; what has none is the change itself.
+  const ranked = parts.hada_w1_b ?? parts.lokr_w1_b ?? parts.lokr_w2_b;
+  const rank = (ranked as StoredTensor | undefined)?.shape[0];
+  const alpha = given ?? rank ?? 1;
+  const isFull = kind === 'whole' || rank === undefined;
+  return fitting(weight, { kind, parts, scale: 1 }, alpha, isFull ? 1 : alpha / rank);
+}
+
+const KIND_OF: [part: string, kind: FactoredDelta['kind']][] = [
+  ['hada_w1_a', 'hadamard'],
+  ['lokr_w1', 'kronecker'],
+  ['lokr_w1_a', 'kronecker'],
+  ['diff', 'whole'],
+  ['weight', 'scaled'],
+];
+
+function fitting(weight: StoredTensor, factored: FactoredDelta, alpha: number, scale: number): FactoredLayer | string {
+  const shape = deltaShape(factored);
+  if (!shape) {
+    return 'part';
+  }
+  return shape.rows === weight.shape[0] && shape.rows * shape.columns === size(weight)
+    ? { factored, alpha, scale }
+    : `[${shape.rows}, ${shape.columns}], but this checkpoint has [${weight.shape.join(', ')}]`;
+}
+
+/** Some of a matrix's rows. */
+function rowsOf(tensor: StoredTensor, { from, to, of }: NonNullable<Place['rows']>): StoredTensor {
+  const { shape, offset, length } = tensor;
+  const share = (to - from) / of;
+  return {
+    ...tensor,
+    name: `${tensor.name}[${from}:${to}]`,
+    shape: [shape[0] * share, ...shape.slice(1)],
+    offset: offset + (length * from) / of,
+    length: length * share,
+  };
+}
+
+/** @param fail is called where the configuration cannot be read */
+export function readAdapters(json: string | undefined, fail: () => void): Partial<Record<LoraNetwork, Adapter>> {
+  const adapters: Partial<Record<LoraNetwork, Adapter>> = {};
+  try {
+    const values = v.parse(v.record(v.string(), v.unknown()), JSON.parse(json ?? '{}'));
+    for (const network of LORA_NETWORKS) {
+      const own = Object.entries(values).filter(([key]) => key.startsWith(`${network}.`));
+      adapters[network] = v.parse(
+        adapterSchema,
+        Object.fromEntries(own.map(([key, value]) => [key.slice(network.length + 1), value])),
+      );
+    }
+  } catch {
+    fail();
+  }
+  return adapters;
+}
+
+/** The alpha that PEFT's configuration gives to single layers, by the end of their paths. */
+function patternOf(adapter: Adapter | undefined, path: string): number | undefined {
+  return Object.entries(adapter?.alpha_pattern ?? {}).find(
+    ([pattern]) => path === pattern || `text_model.${path}` === pattern || path.endsWith(`.${pattern}`),
+  )?.[1];
+}
+
+/** A tensor of the LoRA's own file, which has a readable type. */
+export function stored(tensor: TensorEntry, file: string): StoredTensor {
+  return { ...tensor, dtype: tensor.dtype as StoredTensor['dtype'], file };
+}
+
+export function size({ shape }: { shape: readonly number[] }): number {
+  return shape.reduce((product, dimension) => product * dimension, 1);
+}

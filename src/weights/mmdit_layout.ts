@@ -1,0 +1,308 @@
+/**
+ * The layout of Stable Diffusion 3's, FLUX.1's and Z-Image's original code, in which ComfyUI keeps whole checkpoints in one file: which tensor
+ * of it is which of diffusers' and transformers' modules. Nothing is copied; where the original keeps several layers in one tensor, each is a
+ * range of its rows.
+ *
+ * Reference: diffusers/loaders/single_file_utils.py (convert_sd3_transformer_checkpoint_to_diffusers,
+ * convert_flux_transformer_checkpoint_to_diffusers, convert_z_image_transformer_checkpoint_to_diffusers)
+ */
+import { lastUpBlock, vaePath } from './original_layout.ts';
+
+export type MmditKind = 'sd3' | 'flux1' | 'z_image';
+export type MmditComponent = 'transformer' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3';
+
+/** What a tensor of the file, or a part of its rows, is for. */
+export interface MmditMeaning {
+  component: MmditComponent;
+  name: string;
+  /** Of `of` equal shares of the rows, those from `from` to before `to`; absent = all rows. */
+  rows?: { from: number; to: number; of: number };
+}
+
+/** How the names of a part's tensors begin. */
+export const PREFIXES = {
+  transformer: 'model.diffusion_model.',
+  vae: 'vae.',
+  clipL: 'text_encoders.clip_l.transformer.',
+  clipG: 'text_encoders.clip_g.transformer.',
+  t5: 'text_encoders.t5xxl.transformer.',
+  qwen3: 'text_encoders.qwen3_4b.transformer.',
+} as const;
+
+const TRANSFORMER = PREFIXES.transformer;
+const VAES = ['first_stage_model.', PREFIXES.vae];
+
+/** Whether a tensor is called as in a file that has several parts. */
+export function isWholeName(name: string): boolean {
+  return [...Object.values(PREFIXES), ...VAES].some((prefix) => name.startsWith(prefix));
+}
+
+/** Which family these tensors are of, or at least their transformer's; null for anything else. */
+export function mmditKind(has: (name: string) => boolean): MmditKind | null {
+  const [prefix] = ['', TRANSFORMER].filter((start) => has(`${start}final_layer.linear.weight`));
+  if (prefix === undefined) {
+    return null;
+  }
+  if (has(`${prefix}joint_blocks.0.x_block.attn.qkv.weight`)) {
+    return 'sd3';
+  }
+  // Lumina 2 has the same layers and fills nothing up.
+  if (has(`${prefix}noise_refiner.0.attention.qkv.weight`) && has(`${prefix}x_pad_token`)) {
+    return 'z_image';
+  }
+  // FLUX.2 and others have double blocks, too, but are told nothing of the text as a whole.
+  return has(`${prefix}double_blocks.0.img_attn.qkv.weight`) && has(`${prefix}vector_in.in_layer.weight`)
+    ? 'flux1'
+    : null;
+}
+
+/** Reads names of this layout, as `originalNames` does; `names` are all of the file. */
+export function mmditNames(kind: MmditKind, names: Iterable<string>): (name: string) => MmditMeaning[] {
+  const all = [...names];
+  const root = all.some((name) => name.startsWith(TRANSFORMER)) ? TRANSFORMER : '';
+  const lastUp = Math.max(...VAES.map((prefix) => lastUpBlock(all, prefix)));
+  // diffusers' own file, picked by itself.
+  const isModules = all.some((name) => VAES.some((prefix) => name.startsWith(`${prefix}decoder.mid_block.`)));
+  const blocks = all.flatMap((name) => /(?:^|\.)joint_blocks\.(\d+)\./.exec(name)?.[1] ?? []);
+  const last = Math.max(0, ...blocks.map(Number));
+  return (name) => {
+    const starts = (prefix: string) => (name.startsWith(prefix) ? name.slice(prefix.length) : null);
+    for (const [part, component] of Object.entries(TEXT_ENCODERS[kind])) {
+      const own = starts(PREFIXES[part as keyof typeof PREFIXES]);
+      if (own !== null) {
+        return [{ component, name: own }];
+      }
+    }
+    if (name.startsWith(TEXTS)) {
+      return [];
+    }
+    const vae = VAES.map(starts).find((rest) => rest !== null);
+    const [, path, ending] = /^(.*)\.(weight|bias|scale)$/.exec(vae ?? starts(root) ?? '') ?? [];
+    if (vae !== undefined) {
+      const own = path === undefined || isModules ? (path ?? null) : vaePath(path, lastUp);
+      return own === null ? [] : [{ component: 'vae', name: `${own}.${ending}` }];
+    }
+    if (kind === 'sd3' && starts(root) === 'pos_embed') {
+      return [{ component: 'transformer', name: 'pos_embed.pos_embed' }];
+    }
+    if (kind === 'z_image' && /^(x|cap)_pad_token$/.test(starts(root) ?? '')) {
+      return [{ component: 'transformer', name: starts(root) ?? '' }];
+    }
+    if (path === undefined) {
+      return [];
+    }
+    const parts = LAYERS[kind](path, last);
+    return parts.map(({ path: own, rows }) => ({
+      component: 'transformer',
+      name: `${own}.${ending === 'scale' ? 'weight' : ending}`,
+      ...(rows && { rows }),
+    }));
+  };
+}
+
+const TEXTS = 'text_encoders.';
+
+/** Which of a family's text encoders lies under which name. */
+const TEXT_ENCODERS: Record<MmditKind, Partial<Record<keyof typeof PREFIXES, MmditComponent>>> = {
+  sd3: { clipL: 'text_encoder', clipG: 'text_encoder_2', t5: 'text_encoder_3' },
+  flux1: { clipL: 'text_encoder', t5: 'text_encoder_2' },
+  z_image: { qwen3: 'text_encoder' },
+};
+
+const LAYERS: Record<MmditKind, (path: string, last: number) => LayerPart[]> = {
+  sd3: sd3Parts,
+  flux1: fluxParts,
+  z_image: zImageParts,
+};
+
+/** A layer of diffusers' modules, and which rows of the original's it has. */
+export interface LayerPart {
+  path: string;
+  rows?: MmditMeaning['rows'];
+}
+
+/**
+ * The original code's layers, by their paths in it with what they are in diffusers' modules.
+ * @param blocks how many there are at most of each kind
+ */
+export function originalLayers(kind: MmditKind, blocks: number): Map<string, LayerPart[]> {
+  const last = blocks - 1;
+  const each = (paths: (block: number) => string[]) =>
+    Array.from({ length: blocks }, (_, block) => paths(block)).flat();
+  const paths: Record<MmditKind, () => string[]> = {
+    sd3: () => [
+      ...Object.keys(SD3_LAYERS),
+      ...each((n) =>
+        ['x', 'context'].flatMap((stream) =>
+          ['attn.qkv', 'attn2.qkv', ...Object.keys(SD3_BLOCK)].map(
+            (rest) => `joint_blocks.${n}.${stream}_block.${rest}`,
+          ),
+        ),
+      ),
+    ],
+    flux1: () => [
+      ...Object.keys(FLUX_LAYERS),
+      ...each((n) => [
+        ...['img', 'txt'].flatMap((stream) =>
+          ['attn.qkv', ...Object.keys(FLUX_DOUBLE)].map((rest) => `double_blocks.${n}.${stream}_${rest}`),
+        ),
+        ...['linear1', ...Object.keys(FLUX_SINGLE)].map((rest) => `single_blocks.${n}.${rest}`),
+      ]),
+    ],
+    z_image: () => [
+      'x_embedder',
+      'final_layer.linear',
+      'final_layer.adaLN_modulation.1',
+      ...each((n) =>
+        ['layers', 'noise_refiner', 'context_refiner'].flatMap((stack) =>
+          ['attention.qkv', 'attention.out'].map((rest) => `${stack}.${n}.${rest}`),
+        ),
+      ),
+    ],
+  };
+  return new Map([...paths[kind](), 'final_layer.adaLN_modulation.1'].map((path) => [path, LAYERS[kind](path, last)]));
+}
+
+const SD3_LAYERS: Record<string, string> = {
+  'x_embedder.proj': 'pos_embed.proj',
+  't_embedder.mlp.0': 'time_text_embed.timestep_embedder.linear_1',
+  't_embedder.mlp.2': 'time_text_embed.timestep_embedder.linear_2',
+  'y_embedder.mlp.0': 'time_text_embed.text_embedder.linear_1',
+  'y_embedder.mlp.2': 'time_text_embed.text_embedder.linear_2',
+  context_embedder: 'context_embedder',
+  'final_layer.linear': 'proj_out',
+};
+
+/** By the stream that they are of: those of `x_block`, and those of `context_block`. */
+const SD3_BLOCK: Record<string, [picture: string, words: string]> = {
+  'adaLN_modulation.1': ['norm1.linear', 'norm1_context.linear'],
+  'attn.ln_q': ['attn.norm_q', 'attn.norm_added_q'],
+  'attn.ln_k': ['attn.norm_k', 'attn.norm_added_k'],
+  'attn.proj': ['attn.to_out.0', 'attn.to_add_out'],
+  'mlp.fc1': ['ff.net.0.proj', 'ff_context.net.0.proj'],
+  'mlp.fc2': ['ff.net.2', 'ff_context.net.2'],
+  'attn2.ln_q': ['attn2.norm_q', ''],
+  'attn2.ln_k': ['attn2.norm_k', ''],
+  'attn2.proj': ['attn2.to_out.0', ''],
+};
+
+const FLUX_LAYERS: Record<string, string> = {
+  'time_in.in_layer': 'time_text_embed.timestep_embedder.linear_1',
+  'time_in.out_layer': 'time_text_embed.timestep_embedder.linear_2',
+  'vector_in.in_layer': 'time_text_embed.text_embedder.linear_1',
+  'vector_in.out_layer': 'time_text_embed.text_embedder.linear_2',
+  'guidance_in.in_layer': 'time_text_embed.guidance_embedder.linear_1',
+  'guidance_in.out_layer': 'time_text_embed.guidance_embedder.linear_2',
+  txt_in: 'context_embedder',
+  img_in: 'x_embedder',
+  'final_layer.linear': 'proj_out',
+};
+
+/** By the stream that they are of: `img_…`, and `txt_…`. */
+const FLUX_DOUBLE: Record<string, [picture: string, words: string]> = {
+  'mod.lin': ['norm1.linear', 'norm1_context.linear'],
+  'attn.norm.query_norm': ['attn.norm_q', 'attn.norm_added_q'],
+  'attn.norm.key_norm': ['attn.norm_k', 'attn.norm_added_k'],
+  'attn.proj': ['attn.to_out.0', 'attn.to_add_out'],
+  'mlp.0': ['ff.net.0.proj', 'ff_context.net.0.proj'],
+  'mlp.2': ['ff.net.2', 'ff_context.net.2'],
+};
+
+const FLUX_SINGLE: Record<string, string> = {
+  'modulation.lin': 'norm.linear',
+  'norm.query_norm': 'attn.norm_q',
+  'norm.key_norm': 'attn.norm_k',
+  linear2: 'proj_out',
+};
+
+/** A feed-forward layer's width beside those of queries, keys and values. */
+const WIDE = 4;
+
+/** @param last number of the last block, whose words are only scaled and shifted */
+function sd3Parts(path: string, last: number): LayerPart[] {
+  if (path === 'final_layer.adaLN_modulation.1') {
+    return shiftFirst('norm_out.linear');
+  }
+  const [, block, stream, rest] = /^joint_blocks\.(\d+)\.(x|context)_block\.(.+)$/.exec(path) ?? [];
+  if (block === undefined) {
+    return whole(SD3_LAYERS[path]);
+  }
+  const base = `transformer_blocks.${block}`;
+  const words = stream === 'context';
+  if (rest === 'attn.qkv' || rest === 'attn2.qkv') {
+    return together(`${base}.${rest.slice(0, -'.qkv'.length)}`, words);
+  }
+  if (words && Number(block) === last && rest === 'adaLN_modulation.1') {
+    return shiftFirst(`${base}.norm1_context.linear`);
+  }
+  const own = SD3_BLOCK[rest]?.[words ? 1 : 0];
+  return own ? whole(`${base}.${own}`) : [];
+}
+
+function fluxParts(path: string): LayerPart[] {
+  if (path === 'final_layer.adaLN_modulation.1') {
+    return shiftFirst('norm_out.linear');
+  }
+  const [, double, stream, rest] = /^double_blocks\.(\d+)\.(img|txt)_(.+)$/.exec(path) ?? [];
+  if (double !== undefined) {
+    const base = `transformer_blocks.${double}`;
+    const words = stream === 'txt';
+    if (rest === 'attn.qkv') {
+      return together(`${base}.attn`, words);
+    }
+    const own = FLUX_DOUBLE[rest]?.[words ? 1 : 0];
+    return own ? whole(`${base}.${own}`) : [];
+  }
+  const [, single, inner] = /^single_blocks\.(\d+)\.(.+)$/.exec(path) ?? [];
+  if (single === undefined) {
+    return whole(FLUX_LAYERS[path]);
+  }
+  const base = `single_transformer_blocks.${single}`;
+  if (inner === 'linear1') {
+    const of = 3 + WIDE;
+    const narrow = ['q', 'k', 'v'].map((part, i) => ({
+      path: `${base}.attn.to_${part}`,
+      rows: { from: i, to: i + 1, of },
+    }));
+    return [...narrow, { path: `${base}.proj_mlp`, rows: { from: 3, to: of, of } }];
+  }
+  return FLUX_SINGLE[inner] === undefined ? [] : whole(`${base}.${FLUX_SINGLE[inner]}`);
+}
+
+/** Those of attention in Z-Image's blocks; everything else of a block is called as in diffusers. */
+const Z_IMAGE_ATTENTION: Record<string, string> = {
+  'attention.out': 'attention.to_out.0',
+  'attention.q_norm': 'attention.norm_q',
+  'attention.k_norm': 'attention.norm_k',
+};
+
+/** diffusers keeps these by the size of their patches. */
+const Z_IMAGE_PATCHED = /^(x_embedder|final_layer)(?=\.|$)/;
+
+function zImageParts(path: string): LayerPart[] {
+  const [, block, rest] = /^((?:layers|noise_refiner|context_refiner)\.\d+)\.(.+)$/.exec(path) ?? [];
+  if (block === undefined) {
+    // An older layer that nothing uses.
+    return path === 'norm_final' ? [] : whole(path.replace(Z_IMAGE_PATCHED, 'all_$1.2-1'));
+  }
+  return rest === 'attention.qkv'
+    ? together(`${block}.attention`, false)
+    : whole(`${block}.${Z_IMAGE_ATTENTION[rest] ?? rest}`);
+}
+
+function whole(path: string | undefined): LayerPart[] {
+  return path === undefined ? [] : [{ path }];
+}
+
+/** Queries, keys and values in one tensor. */
+function together(attention: string, words: boolean): LayerPart[] {
+  return ['q', 'k', 'v'].map((part, i) => ({
+    path: `${attention}.${words ? `add_${part}_proj` : `to_${part}`}`,
+    rows: { from: i, to: i + 1, of: 3 },
+  }));
+}
+
+/** The shift before the scale, which diffusers has the other way round: each half is a layer of its own here. */
+function shiftFirst(path: string): LayerPart[] {
+  return ['shift', 'scale'].map((part, i) => ({ path: `${path}.${part}`, rows: { from: i, to: i + 1, of: 2 } }));
+}
