@@ -1,21 +1,22 @@
 /**
- * What happens to latents between the networks, on whichever device they live: the GPU kernels and the plain arrays of
- * the wasm backend implement the same interface, so a model is written once.
+ * Arithmetic on latents between the networks. The GPU kernels and the plain arrays of the wasm backend implement the same interface, so a
+ * model is written once.
  */
 import type * as Ort from 'onnxruntime-web';
 import type { PixelImage } from '../core/media.ts';
+import type { GuidanceWeights, Moments } from '../guidance/guidance.ts';
 import type { Level } from '../predictions/prediction.ts';
 import type { Step } from '../samplers/sampler.ts';
 
-/** A tensor on the engine's device, f32 unless it holds token ids or was asked for as f16; disposing it twice is an error of ours. */
+/** A tensor on the engine's device, f32 unless it holds token ids or was requested as f16; disposing it twice is a bug. */
 export interface DeviceTensor {
   readonly dims: readonly number[];
-  /** The same memory as ONNX Runtime sees it. */
+  /** ONNX Runtime's view of the same memory. */
   readonly ort: Ort.Tensor;
   dispose(): void;
 }
 
-/** Buffers of one sampling loop. `input` holds `copies` times the latents, scaled for the network. */
+/** Buffers of one sampling loop. `input` holds the latents `copies` times, scaled for the network. */
 export interface LoopState {
   x: DeviceTensor;
   input: DeviceTensor;
@@ -29,10 +30,19 @@ export interface LoopState {
   blend: DeviceTensor | null;
 }
 
+/** Network outputs for the negative prompt and the prompt; they may share a tensor, with the prompt's half second. */
+export interface TwoPredictions {
+  uncond: DeviceTensor;
+  cond: DeviceTensor;
+  condOffset: number;
+  /** Elements in all pictures together. */
+  count: number;
+}
+
 export interface StepArguments {
   step: Step;
   state: LoopState;
-  /** Network outputs; with batched guidance both are the same tensor, the conditional half second. */
+  /** Network outputs; with batched guidance both are the same tensor, with the conditional half second. */
   uncond: DeviceTensor | null;
   cond: DeviceTensor;
   condOffset: number;
@@ -41,32 +51,32 @@ export interface StepArguments {
   noise: DeviceTensor | null;
   /** Scale of the next network input. */
   nextInputScale: number;
-  /** What the kept region is set to after this step. */
+  /** How the kept region is set after this step. */
   blend: Level | null;
 }
 
-/** rgb per latent channel, then a constant: how the checkpoint's own decoder colours its latents. */
+/** RGB per latent channel, then a constant: the colours the checkpoint's own decoder gives its latents. */
 export type PreviewColours = readonly (readonly [number, number, number])[];
 
-/** Copies of tensors on their way to the CPU, beside a loop that does not wait for them: one at a time. */
+/** Copies tensors to the CPU, one at a time, without the loop waiting for them. */
 export interface Snapshots {
   /**
-   * Copies f32 tensors as they are after everything submitted so far. Never waits: `taken` is called some time later, or never where the
-   * device is lost meanwhile.
-   * @returns false while an earlier one is on its way; then nothing is copied
+   * Copies f32 tensors in their state after everything submitted so far. Never blocks: `taken` is called later, or never if the device is
+   * lost.
+   * @returns false if an earlier copy is still under way; then nothing is copied
    */
   take(tensors: readonly DeviceTensor[], taken: (contents: Float32Array<ArrayBuffer>[]) => void): boolean;
-  /** Drops the one that is on its way. */
+  /** Drops the copy that is under way. */
   dispose(): void;
 }
 
 export interface Arithmetic {
   upload(data: Float32Array<ArrayBuffer> | Int32Array<ArrayBuffer>, dims: readonly number[]): DeviceTensor;
-  /** @param type `float16` only for what a network takes or gives in that type; nothing else here reads it but {@link convert} */
+  /** @param type `float16` only for a network's f16 inputs and outputs; nothing else but {@link convert} reads it */
   empty(dims: readonly number[], type?: 'float32' | 'float16'): DeviceTensor;
   /**
-   * Copies all elements between an f32 and an f16 tensor, in either direction. Narrowing clamps to ±65504 on the GPU, whose rounding is
-   * the device's; on arrays it rounds to the nearest even and overflows to infinity.
+   * Copies all elements between an f32 and an f16 tensor, in either direction. Narrowing on the GPU clamps to ±65504 and rounds as the
+   * device does; on arrays it rounds to nearest even and overflows to infinity.
    */
   convert(out: DeviceTensor, from: DeviceTensor): void;
   /** Overwrites the whole tensor. */
@@ -78,16 +88,20 @@ export interface Arithmetic {
   combine(out: DeviceTensor, a: number, x: DeviceTensor, b: number, y: DeviceTensor | null, copies?: number): void;
   /** Samples the encoder's posterior; `moments` is [1, 2·channels, h, w]. */
   posterior(out: DeviceTensor, moments: DeviceTensor, noise: DeviceTensor, scale: number): void;
+  /** The statistics of each of `pictures` that guidance needs; waits for the device and reads back a few numbers each. */
+  moments(predictions: TwoPredictions, pictures: number): Promise<Moments[]>;
+  /** Mixes the two predictions of each picture by weights of its own; `out` is the size of the latents. */
+  guide(out: DeviceTensor, predictions: TwoPredictions, weights: readonly GuidanceWeights[]): void;
   step(args: StepArguments): void;
   snapshots(): Snapshots;
   /**
-   * @param latents what was decoded
-   * @throws StudioError `result_invalid` when there is NaN or infinity in either, or nothing but zeros in the picture
+   * @param latents the input of the decoder
+   * @throws StudioError `result_invalid` if either contains NaN or infinity, or the picture nothing but zeros
    */
   toPixels(decoded: DeviceTensor, latents: DeviceTensor): Promise<PixelImage[]>;
-  /** Draws the first picture of the batch; the canvas takes the latents' size. */
+  /** Draws the first picture of the batch on a canvas that gets the latents' size. */
   preview(latents: DeviceTensor, colours: PreviewColours, canvas: OffscreenCanvas): void;
-  /** Resolves when everything submitted so far has been computed. Maps no buffer. */
+  /** Resolves once everything submitted so far is computed. Maps no buffer. */
   settle(): Promise<void>;
 }
 
@@ -95,12 +109,18 @@ export function elements(dims: readonly number[]): number {
   return dims.reduce((product, dim) => product * dim, 1);
 }
 
-/** Labels the buffers of {@link Snapshots}, so that the ledger counts them apart. */
+/** Labels the buffers of {@link Snapshots}, so the ledger counts them separately. */
 export const SNAPSHOT = 'snapshot';
 
-/** No decoder computes exactly zero everywhere; a command that the device dropped leaves such a buffer. */
+/** No decoder outputs zero everywhere; a command dropped by the device leaves such a buffer. */
 export const EMPTY =
   'The picture came out empty, which means that the device did not compute it; try again, or reload the page.';
 
 export const NOT_FINITE =
   'The picture came out as invalid numbers (NaN), which happens when a checkpoint overflows in half precision; run it with ?precision=f32, or try another checkpoint.';
+
+export const EMPTY_SOUND =
+  'The sound came out empty, which means that the device did not compute it; try again, or reload the page.';
+
+export const NOT_FINITE_SOUND =
+  'The sound came out as invalid numbers (NaN); try another checkpoint, or other settings.';

@@ -1,6 +1,6 @@
 /**
- * ONNX Runtime's attention kernel returns wrong numbers, without an error, on adapters with very small subgroups. So
- * before a device is trusted, one small attention is computed on it and compared with plain arithmetic.
+ * ONNX Runtime's attention kernel silently returns wrong numbers on adapters with very small subgroups. So before a device is trusted, it
+ * computes one small attention, which is compared with plain arithmetic.
  */
 import { MICROSOFT, OnnxWriter } from '../graphs/onnx.ts';
 import type { Runtime } from './runtime.ts';
@@ -10,7 +10,7 @@ const KEYS = 77;
 const HEADS = 2;
 const HEAD_SIZE = 40;
 const WIDTH = HEADS * HEAD_SIZE;
-/** A right kernel is within 1e-5; the wrong one is off by 0.05 and more. */
+/** A correct kernel is within 1e-5; a wrong one is off by 0.05 or more. */
 const TOLERANCE = 1e-3;
 
 export async function attentionIsRight(runtime: Runtime, device: GPUDevice): Promise<boolean> {

@@ -1,6 +1,7 @@
-/** The arithmetic between networks on plain arrays, for the wasm backend: the same formulas as the kernels. */
+/** The arithmetic on plain arrays, for the wasm backend: the same formulas as the kernels. */
 import type * as Ort from 'onnxruntime-web';
 import type { PixelImage } from '../core/media.ts';
+import type { GuidanceWeights, Moments } from '../guidance/guidance.ts';
 import { applyStep } from '../samplers/apply.ts';
 import { convert } from '../weights/conversion.ts';
 import {
@@ -10,6 +11,7 @@ import {
   type PreviewColours,
   type Snapshots,
   type StepArguments,
+  type TwoPredictions,
 } from './arithmetic.ts';
 import { requireFinite, toPixels } from './pixels.ts';
 import type { OrtModule } from './runtime.ts';
@@ -32,7 +34,7 @@ class CpuTensor implements DeviceTensor {
   }
 
   dispose(): void {
-    // The garbage collector's.
+    // Left to the garbage collector.
   }
 }
 
@@ -81,6 +83,33 @@ export class CpuArithmetic implements Arithmetic {
     for (let i = 0; i < to.length; i++) {
       const logvar = Math.min(Math.max(from[to.length + i], -30), 20);
       to[i] = (from[i] + Math.exp(0.5 * logvar) * random[i]) * scale;
+    }
+  }
+
+  moments({ uncond, cond, condOffset, count }: TwoPredictions, pictures: number): Promise<Moments[]> {
+    const [u, c] = [values(uncond), values(cond).subarray(condOffset)];
+    const size = count / pictures;
+    const all = Array.from({ length: pictures }, (_, n) => {
+      const sums: Moments = { count: size, c: 0, u: 0, cc: 0, cu: 0, uu: 0 };
+      for (let i = n * size; i < (n + 1) * size; i++) {
+        sums.c += c[i];
+        sums.u += u[i];
+        sums.cc += c[i] * c[i];
+        sums.cu += c[i] * u[i];
+        sums.uu += u[i] * u[i];
+      }
+      return sums;
+    });
+    return Promise.resolve(all);
+  }
+
+  guide(out: DeviceTensor, predictions: TwoPredictions, weights: readonly GuidanceWeights[]): void {
+    const { count, condOffset } = predictions;
+    const [to, u, c] = [values(out), values(predictions.uncond), values(predictions.cond).subarray(condOffset)];
+    const size = count / weights.length;
+    for (let i = 0; i < count; i++) {
+      const weight = weights[Math.floor(i / size)];
+      to[i] = weight.c * c[i] + weight.u * u[i];
     }
   }
 
@@ -160,7 +189,7 @@ export class CpuArithmetic implements Arithmetic {
     context.putImageData(image, 0, 0);
   }
 
-  /** Everything here is computed at once; the turn lets the browser show the preview and deliver a cancel. */
+  /** Everything here is synchronous; yielding lets the browser show the preview and deliver a cancel. */
   settle(): Promise<void> {
     return new Promise((resolve) => setTimeout(resolve));
   }

@@ -4,15 +4,15 @@
  */
 export interface Adapter {
   name: string;
-  /** A software adapter computes on the CPU, slower than the wasm provider does. */
+  /** Whether it is a software adapter, which computes on the CPU and is slower than the wasm provider. */
   software: boolean;
   hasF16: boolean;
-  /** False where subgroups are so small that ONNX Runtime's attention goes wrong without an error (measured). */
+  /** False if subgroups are so small that ONNX Runtime's attention is silently wrong (measured). */
   trustsSubgroups: boolean;
   open(options: { subgroups: boolean }): Promise<GPUDevice>;
 }
 
-/** The limits that ONNX Runtime asks for when it makes a device itself. */
+/** The limits that ONNX Runtime requests for a device of its own. */
 const LIMITS = [
   'maxBufferSize',
   'maxStorageBufferBindingSize',
@@ -26,7 +26,7 @@ const LIMITS = [
   'maxBindGroups',
 ] as const;
 
-/** The best adapter, or null where the browser has no WebGPU or no adapter for it. */
+/** The best adapter; null if the browser has no WebGPU or no adapter. */
 export async function findAdapter(): Promise<Adapter | null> {
   const gpu = (navigator as { gpu?: GPU }).gpu;
   const adapter = (await gpu?.requestAdapter({ powerPreference: 'high-performance' }).catch(() => null)) ?? null;

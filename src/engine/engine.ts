@@ -16,14 +16,16 @@ import { threadsFor } from './threads.ts';
 import { Runtime, lossOf, rejection, type Network, type RunnableGraph } from './runtime.ts';
 
 export interface EngineOptions {
-  /** `auto` takes WebGPU where a hardware adapter exists, else the wasm provider. */
+  /** `auto` takes WebGPU if there is a hardware adapter, else the wasm provider. */
   backend: 'auto' | 'webgpu' | 'wasm';
-  /** `auto` computes in f16 where the GPU can. */
+  /** `auto` computes in f16 if the GPU can. */
   precision: 'auto' | 'f32' | 'f16';
-  /** Counts every launch; slows the engine, so only for measurements. */
+  /** Counts every launch; for measurements only, since it slows the engine. */
   countLaunches: boolean;
-  /** How many threads compute on the processor, as the address says; what is best there where it says nothing. */
+  /** Threads for computing on the processor, from the address; the best number by default. */
   threads?: string | null;
+  /** See {@link Runtime.load}. */
+  runtimeFiles?: string;
 }
 
 export class Engine {
@@ -40,7 +42,7 @@ export class Engine {
   }
 
   /**
-   * @throws StudioError `no_webgpu` when WebGPU is forced and cannot be had, `gpu_lost`
+   * @throws StudioError `no_webgpu` if WebGPU is forced but unavailable, `gpu_lost`
    */
   static async start(options: EngineOptions): Promise<Engine> {
     const ledger = new Ledger();
@@ -54,7 +56,7 @@ export class Engine {
     }
     const usesGpu = adapter && (!adapter.software || options.backend === 'webgpu');
     const { threads, note: threadsNote } = await threadsFor(usesGpu ? 'webgpu' : 'wasm', options.threads ?? null);
-    const runtime = await Runtime.load(threads);
+    const runtime = await Runtime.load(threads, options.runtimeFiles);
     const onCpu = (note: string) =>
       Engine.#onCpu(runtime, ledger, threads, threadsNote === null ? note : `${note} ${threadsNote}`);
     if (!usesGpu) {
@@ -100,6 +102,11 @@ export class Engine {
     return new Engine(runtime, device, arithmetic, report, ledger);
   }
 
+  /** On a runtime that is loaded already. */
+  static onProcessor(runtime: Runtime, threads: number, note: string): Engine {
+    return Engine.#onCpu(runtime, new Ledger(), threads, note);
+  }
+
   static #onCpu(runtime: Runtime, ledger: Ledger, threads: number, note: string): Engine {
     const report: DeviceReport = {
       backend: 'wasm',
@@ -113,7 +120,7 @@ export class Engine {
     return new Engine(runtime, null, new CpuArithmetic(runtime.ort), report, ledger);
   }
 
-  /** Resolves with `gpu_lost` when the device is lost; its worker has to go then, see {@link Runtime.lost}. */
+  /** Resolves with `gpu_lost` when the device is lost; its worker must be replaced then, see {@link Runtime.lost}. */
   get lost(): Promise<StudioError> {
     return this.runtime.lost;
   }
@@ -124,9 +131,9 @@ export class Engine {
   }
 
   /**
-   * A small input that stays in the CPU's memory, where ONNX Runtime reads it itself, in whichever type a network wants it.
-   * Whole-number types get the nearest whole number.
-   * @throws TypeError for types that no network of ours takes
+   * A small input that stays in CPU memory, where ONNX Runtime reads it, in whichever type a network wants.
+   * Integer types get the nearest integer.
+   * @throws TypeError for types that none of our networks takes
    */
   hostTensor(type: Ort.Tensor.Type, values: ArrayLike<number>, dims: readonly number[]): DeviceTensor {
     const { ort } = this.runtime;
@@ -160,7 +167,7 @@ function ortTensors(tensors: Record<string, DeviceTensor>): Record<string, Devic
   return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, tensor.ort]));
 }
 
-/** A device on which attention was seen to be right: with subgroups where they can be trusted, else without. */
+/** A device whose attention was checked: with subgroups if they can be trusted, else without. */
 async function openTrusted(
   adapter: Adapter,
   runtime: Runtime,
@@ -168,12 +175,12 @@ async function openTrusted(
   options: EngineOptions,
 ): Promise<GPUDevice | null> {
   for (const subgroups of adapter.trustsSubgroups ? [true, false] : [false]) {
-    // An adapter opens one device only, so a second try needs the adapter anew.
+    // An adapter opens only one device, so a second try needs a new adapter.
     const device = await (subgroups === adapter.trustsSubgroups ? adapter : ((await findAdapter()) ?? adapter)).open({
       subgroups,
     });
     ledger.watch(device, options.countLaunches);
-    // What waits for a lost device may wait for ever.
+    // Waiting for a lost device may never end.
     if (await Promise.race([attentionIsRight(runtime, device), rejection(lossOf(device))])) {
       return device;
     }

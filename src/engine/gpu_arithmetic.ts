@@ -1,4 +1,4 @@
-/** The arithmetic between networks on the GPU: one dispatch of a kernel each, on the queue that ONNX Runtime uses too. */
+/** The arithmetic on the GPU: one dispatch of a kernel per operation, on the queue that ONNX Runtime also uses. */
 import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
@@ -12,10 +12,14 @@ import {
   type PreviewColours,
   type Snapshots,
   type StepArguments,
+  type TwoPredictions,
 } from './arithmetic.ts';
+import type { GuidanceWeights, Moments } from '../guidance/guidance.ts';
 import { LONGEST_HISTORY } from '../samplers/sampler.ts';
 import combineSource from './kernels/combine.wgsl?raw';
 import finiteSource from './kernels/finite.wgsl?raw';
+import guideSource from './kernels/guide.wgsl?raw';
+import momentsSource from './kernels/moments.wgsl?raw';
 import narrowSource from './kernels/narrow.wgsl?raw';
 import pixelsSource from './kernels/pixels.wgsl?raw';
 import posteriorSource from './kernels/posterior.wgsl?raw';
@@ -86,7 +90,7 @@ export class GpuArithmetic implements Arithmetic {
   constructor(
     readonly device: GPUDevice,
     readonly ort: OrtModule,
-    /** Waits for something on the queue, and throws what went wrong there. */
+    /** Waits for something on the queue, and throws any error there. */
     readonly guard: <T>(work: Promise<T>) => Promise<T>,
   ) {}
 
@@ -138,6 +142,31 @@ export class GpuArithmetic implements Arithmetic {
     this.#dispatch('posterior', posteriorSource, uniforms, [buffer(moments), buffer(noise), buffer(out)], count);
   }
 
+  async moments({ uncond, cond, condOffset, count }: TwoPredictions, pictures: number): Promise<Moments[]> {
+    const size = count / pictures;
+    const sums = this.#tensor([pictures * 5], 'float32');
+    try {
+      const uniforms = new Uniforms(16).u32(size, condOffset);
+      const buffers = [buffer(uncond), buffer(cond), sums.buffer];
+      this.#dispatch('moments', momentsSource, uniforms, buffers, pictures * WORKGROUP);
+      const values = await this.read(sums);
+      return Array.from({ length: pictures }, (_, n) => {
+        const [c, u, cc, cu, uu] = values.subarray(5 * n);
+        return { count: size, c, u, cc, cu, uu };
+      });
+    } finally {
+      sums.dispose();
+    }
+  }
+
+  guide(out: DeviceTensor, predictions: TwoPredictions, weights: readonly GuidanceWeights[]): void {
+    const { uncond, cond, condOffset, count } = predictions;
+    const given = this.upload(Float32Array.from(weights.flatMap(({ c, u }) => [c, u])), [2 * weights.length]);
+    const uniforms = new Uniforms(16).u32(count, count / weights.length, condOffset);
+    this.#dispatch('guide', guideSource, uniforms, [buffer(uncond), buffer(cond), given.buffer, buffer(out)], count);
+    given.dispose();
+  }
+
   step({ step, state, uncond, cond, condOffset, guidance, noise, nextInputScale, blend }: StepArguments): void {
     const count = elements(state.x.dims);
     const { history, historyLength } = state;
@@ -156,7 +185,7 @@ export class GpuArithmetic implements Arithmetic {
       .u32(historyLength, state.historyHead, step.shift && history ? 1 : 0, blend && state.blend ? 1 : 0)
       .f32(blend?.alpha ?? 0, blend?.sigma ?? 0, step.noise?.scale ?? 0, step.next.negative)
       .f32(...four(step.remember.history), step.remember.negative);
-    // Unused places are filled with a buffer that the kernel does not touch then.
+    // Unused bindings get a buffer that the kernel does not touch.
     const idle = this.empty([1]);
     const idleRead = this.empty([1]);
     this.#dispatch(
@@ -190,7 +219,7 @@ export class GpuArithmetic implements Arithmetic {
     const [batch, , height, width] = decoded.dims;
     const plane = height * width;
     const count = batch * plane;
-    // Behind the pixels: how many numbers are not finite, and whether any is not zero.
+    // After the pixels: the number of non-finite values, and whether any value is non-zero.
     const out = this.#tensor([count + 2], 'float32');
     try {
       const length = elements(latents.dims);
@@ -313,7 +342,7 @@ export class GpuArithmetic implements Arithmetic {
     pass.dispatchWorkgroups(columns, Math.ceil(groups / columns));
     pass.end();
     device.queue.submit([encoder.finish()]);
-    // Destroying after submit is allowed: the queue keeps what it needs.
+    // Destroying after submit is fine: the queue keeps what it needs.
     uniformBuffer.destroy();
   }
 
@@ -354,7 +383,7 @@ class GpuSnapshots implements Snapshots {
       encoder.copyBufferToBuffer(buffer(tensor), 0, staging, at, lengths[n] * 4);
       at += lengths[n] * 4;
     }
-    // The queue works in order, so the copy is of what was submitted before it, whatever is submitted next.
+    // The queue runs in order, so this copies the state now, whatever is submitted next.
     this.device.queue.submit([encoder.finish()]);
     staging.mapAsync(GPUMapMode.READ).then(
       () => {
@@ -363,7 +392,7 @@ class GpuSnapshots implements Snapshots {
         let from = 0;
         taken(lengths.map((length) => all.slice(from, (from += length))));
       },
-      // Disposed, or the device is lost, which whoever waits for the device is told.
+      // Either disposed, or the device is lost, which reaches whoever waits for the device.
       () => this.#drop(staging),
     );
     return true;

@@ -1,22 +1,21 @@
 /**
- * How a checkpoint's decoder colours its latents, as a matrix: what the live preview draws at every step.
- *
- * The matrix is not taken from a list of known models but measured on the checkpoint's own decoder: smooth random latents
- * are decoded once, and the colours are fitted to them by least squares. So it fits any checkpoint, trained or tiny.
+ * The colours a checkpoint's decoder gives its latents, as a matrix, which the live preview draws at every step.
+ * Instead of coming from a list of known models, the matrix is measured on the checkpoint's own decoder: smooth random latents are decoded
+ * once and the colours fitted by least squares. So it suits any checkpoint, trained or tiny.
  */
 import type { PixelImage } from '../core/media.ts';
 import { TorchGenerator } from '../core/random.ts';
 import type { PreviewColours } from './arithmetic.ts';
 
-/** Latents are constant over blocks of this many, as real pictures are smooth. */
+/** Latents are constant over blocks of this size, because real pictures are smooth. */
 const BLOCK = 4;
-/** Blocks per side at least: fewer pictures of one colour than channels would leave the fit open. */
+/** The fewest blocks per side: with fewer samples than channels the fit would be underdetermined. */
 const FEWEST_BLOCKS = 4;
 
 /**
  * @param space.factor pixels per latent
- * @param size latents per side of the picture that is decoded for the fit, 4 at least
- * @param decode latents [1, channels, size, size] (as the sampler leaves them) → picture
+ * @param size latents per side of the picture to decode for the fit, at least 4
+ * @param decode latents [1, channels, size, size], as the sampler leaves them → picture
  */
 export async function fitPreviewColours(
   { channels, factor }: { channels: number; factor: number },
@@ -71,7 +70,7 @@ function averageColour(picture: PixelImage, left: number, top: number, size: num
   return sum.map((value) => value / (255 * size * size)) as [number, number, number];
 }
 
-/** Gauss–Jordan with a little ridge, so that a channel without influence gets the colour zero. */
+/** Gauss–Jordan with a small ridge, so that a channel without influence gets the colour zero. */
 function solve(system: Float64Array[]): [number, number, number][] {
   const n = system.length;
   system.forEach((row, i) => {

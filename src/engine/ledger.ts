@@ -1,6 +1,6 @@
 /**
- * Counts what the engine holds: GPU buffers alive, buffers mapped for reading, and the size of ONNX Runtime's heap.
- * Tests and the benchmark read it; a leak or a read-back inside the sampling loop shows as a number.
+ * Counts what the engine holds: live GPU buffers, buffers mapped for reading, and the size of ONNX Runtime's heap. Tests and benchmarks
+ * read it; a leak, or a read-back inside the sampling loop, shows up as a number.
  */
 import type { LedgerReport } from '../core/job.ts';
 import { SNAPSHOT } from './arithmetic.ts';
@@ -16,8 +16,8 @@ export class Ledger {
   readonly #memories = new Set<WebAssembly.Memory>();
 
   /**
-   * Watches every buffer that `device` makes, ONNX Runtime's included, because the device is ours.
-   * @param dispatches also counts launches and bound bytes: for measurements, as it slows every dispatch
+   * Watches every buffer created on `device`, including ONNX Runtime's, since the device is ours.
+   * @param dispatches also counts launches and bound bytes; for measurements only, as it slows every dispatch
    */
   watch(device: GPUDevice, dispatches: boolean): void {
     const createBuffer = device.createBuffer.bind(device);
@@ -90,7 +90,7 @@ export class Ledger {
     };
   }
 
-  /** Remembers every shared memory made from now on: ONNX Runtime's heap, which it does not expose. */
+  /** Remembers every shared memory created from now on: that is ONNX Runtime's heap, which it does not expose. */
   watchMemories(): void {
     const memories = this.#memories;
     const Original = WebAssembly.Memory;

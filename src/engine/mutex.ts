@@ -1,6 +1,6 @@
 /**
- * First in, first out. Two overlapping calls into one ONNX Runtime instance (create, run, release, read) hang it or
- * corrupt its memory, so every one of them goes through here.
+ * A first-in, first-out lock. Overlapping calls into one ONNX Runtime instance (create, run, release, read) hang it or corrupt its memory,
+ * so every call goes through here.
  */
 export class Mutex {
   #last: Promise<unknown> = Promise.resolve();

@@ -1,26 +1,26 @@
-/** The networks of one checkpoint that are on the device: one of each name, made when it is first asked for. */
+/** A checkpoint's networks on the device: one of each name, created on first use. */
 import { filesOf, type FloatType, type Provider } from '../graphs/graph.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import type { Engine } from './engine.ts';
 import type { Network, RunnableGraph } from './runtime.ts';
 
-/** Weights on their way to the device. */
+/** Weights being loaded onto the device. */
 export interface Loading {
   network: string;
-  /** Bytes of this network that were handed to the device, and how many it has. */
+  /** Bytes of this network loaded so far, and in total. */
   bytes: number;
   total: number;
 }
 
-/** Shapes are static, so a network of another shape takes the place of the one that was there. */
+/** Shapes are static, so a network of another shape replaces the previous one. */
 export class NetworkShelf {
-  /** Called again and again while the weights of a network are being brought to the device, first with 0 bytes and last with all. */
+  /** Called repeatedly while a network's weights are loaded, first with 0 bytes and last with all. */
   onLoading: ((loading: Loading) => void) | null = null;
   readonly #networks = new Map<string, { key: string; network: Network }>();
 
   constructor(
     readonly engine: Engine,
-    /** Where graphs' weights are read from. */
+    /** Where the weights of graphs are read from. */
     readonly files: Pick<CheckpointFiles, 'blob'>,
   ) {}
 
@@ -43,11 +43,11 @@ export class NetworkShelf {
     report();
     const start = performance.now();
     const network = await this.engine.createNetwork(graph, blobs, (more) => {
-      // A range may be asked for more than once.
+      // A range may be requested more than once.
       bytes = Math.min(bytes + more, total);
       report();
     });
-    // In the browser's own timeline, where e2e/library_scale.spec.ts reads it too.
+    // Goes into the browser's timeline, where e2e/library_scale.spec.ts also reads it.
     performance.measure(`darkroom:session:${name}`, { start, detail: { bytes: total } });
     bytes = total;
     report();
@@ -72,7 +72,7 @@ export class NetworkShelf {
     }
   }
 
-  /** The checkpoint's files that the graph's weights lie in. */
+  /** The checkpoint's files that contain the graph's weights. */
   async #blobs(graph: RunnableGraph): Promise<Map<string, Blob>> {
     const blobs = new Map<string, Blob>();
     for (const path of new Set(graph.externals.flatMap(filesOf))) {

@@ -1,4 +1,4 @@
-/** From what a decoder gives, on plain arrays, to pictures of bytes. */
+/** Turns a decoder's output, in plain arrays, into 8-bit pictures. */
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import { EMPTY, NOT_FINITE } from './arithmetic.ts';
@@ -14,7 +14,7 @@ export function toPixels(decoded: Float32Array, [batch, , height, width]: readon
   const plane = height * width;
   const images: PixelImage[] = [];
   for (let n = 0; n < batch; n++) {
-    // A Uint8ClampedArray clamps and rounds half to even by itself.
+    // Uint8ClampedArray clamps, and rounds half to even.
     const data = new Uint8ClampedArray(plane * 4).fill(255);
     for (let c = 0; c < 3; c++) {
       const at = (n * 3 + c) * plane;
@@ -27,7 +27,7 @@ export function toPixels(decoded: Float32Array, [batch, , height, width]: readon
   return images;
 }
 
-/** @throws StudioError `result_invalid` for NaN or infinity among latents */
+/** @throws StudioError `result_invalid` for NaN or infinity in the latents */
 export function requireFinite(latents: Float32Array): void {
   latents.forEach(finite);
 }

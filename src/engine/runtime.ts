@@ -1,5 +1,5 @@
 /**
- * ONNX Runtime, held by one mutex: loads the right build, creates sessions from graphs, runs and releases them.
+ * ONNX Runtime behind one mutex: loads the right build, creates sessions from graphs, runs and releases them.
  */
 import type * as Ort from 'onnxruntime-web';
 import { StudioError, describe } from '../core/errors.ts';
@@ -10,48 +10,52 @@ import { Mutex } from './mutex.ts';
 import { withQuickUploads } from './weight_uploads.ts';
 
 export type OrtModule = typeof Ort;
-export type RuntimeBuild = 'jspi' | 'asyncify';
+export type RuntimeBuild = 'jspi' | 'asyncify' | 'node';
 
-/** What the session says of one input or output. */
+/** One input or output, as the session describes it. */
 export interface TensorPort {
   name: string;
   type: Ort.Tensor.Type;
-  /** Row-major; a string is the name of a dimension that is not fixed. Empty for a scalar, and where the model says nothing. */
+  /** Row-major; a string names a dynamic dimension. Empty for a scalar, and if the model does not say. */
   dims: readonly (number | string)[];
 }
 
-/** A network ready to run. Tensors in and out are ONNX Runtime's own, on the CPU or over our GPU buffers. */
+/** A network ready to run. Its tensors are ONNX Runtime's, on the CPU or over our GPU buffers. */
 export interface Network {
   inputs: TensorPort[];
   outputs: TensorPort[];
-  /**
-   * Runs once, computing and writing into those `outputs` that are given. Rejects with `gpu_lost` or `out_of_memory` where that is the
-   * reason.
+  /** Runs once, computing and writing the given `outputs`. Rejects with `gpu_lost` or `out_of_memory` if that is the cause.
    */
   run(inputs: Record<string, Ort.Tensor>, outputs: Record<string, Ort.Tensor>): Promise<void>;
   release(): Promise<void>;
 }
 
-/** A model for the runtime, its weights outside of it. */
+/** A model for the runtime, with external weights. */
 export interface RunnableGraph extends Pick<Graph, 'bytes' | 'externals'> {
-  /** Of all its initializers that lie outside the model, on the device; where it is known. */
+  /** Bytes of all its external initializers on the device, if known. */
   weightBytes?: number;
-  /** Values for dimensions that the model only names. */
+  /** Values for the model's dynamic dimensions. */
   freeDimensions?: Record<string, number>;
-  /** Names of nodes that run on the CPU whatever the provider. */
+  /** Names of nodes that run on the CPU with any provider. */
   cpuNodes?: string[];
 }
 
 /**
- * Milliseconds that a failure waits to see whether the device is lost. The loss is told on a way of its own, and what fails because of it
- * often looks like want of memory: even the smallest buffer cannot be made then.
+ * Milliseconds to wait after a failure to see whether the device is lost. The loss is reported separately, and failures caused by it often
+ * look like running out of memory, since not even the smallest buffer can be created.
  */
 const LOSS_SHOWS_WITHIN = 500;
+
+/** Makes a session in place of the runtime itself, of weights that are read as streams. */
+export type OpenSession = (
+  graph: RunnableGraph,
+  weights: readonly { path: string; data: Blob }[],
+) => Promise<Ort.InferenceSession>;
 
 export class Runtime {
   readonly #mutex = new Mutex();
   #lost: Promise<StudioError> | undefined;
-  /** Rejects when the device is lost; everything waited for races with it, because a run on a lost device may never settle. */
+  /** Rejects when the device is lost; every wait races with it, because a run on a lost device may never settle. */
   #loss: Promise<never> | undefined;
   #lostError: StudioError | undefined;
   #fault: StudioError | undefined;
@@ -59,21 +63,32 @@ export class Runtime {
   private constructor(
     readonly ort: OrtModule,
     readonly build: RuntimeBuild,
+    readonly openSession: OpenSession | null = null,
   ) {}
 
+  /** One that is loaded already, on the processor. */
+  static over(ort: OrtModule, openSession: OpenSession): Runtime {
+    return new Runtime(ort, 'node', openSession);
+  }
+
   /**
-   * Loads the build for this browser; JSPI streams weights and is smaller.
-   * @param threads that compute on the processor, see `threads.ts`
+   * Loads the build for this browser; the one with JSPI is smaller and streams weights.
+   * @param threads for computing on the processor, see `threads.ts`
+   * @param files where the runtime's own files lie, an address that ends in a slash; by default those that the bundler found. A page of another
+   *   origin needs it, as the runtime's threads begin from a script that it fetches there.
    */
-  static async load(threads: number): Promise<Runtime> {
+  static async load(threads: number, files?: string): Promise<Runtime> {
     const jspi = 'Suspending' in WebAssembly;
     const ort: OrtModule = jspi ? await import('onnxruntime-web/jspi') : await import('onnxruntime-web/webgpu');
     ort.env.wasm.numThreads = threads;
+    if (files !== undefined) {
+      ort.env.wasm.wasmPaths = files;
+    }
     ort.env.logLevel = 'error';
     return new Runtime(ort, jspi ? 'jspi' : 'asyncify');
   }
 
-  /** Sessions of provider `webgpu` run on this device; its loss or errors fail the call that is under way. */
+  /** Sessions with the `webgpu` provider run on this device; its loss or errors fail the call in progress. */
   attach(device: GPUDevice): void {
     this.#lost = lossOf(device).then((error) => (this.#lostError = error));
     this.#loss = rejection(this.#lost);
@@ -82,7 +97,7 @@ export class Runtime {
     });
   }
 
-  /** @param onBytes called with the length of each range of weights that is taken to the device */
+  /** @param onBytes called with the length of each range of weights loaded onto the device */
   createNetwork(
     graph: RunnableGraph,
     blobs: Map<string, Blob>,
@@ -92,6 +107,7 @@ export class Runtime {
     return this.#exclusive(async () => {
       const weights = mount(graph.externals, blobs, this.build, onBytes);
       const create = () =>
+        this.openSession?.(graph, weights.files as { path: string; data: Blob }[]) ??
         this.ort.InferenceSession.create(graph.bytes, {
           executionProviders: [
             provider.name === 'webgpu'
@@ -123,7 +139,7 @@ export class Runtime {
               await session.run(inputs, outputs);
               return;
             }
-            // Tensors given for CPU outputs are not filled by the runtime; it makes its own.
+            // The runtime does not fill tensors given for CPU outputs; it creates its own.
             for (const [name, computed] of Object.entries(await session.run(inputs, Object.keys(outputs)))) {
               bytesOf(outputs[name]).set(bytesOf(computed));
             }
@@ -133,22 +149,22 @@ export class Runtime {
     });
   }
 
-  /** Serialises `task` with every other call, and turns the engine's failures into one sentence. */
+  /** Serialises `task` with all other calls, and turns the runtime's failures into one sentence. */
   #exclusive<T>(task: () => Promise<T>): Promise<T> {
     return this.#mutex.run(() => this.guard(task()));
   }
 
   /**
-   * Resolves with `gpu_lost` when the device is lost, whether or not anybody waits for it. After that nothing made of this runtime can be
-   * used, and no other device opened in this worker either (measured: a new session hangs).
+   * Resolves with `gpu_lost` when the device is lost, whether or not anybody is waiting. After that nothing created by this runtime can be
+   * used, nor can another device be opened in this worker (measured: a new session hangs).
    */
   get lost(): Promise<StudioError> {
     return this.#lost ?? new Promise(() => undefined);
   }
 
   /**
-   * What `work` resolves to, unless the GPU was lost or refused a command meanwhile: GPU errors arrive asynchronously,
-   * so they show at the points where something is waited for.
+   * Resolves to the result of `work`, unless the GPU was lost or refused a command meanwhile: GPU errors arrive asynchronously, so they
+   * surface where something is awaited.
    * @throws StudioError `gpu_lost` | `out_of_memory` | `internal`
    */
   async guard<T>(work: Promise<T>): Promise<T> {
@@ -167,7 +183,7 @@ export class Runtime {
     if (thrown instanceof StudioError) {
       return thrown;
     }
-    // Before anything is called want of memory.
+    // Check for a lost device before blaming memory.
     const lost = this.#lost && (await within(LOSS_SHOWS_WITHIN, this.#lost));
     if (lost) {
       return lost;
@@ -185,8 +201,15 @@ export class Runtime {
         { retry: 'smaller', cause: thrown },
       );
     }
+    if (/no available backend found|previous call to 'initWasm\(\)' failed/i.test(text)) {
+      return new StudioError(
+        'internal',
+        `ONNX Runtime's WebAssembly could not be started (${text.slice(0, 200)}); whoever serves this page must serve that file, and allow 'wasm-unsafe-eval' where a policy restricts scripts.`,
+        { retry: 'same', cause: thrown },
+      );
+    }
     if (/returned while running .* node/i.test(text)) {
-      // A kernel that cannot compute this will not the next time either.
+      // A kernel that cannot compute this never will.
       return new StudioError(
         'internal',
         `This device cannot compute that (${text.slice(0, 300)}); choose another size or checkpoint, and tell Darkroom's makers.`,
@@ -209,7 +232,7 @@ export async function lossOf(device: GPUDevice): Promise<StudioError> {
   });
 }
 
-/** Rejects with what `error` resolves to; nobody needs to wait for it. */
+/** Rejects with what `error` resolves to; safe to leave unhandled. */
 export function rejection(error: Promise<StudioError>): Promise<never> {
   const rejects = error.then((reason): never => {
     throw reason;
@@ -219,7 +242,7 @@ export function rejection(error: Promise<StudioError>): Promise<never> {
 }
 
 function port(metadata: Ort.InferenceSession.ValueMetadata): TensorPort {
-  // Sequences and maps have no type of ours; whoever feeds the network refuses them by it.
+  // Sequences and maps have no type here; whoever feeds the network refuses them.
   return metadata.isTensor
     ? { name: metadata.name, type: metadata.type, dims: metadata.shape }
     : { name: metadata.name, type: 'string', dims: [] };

@@ -1,15 +1,15 @@
-/** What a sampling is taken up from after its device was lost. */
+/** Saves the state from which a sampling resumes after its device was lost. */
 import { StudioError } from '../core/errors.ts';
 import type { SampleRequest } from '../core/model.ts';
 import { NOT_FINITE } from './arithmetic.ts';
 import type { SamplingLoop } from './sampling_loop.ts';
 
-/** Milliseconds between two states that are kept; steps that are faster than this are not worth a copy each. */
-const KEPT_EVERY = 500;
+/** Milliseconds between saved states; faster steps are not worth a copy each. */
+export const KEPT_EVERY = 500;
 
 /**
- * Keeps where a sampling stands, so that after a lost device it goes on from there. The loop never waits for it: a copy is begun behind a
- * finished step and arrives some steps later; while one is on its way no other is begun.
+ * Saves the state of a sampling, so that it resumes after a lost device. The loop never waits: a copy starts after a finished step and
+ * arrives some steps later, one at a time.
  */
 export class SamplingKeeper {
   #last = -Infinity;
@@ -20,7 +20,7 @@ export class SamplingKeeper {
     readonly request: Pick<SampleRequest, 'keep' | 'random'>,
   ) {}
 
-  /** @throws StudioError `result_invalid` when an earlier state turned out to hold NaN or infinity, of which no picture can come */
+  /** @throws StudioError `result_invalid` if an earlier state turned out to contain NaN or infinity, which cannot become a picture */
   afterStep(): void {
     if (!this.#isFinite) {
       throw new StudioError('result_invalid', NOT_FINITE);
@@ -31,7 +31,7 @@ export class SamplingKeeper {
     }
   }
 
-  /** The finished latents are always kept, in place of what is on its way. */
+  /** The finished latents are always saved, replacing a copy under way. */
   afterLast(): void {
     this.loop.snapshots.dispose();
     this.#keep();

@@ -1,8 +1,8 @@
 /**
- * The buffers of one sampling and what is done with them at each step, wherever the predictions come from. It can be asked at any step
- * where it stands, and another one, on another device, can go on from there with the same numbers.
+ * The buffers of one sampling and what happens to them at each step, wherever the predictions come from. Its state can be read at any
+ * step, and another loop, on another device, continues from it with the same numbers.
  */
-import type { GeneratorState } from '../core/random.ts';
+import type { NoiseState } from '../core/noise.ts';
 import type { SamplerPlan } from '../samplers/sampler.ts';
 import type { SamplingState } from '../samplers/state.ts';
 import { elements, type Arithmetic, type DeviceTensor, type LoopState, type Snapshots } from './arithmetic.ts';
@@ -10,7 +10,7 @@ import { elements, type Arithmetic, type DeviceTensor, type LoopState, type Snap
 export interface Prediction {
   uncond: DeviceTensor | null;
   cond: DeviceTensor;
-  /** First element of the conditional half where both halves are one tensor. */
+  /** First element of the conditional half if both halves are one tensor. */
   condOffset: number;
   guidance: number;
   /** Standard normal noise, the size of the latents, for a step that adds some. */
@@ -22,10 +22,10 @@ export class SamplingLoop {
   readonly #state: LoopState;
 
   /**
-   * @param x the latents before the first step; they stay the caller's, and hold the latents after the last one in the end
+   * @param x the latents before the first step, and in the end those after the last; owned by the caller
    * @param copies how often the network's input repeats them
-   * @param blend image | noise | mask, each the size of x, for inpainting; stays the caller's
-   * @param snapshots stay the caller's too, so that the last one may arrive after the loop has gone
+   * @param blend image | noise | mask, each the size of x, for inpainting; owned by the caller
+   * @param snapshots also owned by the caller, so the last copy may arrive after the loop is disposed
    */
   constructor(
     readonly arithmetic: Arithmetic,
@@ -65,7 +65,7 @@ export class SamplingLoop {
     return this.#state.denoised;
   }
 
-  /** Goes on from a state of the same plan, as `readState` gives it. */
+  /** Continues from a state of the same plan, as read by `readState`. */
   restore({ done, x, history }: SamplingState): void {
     this.arithmetic.write(this.#state.x, x);
     if (this.#state.history) {
@@ -76,7 +76,7 @@ export class SamplingLoop {
     this.#prepareInput();
   }
 
-  /** Carries out the next step. */
+  /** Runs the next step. */
   step({ uncond, cond, condOffset, guidance, noise }: Prediction): void {
     const { plan } = this;
     const i = this.#done;
@@ -95,11 +95,11 @@ export class SamplingLoop {
   }
 
   /**
-   * Begins to bring the state of now to the CPU, without waiting for it.
-   * @param random where the generator stands now
+   * Starts copying the current state to the CPU, without waiting.
+   * @param random the current state of the noise source
    * @returns false while an earlier one is on its way
    */
-  keep(random: GeneratorState, kept: (state: SamplingState) => void): boolean {
+  keep(random: NoiseState, kept: (state: SamplingState) => void): boolean {
     const { sampler, schedule, steps, historyLength } = this.plan;
     const { x, history, historyHead } = this.#state;
     const about = { sampler, schedule, steps: steps.length, done: this.#done };
@@ -108,7 +108,7 @@ export class SamplingLoop {
     });
   }
 
-  /** Gives back all buffers but the caller's. */
+  /** Disposes all buffers but the caller's. */
   dispose(): void {
     const { input, denoised, history } = this.#state;
     input.dispose();
@@ -122,7 +122,7 @@ export class SamplingLoop {
   }
 }
 
-/** The slots of a ring, beginning with its head. */
+/** The slots of a ring, starting at its head. */
 function unrolled(ring: Float32Array<ArrayBuffer>, head: number, slots: number): Float32Array<ArrayBuffer> {
   const at = slots === 0 ? 0 : (head * ring.length) / slots;
   const result = new Float32Array(ring.length);

@@ -1,9 +1,9 @@
-/** The steps of one sampling, from the first that is left to the last: what is asked of the network, told, kept and cancelled between them. */
+/** Runs the remaining steps of one sampling: between them it calls the network, reports, saves state and checks for a cancel. */
 import { cancelled } from '../core/errors.ts';
 import type { SampleRequest } from '../core/model.ts';
 import type { SamplerPlan } from '../samplers/sampler.ts';
 import type { SamplingState } from '../samplers/state.ts';
-import { elements, type DeviceTensor, type PreviewColours, type Snapshots } from './arithmetic.ts';
+import type { DeviceTensor, PreviewColours, Snapshots } from './arithmetic.ts';
 import type { Engine } from './engine.ts';
 import { SamplingKeeper } from './sampling_keeper.ts';
 import { SamplingLoop, type Prediction } from './sampling_loop.ts';
@@ -11,25 +11,27 @@ import { SamplingLoop, type Prediction } from './sampling_loop.ts';
 export interface SamplingRun {
   engine: Engine;
   plan: SamplerPlan;
-  /** The latents before the first step, and those of the last one in the end; stays the caller's. */
+  /** The latents before the first step, and in the end those after the last; owned by the caller. */
   x: DeviceTensor;
-  /** How often the network's input repeats them. */
+  /** How many times the network's input repeats them. */
   copies: number;
-  /** As of {@link SamplingLoop}. */
+  /** See {@link SamplingLoop}. */
   blend: DeviceTensor | null;
   snapshots: Snapshots;
   request: Pick<SampleRequest, 'random' | 'signal' | 'keep' | 'onStart' | 'onStep'>;
-  /** Where an earlier attempt stopped; null = at the beginning. */
+  /** Where an earlier attempt stopped; null = start at the beginning. */
   state: SamplingState | null;
-  /** For previews, where somebody watches. */
+  /** For previews, if somebody is watching. */
   colours: PreviewColours | null;
-  predict(input: DeviceTensor, timestep: number): Promise<Omit<Prediction, 'noise'>>;
+  /** @param call index of this call of the network, from 0 */
+  predict(input: DeviceTensor, timestep: number, call: number): Promise<Omit<Prediction, 'noise'>>;
 }
 
 /** @throws StudioError `cancelled` between two steps */
 export async function runSampling(run: SamplingRun): Promise<void> {
   const { plan, x, request, state, colours } = run;
   const { arithmetic } = run.engine;
+  const [batch, channels, height, width] = x.dims;
   const loop = new SamplingLoop(arithmetic, plan, x, run.copies, run.blend, run.snapshots);
   const fresh = plan.steps.some((step) => step.noise) ? arithmetic.empty(x.dims) : null;
   try {
@@ -43,12 +45,15 @@ export async function runSampling(run: SamplingRun): Promise<void> {
       if (request.signal.aborted) {
         throw cancelled();
       }
-      const prediction = await run.predict(loop.input, step.timestep);
+      const prediction = await run.predict(loop.input, step.timestep, loop.done);
       if (fresh && step.noise) {
-        arithmetic.write(fresh, request.random.randn(elements(x.dims)));
+        arithmetic.write(
+          fresh,
+          request.random.ofStep([batch, channels, height, width], { ...step.noise, range: plan.range }),
+        );
       }
       loop.step({ ...prediction, noise: fresh });
-      // Without waiting, every step would be queued at once: no progress to see and nothing left to cancel.
+      // Without waiting, all steps would be queued at once: no progress to show and nothing left to cancel.
       await arithmetic.settle();
       keeper.afterStep();
       await request.onStep({

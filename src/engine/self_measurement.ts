@@ -1,7 +1,7 @@
 /**
- * How fast this device computes what diffusion networks mostly do: a convolution and a linear layer of the size of a Stable
- * Diffusion middle block, read-back included. Never at start-up: it is done once, when an estimate is asked for, and kept for
- * this adapter and this version of the runtime. The rates of pictures that were really made take its place.
+ * How fast this device computes the bulk of a diffusion network: a convolution and a linear layer as large as in Stable Diffusion's middle
+ * block, including the read-back. Never measured at start-up but once, for the first estimate, and kept for this adapter and version of the
+ * runtime. The rates of real pictures replace it.
  */
 import { get, set, type UseStore } from 'idb-keyval';
 import type { DeviceReport, Stage } from '../core/job.ts';
@@ -12,28 +12,28 @@ import type { WeightIndex } from '../graphs/graph.ts';
 import { openStore } from '../storage/database.ts';
 import type { Engine } from './engine.ts';
 
-/** Floating point operations per second; a multiplication and an addition are two. */
+/** Floating-point operations per second; a multiply-add counts as two. */
 export interface Rates {
-  /** Seconds that the last pictures took per unit of the stages around the sampling; see {@link StageUnits}. */
+  /** Recent seconds per unit of the stages around sampling; see {@link StageUnits}. */
   stages?: Partial<Record<keyof StageUnits, number>>;
-  /** Of the self-measurement. */
+  /** Rates from the benchmark. */
   measured: Partial<Record<Precision, number>>;
-  /** Of the sampling of the last pictures made here, by precision and variant. */
+  /** Sampling rates of recent pictures, by precision and variant. */
   pictures: Partial<Record<`${Precision} ${WeightVariant}`, number>>;
 }
 
 /** How much of each stage a job has. */
 export interface StageUnits {
-  /** Bytes of weights to bring to the device. */
+  /** Bytes of weights to load. */
   load: number;
-  /** Texts. */
+  /** Number of texts. */
   encode: number;
-  /** Pixels of all pictures. */
+  /** Pixels in all pictures together. */
   decode: number;
   record: number;
 }
 
-/** Where rates are kept. A browser that refuses to keep them (private mode) only measures again. */
+/** Where rates are kept. If the browser refuses (private mode), they are merely measured again. */
 export interface RateStore {
   get(key: string): Promise<Rates | undefined>;
   set(key: string, rates: Rates): Promise<void>;
@@ -43,7 +43,7 @@ export interface RateStore {
 export interface Workload {
   /** Of one run. */
   flops: number;
-  /** Begins a run; the device may still be at it when this resolves. */
+  /** Starts a run; the device may still be busy with it when this resolves. */
   run(): Promise<void>;
   /** Waits for all runs begun and reads the last result. */
   read(): Promise<void>;
@@ -52,31 +52,31 @@ export interface Workload {
 
 export type Layer = 'convolution' | 'linear';
 
-/** Makes a workload of so many channels. */
+/** Makes a workload with the given number of channels. */
 export type OpenWorkload = (layer: Layer, channels: number, precision: Precision) => Promise<Workload>;
 
 const LAYERS: readonly Layer[] = ['convolution', 'linear'];
 
 /**
- * From small to the real size, so that a slow device is found out with little work, in steps so short that the wait for a read-back
- * is not taken for slowness.
+ * From small to full size, so a slow device is detected with little work, in steps small enough that waiting for a read-back is not
+ * mistaken for slowness.
  */
 const CHANNELS = [160, 480, 1280] as const;
 
-/** Seconds that one size may take before the next is not tried, and that the last one is repeated for. */
+/** A size that takes longer than this many seconds is the last one tried; the last size is repeated for as long. */
 const PATIENCE = 0.06;
 
 /** Side of the picture, and pictures at once: guidance runs two. */
 const [SIDE, BATCH] = [8, 2];
 
 /**
- * Effective rate of both layers one after the other, in operations per second.
+ * The effective rate of both layers in turn, in operations per second.
  * @param clock in seconds
  */
 export async function measureRate(precision: Precision, open: OpenWorkload, clock: () => number): Promise<number> {
   let [flops, seconds] = [0, 0];
   for (const layer of LAYERS) {
-    // Each counts by its time per operation, so that one that ran longer does not weigh more.
+    // Each counts by its time per operation, so the one that ran longer does not weigh more.
     const rate = await layerRate(layer, precision, open, clock);
     flops += 1;
     seconds += 1 / rate;
@@ -99,7 +99,7 @@ async function layerRate(layer: Layer, precision: Precision, open: OpenWorkload,
         const runs = Math.min(16, Math.floor(PATIENCE / once));
         return runs > 1 ? (runs * workload.flops) / (await timed(workload, runs, clock)) : rate;
       }
-      // Larger layers use a device better, so what they will take is at most this.
+      // Larger layers use a device better, so this is an upper bound on their time.
       if (once * (next / channels) ** 2 > 4 * PATIENCE) {
         return rate;
       }
@@ -116,11 +116,11 @@ async function timed(workload: Workload, runs: number, clock: () => number): Pro
     await workload.run();
   }
   await workload.read();
-  // A clock that is made coarse against fingerprinting may show no time at all.
+  // A clock coarsened against fingerprinting may show no time at all.
   return Math.max(clock() - began, 1e-4);
 }
 
-/** What is known of this device's speed. */
+/** What is known about this device's speed. */
 export class Speedometer {
   #rates: Promise<Rates> | undefined;
   #measuring: Promise<void> | undefined;
@@ -135,7 +135,7 @@ export class Speedometer {
     readonly clock: () => number = () => performance.now() / 1000,
   ) {}
 
-  /** What is known by now, without measuring. */
+  /** What is known so far, without measuring. */
   known(): Promise<Rates> {
     this.#rates ??= this.store
       .get(this.key)
@@ -144,7 +144,7 @@ export class Speedometer {
     return this.#rates;
   }
 
-  /** Measures the precisions that were never measured here; a second call while it does so waits for the first. */
+  /** Measures precisions not measured here before; a concurrent call waits for the first. */
   async measured(precisions: readonly Precision[], open: OpenWorkload): Promise<Rates> {
     const rates = await this.known();
     this.#measuring ??= this.#measure(rates, precisions, open).finally(() => {
@@ -154,7 +154,7 @@ export class Speedometer {
     return rates;
   }
 
-  /** Takes the rate of a picture that was made; it counts half, so that one slow moment does not mislead for long. */
+  /** Adds the rate of a finished picture. It counts half, so one slow moment does not mislead for long. */
   async observe(precision: Precision, variant: WeightVariant, flops: number, seconds: number): Promise<void> {
     if (!(flops > 0) || !(seconds > 0)) {
       return;
@@ -166,7 +166,7 @@ export class Speedometer {
     await this.#keep(rates);
   }
 
-  /** Takes how long the stages around the sampling of one job took; each counts half, as in {@link observe}. */
+  /** Adds the durations of one job's stages around sampling; each counts half, as in {@link observe}. */
   async observeStages(units: StageUnits, seconds: Partial<Record<Stage, number>>): Promise<void> {
     const rates = await this.known();
     const stages = (rates.stages ??= {});
@@ -195,7 +195,7 @@ export class Speedometer {
   }
 }
 
-/** The rate to expect: of pictures made with such weights, else of the self-measurement; null when nothing is known. */
+/** The expected rate: from pictures made with such weights, else from the benchmark; null if nothing is known. */
 export function rateOf(
   rates: Rates,
   precision: Precision,
@@ -209,7 +209,7 @@ export function rateOf(
   return measured === undefined ? null : { perSecond: measured, source: 'self-measurement' };
 }
 
-/** Seconds to expect of each stage of a job; null where nothing like it was measured here. @param sample of all sampling steps */
+/** Expected seconds of each stage of a job; null if nothing like it was measured here. @param sample seconds of all sampling steps */
 export function expectedSeconds(rates: Rates, units: StageUnits, sample: number | null): StageSeconds {
   const of = (stage: keyof StageUnits): number | null => {
     const rate = rates.stages?.[stage];
@@ -254,7 +254,7 @@ export function workloads(engine: Engine): OpenWorkload {
         ? g.node('layer', 'Conv', [x, g.fill(0.01, [channels, channels, 3, 3])], dims, {
             attributes: { kernel_shape: [3, 3], strides: [1, 1], pads: [1, 1, 1, 1] },
           })
-        : // As wide as the feed-forward layer of a transformer block, its gate included.
+        : // As wide as the gated feed-forward layer of a transformer block.
           g.node('layer', 'Gemm', [x, g.fill(0.01, [8 * channels, channels])], [dims[0], 8 * channels], {
             attributes: { transB: 1 },
           });

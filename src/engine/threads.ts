@@ -1,20 +1,20 @@
 /**
- * With how many threads ONNX Runtime computes on the processor. They are settled when the runtime is loaded, so each number that is
- * measured gets a worker of its own.
+ * The number of threads ONNX Runtime uses on the processor. It is fixed once the runtime is loaded, so each number is measured in a worker
+ * of its own.
  */
 import { chosenThreads, fastestThreads, keepFastestThreads } from '../storage/processor_threads.ts';
 import type { Provider } from '../graphs/graph.ts';
 
-/** The runtime makes all its threads at once; more than this help no layer of ours. */
+/** The runtime creates all its threads at once; more than this help none of our layers. */
 const MOST = 16;
 
-/** More threads leave less of the machine to everybody else, so each step up has to be faster by this factor. */
+/** More threads leave less of the machine to others, so each step up must be faster by this factor. */
 const GAIN = 1.05;
 
 /** What the machine and the page offer. */
 export interface Machine {
   cores: number;
-  /** Whether the page is cross-origin isolated: only then may threads share memory. */
+  /** Whether the page is cross-origin isolated, without which threads cannot share memory. */
   isolated: boolean;
 }
 
@@ -23,8 +23,8 @@ export function thisMachine(): Machine {
 }
 
 /**
- * @param asked as the address says, `?threads=`; null where it says nothing
- * @returns how many, and one sentence where that is not what somebody would expect
+ * @param asked the address's `?threads=`; null if absent
+ * @returns the number, and a sentence if it is not what a person would expect
  */
 export async function threadsFor(
   provider: Provider,
@@ -48,34 +48,34 @@ export async function threadsFor(
       ? null
       : `The address asks for "${asked}" threads, but this machine can use 1 to ${most}; Darkroom chose by itself.`;
   if (provider === 'webgpu') {
-    // Only the few operators that stay on the processor use them.
+    // Only the few operators left on the processor use them.
     return { threads: Math.min(4, Math.max(1, cores >> 1)), note };
   }
   const threads = (await chosenThreads()) ?? (await fastestThreads(cores)) ?? most;
   return { threads: Math.min(threads, most), note };
 }
 
-/** Numbers of threads worth measuring, fewest first: half of the cores, where two share one unit, all but one, and all. */
+/** Numbers of threads worth measuring, fewest first: half the cores (two may share one unit), all but one, and all. */
 export function candidates(cores: number): number[] {
   const most = Math.min(cores, MOST);
   return [...new Set([most >> 1, most - 1, most])].filter((threads) => threads > 0).sort((a, b) => a - b);
 }
 
-/** The number to use, of rates by number, fewest threads first. */
+/** Picks the number to use from the rates, fewest threads first. */
 export function fastest(rates: readonly { threads: number; perSecond: number }[]): number {
   return rates.reduce((best, next) => (next.perSecond > GAIN * best.perSecond ? next : best)).threads;
 }
 
-/** How long nobody may have wanted anything of the processor before it is measured, in milliseconds. */
+/** How long the processor must have been idle before it is measured, in milliseconds. */
 const QUIET = 5000;
 
-/** The measurement: once per machine, after the first picture, in a pause. Whatever else wants the processor ends it, and it begins anew later. */
+/** The measurement: once per machine, in a pause after the first picture. Anything else that needs the processor aborts it until later. */
 export class ThreadMeasurement {
   #attempt: AbortController | null = null;
 
   /**
-   * @param rate operations per second with so many threads; ends early when the signal is aborted
-   * @param pause resolves after so many milliseconds
+   * @param rate measures operations per second with the given number of threads; stops early if the signal is aborted
+   * @param pause resolves after the given milliseconds
    */
   constructor(
     readonly machine: Machine,
@@ -83,7 +83,7 @@ export class ThreadMeasurement {
     readonly pause = (ms: number) => new Promise<void>((over) => setTimeout(over, ms)),
   ) {}
 
-  /** Nothing is at work from now on. @returns how many threads were found to be fastest; null where nothing was measured */
+  /** Call when idle. @returns the fastest number of threads; null if nothing was measured */
   async rest(): Promise<number | null> {
     const { cores, isolated } = this.machine;
     this.stir();
@@ -105,7 +105,7 @@ export class ThreadMeasurement {
     return found;
   }
 
-  /** Something is at work. */
+  /** Call when busy. */
   stir(): void {
     this.#attempt?.abort();
   }

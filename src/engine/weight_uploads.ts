@@ -1,32 +1,32 @@
 /**
- * How weights go from memory to the GPU while ONNX Runtime makes a session. By itself it makes a mapped staging buffer for each, which is
- * fresh memory in the browser's GPU process, and to touch that takes longer than the copy. `writeBuffer` uses the browser's own staging
- * memory again and again. So meanwhile the runtime is given stand-ins for those buffers, which are ordinary memory, and what it copies from
- * them is written (compare `wasm/post-webgpu.js` of onnxruntime-web 1.30.0; e2e/engine.spec.ts notices when it does so otherwise).
+ * Uploads weights to the GPU while ONNX Runtime creates a session. By itself the runtime creates a mapped staging buffer per weight. That
+ * is fresh memory in the browser's GPU process, which takes longer to touch than to copy. `writeBuffer` reuses the browser's own staging
+ * memory, so the runtime is given stand-ins for its staging buffers, in ordinary memory, and their copies become writes (see
+ * `wasm/post-webgpu.js` of onnxruntime-web 1.30.0; e2e/engine.spec.ts fails if that changes).
  */
 import { release } from '../weights/weight_source.ts';
 
-/** Larger weights are left to the runtime: what stands in for their buffers would be as large. */
+/** Larger weights are left to the runtime, since their stand-ins would be as large. */
 const LARGEST = 64 * 2 ** 20;
-/** Bytes of one write. With these the GPU process touches no more fresh memory than the weights take (bench/README.md). */
+/** Bytes per write. At this size the GPU process touches no more fresh memory than the weights take (bench/README.md). */
 const WRITE = 4 * 2 ** 20;
 /** The runtime rounds a weight's length up to this. */
 const ROUNDED = 16;
 
 /**
- * For one session at a time.
- * @param make may use the device for anything else as well
- * @returns what `make` resolves to; rejects with what it rejects with
+ * Handles one session at a time.
+ * @param make may also use the device for anything else
+ * @returns the result of `make`
  */
 export async function withQuickUploads<T>(device: GPUDevice, make: () => Promise<T>): Promise<T> {
-  // Both may be watched (ledger.ts), and are put back as they were.
+  // Both may be wrapped by ledger.ts, so they are restored as they were.
   const before = (['createBuffer', 'createCommandEncoder'] as const).map(
     (name) => [name, Object.getOwnPropertyDescriptor(device, name)] as const,
   );
   const createBuffer = device.createBuffer.bind(device);
   const createCommandEncoder = device.createCommandEncoder.bind(device);
   let memory = new ArrayBuffer(0);
-  /** The one that was filled and is about to be copied, all of which the runtime does at once. */
+  /** The stand-in that was filled and is about to be copied; the runtime does both in one go. */
   let filled: StandIn | null = null;
 
   device.createBuffer = (descriptor) => {
@@ -75,7 +75,7 @@ export async function withQuickUploads<T>(device: GPUDevice, make: () => Promise
   }
 }
 
-/** Of a mapped buffer, what the runtime uses. */
+/** The parts of a mapped buffer that the runtime uses. */
 interface StandIn {
   getMappedRange(): ArrayBuffer;
   unmap(): void;
@@ -84,7 +84,7 @@ interface StandIn {
 
 type Copy = (from: GPUBuffer, begin: number, to: GPUBuffer, at: number, length: number) => void;
 
-/** Whether the runtime's JavaScript part asks for it. Its native part labels the staging buffers that it makes, and fills them later. */
+/** Whether the runtime's JavaScript creates the buffer. Its native code labels its staging buffers, and fills them later. */
 function isForWeight({ mappedAtCreation, usage, size, ...rest }: GPUBufferDescriptor): boolean {
   const isStaging = mappedAtCreation === true && usage === (GPUBufferUsage.MAP_WRITE | GPUBufferUsage.COPY_SRC);
   return isStaging && !('label' in rest) && size >= ROUNDED && size <= LARGEST;

@@ -3,7 +3,7 @@
  * Reference: diffusers/models/transformers/transformer_2d.py, attention.py, attention_processor.py
  */
 import type { LayerWriter } from './layers.ts';
-import { picture } from './layers.ts';
+import { picture } from './elements.ts';
 import { MICROSOFT } from './onnx.ts';
 import type { Value } from './onnx.ts';
 
@@ -12,17 +12,24 @@ export interface TransformerOptions {
   heads: number;
   groups: number;
   text: Text;
-  /** The first attention looks at the text, too. */
+  /** The first attention attends to the text, too. */
   onlyCross: boolean;
-  /** Attention in f32 even where the graph is f16: Stable Diffusion 2.1's scores exceed f16's range. */
+  /** Attention in f32 even in an f16 graph: Stable Diffusion 2.1's scores exceed f16's range. */
   upcast: boolean;
 }
 
 export interface Text {
   /** Tokens per prompt. */
   sequence: number;
-  /** Hidden states [batch·sequence, width]; null where everything that follows from the text alone is an input. */
+  /** Hidden states [batch·sequence, width]; null if everything that depends on the text alone is an input. */
   states: Value | null;
+  /** Tokens of each image prompt, whose keys and values are inputs of every second attention; absent = there is none. */
+  images?: readonly number[] | undefined;
+}
+
+/** What the input is called by which an attention gets the keys (`k`) or values (`v`) of an image prompt. */
+export function imageInput(path: string, place: number, part: 'k' | 'v'): string {
+  return `${path}/image.${place}/${part}`;
 }
 
 /** GroupNorm inside Transformer2DModel; LayerNorm inside its blocks. */
@@ -30,8 +37,8 @@ const GROUP_EPSILON = 1e-6;
 const LAYER_EPSILON = 1e-5;
 
 /**
- * Transformer2DModel on a picture. Linear and 1×1 convolution projections are the same bytes and the same Gemm, as the
- * tokens are channels-last either way.
+ * Transformer2DModel on a picture. Linear and 1×1 convolution projections have the same bytes and become the same Gemm, as the tokens are
+ * channels-last either way.
  */
 export function transformer2d(g: LayerWriter, path: string, x: Value, options: TransformerOptions): Value {
   const channels = picture(x)[1];
@@ -42,7 +49,7 @@ export function transformer2d(g: LayerWriter, path: string, x: Value, options: T
     const block = transformerBlock(g, `${path}.transformer_blocks.${index}`, hidden, options);
     const last = index + 1 === options.layers;
     if (last && !options.text.states) {
-      // The Gemm adds the residual stream in place of its bias, which the bias of the projection after it makes up for.
+      // The Gemm adds the residual stream in place of its bias, which is folded into the next projection's bias.
       hidden = g.linear(block.linear, block.hidden, channels, { bias: block.residual });
       hidden = g.linear(`${path}.proj_out`, hidden, channels, { bias: g.floats(`${path}.proj_out/bias`, [channels]) });
     } else {
@@ -54,8 +61,8 @@ export function transformer2d(g: LayerWriter, path: string, x: Value, options: T
 }
 
 /**
- * BasicTransformerBlock with layer_norm and GEGLU, but for its last step: the linear layer named `linear` on `hidden`, and
- * the addition of its result to `residual`.
+ * BasicTransformerBlock with layer_norm and GEGLU, except for its last step: applying the linear layer `linear` to `hidden` and adding the
+ * result to `residual`.
  */
 function transformerBlock(g: LayerWriter, path: string, x: Value, options: TransformerOptions) {
   let residual = x;
@@ -64,7 +71,7 @@ function transformerBlock(g: LayerWriter, path: string, x: Value, options: Trans
     ? crossAttention(g, `${path}.attn1`, normal, options)
     : selfAttention(g, `${path}.attn1`, normal, options);
   ({ normal, residual } = g.linearAddNorm(`${path}.attn1.to_out.0`, mixed, residual, `${path}.norm2`, LAYER_EPSILON));
-  mixed = crossAttention(g, `${path}.attn2`, normal, options);
+  mixed = crossAttention(g, `${path}.attn2`, normal, options, options.text.images);
   ({ normal, residual } = g.linearAddNorm(`${path}.attn2.to_out.0`, mixed, residual, `${path}.norm3`, LAYER_EPSILON));
   return { linear: `${path}.ff.net.2`, hidden: gatedProjection(g, `${path}.ff`, normal), residual };
 }
@@ -74,7 +81,14 @@ function selfAttention(g: LayerWriter, path: string, x: Value, { heads, upcast }
   return g.attention(path, q, k, v, heads, { upcast });
 }
 
-function crossAttention(g: LayerWriter, path: string, x: Value, { heads, upcast, text }: TransformerOptions): Value {
+/** @param images tokens of each image prompt; what attention finds there is added to what it finds in the text */
+function crossAttention(
+  g: LayerWriter,
+  path: string,
+  x: Value,
+  { heads, upcast, text }: TransformerOptions,
+  images: readonly number[] = [],
+): Value {
   const width = x.dims[1];
   const q = g.linear(`${path}.to_q`, x, width, { bias: false });
   const [k, v] = ['k', 'v'].map((part) =>
@@ -82,12 +96,21 @@ function crossAttention(g: LayerWriter, path: string, x: Value, { heads, upcast,
       ? g.linear(`${path}.to_${part}`, text.states, width, { bias: false })
       : g.floats(`${path}/${part}`, [g.options.batch, text.sequence, width]),
   );
-  return g.attention(path, q, k, v, heads, { upcast });
+  return images.reduce(
+    (sum, tokens, place) => {
+      const [key, value] = (['k', 'v'] as const).map((part) =>
+        g.floats(imageInput(path, place, part), [g.options.batch, tokens, width]),
+      );
+      const seen = g.attention(`${path}/image.${place}`, q, key, value, heads, { upcast });
+      return g.add(`${path}/image.${place}/add`, sum, seen);
+    },
+    g.attention(path, q, k, v, heads, { upcast }),
+  );
 }
 
 /**
- * What the blocks of a Transformer2DModel make of the text alone, as outputs named like the inputs that
- * {@link transformer2d} has where `text.states` is null.
+ * What the blocks of a Transformer2DModel compute from the text alone, as outputs named like the inputs of {@link transformer2d} when
+ * `text.states` is null.
  */
 export function textProjections(g: LayerWriter, path: string, channels: number, options: TransformerOptions): void {
   const { text, layers, onlyCross } = options;
@@ -107,7 +130,7 @@ export function textProjections(g: LayerWriter, path: string, channels: number, 
 }
 
 /** The first layer of FeedForward, GEGLU: the first half of the projection times the GELU of the second. */
-function gatedProjection(g: LayerWriter, path: string, x: Value): Value {
+export function gatedProjection(g: LayerWriter, path: string, x: Value): Value {
   const [rows, width] = x.dims as [number, number];
   const inner = 4 * width;
   const projection = `${path}.net.0.proj`;
@@ -129,13 +152,13 @@ function gatedProjection(g: LayerWriter, path: string, x: Value): Value {
   return g.binary(`${path}.net.0`, 'Mul', value, g.unary(`${path}.net.0/gelu`, 'Gelu', gate));
 }
 
-/** Names of an attention block's linear layers, and those of checkpoints from before 2023. */
+/** Names of an attention block's linear layers, now and in checkpoints from before 2023. */
 const NAMES = [
   { q: 'to_q', k: 'to_k', v: 'to_v', out: 'to_out.0' },
   { q: 'query', k: 'key', v: 'value', out: 'proj_attn' },
 ] as const;
 
-/** Attention with one head over a picture's pixels, as in the middle of the autoencoder. */
+/** Single-head attention over a picture's pixels, as in the autoencoder's middle block. */
 export function pictureAttention(g: LayerWriter, path: string, x: Value, groups: number, epsilon: number): Value {
   const c = picture(x)[1];
   const names = NAMES.find(({ q }) => g.has(`${path}.${q}.weight`)) ?? NAMES[0];

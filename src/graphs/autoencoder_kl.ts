@@ -8,7 +8,7 @@ import { count, counts, divides, flag, only, parseNetworkConfig, real } from './
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
-import { downsample, resnetBlock, upsample } from './resnet.ts';
+import { double, downsample, resnetBlock } from './resnet.ts';
 
 export const className = 'AutoencoderKL';
 
@@ -43,7 +43,7 @@ export const configSchema = v.pipe(
 
 export type Config = v.InferOutput<typeof configSchema>;
 
-/** What its encoder and decoder are made of. */
+/** The building blocks of its encoder and decoder. */
 export type Parts = Omit<Config, 'scaling_factor' | 'shift_factor' | 'force_upcast'>;
 
 /** @throws StudioError `checkpoint_unsupported` */
@@ -81,7 +81,7 @@ export function decode(g: LayerWriter, latents: Value, config: Parts): Value {
       hidden = resnetBlock(g, `${path}.resnets.${layer}`, hidden, { out, groups, epsilon: EPSILON });
     }
     if (index < channels.length - 1) {
-      hidden = upsample(g, `${path}.upsamplers.0`, hidden);
+      hidden = double(g, `${path}.upsamplers.0`, hidden);
     }
   });
   return output(g, 'decoder', hidden, groups, config.out_channels);

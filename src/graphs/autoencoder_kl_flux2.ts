@@ -1,6 +1,6 @@
 /**
- * The autoencoder of FLUX.2: latents in squares of two by two become channels, which are standardised.
- * Reference: diffusers/models/autoencoders/autoencoder_kl_flux2.py; the squares and the standardising are the pipeline's
+ * FLUX.2's autoencoder: squares of two by two latents become channels, which are standardised.
+ * Reference: diffusers/models/autoencoders/autoencoder_kl_flux2.py; folding and standardising belong to the pipeline
  * (diffusers/pipelines/flux2/pipeline_flux2_klein.py)
  */
 import * as v from 'valibot';
@@ -52,7 +52,7 @@ export const parseConfig = (json: unknown): Config => parseNetworkConfig(classNa
 /** Latents per side of a square. */
 const SIDE = 2;
 
-/** Channels of what the transformer works on. */
+/** Channels of the transformer's input. */
 export const channelsOf = ({ latent_channels }: Config): number => SIDE * SIDE * latent_channels;
 
 /**
@@ -75,7 +75,7 @@ export function buildDecoder(config: Config, weights: WeightIndex, options: Grap
 
 /**
  * Input `sample` [1, in_channels, height, width] in [-1, 1]; output `latents` [1, {@link channelsOf}, height/16, width/16] (for four
- * blocks): the middle of the Gaussian that is encoded. All float32.
+ * blocks): the mean of the encoded Gaussian. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function buildEncoder(config: Config, weights: WeightIndex, options: GraphOptions): Graph {

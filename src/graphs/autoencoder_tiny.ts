@@ -5,7 +5,8 @@
 import * as v from 'valibot';
 import { count, counts, only, parseNetworkConfig, real } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
-import { LayerWriter, picture } from './layers.ts';
+import { picture } from './elements.ts';
+import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
 
 export const className = 'AutoencoderTiny';
@@ -96,7 +97,7 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Grap
   return g.graph();
 }
 
-/** Names of the members of a torch.nn.Sequential, one after the other. */
+/** Names of a torch.nn.Sequential's members, in order. */
 function sequential(path: string): () => string {
   let index = 0;
   return () => `${path}.${index++}`;

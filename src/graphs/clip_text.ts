@@ -4,13 +4,14 @@
  */
 import * as v from 'valibot';
 import { assert } from '../core/errors.ts';
+import { clipLayer } from './clip_layer.ts';
 import { count, divides, only, parseNetworkConfig, real } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
 
 export const className = 'CLIPTextModel';
-/** The same network, and a projection of the text as a whole. */
+/** The same network plus a projection of the pooled text. */
 export const projectedClassName = 'CLIPTextModelWithProjection';
 
 export const configSchema = v.pipe(
@@ -38,7 +39,7 @@ export type Config = v.InferOutput<typeof configSchema>;
 export const parseConfig = (json: unknown): Config => parseNetworkConfig(className, configSchema, json);
 
 /**
- * Where the text as a whole is read off: at its first end mark, or, as older configurations number that wrongly, at the greatest id.
+ * Position of the pooled text: the first end token, or, as older configurations number that wrongly, the greatest id.
  * Reference: transformers/models/clip/modeling_clip.py, CLIPTextTransformer
  */
 export function endOf(config: Config, ids: ArrayLike<number>): number {
@@ -47,38 +48,59 @@ export function endOf(config: Config, ids: ArrayLike<number>): number {
   return Math.max(0, end);
 }
 
-/** Which of its states the network gives. */
+/** Which of its states the network outputs. */
 export interface TextOutputs {
   /** `last`: after the final norm. `penultimate`: before the last layer, without the norm. */
   states: 'last' | 'penultimate';
-  /** Also what is read off at the text's end, projected. */
+  /** Whether to output the pooled text as well. */
   isPooled: boolean;
+  /** Whether to project it; absent = yes. */
+  isProjected?: boolean;
+}
+
+/** Elements of the pooled text. */
+export function pooledWidth(config: Config, { isProjected = true }: TextOutputs): number {
+  return isProjected ? config.projection_dim : config.hidden_size;
+}
+
+/** Which layer's states those are; the last layer is 1. */
+export function usualLayer({ states }: TextOutputs): number {
+  return states === 'last' ? 1 : 2;
 }
 
 /**
- * Input `input_ids` int32 [batch, sequence], output `last_hidden_state` or `penultimate_hidden_state` [batch, sequence, hidden_size]. With pooled text also the input `end`
- * int32 [1], see {@link endOf}, and the output `text_embeds` [1, projection_dim]; then the batch is 1.
- * @param options.skip how many of the last layers are left out ("clip skip" minus one)
+ * Input `input_ids` int32 [batch, sequence], output `last_hidden_state` or `penultimate_hidden_state` [batch, sequence, hidden_size]. With
+ * pooled text also the input `end` int32 [1], see {@link endOf}, and the output `text_embeds` [1, {@link pooledWidth}]; then the batch is
+ * 1.
+ * @param options.skip how many layers earlier than usual to take the states, −1 for the last in place of the penultimate; the pooled text is
+ * always the last layer's
+ * @param options.injects whether vectors may replace tokens: inputs `stays` [batch, sequence, 1], 0 for such a token and else 1, and
+ *   `vectors` [batch, sequence, hidden_size], 0 for all others
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function build(
   config: Config,
   weights: WeightIndex,
-  options: GraphOptions & { skip?: number },
-  { states, isPooled }: TextOutputs = { states: 'last', isPooled: false },
+  options: GraphOptions & { skip?: number; injects?: boolean },
+  outputs: TextOutputs = { states: 'last', isPooled: false },
 ): Graph {
-  const { batch, sequence = config.max_position_embeddings, skip = 0 } = options;
+  const { batch, sequence = config.max_position_embeddings, skip = 0, injects = false } = options;
   const { hidden_size: width, layer_norm_eps: epsilon } = config;
+  const { states, isPooled, isProjected = true } = outputs;
   const whole = config.num_hidden_layers - skip;
   const before = whole - 1;
-  const layers = states === 'penultimate' && !isPooled ? before : whole;
-  assert(layers > 0, 'clip skip leaves a layer');
+  const layers = isPooled ? config.num_hidden_layers : states === 'penultimate' ? before : whole;
+  assert(layers > 0 && before >= 0, 'clip skip leaves a layer');
+  assert(
+    !isPooled || states === 'penultimate' || skip === 0,
+    'the states before the last layer are taken without its norm',
+  );
   assert(sequence <= config.max_position_embeddings, 'every token has a position');
   const g = new LayerWriter(className, weights, options);
   const root = g.has('text_model.embeddings.token_embedding.weight') ? 'text_model.' : '';
 
   const ids = g.input('input_ids', 'int32', [batch, sequence]);
-  const tokens = g.embedding(`${root}embeddings.token_embedding`, ids, config.vocab_size, width);
+  const tokens = injected(g, g.embedding(`${root}embeddings.token_embedding`, ids, config.vocab_size, width), injects);
   const positions = g.firstRows(
     `${root}embeddings.position_embedding.weight`,
     [config.max_position_embeddings, width],
@@ -90,21 +112,11 @@ export function build(
   let normal = g.layerNorm(`${root}encoder.layers.0.layer_norm1`, residual, epsilon);
   for (let index = 0; index < layers; index++) {
     const path = `${root}encoder.layers.${index}`;
-    const next = index + 1 < whole ? `${root}encoder.layers.${index + 1}.layer_norm1` : `${root}final_layer_norm`;
-    const mixed = selfAttention(g, `${path}.self_attn`, normal, config.num_attention_heads);
-    ({ normal, residual } = g.linearAddNorm(
-      `${path}.self_attn.out_proj`,
-      mixed,
-      residual,
-      `${path}.layer_norm2`,
-      epsilon,
-    ));
-    const inner = g.linear(`${path}.mlp.fc1`, normal, config.intermediate_size);
-    const active =
-      config.hidden_act === 'quick_gelu'
-        ? g.quickGelu(`${path}.mlp.activation_fn`, inner)
-        : g.unary(`${path}.mlp.activation_fn`, 'Gelu', inner);
-    ({ normal, residual } = g.linearAddNorm(`${path}.mlp.fc2`, active, residual, next, epsilon));
+    const next =
+      index + 1 < (isPooled ? config.num_hidden_layers : Math.min(whole, config.num_hidden_layers))
+        ? `${root}encoder.layers.${index + 1}.layer_norm1`
+        : `${root}final_layer_norm`;
+    ({ normal, residual } = clipLayer(g, path, { normal, residual }, next, config, true));
     penultimate = index + 1 === before ? residual : penultimate;
   }
   const given = states === 'last' ? normal : penultimate;
@@ -114,26 +126,27 @@ export function build(
     assert(batch === 1, 'one text is pooled at a time');
     const end = g.input('end', 'int32', [1]);
     const row = g.node('pooled', 'Gather', [normal, end], [1, width]);
-    g.output('text_embeds', projection(g, row, config.projection_dim));
+    g.output('text_embeds', isProjected ? projection(g, row, config.projection_dim) : row);
   }
   return g.graph();
 }
 
-/** The original layout keeps the matrix the other way round, and calls it `text_projection` without `.weight`. */
+/** Token embeddings, some replaced by the vectors of a textual inversion. */
+function injected(g: LayerWriter, tokens: Value, injects: boolean): Value {
+  if (!injects) {
+    return tokens;
+  }
+  const [batch, sequence, width] = tokens.dims;
+  const stays = g.input('stays', 'float32', [batch, sequence, 1]);
+  const vectors = g.input('vectors', 'float32', [batch, sequence, width]);
+  return g.add('vectors/added', g.node('vectors/stays', 'Mul', [tokens, stays], tokens.dims), vectors);
+}
+
+/** The original layout stores the matrix transposed and names it `text_projection` without `.weight`. */
 function projection(g: LayerWriter, row: Value, out: number): Value {
   if (!g.has('text_projection')) {
     return g.linear('text_projection', row, out, { bias: false });
   }
   const matrix = g.weight('text_projection', [row.dims[1], out]);
   return g.node('text_projection/product', 'Gemm', [row, matrix], [1, out], { attributes: { transB: 0 } });
-}
-
-function selfAttention(g: LayerWriter, path: string, x: Value, heads: number): Value {
-  const width = x.dims[1];
-  const [q, k, value] = ['q_proj', 'k_proj', 'v_proj'].map((name) => g.linear(`${path}.${name}`, x, width)) as [
-    Value,
-    Value,
-    Value,
-  ];
-  return g.attention(path, q, k, value, heads, { causal: true });
 }

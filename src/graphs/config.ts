@@ -1,8 +1,8 @@
-/** Schema parts for the `config.json` of a network: the reference's defaults for missing keys, and what we cannot run refused. */
+/** Schema parts for a network's `config.json`: the reference's defaults for missing keys, and refusals of what is not implemented. */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 
-/** A key that may be missing or null, and otherwise must have one of the values that are implemented. */
+/** A key that may be missing or null, and otherwise must have an implemented value. */
 export function only<const T extends string | number>(values: readonly T[], fallback: T) {
   const implemented = v.custom<T | null>((value) => value === null || values.includes(value as T));
   const chosen = v.pipe(
@@ -12,7 +12,7 @@ export function only<const T extends string | number>(values: readonly T[], fall
   return v.optional(chosen, fallback);
 }
 
-/** A key for an option that is not implemented: missing, null, or a value that means the same. */
+/** A key for an option that is not implemented: missing, null, or a value that switches it off. */
 export function unused(...same: readonly (string | number | boolean)[]) {
   return v.optional(v.custom<unknown>((value) => value === null || same.includes(value as string)));
 }

@@ -1,11 +1,13 @@
 /**
- * The transformer of FLUX.2 and FLUX.2 klein: blocks with a stream of their own for text and picture, then blocks with one for both.
+ * The transformer of FLUX.2 and FLUX.2 klein: blocks with separate streams for text and picture, then blocks with one for both.
  * Reference: diffusers/models/transformers/transformer_flux2.py
  */
 import * as v from 'valibot';
 import { count, parseNetworkConfig, real } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
+import { jointAttention } from './joint_attention.ts';
 import { LayerWriter, type Angles } from './layers.ts';
+import { continuousNorm, gated, modulated, modulations, type Modulation } from './modulation.ts';
 import type { Value } from './onnx.ts';
 import { anglesInput, rotaryTables, timestepWaves, type RotaryTables } from './rotary.ts';
 
@@ -51,10 +53,10 @@ export interface Extent {
   width: number;
 }
 
-/** How far apart on the first axis pictures stand. */
+/** Distance between pictures on the first axis. */
 const APART = 10;
 
-/** Angles of the text's tokens, the picture's, and those of each picture that is shown to the network. */
+/** Angles of the text's tokens, the picture's, and each reference picture's. */
 export function angles(
   { axes_dims_rope, rope_theta }: Config,
   text: number,
@@ -78,13 +80,13 @@ export function timeProjection({ timestep_guidance_channels }: Config, timestep:
 export interface Options extends GraphOptions {
   /** Tokens of the prompt, padding included. */
   text?: number;
-  /** The pictures that are shown to the network. */
+  /** The reference pictures shown to the network. */
   shown?: readonly Extent[];
 }
 
 /**
  * Inputs `sample` [1, in_channels, height, width], `time_proj` [1, timestep_guidance_channels], `prompt_embeds`
- * [1, text, joint_attention_dim], `cos` and `sin` [all tokens, half a head] and, of each picture that is shown, `shown_<n>` like the
+ * [1, text, joint_attention_dim], `cos` and `sin` [all tokens, half a head] and, for each reference picture, `shown_<n>` shaped like the
  * sample; output `out_sample` like the sample: the velocity from picture to noise. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
@@ -121,10 +123,10 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
   for (let layer = 0; layer < config.num_layers; layer++) {
     const path = `transformer_blocks.${layer}`;
     const streams = {
-      picture: modulated(g, `${path}.norm1`, picture, ofPicture[0], config),
-      words: modulated(g, `${path}.norm1_context`, words, ofText[0], config),
+      picture: modulated(g, `${path}.norm1`, picture, ofPicture[0], config.eps),
+      words: modulated(g, `${path}.norm1_context`, words, ofText[0], config.eps),
     };
-    const mixed = jointAttention(g, `${path}.attn`, streams, config, turns);
+    const mixed = jointAttention(g, `${path}.attn`, streams, { heads, turns, epsilon: config.eps, biases: false });
     picture = gated(g, `${path}.attn/picture`, picture, mixed.picture, ofPicture[0]);
     words = gated(g, `${path}.attn/words`, words, mixed.words, ofText[0]);
     picture = fed(g, `${path}.norm2`, `${path}.ff`, picture, ofPicture[1], config);
@@ -133,90 +135,26 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
   let stream = g.concat('stream', [words, picture], 0);
   for (let layer = 0; layer < config.num_single_layers; layer++) {
     const path = `single_transformer_blocks.${layer}`;
-    const normal = modulated(g, `${path}.norm`, stream, ofBoth, config);
+    const normal = modulated(g, `${path}.norm`, stream, ofBoth, config.eps);
     stream = gated(g, path, stream, parallel(g, `${path}.attn`, normal, config, turns), ofBoth);
   }
 
   const rest = pictures.dims[0] - own;
   const result = g.split('stream/parts', stream, [text, own, ...(rest === 0 ? [] : [rest])], 0)[1];
-  const [scale, shift] = g.split('norm_out/parts', plain(g, 'norm_out.linear', time, 2 * dim), [dim, dim], 1);
-  const last = modulated(
-    g,
-    'norm_out.norm',
-    result,
-    { shift, scale: oneMore(g, 'norm_out/scale', scale), gate: shift },
-    config,
-  );
+  const last = continuousNorm(g, 'norm_out', result, time, config.eps, { bias: false });
   g.output('out_sample', g.untokens('out_sample/picture', plain(g, 'proj_out', last, channels), sample));
   return g.graph();
-}
-
-/** Each [1, dim]; the scale has its 1 already. */
-interface Modulation {
-  shift: Value;
-  scale: Value;
-  gate: Value;
-}
-
-function modulations(g: LayerWriter, path: string, all: Value, dim: number, sets: number): Modulation[] {
-  const parts = g.split(
-    `${path}/parts`,
-    all,
-    Array.from({ length: 3 * sets }, () => dim),
-    1,
-  );
-  return Array.from({ length: sets }, (_, set) => ({
-    shift: parts[3 * set],
-    scale: oneMore(g, `${path}/scale/${set}`, parts[3 * set + 1]),
-    gate: parts[3 * set + 2],
-  }));
-}
-
-function modulated(g: LayerWriter, path: string, x: Value, { shift, scale }: Modulation, { eps }: Config): Value {
-  const normal = g.plainNorm(path, x, eps);
-  return g.add(`${path}/shifted`, g.binary(`${path}/scaled`, 'Mul', normal, scale), shift);
-}
-
-function gated(g: LayerWriter, name: string, x: Value, change: Value, { gate }: Modulation): Value {
-  return g.add(`${name}/added`, x, g.binary(`${name}/gated`, 'Mul', change, gate));
 }
 
 function fed(g: LayerWriter, norm: string, path: string, x: Value, modulation: Modulation, config: Config): Value {
   const [, dim] = x.dims as [number, number];
   const inner = Math.floor(dim * config.mlp_ratio);
-  const both = plain(g, `${path}.linear_in`, modulated(g, norm, x, modulation, config), 2 * inner);
+  const both = plain(g, `${path}.linear_in`, modulated(g, norm, x, modulation, config.eps), 2 * inner);
   const [gate, value] = g.split(`${path}/parts`, both, [inner, inner], 1);
   return gated(g, path, x, plain(g, `${path}.linear_out`, swiglu(g, path, gate, value), dim), modulation);
 }
 
-function jointAttention(
-  g: LayerWriter,
-  path: string,
-  { picture, words }: { picture: Value; words: Value },
-  config: Config,
-  turns: Angles,
-): { picture: Value; words: Value } {
-  const { num_attention_heads: heads, eps } = config;
-  const [, dim] = picture.dims as [number, number];
-  const joined = (part: 'q' | 'k' | 'v') => {
-    const own = plain(g, `${path}.to_${part}`, picture, dim);
-    const added = plain(g, `${path}.add_${part}_proj`, words, dim);
-    const [first, second] =
-      part === 'v'
-        ? [added, own]
-        : [
-            g.headNorm(`${path}.norm_added_${part}`, added, heads, eps),
-            g.headNorm(`${path}.norm_${part}`, own, heads, eps),
-          ];
-    return g.concat(`${path}/${part}`, [first, second], 0);
-  };
-  const turned = (part: 'q' | 'k') => g.rotary(`${path}/${part}/turned`, joined(part), turns, 'neighbours');
-  const mixed = g.attention(path, turned('q'), turned('k'), joined('v'), heads);
-  const [ofWords, ofPicture] = g.split(`${path}/parts`, mixed, [words.dims[0], picture.dims[0]], 0);
-  return { picture: plain(g, `${path}.to_out.0`, ofPicture, dim), words: plain(g, `${path}.to_add_out`, ofWords, dim) };
-}
-
-/** Attention and feed-forward side by side, out of one projection and into one. */
+/** Attention and feed-forward in parallel, from one projection and into one. */
 function parallel(g: LayerWriter, path: string, x: Value, config: Config, turns: Angles): Value {
   const { num_attention_heads: heads, eps } = config;
   const [, dim] = x.dims as [number, number];
@@ -235,8 +173,4 @@ function swiglu(g: LayerWriter, path: string, gate: Value, value: Value): Value 
 
 function plain(g: LayerWriter, path: string, x: Value, out: number): Value {
   return g.linear(path, x, out, { bias: false });
-}
-
-function oneMore(g: LayerWriter, name: string, x: Value): Value {
-  return g.add(name, x, g.fill(1, [1]));
 }

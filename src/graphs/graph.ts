@@ -1,4 +1,4 @@
-/** What the graph builders of this folder take and give. */
+/** Inputs and outputs of this folder's graph builders. */
 import type { WeightVariant } from '../core/model.ts';
 
 export type StoredType = 'F64' | 'F32' | 'F16' | 'BF16' | 'F8_E4M3' | 'F8_E5M2';
@@ -6,21 +6,29 @@ export type FloatType = 'f32' | 'f16';
 
 export type Bits = 4 | 8;
 
-/** Elements of one tensor as they lie in a `.safetensors` file. */
+/** GGUF's types in blocks; see `weights/gguf_blocks.ts`. */
+export type BlockType =
+  'Q4_0' | 'Q4_1' | 'Q5_0' | 'Q5_1' | 'Q8_0' | 'Q2_K' | 'Q3_K' | 'Q4_K' | 'Q5_K' | 'Q6_K' | 'IQ4_NL' | 'IQ4_XS';
+
+/** The elements of one tensor in a `.safetensors` or `.gguf` file. */
 export interface StoredTensor {
   name: string;
-  /** Of the elements; where they are quantised, of the scales. */
+  /** Type of the elements; of the scales if quantised; of the result of decoding `blocks`. */
   dtype: StoredType;
   shape: number[];
   file: string;
-  /** Absolute, in bytes; where the tensor is quantised, of its data. */
+  /** Absolute, in bytes; of the data if the tensor is quantised. */
   offset: number;
-  /** In bytes; where the tensor is quantised, of its data. */
+  /** In bytes; of the data if the tensor is quantised. */
   length: number;
-  /** Present where the file keeps it in quantised blocks. */
+  /** Present if the file stores it in quantised blocks. */
   quantised?: QuantisedBytes;
-  /** What is added to it on the way to the device. */
-  deltas?: readonly LowRankDelta[];
+  /** Present if the file stores it in GGUF's blocks, one after another; `length` is theirs. */
+  blocks?: BlockType;
+  /** What is added to it on its way to the device. */
+  deltas?: readonly WeightDelta[];
+  /** The length to scale each row to on the way to the device (torch's `weight_norm`); such a tensor has no deltas. */
+  gains?: StoredTensor;
 }
 
 /** A matrix [N, K] in blocks of 32 elements along its rows, see `quantisation.ts`. Offsets are absolute, in bytes. */
@@ -32,13 +40,31 @@ export interface QuantisedBytes {
   scalesOffset: number;
 }
 
-/** A matrix of low rank, scale · up @ down; a convolution's kernel counts as columns of its inputs. */
+/** A low-rank matrix, scale · up @ down; a convolution's kernel positions count as columns. */
 export interface LowRankDelta {
   /** [N, rank], not quantised; further dimensions are 1. */
   up: StoredTensor;
   /** [rank, K], or [rank, inputs, height, width] with K = inputs · height · width; not quantised. */
   down: StoredTensor;
   scale: number;
+}
+
+/**
+ * A change computed from several small tensors by a formula: `hadamard` (LoHa), `kronecker` (LoKr), `tucker` (a convolution through a
+ * core), `whole` (the difference itself), `scaled` and `scaled_columns` ((IA)³: the weight's rows, or its columns, times factors).
+ */
+export interface FactoredDelta {
+  kind: 'hadamard' | 'kronecker' | 'tucker' | 'whole' | 'scaled' | 'scaled_columns';
+  /** By their names in the file; not quantised. */
+  parts: Readonly<Record<string, StoredTensor | undefined>>;
+  scale: number;
+}
+
+export type WeightDelta = LowRankDelta | FactoredDelta;
+
+/** All tensors that a change is read from. */
+export function tensorsOf(delta: WeightDelta): StoredTensor[] {
+  return 'kind' in delta ? Object.values(delta.parts).filter((part) => part !== undefined) : [delta.up, delta.down];
 }
 
 /** The headers of a network's weight files. */
@@ -51,28 +77,28 @@ export type Provider = 'webgpu' | 'wasm';
 
 export interface GraphOptions {
   provider: Provider;
-  /** What the network computes in; inputs and outputs of every graph are float32 nevertheless. */
+  /** The type that the network computes in; inputs and outputs of every graph are float32 regardless. */
   dtype: FloatType;
   batch: number;
   /** Latent size (UNet, decoder) or pixel size (encoder); 0 for networks without a picture. */
   height: number;
   width: number;
-  /** Tokens per prompt; the text encoder's own limit where it is not given. */
+  /** Tokens per prompt; by default the text encoder's own limit. */
   sequence?: number;
   /**
-   * What linear layers whose weights are whole in the file become on the way to the device; `full` where it is not given. Those
-   * that the file keeps quantised stay as they are.
+   * What linear layers stored unquantised become on the way to the device; by default `full`. Those that the file stores quantised stay as
+   * they are.
    */
   weights?: WeightVariant;
 }
 
-/** One external location that the graph refers to. All offsets within it are those of its initializers. */
+/** One external location that the graph refers to. Its initializers' offsets are relative to it. */
 export type External =
-  /** A checkpoint's file as it is, with the checkpoint's own offsets; `ranges` [begin, end) are what is used of it, where that is known. */
+  /** A checkpoint's file as it is, with its own offsets; `ranges` [begin, end) are the used parts, if known. */
   | { location: string; kind: 'file'; file: string; ranges?: [begin: number, end: number][] }
-  /** One tensor, widened or narrowed and with its deltas added while it streams; the location begins with its first byte. */
+  /** One tensor, widened or narrowed and with its deltas added while it streams; the location starts at its first byte. */
   | { location: string; kind: 'cast'; tensor: StoredTensor; to: FloatType; length: number }
-  /** The blocks of one tensor, or their scales in `type`: as the file keeps them, or quantised while they stream. */
+  /** The blocks of one tensor, or their scales in `type`: as stored in the file, or quantised while they stream. */
   | {
       location: string;
       kind: 'quantised';
@@ -99,23 +125,22 @@ export interface Graph {
   inputs: Port[];
   outputs: Port[];
   nodes: number;
-  /** Of one run: two for each multiplication and addition of convolutions, linear layers and attention. */
+  /** Per run: two for each multiply-add of convolutions, linear layers and attention. */
   flops: number;
   /**
-   * The most bytes that values between the nodes take at one time, in the order of the nodes; outputs count, inputs and what
-   * kernels need for themselves do not.
+   * Peak bytes of the values between nodes, in node order; includes outputs, excludes inputs and kernels' own workspace.
    */
   activationBytes: number;
   /**
-   * Bytes of those values → the most of that size that are there at one time. ONNX Runtime keeps a buffer for the next value of its
-   * very size, so this says better than their sum what stays on the device.
+   * Byte size of those values → the most values of that size alive at one time. ONNX Runtime reuses a buffer only for values of exactly its
+   * size, so this predicts what stays on the device better than their sum.
    */
   activationSizes: ReadonlyMap<number, number>;
-  /** Of all initializers that lie outside the model. */
+  /** Bytes of all initializers outside the model. */
   weightBytes: number;
 }
 
-/** The files that an external location is made from. */
+/** The files that an external location is built from. */
 export function filesOf(external: External): string[] {
   switch (external.kind) {
     case 'fill':
@@ -124,8 +149,9 @@ export function filesOf(external: External): string[] {
       return [external.file];
     case 'cast':
     case 'quantised': {
-      const { file, deltas = [] } = external.tensor;
-      return [...new Set([file, ...deltas.flatMap(({ up, down }) => [up.file, down.file])])];
+      const { file, deltas = [], gains } = external.tensor;
+      const others = [...deltas.flatMap(tensorsOf), ...(gains ? [gains] : [])];
+      return [...new Set([file, ...others.map((one) => one.file)])];
     }
   }
 }

@@ -1,37 +1,43 @@
 /**
- * The layers that all networks here are made of, each as the nodes that ONNX Runtime's WebGPU kernels run fastest.
+ * The layers that all networks here consist of, each as the nodes that ONNX Runtime's WebGPU kernels run fastest.
  *
  * Pictures are [batch, channels, height, width]; tokens are kept as [batch·sequence, channels], the shape of a Gemm, and get
  * their batch axis back only for attention. Reshapes cost nothing at run time, transpositions and casts are kernel launches.
  */
 import { assert } from '../core/errors.ts';
+import { ElementWriter, picture } from './elements.ts';
 import type { FloatType } from './graph.ts';
-import { MICROSOFT, OnnxWriter, float, size } from './onnx.ts';
+import { MICROSOFT, float, size } from './onnx.ts';
 import type { Value } from './onnx.ts';
 import { BLOCK } from './quantisation.ts';
 
 export interface ConvOptions {
-  kernel?: number;
-  stride?: number;
+  /** One number for both sides, or [height, width]; likewise stride and dilation. */
+  kernel?: number | readonly [number, number];
+  stride?: number | readonly [number, number];
+  dilation?: number | readonly [number, number];
   /** One number for all sides, or [top, left, bottom, right]; by default the padding that keeps the size at stride 1. */
   padding?: number | readonly [number, number, number, number];
   /** `false` for none, a value of shape [out] instead of the stored `.bias`. */
   bias?: boolean | Value;
+  /**
+   * Of a causal convolution over so many frames that is given one picture: all frames but the last meet nothing but zeros, so they are left
+   * out of the kernel. Absent = a convolution of pictures.
+   */
+  frames?: number;
 }
 
 /**
- * The longest row that GroupNorm normalises with LayerNormalization, in elements. Its unit scale has to exist as a tensor
- * of that length (4 Mi elements: 16 MiB in f32); longer rows go through InstanceNormalization.
+ * The longest row that GroupNorm normalises with LayerNormalization, in elements. Its unit scale must exist as a tensor of that length (4
+ * Mi elements: 16 MiB in f32); longer rows go through InstanceNormalization.
  */
 const LONGEST_LAYER_NORM = 2 ** 22;
 
 /**
- * The most bytes of attention scores at one time on the processor. ONNX Runtime's attention kernel holds them all there (1 GiB for
- * the autoencoder's middle at 1024×1024 pixels), and reckons their number in 32 bits, so that it fails on common sizes.
+ * Maximum bytes of attention scores at one time on the processor. ONNX Runtime's own attention kernel holds them all (1 GiB for the
+ * autoencoder's middle at 1024×1024 pixels) and counts them in 32 bits, so it fails at common sizes.
  */
 const SCORE_BYTES = 2 ** 23;
-
-const CAST_TO = { f32: 1, f16: 10 } as const;
 
 /** See {@link LayerWriter.rotary}. */
 export interface Angles {
@@ -39,138 +45,31 @@ export interface Angles {
   sin: Value;
 }
 
-export class LayerWriter extends OnnxWriter {
-  /** A float32 input, in the graph's own type. */
-  floats(name: string, dims: readonly number[]): Value {
-    return this.cast(`${name}/cast`, this.input(name, 'float32', dims), this.options.dtype);
-  }
-
-  // Elementwise and layout
-
-  cast(name: string, x: Value, type: FloatType): Value {
-    return x.type === type ? x : this.node(name, 'Cast', [x], x.dims, { type, attributes: { to: CAST_TO[type] } });
-  }
-
-  /** Two values of which the second broadcasts to the first. */
-  binary(name: string, op: 'Add' | 'Sub' | 'Mul' | 'Div', a: Value, b: Value): Value {
-    return this.node(name, op, [a, b], a.dims, { type: a.type });
-  }
-
-  add(name: string, a: Value, b: Value): Value {
-    return this.binary(name, 'Add', a, b);
-  }
-
-  /** x · scale + shift, in f32. */
-  scaleShift(name: string, x: Value, scale: number, shift: number): Value {
-    assert(x.type === 'f32', 'inline numbers are f32');
-    const scaled = this.binary(`${name}/mul`, 'Mul', x, this.constant([scale], 'f32'));
-    return shift === 0 ? scaled : this.binary(`${name}/add`, 'Add', scaled, this.constant([shift], 'f32'));
-  }
-
-  unary(name: string, op: 'Tanh' | 'Relu' | 'Gelu' | 'Sqrt', x: Value): Value {
-    return this.node(name, op, [x], x.dims, { type: x.type });
-  }
-
-  silu(name: string, x: Value): Value {
-    return this.quickGelu(name, x, 1);
-  }
-
-  /** x · sigmoid(alpha · x); 1.702 is CLIP's. */
-  quickGelu(name: string, x: Value, alpha = 1.702): Value {
-    return this.node(name, 'QuickGelu', [x], x.dims, {
-      type: x.type,
-      domain: MICROSOFT,
-      attributes: { alpha: float(alpha) },
-    });
-  }
-
-  reshape(name: string, x: Value, dims: readonly number[]): Value {
-    assert(size(x.dims) === size(dims), `${name}: [${x.dims.join()}] reshaped to [${dims.join()}]`);
-    return this.node(name, 'Reshape', [x, this.constant(dims)], dims, { type: x.type });
-  }
-
-  transpose(name: string, x: Value, perm: readonly number[]): Value {
-    const dims = perm.map((axis) => x.dims[axis]);
-    return this.node(name, 'Transpose', [x], dims, { type: x.type, attributes: { perm } });
-  }
-
-  /** Parts of these sizes along an axis, one after another. */
-  split(name: string, x: Value, sizes: readonly number[], axis: number): Value[] {
-    if (sizes.length === 1) {
-      return [x];
-    }
-    const dims = (count: number) => x.dims.map((dim, index) => (index === axis ? count : dim));
-    const outputs = sizes.map((count) => ({ dims: dims(count), type: x.type }));
-    return this.nodes(name, 'Split', [x, this.constant(sizes)], outputs, { attributes: { axis } }) as Value[];
-  }
-
-  /** The first `count` of `x` along its first axis. */
-  firstOf(name: string, x: Value, count: number): Value {
-    const dims = [count, ...x.dims.slice(1)];
-    const range = [this.constant([0]), this.constant([count]), this.constant([0])];
-    return count === x.dims[0] ? x : this.node(name, 'Slice', [x, ...range], dims, { type: x.type });
-  }
-
-  /** Repeats axes of length 1. */
-  expand(name: string, x: Value, dims: readonly number[]): Value {
-    return size(x.dims) === size(dims)
-      ? this.reshape(name, x, dims)
-      : this.node(name, 'Expand', [x, this.constant(dims)], dims, { type: x.type });
-  }
-
-  concat(name: string, values: readonly Value[], axis: number): Value {
-    const [first] = values;
-    assert(first, 'there is something to join');
-    const total = values.reduce((sum, value) => sum + value.dims[axis], 0);
-    const dims = first.dims.map((dim, index) => (index === axis ? total : dim));
-    return this.node(name, 'Concat', values, dims, { type: first.type, attributes: { axis } });
-  }
-
-  /** Nearest neighbour, as `torch.nn.functional.interpolate`. */
-  resize(name: string, x: Value, height: number, width: number): Value {
-    const [n, c, h, w] = picture(x);
-    if (this.options.provider === 'webgpu' && height % h === 0 && width % w === 0) {
-      // ONNX Runtime's Resize wants channels first, its convolutions channels last; repeating pixels works with either.
-      const pixels = this.transpose(`${name}/pixels`, x, [0, 2, 3, 1]);
-      const each = this.reshape(`${name}/each`, pixels, [n, h, 1, w, 1, c]);
-      const dims = [n, h, height / h, w, width / w, c];
-      const repeated = this.node(`${name}/repeat`, 'Expand', [each, this.constant(dims)], dims, { type: x.type });
-      return this.transpose(name, this.reshape(`${name}/rows`, repeated, [n, height, width, c]), [0, 3, 1, 2]);
-    }
-    const target = [x, null, null, this.constant([n, c, height, width])];
-    return this.node(name, 'Resize', target, [n, c, height, width], {
-      type: x.type,
-      attributes: {
-        mode: 'nearest',
-        coordinate_transformation_mode: 'asymmetric',
-        nearest_mode: 'floor',
-      },
-    });
-  }
-
+export class LayerWriter extends ElementWriter {
   /** Rows of an embedding table. */
   embedding(path: string, ids: Value, rows: number, width: number): Value {
     return this.node(path, 'Gather', [this.weight(`${path}.weight`, [rows, width]), ids], [...ids.dims, width]);
   }
 
-  // Layers with weights
-
   /** torch.nn.Conv2d. */
   conv(path: string, x: Value, out: number, options: ConvOptions = {}): Value {
-    const { kernel = 3, stride = 1, padding = (kernel - 1) / 2, bias = true } = options;
+    const { bias = true } = options;
     const [n, c, h, w] = picture(x);
+    const [kernel, strides, dilations] = [options.kernel ?? 3, options.stride ?? 1, options.dilation ?? 1].map(sides);
+    const [tall, wide] = [0, 1].map((side) => dilations[side] * (kernel[side] - 1) + 1);
+    const padding = options.padding ?? ([(tall - 1) / 2, (wide - 1) / 2, (tall - 1) / 2, (wide - 1) / 2] as const);
     const pads = typeof padding === 'number' ? [padding, padding, padding, padding] : padding;
     const [top, left, bottom, right] = pads as [number, number, number, number];
-    const height = Math.floor((h + top + bottom - kernel) / stride) + 1;
-    const width = Math.floor((w + left + right - kernel) / stride) + 1;
-    const weight = this.weight(`${path}.weight`, [out, c, kernel, kernel]);
+    const height = Math.floor((h + top + bottom - tall) / strides[0]) + 1;
+    const width = Math.floor((w + left + right - wide) / strides[1]) + 1;
+    const weight = this.#kernelOf(path, [out, c, ...kernel], options.frames);
     const added = bias === false ? [] : [bias === true ? this.weight(`${path}.bias`, [out]) : bias];
     const convolve = (name: string, inputs: Value[]) =>
       this.node(name, 'Conv', inputs, [n, out, height, width], {
-        attributes: { kernel_shape: [kernel, kernel], strides: [stride, stride], pads },
+        attributes: { kernel_shape: kernel, strides, pads, ...(dilations.some((one) => one > 1) && { dilations }) },
       });
-    // The runtime's kernel for the GPU reads channels in threes where their number allows that and not fours, which is right for three
-    // alone: 9 give another picture (1.30.0). So those beyond fours have a convolution of their own.
+    // The runtime's GPU kernel reads channels in threes if their number is divisible by three but not four, and is only correct for
+    // exactly three: with 9 the result is wrong (1.30.0). So the channels beyond a multiple of four get a separate convolution.
     if (this.options.provider !== 'webgpu' || c === 3 || c % 3 !== 0 || c % 4 === 0) {
       return convolve(path, [x, weight, ...added]);
     }
@@ -183,8 +82,42 @@ export class LayerWriter extends OnnxWriter {
     return this.add(path, fours, rest);
   }
 
+  #kernelOf(path: string, dims: readonly [number, number, number, number], frames?: number): Value {
+    const name = `${path}.weight`;
+    if (frames === undefined || frames === 1) {
+      return this.weight(name, dims);
+    }
+    const [out, c, ...kernel] = dims;
+    const all = this.weight(name, [out, c, frames, ...kernel]);
+    // Folded when the session is created.
+    const range = [frames - 1, frames, 2].map((value) => this.constant([value]));
+    const last = this.node(`${path}/last_frame`, 'Slice', [all, ...range], [out, c, 1, ...kernel]);
+    return this.reshape(`${path}/kernel`, last, dims);
+  }
+
+  /** torch.nn.ConvTranspose1d on a picture one pixel high, `padding` on both ends. */
+  convTranspose1d(path: string, x: Value, out: number, kernel: number, stride: number, padding: number): Value {
+    const [n, c, h, w] = picture(x);
+    assert(h === 1, `${path} works along a line`);
+    const inputs = [x, this.weight(`${path}.weight`, [c, out, 1, kernel]), this.weight(`${path}.bias`, [out])];
+    return this.node(path, 'ConvTranspose', inputs, [n, out, 1, (w - 1) * stride - 2 * padding + kernel], {
+      attributes: { kernel_shape: [1, kernel], strides: [1, stride], pads: [0, padding, 0, padding] },
+    });
+  }
+
+  /** torch.nn.PReLU with a slope per channel. The runtime has no GPU kernel for it (1.30.0). */
+  prelu(path: string, x: Value): Value {
+    const slopes = this.weight(`${path}.weight`, [picture(x)[1], 1, 1]);
+    if (this.options.provider === 'wasm') {
+      return this.node(path, 'PRelu', [x, slopes], x.dims);
+    }
+    const above = this.unary(`${path}/above`, 'Relu', x);
+    const below = this.binary(`${path}/below`, 'Mul', this.binary(`${path}/rest`, 'Sub', x, above), slopes);
+    return this.add(path, above, below);
+  }
+
   /**
-   * torch.nn.Linear on [rows, in], on the weight as it is stored. Also a 1×1 convolution on tokens.
+   * torch.nn.Linear on [rows, in], using the weight as stored. Also a 1×1 convolution on tokens.
    * @param options.bias `false` for none, a value of shape [out] or [rows, out] instead of the stored `.bias`
    */
   linear(path: string, x: Value, out: number, options: { bias?: boolean | Value; type?: FloatType } = {}): Value {
@@ -197,7 +130,7 @@ export class LayerWriter extends OnnxWriter {
       const inputs = [x, this.weight(`${path}.weight`, [out, width], type), ...(bias ? [bias] : [])];
       return this.node(path, 'Gemm', inputs, [rows, out], { type, attributes: { transB: 1 } });
     }
-    // Its own bias has to be a vector; a residual stream in place of the bias is added by a node of its own.
+    // Its own bias must be a vector; a residual stream in place of the bias needs a separate node.
     const added = bias && bias.dims.length > 1 ? bias : null;
     const inputs = [x, blocks.data, blocks.scales, ...(bias && !added ? [null, null, bias] : [])];
     const product = this.node(added ? `${path}/product` : path, 'MatMulNBits', inputs, [rows, out], {
@@ -214,7 +147,7 @@ export class LayerWriter extends OnnxWriter {
     return this.reshape(name, this.transpose(`${name}/transpose`, x, [0, 2, 3, 1]), [n * h * w, c]);
   }
 
-  /** The way back from {@link tokens}, to a picture of the size of `like` (whose channels do not matter). */
+  /** The inverse of {@link tokens}: a picture with the size of `like` (whose channels do not matter). */
   untokens(name: string, x: Value, like: Value): Value {
     const [n, , h, w] = picture(like);
     const pixels = this.reshape(`${name}/pixels`, x, [n, h, w, x.dims[1]]);
@@ -222,8 +155,8 @@ export class LayerWriter extends OnnxWriter {
   }
 
   /**
-   * torch.nn.GroupNorm, with the SiLU that mostly follows it. ONNX Runtime 1.30 has no WebGPU kernel for it, so a group
-   * becomes one row of a LayerNormalization, which sums in f32; then follow the channels' scale and shift.
+   * torch.nn.GroupNorm, with the SiLU that usually follows. ONNX Runtime 1.30 has no WebGPU kernel for it, so a group becomes one row of a
+   * LayerNormalization, which sums in f32, followed by the channels' scale and shift.
    */
   groupNorm(path: string, x: Value, groups: number, epsilon: number, activation: 'silu' | 'none' = 'none'): Value {
     const [n, c, h, w] = picture(x);
@@ -247,7 +180,7 @@ export class LayerWriter extends OnnxWriter {
       : this.#affine(path, normal, x.dims, activation);
   }
 
-  /** Scale and shift per channel: a BatchNormalization of data that is standardised already. */
+  /** Scale and shift per channel: a BatchNormalization of already standardised data. */
   #affine(path: string, normal: Value, dims: readonly number[], activation: 'silu' | 'none'): Value {
     const c = [dims[1]];
     const affine = this.node(
@@ -267,8 +200,8 @@ export class LayerWriter extends OnnxWriter {
   }
 
   /**
-   * Scale, shift and SiLU in one kernel: that of a causal depthwise convolution. Its window is two elements, the weight of
-   * the earlier one being 0, because a window of one has an empty state, on which ONNX Runtime 1.30 aborts.
+   * Scale, shift and SiLU in one kernel, a causal depthwise convolution. Its window is two elements, the earlier with weight 0, because a
+   * window of one has an empty state, on which ONNX Runtime 1.30 aborts.
    */
   #affineSilu(path: string, normal: Value, dims: readonly number[]): Value {
     const [n, c, h, w] = dims;
@@ -304,6 +237,29 @@ export class LayerWriter extends OnnxWriter {
     return this.reshape(`${path}/tokens`, this.rmsNorm(path, parts, epsilon), [rows, width]);
   }
 
+  /** SwiGLU of language models: `gate_proj`, `up_proj` and `down_proj` of `path`, added to `added`. */
+  swiGlu(path: string, x: Value, inner: number, added: Value | false, biases = false): Value {
+    const width = x.dims[1];
+    const gate = this.silu(`${path}.act_fn`, this.linear(`${path}.gate_proj`, x, inner, { bias: biases }));
+    const up = this.linear(`${path}.up_proj`, x, inner, { bias: biases });
+    const product = this.binary(path, 'Mul', gate, up);
+    return biases && added
+      ? this.add(`${path}/added`, added, this.linear(`${path}.down_proj`, product, width))
+      : this.linear(`${path}.down_proj`, product, width, { bias: biases || added });
+  }
+
+  /** Repeats each of the `shared` heads of [rows, shared·width] until there are `heads`; the runtime's attention shares none without a cache. */
+  repeatHeads(name: string, x: Value, shared: number, heads: number): Value {
+    const [rows, all] = x.dims;
+    if (shared === heads) {
+      return x;
+    }
+    const [each, width] = [heads / shared, all / shared];
+    const apart = this.reshape(`${name}/apart`, x, [rows, shared, 1, width]);
+    const repeated = this.expand(`${name}/expand`, apart, [rows, shared, each, width]);
+    return this.reshape(name, repeated, [rows, heads * width]);
+  }
+
   /** torch.nn.LayerNorm without weights of its own. */
   plainNorm(name: string, x: Value, epsilon: number): Value {
     const width = x.dims.at(-1) as number;
@@ -313,19 +269,29 @@ export class LayerWriter extends OnnxWriter {
   }
 
   /**
-   * Turns every head by the angles of its token's position.
+   * Rotates every head by the angles of its token's position.
    * @param x [rows, heads·width]
-   * @param angles their cosines and sines, each [rows of one batch, width/2]
-   * @param pairs what is turned together: neighbours, or the two halves of a head
+   * @param angles their cosines and sines, each [rows of one batch, half the rotated width of a head]
+   * @param pairs which elements rotate together: neighbours, or the two halves of a head
+   * @param part set if only the first elements of each head are rotated, by halves; the rest stays as it is
    */
-  rotary(name: string, x: Value, angles: Angles, pairs: 'neighbours' | 'halves'): Value {
+  rotary(
+    name: string,
+    x: Value,
+    angles: Angles,
+    pairs: 'neighbours' | 'halves',
+    part?: { heads: number; turned: number },
+  ): Value {
     const { batch } = this.options;
     const [rows, width] = x.dims as [number, number];
     const tokens = this.reshape(`${name}/batch`, x, [batch, rows / batch, width]);
     const inputs = [tokens, this.constant([0]), angles.cos, angles.sin];
     const turned = this.node(name, 'RotaryEmbedding', inputs, tokens.dims, {
       domain: MICROSOFT,
-      attributes: { interleaved: pairs === 'neighbours' ? 1 : 0 },
+      attributes: {
+        interleaved: pairs === 'neighbours' ? 1 : 0,
+        ...(part && { num_heads: part.heads, rotary_embedding_dim: part.turned }),
+      },
     });
     return this.reshape(`${name}/tokens`, turned, [rows, width]);
   }
@@ -340,8 +306,7 @@ export class LayerWriter extends OnnxWriter {
   }
 
   /**
-   * A linear layer, the addition of its result to a residual stream, and the LayerNorm of the sum; one kernel for bias,
-   * addition and norm.
+   * A linear layer added to a residual stream, and the LayerNorm of the sum; one kernel for bias, addition and norm.
    * @returns the norm and the new residual stream
    */
   linearAddNorm(linear: string, x: Value, residual: Value, norm: string, epsilon: number) {
@@ -370,6 +335,7 @@ export class LayerWriter extends OnnxWriter {
    * @param v [batch·keys, heads·width]
    * @param options.bias added to the scores: [1, 1 or heads, queries, keys]
    * @param options.scale of the scores, in place of 1/√width
+   * @param options.batch in place of the graph's
    */
   attention(
     name: string,
@@ -377,9 +343,10 @@ export class LayerWriter extends OnnxWriter {
     k: Value,
     v: Value,
     heads: number,
-    options: { causal?: boolean; upcast?: boolean; bias?: Value; scale?: number } = {},
+    options: { causal?: boolean; upcast?: boolean; bias?: Value; scale?: number; batch?: number } = {},
   ) {
-    const { batch, provider } = this.options;
+    const { provider } = this.options;
+    const { batch = this.options.batch } = options;
     const [rows, width] = q.dims as [number, number];
     const type = options.upcast ? 'f32' : this.options.dtype;
     if (provider === 'wasm' && !options.causal) {
@@ -403,16 +370,16 @@ export class LayerWriter extends OnnxWriter {
     return this.reshape(`${name}/tokens`, this.cast(`${name}/cast`, mixed, this.options.dtype), [rows, width]);
   }
 
-  /** See {@link SCORE_BYTES}; in f32, as everything is on the processor. */
+  /** See {@link SCORE_BYTES}; in f32, like everything on the processor. */
   #attentionInBlocks(
     name: string,
     q: Value,
     k: Value,
     v: Value,
     heads: number,
-    options: { bias?: Value; scale?: number },
+    options: { bias?: Value; scale?: number; batch?: number },
   ): Value {
-    const { batch } = this.options;
+    const { batch = this.options.batch } = options;
     const [rows, width] = q.dims as [number, number];
     const [queries, keys] = [q, k].map((x) => size(x.dims) / batch / width);
     const head = width / heads;
@@ -440,8 +407,6 @@ export class LayerWriter extends OnnxWriter {
   }
 }
 
-/** The dimensions of a picture. */
-export function picture(x: Value): [number, number, number, number] {
-  assert(x.dims.length === 4, `${x.name} is a picture`);
-  return x.dims as [number, number, number, number];
+function sides(both: number | readonly [number, number]): readonly [number, number] {
+  return typeof both === 'number' ? [both, both] : both;
 }

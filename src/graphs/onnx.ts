@@ -1,5 +1,5 @@
 /**
- * Writes ONNX models whose weights stay where they are: each initializer names a byte range of a checkpoint's own file.
+ * Writes ONNX models whose weights stay in place: each initializer names a byte range of a checkpoint's own file.
  *
  * Shapes are static, so every value carries its dimensions and mistakes surface while the graph is built. Node names are the
  * reference implementation's module paths, so that a graph and the PyTorch module can be read side by side.
@@ -28,7 +28,7 @@ import {
   TensorProtoSchema,
   ValueInfoProtoSchema,
 } from './onnx_pb.ts';
-import { BLOCK, quantisedBits } from './quantisation.ts';
+import { BLOCK, bitsOnDevice } from './quantisation.ts';
 
 export type ElementType = FloatType | 'i32' | 'i64' | 'u8';
 
@@ -39,7 +39,7 @@ export interface Value {
   readonly dims: readonly number[];
 }
 
-/** Whole numbers become INT(S), text STRING; FLOAT has to be asked for with {@link float}. */
+/** Integers become INT(S), text STRING; FLOAT must be requested with {@link float}. */
 export type Attribute = number | string | readonly number[] | { float: number };
 export type Attributes = Record<string, Attribute>;
 
@@ -53,7 +53,7 @@ export const MICROSOFT = 'com.microsoft';
 /** The newest opset whose operators all have WebGPU kernels in ONNX Runtime 1.30. */
 const OPSET = 21n;
 const IR_VERSION = 10n;
-/** ONNX Runtime's asyncify build cuts offsets to 32 bits. */
+/** ONNX Runtime's asyncify build truncates offsets to 32 bits. */
 const OFFSET_LIMIT = 2 ** 32;
 
 const DATA_TYPES = {
@@ -79,7 +79,7 @@ export interface QuantisedWeight {
   scales: Value;
 }
 
-/** What a value occupies on the device; a reshaped one occupies what it was made from. */
+/** Device memory of a value; a reshaped one shares its source's. */
 interface Occupation {
   bytes: number;
 }
@@ -94,28 +94,28 @@ export class OnnxWriter {
   readonly #outputs: Port[] = [];
   readonly #externals = new Map<string, External>();
   readonly #names = new Set<string>();
-  /** What results of nodes occupy, and nothing for those that are known when the session is created. */
+  /** Device memory of node results; none for those known when the session is created. */
   readonly #occupied = new Map<string, Occupation>();
-  /** Names of initializers and of what follows from initializers alone. */
+  /** Names of initializers and of values that depend on initializers alone. */
   readonly #constants = new Set<string>();
   #flops = 0;
   #weightBytes = 0;
 
-  /** @param name of the graph: the class of the network and, where it has several, its part */
+  /** @param name of the graph: the network's class and, if it has several graphs, its part */
   constructor(name: string, weights: WeightIndex, options: GraphOptions) {
     this.#name = name;
     this.#weights = weights;
     this.options = options;
   }
 
-  /** Declares an input; float32 inputs of an f16 graph are to be cast by the caller. */
+  /** Declares an input; the caller casts float32 inputs of an f16 graph. */
   input(name: string, dtype: Port['dtype'], dims: readonly number[]): Value {
     this.#inputs.push({ name, dtype, dims: [...dims] });
     this.#names.add(name);
     return { name, type: dtype === 'float32' ? 'f32' : 'i32', dims };
   }
 
-  /** Makes `value` an output called `name`, casting it to float32 where it is not. */
+  /** Makes `value` an output called `name`, cast to float32 if necessary. */
   output(name: string, value: Value): void {
     assert(!this.#names.has(name), `only one value is called ${name}`);
     this.#names.add(name);
@@ -141,7 +141,7 @@ export class OnnxWriter {
 
   /**
    * The initializer for a tensor of the checkpoint.
-   * @param dims what the architecture expects, or another shape of as many elements (only bytes count)
+   * @param dims the architecture's expected shape, or another with as many elements (only bytes count)
    * @throws StudioError `checkpoint_incomplete` when the tensor is missing, `checkpoint_damaged` when it has another size
    */
   weight(name: string, dims: readonly number[], type: FloatType = this.options.dtype): Value {
@@ -161,12 +161,12 @@ export class OnnxWriter {
   }
 
   /**
-   * The initializers for a matrix [N, K] of the checkpoint that its file keeps quantised or that is to be quantised on its way;
-   * null for one that is neither. Throws as {@link weight}.
+   * The initializers for a matrix [N, K] that the file stores quantised or that is quantised on the way to the device; null for others.
+   * Throws like {@link weight}.
    */
   quantised(name: string, dims: readonly [number, number], type: FloatType): QuantisedWeight | null {
     const tensor = this.#tensor(name, dims);
-    const bits = tensor.quantised?.bits ?? quantisedBits(tensor.name, dims, this.options.weights ?? 'full');
+    const bits = bitsOnDevice(tensor, dims, this.options.weights ?? 'full');
     if (bits === null || dims[1] % BLOCK !== 0) {
       return null;
     }
@@ -230,7 +230,7 @@ export class OnnxWriter {
     return value;
   }
 
-  /** Adds a node with several outputs; `null` leaves an optional input or output out. */
+  /** Adds a node with several outputs; `null` omits an optional input or output. */
   nodes(
     name: string,
     op: string,
@@ -291,7 +291,7 @@ export class OnnxWriter {
     };
   }
 
-  /** Notes what a node computes and what its results occupy. */
+  /** Records a node's computation and its results' memory. */
   #account(op: string, inputs: readonly (Value | null)[], outputs: readonly (Value | null)[]): void {
     const given = inputs.flatMap((input) => (input ? [input] : []));
     const results = outputs.flatMap((output) => (output ? [output] : []));
@@ -308,7 +308,7 @@ export class OnnxWriter {
     this.#flops += flopsOf(op, given, results[0]);
   }
 
-  /** A walk over the nodes: results are there from their node to the last one that reads them, outputs to the end. */
+  /** A walk over the nodes: results live from their node to their last reader, outputs to the end. */
   #activations(): Pick<Graph, 'activationBytes' | 'activationSizes'> {
     const lastUse = new Map<Occupation, number>();
     this.#nodes.forEach((node, index) => {
@@ -357,7 +357,8 @@ export class OnnxWriter {
   /** @param count of elements from the tensor's first one on */
   #externalWeight(tensor: StoredTensor, type: FloatType, count: number) {
     const { file, name, offset } = tensor;
-    const asStored = STORED[tensor.dtype] === type && !tensor.quantised && !tensor.deltas;
+    const asStored =
+      STORED[tensor.dtype] === type && !tensor.quantised && !tensor.blocks && !tensor.deltas && !tensor.gains;
     if (asStored && offset + tensor.length <= OFFSET_LIMIT) {
       return this.#inPlace(file, offset, count * BYTES[type]);
     }
@@ -367,7 +368,7 @@ export class OnnxWriter {
     return external(location, 0, count * BYTES[type]);
   }
 
-  /** Bytes of a checkpoint's file that are used as they are. */
+  /** Bytes of a checkpoint's file that are used unchanged. */
   #inPlace(file: string, offset: number, length: number) {
     const known = this.#externals.get(file);
     const ranges = (known?.kind === 'file' && known.ranges) || [];
@@ -426,17 +427,19 @@ export class OnnxWriter {
   }
 }
 
-/** Of the operators that do nearly all of the work; 2 for a multiplication and an addition. */
+/** Counts the operators that do nearly all of the work; 2 per multiply-add. */
 function flopsOf(op: string, [x, y]: readonly Value[], result: Value): number {
   switch (op) {
     case 'Conv':
       return 2 * size(result.dims) * size(y.dims.slice(1));
+    case 'ConvTranspose':
+      return 2 * size(x.dims) * size(y.dims.slice(1));
     case 'Gemm':
     case 'MatMulNBits':
       return 2 * size(result.dims) * x.dims[1];
     case 'MultiHeadAttention': {
       const [batch, queries, width] = x.dims;
-      // Scores, then the sum of values that they weight.
+      // Scores, then the weighted sum of values.
       return 4 * batch * queries * y.dims[1] * width;
     }
     case 'MatMul':

@@ -1,16 +1,19 @@
 /**
- * Qwen3 as a text encoder: the hidden states of a language model that never writes a word.
+ * Qwen3 as a text encoder: only the language model's hidden states are used.
  * Reference: transformers/models/qwen3/modeling_qwen3.py
  */
 import * as v from 'valibot';
 import { assert } from '../core/errors.ts';
 import { count, only, parseNetworkConfig, real, unused } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
-import { LayerWriter, type Angles } from './layers.ts';
+import { languageLayer } from './language_layers.ts';
+import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
 import { anglesInput, rotaryTables, type RotaryTables } from './rotary.ts';
 
 export const className = 'Qwen3ForCausalLM';
+/** The same without the head that writes words. */
+export const headlessClassName = 'Qwen3Model';
 
 const rope = v.optional(
   v.nullable(v.looseObject({ rope_theta: v.optional(v.number()), rope_type: only(['default'], 'default') })),
@@ -27,7 +30,7 @@ export const configSchema = v.pipe(
     head_dim: count(128),
     hidden_act: only(['silu'], 'silu'),
     rms_norm_eps: real(1e-6),
-    /** Where transformers kept it before version 5. */
+    /** Where transformers stored it before version 5. */
     rope_theta: v.optional(v.number()),
     rope_parameters: rope,
     rope_scaling: unused(),
@@ -46,7 +49,7 @@ export type Config = v.InferOutput<typeof configSchema>;
 /** @throws StudioError `checkpoint_unsupported` */
 export const parseConfig = (json: unknown): Config => parseNetworkConfig(className, configSchema, json);
 
-/** The table of embeddings, whose rows are read on the processor: a prompt needs a few hundred of its 150,000. */
+/** The embedding table, whose rows are read on the processor: a prompt needs a few hundred of its 150,000. */
 export function embeddingTable(weights: WeightIndex): string {
   return `${rootOf(weights)}embed_tokens.weight`;
 }
@@ -61,11 +64,11 @@ export function angles({ head_dim, rope_theta, rope_parameters }: Config, sequen
   );
 }
 
-/** Which tokens see which, [1, 1, sequence, sequence]: those before them and themselves, of the first `kept` that are no padding. */
+/** The attention mask, [1, 1, sequence, sequence]: each token sees itself and earlier ones, among the first `kept`, which are not padding. */
 export function paddedMask(sequence: number, kept: number): Float32Array<ArrayBuffer> {
   const mask = new Float32Array(sequence * sequence);
   for (let row = 0; row < sequence; row++) {
-    // Padding that nothing is seen of would be divided by zero; transformers' masks let none be.
+    // Fully masked rows would divide by zero; transformers' masks avoid them too.
     mask.fill(HIDDEN, row * sequence + Math.min(row + 1, kept), (row + 1) * sequence);
   }
   return mask;
@@ -75,23 +78,23 @@ export function paddedMask(sequence: number, kept: number): Float32Array<ArrayBu
 const HIDDEN = -60_000;
 
 export interface Qwen3Options extends GraphOptions {
-  /** Numbers of layers after which the hidden states are wanted, from 1 up; that after the last one would be without its norm. */
+  /** Numbers of layers after which the hidden states are wanted, from 1 up; those after the last one come with the model's own norm. */
   after?: readonly number[];
-  /** Whether there is padding, told by an input `attention_bias` [1, 1, sequence, sequence]; else a token sees all before it. */
+  /** Whether there may be padding, given by an input `attention_bias` [1, 1, sequence, sequence]; otherwise a token sees all before it. */
   padded?: boolean;
 }
 
 /**
- * Inputs `inputs_embeds` [sequence, hidden_size], `cos` and `sin` [sequence, head_dim/2]; output `hidden_states`
- * [1, sequence, hidden_size · after.length], those of every token side by side. All float32.
+ * Inputs `inputs_embeds` [sequence, hidden_size], `cos` and `sin` [sequence, head_dim/2]; output `hidden_states` [1, sequence, hidden_size
+ * · after.length], each token's layers side by side. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function build(config: Config, weights: WeightIndex, options: Qwen3Options): Graph {
   const { hidden_size: width, rms_norm_eps: epsilon, num_hidden_layers: layers } = config;
   const { sequence = 512, after = [layers - 1], padded = false } = options;
   assert(
-    after.length > 0 && after.every((layer) => layer > 0 && layer < layers),
-    'hidden states lie between two layers',
+    after.length > 0 && after.every((layer) => layer > 0 && layer <= layers),
+    'hidden states come from layers that are there',
   );
   const g = new LayerWriter(className, weights, options);
   const root = rootOf(weights);
@@ -101,44 +104,21 @@ export function build(config: Config, weights: WeightIndex, options: Qwen3Option
   let hidden = g.floats('inputs_embeds', [sequence, width]);
   const wanted = new Map<number, Value>();
   for (let layer = 0; layer < Math.max(...after); layer++) {
-    const path = `${root}layers.${layer}`;
-    const normal = g.rmsNorm(`${path}.input_layernorm`, hidden, epsilon);
-    const mixed = selfAttention(g, `${path}.self_attn`, normal, config, turns, bias);
-    hidden = g.linear(`${path}.self_attn.o_proj`, mixed, width, { bias: hidden });
-    const inner = g.rmsNorm(`${path}.post_attention_layernorm`, hidden, epsilon);
-    const gate = g.silu(
-      `${path}.mlp.act_fn`,
-      g.linear(`${path}.mlp.gate_proj`, inner, config.intermediate_size, { bias: false }),
-    );
-    const up = g.linear(`${path}.mlp.up_proj`, inner, config.intermediate_size, { bias: false });
-    hidden = g.linear(`${path}.mlp.down_proj`, g.binary(`${path}.mlp`, 'Mul', gate, up), width, { bias: hidden });
+    hidden = languageLayer(g, `${root}layers.${layer}`, hidden, config, {
+      turns,
+      headNorms: true,
+      biases: false,
+      mask: bias,
+    });
     wanted.set(layer + 1, hidden);
   }
-  const states = after.map((layer) => wanted.get(layer) as Value);
+  const states = after.map((layer) => {
+    const state = wanted.get(layer) as Value;
+    return layer === layers ? g.rmsNorm(`${root}norm`, state, epsilon) : state;
+  });
   const joined = states.length === 1 ? states[0] : g.concat('hidden_states/joined', states, 1);
   g.output('hidden_states', g.reshape('hidden_states/batch', joined, [1, sequence, width * after.length]));
   return g.graph();
-}
-
-function selfAttention(g: LayerWriter, path: string, x: Value, config: Config, turns: Angles, bias?: Value): Value {
-  const { num_attention_heads: heads, num_key_value_heads: groups, head_dim: head, rms_norm_eps: epsilon } = config;
-  const [rows] = x.dims;
-  const project = (name: string, count: number) => g.linear(`${path}.${name}_proj`, x, count * head, { bias: false });
-  const turned = (name: 'q' | 'k', count: number) =>
-    g.rotary(
-      `${path}/${name}`,
-      g.headNorm(`${path}.${name}_norm`, project(name, count), count, epsilon),
-      turns,
-      'halves',
-    );
-  // Several heads share a key and a value, which the runtime's attention knows no name for without a cache.
-  const shared = (name: string, value: Value) => {
-    const each = g.reshape(`${path}/${name}/each`, value, [rows, groups, 1, head]);
-    const all = g.expand(`${path}/${name}/repeat`, each, [rows, groups, heads / groups, head]);
-    return g.reshape(`${path}/${name}/heads`, all, [rows, heads * head]);
-  };
-  const [k, v] = [shared('k', turned('k', groups)), shared('v', project('v', groups))];
-  return g.attention(path, turned('q', heads), k, v, heads, bias ? { bias } : { causal: true });
 }
 
 function rootOf(weights: WeightIndex): string {

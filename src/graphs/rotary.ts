@@ -1,6 +1,6 @@
 /**
- * Angles by which attention tells positions apart (https://arxiv.org/abs/2104.09864). They are computed here and not in the graph: sines of a
- * GPU are off by up to 2e-4.
+ * Rotary position angles (https://arxiv.org/abs/2104.09864). They are computed here and not in the graph: a GPU's sines are off by up to
+ * 2e-4.
  */
 import type { Angles, LayerWriter } from './layers.ts';
 
@@ -11,9 +11,9 @@ export interface RotaryTables {
 }
 
 /**
- * @param ids of every token, a position on each axis
- * @param widths elements of a head that each axis turns, together its width
- * @param angles how exactly the reference reckons them before it takes their cosines
+ * @param ids each token's position on every axis
+ * @param widths elements of a head that each axis rotates, adding up to its width
+ * @param angles the precision in which the reference computes them before taking cosines
  */
 export function rotaryTables(
   ids: readonly (readonly number[])[],
@@ -44,7 +44,7 @@ export function anglesInput(g: LayerWriter, prefix: string, tokens: number, half
 }
 
 /**
- * A timestep as waves, the cosines first: [width]. The same in diffusers' `Timesteps` (flip_sin_to_cos, no shift) and the authors' own
+ * The sinusoid of a timestep, cosines first: [width]. The same as diffusers' `Timesteps` (flip_sin_to_cos, no shift) and the authors' own
  * embedders.
  */
 export function timestepWaves(timestep: number, width: number): Float32Array<ArrayBuffer> {

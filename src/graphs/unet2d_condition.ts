@@ -1,27 +1,33 @@
 /**
- * The UNet of Stable Diffusion 1, 2 and XL, of their inpainting versions, of LCM, and of the smaller ones that were distilled from them.
+ * The UNet of Stable Diffusion 1, 2 and XL, their inpainting versions, LCM, and smaller ones distilled from them.
  * Reference: diffusers/models/unets/unet_2d_condition.py, unet_2d_blocks.py
  */
 import * as v from 'valibot';
-import type { Text, TransformerOptions } from './attention.ts';
-import { textProjections, transformer2d } from './attention.ts';
+import { textProjections, type Text } from './attention.ts';
 import { count, counts, divides, each, flag, only, parseNetworkConfig, perBlock, real, unused } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
-import { LayerWriter, picture } from './layers.ts';
+import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
-import { downsample, resnetBlock, upsample } from './resnet.ts';
+import {
+  DOWN_BLOCKS,
+  MID_BLOCKS,
+  UP_BLOCKS,
+  downBlock,
+  midBlock,
+  transformerOptions,
+  upBlock,
+  type Block,
+  type Conditions,
+  type Motion,
+} from './unet2d_blocks.ts';
 
 export const className = 'UNet2DConditionModel';
 
-/** Numbers that Stable Diffusion XL is told of sizes: original, crop and target, of each two. */
+/** Number of values in Stable Diffusion XL's size conditioning: two each for original size, crop and target size. */
 export const SIZE_IDS = 6;
 
-/** Tokens per prompt where the options do not say. */
+/** Tokens per prompt unless the options say otherwise. */
 const SEQUENCE = 77;
-
-const DOWN_BLOCKS = ['DownBlock2D', 'CrossAttnDownBlock2D'] as const;
-const MID_BLOCKS = ['UNetMidBlock2DCrossAttn', 'UNetMidBlock2D'] as const;
-const UP_BLOCKS = ['UpBlock2D', 'CrossAttnUpBlock2D'] as const;
 
 const size = v.pipe(v.number(), v.integer(), v.minValue(1));
 /** Layers of one transformer; a block may have none. */
@@ -68,7 +74,7 @@ export const configSchema = v.pipe(
     time_embedding_type: only(['positional'], 'positional'),
     resnet_out_scale_factor: only([1], 1),
     attention_type: only(['default'], 'default'),
-    /** Of the up blocks, where these differ from the down blocks. */
+    /** Of the up blocks, if they differ from the down blocks. */
     reverse_transformer_layers_per_block: v.optional(v.nullable(v.array(perBlock(depth))), null),
     encoder_hid_dim: unused(),
     encoder_hid_dim_type: unused(),
@@ -82,7 +88,7 @@ export const configSchema = v.pipe(
     time_embedding_dim: unused(),
     time_embedding_act_fn: unused(),
     timestep_post_act: unused(),
-    /** Width of what the guidance scale is given as; null = it is no input. */
+    /** Width of the guidance scale's embedding; null = no such input. */
     time_cond_proj_dim: v.optional(v.nullable(size), null),
     class_embeddings_concat: unused(false),
     cross_attention_norm: unused(),
@@ -125,7 +131,7 @@ export type Config = v.InferOutput<typeof configSchema>;
 export const parseConfig = (json: unknown): Config => parseNetworkConfig(className, configSchema, json);
 
 /**
- * The sinusoid of a timestep, for the graph's input `time_proj`. It is computed here because sines on GPUs are imprecise.
+ * The sinusoid of a timestep, for the graph's input `time_proj`. Computed here because GPUs' sines are imprecise.
  * Reference: diffusers/models/embeddings.py, get_timestep_embedding
  */
 export function timeProjection(
@@ -137,7 +143,7 @@ export function timeProjection(
   const embedding = new Float32Array(width);
   const [sine, cosine] = config.flip_sin_to_cos ? [half, 0] : [0, half];
   for (let index = 0; index < half; index++) {
-    // Rounded where the reference rounds: its arithmetic is f32 throughout.
+    // Rounded like the reference, whose arithmetic is f32 throughout.
     const exponent = Math.fround(Math.fround(-Math.log(10000) * index) / (half - config.freq_shift));
     const angle = Math.fround(Math.fround(timestep) * Math.fround(Math.exp(exponent)));
     embedding[sine + index] = Math.sin(angle);
@@ -177,49 +183,43 @@ export function guidanceProjection(config: Config, guidance: number): Float32Arr
   return embedding;
 }
 
-/** Width of the pooled text that is added to the time; null for a network that takes none. */
+/** Width of the pooled text added to the time embedding; null if the network takes none. */
 export function pooledWidth(config: Config): number | null {
   const { addition_embed_type, addition_time_embed_dim: dim, projection_class_embeddings_input_dim: all } = config;
   return addition_embed_type === null ? null : (all ?? 0) - SIZE_IDS * (dim ?? 0);
 }
 
-/** Channels that an inpainting network takes beside the latents: the mask, and the picture without what it covers. */
+/** Channels that an inpainting network takes besides the latents: the mask and the masked picture. */
 export function maskChannels({ in_channels, out_channels }: Config): number {
   return in_channels - out_channels;
-}
-
-/** What the blocks share. */
-interface Conditions {
-  config: Config;
-  /** silu(time embedding) [1 or batch, 4·block_out_channels[0]]. */
-  time: Value;
-  text: Text;
-}
-
-/** The values of the config's lists for one block. */
-interface Block {
-  channels: number;
-  layers: number;
-  heads: number;
-  /** Of each of its transformers. */
-  transformerLayers: number | number[];
-  onlyCross: boolean;
 }
 
 /**
  * Inputs `sample` [batch, out_channels, height, width], `time_proj` [1, block_out_channels[0]] (one timestep for the whole
  * batch), `encoder_hidden_states` [batch, sequence, cross_attention_dim]; output `out_sample` like `sample`. All float32.
- * Where the network takes them also `masked` [batch, {@link maskChannels}, height, width], `text_embeds` [batch, {@link pooledWidth}] with
+ * If the network takes them, also `masked` [batch, {@link maskChannels}, height, width], `text_embeds` [batch, {@link pooledWidth}] with
  * `added_time` [batch, 6·addition_time_embed_dim], and `timestep_cond` [1, time_cond_proj_dim].
- * @param options.projected leaves out what does not change from step to step: instead of the inputs that are made of text and sizes the
- *   graph has the outputs of {@link buildContext} as inputs
+ * @param options.controlled adds ControlNet residuals as inputs, one per skip connection and one for the middle: see {@link residualNames}
+ * @param options.images tokens of each image prompt: adds their keys and values as inputs ({@link imageInput}) of each of the
+ *   {@link crossAttentions}, [batch, tokens, channels]
+ * @param options.motion treats the batch as the frames of one video
+ * @param options.projected omits what stays the same from step to step: instead of text and sizes the graph takes the outputs of {@link
+ * buildContext} as inputs
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
-export function build(config: Config, weights: WeightIndex, options: GraphOptions & { projected?: boolean }): Graph {
-  const { batch, height, width, sequence = SEQUENCE, dtype } = options;
+export function build(
+  config: Config,
+  weights: WeightIndex,
+  options: GraphOptions & {
+    projected?: boolean;
+    controlled?: boolean;
+    images?: readonly number[] | undefined;
+    motion?: Motion | undefined;
+  },
+): Graph {
+  const { batch, height, width, sequence = SEQUENCE, dtype, motion, images } = options;
   const { norm_num_groups: groups, norm_eps: epsilon } = config;
   const g = new LayerWriter(className, weights, options);
-  const blocks = blocksOf(config);
   const [first] = config.block_out_channels;
 
   const latents = g.input('sample', 'float32', [batch, config.out_channels, height, width]);
@@ -230,17 +230,17 @@ export function build(config: Config, weights: WeightIndex, options: GraphOption
       : g.concat('sample/masked', [latents, g.input('masked', 'float32', [batch, masked, height, width])], 1);
   const time = timeEmbedding(g, config, options.projected === true);
   const states = options.projected ? null : hiddenStates(g, config, sequence);
-  const conditions: Conditions = { config, time, text: { sequence, states } };
+  const conditions: Conditions = { config, motion, time, text: { sequence, states, images } };
 
   const centred = config.center_input_sample ? g.scaleShift('center_input_sample', sample, 2, -1) : sample;
-  let hidden = g.cast('sample/cast', centred, dtype);
-  hidden = g.conv('conv_in', hidden, first, { kernel: config.conv_in_kernel });
-
-  const skips = [hidden];
-  config.down_block_types.forEach((type, index) => {
-    hidden = downBlock(g, index, type, hidden, blocks[index], conditions, skips);
-  });
-  hidden = midBlock(g, hidden, blocks.at(-1) as Block, conditions);
+  const start = g.conv('conv_in', g.cast('sample/cast', centred, dtype), first, { kernel: config.conv_in_kernel });
+  let { hidden, skips } = encoder(g, config, start, conditions);
+  if (options.controlled === true) {
+    const add = (name: string, x: Value) => g.add(`${name}/add`, x, g.floats(name, x.dims));
+    const names = residualNames(skips.length);
+    skips = skips.map((skip, index) => add(names[index], skip));
+    hidden = add(names[skips.length], hidden);
+  }
   const ups = upBlocksOf(config);
   config.up_block_types.forEach((type, index) => {
     hidden = upBlock(g, index, type, hidden, ups[index], conditions, skips);
@@ -252,8 +252,8 @@ export function build(config: Config, weights: WeightIndex, options: GraphOption
 }
 
 /**
- * What the network makes of text and sizes alone, so that it need not do so at every step: keys and values of each attention to
- * the text. Inputs as of {@link build}; outputs `…/k` and `…/v` [batch, sequence, channels], `…/bias` [channels] and, of pooled text,
+ * The part that depends on text and sizes alone, so that it need not be repeated at every step: keys and values of each attention to
+ * the text. Inputs as in {@link build}; outputs `…/k` and `…/v` [batch, sequence, channels], `…/bias` [channels] and, for pooled text,
  * `added_embedding` [batch, 4·block_out_channels[0]]. All float32; height and width do not matter.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
@@ -261,34 +261,97 @@ export function buildContext(config: Config, weights: WeightIndex, options: Grap
   const { sequence = SEQUENCE } = options;
   const g = new LayerWriter(`${className} context`, weights, options);
   const text = { sequence, states: hiddenStates(g, config, sequence) };
-  const blocks = blocksOf(config);
-  const project = (path: string, block: Block, layer: number) => {
-    textProjections(g, path, block.channels, transformerOptions(g, block, layer, config, text));
-  };
-  config.down_block_types.forEach((type, index) => {
-    const block = blocks[index];
-    for (let layer = 0; type === 'CrossAttnDownBlock2D' && layer < block.layers; layer++) {
-      project(`down_blocks.${index}.attentions.${layer}`, block, layer);
-    }
-  });
-  if (config.mid_block_type === 'UNetMidBlock2DCrossAttn') {
-    project('mid_block.attentions.0', { ...blocks[blocks.length - 1], onlyCross: false }, 0);
-  }
-  const ups = upBlocksOf(config);
-  config.up_block_types.forEach((type, index) => {
-    const block = ups[index];
-    for (let layer = 0; type === 'CrossAttnUpBlock2D' && layer <= block.layers; layer++) {
-      project(`up_blocks.${index}.attentions.${layer}`, block, layer);
-    }
-  });
+  encoderProjections(g, config, text);
+  project(g, config, text, transformersUp(config));
   if (config.addition_embed_type !== null) {
     g.output('added_embedding', addedEmbedding(g, config));
   }
   return g.graph();
 }
 
+/** Input names for the additions to the skip connections and, last, to the middle. */
+export function residualNames(skips: number): string[] {
+  const downs = Array.from({ length: skips }, (_, index) => `down_block_additional_residuals.${index}`);
+  return [...downs, 'mid_block_additional_residual'];
+}
+
+/**
+ * The down blocks and the middle, which ControlNets have too.
+ * @param start the output of `conv_in`
+ */
+export function encoder(
+  g: LayerWriter,
+  config: Config,
+  start: Value,
+  conditions: Conditions,
+): { hidden: Value; skips: Value[] } {
+  const blocks = blocksOf(config);
+  const skips = [start];
+  let hidden = start;
+  config.down_block_types.forEach((type, index) => {
+    hidden = downBlock(g, index, type, hidden, blocks[index], conditions, skips, index === blocks.length - 1);
+  });
+  return { hidden: midBlock(g, config.mid_block_type, hidden, blocks[blocks.length - 1], conditions), skips };
+}
+
+/** The part of {@link encoder} that depends on the text alone, as outputs. */
+export function encoderProjections(g: LayerWriter, config: Config, text: Text): void {
+  project(g, config, text, [...transformersDown(config), ...transformersBetween(config)]);
+}
+
+function project(g: LayerWriter, config: Config, text: Text, transformers: readonly Transformer[]): void {
+  for (const { path, block, layer } of transformers) {
+    textProjections(g, path, block.channels, transformerOptions(g, block, layer, config, text));
+  }
+}
+
+/** Each attention to the text behind an attention of the picture to itself, in the order in which the reference numbers them. */
+export function crossAttentions(config: Config): { path: string; channels: number }[] {
+  const transformers = [...transformersDown(config), ...transformersUp(config), ...transformersBetween(config)];
+  return transformers.flatMap(({ path, block: { channels, transformerLayers: depths }, layer }) =>
+    Array.from({ length: Array.isArray(depths) ? depths[layer] : depths }, (_, index) => ({
+      path: `${path}.transformer_blocks.${index}.attn2`,
+      channels,
+    })),
+  );
+}
+
+/** One that reads the text, and the block and layer that it is in. */
+interface Transformer {
+  path: string;
+  block: Block;
+  layer: number;
+}
+
+function transformersOf(side: 'down_blocks' | 'up_blocks', index: number, block: Block, layers: number): Transformer[] {
+  return Array.from({ length: layers }, (_, layer) => ({ path: `${side}.${index}.attentions.${layer}`, block, layer }));
+}
+
+function transformersDown(config: Config): Transformer[] {
+  return blocksOf(config).flatMap((block, index) =>
+    config.down_block_types[index] === 'CrossAttnDownBlock2D'
+      ? transformersOf('down_blocks', index, block, block.layers)
+      : [],
+  );
+}
+
+function transformersUp(config: Config): Transformer[] {
+  return upBlocksOf(config).flatMap((block, index) =>
+    config.up_block_types[index] === 'CrossAttnUpBlock2D'
+      ? transformersOf('up_blocks', index, block, block.layers + 1)
+      : [],
+  );
+}
+
+function transformersBetween(config: Config): Transformer[] {
+  const blocks = blocksOf(config);
+  return config.mid_block_type === 'UNetMidBlock2DCrossAttn'
+    ? [{ path: 'mid_block.attentions.0', block: { ...blocks[blocks.length - 1], onlyCross: false }, layer: 0 }]
+    : [];
+}
+
 /** The text's hidden states, an input, as tokens. */
-function hiddenStates(g: LayerWriter, config: Config, sequence: number): Value {
+export function hiddenStates(g: LayerWriter, config: Config, sequence: number): Value {
   const [width] = each(config.cross_attention_dim, 1);
   const { batch } = g.options;
   const states = g.floats('encoder_hidden_states', [batch, sequence, width]);
@@ -298,7 +361,7 @@ function hiddenStates(g: LayerWriter, config: Config, sequence: number): Value {
 function blocksOf(config: Config): Block[] {
   const { length } = config.block_out_channels;
   const layers = each(config.layers_per_block, length);
-  // What the reference calls attention_head_dim is the number of heads (huggingface/diffusers#2011).
+  // The reference's attention_head_dim is the number of heads (huggingface/diffusers#2011).
   const heads = each(config.num_attention_heads ?? config.attention_head_dim, length);
   const transformerLayers = perBlockDepths(config.transformer_layers_per_block, length);
   const onlyCross = each(config.only_cross_attention, length);
@@ -323,8 +386,8 @@ function perBlockDepths(depths: Config['transformer_layers_per_block'], blocks: 
   return Array.isArray(depths) ? depths : Array.from({ length: blocks }, () => depths);
 }
 
-/** TimestepEmbedding in f32, with what is added to it, and the SiLU that each residual block applies to it. */
-function timeEmbedding(g: LayerWriter, config: Config, isProjected: boolean): Value {
+/** TimestepEmbedding in f32, with its additions and the SiLU that each residual block applies to it. */
+export function timeEmbedding(g: LayerWriter, config: Config, isProjected: boolean): Value {
   const [width] = config.block_out_channels;
   let projection = g.input('time_proj', 'float32', [1, width]);
   if (config.time_cond_proj_dim !== null) {
@@ -343,7 +406,7 @@ function timeEmbedding(g: LayerWriter, config: Config, isProjected: boolean): Va
 }
 
 /** Pooled text and sizes as an addition to the time embedding. */
-function addedEmbedding(g: LayerWriter, config: Config): Value {
+export function addedEmbedding(g: LayerWriter, config: Config): Value {
   const { batch } = g.options;
   const text = g.input('text_embeds', 'float32', [batch, pooledWidth(config) ?? 0]);
   const sizes = g.input('added_time', 'float32', [batch, SIZE_IDS * (config.addition_time_embed_dim ?? 0)]);
@@ -355,106 +418,4 @@ function addedEmbedding(g: LayerWriter, config: Config): Value {
 function embedding(g: LayerWriter, path: string, projection: Value, width: number): Value {
   const hidden = g.linear(`${path}.linear_1`, projection, width, { type: 'f32' });
   return g.linear(`${path}.linear_2`, g.silu(`${path}.act`, hidden), width, { type: 'f32' });
-}
-
-function resnet(g: LayerWriter, path: string, x: Value, out: number, { config, time }: Conditions): Value {
-  return resnetBlock(g, path, x, { out, groups: config.norm_num_groups, epsilon: config.norm_eps, time });
-}
-
-/** @param layer of the block */
-function transformer(
-  g: LayerWriter,
-  path: string,
-  x: Value,
-  block: Block,
-  layer: number,
-  { config, text }: Conditions,
-): Value {
-  return transformer2d(g, path, x, transformerOptions(g, block, layer, config, text));
-}
-
-function transformerOptions(
-  g: LayerWriter,
-  { transformerLayers, ...block }: Block,
-  layer: number,
-  config: Config,
-  text: Text,
-): TransformerOptions {
-  return {
-    layers: Array.isArray(transformerLayers) ? transformerLayers[layer] : transformerLayers,
-    heads: block.heads,
-    groups: config.norm_num_groups,
-    text,
-    onlyCross: block.onlyCross,
-    upcast: config.upcast_attention && g.options.dtype === 'f16',
-  };
-}
-
-/** DownBlock2D and CrossAttnDownBlock2D. Leaves what the up blocks will need in `skips`. */
-function downBlock(
-  g: LayerWriter,
-  index: number,
-  type: (typeof DOWN_BLOCKS)[number],
-  x: Value,
-  block: Block,
-  conditions: Conditions,
-  skips: Value[],
-): Value {
-  const { config } = conditions;
-  const path = `down_blocks.${index}`;
-  let hidden = x;
-  for (let layer = 0; layer < block.layers; layer++) {
-    hidden = resnet(g, `${path}.resnets.${layer}`, hidden, block.channels, conditions);
-    if (type === 'CrossAttnDownBlock2D') {
-      hidden = transformer(g, `${path}.attentions.${layer}`, hidden, block, layer, conditions);
-    }
-    skips.push(hidden);
-  }
-  if (index < config.block_out_channels.length - 1) {
-    hidden = downsample(g, `${path}.downsamplers.0`, hidden, config.downsample_padding);
-    skips.push(hidden);
-  }
-  return hidden;
-}
-
-/** UNetMidBlock2DCrossAttn, which has self-attention always; UNetMidBlock2D, which is one residual block here; or none. */
-function midBlock(g: LayerWriter, x: Value, block: Block, conditions: Conditions): Value {
-  const { mid_block_type: type } = conditions.config;
-  if (type === null) {
-    return x;
-  }
-  let hidden = resnet(g, 'mid_block.resnets.0', x, block.channels, conditions);
-  if (type === 'UNetMidBlock2D') {
-    return hidden;
-  }
-  hidden = transformer(g, 'mid_block.attentions.0', hidden, { ...block, onlyCross: false }, 0, conditions);
-  return resnet(g, 'mid_block.resnets.1', hidden, block.channels, conditions);
-}
-
-/** UpBlock2D and CrossAttnUpBlock2D. Takes its skip connections off the end of `skips`. */
-function upBlock(
-  g: LayerWriter,
-  index: number,
-  type: (typeof UP_BLOCKS)[number],
-  x: Value,
-  block: Block,
-  conditions: Conditions,
-  skips: Value[],
-): Value {
-  const path = `up_blocks.${index}`;
-  let hidden = x;
-  for (let layer = 0; layer < block.layers + 1; layer++) {
-    hidden = g.concat(`${path}.resnets.${layer}/concat`, [hidden, skips.pop() as Value], 1);
-    hidden = resnet(g, `${path}.resnets.${layer}`, hidden, block.channels, conditions);
-    if (type === 'CrossAttnUpBlock2D') {
-      hidden = transformer(g, `${path}.attentions.${layer}`, hidden, block, layer, conditions);
-    }
-  }
-  const next = skips.at(-1);
-  if (next) {
-    // Odd sizes were rounded up on the way down; the next skip connection says what they were.
-    const [, , height, width] = picture(next);
-    hidden = upsample(g, `${path}.upsamplers.0`, hidden, [height, width]);
-  }
-  return hidden;
 }

@@ -1,11 +1,12 @@
 /**
- * The transformer of Z-Image: tokens of picture and text in one stream.
+ * Z-Image's transformer: picture and text tokens in one stream.
  * Reference: diffusers/models/transformers/transformer_z_image.py, its basic mode (one picture, no SigLIP)
  */
 import * as v from 'valibot';
 import { count, parseNetworkConfig, real, unused } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter, type Angles } from './layers.ts';
+import { oneMore, unpatched } from './modulation.ts';
 import type { Value } from './onnx.ts';
 import { anglesInput, rotaryTables, timestepWaves, type RotaryTables } from './rotary.ts';
 
@@ -42,7 +43,7 @@ export type Config = v.InferOutput<typeof configSchema>;
 /** @throws StudioError `checkpoint_unsupported` */
 export const parseConfig = (json: unknown): Config => parseNetworkConfig(className, configSchema, json);
 
-/** Tokens of picture and text each fill a multiple of this. */
+/** Picture and text tokens are each padded to a multiple of this. */
 const MULTIPLE = 32;
 /** Latents per side of a token. */
 export const PATCH = 2;
@@ -63,7 +64,7 @@ export interface Size {
   width: number;
   /** Of the prompt, without padding. */
   tokens: number;
-  /** Length of the text's part of the stream, at least {@link textLength}: with guidance that of the longer prompt. */
+  /** Length of the text's part of the stream, at least {@link textLength}; with guidance, the longer prompt's. */
   text: number;
 }
 
@@ -73,7 +74,7 @@ export function angles({ axes_dims, rope_theta }: Config, { height, width, token
   const own = textLength(tokens);
   const ids: number[][] = [];
   for (let token = 0; token < padded(rows * columns); token++) {
-    // Padding stands at the origin.
+    // Padding is at the origin.
     ids.push(token < rows * columns ? [own + 1, Math.floor(token / columns), token % columns] : [0, 0, 0]);
   }
   for (let token = 0; token < text; token++) {
@@ -88,7 +89,7 @@ export function textAngles({ axes_dims, rope_theta }: Config, tokens: number): R
   return rotaryTables(ids, axes_dims, rope_theta);
 }
 
-/** What is added to the scores of the stream's tokens, [1, 1, 1, tokens], where a prompt is shorter than its part. */
+/** The bias on the scores of the stream's tokens, [1, 1, 1, tokens], for prompts shorter than their part. */
 export function streamMask({ height, width, tokens, text }: Size): Float32Array<ArrayBuffer> {
   const picture = padded((height / PATCH) * (width / PATCH));
   return new Float32Array(picture + text).fill(-60_000, picture + textLength(tokens));
@@ -100,7 +101,7 @@ export function timeProjection({ t_scale }: Config, timestep: number): Float32Ar
 }
 
 /**
- * What the network makes of the prompt alone. Inputs `prompt_embeds` [1, tokens, cap_feat_dim], `cos` and `sin`
+ * The part that depends on the prompt alone. Inputs `prompt_embeds` [1, tokens, cap_feat_dim], `cos` and `sin`
  * [{@link textLength}, half a head]; output `context` [1, {@link textLength}, dim].
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
@@ -126,7 +127,7 @@ export function buildContext(config: Config, weights: WeightIndex, options: Grap
 export interface Options extends GraphOptions {
   /** Length of the text's part of the stream. */
   text?: number;
-  /** Whether prompts may be shorter, told by an input `mask`, see {@link streamMask}. */
+  /** Whether prompts may be shorter, given by an input `mask`, see {@link streamMask}. */
   masked?: boolean;
 }
 
@@ -173,15 +174,14 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
     g.linear(`${last}.adaLN_modulation.1`, g.silu(`${last}.adaLN_modulation.0`, time), dim),
   );
   const output = g.linear(`${last}.linear`, g.binary(`${last}.scaled`, 'Mul', normal, scale), part);
-  const parts = g.reshape('out_sample/cells', output, [rows, columns, PATCH, PATCH, channels]);
-  const whole = g.reshape('out_sample/whole', g.transpose('out_sample/transpose', parts, [4, 0, 2, 1, 3]), sample.dims);
+  const whole = unpatched(g, 'out_sample/whole', output, sample, PATCH, 'last');
   g.output('out_sample', g.scaleShift('out_sample/sign', whole, -1, 0));
   return g.graph();
 }
 
 interface Stream {
   turns: Angles;
-  /** The embedded timestep [1, 256]; absent where the text is alone. */
+  /** The embedded timestep [1, 256]; absent for the text alone. */
   time?: Value;
   bias?: Value | undefined;
 }
@@ -239,7 +239,7 @@ function feedForward(g: LayerWriter, path: string, x: Value): Value {
   });
 }
 
-/** Fills up with a token that was learnt for it. */
+/** Pads with a learnt token. */
 function pad(g: LayerWriter, token: string, x: Value, length: number): Value {
   const [rows, dim] = x.dims as [number, number];
   if (rows === length) {
@@ -247,8 +247,4 @@ function pad(g: LayerWriter, token: string, x: Value, length: number): Value {
   }
   const filling = g.expand(`${token}/repeat`, g.weight(token, [1, dim]), [length - rows, dim]);
   return g.concat(`${token}/padded`, [x, filling], 0);
-}
-
-function oneMore(g: LayerWriter, name: string, x: Value): Value {
-  return g.add(name, x, g.fill(1, [1]));
 }

@@ -1,25 +1,37 @@
 /** What a file of this folder exports: one family of checkpoints, opened from its files. The folder is the registry. */
+import type { CheckedAddition } from '../core/additions.ts';
 import { StudioError } from '../core/errors.ts';
 import type { DeviceReport } from '../core/job.ts';
-import type { Estimate, EstimateRequest, MemoryBudget, Model, WeightVariant } from '../core/model.ts';
+import type {
+  Estimate,
+  EstimateRequest,
+  MemoryBudget,
+  Model,
+  OpenedCheckpoint,
+  Upscaler,
+  WeightVariant,
+} from '../core/model.ts';
+import type { MusicModel } from '../core/music_model.ts';
+import type { SoundModel } from '../core/sound_model.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { Loading } from '../engine/network_shelf.ts';
 import type { Rates } from '../engine/self_measurement.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import { whatPartsAre } from '../weights/mmdit_parts.ts';
 
 export interface OpenOptions {
-  /** How the weights of linear layers are kept on the device; those that a file keeps quantised stay as they are. */
+  /** How linear layers' weights are stored on the device; weights that a file has quantised stay as they are. */
   weights: WeightVariant;
 }
 
-/** Where a run would happen. */
+/** Circumstances of a run. */
 export interface Circumstances {
   device: DeviceReport;
   budget: MemoryBudget;
-  /** What is known of the device's speed. */
+  /** What is known about the device's speed. */
   rates: Rates;
-  /** Bytes to fetch before it can run. */
+  /** Bytes to download before it can run. */
   downloadBytes: number;
 }
 
@@ -29,70 +41,192 @@ export interface ModelLora {
   file: Blob;
   /** Names it for people, recordings and errors. */
   name: string;
-  /** 1 = as it was trained; 0 = not at all; may be negative. */
+  /** 1 = as trained; 0 = not at all; may be negative. */
   strength: number;
+  /** The same for text encoders; absent = `strength`. */
+  textStrength?: number | undefined;
+  /** In the library, for recordings. */
+  ref?: string;
+  /** SHA-256 of the file, if known without reading it. */
+  sha256?: string | null;
+}
+
+/** A file that is used beside a model: a ControlNet, an IP-Adapter, a vision encoder for these. */
+export interface ModelAddition {
+  /** Its one `.safetensors` file. */
+  file: Blob;
+  /** Names it for people, recordings and errors. */
+  name: string;
   /** In the library, for recordings. */
   ref?: string;
   /** Of the file, where it is known without reading it. */
   sha256?: string | null;
+  /** How it is used, for recordings. */
+  use?: Record<string, unknown>;
 }
 
-export interface LoadedModel extends Model {
-  /** Called again and again while weights are being brought to the device. */
+export interface ModelAdditions {
+  controlnets: readonly ModelAddition[];
+  ip_adapters: readonly ModelAddition[];
+  /** Those that may see pictures for the IP-Adapters; the first that fits does. */
+  image_encoders: readonly ModelAddition[];
+  /** In place of the checkpoint's own; one, or none. */
+  vaes: readonly ModelAddition[];
+}
+
+/** A checkpoint with its networks, some of which may be on the device. */
+export interface LoadedCheckpoint extends OpenedCheckpoint {
+  /** Called repeatedly while weights are loaded. */
   onLoading: ((loading: Loading) => void) | null;
-  /** What a run would still have to bring to the device: bytes by the name of the network, as `onLoading` names it. */
+  /** Bytes a run would still have to load, by the name of the network in `onLoading`. */
   toLoad(request: EstimateRequest): Promise<Map<string, number>>;
   /** Whether it was opened from exactly these files, unchanged since. */
   isFrom(files: CheckpointFiles): boolean;
   /**
-   * Merges these LoRAs, and no others, into the weights from now on. Networks are brought to the device anew when the list changes.
-   * @returns what of them this checkpoint has no place for, or cannot be applied: a sentence for each LoRA of which something is left out
-   * @throws StudioError `checkpoint_damaged` | `checkpoint_unsupported` for one of which nothing can be used with this checkpoint; then
-   *   the list stays as it was
+   * Merges exactly these LoRAs into the weights from now on. Networks are reloaded when the list changes.
+   * @returns a sentence for each LoRA of which something does not fit this checkpoint or cannot be applied
+   * @throws StudioError `checkpoint_damaged` | `checkpoint_unsupported` for one that does not fit this checkpoint at all; then the list is
+   * unchanged
    */
   useLoras(loras: readonly ModelLora[]): Promise<string[]>;
   /**
-   * Reads a LoRA's header and compares it with this checkpoint's; uses it for nothing.
-   * @returns what would be left out of it, as a sentence; null = nothing
-   * @throws StudioError as {@link useLoras}
+   * Compares a LoRA's header with this checkpoint's, without using it.
+   * @returns a sentence on what would be left out of it; null if nothing
+   * @throws StudioError like {@link useLoras}
    */
   checkLora(lora: ModelLora): Promise<string | null>;
-  /** What a run would compute and hold, and whether that fits; from configs and headers alone. */
+  /**
+   * Takes these, and no others, for the pictures in {@link SampleRequest.controls} and {@link SampleRequest.imagePrompts} from now on; absent
+   * where it takes none.
+   * @throws StudioError `checkpoint_damaged` | `checkpoint_unsupported` for one of another kind of model, `invalid_operation` where no vision
+   * encoder fits; then nothing is changed
+   */
+  useAdditions?(additions: Partial<ModelAdditions>): Promise<void>;
+  /** Reads an addition's header and compares it with this checkpoint's; uses it for nothing. @throws StudioError as {@link useAdditions} */
+  checkAddition?(kind: CheckedAddition, addition: ModelAddition): Promise<void>;
+  /** What a run would compute and hold, and whether it fits; from configs and headers alone. */
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate>;
   /**
-   * Brings the networks of such a run to the device, and on a GPU has them compute once, which also compiles them. Stops between two of them
-   * when the signal is aborted.
+   * Loads the networks of such a run and, on a GPU, runs them once, which also compiles them. Stops between two of them if the signal is
+   * aborted.
    */
   prepare(request: EstimateRequest, signal: AbortSignal): Promise<void>;
   /** Names of the networks that are on the device. */
   readonly onDevice: readonly string[];
-  /** Frees all that it holds on the device. */
+  /** Frees all its memory on the device. */
   release(): Promise<void>;
 }
 
+export interface LoadedModel extends LoadedCheckpoint, Model {}
+
+export interface LoadedUpscaler extends LoadedCheckpoint, Upscaler {}
+
+export interface LoadedSoundModel extends LoadedCheckpoint, SoundModel {}
+
+export interface LoadedMusicModel extends LoadedCheckpoint, MusicModel {}
+
+/** Whichever kind it is. */
+export type Loaded = LoadedModel | LoadedUpscaler | LoadedSoundModel | LoadedMusicModel;
+
+export function isUpscaling(checkpoint: LoadedCheckpoint): checkpoint is LoadedUpscaler {
+  return 'upscale' in checkpoint;
+}
+
+/** Whether it makes sounds, be they music or not. */
+export function isSounding(checkpoint: LoadedCheckpoint): checkpoint is LoadedSoundModel | LoadedMusicModel {
+  return 'form' in checkpoint;
+}
+
+export function isMusical(checkpoint: LoadedCheckpoint): checkpoint is LoadedMusicModel {
+  return 'tasks' in checkpoint;
+}
+
 export interface Family {
-  /** What it opens, for the sentence that refuses everything else. */
+  /** What it opens, for the sentence refusing anything else. */
   pipelineClasses: readonly string[];
   /** Whether these files are a checkpoint of this family, from their names and small texts alone. Families exclude each other. */
   recognises(files: CheckpointFiles): Promise<boolean>;
   /** Reads configurations and headers, no weights. Throws `checkpoint_…` errors. */
-  open(files: CheckpointFiles, engine: Engine, options: OpenOptions): Promise<LoadedModel>;
+  open(files: CheckpointFiles, engine: Engine, options: OpenOptions): Promise<Loaded>;
 }
 
 const families = Object.values(import.meta.glob<Family>(['./*.ts', '!./family.ts'], { eager: true, import: 'family' }));
 
-/** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` | `checkpoint_unsupported` */
+/** One that paints. @throws StudioError as {@link openCheckpoint}, `checkpoint_unsupported` for another kind */
 export async function openModel(
   files: CheckpointFiles,
   engine: Engine,
   options: OpenOptions = { weights: 'full' },
 ): Promise<LoadedModel> {
+  return asModel(await openCheckpoint(files, engine, options));
+}
+
+/** @throws StudioError `checkpoint_unsupported` for a checkpoint that does not paint */
+export function asModel(checkpoint: Loaded): LoadedModel {
+  if (isSounding(checkpoint)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${checkpoint.summary.name}" makes sounds and paints nothing; choose a checkpoint that does.`,
+    );
+  }
+  if (isUpscaling(checkpoint)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${checkpoint.summary.name}" is an upscaler and paints nothing; choose a checkpoint that does.`,
+    );
+  }
+  return checkpoint;
+}
+
+/** @throws StudioError `checkpoint_unsupported` for a checkpoint that makes no sounds */
+export function asSoundModel(checkpoint: Loaded): LoadedSoundModel {
+  if (!isSounding(checkpoint) || isMusical(checkpoint)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${checkpoint.summary.name}" makes no sounds; choose a checkpoint of Stable Audio.`,
+    );
+  }
+  return checkpoint;
+}
+
+/** @throws StudioError `checkpoint_unsupported` for a checkpoint that makes no music of lyrics */
+export function asMusicModel(checkpoint: Loaded): LoadedMusicModel {
+  if (!isMusical(checkpoint)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${checkpoint.summary.name}" sings no lyrics; choose a checkpoint of ACE-Step 1.5.`,
+    );
+  }
+  return checkpoint;
+}
+
+/** @throws StudioError `checkpoint_unsupported` for a checkpoint that does not enlarge */
+export function asUpscaler(checkpoint: Loaded): LoadedUpscaler {
+  if (!isUpscaling(checkpoint)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${checkpoint.summary.name}" is no upscaler; choose one, such as builtin:realesr-animevideov3.`,
+    );
+  }
+  return checkpoint;
+}
+
+/** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` | `checkpoint_unsupported` */
+export async function openCheckpoint(
+  files: CheckpointFiles,
+  engine: Engine,
+  options: OpenOptions = { weights: 'full' },
+): Promise<Loaded> {
   for (const family of families) {
     if (await family.recognises(files)) {
       return family.open(files, engine, options);
     }
   }
-  // Says what is missing where there is no model_index.json, and which class it names where there is one.
+  const unknown = await whatPartsAre(files);
+  if (unknown) {
+    throw unknown;
+  }
+  // Reports what is missing without a model_index.json, or which class it names.
   const { pipelineClass } = await Checkpoint.open(files);
   const known = [...new Set(families.flatMap(({ pipelineClasses }) => pipelineClasses))].join(', ');
   throw new StudioError(

@@ -15,9 +15,9 @@ const PIPELINE_CLASSES = ['Flux2KleinPipeline', 'Flux2KleinInpaintPipeline'];
 
 /** Tokens of a prompt, its template and padding included. */
 const LONGEST_PROMPT = 512;
-/** Pixels per side that it was trained at. */
+/** The side it was trained at, in pixels. */
 const SIDE = 1024;
-/** What its authors recommend for the distilled model, and diffusers for the other. */
+/** The authors' recommendation for the distilled model, and diffusers' for the other. */
 const HABITS = { distilled: { steps: 4, guidance_scale: 1 }, base: { steps: 50, guidance_scale: 4 } };
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {

@@ -1,6 +1,6 @@
 /**
- * Stable Diffusion as ready-made ONNX files: the layout that optimum and diffusers write, and the published web exports that
- * `src/models/exports` knows. What their networks are like is found out from the files, see `latent_diffusion/onnx_networks.ts`.
+ * Stable Diffusion as ready-made ONNX files: the layout of optimum and diffusers, and the published web exports listed in
+ * `src/models/exports`. The files describe their networks, see `latent_diffusion/onnx_networks.ts`.
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
@@ -9,7 +9,8 @@ import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import { readOnnxFile } from '../weights/onnx_file.ts';
 import type { Family, LoadedModel, OpenOptions } from './family.ts';
-import { LatentDiffusion, schedulerDefaults } from './latent_diffusion/latent_diffusion.ts';
+import { LatentDiffusion } from './latent_diffusion/latent_diffusion.ts';
+import { schedulerDefaults } from './latent_diffusion/sampling_offers.ts';
 import {
   isReadyMade,
   onnxPipelineClasses,
@@ -58,7 +59,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   );
 }
 
-/** What the networks' headers say of their weights. */
+/** Facts about the weights from the networks' headers. */
 async function measure(files: CheckpointFiles, { networks }: OnnxLayout) {
   const sum = { parameters: 0, largestTensorBytes: 0 };
   for (const path of Object.values(networks)) {

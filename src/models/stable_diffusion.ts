@@ -6,19 +6,22 @@ import type { Engine } from '../engine/engine.ts';
 import * as clipText from '../graphs/clip_text.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import { mmditFileKind } from '../weights/mmdit_file.ts';
 import { SingleFile, isXlFile, singleFileOf } from '../weights/single_file.ts';
+import { isUpscalerFile } from '../weights/upscaler_layout.ts';
 import type { Family, LoadedModel, OpenOptions } from './family.ts';
 import { openDiffusersModel, type Layout } from './latent_diffusion/diffusers_model.ts';
+import { hasMotionAdapter } from './latent_diffusion/motion.ts';
 import { isReadyMade } from './latent_diffusion/onnx_layout.ts';
 
-const PIPELINE_CLASSES = [
+export const PIPELINE_CLASSES = [
   'StableDiffusionPipeline',
   'StableDiffusionImg2ImgPipeline',
   'StableDiffusionInpaintPipeline',
   'LatentConsistencyModelPipeline',
 ];
 
-const LAYOUT: Layout = {
+export const LAYOUT: Layout = {
   texts: [
     {
       encoder: 'text_encoder',
@@ -42,10 +45,14 @@ export const family: Family = {
   async recognises(files) {
     const single = singleFileOf(files);
     if (single !== null) {
-      return !(await isXlFile(files, single));
+      return (
+        !(await isXlFile(files, single)) &&
+        !(await isUpscalerFile(files, single)) &&
+        (await mmditFileKind(files)) === null
+      );
     }
-    // Exporters to ONNX copy model_index.json as it was, so the files decide.
-    if (!files.has('model_index.json') || isReadyMade(files)) {
+    // ONNX exporters copy model_index.json unchanged, so the files decide.
+    if (!files.has('model_index.json') || isReadyMade(files) || hasMotionAdapter(files)) {
       return false;
     }
     return PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass);

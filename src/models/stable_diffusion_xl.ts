@@ -38,7 +38,7 @@ const TEXTS: Layout['texts'] = [
   },
 ];
 
-/** What its model_index.json says beside its components; the defaults are the reference's. */
+/** Options in its model_index.json; the defaults are the reference's. */
 const optionsSchema = v.object({
   force_zeros_for_empty_prompt: v.fallback(v.boolean(), true),
   requires_aesthetics_score: v.fallback(v.boolean(), false),

@@ -1,4 +1,4 @@
-/** Z-Image and Z-Image-Turbo from an unconverted diffusers folder. */
+/** Z-Image and Z-Image-Turbo from an unconverted diffusers folder, or from files of the original layout. */
 import type { Engine } from '../engine/engine.ts';
 import * as autoencoderKl from '../graphs/autoencoder_kl.ts';
 import * as qwen3 from '../graphs/qwen3.ts';
@@ -6,6 +6,7 @@ import * as zImage from '../graphs/z_image_transformer2d.ts';
 import { ChatTokenizer } from '../text/chat_tokenizer.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import { MmditFile, mmditFileKind } from '../weights/mmdit_file.ts';
 import type { Family, LoadedModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_transformer/flow_checkpoint.ts';
 import { FlowModel } from './flow_transformer/flow_model.ts';
@@ -15,18 +16,21 @@ const PIPELINE_CLASSES = ['ZImagePipeline', 'ZImageImg2ImgPipeline', 'ZImageInpa
 
 /** Tokens of a prompt, its template included. */
 const LONGEST_PROMPT = 512;
-/** Pixels per side that it was trained at. */
+/** The side it was trained at, in pixels. */
 const SIDE = 1024;
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
-  const checkpoint = await Checkpoint.open(files);
+  const single = await mmditFileKind(files);
+  const checkpoint = single ? await MmditFile.open(files, single) : await Checkpoint.open(files);
+  const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : 'tokenizer';
   const [textEncoder, transformer, vae] = await Promise.all([
     openPart(checkpoint, 'text_encoder', qwen3.className),
     openPart(checkpoint, 'transformer', zImage.className),
     openPart(checkpoint, 'vae', autoencoderKl.className),
   ]);
   const scheduler = await readScheduler(checkpoint);
-  const tokenizer = new ChatTokenizer(await tokenizerTexts(checkpoint), LONGEST_PROMPT, { enable_thinking: true });
+  const texts = await tokenizerTexts(checkpoint, ofTokens);
+  const tokenizer = new ChatTokenizer(texts, LONGEST_PROMPT, { enable_thinking: true }, single ? TEMPLATE : undefined);
   const networks = new ZImageNetworks(engine, files, { textEncoder, transformer, vae }, tokenizer, weights);
   requireFit(files, {
     text: { read: networks.config.cap_feat_dim, given: networks.text.width },
@@ -41,16 +45,21 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
-    ['tokenizer'],
+    [ofTokens],
     { width: SIDE, height: SIDE },
     networks.latents.factor * zImage.PATCH,
   );
   return new FlowModel(files, engine, networks, scheduler, summary);
 }
 
+/** Beside single files there is often nothing but the vocabulary: Qwen3's own template for one turn of the user, leaving room for thoughts. */
+const TEMPLATE = String.raw`{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`;
+
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,
   recognises: async (files) =>
-    files.has('model_index.json') && PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass),
+    files.has('model_index.json')
+      ? PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass)
+      : (await mmditFileKind(files)) === 'z_image',
   open,
 };

@@ -1,22 +1,35 @@
-/** What the networks of all flow transformers have in common: whose weights lie where, and what none of them does. */
-import { StudioError } from '../../core/errors.ts';
+/** What the networks of all flow transformers share: where their weights are, and what none of them does. */
 import type { WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { NetworkShelf } from '../../engine/network_shelf.ts';
+import * as clipText from '../../graphs/clip_text.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import type { LoraNetwork } from '../../weights/lora_names.ts';
 import type { ModelLora } from '../family.ts';
 import { GraphCosts } from '../latent_diffusion/estimate.ts';
 import { storedVariant } from '../latent_diffusion/graph_networks.ts';
+import { MergedLoras } from '../latent_diffusion/merged_loras.ts';
+
+/** What holds the transformer's weights on the device. */
+const TRANSFORMERS = ['transformer', 'transformer_text'];
+
+/** LoRAs change the transformer and CLIP; language models that read prompts stay as they are. */
+function takesLoras({ name, className }: Component): boolean {
+  return name === 'transformer' || CLIPS.includes(className);
+}
+
+const CLIPS: readonly string[] = [clipText.className, clipText.projectedClassName];
 
 export class BaseNetworks {
   readonly shelf: NetworkShelf;
+  protected readonly loras: MergedLoras;
   protected readonly costs = new GraphCosts();
 
   /**
    * @param family for people
-   * @param components those whose weights are run as `weights` says, and then the autoencoder
+   * @param components those whose weights run as `weights` says, followed by the autoencoder
    */
   constructor(
     readonly engine: Engine,
@@ -25,7 +38,23 @@ export class BaseNetworks {
     readonly components: readonly Component[],
     readonly weights: WeightVariant,
   ) {
-    this.shelf = new NetworkShelf(engine, files);
+    this.loras = new MergedLoras(
+      files,
+      Object.fromEntries(components.filter(takesLoras).map(({ name, weights: own }) => [name, own])),
+    );
+    this.shelf = new NetworkShelf(engine, {
+      blob: (path) => {
+        const lora = this.loras.file(path);
+        return lora ? Promise.resolve(lora) : files.blob(path);
+      },
+    });
+  }
+
+  /** The component with the changes that the LoRAs of the moment make to its weights. */
+  protected withLoras(component: Component): Component {
+    const { name, weights } = component;
+    const get = (tensor: string) => this.loras.weightsOf(name as LoraNetwork).get(tensor);
+    return takesLoras(component) ? { ...component, weights: { get, names: () => weights.names() } } : component;
   }
 
   embedsGuidance(): Promise<boolean> {
@@ -36,33 +65,29 @@ export class BaseNetworks {
     return Promise.resolve(false);
   }
 
-  /** @throws StudioError `checkpoint_unsupported` unless there is none */
-  useLoras(loras: readonly ModelLora[]): Promise<string[]> {
-    if (loras.length === 0) {
-      return Promise.resolve([]);
+  async useLoras(loras: readonly ModelLora[]): Promise<string[]> {
+    for (const network of await this.loras.use(loras)) {
+      for (const name of network === 'transformer' ? TRANSFORMERS : [network]) {
+        await this.shelf.drop(name);
+      }
     }
-    const names = loras.map(({ name }) => name).join(', ');
-    return Promise.reject(
-      new StudioError(
-        'checkpoint_unsupported',
-        `${this.family} cannot be run with LoRAs yet; take ${names} off, or choose a checkpoint of Stable Diffusion.`,
-      ),
-    );
+    return this.loras.leftOut;
   }
 
-  async checkLora(lora: ModelLora): Promise<string | null> {
-    await this.useLoras([lora]);
-    return null;
+  checkLora(lora: ModelLora): Promise<string | null> {
+    return this.loras.check(lora);
   }
 
-  provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
-    return Promise.resolve({
+  async provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
+    const loras = await this.loras.facts();
+    return {
       files: [...new Set(this.components.flatMap(({ files }) => files))],
       facts: {
         precision: Object.fromEntries(this.components.map(({ name }) => [name, 'f32'])),
         weights: storedVariant(this.files, [...this.components]) ?? this.weights,
+        ...(loras.length > 0 && { loras }),
       },
-    });
+    };
   }
 
   clear(): Promise<void> {

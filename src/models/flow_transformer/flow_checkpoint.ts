@@ -1,20 +1,26 @@
-/** What the families of flow transformers share when a checkpoint is opened: its parts, its texts, and what is told of it. */
+/** Opening a checkpoint of any flow transformer: its parts, its texts and its summary. */
 import { StudioError } from '../../core/errors.ts';
 import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../../core/model.ts';
 import type { StoredTensor } from '../../graphs/graph.ts';
-import { BLOCK, quantisedBits } from '../../graphs/quantisation.ts';
+import { BLOCK, bitsOnDevice } from '../../graphs/quantisation.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../../schedulers/config.ts';
 import { schedulers } from '../../schedulers/registry.ts';
 import type { TokenizerFiles } from '../../text/clip_tokenizer.ts';
-import type { Checkpoint, Component } from '../../weights/checkpoint.ts';
+import type { T5Files } from '../../text/t5_tokenizer.ts';
+import type { CheckpointComponents, Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { storedVariant } from '../latent_diffusion/graph_networks.ts';
-import { schedulerDefaults } from '../latent_diffusion/latent_diffusion.ts';
+import { schedulerDefaults } from '../latent_diffusion/sampling_offers.ts';
 
 /** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` | `checkpoint_unsupported` for a part of another class */
-export async function openPart(checkpoint: Checkpoint, name: string, className: string): Promise<Component> {
+export async function openPart(
+  checkpoint: CheckpointComponents,
+  name: string,
+  className: string,
+  ...others: readonly string[]
+): Promise<Component> {
   const component = await checkpoint.component(name);
-  if (component.className !== className) {
+  if (component.className !== className && !others.includes(component.className)) {
     throw new StudioError(
       'checkpoint_unsupported',
       `The ${name} of "${checkpoint.name}" is a ${component.className}; Darkroom can run a ${className} there.`,
@@ -24,7 +30,7 @@ export async function openPart(checkpoint: Checkpoint, name: string, className: 
 }
 
 /**
- * @param sizes what the transformer takes of a token of text and of a latent, and what the other networks give
+ * @param sizes widths of text tokens and latents that the transformer takes, and that the other networks give
  * @throws StudioError `checkpoint_unsupported` for parts of different checkpoints
  */
 export function requireFit(
@@ -45,8 +51,21 @@ export function requireFit(
   }
 }
 
+/**
+ * @param sizes width of the pooled text that the transformer takes, and that CLIP gives
+ * @throws StudioError `checkpoint_unsupported` for parts of different checkpoints
+ */
+export function requirePooled(files: CheckpointFiles, { read, given }: { read: number; given: number }): void {
+  if (read !== given) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `The transformer of "${files.name}" takes ${read} numbers of the text as a whole and its text encoders give ${given}; take all from one checkpoint.`,
+    );
+  }
+}
+
 /** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` */
-export async function readScheduler(checkpoint: Checkpoint): Promise<SchedulerConfig> {
+export async function readScheduler(checkpoint: CheckpointComponents): Promise<SchedulerConfig> {
   const text = await checkpoint.text('scheduler/scheduler_config.json');
   if (text === undefined) {
     throw new StudioError(
@@ -58,17 +77,17 @@ export async function readScheduler(checkpoint: Checkpoint): Promise<SchedulerCo
 }
 
 /** The texts of a tokenizer's folder, read ahead. */
-export async function tokenizerTexts(checkpoint: Checkpoint, folder = 'tokenizer'): Promise<TokenizerFiles> {
+export async function tokenizerTexts(checkpoint: CheckpointComponents, folder = 'tokenizer'): Promise<TokenizerFiles> {
   const texts = new Map<string, string>();
   for (const path of checkpoint.files.paths().filter((path) => isTokenizerText(path, folder))) {
-    texts.set(path.slice(folder.length + 1), (await checkpoint.text(path)) ?? '');
+    texts.set(path.slice(inFolder(folder).length), (await checkpoint.text(path)) ?? '');
   }
   return { read: (name) => texts.get(name) };
 }
 
 export interface Part {
   component: Component;
-  /** What its weights are run in. */
+  /** How its weights are run. */
   weights: WeightVariant;
   /** Tensors that stay on the processor. */
   apart?: (name: string) => boolean;
@@ -77,11 +96,11 @@ export interface Part {
 /**
  * @param parts the networks, in order
  * @param texts folders of tokenizers
- * @param usual what pictures are made with where nobody says otherwise
- * @param multiple of which the sides of its pictures are, in pixels
+ * @param usual default settings
+ * @param multiple width and height must be multiples of this, in pixels
  */
 export async function summarise(
-  checkpoint: Checkpoint,
+  checkpoint: CheckpointComponents,
   scheduler: SchedulerConfig,
   parts: readonly Part[],
   texts: readonly string[],
@@ -106,7 +125,11 @@ export async function summarise(
     path === 'model_index.json' ||
     path === 'scheduler/scheduler_config.json' ||
     folders.some((folder) => path.startsWith(`${folder}/`) && path.endsWith('.json')) ||
-    texts.some((folder) => isTokenizerText(path, folder));
+    texts.some(
+      (folder) =>
+        isTokenizerText(path, folder) ||
+        (path === `${inFolder(folder)}${SPIECE}` && needsSpiece(files.paths(), folder)),
+    );
   return {
     ref: files.ref,
     name: checkpoint.name,
@@ -114,7 +137,7 @@ export async function summarise(
     parameters: all.reduce((sum, count) => sum + count, 0),
     needs: files.paths().filter((path) => weightFiles.includes(path) || isText(path)),
     variants: stored ? [stored] : [...WEIGHT_VARIANTS],
-    takesLoras: false,
+    takesLoras: true,
     multiple,
     samplers: samplersFor(scheduler),
     bytes: sizes.reduce((sum, size) => sum + size, 0),
@@ -125,14 +148,36 @@ export async function summarise(
   };
 }
 
-/** Those that follow a flow. */
+/** Samplers that can follow a flow. */
 function samplersFor({ className }: SchedulerConfig): string[] {
   const own = schedulers.filter(({ isFlow, className: known }) => isFlow && known === className);
   return own.flatMap(({ samplers }) => [...samplers]);
 }
 
+/** The same for T5, whose folder may only have SentencePiece's own file. */
+export async function t5Files(checkpoint: CheckpointComponents, folder: string): Promise<T5Files> {
+  const texts = await tokenizerTexts(checkpoint, folder);
+  const { files } = checkpoint;
+  const path = `${inFolder(folder)}${SPIECE}`;
+  const isNeeded = needsSpiece(files.paths(), folder) && files.has(path);
+  const bytes = isNeeded ? await (await files.blob(path)).arrayBuffer() : undefined;
+  return { folder, read: (name) => texts.read(name), spiece: bytes && new Uint8Array(bytes) };
+}
+
+const SPIECE = 'spiece.model';
+
+function needsSpiece(paths: readonly string[], folder: string): boolean {
+  return !paths.includes(`${inFolder(folder)}tokenizer.json`);
+}
+
 function isTokenizerText(path: string, folder: string): boolean {
-  return path.startsWith(`${folder}/`) && /^[^/]+\.(json|txt|jinja)$/.test(path.slice(folder.length + 1));
+  const start = inFolder(folder);
+  return path.startsWith(start) && /^[^/]+\.(json|txt|jinja)$/.test(path.slice(start.length));
+}
+
+/** The prefix of paths in a folder; files beside a single-file checkpoint have none. */
+function inFolder(folder: string): string {
+  return folder === '' ? '' : `${folder}/`;
 }
 
 function tensorsOf({ weights }: Component): StoredTensor[] {
@@ -143,9 +188,9 @@ function elementsOf({ shape }: StoredTensor): number {
   return shape.reduce((product, dim) => product * dim, 1);
 }
 
-/** Once on the device, where the networks compute in f32. */
+/** Bytes on the device, where the networks compute in f32. */
 function bytesOf(tensor: StoredTensor, weights: WeightVariant): number {
   const elements = elementsOf(tensor);
-  const bits = tensor.quantised?.bits ?? quantisedBits(tensor.name, tensor.shape, weights);
+  const bits = bitsOnDevice(tensor, tensor.shape, weights);
   return bits === null ? 4 * elements : (elements * bits) / 8 + (4 * elements) / BLOCK;
 }

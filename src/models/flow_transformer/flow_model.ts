@@ -1,8 +1,10 @@
 /**
- * The five services of a flow transformer: prompts of any length, one picture of a batch after another, and a course that follows from the
- * size of the picture.
+ * The five services of a flow transformer: prompts of any length, the pictures of a batch one after another, and a schedule that depends
+ * on the picture's size.
  *
- * Reference: diffusers/pipelines/z_image/pipeline_z_image{,_img2img,_inpaint}.py, pipelines/flux2/pipeline_flux2_klein.py
+ * Reference: diffusers/pipelines/z_image/pipeline_z_image{,_img2img,_inpaint}.py, pipelines/flux2/pipeline_flux2_klein.py,
+ * pipelines/stable_diffusion_3/pipeline_stable_diffusion_3{,_img2img,_inpaint}.py, pipelines/flux/pipeline_flux{,_img2img}.py,
+ * pipelines/qwenimage/pipeline_qwenimage{,_img2img,_inpaint,_edit,_edit_plus}.py
  */
 import type { PixelImage } from '../../core/media.ts';
 import type {
@@ -16,6 +18,7 @@ import type {
   SampleRequest,
   TextRequest,
 } from '../../core/model.ts';
+import type { NoiseSource } from '../../core/noise.ts';
 import { TorchGenerator } from '../../core/random.ts';
 import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -25,7 +28,7 @@ import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
 import { readState } from '../../samplers/state.ts';
 import { samplers } from '../../samplers/registry.ts';
-import type { SchedulerConfig } from '../../schedulers/config.ts';
+import { withShift, type SchedulerConfig } from '../../schedulers/config.ts';
 import { planSampling } from '../../schedulers/plan.ts';
 import { schedulers } from '../../schedulers/registry.ts';
 import { schedules } from '../../schedules/registry.ts';
@@ -34,11 +37,12 @@ import { fingerprint } from '../../weights/fingerprint.ts';
 import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
 import { blendOf } from '../latent_diffusion/blend.ts';
 import { estimate, plannedNetworks } from '../latent_diffusion/estimate.ts';
-import { DeviceLatents } from '../latent_diffusion/latent_diffusion.ts';
+import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
+import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import { LatentDecoder } from '../latent_diffusion/latent_decoder.ts';
-import type { Denoiser } from '../latent_diffusion/networks.ts';
 import { Held } from './base_networks.ts';
 import type { EncodedText, FlowNetworks } from './flow_networks.ts';
+import { OneByOne } from './one_by_one.ts';
 import { shownAs } from './shown_pictures.ts';
 
 class Texts implements Conditioning {
@@ -56,6 +60,12 @@ class Texts implements Conditioning {
     return { prompt: this.prompt.text, negative: this.negative?.text ?? null };
   }
 
+  get notices(): readonly string[] {
+    return [
+      ...new Set([this.prompt, ...(this.negative ? [this.negative] : [])].flatMap(({ notices = [] }) => notices)),
+    ];
+  }
+
   dispose(): void {
     for (const { tensors } of [this.prompt, ...(this.negative ? [this.negative] : [])]) {
       Object.values(tensors).forEach((tensor) => {
@@ -63,6 +73,16 @@ class Texts implements Conditioning {
       });
     }
   }
+}
+
+/** In pixels; pictures, or frames of a video. */
+export type PictureShape = Pick<EstimateRequest, 'width' | 'height' | 'batch_size'>;
+
+/** The latents of a request, [batch, channels, height, width]. */
+export interface LatentShape extends LatentSize {
+  batch: number;
+  /** Frames of a video, which lie below each other: the height is that of all. */
+  frames?: number | undefined;
 }
 
 export class FlowModel implements LoadedModel {
@@ -101,10 +121,17 @@ export class FlowModel implements LoadedModel {
   async encodeText(request: TextRequest): Promise<Conditioning> {
     const { networks } = this;
     const { guidance_scale: scale } = request;
-    const prompt = await networks.encodeText(request.prompt);
-    const isGuided = scale > (networks.leastGuidance ?? 1) && !(await networks.embedsGuidance());
-    const negative = isGuided ? await networks.encodeText(request.negative_prompt) : null;
-    return new Texts(prompt, negative, networks.guidance(scale));
+    const seen = (await networks.sight?.see(request.images ?? [])) ?? [];
+    try {
+      const prompt = await networks.encodeText(request.prompt, seen);
+      const isGuided = scale > (networks.leastGuidance ?? 1) && !(await networks.embedsGuidance());
+      const negative = isGuided ? await networks.encodeText(request.negative_prompt, seen) : null;
+      return new Texts(prompt, negative, networks.guidance(scale));
+    } finally {
+      seen.forEach(({ features }) => {
+        features.dispose();
+      });
+    }
   }
 
   get onDevice(): readonly string[] {
@@ -113,14 +140,15 @@ export class FlowModel implements LoadedModel {
 
   async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
     const { networks } = this;
-    const { factor } = networks.latents;
     const { guidance_scale, batch_size } = request;
     const words = { prompt: '', negative_prompt: '', guidance_scale, batch_size };
     const text = (await this.encodeText(words)) as Texts;
     try {
-      if (!signal.aborted) {
-        const [height, width] = [request.height / factor, request.width / factor];
-        (await networks.denoiser({ height, width, texts: [text.prompt], shown: [] })).dispose();
+      // With pictures its shape depends on theirs, which are not given yet.
+      if (!signal.aborted && !networks.sight) {
+        const guidance = guidance_scale;
+        const { height, width, frames } = this.shapeOf(request);
+        (await networks.denoiser({ height, width, frames, texts: [text.prompt], shown: [], guidance })).dispose();
       }
       if (!signal.aborted) {
         await this.#decoder.colours();
@@ -131,26 +159,37 @@ export class FlowModel implements LoadedModel {
   }
 
   encodeImage(image: PixelImage, { width, height, batch_size, random }: ImageRequest): Promise<Latents> {
-    return this.#encode(resizeLanczos(image, width, height), batch_size, random);
+    const encode = (pixels: DeviceTensor) => this.networks.encodeImage(pixels);
+    return this.#encode(resizeLanczos(image, width, height), batch_size, random, encode);
   }
 
   /** A picture of the size that it is seen at; only families whose pictures are no Gaussians are shown any, so nothing is drawn. */
   async encodeShown(image: PixelImage): Promise<Latents> {
-    return await this.#encode(shownAs(image, this.summary.multiple ?? 8), 1, new TorchGenerator('0'));
+    const { networks } = this;
+    const { sight } = networks;
+    const sized = sight ? sight.sized(image) : shownAs(image, this.summary.multiple ?? 8);
+    const encode = (pixels: DeviceTensor) => (sight ? sight.encode(pixels) : networks.encodeImage(pixels));
+    return await this.#encode(sized, 1, new TorchGenerator('0'), encode);
   }
 
-  async #encode(image: PixelImage, batch: number, random: TorchGenerator): Promise<Latents> {
+  async #encode(
+    image: PixelImage,
+    batch: number,
+    random: NoiseSource,
+    encode: (pixels: DeviceTensor) => Promise<EncodedPicture>,
+  ): Promise<Latents> {
     const { arithmetic } = this.engine;
     const { channels, factor, scale, shift = 0 } = this.networks.latents;
     const pixels = imageToTensor(image);
     const dims = [1, channels, image.height / factor, image.width / factor];
     const held = new Held();
     try {
-      const encoded = await this.networks.encodeImage(held.hold(arithmetic.upload(pixels.data, pixels.dims)));
+      const encoded = await encode(held.hold(arithmetic.upload(pixels.data, pixels.dims)));
       held.hold(encoded.tensor);
       let single = encoded.tensor;
       if (encoded.kind === 'moments') {
-        const noise = held.hold(arithmetic.upload(random.randn(elements(dims)), dims));
+        const count = elements(dims);
+        const noise = held.hold(arithmetic.upload(random.ofPosterior(count) ?? new Float32Array(count), dims));
         single = held.hold(arithmetic.empty(dims));
         arithmetic.posterior(single, encoded.tensor, noise, 1);
       }
@@ -166,12 +205,12 @@ export class FlowModel implements LoadedModel {
   async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
     const { engine, networks } = this;
     const { arithmetic } = engine;
-    const { channels, factor } = networks.latents;
+    const { channels } = networks.latents;
     const text = conditioning as Texts;
-    const [batch, height, width] = [request.batch_size, request.height / factor, request.width / factor];
+    const { batch, height, width, frames } = this.shapeOf(request);
     const plan = planSampling(
       {
-        config: this.scheduler,
+        config: withShift(this.scheduler, request.shift),
         sampler: request.sampler,
         schedule: request.schedule,
         steps: request.steps,
@@ -185,16 +224,19 @@ export class FlowModel implements LoadedModel {
       schedule: plan.schedule,
       guidance_mode: text.negative ? 'serial' : 'none',
     };
-    const dims = [batch, channels, height, width];
+    const dims = [batch, channels, height, width] as const;
     const count = batch * channels * height * width;
     const state = readState(request.resume, plan, count);
     if (state?.done === plan.steps.length) {
-      // Only the picture was missing: the transformer need not be brought to the device for it.
+      // Only decoding was left, which does not need the transformer.
       request.random.state = state.random;
       return new DeviceLatents(arithmetic.upload(state.x, dims), engine);
     }
 
-    const texts = [...(text.negative ? [text.negative] : []), text.prompt];
+    const asked = [...(text.negative ? [text.negative] : []), text.prompt];
+    const skipping = text.negative ? skipLayerGuidance(request, plan.steps.length) : null;
+    const texts = skipping ? [...asked, text.prompt] : asked;
+    const isMixed = networks.mixesGuidance === true && text.negative !== null;
     const shown = (request.shown ?? []).map((latents) => (latents as DeviceLatents).tensor);
     const held: { dispose(): void }[] = [];
     const hold = <T extends { dispose(): void }>(one: T): T => {
@@ -204,11 +246,14 @@ export class FlowModel implements LoadedModel {
     const snapshots = arithmetic.snapshots();
     let x: DeviceTensor | undefined;
     try {
-      const single = hold(await networks.denoiser({ height, width, texts, shown }));
-      const denoiser = hold(new OneByOne(engine, single, dims, texts.length));
+      const guidance = request.guidance_scale;
+      const skipped = skipping?.layers;
+      const single = hold(await networks.denoiser({ height, width, frames, texts, shown, guidance, skipped }));
+      const denoiser = hold(new OneByOne(engine, single, dims, isMixed ? 1 : texts.length));
+      const away = skipping && hold(arithmetic.empty(dims));
       const colours = request.previews ? await this.#decoder.colours() : null;
       x = arithmetic.empty(dims);
-      const noise = hold(arithmetic.upload(request.random.randn(count), dims));
+      const noise = hold(arithmetic.upload(request.random.ofStart(dims), dims));
       const { alpha, sigma } = plan.addNoise(0);
       const start = request.start as DeviceLatents | undefined;
       arithmetic.combine(x, start ? sigma : plan.initNoise, noise, alpha, start?.tensor ?? null);
@@ -222,14 +267,18 @@ export class FlowModel implements LoadedModel {
         request,
         state,
         colours,
-        predict: async (input, timestep) => {
-          const predictions = await denoiser.predict(input, timestep);
-          return {
-            uncond: text.negative ? predictions[0] : null,
-            cond: predictions[predictions.length - 1],
-            condOffset: 0,
-            guidance: text.guidance,
-          };
+        predict: async (input, timestep, step) => {
+          const isSkipping = skipping?.isIn(step) ?? false;
+          const predictions = await denoiser.predict(input, timestep, isSkipping ? texts.length : asked.length);
+          let cond = predictions[isMixed ? 0 : asked.length - 1];
+          if (skipping && away && isSkipping) {
+            // Guidance multiplies this, so that u + g·(c − u) gains s·(c − k), where k is the prediction without some blocks.
+            const share = skipping.scale / text.guidance;
+            arithmetic.combine(away, 1 + share, cond, -share, predictions[asked.length]);
+            cond = away;
+          }
+          const uncond = text.negative && !isMixed ? predictions[0] : null;
+          return { uncond, cond, condOffset: 0, guidance: text.guidance };
         },
       });
       return new DeviceLatents(x, engine, snapshots);
@@ -247,6 +296,11 @@ export class FlowModel implements LoadedModel {
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
     const images = await this.#decoder.decode((latents as DeviceLatents).tensor, request);
     return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
+  }
+
+  protected shapeOf({ batch_size: batch, height, width }: PictureShape): LatentShape {
+    const { factor } = this.networks.latents;
+    return { batch, height: height / factor, width: width / factor };
   }
 
   useLoras(loras: readonly ModelLora[]): Promise<string[]> {
@@ -284,42 +338,17 @@ export class FlowModel implements LoadedModel {
   }
 }
 
-/** A denoiser of single pictures for a batch: such networks are large enough to fill a device with one. */
-class OneByOne implements Denoiser {
-  readonly #input: DeviceTensor;
-  readonly #outputs: DeviceTensor[];
-
-  constructor(
-    readonly engine: Engine,
-    readonly denoiser: Denoiser,
-    readonly dims: number[],
-    texts: number,
-  ) {
-    const { arithmetic } = engine;
-    this.#input = arithmetic.empty([1, ...dims.slice(1)]);
-    this.#outputs = Array.from({ length: texts }, () => arithmetic.empty(dims));
-  }
-
-  async predict(sample: DeviceTensor, timestep: number): Promise<DeviceTensor[]> {
-    const [batch, ...shape] = this.dims;
-    if (batch === 1) {
-      return this.denoiser.predict(sample, timestep);
-    }
-    const { arithmetic } = this.engine;
-    const count = elements(shape);
-    for (let n = 0; n < batch; n++) {
-      arithmetic.copy(sample, n * count, this.#input, 0, count);
-      const predictions = await this.denoiser.predict(this.#input, timestep);
-      predictions.forEach((prediction, k) => {
-        arithmetic.copy(prediction, 0, this.#outputs[k], n * count, count);
-      });
-    }
-    return this.#outputs;
-  }
-
-  dispose(): void {
-    for (const tensor of [this.#input, ...this.#outputs]) {
-      tensor.dispose();
-    }
-  }
+/** A request's skip-layer guidance; null if there is none. */
+function skipLayerGuidance(
+  {
+    skip_guidance_layers: layers = [],
+    skip_layer_guidance_scale: scale = 0,
+    skip_layer_guidance_start: start = 0,
+    skip_layer_guidance_stop: stop = 1,
+  }: SampleRequest,
+  steps: number,
+): { layers: readonly number[]; scale: number; isIn(step: number): boolean } | null {
+  return layers.length === 0 || scale === 0
+    ? null
+    : { layers, scale, isIn: (step) => step > steps * start && step < steps * stop };
 }

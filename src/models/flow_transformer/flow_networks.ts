@@ -1,31 +1,69 @@
-/** What a flow transformer asks of its networks. All tensors are float32 on the engine's device; whoever is given one has to dispose it. */
+/** What a flow transformer needs from its networks. All tensors are float32 on the engine's device and owned by the receiver. */
+import type { PixelImage } from '../../core/media.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { FlowCourse } from '../../schedulers/scheduler.ts';
-import type { CommonNetworks, Denoiser, LatentSize } from '../latent_diffusion/networks.ts';
+import type { CommonNetworks, Denoiser, EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
 
-/** What the text encoders make of a prompt. */
+/** A prompt's encodings. */
 export interface EncodedText {
   /** By the family's own names. */
   tensors: Readonly<Record<string, DeviceTensor>>;
-  /** Tokens of the whole prompt in its template, and the most that are read. */
+  /** Tokens of the whole prompt in its template, and the limit. */
   tokens: number;
   limit: number;
   /** What was read of the prompt. */
   text: string;
+  /** See `Conditioning.notices`. */
+  notices?: readonly string[];
 }
 
 export interface FlowDenoiserRequest extends LatentSize {
-  /** The negative prompt, where there is guidance, and the prompt; they outlive the denoiser. */
+  /** The negative prompt, if there is guidance, and the prompt; they outlive the denoiser. */
   texts: readonly EncodedText[];
-  /** Pictures that the network is shown, as latents [1, channels, h, w] each; they outlive the denoiser. */
+  /** Frames of a video, which lie below each other: the height is that of all. */
+  frames?: number | undefined;
+  /** Reference pictures as latents [1, channels, h, w] each; they outlive the denoiser. */
   shown: readonly DeviceTensor[];
+  /** The guidance scale, for a network that takes it as an input, or a denoiser that guides by itself. */
+  guidance: number;
+  /** Blocks to leave out for the last of the texts, if any. */
+  skipped?: readonly number[] | undefined;
+}
+
+export interface FlowDenoiser extends Omit<Denoiser, 'predict'> {
+  /** @param texts predict only for this many, from the first; absent = all */
+  predict(sample: DeviceTensor, timestep: number, texts?: number): Promise<DeviceTensor[]>;
+}
+
+/** What a text encoder sees of pictures. */
+export interface SeenPicture {
+  /** [rows · columns, width of a token]; owned by the receiver. */
+  features: DeviceTensor;
+  /** In tokens. */
+  rows: number;
+  columns: number;
+}
+
+/** How a family looks at the pictures that it works from. */
+export interface Sight {
+  /** For the text encoder. @throws StudioError `invalid_operation` for pictures that it cannot see */
+  see(images: readonly PixelImage[]): Promise<SeenPicture[]>;
+  /** The size that the denoiser is shown a picture at. @throws StudioError `invalid_operation` for one that it cannot be shown */
+  sized(image: PixelImage): PixelImage;
+  /** Latents of a picture that is shown, of which nothing is drawn. @param pixels [1, 3, H, W] in [-1, 1] */
+  encode(pixels: DeviceTensor): Promise<EncodedPicture>;
 }
 
 export interface FlowNetworks extends CommonNetworks {
-  encodeText(prompt: string): Promise<EncodedText>;
-  /** For one picture at a time: {@link Denoiser.predict} takes [1, channels, height, width] and gives a prediction for each of the texts. */
-  denoiser(request: FlowDenoiserRequest): Promise<Denoiser>;
-  /** What pictures of this size add to the scheduler's config. */
+  /** Absent where the text encoder sees no pictures. */
+  readonly sight?: Sight;
+  /** Whether the denoiser guides by itself: of the predictions for both texts it makes one. */
+  readonly mixesGuidance?: true;
+  /** @param seen by {@link sight} */
+  encodeText(prompt: string, seen?: readonly SeenPicture[]): Promise<EncodedText>;
+  /** For one picture at a time: {@link Denoiser.predict} takes [1, channels, height, width] and returns a prediction per text. */
+  denoiser(request: FlowDenoiserRequest): Promise<FlowDenoiser>;
+  /** Additions to the scheduler's config for pictures of this size. */
   course(size: LatentSize): Omit<FlowCourse, 'steps'>;
   /** The g of u + g·(c − u) for a guidance scale of this family. */
   guidance(scale: number): number;

@@ -1,6 +1,6 @@
 /**
- * The networks of FLUX.2 klein as graphs of our own over a checkpoint's files: Qwen3 reads, one transformer paints, which may be shown
- * pictures, and an autoencoder of its own decodes. All compute in f32, on weights of 8 or 4 bits where these are asked for.
+ * The networks of FLUX.2 klein as our own graphs over a checkpoint's files: Qwen3 encodes the text, a transformer paints, optionally from
+ * reference pictures, and its own autoencoder decodes. All compute in f32, with 8- or 4-bit weights if requested.
  */
 import type { WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
@@ -12,9 +12,9 @@ import type { ChatTokenizer } from '../../text/chat_tokenizer.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
-import type { Decoder, Denoiser, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
+import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import { BaseNetworks, Held } from './base_networks.ts';
-import type { EncodedText, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
+import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
 import { Qwen3Text } from './qwen3_text.ts';
 
 /** The layers of Qwen3 whose hidden states FLUX.2 klein reads. */
@@ -35,7 +35,7 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
   readonly #vae: Component;
   readonly #autoencoder: autoencoder.Config;
 
-  /** @param isDistilled whether it was taught to do without guidance */
+  /** @param isDistilled whether it was distilled to need no guidance */
   constructor(
     engine: Engine,
     files: CheckpointFiles,
@@ -46,7 +46,7 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
   ) {
     super(engine, files, 'FLUX.2', [textEncoder, transformer, vae], weights);
     this.leastGuidance = isDistilled ? Infinity : 1;
-    this.#transformer = transformer;
+    this.#transformer = this.withLoras(transformer);
     this.#vae = vae;
     this.config = flux2.parseConfig(transformer.config);
     this.#autoencoder = autoencoder.parseConfig(vae.config);
@@ -76,7 +76,7 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     return { kind: 'latents', tensor };
   }
 
-  async denoiser({ height, width, texts, shown }: FlowDenoiserRequest): Promise<Denoiser> {
+  async denoiser({ height, width, texts, shown }: FlowDenoiserRequest): Promise<FlowDenoiser> {
     const { engine, config } = this;
     const { arithmetic } = engine;
     const text = this.text.tokenizer.limit;
@@ -148,7 +148,7 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     return scale;
   }
 
-  /** A matrix of colours for its 128 channels would have to be fitted on a large picture, and the preview's kernel knows 16. */
+  /** Fitting colours for its 128 channels would take a large picture, and the preview's kernel supports 16. */
   previewSize(): Promise<null> {
     return Promise.resolve(null);
   }

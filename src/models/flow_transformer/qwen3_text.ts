@@ -1,4 +1,4 @@
-/** Prompts read by Qwen3: the hidden states of some of its layers, of every token that is no padding or of a fixed number of tokens. */
+/** Prompts encoded by Qwen3: hidden states of some of its layers, either for all tokens without padding or for a fixed number of tokens. */
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
@@ -13,9 +13,9 @@ import type { GraphCosts, PlannedNetwork } from '../latent_diffusion/estimate.ts
 import type { EncodedText } from './flow_networks.ts';
 
 export interface Qwen3Reading {
-  /** Numbers of layers after which the hidden states are taken, side by side; below 0 they count from the last one, as in transformers. */
+  /** Layers whose hidden states are concatenated; negative ones count from the last, as in transformers. */
   after: readonly number[];
-  /** Whether every prompt is filled up to the tokenizer's limit, and the padding is read, too. */
+  /** Whether prompts are padded to the tokenizer's limit, and the padding is read, too. */
   padded: boolean;
 }
 
@@ -28,7 +28,7 @@ export class Qwen3Text {
     readonly shelf: NetworkShelf,
     readonly files: CheckpointFiles,
     readonly component: Component,
-    readonly tokenizer: ChatTokenizer,
+    readonly tokenizer: Pick<ChatTokenizer, 'limit' | 'pad' | 'encode'>,
     readonly weights: WeightVariant,
     readonly reading: Qwen3Reading,
   ) {

@@ -1,9 +1,10 @@
 /**
- * How a picture that is shown to a network is brought to its size: as it is, but not larger than a million pixels, and cut around its
- * middle to whole tokens.
+ * Sizes reference pictures for a network: FLUX.2's unchanged up to a million pixels and cropped around their centre to whole tokens,
+ * Qwen-Image's scaled to an area.
  *
- * Reference: diffusers/pipelines/flux2/pipeline_flux2_klein.py and image_processor.py
+ * Reference: diffusers/pipelines/flux2/pipeline_flux2_klein.py, pipelines/qwenimage/pipeline_qwenimage_edit_plus.py and image_processor.py
  */
+import { sidesWithArea } from '../../core/area_sides.ts';
 import { StudioError } from '../../core/errors.ts';
 import type { PixelImage } from '../../core/media.ts';
 import { resizeLanczos } from '../../formats/resample.ts';
@@ -35,6 +36,29 @@ export function shownAs(image: PixelImage, multiple: number): PixelImage {
   const fitted = scale < 1 ? resizeLanczos(image, Math.trunc(width * scale), Math.trunc(height * scale)) : image;
   const whole = (side: number) => Math.floor(side / multiple) * multiple;
   return middleOf(fitted, whole(fitted.width), whole(fitted.height));
+}
+
+/** Beyond this Qwen2.5-VL's processor sees no picture. */
+const LONGEST_SEEN_RATIO = 200;
+
+/**
+ * Sides of about this area in the picture's proportions.
+ * @param area in pixels
+ * @throws StudioError `invalid_operation` for a picture that is too long
+ */
+export function sidesOf(
+  { width, height }: { width: number; height: number },
+  area: number,
+): { width: number; height: number } {
+  const ratio = width / height;
+  if (Math.max(ratio, 1 / ratio) > LONGEST_SEEN_RATIO) {
+    const sides = `${width}×${height} pixels`;
+    throw new StudioError(
+      'invalid_operation',
+      `A picture of ${sides} is too long to be shown to this checkpoint; give one that is at most ${LONGEST_SEEN_RATIO} times as long as wide.`,
+    );
+  }
+  return sidesWithArea({ width, height }, area);
 }
 
 function middleOf({ width, height, data }: PixelImage, newWidth: number, newHeight: number): PixelImage {

@@ -1,6 +1,6 @@
 /**
- * The networks of Z-Image as graphs of our own over a checkpoint's files: Qwen3 reads, one transformer paints, an AutoencoderKL decodes. All
- * compute in f32, on weights of 8 or 4 bits where these are asked for: they were trained in bfloat16, whose range f16 has not.
+ * The networks of Z-Image as our own graphs over a checkpoint's files: Qwen3 encodes the text, a transformer paints and an AutoencoderKL
+ * decodes. All compute in f32, with 8- or 4-bit weights if requested: they were trained in bfloat16, whose range exceeds f16's.
  */
 import type { WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
@@ -11,15 +11,15 @@ import type { ChatTokenizer } from '../../text/chat_tokenizer.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
-import type { Decoder, Denoiser, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
+import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import { BaseNetworks, Held } from './base_networks.ts';
-import type { EncodedText, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
+import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
 import { KlPictures } from './kl_pictures.ts';
 import { Qwen3Text } from './qwen3_text.ts';
 
-/** Latents per side of the picture that preview colours are fitted on: more patches of one colour than the 16 channels. */
+/** Latents per side of the picture for fitting preview colours: more uniform patches than the 16 channels. */
 const PREVIEW_SIZE = 32;
-/** Of prompts that are not known yet: the longest that are read. */
+/** Length of prompts not known yet: the longest that are read. */
 const PLANNED_TOKENS = 512;
 
 export interface ZImageComponents {
@@ -44,7 +44,7 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
     weights: WeightVariant,
   ) {
     super(engine, files, 'Z-Image', [textEncoder, transformer, vae], weights);
-    this.#transformer = transformer;
+    this.#transformer = this.withLoras(transformer);
     this.config = zImage.parseConfig(transformer.config);
     this.text = new Qwen3Text(engine, this.shelf, files, textEncoder, tokenizer, weights, {
       after: [-2],
@@ -65,7 +65,7 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
     return this.pictures.encodeImage(pixels);
   }
 
-  async denoiser({ height, width, texts }: FlowDenoiserRequest): Promise<Denoiser> {
+  async denoiser({ height, width, texts }: FlowDenoiserRequest): Promise<FlowDenoiser> {
     const { engine, config } = this;
     const { arithmetic } = engine;
     const half = config.dim / config.n_heads / 2;
@@ -75,7 +75,7 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
     const held = new Held();
     const hold = (tensor: DeviceTensor) => held.hold(tensor);
     try {
-      // What the network makes of a prompt alone is the same at every step, so it is computed once.
+      // What depends on the prompt alone is the same at every step, so it is computed once.
       const inputs: Record<string, DeviceTensor>[] = [];
       for (const [k, tokens] of lengths.entries()) {
         const size = { height, width, tokens, text };
@@ -131,7 +131,7 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
     return { tokens: (height / zImage.PATCH) * (width / zImage.PATCH), shift: 'linear', least: 'step' };
   }
 
-  /** Its pipeline adds the difference to the prediction for the prompt, others to that for the negative prompt. */
+  /** Its pipeline adds the difference to the prompt's prediction, others to the negative prompt's. */
   guidance(scale: number): number {
     return scale + 1;
   }
@@ -165,7 +165,7 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
     ]);
   }
 
-  /** @returns [1, `length`, dim], of which what follows the prompt's own part is masked */
+  /** @returns [1, `length`, dim], masked after the prompt's own part */
   async #context(embeddings: DeviceTensor, length: number): Promise<DeviceTensor> {
     const { config, engine } = this;
     const { arithmetic } = engine;

@@ -1,11 +1,11 @@
-/** What a mask keeps of a picture, as the sampling loop lays it over every step. */
+/** What a mask keeps of a picture, in the form the sampling loop blends in at every step. */
 import type { PixelImage } from '../../core/media.ts';
 import { elements, type Arithmetic, type DeviceTensor } from '../../engine/arithmetic.ts';
 import { maskToTensor } from '../../formats/resample.ts';
 
 /**
  * @param mask white = change, black = keep; any size
- * @param size of the picture that is made, in pixels
+ * @param size of the result, in pixels
  * @param image and
  * @param noise as latents
  * @returns image | noise | mask, each the size of the latents

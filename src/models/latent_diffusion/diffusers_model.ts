@@ -1,6 +1,6 @@
 /**
  * A latent diffusion model from an unconverted checkpoint: text encoders, UNet2DConditionModel and AutoencoderKL or AutoencoderTiny, each
- * a graph of our own over the checkpoint's files. What its family has of text encoders and tokenizers is told by {@link Layout}.
+ * as our own graph over the checkpoint's files. {@link Layout} describes the family's text encoders and tokenizers.
  */
 import { StudioError } from '../../core/errors.ts';
 import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../../core/model.ts';
@@ -9,25 +9,19 @@ import * as autoencoderKl from '../../graphs/autoencoder_kl.ts';
 import * as autoencoderTiny from '../../graphs/autoencoder_tiny.ts';
 import * as clipText from '../../graphs/clip_text.ts';
 import type { StoredTensor } from '../../graphs/graph.ts';
-import { BLOCK, quantisedBits } from '../../graphs/quantisation.ts';
+import { BLOCK, bitsOnDevice } from '../../graphs/quantisation.ts';
 import * as unet2d from '../../graphs/unet2d_condition.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../../schedulers/config.ts';
 import { ClipTokenizer, type TokenizerFiles } from '../../text/clip_tokenizer.ts';
 import { clipTokenizerFiles } from '../../text/clip_vocabulary.ts';
 import type { CheckpointComponents, Component } from '../../weights/checkpoint.ts';
 import { SingleFile } from '../../weights/single_file.ts';
+import { factorOf, type Autoencoder } from '../../weights/vae_file.ts';
 import type { LoadedModel } from '../family.ts';
-import {
-  GraphNetworks,
-  factorOf,
-  filesOf,
-  hasEncoder,
-  storedVariant,
-  type Autoencoder,
-  type Components,
-  type TextEncoder,
-} from './graph_networks.ts';
-import { LatentDiffusion, schedulerDefaults } from './latent_diffusion.ts';
+import { GraphNetworks, filesOf, hasEncoder, storedVariant, type Components } from './graph_networks.ts';
+import type { TextEncoder } from './clip_encoding.ts';
+import { LatentDiffusion } from './latent_diffusion.ts';
+import { schedulerDefaults } from './sampling_offers.ts';
 
 export interface TextLayout {
   /** Folders of the text encoder and of its tokenizer. */
@@ -35,7 +29,7 @@ export interface TextLayout {
   tokenizer: string;
   className: string;
   outputs: clipText.TextOutputs;
-  /** What its prompts are filled up with where the checkpoint is one file. */
+  /** The padding of its prompts, if the checkpoint is a single file. */
   pad: (file: SingleFile) => '<|endoftext|>' | '!';
 }
 
@@ -43,14 +37,18 @@ export interface Layout {
   texts: readonly TextLayout[];
   /** Whether an empty negative prompt stands for zeros. */
   zeroesEmpty: boolean;
+  /** Finds the denoiser where it is not a UNet2DConditionModel in the folder `unet`. */
+  denoiser?: (checkpoint: CheckpointComponents) => Promise<Denoiser>;
 }
+
+export type Denoiser = Pick<Components, 'unetComponent' | 'unet' | 'motion'>;
 
 /** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` | `checkpoint_unsupported` */
 export async function openDiffusersModel(
   checkpoint: CheckpointComponents,
   engine: Engine,
   weights: WeightVariant,
-  { texts, zeroesEmpty }: Layout,
+  { texts, zeroesEmpty, denoiser = plainDenoiser }: Layout,
 ): Promise<LoadedModel> {
   const { files } = checkpoint;
   const textEncoders: TextEncoder[] = [];
@@ -59,8 +57,7 @@ export async function openDiffusersModel(
     expectClass(component, className);
     textEncoders.push({ name: encoder, component, config: clipText.parseConfig(component.config), outputs });
   }
-  const [unetComponent, vaeComponent] = await Promise.all(['unet', 'vae'].map((name) => checkpoint.component(name)));
-  expectClass(unetComponent, unet2d.className);
+  const [found, vaeComponent] = await Promise.all([denoiser(checkpoint), checkpoint.component('vae')]);
   expectClass(vaeComponent, autoencoderKl.className, autoencoderTiny.className);
   const vae: Autoencoder =
     vaeComponent.className === autoencoderKl.className
@@ -75,8 +72,7 @@ export async function openDiffusersModel(
   }
   const components: Components = {
     textEncoders,
-    unetComponent,
-    unet: unet2d.parseConfig(unetComponent.config),
+    ...found,
     vaeComponent,
     vae,
   };
@@ -96,7 +92,13 @@ export async function openDiffusersModel(
   );
 }
 
-/** Whether the networks give each other what they take. @throws StudioError `checkpoint_unsupported` */
+export async function plainDenoiser(checkpoint: CheckpointComponents): Promise<Denoiser> {
+  const unetComponent = await checkpoint.component('unet');
+  expectClass(unetComponent, unet2d.className);
+  return { unetComponent, unet: unet2d.parseConfig(unetComponent.config) };
+}
+
+/** Checks that the networks' inputs and outputs match. @throws StudioError `checkpoint_unsupported` */
 function requireFit(name: string, { unet, vae, textEncoders }: Components): void {
   const channels = vae.config.latent_channels;
   const masked = unet2d.maskChannels(unet);
@@ -117,7 +119,7 @@ function requireFit(name: string, { unet, vae, textEncoders }: Components): void
   }
 }
 
-/** The texts of the tokenizer's folder are read ahead; one file has none, and its family's are at hand. */
+/** Reads the tokenizer's files ahead; a single-file checkpoint has none and uses its family's. */
 async function tokenizerOf(checkpoint: CheckpointComponents, { tokenizer, pad }: TextLayout): Promise<ClipTokenizer> {
   if (checkpoint instanceof SingleFile) {
     return new ClipTokenizer(await clipTokenizerFiles(pad(checkpoint)));
@@ -167,6 +169,7 @@ async function summarise(
   const isText = (path: string) =>
     path === 'model_index.json' ||
     path === 'scheduler/scheduler_config.json' ||
+    (components.motion && path === 'motion_adapter/config.json') ||
     [...textComponents, unetComponent, vaeComponent].some(
       ({ name }) => path.startsWith(`${name}/`) && /^[^/]+\.json$/.test(path.slice(name.length + 1)),
     ) ||
@@ -174,13 +177,17 @@ async function summarise(
   return {
     ref: files.ref,
     name: checkpoint.name,
-    pipelineClass: checkpoint.pipelineClass,
+    // A folder to which motion modules were added still names the pipeline that it was before.
+    pipelineClass: components.motion ? 'AnimateDiffPipeline' : checkpoint.pipelineClass,
     parameters: tensors.reduce((sum, { elements }) => sum + elements, 0),
     needs: files.paths().filter((path) => weightFiles.includes(path) || isText(path)),
     variants: stored ? [stored] : [...WEIGHT_VARIANTS],
     takesLoras: true,
+    takesControlNets: true,
+    ...(!components.motion && { takesImagePrompts: true, takesVae: true }),
     ...(unet2d.maskChannels(components.unet) > 0 && { inpaints: true }),
     ...(components.unet.addition_embed_type !== null && { takesSizes: true }),
+    ...(components.motion && { mostFrames: components.motion.longest }),
     bytes: sizes.reduce((sum, size) => sum + size, 0),
     memoryBytes: tensors.reduce((sum, { bytes }) => sum + bytes, 0),
     largestTensorBytes: tensors.reduce((largest, { bytes }) => Math.max(largest, bytes), 0),
@@ -190,7 +197,7 @@ async function summarise(
       ...schedulerDefaults(scheduler),
       ...files.habits,
     },
-    ...(!hasEncoder(components) && {
+    ...(!hasEncoder(vaeComponent.weights) && {
       lacks: [
         `"${checkpoint.name}" has no encoder in its autoencoder (VAE): it makes pictures from words, but cannot start from a picture.`,
       ],
@@ -199,7 +206,7 @@ async function summarise(
   };
 }
 
-/** A component's tensors once on the device, where a number takes `width` bytes. */
+/** Bytes of a component's tensors on the device, at `width` bytes per number. */
 function onDevice(
   { weights: index }: Component,
   width: number,
@@ -208,7 +215,7 @@ function onDevice(
   return [...index.names()].map((name) => {
     const tensor = index.get(name) as StoredTensor;
     const elements = tensor.shape.reduce((product, dim) => product * dim, 1);
-    const bits = tensor.quantised?.bits ?? quantisedBits(name, tensor.shape, weights);
+    const bits = bitsOnDevice(tensor, tensor.shape, weights);
     return { elements, bytes: bits === null ? elements * width : (elements * bits) / 8 + (elements / BLOCK) * width };
   });
 }

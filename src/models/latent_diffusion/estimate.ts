@@ -1,8 +1,8 @@
 /**
- * What a run will compute and hold, from configurations and headers alone: the graphs that it would run are built without weights,
- * and say their operations, their weights and what flows between their nodes.
+ * What a run will compute and hold, from configurations and headers alone: its graphs are built without weights, and report their
+ * operations, weights and intermediate values.
  *
- * Memory that no graph says is measured: see {@link LAYOUT}. GPU memory itself cannot be asked in a browser, see {@link memoryBudget}.
+ * Memory beyond the graphs was measured: see {@link LAYOUT}. Browsers do not reveal GPU memory, see {@link memoryBudget}.
  */
 import type { DeviceReport } from '../../core/job.ts';
 import { AUTOMATIC_TILE } from '../../core/model.ts';
@@ -20,61 +20,63 @@ import type {
 import { gibibytes } from '../../core/fit.ts';
 import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
-import { quantisedBits } from '../../graphs/quantisation.ts';
+import { bitsOnDevice } from '../../graphs/quantisation.ts';
 import type { Circumstances } from '../family.ts';
 import type { CommonNetworks, LatentSize } from './networks.ts';
 import { layTiles } from './tiles.ts';
 
-/**
- * Buffers that the runtime keeps per value that flows between nodes: its convolutions work on another layout, so most values are there
- * twice. Measured in Chromium on SwiftShader over tiny-sd15 and shapes at 64 to 256 pixels: 1.6 to 1.9.
+/** The runtime's buffers per value between nodes: its convolutions use another layout, so most values exist twice. Measured in Chromium on SwiftShader over tiny-sd15 and shapes at 64 to 256 pixels: 1.6 to 1.9.
  */
 const LAYOUT = 1.8;
 
-/** The wasm provider's memory ends here, whatever the machine has. */
+/** The wasm provider's limit, whatever the machine has. */
 const WASM_HEAP = 4 * 2 ** 30;
 
-/** What is guessed where the browser says nothing of the machine. */
+/** The guess if the browser says nothing about the machine. */
 const USUAL_MEMORY = 4 * 2 ** 30;
 
 const BYTES = { f32: 4, f16: 2 } as const;
 
-/** What is asked of the networks for one run. */
+/** What one run needs from the networks. */
 export interface NetworkRequest extends LatentSize {
-  /** Of each call of the denoiser, and such calls per step. */
+  /** Rows per call of the denoiser, and calls per step. */
   rows: number;
   calls: number;
   steps: number;
   /** Texts to encode. */
   texts: number;
-  /** Runs of the decoder, and the latents that each of them decodes. */
+  /** Runs of the decoder, and the latents of each. */
   decodings: number;
   decoded: LatentSize;
   startsFromPicture: boolean;
+  /** How many ControlNets lead it. */
+  controlnets: number;
+  /** How many pictures each IP-Adapter sees. */
+  imagePrompts: readonly number[];
 }
 
 export interface NetworkCost {
-  /** Of one run; null for a network whose layers are not known. */
+  /** Operations of one run; null if the network's layers are unknown. */
   flops: number | null;
   weightBytes: number;
-  /** See {@link Graph.activationSizes}; null for a network whose layers are not known. */
+  /** See {@link Graph.activationSizes}; null if the network's layers are unknown. */
   activationSizes: ReadonlyMap<number, number> | null;
   largestTensorBytes: number;
 }
 
-/** The parts of a run, in order. In each only its own networks are needed. */
+/** The phases of a run, in order. Each needs only its own networks. */
 export type Phase = 'read' | 'sample' | 'decode';
 
 /** One network of a run. */
 export interface PlannedNetwork {
   name: string;
-  /** Absent for those of models that keep all networks on the device. */
+  /** Absent for models that keep all networks on the device. */
   phase?: Phase;
   /** For the whole request. */
   runs: number;
-  /** Of these, in each step; 0 for networks that run before and after. */
+  /** How many of these are in each step; 0 for networks that run before or after. */
   runsPerStep: number;
-  /** What it computes in, whatever the engine's precision; null = that. */
+  /** Its fixed precision; null = the engine's. */
   precision: Precision | null;
   /** Whether its layers are known. */
   isOurs: boolean;
@@ -83,25 +85,35 @@ export interface PlannedNetwork {
 
 /**
  * GPU memory to plan with.
- * @param set what the person says, in bytes; null = a guess
- * @param deviceMemory what the browser says of the machine's memory, in GiB, where it does (rounded, and capped by many)
+ * @param set bytes set by the person; null = a guess
+ * @param deviceMemory the machine's memory in GiB, if the browser reveals it (rounded, and capped by many)
  */
 export function memoryBudget(device: DeviceReport, set: number | null, deviceMemory: number | undefined): MemoryBudget {
   if (set !== null) {
-    return { bytes: device.backend === 'wasm' ? Math.min(set, WASM_HEAP) : set, source: 'set' };
+    return { bytes: Math.min(set, heapOf(device)), source: 'set' };
   }
   if (device.backend === 'wasm') {
     return { bytes: Math.min(WASM_HEAP, (deviceMemory ?? 8) * 2 ** 29), source: 'guess' };
   }
-  // Three quarters of the machine's memory, which many browsers call 8 GiB when it is more: about what integrated GPUs may use, and what
-  // a separate one has beside such a machine. And at least what the adapter would take in one buffer.
+  // Three quarters of the machine's memory (which many browsers cap at 8 GiB): about what integrated GPUs may use, and what a discrete //
+  // one has in such a machine. And at least the adapter's largest buffer.
   const part = deviceMemory === undefined ? USUAL_MEMORY : deviceMemory * 0.75 * 2 ** 30;
   return { bytes: Math.max(part, device.limits?.maxBufferSize ?? 0), source: 'guess' };
 }
 
-/** @param variants in which the checkpoint can be run */
+function heapOf({ backend, runtime }: DeviceReport): number {
+  return backend === 'wasm' && runtime !== 'node' ? WASM_HEAP : Infinity;
+}
+
+/** What an estimate needs from a checkpoint's networks. */
+export type EstimatedNetworks = Pick<
+  CommonNetworks,
+  'latents' | 'leastGuidance' | 'embedsGuidance' | 'batchesGuidance' | 'planned'
+>;
+
+/** @param variants the checkpoint can run in */
 export async function estimate(
-  networks: CommonNetworks,
+  networks: EstimatedNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates, downloadBytes }: Circumstances,
@@ -114,7 +126,7 @@ export async function estimate(
   const tiled = request.tile_size === undefined && cannotRun(whole.estimates) ? await inTiles() : whole;
   const together = cannotRun(tiled.estimates) ? whole : tiled;
   const canBePhased = together.run.networks.every(({ phase }) => phase !== undefined);
-  // Phases cost the time to load everything again for each picture, so they are for what would not run at all.
+  // Phases reload everything for each picture, so they are only for what would not run otherwise.
   const phased =
     request.phased === undefined && canBePhased && !fits(together.estimates)
       ? await judge(
@@ -147,7 +159,7 @@ function fits(estimates: readonly VariantEstimate[]): boolean {
 
 /** A request in each variant and precision. */
 async function judge(
-  networks: CommonNetworks,
+  networks: EstimatedNetworks,
   asked: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates }: Pick<Circumstances, 'device' | 'budget' | 'rates'>,
@@ -173,25 +185,29 @@ interface Run {
   loop: number;
   /** Whether the layers of all networks are known. */
   isOurs: boolean;
-  /** Whether networks leave the device with their phase. */
+  /** Whether networks leave the device after their phase. */
   isPhased: boolean;
 }
 
-/** The networks that a request runs, each with what it costs. */
-export async function plannedNetworks(networks: CommonNetworks, request: EstimateRequest): Promise<PlannedNetwork[]> {
+/** The networks a request runs, with their costs. */
+export async function plannedNetworks(
+  networks: EstimatedNetworks,
+  request: EstimateRequest,
+): Promise<PlannedNetwork[]> {
   return (await plannedRun(networks, request)).networks;
 }
 
 /** As `LatentDiffusion` runs it. */
-async function plannedRun(networks: CommonNetworks, request: EstimateRequest): Promise<Run> {
+async function plannedRun(networks: EstimatedNetworks, request: EstimateRequest): Promise<Run> {
   const { channels, factor } = networks.latents;
   const { batch_size: batch, operation, guidance_mode: mode = 'auto' } = request;
   const [height, width] = [request.height / factor, request.width / factor];
   const guided = request.guidance_scale > (networks.leastGuidance ?? 1) && !(await networks.embedsGuidance());
   const batched =
     guided && (mode === 'auto' ? await networks.batchesGuidance(2 * batch, { height, width }) : mode === 'batched');
-  const startsFromPicture = operation !== 'image_generation';
-  const strength = startsFromPicture ? (request.strength ?? usualStrength(operation === 'image_inpaint')) : 1;
+  const startsFromPicture = request.startsFromPicture ?? request.fromSound ?? !operation.endsWith('_generation');
+  const usual = request.fromSound ? 1 : usualStrength(operation === 'image_inpaint');
+  const strength = startsFromPicture ? (request.strength ?? usual) : 1;
   const rows = batched ? 2 * batch : batch;
   const calls = guided && !batched ? 2 : 1;
   const tiles = request.tile_size === undefined ? null : layTiles({ height, width }, request.tile_size / factor);
@@ -206,6 +222,8 @@ async function plannedRun(networks: CommonNetworks, request: EstimateRequest): P
     // The first is the largest.
     decoded: tiles?.[0] ?? { height, width },
     startsFromPicture,
+    controlnets: request.controlnets ?? 0,
+    imagePrompts: request.imagePrompts ?? [],
   });
   // Latents, their noise, prediction, history and blend; embeddings are small beside the networks; the picture as floats and as bytes.
   const latents = 4 * batch * channels * height * width;
@@ -218,7 +236,7 @@ async function plannedRun(networks: CommonNetworks, request: EstimateRequest): P
   };
 }
 
-/** f16 is shown where the device cannot compute it too, because a person may choose a device by it. */
+/** f16 is listed even if the device cannot compute it, because a person may choose a device by it. */
 function fullPrecisions(device: DeviceReport): Precision[] {
   return device.precision === 'f16' ? ['f16', 'f32'] : ['f32', 'f16'];
 }
@@ -235,7 +253,7 @@ function memoryOf({ networks, loop, isPhased }: Run, precision: Precision, varia
   ).reduce((most, memory) => (memory.peak > most.peak ? memory : most));
 }
 
-/** Of networks that are on the device at the same time. */
+/** Memory of networks that are on the device together. */
 function memoryTogether(
   networks: readonly PlannedNetwork[],
   loop: number,
@@ -246,11 +264,11 @@ function memoryTogether(
   const weights = costs.reduce((sum, { weightBytes }) => sum + weightBytes, 0);
   const loading = Math.max(...costs.map(({ largestTensorBytes }) => largestTensorBytes));
   const activations = activationsOf(costs);
-  // The last tensor is loaded before its network first computes.
+  // The last tensor is loaded before its network computes for the first time.
   return { weights, loading, activations, loop, peak: weights + Math.max(loading, activations ?? 0) + loop };
 }
 
-/** Buffers are kept for values of the same size, in whichever network. */
+/** Buffers are reused for values of the same size, across networks. */
 function activationsOf(costs: NetworkCost[]): number | null {
   const kept = new Map<number, number>();
   for (const { activationSizes } of costs) {
@@ -274,15 +292,16 @@ function largestOf({ networks }: Run, precision: Precision, variant: WeightVaria
 function misfitOf(
   { peak }: MemoryEstimate,
   largestTensor: number,
-  { limits, backend }: DeviceReport,
+  device: DeviceReport,
   budget: MemoryBudget,
 ): Misfit | null {
+  const { limits } = device;
   const limit = limits ? Math.min(limits.maxBufferSize, limits.maxStorageBufferBindingSize) : Infinity;
   if (largestTensor > limit) {
     const message = `This needs a tensor of ${mebibytes(largestTensor)} MiB, but this GPU takes at most ${mebibytes(limit)} MiB in one buffer.`;
     return { code: 'does_not_fit', guessed: false, message };
   }
-  if (backend === 'wasm' && peak > WASM_HEAP) {
+  if (peak > heapOf(device)) {
     const message = `This needs about ${gibibytes(peak)} GiB, but the processor backend can use at most ${gibibytes(WASM_HEAP)} GiB.`;
     return { code: 'does_not_fit', guessed: false, message };
   }
@@ -300,7 +319,7 @@ function mebibytes(bytes: number): number {
   return Math.round(bytes / 2 ** 20);
 }
 
-/** Neither precision nor quantisation changes how many there are. */
+/** Independent of precision and quantisation. */
 function flopsOf({ networks, isOurs }: Run): Estimate['flops'] {
   const sum = (count: (network: PlannedNetwork) => number) =>
     networks.reduce((total, network) => total + count(network) * (network.cost('f32', 'full').flops ?? 0), 0);
@@ -324,9 +343,9 @@ function timeOf(
   return { seconds, rate: rate.source };
 }
 
-/** The largest of a few smaller sizes of the same shape at which some variant fits. */
+/** The largest of a few smaller sizes with the same aspect ratio at which some variant fits. */
 async function smallerSize(
-  networks: CommonNetworks,
+  networks: EstimatedNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   device: DeviceReport,
@@ -349,12 +368,12 @@ async function smallerSize(
   return null;
 }
 
-/** What graphs of our own cost, each built once for its shape and each way to compute it. */
+/** The costs of our own graphs, each built once per shape and way to compute it. */
 export class GraphCosts {
   readonly #costs = new Map<string, NetworkCost>();
 
   /**
-   * @param shape what of the options is settled already
+   * @param shape the options already settled
    * @param build the network's graph with these options
    */
   network<Shape extends object>(
@@ -391,7 +410,7 @@ function largestTensor(weights: WeightIndex, precision: Precision, variant: Weig
   for (const name of weights.names()) {
     const tensor = weights.get(name);
     const elements = tensor?.shape.reduce((product, dim) => product * dim, 1) ?? 0;
-    const bits = tensor?.quantised?.bits ?? quantisedBits(name, tensor?.shape ?? [], variant);
+    const bits = tensor ? bitsOnDevice(tensor, tensor.shape, variant) : null;
     largest = Math.max(largest, bits === null ? elements * BYTES[precision] : (elements * bits) / 8);
   }
   return largest;

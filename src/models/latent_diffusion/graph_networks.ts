@@ -1,21 +1,28 @@
 /**
- * The networks of a checkpoint of the Stable Diffusion family as graphs of our own over its files: built when they are first needed, for the size that is
+ * The networks of a Stable Diffusion checkpoint as our own graphs over its files: built on first use, for the size that is
  * asked for, with the weights of the LoRAs that are on.
  */
+import type { CheckedAddition } from '../../core/additions.ts';
 import { StudioError } from '../../core/errors.ts';
 import { WEIGHT_VARIANTS, type WeightVariant } from '../../core/model.ts';
+import type { PixelImage } from '../../core/media.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { NetworkShelf } from '../../engine/network_shelf.ts';
-import type * as autoencoderKl from '../../graphs/autoencoder_kl.ts';
-import type * as autoencoderTiny from '../../graphs/autoencoder_tiny.ts';
 import * as clipText from '../../graphs/clip_text.ts';
+import type { Motion } from '../../graphs/unet2d_blocks.ts';
+import type { WeightIndex } from '../../graphs/graph.ts';
 import * as unet2d from '../../graphs/unet2d_condition.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { LoraNetwork } from '../../weights/lora_names.ts';
-import type { ModelLora } from '../family.ts';
+import { factorOf, type Autoencoder } from '../../weights/vae_file.ts';
+import type { ModelAddition, ModelAdditions, ModelLora } from '../family.ts';
+import { encodeWithClip, type TextEncoder } from './clip_encoding.ts';
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './estimate.ts';
+import { ControlNets, plannedControlNets } from './control_nets.ts';
+import { ImagePrompts, plannedImagePrompts } from './image_prompts.ts';
+import { OtherVaes } from './other_vaes.ts';
 import { MergedLoras } from './merged_loras.ts';
 import type {
   Conditions,
@@ -26,39 +33,31 @@ import type {
   EncodedText,
   LatentSize,
   LatentSpace,
+  NamedEmbedding,
   Networks,
+  ReadingOptions,
+  SeenPictures,
   Sizes,
 } from './networks.ts';
 
-/** The widest activation for which guidance runs as one batch, so that it stays in reasonable buffers. */
+/** The largest activation for batched guidance, to keep buffers reasonable. */
 const WIDEST_ACTIVATION_BYTES = 256 * 2 ** 20;
-/** Latents per side of the picture that preview colours are fitted on. */
+/** Latents per side of the picture for fitting preview colours. */
 const PREVIEW_SIZE = 16;
 
-/** The two autoencoders differ in what the encoder gives: a Gaussian's moments, or latents. */
-export type Autoencoder =
-  | { kind: 'gaussian'; config: autoencoderKl.Config; graphs: typeof autoencoderKl }
-  | { kind: 'plain'; config: autoencoderTiny.Config; graphs: typeof autoencoderTiny };
-
-export interface TextEncoder {
-  /** Its name is that of the component. */
-  name: Exclude<LoraNetwork, 'unet'>;
-  component: Component;
-  config: clipText.Config;
-  outputs: clipText.TextOutputs;
-}
-
 export interface Components {
-  /** Their states lie side by side; the last one's text as a whole counts. */
+  /** Their states are concatenated; the last one provides the pooled text. */
   textEncoders: TextEncoder[];
   unetComponent: Component;
   unet: unet2d.Config;
+  /** What makes the pictures of a batch the frames of one video; absent = they are pictures. */
+  motion?: Motion;
   vaeComponent: Component;
   vae: Autoencoder;
 }
 
-/** Which networks on the device hold whose weights. */
-const HOLDERS: Record<LoraNetwork, string[]> = {
+/** Which networks on the device contain which component's weights. */
+const HOLDERS: Partial<Record<LoraNetwork, string[]>> = {
   text_encoder: ['text_encoder'],
   text_encoder_2: ['text_encoder_2'],
   unet: ['unet', 'unet_context'],
@@ -68,6 +67,9 @@ export class GraphNetworks implements Networks {
   readonly shelf: NetworkShelf;
   readonly #costs = new GraphCosts();
   readonly #loras: MergedLoras;
+  readonly #controls: ControlNets;
+  readonly #images: ImagePrompts;
+  readonly #vaes: OtherVaes;
 
   constructor(
     readonly engine: Engine,
@@ -76,33 +78,56 @@ export class GraphNetworks implements Networks {
     readonly weights: WeightVariant,
   ) {
     const { textEncoders, unetComponent } = components;
-    this.#loras = new MergedLoras(files, {
-      ...Object.fromEntries(textEncoders.map(({ name, component }) => [name, component.weights])),
-      unet: unetComponent.weights,
-    });
+    this.#loras = new MergedLoras(
+      files,
+      {
+        ...Object.fromEntries(textEncoders.map(({ name, component }) => [name, component.weights])),
+        unet: unetComponent.weights,
+      },
+      textEncoders.map(({ config }) => config.hidden_size),
+    );
     this.shelf = new NetworkShelf(engine, {
       blob: (path) => {
-        const lora = this.#loras.file(path);
-        return lora ? Promise.resolve(lora) : files.blob(path);
+        const beside =
+          this.#loras.file(path) ?? this.#controls.file(path) ?? this.#images.file(path) ?? this.#vaes.file(path);
+        return beside ? Promise.resolve(beside) : files.blob(path);
       },
     });
+    const { unet, vae } = components;
+    this.#vaes = new OtherVaes(this.shelf, { files, vae });
+    this.#controls = new ControlNets(engine, this.shelf, { files, unet, weights });
+    this.#images = new ImagePrompts(engine, this.shelf, { files, unet, weights });
   }
 
   get latents(): LatentSpace {
-    const { unet, vae } = this.components;
-    return { channels: unet.out_channels, factor: factorOf(vae), scale: vae.config.scaling_factor };
+    const { vae } = this.#autoencoder;
+    return { channels: this.components.unet.out_channels, factor: factorOf(vae), scale: vae.config.scaling_factor };
   }
 
   get conditions(): Conditions {
-    const { unet } = this.components;
-    return { pooled: unet.addition_embed_type !== null, mask: unet2d.maskChannels(unet) > 0 };
+    const { unet, motion } = this.components;
+    return {
+      motion: motion !== undefined,
+      pooled: unet.addition_embed_type !== null,
+      mask: unet2d.maskChannels(unet) > 0,
+    };
   }
 
-  async encodeText(ids: readonly Int32Array<ArrayBuffer>[]): Promise<EncodedText> {
+  get embeddings(): NamedEmbedding[] {
+    return this.#loras.embeddings;
+  }
+
+  get textWidths(): number[] {
+    return this.components.textEncoders.map(({ config }) => config.hidden_size);
+  }
+
+  async encodeText(ids: readonly Int32Array<ArrayBuffer>[], options: ReadingOptions = {}): Promise<EncodedText> {
     const encoded: EncodedText[] = [];
     try {
       for (const [index, encoder] of this.components.textEncoders.entries()) {
-        encoded.push(await this.#encodeText(encoder, ids[index]));
+        const weights = this.#loras.weightsOf(encoder.name);
+        const own = { skip: options.skip, vectors: options.vectors?.[index] };
+        encoded.push(await encodeWithClip(this, encoder, weights, ids[index], own));
       }
       return { states: this.#sideBySide(encoded.map(({ states }) => states)), pooled: encoded.at(-1)?.pooled ?? null };
     } catch (error) {
@@ -111,41 +136,6 @@ export class GraphNetworks implements Networks {
     } finally {
       encoded.slice(encoded.length === 1 ? 1 : 0).forEach(({ states }) => {
         states.dispose();
-      });
-    }
-  }
-
-  async #encodeText({ name, config, outputs }: TextEncoder, ids: Int32Array<ArrayBuffer>): Promise<EncodedText> {
-    const { arithmetic } = this.engine;
-    const sequence = ids.length;
-    const network = await this.shelf.get(name, { sequence }, (options) =>
-      clipText.build(
-        config,
-        this.#loras.weightsOf(name),
-        { ...options, batch: 1, height: 0, width: 0, dtype: 'f32', sequence, weights: this.weights },
-        outputs,
-      ),
-    );
-    const inputs = [arithmetic.upload(ids, [1, sequence])];
-    const states = arithmetic.empty([1, sequence, config.hidden_size]);
-    const pooled = outputs.isPooled ? arithmetic.empty([1, config.projection_dim]) : null;
-    if (pooled) {
-      inputs.push(arithmetic.upload(Int32Array.of(clipText.endOf(config, ids)), [1]));
-    }
-    try {
-      await this.engine.run(
-        network,
-        { input_ids: inputs[0], ...(pooled && { end: inputs[1] }) },
-        { [`${outputs.states}_hidden_state`]: states, ...(pooled && { text_embeds: pooled }) },
-      );
-      return { states, pooled };
-    } catch (error) {
-      states.dispose();
-      pooled?.dispose();
-      throw error;
-    } finally {
-      inputs.forEach((input) => {
-        input.dispose();
       });
     }
   }
@@ -171,15 +161,15 @@ export class GraphNetworks implements Networks {
   }
 
   async encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
-    const { vae, vaeComponent } = this.components;
+    const { vae, weights } = this.#autoencoder;
     this.#requireEncoder();
     const { channels, factor } = this.latents;
     const [, , height, width] = pixels.dims;
     const network = await this.shelf.get('vae_encoder', { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
-        ? vae.graphs.buildEncoder(vae.config, vaeComponent.weights, sized)
-        : vae.graphs.buildEncoder(vae.config, vaeComponent.weights, sized);
+        ? vae.graphs.buildEncoder(vae.config, weights, sized)
+        : vae.graphs.buildEncoder(vae.config, weights, sized);
     });
     const gaussian = vae.kind === 'gaussian';
     const tensor = this.engine.arithmetic.empty([
@@ -192,16 +182,34 @@ export class GraphNetworks implements Networks {
     return { kind: gaussian ? 'moments' : 'latents', tensor };
   }
 
+  seePictures(
+    pictures: readonly (readonly PixelImage[])[],
+    guided: boolean,
+    hold: (dims: readonly number[]) => DeviceTensor,
+  ): Promise<SeenPictures[]> {
+    return this.#images.see(pictures, guided, hold);
+  }
+
   async denoiser(request: DenoiserRequest): Promise<Denoiser> {
-    const { batch, height, width, embeddings, masked } = request;
+    const { batch, height, width, embeddings, masked, imagePrompts = [] } = request;
     const { engine } = this;
     const { arithmetic } = engine;
-    const { unet } = this.components;
+    const { unet, motion } = this.components;
     const sized = { batch, height, width, sequence: embeddings[0].dims[1] };
-    const network = await this.shelf.get('unet', sized, (options) =>
+    const controlled = request.controls !== undefined;
+    const images = this.#images.tokens(imagePrompts.map(({ seen }) => seen.positive.dims[0]));
+    const shape = {
+      ...sized,
+      ...(controlled && { controlled: 1 }),
+      ...Object.fromEntries(images.map((tokens, place) => [`image.${place}`, tokens])),
+    };
+    const network = await this.shelf.get('unet', shape, (options) =>
       unet2d.build(unet, this.#loras.weightsOf('unet'), {
         ...options,
         ...sized,
+        motion,
+        controlled,
+        images,
         projected: true,
         weights: this.weights,
       }),
@@ -218,12 +226,17 @@ export class GraphNetworks implements Networks {
       });
     };
     try {
-      // What the network makes of the text alone is the same at every step, so it is computed once.
+      // What depends on the text alone is the same at every step, so it is computed once.
       const contexts: Record<string, DeviceTensor>[] = [];
-      for (const [k, embedding] of embeddings.entries()) {
-        contexts.push(await this.#context(embedding, request.pooled?.[k], request.sizes, hold));
+      const texts = embeddings.map((embedding, k) =>
+        this.#textInputs(embedding, request.pooled?.[k], request.sizes, hold),
+      );
+      for (const inputs of texts) {
+        contexts.push(await this.#context(inputs, hold));
       }
-      const outputs = embeddings.map(() => hold([batch, unet.out_channels, height, width]));
+      const seen = await this.#images.inputs(imagePrompts, request.sides ?? [], batch, hold);
+      const controls = request.controls && (await this.#controls.lead(request.controls, sized, texts, hold));
+      const outputs: DeviceTensor[] = [];
       const time = hold([1, unet.block_out_channels[0]]);
       const fixed: Record<string, DeviceTensor> = { time_proj: time, ...(masked && { masked }) };
       if (unet.time_cond_proj_dim !== null) {
@@ -231,12 +244,18 @@ export class GraphNetworks implements Networks {
         arithmetic.write(fixed.timestep_cond, unet2d.guidanceProjection(unet, request.guidance));
       }
       return {
-        async predict(sample, timestep) {
+        async predict(sample, timestep, which = contexts.map((_, k) => k), call = 0) {
           arithmetic.write(time, unet2d.timeProjection(unet, timestep));
-          for (const [k, context] of contexts.entries()) {
-            await engine.run(network, { sample, ...fixed, ...context }, { out_sample: outputs[k] });
+          for (const [place, k] of which.entries()) {
+            outputs[place] ??= hold([batch, unet.out_channels, height, width]);
+            const added = await controls?.residuals(sample, time, k, call);
+            await engine.run(
+              network,
+              { sample, ...fixed, ...contexts[k], ...seen[k], ...added },
+              { out_sample: outputs[place] },
+            );
           }
-          return outputs;
+          return outputs.slice(0, which.length);
         },
         dispose,
       };
@@ -248,14 +267,14 @@ export class GraphNetworks implements Networks {
 
   async decoder({ height, width }: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
     const { engine } = this;
-    const { vae, vaeComponent } = this.components;
+    const { vae, weights } = this.#autoencoder;
     const { channels, factor, scale } = this.latents;
     const name = purpose === 'picture' ? 'vae_decoder' : 'preview_decoder';
     const network = await this.shelf.get(name, { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
-        ? vae.graphs.buildDecoder(vae.config, vaeComponent.weights, sized)
-        : vae.graphs.buildDecoder(vae.config, vaeComponent.weights, sized);
+        ? vae.graphs.buildDecoder(vae.config, weights, sized)
+        : vae.graphs.buildDecoder(vae.config, weights, sized);
     });
     const { arithmetic } = engine;
     const input = arithmetic.empty([1, channels, height, width]);
@@ -277,8 +296,10 @@ export class GraphNetworks implements Networks {
   }
 
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
-    const { textEncoders, unetComponent, unet, vaeComponent, vae } = this.components;
-    const { rows, calls, steps, texts, decodings, decoded, startsFromPicture, height, width } = request;
+    const { textEncoders, unetComponent, unet, motion, vae } = this.components;
+    // Whichever takes its place is not read yet, and hardly larger.
+    const { weights } = this.components.vaeComponent;
+    const { rows, calls, steps, texts, decodings, decoded, startsFromPicture, height, width, controlnets } = request;
     const { provider } = this.engine;
     const sequence = textEncoders[0].config.max_position_embeddings;
     const latents = { provider, batch: 1, ...decoded, weights: 'full' as const };
@@ -303,30 +324,28 @@ export class GraphNetworks implements Networks {
       this.#costs.network(
         { name: 'unet', phase: 'sample', runs: calls * steps, runsPerStep: calls, precision: null },
         unetComponent.weights,
-        { ...context, height, width, projected: true },
-        (options) => unet2d.build(unet, unetComponent.weights, options),
+        { ...context, height, width, projected: true, controlled: controlnets > 0 },
+        (options) => unet2d.build(unet, unetComponent.weights, { ...options, motion }),
       ),
+      ...plannedControlNets(this.#costs, unet, unetComponent.weights, { ...context, height, width }, request),
+      ...plannedImagePrompts(this.#costs, unet, provider, request),
       this.#costs.network(
         { name: 'vae_decoder', phase: 'decode', runs: decodings, ...once },
-        vaeComponent.weights,
+        weights,
         latents,
         (options) =>
           vae.kind === 'gaussian'
-            ? vae.graphs.buildDecoder(vae.config, vaeComponent.weights, options)
-            : vae.graphs.buildDecoder(vae.config, vaeComponent.weights, options),
+            ? vae.graphs.buildDecoder(vae.config, weights, options)
+            : vae.graphs.buildDecoder(vae.config, weights, options),
       ),
     ];
     if (startsFromPicture) {
       this.#requireEncoder();
       networks.push(
-        this.#costs.network(
-          { name: 'vae_encoder', phase: 'read', runs: 1, ...once },
-          vaeComponent.weights,
-          pixels,
-          (options) =>
-            vae.kind === 'gaussian'
-              ? vae.graphs.buildEncoder(vae.config, vaeComponent.weights, options)
-              : vae.graphs.buildEncoder(vae.config, vaeComponent.weights, options),
+        this.#costs.network({ name: 'vae_encoder', phase: 'read', runs: 1, ...once }, weights, pixels, (options) =>
+          vae.kind === 'gaussian'
+            ? vae.graphs.buildEncoder(vae.config, weights, options)
+            : vae.graphs.buildEncoder(vae.config, weights, options),
         ),
       );
     }
@@ -338,7 +357,11 @@ export class GraphNetworks implements Networks {
   }
 
   batchesGuidance(rows: number, { height, width }: LatentSize): Promise<boolean> {
-    // The GEGLU of the first transformer block: eight times the channels for every latent.
+    if (this.components.motion) {
+      // All that is in one batch is one video.
+      return Promise.resolve(false);
+    }
+    // The GEGLU of the first transformer block has eight times the channels for every latent.
     const widest = rows * height * width * 8 * this.components.unet.block_out_channels[0] * 4;
     return Promise.resolve(
       widest <= Math.min(WIDEST_ACTIVATION_BYTES, this.engine.report.limits?.maxStorageBufferBindingSize ?? Infinity),
@@ -351,7 +374,7 @@ export class GraphNetworks implements Networks {
 
   async useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     for (const network of await this.#loras.use(loras)) {
-      for (const name of HOLDERS[network]) {
+      for (const name of HOLDERS[network] ?? []) {
         await this.shelf.drop(name);
       }
     }
@@ -362,11 +385,36 @@ export class GraphNetworks implements Networks {
     return this.#loras.check(lora);
   }
 
+  async useAdditions({
+    controlnets = [],
+    ip_adapters: adapters = [],
+    image_encoders: encoders = [],
+    vaes = [],
+  }: Partial<ModelAdditions>): Promise<boolean> {
+    const before = this.#autoencoder.weights;
+    const takes = [
+      await this.#controls.prepare(controlnets),
+      await this.#images.prepare(adapters, encoders),
+      await this.#vaes.prepare(vaes),
+    ];
+    for (const take of takes) {
+      await take();
+    }
+    return this.#autoencoder.weights !== before;
+  }
+
+  checkAddition(kind: CheckedAddition, addition: ModelAddition): Promise<void> {
+    const kinds = { controlnet: this.#controls, ip_adapter: this.#images, vae: this.#vaes };
+    return kinds[kind].check(addition);
+  }
+
   async provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
     const { textEncoders, unetComponent } = this.components;
-    const loras = await this.#loras.facts();
+    const [loras, controlnets, ip_adapters, [vae]] = await Promise.all(
+      [this.#loras, this.#controls, this.#images, this.#vaes].map((each) => each.facts()),
+    );
     return {
-      files: filesOf(this.components),
+      files: filesOf(this.components, this.#vaes.current === null),
       facts: {
         precision: {
           ...Object.fromEntries(textEncoders.map(({ name }) => [name, 'f32'])),
@@ -376,6 +424,9 @@ export class GraphNetworks implements Networks {
         weights:
           storedVariant(this.files, [...textEncoders.map(({ component }) => component), unetComponent]) ?? this.weights,
         ...(loras.length > 0 && { loras }),
+        ...(controlnets.length > 0 && { controlnets }),
+        ...(ip_adapters.length > 0 && { ip_adapters }),
+        ...(this.#vaes.current && { vae }),
       },
     };
   }
@@ -384,24 +435,28 @@ export class GraphNetworks implements Networks {
     return this.shelf.clear();
   }
 
+  /** The checkpoint's own, or what takes its place. */
+  get #autoencoder(): { vae: Autoencoder; weights: WeightIndex } {
+    const { vae, vaeComponent } = this.components;
+    return this.#vaes.current ?? { vae, weights: vaeComponent.weights };
+  }
+
   #requireEncoder(): void {
-    if (!hasEncoder(this.components)) {
+    if (!hasEncoder(this.#autoencoder.weights)) {
       throw new StudioError(
         'checkpoint_incomplete',
-        `"${this.files.name}" has no encoder in its autoencoder (VAE), so it cannot start from a picture; make one from words alone, or choose a checkpoint that is complete.`,
+        `"${this.#vaes.name ?? this.files.name}" has no encoder in its autoencoder (VAE), so it cannot start from a picture; make one from words alone, or choose a checkpoint that is complete.`,
       );
     }
   }
 
-  /** What the denoiser makes of text and sizes alone: keys and values of every attention to the text, and an addition to the time. */
+  /** What the denoiser computes from text and sizes alone: keys and values of every cross-attention, and an addition to the time embedding. */
   async #context(
-    embeddings: DeviceTensor,
-    pooled: DeviceTensor | undefined,
-    sizes: Sizes | undefined,
+    inputs: Record<string, DeviceTensor>,
     hold: (dims: readonly number[]) => DeviceTensor,
   ): Promise<Record<string, DeviceTensor>> {
     const { unet } = this.components;
-    const [batch, sequence] = embeddings.dims;
+    const [batch, sequence] = inputs.encoder_hidden_states.dims;
     const network = await this.shelf.get('unet_context', { batch, sequence }, (options) =>
       unet2d.buildContext(unet, this.#loras.weightsOf('unet'), {
         ...options,
@@ -412,8 +467,21 @@ export class GraphNetworks implements Networks {
         weights: this.weights,
       }),
     );
-    // Every dimension of our own graphs is a number.
+    // All dimensions of our own graphs are static.
     const context = Object.fromEntries(network.outputs.map(({ name, dims }) => [name, hold(dims as number[])]));
+    await this.engine.run(network, inputs, context);
+    return context;
+  }
+
+  /** Text and sizes as the inputs of a network that makes of them what does not change. */
+  #textInputs(
+    embeddings: DeviceTensor,
+    pooled: DeviceTensor | undefined,
+    sizes: Sizes | undefined,
+    hold: (dims: readonly number[]) => DeviceTensor,
+  ): Record<string, DeviceTensor> {
+    const { unet } = this.components;
+    const [batch] = embeddings.dims;
     const inputs: Record<string, DeviceTensor> = { encoder_hidden_states: embeddings };
     if (pooled && sizes) {
       const { original, corner, target } = sizes;
@@ -426,27 +494,26 @@ export class GraphNetworks implements Networks {
       inputs.added_time = hold([batch, projection.length]);
       this.engine.arithmetic.write(inputs.added_time, rows);
     }
-    await this.engine.run(network, inputs, context);
-    return context;
+    return inputs;
   }
 }
 
-/** Whether its autoencoder can also read pictures; some files keep only the half that makes them. */
-export function hasEncoder({ vaeComponent }: Components): boolean {
-  return [...vaeComponent.weights.names()].some((name) => name.startsWith('encoder.'));
+/** Whether its autoencoder can also encode; some files only have the decoder. */
+export function hasEncoder(weights: WeightIndex): boolean {
+  return [...weights.names()].some((name) => name.startsWith('encoder.'));
 }
 
-export function factorOf(vae: Autoencoder): number {
-  const blocks = vae.kind === 'gaussian' ? vae.config.block_out_channels : vae.config.decoder_block_out_channels;
-  return 2 ** (blocks.length - 1);
-}
-
-export function filesOf({ textEncoders, unetComponent, vaeComponent }: Components): string[] {
-  const components = [...textEncoders.map(({ component }) => component), unetComponent, vaeComponent];
+/** @param withVae whether its autoencoder is used */
+export function filesOf({ textEncoders, unetComponent, vaeComponent }: Components, withVae = true): string[] {
+  const components = [
+    ...textEncoders.map(({ component }) => component),
+    unetComponent,
+    ...(withVae ? [vaeComponent] : []),
+  ];
   return [...new Set(components.flatMap(({ files }) => files))];
 }
 
-/** The variant in which the files keep their weights quantised already; null where they are whole. */
+/** The variant of weights that are already quantised in the files; null if they are not. */
 export function storedVariant({ ref }: CheckpointFiles, components: Component[]): WeightVariant | null {
   const named = WEIGHT_VARIANTS.find((variant) => ref.endsWith(`#${variant}`));
   if (named) {

@@ -1,12 +1,12 @@
 /**
- * Latents become pictures: whole, tile by tile, and as the few colours of a preview.
+ * Decodes latents into pictures: whole, tile by tile, and as coarse previews.
  *
  * Reference: diffusers/pipelines/stable_diffusion/pipeline_stable_diffusion.py, `decode_latents`
  */
 import { cancelled } from '../../core/errors.ts';
 import type { PixelImage } from '../../core/media.ts';
 import type { DecodeRequest } from '../../core/model.ts';
-import type { DeviceTensor, PreviewColours } from '../../engine/arithmetic.ts';
+import { elements, type DeviceTensor, type PreviewColours } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { fitPreviewColours } from '../../engine/latent_preview.ts';
 import { requireFinite, toPixels } from '../../engine/pixels.ts';
@@ -22,18 +22,26 @@ export class LatentDecoder {
   ) {}
 
   /**
-   * @param latents [batch, channels, height, width] as sampling leaves them, height and width in latents; they stay the caller's
-   * @returns one picture for each of the batch, `factor` times as high and wide, in pixels
+   * @param latents [batch, channels, height, width] as sampling leaves them, height and width in latents; owned by the caller
+   * @returns one picture per batch entry, `factor` times as high and wide, in pixels; none where the request takes them
    * @throws StudioError `cancelled` between two pictures or tiles, `result_invalid` for NaN or infinity
    */
   decode(latents: DeviceTensor, request: DecodeRequest): Promise<PixelImage[]> {
     const { factor } = this.networks.latents;
     const [, , height, width] = latents.dims;
     const side = request.tile_size === undefined ? Infinity : request.tile_size / factor;
-    return height > side || width > side ? this.#tiled(latents, side, request) : this.#whole(latents, request);
+    if (height <= side && width <= side) {
+      return this.#whole(latents, request);
+    }
+    return request.take ? this.#tiledInTurn(latents, side, request, request.take) : this.#tiled(latents, side, request);
   }
 
-  /** How the decoder colours latents, measured on it once; null where no picture of a preview can be decoded. */
+  /** Measures the colours anew: another autoencoder has taken the place of the one that had them. */
+  forgetColours(): void {
+    this.#previewColours = undefined;
+  }
+
+  /** The colours the decoder gives latents, measured once; null if no preview can be decoded. */
   async colours(): Promise<PreviewColours | null> {
     if (this.#previewColours === undefined) {
       const size = await this.networks.previewSize();
@@ -42,7 +50,7 @@ export class LatentDecoder {
     return this.#previewColours;
   }
 
-  async #whole(latents: DeviceTensor, { signal, onPart }: DecodeRequest): Promise<PixelImage[]> {
+  async #whole(latents: DeviceTensor, { signal, onPart, take }: DecodeRequest): Promise<PixelImage[]> {
     const { arithmetic } = this.engine;
     const [batch, channels, height, width] = latents.dims;
     const count = channels * height * width;
@@ -50,13 +58,18 @@ export class LatentDecoder {
     const images: PixelImage[] = [];
     const one = arithmetic.empty([1, channels, height, width]);
     try {
-      // One picture at a time: the decoder's activations are the largest of the whole pipeline.
+      // One picture at a time, since the decoder's activations are the largest of the whole pipeline.
       for (let n = 0; n < batch; n++) {
         if (signal.aborted) {
           throw cancelled();
         }
         arithmetic.copy(latents, n * count, one, 0, count);
-        images.push(...(await this.#pictures(decoder, one)));
+        const decoded = await this.#pictures(decoder, one);
+        if (take) {
+          await take(decoded[0]);
+        } else {
+          images.push(...decoded);
+        }
         onPart(n + 1, batch);
       }
     } finally {
@@ -66,7 +79,32 @@ export class LatentDecoder {
     return images;
   }
 
-  /** See `tiles.ts`. The tiles are blended on the CPU: where memory is short, it is the device's. */
+  /** One picture after another: their tiles are as large as the pictures themselves. */
+  async #tiledInTurn(
+    latents: DeviceTensor,
+    side: number,
+    request: DecodeRequest,
+    take: NonNullable<DecodeRequest['take']>,
+  ): Promise<PixelImage[]> {
+    const { arithmetic } = this.engine;
+    const [batch, ...dims] = latents.dims;
+    const count = elements(dims);
+    const one = arithmetic.empty([1, ...dims]);
+    try {
+      for (let n = 0; n < batch; n++) {
+        arithmetic.copy(latents, n * count, one, 0, count);
+        const onPart: DecodeRequest['onPart'] = (done, parts) => {
+          request.onPart(n * parts + done, batch * parts);
+        };
+        await take((await this.#tiled(one, side, { ...request, onPart }))[0]);
+      }
+    } finally {
+      one.dispose();
+    }
+    return [];
+  }
+
+  /** See `tiles.ts`. Tiles are blended on the CPU, because it is the device's memory that is short. */
   async #tiled(latents: DeviceTensor, side: number, { signal, onPart }: DecodeRequest): Promise<PixelImage[]> {
     const { arithmetic } = this.engine;
     const { factor } = this.networks.latents;
@@ -75,7 +113,7 @@ export class LatentDecoder {
     requireFinite(all);
     const tiles = layTiles({ height, width }, side);
     const decoded = Array.from({ length: batch }, () => new Map<Tile, Float32Array>());
-    // Shapes are static, so tiles of one size go through one decoder before the next size takes its place.
+    // Shapes are static, so all tiles of one size are decoded before the next size.
     const sizes = new Map(tiles.map((tile) => [`${tile.height}×${tile.width}`, tile]));
     let done = 0;
     for (const size of sizes.values()) {

@@ -1,10 +1,10 @@
 /**
- * The five services of a latent diffusion model with text conditioning: what all checkpoints of the Stable Diffusion family share,
- * whatever their networks are made of. Reads as the story of a picture; the networks are asked through {@link Networks}.
+ * The five services of a latent diffusion model with text conditioning, shared by all checkpoints of the Stable Diffusion family, whatever
+ * their networks are made of. It reads as the story of a picture; the networks are behind {@link Networks}.
  *
  * Reference: diffusers/pipelines/stable_diffusion/pipeline_stable_diffusion{,_img2img,_inpaint}.py
  */
-import { StudioError, assert } from '../../core/errors.ts';
+import type { CheckedAddition } from '../../core/additions.ts';
 import type { CpuTensor, PixelImage } from '../../core/media.ts';
 import type {
   CheckpointSummary,
@@ -17,80 +17,34 @@ import type {
   SampleRequest,
   TextRequest,
 } from '../../core/model.ts';
-import { elements, type DeviceTensor, type Snapshots } from '../../engine/arithmetic.ts';
+import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
+import { RescaledGuidance } from '../../engine/guidance.ts';
 import type { Loading } from '../../engine/network_shelf.ts';
 import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
-import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
-import { withPrediction, type SchedulerConfig } from '../../schedulers/config.ts';
-import { defaultsOf, planSampling } from '../../schedulers/plan.ts';
-import { samplers } from '../../samplers/registry.ts';
-import { schedules } from '../../schedules/registry.ts';
-import { schedulers } from '../../schedulers/registry.ts';
+import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
 import type { SamplerPlan } from '../../samplers/sampler.ts';
 import { readState } from '../../samplers/state.ts';
-import type { ClipTokenizer, Encoded } from '../../text/clip_tokenizer.ts';
+import { withPrediction } from '../../schedulers/config.ts';
+import { planSampling } from '../../schedulers/plan.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
-import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
+import type { Circumstances, LoadedModel, ModelAddition, ModelAdditions, ModelLora } from '../family.ts';
 import { blendOf } from './blend.ts';
+import { controlRequests } from './control_pictures.ts';
+import { ConditionedTexts, type TextConditioning } from './conditioned_texts.ts';
+import { DeviceLatents } from './device_latents.ts';
 import { estimate, plannedNetworks } from './estimate.ts';
+import { ImageEncoding } from './image_encoding.ts';
 import { LatentDecoder } from './latent_decoder.ts';
-import type { EncodedText, Networks, Sizes } from './networks.ts';
-
-const OFFERS = { samplers, schedules, schedulers };
-
-export interface Parts {
-  networks: Networks;
-  /** One for each text encoder. */
-  tokenizers: ClipTokenizer[];
-  /** Whether an empty negative prompt stands for zeros, and not for what the text encoder makes of it. */
-  zeroesEmpty: boolean;
-  scheduler: SchedulerConfig;
-}
-
-/** The prompt and, with guidance, the negative prompt as the denoiser is given them. */
-class TextConditioning implements Conditioning {
-  constructor(
-    readonly prompt: EncodedText,
-    readonly negative: EncodedText | null,
-    readonly tokens: Conditioning['tokens'],
-    readonly texts: Conditioning['texts'],
-    readonly guidance: number,
-  ) {}
-
-  dispose(): void {
-    for (const text of [this.prompt, this.negative]) {
-      text?.states.dispose();
-      text?.pooled?.dispose();
-    }
-  }
-}
-
-export class DeviceLatents implements Latents {
-  /** @param snapshots a copy of them may still be on its way */
-  constructor(
-    readonly tensor: DeviceTensor,
-    readonly engine: Engine,
-    readonly snapshots: Snapshots | null = null,
-  ) {}
-
-  get dims(): Latents['dims'] {
-    return this.tensor.dims as unknown as Latents['dims'];
-  }
-
-  read(): Promise<Float32Array<ArrayBuffer>> {
-    return this.engine.arithmetic.read(this.tensor);
-  }
-
-  dispose(): void {
-    this.snapshots?.dispose();
-    this.tensor.dispose();
-  }
-}
+import type { ImagePromptRequest, Sizes } from './networks.ts';
+import { OFFERS } from './sampling_offers.ts';
+import { TextEncoding, type ModelParts } from './text_encoding.ts';
 
 export class LatentDiffusion implements LoadedModel {
+  readonly #texts: TextEncoding;
+  readonly #images: ImageEncoding;
   readonly #decoder: LatentDecoder;
   #used: Record<string, unknown> = {};
   /** SHA-256 of weight files, by path. */
@@ -99,9 +53,11 @@ export class LatentDiffusion implements LoadedModel {
   constructor(
     readonly files: CheckpointFiles,
     readonly engine: Engine,
-    readonly parts: Parts,
+    readonly parts: ModelParts,
     readonly summary: CheckpointSummary,
   ) {
+    this.#texts = new TextEncoding(engine, parts);
+    this.#images = new ImageEncoding(engine, parts.networks);
     this.#decoder = new LatentDecoder(engine, parts.networks);
   }
 
@@ -128,7 +84,7 @@ export class LatentDiffusion implements LoadedModel {
     };
   }
 
-  /** Begun with the sampling, so that it is there when the picture is: gigabytes of a folder take seconds. */
+  /** Started together with sampling, so that it is done when the picture is: hashing gigabytes takes seconds. */
   async #beginHashing(): Promise<void> {
     for (const file of (await this.parts.networks.provenance()).files) {
       await this.#hash(file);
@@ -140,71 +96,25 @@ export class LatentDiffusion implements LoadedModel {
     if (!hash) {
       hash = fingerprint(this.files, file);
       this.#hashes.set(file, hash);
-      // The next picture may find the file again.
+      // The file may be back for the next picture.
       hash.catch(() => this.#hashes.delete(file));
     }
     return hash;
   }
 
   async encodeText(request: TextRequest): Promise<Conditioning> {
-    const { networks, tokenizers, zeroesEmpty } = this.parts;
     await this.#begin(request);
-    const [tokenizer] = tokenizers;
-    const readsNegative =
-      Object.hasOwn(samplers, request.sampler ?? '') && samplers[request.sampler ?? ''].readsNegative;
-    const guided = (request.guidance_scale > 1 || readsNegative === true) && !(await networks.embedsGuidance());
-    const prompts = tokenizers.map((one) => one.encode(request.prompt));
-    const negatives = guided ? tokenizers.map((one) => one.encode(request.negative_prompt)) : null;
-    const [prompt, negative] = [prompts[0], negatives?.[0] ?? null];
-    const encode = (texts: Encoded[]) => networks.encodeText(texts.map(({ ids }) => ids));
-    const tokens = { prompt: prompt.tokens, negative: negative?.tokens ?? 0, limit: tokenizer.length };
-    const texts = { prompt: prompt.text, negative: negative?.text ?? null };
-    const encoded = await encode(prompts);
-    const against =
-      negatives && (zeroesEmpty && request.negative_prompt === '' ? this.#zeros(encoded) : await encode(negatives));
-    return new TextConditioning(encoded, against, tokens, texts, request.guidance_scale);
-  }
-
-  /** A text of the same shape that says nothing. */
-  #zeros({ states, pooled }: EncodedText): EncodedText {
-    const like = ({ dims }: DeviceTensor) => this.engine.arithmetic.upload(new Float32Array(elements(dims)), dims);
-    return { states: like(states), pooled: pooled && like(pooled) };
+    return this.#texts.encode(request);
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
     const { width, height, batch_size, random } = request;
     const pixels = imageToTensor(resizeLanczos(image, width, height));
-    return new DeviceLatents(await this.#encoded(pixels, batch_size, random), this.engine);
+    return new DeviceLatents(await this.#images.encode(pixels, batch_size, random), this.engine);
   }
 
-  /** A picture [1, 3, H, W] in [-1, 1] as latents, scaled as sampling wants them and repeated `batch` times. */
-  async #encoded(pixels: CpuTensor, batch: number, random: ImageRequest['random']): Promise<DeviceTensor> {
-    const { arithmetic } = this.engine;
-    const { networks } = this.parts;
-    const { channels, factor, scale } = networks.latents;
-    const [, , height, width] = pixels.dims;
-    const dims = [1, channels, height / factor, width / factor];
-    const input = arithmetic.upload(pixels.data, pixels.dims);
-    const held = [input];
-    try {
-      const encoded = await networks.encodeImage(input);
-      held.push(encoded.tensor);
-      const latents = arithmetic.empty([batch, ...dims.slice(1)]);
-      if (encoded.kind === 'moments') {
-        const noise = arithmetic.upload(random.randn(elements(dims)), dims);
-        const single = arithmetic.empty(dims);
-        held.push(noise, single);
-        arithmetic.posterior(single, encoded.tensor, noise, scale);
-        arithmetic.combine(latents, 1, single, 0, null, batch);
-      } else {
-        arithmetic.combine(latents, scale, encoded.tensor, 0, null, batch);
-      }
-      return latents;
-    } finally {
-      held.forEach((tensor) => {
-        tensor.dispose();
-      });
-    }
+  latentsFrom({ dims, data }: CpuTensor): Latents {
+    return new DeviceLatents(this.engine.arithmetic.upload(data, dims), this.engine);
   }
 
   get onDevice(): readonly string[] {
@@ -218,7 +128,7 @@ export class LatentDiffusion implements LoadedModel {
     const { batch_size: batch, guidance_scale: guidance, tile_size: tile = Infinity } = request;
     const [height, width] = [request.height / factor, request.width / factor];
     if (request.phased) {
-      // What is brought to the device now would leave it again.
+      // Anything loaded now would be freed again.
       return;
     }
     const held: { dispose(): unknown }[] = [];
@@ -232,18 +142,25 @@ export class LatentDiffusion implements LoadedModel {
       if (signal.aborted) {
         return;
       }
+      if (request.imagePrompts) {
+        // How large the denoiser is then, only the IP-Adapters say, which are not read yet.
+        await this.#decoder.colours();
+        return;
+      }
       const guided = text.negative !== null;
       const batched = guided && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
       const rows = batched ? 2 * batch : batch;
       const masked = networks.conditions.mask ? hold(arithmetic.empty([rows, 1 + channels, height, width])) : null;
+      const texts = new ConditionedTexts(arithmetic, text, batch, batched, 1, hold);
       const denoiser = hold(
         await networks.denoiser({
           batch: rows,
           height,
           width,
-          ...this.#texts(text, batch, batched, hold),
-          ...(networks.conditions.pooled && { sizes: sizesOf(request) }),
+          embeddings: texts.embeddings,
+          ...(networks.conditions.pooled && { pooled: texts.pooled, sizes: sizesOf(request) }),
           ...(masked && { masked }),
+          ...((request.controlnets ?? 0) > 0 && { controls: [] }),
           guidance,
         }),
       );
@@ -284,7 +201,7 @@ export class LatentDiffusion implements LoadedModel {
     );
     const [batch, height, width] = [request.batch_size, request.height / factor, request.width / factor];
     const guided = text.negative !== null;
-    const batched = guided && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
+    const batched = guided && text.isSingle && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
     const rows = batched ? 2 * batch : batch;
     this.#used = {
       scheduler_config: scheduler.values,
@@ -293,14 +210,14 @@ export class LatentDiffusion implements LoadedModel {
       follows: plan.follows,
       guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
     };
-    // What cannot be read is said when the hashes are asked for.
+    // Errors are reported when the hashes are needed.
     this.#beginHashing().catch(() => undefined);
 
-    const dims = [batch, channels, height, width];
+    const dims = [batch, channels, height, width] as const;
     const count = batch * channels * height * width;
     const state = readState(request.resume, plan, count);
     if (state?.done === plan.steps.length) {
-      // Only the picture was missing: the networks of sampling need not be brought to the device for it.
+      // Only decoding was left, which does not need the sampling networks.
       request.random.state = state.random;
       return new DeviceLatents(arithmetic.upload(state.x, dims), engine);
     }
@@ -314,19 +231,24 @@ export class LatentDiffusion implements LoadedModel {
     let x: DeviceTensor | undefined;
     try {
       x = arithmetic.empty(dims);
-      const noise = hold(arithmetic.upload(request.random.randn(count), dims));
+      const noise = hold(arithmetic.upload(request.random.ofStart(dims), dims));
       this.#start(x, noise, plan, request);
-      const masked = networks.conditions.mask ? hold(await this.#masked(request, rows)) : undefined;
+      const masked = networks.conditions.mask ? hold(await this.#images.masked(request, rows)) : undefined;
       const colours = request.previews ? await this.#decoder.colours() : null;
+      const imagePrompts = await this.#see(request, guided, hold);
       await this.#begin(request);
+      const texts = new ConditionedTexts(arithmetic, text, batch, batched, plan.steps.length, hold);
       const denoiser = hold(
         await networks.denoiser({
           batch: rows,
           height,
           width,
-          ...this.#texts(text, batch, batched, hold),
-          ...(networks.conditions.pooled && { sizes: sizesOf(request) }),
+          embeddings: texts.embeddings,
+          ...(networks.conditions.pooled && { pooled: texts.pooled, sizes: sizesOf(request) }),
           ...(masked && { masked }),
+          controls: controlRequests(arithmetic, request, plan.steps.length, hold),
+          sides: texts.sides,
+          imagePrompts,
           guidance: text.guidance,
         }),
       );
@@ -334,6 +256,8 @@ export class LatentDiffusion implements LoadedModel {
         request.mask && !masked
           ? hold(blendOf(arithmetic, request.mask, request, (request.start as DeviceLatents).tensor, noise))
           : null;
+      const { guidance_rescale: amount = 0 } = request;
+      const rescaled = amount > 0 ? hold(new RescaledGuidance(arithmetic, dims, amount)) : null;
       await runSampling({
         engine,
         plan,
@@ -344,14 +268,10 @@ export class LatentDiffusion implements LoadedModel {
         request,
         state,
         colours,
-        predict: async (input, timestep) => {
-          const predictions = await denoiser.predict(input, timestep);
-          return {
-            uncond: guided ? predictions[0] : null,
-            cond: predictions[predictions.length - 1],
-            condOffset: batched ? count : 0,
-            guidance: text.guidance,
-          };
+        predict: async (input, timestep, call) => {
+          const predictions = await denoiser.predict(input, timestep, texts.at(call), call);
+          const prediction = texts.prediction(predictions, count);
+          return rescaled ? rescaled.apply(prediction) : prediction;
         },
       });
       return new DeviceLatents(x, engine, snapshots);
@@ -378,6 +298,16 @@ export class LatentDiffusion implements LoadedModel {
 
   checkLora(lora: ModelLora): Promise<string | null> {
     return this.parts.networks.checkLora(lora);
+  }
+
+  async useAdditions(additions: Partial<ModelAdditions>): Promise<void> {
+    if (await this.parts.networks.useAdditions?.(additions)) {
+      this.#decoder.forgetColours();
+    }
+  }
+
+  async checkAddition(kind: CheckedAddition, addition: ModelAddition): Promise<void> {
+    await this.parts.networks.checkAddition?.(kind, addition);
   }
 
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate> {
@@ -411,14 +341,28 @@ export class LatentDiffusion implements LoadedModel {
     return this.parts.networks.clear();
   }
 
-  /** In phases, the networks of the one before leave the device. */
+  /** In phased mode, frees the previous phase's networks. */
   async #begin({ phased }: { phased?: boolean | undefined }): Promise<void> {
     if (phased) {
       await this.parts.networks.clear();
     }
   }
 
-  /** The start of sampling: noise, or the picture with as much noise as the first step to run expects. */
+  /** What the image prompts are for the denoiser. */
+  async #see(
+    { imagePrompts: prompts = [] }: SampleRequest,
+    guided: boolean,
+    hold: (tensor: DeviceTensor) => DeviceTensor,
+  ): Promise<ImagePromptRequest[]> {
+    const seen = await this.parts.networks.seePictures?.(
+      prompts.map(({ pictures }) => pictures),
+      guided,
+      (dims) => hold(this.engine.arithmetic.empty(dims)),
+    );
+    return (seen ?? []).map((one, place) => ({ seen: one, weight: prompts[place].weight }));
+  }
+
+  /** Where sampling starts: noise, or the picture with as much noise as the first step expects. */
   #start(x: DeviceTensor, noise: DeviceTensor, plan: SamplerPlan, request: SampleRequest): void {
     const { arithmetic } = this.engine;
     // diffusers' inpainting starts from pure noise at full strength; its image-to-image never does, nor does ComfyUI.
@@ -428,63 +372,6 @@ export class LatentDiffusion implements LoadedModel {
     }
     const { alpha, sigma } = plan.start;
     arithmetic.combine(x, alpha, (request.start as DeviceLatents).tensor, sigma, noise);
-  }
-
-  /** For a network that is shown them: the mask, and the picture without what it covers as latents, for each of the rows. */
-  async #masked({ mask, picture, width, height, random }: SampleRequest, rows: number): Promise<DeviceTensor> {
-    const { arithmetic } = this.engine;
-    assert(mask !== undefined && picture !== undefined, 'the picture and its mask are given');
-    const { channels, factor } = this.parts.networks.latents;
-    const [latentHeight, latentWidth] = [height / factor, width / factor];
-    const seen = imageToTensor(resizeLanczos(picture, width, height));
-    const covered = maskToTensor(mask, width, height, width, height).data;
-    // Where the mask covers it, the network sees middle grey.
-    seen.data.forEach((value, i) => (seen.data[i] = covered[i % covered.length] < 0.5 ? value : 0));
-    const stays = await this.#encoded(seen, 1, random);
-    const change = maskToTensor(mask, width, height, latentWidth, latentHeight).data;
-    const uploaded = arithmetic.upload(change, [change.length]);
-    try {
-      const masked = arithmetic.empty([rows, 1 + channels, latentHeight, latentWidth]);
-      const row = (1 + channels) * change.length;
-      for (let n = 0; n < rows; n++) {
-        arithmetic.copy(uploaded, 0, masked, n * row, change.length);
-        arithmetic.copy(stays, 0, masked, n * row + change.length, channels * change.length);
-      }
-      return masked;
-    } finally {
-      uploaded.dispose();
-      stays.dispose();
-    }
-  }
-
-  /** Each of `rows` [1, …] repeated `batch` times, one after another. */
-  #rows(rows: DeviceTensor[], batch: number): DeviceTensor {
-    const { arithmetic } = this.engine;
-    const [, ...dims] = rows[0].dims;
-    const size = elements(dims);
-    const all = arithmetic.empty([rows.length * batch, ...dims]);
-    for (let n = 0; n < rows.length * batch; n++) {
-      arithmetic.copy(rows[Math.floor(n / batch)], 0, all, n * size, size);
-    }
-    return all;
-  }
-
-  /** What the denoiser is called with, once for each. */
-  #texts(
-    { prompt, negative }: TextConditioning,
-    batch: number,
-    batched: boolean,
-    hold: (tensor: DeviceTensor) => DeviceTensor,
-  ): { embeddings: DeviceTensor[]; pooled?: DeviceTensor[] } {
-    const given = [...(negative ? [negative] : []), prompt];
-    const groups = batched ? [given] : given.map((one) => [one]);
-    const repeated = (all: DeviceTensor[]) => hold(this.#rows(all, batch));
-    return {
-      embeddings: groups.map((group) => repeated(group.map(({ states }) => states))),
-      ...(this.parts.networks.conditions.pooled && {
-        pooled: groups.map((group) => repeated(group.flatMap((one) => one.pooled ?? []))),
-      }),
-    };
   }
 
   async #guidanceIsBatched(
@@ -497,31 +384,17 @@ export class LatentDiffusion implements LoadedModel {
   }
 }
 
-/** As the reference takes them where nothing is said: the whole of a picture of the very size that is made. */
-function sizesOf(request: Pick<SampleRequest, 'width' | 'height'> & Partial<SampleRequest>): Sizes {
+/** The reference's defaults: an uncropped picture of the result's size. */
+function sizesOf(
+  request: Pick<SampleRequest, 'width' | 'height'> &
+    Partial<
+      Record<'original_height' | 'original_width' | 'crop_top' | 'crop_left' | 'target_height' | 'target_width', number>
+    >,
+): Sizes {
   const { width, height } = request;
   return {
     original: [request.original_height ?? height, request.original_width ?? width],
     corner: [request.crop_top ?? 0, request.crop_left ?? 0],
     target: [request.target_height ?? height, request.target_width ?? width],
   };
-}
-
-/** A checkpoint whose own scheduler is not known can still be run with a named sampler, so this is no refusal yet. */
-export function schedulerDefaults(
-  config: SchedulerConfig,
-): Pick<CheckpointSummary['defaults'], 'sampler' | 'schedule' | 'prediction_type' | 'rescale_betas_zero_snr'> {
-  const { prediction_type: prediction = 'epsilon', rescale_betas_zero_snr: zero } = config.values;
-  const predicts = {
-    ...(typeof prediction === 'string' && { prediction_type: prediction }),
-    ...(zero === true && { rescale_betas_zero_snr: true }),
-  };
-  try {
-    return { ...predicts, ...defaultsOf(config, OFFERS) };
-  } catch (error) {
-    if (error instanceof StudioError && error.code === 'checkpoint_unsupported') {
-      return { ...predicts, sampler: config.className, schedule: '' };
-    }
-    throw error;
-  }
 }

@@ -1,39 +1,53 @@
-/** The LoRAs that are merged into a model's weights: which are read, what they change, and what is told of them. */
+/** The LoRAs merged into a model's weights: reading them, what they change, and what is reported. */
 import { assert } from '../../core/errors.ts';
+import { loraName } from '../../core/loras.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
-import { leftOutOf, loraDataHash, readLora, withLora, type Lora } from '../../weights/lora.ts';
+import { leftOutOf, readLora, withLora, type Lora } from '../../weights/lora.ts';
+import { loraDataHash } from '../../weights/lora_contents.ts';
 import { LORA_NETWORKS, type LoraNetwork, type LoraTargets } from '../../weights/lora_names.ts';
+import { isEmbedding, readEmbedding, type Embedding } from '../../weights/textual_inversion.ts';
 import type { WeightIndex } from '../../graphs/graph.ts';
 import type { ModelLora } from '../family.ts';
 
-/** A LoRA that was read, under the name by which graphs refer to its file. */
+/** A LoRA and the name by which graphs refer to its file. */
 interface ReadLora {
   given: ModelLora;
   file: string;
   layers: Lora;
-  /** SHA-256 of the file and of its tensors' bytes alone; they are read once. */
+  /** The vectors that replace its name; null for one that changes layers. */
+  embedding: Embedding | null;
+  /** SHA-256 of the file, and of its tensors' bytes alone; computed once. */
   hashes: () => Promise<{ sha256: string; data_sha256: string }>;
 }
 
 export class MergedLoras {
   #loras: ReadLora[] = [];
 
-  /** @param own the networks' weights without any */
+  /** @param own the networks' own weights */
   constructor(
     readonly files: CheckpointFiles,
     readonly own: LoraTargets,
+    /** Of the text encoders, in order; an embedding has vectors for each. */
+    readonly textWidths: readonly number[] = [],
   ) {}
 
-  /** The file that graphs refer to by this name; null when it is none of a LoRA. */
+  /** The embeddings among them. */
+  get embeddings(): { name: string; vectors: Embedding }[] {
+    return this.#loras.flatMap(({ given, embedding }) =>
+      embedding && given.strength !== 0 ? [{ name: loraName(given.name), vectors: embedding }] : [],
+    );
+  }
+
+  /** The file graphs refer to by this name; null if it is no LoRA's. */
   file(name: string): Blob | null {
     return this.#loras.find(({ file }) => file === name)?.given.file ?? null;
   }
 
   /**
-   * From now on these are merged, and no others.
-   * @returns the networks whose weights are others now
-   * @throws StudioError `checkpoint_unsupported` for a LoRA of another kind of model; nothing is changed then
+   * Merges exactly these from now on.
+   * @returns the networks whose weights changed
+   * @throws StudioError `checkpoint_unsupported` for a LoRA of another kind of model, in which case nothing changes
    */
   async use(loras: readonly ModelLora[]): Promise<LoraNetwork[]> {
     const before = this.#loras;
@@ -49,70 +63,94 @@ export class MergedLoras {
     this.#loras = read;
     return LORA_NETWORKS.filter((network) => {
       const [old, now] = [before, read].map((all) => changing(all, network));
-      return old.length !== now.length || old.some((lora, i) => !isSameLora(lora, now[i]));
+      return (
+        old.length !== now.length ||
+        old.some((lora, i) => !isSameFile(lora, now[i]) || strengthIn(lora, network) !== strengthIn(now[i], network))
+      );
     });
   }
 
   /**
-   * What of this one would not be used, as a sentence; null where all of it would.
-   * @throws StudioError as {@link use}; nothing is merged
+   * A sentence on what of this one would not be used; null if all of it would.
+   * @throws StudioError like {@link use}; nothing is merged
    */
   async check(lora: ModelLora): Promise<string | null> {
     const { layers } = await this.#read(lora, (name) => this.files.has(name));
     return leftOutOf(layers, lora.name);
   }
 
-  /** What of those that are merged is not used, a sentence for each of which something is not. */
+  /** A sentence for each merged LoRA of which something is not used. */
   get leftOut(): string[] {
     return this.#loras
-      .filter(({ given }) => given.strength !== 0)
+      .filter(({ given }) => LORA_NETWORKS.some((network) => strengthIn(given, network) !== 0))
       .flatMap(({ given, layers }) => leftOutOf(layers, given.name) ?? []);
   }
 
-  /** The network's tensors, with the changes that LoRAs make to them. */
+  /** The network's tensors with the LoRAs' changes. */
   weightsOf(network: LoraNetwork): WeightIndex {
     const own = this.own[network];
     assert(own !== undefined, `there is a ${network}`);
-    return this.#loras.reduce((weights, { given, layers }) => withLora(weights, layers[network], given.strength), own);
+    return this.#loras.reduce(
+      (weights, { given, layers }) => withLora(weights, layers[network], strengthIn(given, network)),
+      own,
+    );
   }
 
-  /** What is recorded of them; `left_out` are the names in the file of what is not used. */
+  /** Their record; `left_out` has the names of unused parts of the file. */
   facts(): Promise<Record<string, unknown>[]> {
     return Promise.all(
-      this.#loras.map(async ({ given: { ref, name, strength }, layers: { leftOut }, hashes }) => ({
+      this.#loras.map(async ({ given: { ref, name, strength, textStrength }, layers: { leftOut }, hashes }) => ({
         ...(ref !== undefined && { lora: ref }),
         name,
         weight: strength,
+        ...(textStrength !== undefined && { text_weight: textStrength }),
         ...(await hashes()),
         ...(leftOut.length > 0 && { left_out: leftOut.map((left) => left.name) }),
       })),
     );
   }
 
-  /** @param isTaken whether graphs cannot call it by this name */
+  /** @param isTaken whether the name is already in use in graphs */
   async #read(given: ModelLora, isTaken: (name: string) => boolean): Promise<ReadLora> {
     let file = given.name;
     for (let n = 2; isTaken(file); n++) {
       file = `${given.name} (${n})`;
     }
-    const layers = await readLora(given.file, file, this.own);
+    const embedding =
+      this.textWidths.length > 0 && (await isEmbedding(given.file, file))
+        ? await readEmbedding(given.file, given.name, this.textWidths)
+        : null;
+    const layers = embedding ? NO_LAYERS : await readLora(given.file, file, this.own);
     let hashes: ReturnType<ReadLora['hashes']> | null = null;
-    return { given, file, layers, hashes: () => (hashes ??= hashesOf(given)) };
+    return { given, file, layers, embedding, hashes: () => (hashes ??= hashesOf(given)) };
   }
+}
+
+/** Embeddings change no weights. */
+const NO_LAYERS: Lora = {
+  unet: new Map(),
+  transformer: new Map(),
+  text_encoder: new Map(),
+  text_encoder_2: new Map(),
+  leftOut: [],
+};
+
+function strengthIn({ strength, textStrength = strength }: ModelLora, network: LoraNetwork): number {
+  return network === 'unet' || network === 'transformer' ? strength : textStrength;
 }
 
 /** Those that change a network's weights. */
 function changing(loras: readonly ReadLora[], network: LoraNetwork): ModelLora[] {
   return loras
-    .filter(({ given, layers }) => layers[network].size > 0 && given.strength !== 0)
+    .filter(({ given, layers }) => layers[network].size > 0 && strengthIn(given, network) !== 0)
     .map(({ given }) => given);
 }
 
 function isSameLora(a: ModelLora, b: ModelLora): boolean {
-  return isSameFile(a, b) && a.strength === b.strength;
+  return isSameFile(a, b) && a.strength === b.strength && a.textStrength === b.textStrength;
 }
 
-/** The same file under the same name, as far as can be told without reading it. */
+/** Whether it is the same file under the same name, as far as can be told without reading it. */
 function isSameFile(a: ModelLora, b: ModelLora): boolean {
   const date = ({ file }: ModelLora) => (file instanceof File ? file.lastModified : null);
   const isKnown = typeof a.sha256 === 'string' && a.sha256 === b.sha256;

@@ -1,11 +1,12 @@
 /**
- * What a latent diffusion model asks of its networks, wherever they come from: graphs of our own over a diffusers folder, or
- * ready-made ONNX files. All tensors are float32 on the engine's device; whoever is given one has to dispose it, unless it says
- * otherwise.
+ * What a latent diffusion model needs from its networks, whether they are our own graphs over a diffusers folder or ready-made ONNX files.
+ * All tensors are float32 on the engine's device and owned by the receiver unless stated otherwise.
  */
+import type { CheckedAddition } from '../../core/additions.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
-import type { ModelLora } from '../family.ts';
+import type { PixelImage } from '../../core/media.ts';
+import type { ModelAddition, ModelAdditions, ModelLora } from '../family.ts';
 import type { NetworkRequest, PlannedNetwork } from './estimate.ts';
 
 export interface LatentSize {
@@ -18,39 +19,61 @@ export interface LatentSpace {
   channels: number;
   /** Pixels per latent along one side. */
   factor: number;
-  /** What latents are multiplied with after the encoder, and divided by before the decoder. */
+  /** Latents are multiplied by this after the encoder, and divided by it before the decoder. */
   scale: number;
-  /** What is taken from them before that, and added after it; 0 where nothing is said. */
+  /** Subtracted before that, and added afterwards; 0 by default. */
   shift?: number;
 }
 
-/** What the encoder makes of a picture, not yet scaled. */
+/** The encoder's output, not yet scaled. */
 export interface EncodedPicture {
   /** `moments` [1, 2·channels, h, w] are mean ‖ log variance of a Gaussian to be sampled, `latents` are [1, channels, h, w]. */
   kind: 'moments' | 'latents';
   tensor: DeviceTensor;
 }
 
-/** What a text encoder makes of a text, or several of them together. */
+/** Options for the text encoders. */
+export interface ReadingOptions {
+  /** The layer to read, counted from the last, 1; undefined = the one the checkpoint was trained with. */
+  skip?: number | undefined;
+  /** Vectors that replace tokens, per encoder. */
+  vectors?: readonly (readonly PlacedVector[])[];
+}
+
+/** Vectors that stand for a name, equally many for each text encoder. */
+export interface NamedEmbedding {
+  name: string;
+  vectors: readonly (readonly Float32Array<ArrayBuffer>[])[];
+}
+
+export interface PlacedVector {
+  /** Index of the token. */
+  at: number;
+  values: Float32Array<ArrayBuffer>;
+}
+
+/** A text's encoding by one or several text encoders. */
 export interface EncodedText {
   /** [1, tokens, width]. */
   states: DeviceTensor;
-  /** The text as a whole, [1, width]; null where the denoiser takes none. */
+  /** The pooled text, [1, width]; null if the denoiser takes none. */
   pooled: DeviceTensor | null;
 }
 
-/** What a denoiser is told beside the text and the time. */
+/** What a denoiser is conditioned on besides text and time. */
 export interface Conditions {
-  /** The text as a whole, and sizes. */
+  /** The pooled text and sizes. */
   pooled: boolean;
-  /** The mask, and what stays of the picture. */
+  /** The mask, and the picture outside it. */
   mask: boolean;
+  /** Whether what is in one batch are the frames of one video; absent = they are pictures of their own. */
+  motion?: boolean;
 }
 
-/** What Stable Diffusion XL is told of the sizes of the pictures that it was trained on; in pixels. */
+/** Stable Diffusion XL's size conditioning, in pixels. */
 export interface Sizes {
   original: readonly [height: number, width: number];
-  /** Of the picture within the original. */
+  /** The crop's position within the original. */
   corner: readonly [top: number, left: number];
   target: readonly [height: number, width: number];
 }
@@ -58,24 +81,55 @@ export interface Sizes {
 export interface DenoiserRequest extends LatentSize {
   /** Rows of each call of {@link Denoiser.predict}. */
   batch: number;
-  /** One or more [batch, tokens, width]: what the rows are conditioned on. They outlive the denoiser. */
+  /** One or more [batch, tokens, width] that condition the rows. They outlive the denoiser. */
   embeddings: DeviceTensor[];
-  /** Where {@link Conditions.pooled}: of each of the embeddings, [batch, width]. They outlive the denoiser. */
+  /** If {@link Conditions.pooled}: one per embedding, [batch, width]. They outlive the denoiser. */
   pooled?: DeviceTensor[];
   sizes?: Sizes;
-  /** Where {@link Conditions.mask}: 1 where the picture is painted, then what stays of it as latents, [batch, 1 + channels, h, w]. */
+  /** If {@link Conditions.mask}: 1 where the picture is painted, then the rest of it as latents, [batch, 1 + channels, h, w]. */
   masked?: DeviceTensor;
   /** The guidance scale, for a network that takes it as an input. */
   guidance: number;
+  /** One for each ControlNet in use, in order; absent = none leads. */
+  controls?: readonly ControlRequest[] | undefined;
+  /** What the equally many parts of each embedding's rows are for; wanted where there are image prompts. */
+  sides?: readonly (readonly Side[])[];
+  /** One for each IP-Adapter in use, in order; absent = there is none. */
+  imagePrompts?: readonly ImagePromptRequest[] | undefined;
+}
+
+/** Whether a row is for the prompt or for what guidance goes away from. */
+export type Side = 'positive' | 'negative';
+
+/** What the vision encoder gave for the pictures of one IP-Adapter, [pictures, …], and for none. They outlive the denoiser. */
+export interface SeenPictures {
+  positive: DeviceTensor;
+  /** Null without guidance. */
+  negative: DeviceTensor | null;
+}
+
+export interface ImagePromptRequest {
+  seen: SeenPictures;
+  weight: number;
+}
+
+/** What leads the denoiser. */
+export interface ControlRequest {
+  /** The control picture [1, 3, H, W] in [0, 1]; it outlives the denoiser. */
+  picture: DeviceTensor;
+  /** By the number of the denoiser's call: factor of what is added, 0 where nothing is. */
+  weights: readonly number[];
 }
 
 /** The denoising network, ready for one sampling. */
 export interface Denoiser {
   /**
-   * @param sample [batch, channels, height, width], scaled as the sampler asks
-   * @returns the prediction for each of the embeddings, shaped like the sample; the denoiser's own, and overwritten by the next call
+   * @param sample [batch, channels, height, width], scaled for the network
+   * @param which indices of embeddings; undefined = all
+   * @param call which call it is, from 0, for {@link ControlRequest.weights}
+   * @returns a prediction for each, shaped like the sample; owned by the denoiser and overwritten by the next call
    */
-  predict(sample: DeviceTensor, timestep: number): Promise<DeviceTensor[]>;
+  predict(sample: DeviceTensor, timestep: number, which?: readonly number[], call?: number): Promise<DeviceTensor[]>;
   dispose(): void;
 }
 
@@ -83,7 +137,7 @@ export interface Denoiser {
 export interface Decoder {
   /**
    * @param latents [1, channels, height, width], scaled as the sampler leaves them
-   * @returns [1, 3, factor·height, factor·width] around [-1, 1]; the decoder's own, and overwritten by the next call
+   * @returns [1, 3, factor·height, factor·width] around [-1, 1]; owned by the decoder and overwritten by the next call
    */
   decode(latents: DeviceTensor): Promise<DeviceTensor>;
   dispose(): Promise<void>;
@@ -92,41 +146,65 @@ export interface Decoder {
 export interface Networks {
   readonly latents: LatentSpace;
   readonly conditions: Conditions;
-  /** Guidance above this runs the denoiser for a negative prompt, too; 1 where nothing is said. */
+  /** Guidance above this also runs the denoiser for a negative prompt; 1 by default. */
   readonly leastGuidance?: number;
-  /** What is on the device, by the names that {@link planned} gives; it tells who listens while weights are being brought there. */
+  /** The networks on the device, by the names in {@link planned}; reports while weights are loaded. */
   readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading'>;
 
-  /** @param ids of each of its tokenizers, as many */
-  encodeText(ids: readonly Int32Array<ArrayBuffer>[]): Promise<EncodedText>;
+  /** Embeddings in use, by their names in prompts. */
+  readonly embeddings: readonly NamedEmbedding[];
+  /** Widths of the concatenated states of several text encoders; null if there is only one. */
+  readonly textWidths: readonly number[] | null;
+  /**
+   * @param ids from each of its tokenizers, equally many
+   * @throws StudioError `checkpoint_unsupported` for options these networks do not support
+   */
+  encodeText(ids: readonly Int32Array<ArrayBuffer>[], options?: ReadingOptions): Promise<EncodedText>;
   /** @param pixels [1, 3, H, W] in [-1, 1] */
   encodeImage(pixels: DeviceTensor): Promise<EncodedPicture>;
+  /**
+   * @param pictures for each IP-Adapter in use
+   * @param guided whether there is a negative prompt
+   * @param hold gives tensors that outlive the denoiser
+   */
+  seePictures?(
+    pictures: readonly (readonly PixelImage[])[],
+    guided: boolean,
+    hold: (dims: readonly number[]) => DeviceTensor,
+  ): Promise<SeenPictures[]>;
   denoiser(request: DenoiserRequest): Promise<Denoiser>;
-  /** @param purpose the decoder of a preview leaves the device again with its disposal */
+  /** @param purpose a preview's decoder is freed when disposed */
   decoder(size: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder>;
 
-  /** Whether the denoiser takes the guidance scale as an input and is not run for a negative prompt. */
+  /** Whether the denoiser takes the guidance scale as an input instead of running for a negative prompt. */
   embedsGuidance(): Promise<boolean>;
-  /** Whether guidance is better run as one batch of `rows` latents than as two of half as many. */
+  /** Whether guidance should run as one batch of `rows` latents rather than two of half as many. */
   batchesGuidance(rows: number, size: LatentSize): Promise<boolean>;
-  /** Latents per side of the picture that preview colours are fitted on; null where none can be decoded. */
+  /** Latents per side of the picture for fitting preview colours; null if none can be decoded. */
   previewSize(): Promise<number | null>;
 
-  /** What a run would ask of each network; loads none. */
+  /** What a run would need from each network; loads none. */
   planned(request: NetworkRequest): Promise<PlannedNetwork[]>;
 
   /**
-   * Merges these, and no others, into the weights from now on. Networks that have them otherwise leave the device.
-   * @returns what of them is left out, a sentence each
+   * Merges exactly these into the weights from now on, freeing networks whose weights change.
+   * @returns a sentence for each of which something is left out
    */
   useLoras(loras: readonly ModelLora[]): Promise<string[]>;
-  /** What {@link useLoras} would say of this one, or throw; changes nothing. */
+  /** What {@link useLoras} would return or throw for this one; changes nothing. */
   checkLora(lora: ModelLora): Promise<string | null>;
-  /** Paths of the weight files, and what is needed to compute the same numbers again. */
+  /**
+   * Takes these, and no others, from now on; absent where it takes none.
+   * @returns whether another autoencoder than before decodes
+   */
+  useAdditions?(additions: Partial<ModelAdditions>): Promise<boolean>;
+  /** What {@link useAdditions} would throw; changes nothing. */
+  checkAddition?(kind: CheckedAddition, addition: ModelAddition): Promise<void>;
+  /** Paths of the weight files, and facts needed to reproduce the same numbers. */
   provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }>;
-  /** Frees all that is held on the device. */
+  /** Frees all memory on the device. */
   clear(): Promise<void>;
 }
 
-/** What does not depend on how the denoiser is given its text. */
-export type CommonNetworks = Omit<Networks, 'encodeText' | 'denoiser' | 'conditions'>;
+/** The parts independent of how the denoiser gets its text. */
+export type CommonNetworks = Omit<Networks, 'encodeText' | 'embeddings' | 'textWidths' | 'denoiser' | 'conditions'>;

@@ -1,6 +1,6 @@
 /**
- * Which file of a ready-made ONNX repository plays which role: in the layout of optimum and diffusers the folders say it, and of the
- * published web exports, which have no index, a JSON file in `src/models/exports` does.
+ * The role of each file in a ready-made ONNX repository. In the layout of optimum and diffusers it follows from the folders; for published
+ * web exports, which have no index, from a JSON file in `src/models/exports`.
  */
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
@@ -12,7 +12,7 @@ import type { LatentSpace } from './networks.ts';
 
 export type Role = 'text_encoder' | 'unet' | 'vae_decoder' | 'vae_encoder';
 
-/** Values for named dimensions of a network's inputs; null leaves one free that would be fixed otherwise. */
+/** Values for dynamic dimensions of a network's inputs; null leaves one dynamic that would otherwise be fixed. */
 export type FreeDimensions = Record<string, number | null>;
 
 export interface OnnxLayout {
@@ -22,14 +22,14 @@ export interface OnnxLayout {
   freeDimensions: Partial<Record<Role, FreeDimensions>>;
   tokenizer: ClipTokenizer;
   scheduler: SchedulerConfig;
-  /** Pixels per side that it was trained at. */
+  /** The side it was trained at, in pixels. */
   size: number;
   habits: Habits;
-  /** Paths of the small files that were read for this. */
+  /** Paths of the small files read for this. */
   texts: string[];
-  /** What is known of its weights without reading them. */
+  /** What is known about its weights without reading them. */
   weights: { parameters: number; largestTensorBytes: number } | null;
-  /** The published export that it is, for recordings. */
+  /** Which published export it is, for recordings. */
   published: { repo: string; revision: string | null; licence: string } | null;
 }
 
@@ -39,7 +39,7 @@ const freeDimensions = v.record(v.string(), v.nullable(whole));
 
 /** One file of `src/models/exports`. */
 export const publishedExportSchema = v.strictObject({
-  /** `org/name` on the hub, and the commit that this was written for; null where none is known. */
+  /** `org/name` on the hub, and the commit this was written for; null if unknown. */
   repo: v.string(),
   revision: v.nullable(v.pipe(v.string(), v.regex(/^[0-9a-f]{40}$/))),
   licence: v.strictObject({ id: v.string(), link: v.pipe(v.string(), v.url()) }),
@@ -47,7 +47,7 @@ export const publishedExportSchema = v.strictObject({
     text_encoder: path,
     unet: path,
     vae_decoder: path,
-    /** Null: it has none, so no picture can be started from. */
+    /** Null if it has none, so it cannot start from a picture. */
     vae_encoder: v.nullable(path),
   }),
   freeDimensions: v.optional(
@@ -63,9 +63,9 @@ export const publishedExportSchema = v.strictObject({
   tokenizer: v.strictObject({
     /** Where its files lie in the repository; `""` = at the top. */
     folder: v.string(),
-    /** Its tokenizer_config.json, where the repository has none. */
+    /** Its tokenizer_config.json, if the repository has none. */
     config: v.record(v.string(), v.unknown()),
-    /** Where the tokenizer's files can be had, of a repository that lacks them. */
+    /** Where to get the tokenizer's files, if the repository lacks them. */
     from: v.nullable(v.string()),
   }),
   /** The scheduler_config.json of the checkpoint that was exported. */
@@ -78,7 +78,7 @@ export const publishedExportSchema = v.strictObject({
 
 export type PublishedExport = v.InferOutput<typeof publishedExportSchema>;
 
-/** Classes of model_index.json files, and the pipeline that each of them is. */
+/** Classes in model_index.json files, and their pipelines. */
 const PIPELINES: Record<string, string> = {
   ORTStableDiffusionPipeline: 'StableDiffusionPipeline',
   ORTStableDiffusionImg2ImgPipeline: 'StableDiffusionPipeline',
@@ -93,7 +93,7 @@ const PIPELINES: Record<string, string> = {
 
 export const onnxPipelineClasses = Object.keys(PIPELINES);
 
-/** Whether the denoiser is there as ONNX only. */
+/** Whether the denoiser exists only as ONNX. */
 export function isReadyMade(files: CheckpointFiles): boolean {
   return files.has('unet/model.onnx') && !files.paths().some((path) => /^unet\/[^/]+\.safetensors$/.test(path));
 }
@@ -157,7 +157,7 @@ export async function publishedLayout(files: CheckpointFiles, known: PublishedEx
   };
 }
 
-/** The export that these files are: the one that their repository is, else the one all of whose networks are there. */
+/** The export these files are: the one of their repository, else the one whose networks are all present. */
 export function publishedExport(
   files: CheckpointFiles,
   known: readonly PublishedExport[],
@@ -186,7 +186,7 @@ const vaeSchema = v.looseObject({
   scaling_factor: v.nullish(v.number()),
 });
 
-/** A component's config.json, which old exports do not have. */
+/** A component's config.json, which old exports lack. */
 async function config<S extends v.GenericSchema>(
   checkpoint: Checkpoint,
   folder: string,

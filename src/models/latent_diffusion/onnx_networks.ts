@@ -1,7 +1,7 @@
 /**
- * Networks that come as ready-made ONNX files. No two exports agree on names, types, ranks and batch, so everything is read from the
- * session's own metadata: inputs are known by their rank, dimensions that are only named are fixed by their place, and rows are fed in
- * as many calls as the network's batch asks for.
+ * Networks from ready-made ONNX files. No two exports agree on names, types, ranks and batch, so everything comes from the session's
+ * metadata: inputs are identified by rank, dynamic dimensions fixed by position, and rows fed in as many calls as the network's batch
+ * requires.
  */
 import { StudioError } from '../../core/errors.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
@@ -19,6 +19,7 @@ import type {
   LatentSize,
   LatentSpace,
   Networks,
+  ReadingOptions,
 } from './networks.ts';
 import type { NetworkRequest, Phase, PlannedNetwork } from './estimate.ts';
 import type { OnnxLayout, Role } from './onnx_layout.ts';
@@ -26,13 +27,13 @@ import { Feeder, Taker, fixDimensions, fixed, isGuidance, isHalf, numeric, type 
 
 /** Latents per side of the picture that preview colours are fitted on, where the decoder takes any size. */
 const PREVIEW_SIZE = 16;
-/** Fewer do not tell the channels' colours apart. */
+/** Fewer cannot distinguish the channels' colours. */
 const SMALLEST_PREVIEW = 4;
-/** Latents of one batch up to which guidance is batched, where the network takes any batch: two pictures of 512 pixels. */
+/** The most latents for batched guidance if the network takes any batch: two pictures of 512 pixels. */
 const BATCHED_LATENTS = 2 * 64 * 64;
-/** Latents: torch's exporters bake in that each level has half the size of the one before, which holds for multiples of this. */
+/** In latents. torch's exporters bake in that each level halves the one before, which holds for multiples of this. */
 const EXPORTED_STEP = 8;
-/** The offsets that the asyncify build can read. */
+/** The largest offset the asyncify build can read. */
 const OFFSET_LIMIT = 2 ** 32;
 
 const PHASES: Record<Role, Phase> = {
@@ -59,8 +60,20 @@ export class OnnxNetworks implements Networks {
     return this.layout.latents;
   }
 
-  async encodeText([ids]: readonly Int32Array<ArrayBuffer>[]): Promise<EncodedText> {
+  readonly textWidths = null;
+  readonly embeddings = [];
+
+  async encodeText(
+    [ids]: readonly Int32Array<ArrayBuffer>[],
+    { skip, vectors }: ReadingOptions = {},
+  ): Promise<EncodedText> {
     const { engine } = this;
+    if (skip !== undefined || vectors !== undefined) {
+      throw new StudioError(
+        'checkpoint_unsupported',
+        `The text encoder of "${this.files.name}" is ready-made and can only be read as it is; leave out clip_skip and embeddings, or choose another checkpoint.`,
+      );
+    }
     const network = await this.#network('text_encoder', { batch: 1, sequence: ids.length });
     const input = this.#only(network.inputs, 'text_encoder', ({ type }) => type === 'int32' || type === 'int64');
     const [batch, sequence] = fixed(input.dims, [1, ids.length]);
@@ -74,7 +87,7 @@ export class OnnxNetworks implements Networks {
       ({ dims }) => dims.length === 3,
     );
     const width = numeric(output.dims[2]) ?? (await this.#textWidth());
-    // Rows beyond the first are the same again: what a fixed batch asks for and nobody reads.
+    // Rows beyond the first repeat it: a fixed batch needs them, but nobody reads them.
     const rows = Array.from({ length: batch }, () => [...ids]).flat();
     const feed = engine.hostTensor(input.type, rows, [batch, sequence]);
     const taken = new Taker(engine, output, [batch, sequence, width]);
@@ -147,13 +160,13 @@ export class OnnxNetworks implements Networks {
       held.push(one);
       return one;
     };
-    // For each of the embeddings, and of the calls that its rows take.
+    // For each of the embeddings, and each call for its rows.
     const contexts = embeddings.map((embedding) =>
       starts.map((start) => hold(new Feeder(engine, ports.context, [batch, tokens, textWidth])).put(embedding, start)),
     );
     const samples = starts.map(() => hold(new Feeder(engine, ports.sample, [batch, ...shape])));
     const taken = hold(new Taker(engine, ports.output, [batch, ...shape]));
-    const outputs = embeddings.map(() => hold(engine.arithmetic.empty([rows, ...shape])));
+    const outputs: DeviceTensor[] = [];
     const { factor } = this.latents;
     const explain = (thrown: unknown): never => {
       const error = StudioError.from(thrown);
@@ -168,12 +181,14 @@ export class OnnxNetworks implements Networks {
     };
     const guidance = ports.guidance && this.#guidanceTensor(ports.guidance, request.guidance, batch);
     return {
-      async predict(sample, timestep) {
+      async predict(sample, timestep, which = contexts.map((_, k) => k)) {
         const shapeOfTime = fixed(ports.time.dims, [batch]);
         const count = shapeOfTime.reduce((product, dim) => product * dim, 1);
         const time = engine.hostTensor(ports.time.type, new Array<number>(count).fill(timestep), shapeOfTime);
         const feeds = samples.map((feeder, n) => feeder.put(sample, starts[n]));
-        for (const [k, output] of outputs.entries()) {
+        for (const [place, k] of which.entries()) {
+          outputs[place] ??= hold(engine.arithmetic.empty([rows, ...shape]));
+          const output = outputs[place];
           for (const [n, start] of starts.entries()) {
             const inputs = {
               [ports.sample.name]: feeds[n],
@@ -188,7 +203,7 @@ export class OnnxNetworks implements Networks {
             }
           }
         }
-        return outputs;
+        return outputs.slice(0, which.length);
       },
       dispose() {
         held.forEach((one) => {
@@ -315,7 +330,7 @@ export class OnnxNetworks implements Networks {
     return file;
   }
 
-  /** The network with its free dimensions fixed for these sizes. */
+  /** The network with its dynamic dimensions fixed for these sizes. */
   async #network(role: Role, places: Places, name: string = role): Promise<Network> {
     const file = await this.#file(role);
     const { engine } = this;
@@ -352,7 +367,7 @@ export class OnnxNetworks implements Networks {
     }
   }
 
-  /** What the text encoder's last dimension is, where its own file does not say: what the denoiser reads. */
+  /** The text encoder's last dimension if its own file does not say: the denoiser's input. */
   async #textWidth(): Promise<number> {
     const { inputs } = await this.#file('unet');
     const width = inputs.find(({ dims }) => dims?.length === 3)?.dims?.[2];
@@ -362,7 +377,7 @@ export class OnnxNetworks implements Networks {
     return width;
   }
 
-  /** The denoiser's inputs by their rank: every export has its own names. */
+  /** The denoiser's inputs by rank, since every export has its own names. */
   #unetPorts(network: Network) {
     const missing = 'it lacks an input that every denoiser has';
     const { inputs } = network;
@@ -397,7 +412,7 @@ export class OnnxNetworks implements Networks {
     return this.engine.hostTensor(port.type, Array.from({ length: batch }, () => row).flat(), [batch, width]);
   }
 
-  /** The one input of a network that takes one. */
+  /** The single input of a network. */
   #only(ports: TensorPort[], role: Role, fits: (port: TensorPort) => boolean): TensorPort {
     const [port, ...other] = ports;
     if (other.length > 0 || !fits(port)) {
@@ -415,7 +430,7 @@ export class OnnxNetworks implements Networks {
   }
 
   /**
-   * A picture's or latents' dimensions as the network wants them; only the batch may differ.
+   * The dimensions of a picture or latents for the network; only the batch may differ.
    * @param unit pixels per step of height and width
    */
   #sized(role: Role, port: TensorPort, wanted: number[], unit: number): number[] {
@@ -440,13 +455,13 @@ export class OnnxNetworks implements Networks {
   }
 }
 
-/** Paths of the networks and of the files beside them that their weights may lie in. */
+/** Paths of the networks and of the files beside them that may contain their weights. */
 export function weightFiles(files: CheckpointFiles, { networks }: OnnxLayout): string[] {
   const models = Object.values(networks).filter((path) => path !== null);
   return [...new Set([...models, ...models.flatMap((model) => dataFiles(files, model))])];
 }
 
-/** A network's file and those beside it that its weights may lie in. */
+/** A network's file and the files beside it that may contain its weights. */
 function dataFiles(files: CheckpointFiles, model: string): string[] {
   const folder = model.slice(0, model.lastIndexOf('/') + 1);
   return files

@@ -1,6 +1,6 @@
 /**
- * Inputs and outputs of ready-made networks, of which no two exports agree on rank, names, batch and type: what their dimensions mean,
- * and rows of float32 tensors brought in and out.
+ * Inputs and outputs of ready-made networks, on whose rank, names, batch and type no two exports agree: the meaning of their dimensions,
+ * and copying rows of float32 tensors in and out.
  */
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -10,7 +10,7 @@ import type { DeclaredPort } from '../../weights/onnx_file.ts';
 /** TensorProto.DataType. */
 const FLOAT16 = 10;
 
-/** What the dimensions of an input of this rank are. */
+/** The meaning of the dimensions of an input of this rank. */
 const PLACES = {
   2: ['batch', 'sequence'],
   3: ['batch', 'sequence', null],
@@ -32,8 +32,8 @@ export class Feeder {
   ) {}
 
   /**
-   * As many rows of `source` as fit from row `start` on; what is left of the batch keeps what was there.
-   * @returns the source itself where it is just what the network takes, else a tensor of the feeder's own
+   * As many rows of `source` as fit, starting at row `start`; the rest of the batch is unchanged.
+   * @returns the source itself if it is exactly what the network takes, else a tensor owned by the feeder
    */
   put(source: DeviceTensor, start: number): DeviceTensor {
     const { arithmetic } = this.engine;
@@ -59,9 +59,9 @@ export class Feeder {
   }
 }
 
-/** One output of a network, given on as rows of a float32 tensor. */
+/** One output of a network, as rows of a float32 tensor. */
 export class Taker {
-  /** What the network writes into. */
+  /** The tensor the network writes into. */
   readonly target: DeviceTensor;
   readonly #rows: DeviceTensor;
 
@@ -97,7 +97,7 @@ export class Taker {
   }
 }
 
-/** The values of dimensions that the model only names, by what their place means; `asked` goes before. */
+/** The values of dynamic dimensions, by the meaning of their position; `asked` takes precedence. */
 export function fixDimensions(
   inputs: DeclaredPort[],
   places: Places,
@@ -110,7 +110,7 @@ export function fixDimensions(
       const name = dims?.[index];
       const value = place && places[place];
       if (typeof name === 'string' && name !== '' && value) {
-        // One name for two sizes cannot be fixed.
+        // A name used for two different sizes cannot be fixed.
         values.set(name, (values.get(name) ?? value) === value ? value : null);
       }
     });
@@ -122,7 +122,7 @@ export function fixDimensions(
   return Object.fromEntries(fixed.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
-/** A port's dimensions, the free ones taken from `wanted`. */
+/** A port's dimensions, with the dynamic ones taken from `wanted`. */
 export function fixed(dims: TensorPort['dims'], wanted: readonly number[]): number[] {
   return dims.map((dim, i) => numeric(dim) ?? wanted[i] ?? 1);
 }

@@ -1,0 +1,73 @@
+/** Opening a checkpoint of Qwen-Image or Qwen-Image-Edit. */
+import type { WeightVariant } from '../../core/model.ts';
+import type { Engine } from '../../engine/engine.ts';
+import * as autoencoder from '../../graphs/autoencoder_kl_qwen_image.ts';
+import * as qwenVl from '../../graphs/qwen2_5_vl.ts';
+import * as qwenImage from '../../graphs/qwen_image_transformer2d.ts';
+import { PROMPT_FRAMES, QwenImageTokenizer } from '../../text/qwen_image_prompts.ts';
+import type { CheckpointComponents } from '../../weights/checkpoint.ts';
+import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import type { LoadedModel } from '../family.ts';
+import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_checkpoint.ts';
+import { FlowModel } from './flow_model.ts';
+import { QwenImageNetworks } from './qwen_image_networks.ts';
+import { readVisionSettings } from './qwen_vision.ts';
+
+/** diffusers' usual side, in pixels. */
+const SIDE = 1024;
+/** The authors' recommendation: their example of editing with several pictures takes fewer steps. */
+const HABITS = {
+  text: { steps: 50, guidance_scale: 4 },
+  edit: { steps: 50, guidance_scale: 4 },
+  edit_plus: { steps: 40, guidance_scale: 4 },
+};
+
+/** @param kind whether it works from words alone, from a picture, or from several */
+export async function openQwenImage(
+  files: CheckpointFiles,
+  checkpoint: CheckpointComponents,
+  engine: Engine,
+  weights: WeightVariant,
+  kind: keyof typeof PROMPT_FRAMES,
+): Promise<LoadedModel> {
+  const [textEncoder, transformer, vae] = await Promise.all([
+    openPart(checkpoint, 'text_encoder', qwenVl.className),
+    openPart(checkpoint, 'transformer', qwenImage.className),
+    openPart(checkpoint, 'vae', autoencoder.className),
+  ]);
+  const scheduler = await readScheduler(checkpoint);
+  const tokenizer = new QwenImageTokenizer(await tokenizerTexts(checkpoint), PROMPT_FRAMES[kind]);
+  const settings = 'processor/preprocessor_config.json';
+  const networks = new QwenImageNetworks(
+    engine,
+    files,
+    { textEncoder, transformer, vae },
+    tokenizer,
+    weights,
+    kind === 'text' ? null : { kind, settings: readVisionSettings(await checkpoint.text(settings)) },
+  );
+  requireFit(files, {
+    text: { read: networks.config.joint_attention_dim, given: networks.text.width },
+    channels: { read: qwenImage.channelsOf(networks.config), given: networks.latents.channels },
+  });
+  const table = qwenVl.embeddingTable(textEncoder.weights);
+  const isEye = (name: string) => /(?:^|\.)visual\./.test(name);
+  const summary = await summarise(
+    checkpoint,
+    scheduler,
+    [
+      {
+        component: textEncoder,
+        weights,
+        apart: (name) => name === table || name === 'lm_head.weight' || (kind === 'text' && isEye(name)),
+      },
+      { component: transformer, weights },
+      { component: vae, weights: 'full' },
+    ],
+    ['tokenizer'],
+    { width: SIDE, height: SIDE, ...HABITS[kind] },
+    networks.latents.factor * qwenImage.PATCH,
+  );
+  const needs = kind !== 'text' && files.has(settings) ? [...summary.needs, settings] : summary.needs;
+  return new FlowModel(files, engine, networks, scheduler, { ...summary, needs });
+}
