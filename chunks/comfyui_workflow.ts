@@ -1,6 +1,6 @@
 /**
- * Whatever a ComfyUI server makes of a workflow. In: the name of one of `comfyui/`, whose mapping says which parameters it takes. Out: every file
- * that its nodes saved, as it came, by medium.
+ * Whatever a ComfyUI server makes of a workflow. In: the name of one in `comfyui/`, whose mapping lists its parameters. Out: every file
+ * its nodes saved, unchanged, by medium.
  */
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
@@ -10,13 +10,13 @@ import { StudioError, assert } from '../src/core/errors.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import {
   batchSize,
+  drawnSeed,
   guidanceScale,
   image,
   images,
   integer,
   prompt,
   real,
-  seed,
   size,
   steps,
   strength,
@@ -43,6 +43,7 @@ export const meta = {
   },
 } as const satisfies ChunkMeta;
 
+const leaving = { control: 'switch', group: 'more' } satisfies FieldMetadata;
 const MODEL = 'model must be the name of a file on the server.';
 const WORKFLOW = 'workflow must be the name of a workflow, or one of ComfyUI.';
 const own = { control: 'workflow', group: 'main', label: { en: 'Workflow', de: 'Workflow' } } satisfies FieldMetadata;
@@ -50,7 +51,7 @@ const main = { group: 'main' } satisfies FieldMetadata;
 
 export const parameters = v.strictObject({
   operation: v.picklist(meta.operations),
-  /** One of `comfyui/`, or somebody's own, in API format or as the editor saves it. */
+  /** One in `comfyui/`, or a person's own, in API format or as saved by the editor. */
   workflow: v.pipe(v.union([v.string(), v.record(v.string(), v.unknown())], WORKFLOW), v.metadata(own)),
   prompt: v.optional(prompt('prompt')),
   negative_prompt: v.optional(prompt('negative_prompt')),
@@ -64,14 +65,15 @@ export const parameters = v.strictObject({
   steps: v.optional(steps(1, 150)),
   guidance_scale: v.optional(guidanceScale()),
   strength: v.optional(strength()),
-  seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
+  seed: drawnSeed(),
   batch_size: v.optional(batchSize()),
   model: v.optional(v.pipe(v.string(MODEL), v.nonEmpty(MODEL))),
+  leave_nothing: v.optional(v.pipe(v.boolean('leave_nothing must be true or false.'), v.metadata(leaving))),
 });
 
 const files = import.meta.glob<unknown>('./comfyui/*.json', { import: 'default' });
 
-/** By the medium that its files are recorded in. */
+/** By the medium its files are recorded as. */
 const OUTPUT: Readonly<Partial<Record<ComfyKind, keyof typeof meta.outputs>>> = {
   image: 'images',
   animated: 'animated',
@@ -83,7 +85,7 @@ const OUTPUT: Readonly<Partial<Record<ComfyKind, keyof typeof meta.outputs>>> = 
 const resumeSchema = v.nullable(v.object({ server: v.string(), promptId: v.string() }));
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
-  const { workflow, image: one, images: several = [], ...values } = input;
+  const { workflow, image: one, images: several = [], leave_nothing: leavesNothing = false, ...values } = input;
   context.progress('queue');
   const [graph, mapping] =
     typeof workflow === 'string'
@@ -94,10 +96,22 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
     ([name, value]) =>
       value !== undefined && name !== 'operation' && !(name === 'seed' && !('seed' in mapping.parameters)),
   );
-  // Files that somebody's own workflow names and nobody gives are on the server.
+  // Files that a person's own workflow names, and the operation does not bring, are on the server.
   const files = typeof workflow === 'string' ? mapping.files : mapping.files.slice(0, given.length || 0);
   const filled = fillWorkflow(graph, { ...mapping, files }, Object.fromEntries(known), given);
-  return make(filled.graph, filled.files, context);
+  return make(leavesNothing ? overSocket(filled.graph) : filled.graph, filled.files, context);
+}
+
+/** The graph, changed to send pictures over the socket instead of saving them. */
+function overSocket(graph: ComfyGraph): ComfyGraph {
+  return Object.fromEntries(
+    Object.entries(graph).map(([id, node]) => [
+      id,
+      node.class_type === 'SaveImage'
+        ? { ...node, class_type: 'SaveImageWebsocket', inputs: { images: node.inputs.images } }
+        : node,
+    ]),
+  );
 }
 
 async function ownWorkflow(workflow: unknown, context: Context): Promise<[ComfyGraph, Mapping]> {
@@ -107,18 +121,30 @@ async function ownWorkflow(workflow: unknown, context: Context): Promise<[ComfyG
   return [graph, mappingOf(graph)];
 }
 
-/** Sends a graph, or finds the one that an earlier attempt sent, and takes everything that it gave. */
+/** Sends a graph, or finds the one an earlier attempt sent, and collects all its results. */
 async function make(graph: ComfyGraph, given: Record<string, Blob>, context: Context): Promise<Outputs> {
   const engine = (await context.engine()) as ComfyUi;
+  let server = '';
   const news: ComfyNews = {
-    onQueued: () => context.progress('queue'),
+    onAccepted: (job) => {
+      ({ server } = job);
+      context.place(server, 0);
+      context.keep(job);
+    },
+    onQueued: (ahead) => {
+      context.place(server, ahead);
+      context.progress('queue');
+    },
     onProgress: (done, of) => context.progress('sample', done, of),
     onPreview: context.develop,
-    onAccepted: context.keep,
+    onHandedOn: (reason) => {
+      context.keep(null);
+      context.notice(`Another server goes on with it: ${reason}`);
+    },
   };
   const earlier = v.safeParse(resumeSchema, context.resume);
   const found = earlier.success && earlier.output ? await engine.rejoin(earlier.output, graph, news) : null;
-  const { files: made, texts, server, promptId } = found ?? (await engine.run(graph, given, news));
+  const { files: made, texts, server: maker, promptId } = found ?? (await engine.run(graph, given, news));
   const outputs: Record<keyof typeof meta.outputs, unknown[]> = {
     images: [],
     animated: [],
@@ -129,7 +155,7 @@ async function make(graph: ComfyGraph, given: Record<string, Blob>, context: Con
   for (const file of made) {
     const output = OUTPUT[file.kind];
     if (output) {
-      outputs[output].push(new MadeFile(file.file, originOf(file, server, promptId)));
+      outputs[output].push(new MadeFile(file.file, originOf(file, maker, promptId)));
     } else {
       context.notice(`The server also made "${file.name?.filename ?? ''}", which is of no kind that is recorded here.`);
     }

@@ -1,7 +1,7 @@
-/** A picture that moves, as a p5.js sketch that a language model writes. In: words, or a sketch that failed and its error. Out: code for the sandbox. */
+/** A moving picture: a p5.js sketch written by a language model. In: words, or a failed sketch and its error. Out: code for the sandbox. */
 import * as v from 'valibot';
 import type { ChunkMeta, ContextOf, Outputs } from '../src/core/chunk.ts';
-import { seed } from '../src/core/parameters.ts';
+import { drawnSeed } from '../src/core/parameters.ts';
 import { MENDING, SKETCH_RECORDS, isMending, sketchFields, writeSketch } from '../src/core/sketch_writing.ts';
 import { WRITE } from '../src/core/writing.ts';
 
@@ -19,7 +19,7 @@ export const parameters = v.pipe(
   v.strictObject({
     operation: v.picklist(meta.operations),
     ...sketchFields(),
-    seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
+    seed: drawnSeed(),
   }),
   v.check((input) => isMending(input), MENDING),
 );

@@ -1,12 +1,12 @@
 /**
- * A picture from words with FLUX.2 klein, which may be shown pictures: to change them, or to take things and styles from them. In: prompt,
+ * A picture from words with FLUX.2 klein, which can also take pictures: to edit them, or as references for things and styles. In: prompt,
  * pictures and settings. Out: `batch_size` pictures. Cost: one run of the transformer per step and picture, two with guidance.
  */
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
-import { batchSize, guidanceScale, images, prompt, seed, size, steps, weights } from '../src/core/parameters.ts';
+import { batchSize, drawnSeed, guidanceScale, images, prompt, size, steps, weights } from '../src/core/parameters.ts';
 
 export const meta = {
   id: 'output_image_flux2',
@@ -20,7 +20,7 @@ export const meta = {
 
 /** Pixels per side of a token. */
 const MULTIPLE = 16;
-/** Each costs as much as a picture of its size that is made. */
+/** Each costs as much as making a picture of its size. */
 const MOST_PICTURES = 8;
 const TILE = 'tile_size must be a multiple of 64 from 128 to 2048 pixels.';
 
@@ -30,14 +30,7 @@ export const parameters = v.strictObject({
   images: v.optional(
     v.pipe(
       images('images', MOST_PICTURES),
-      v.metadata({
-        label: { en: 'Pictures to work from', de: 'Bilder als Vorlage' },
-        help: {
-          en: 'Say in the prompt what is to become of them, in their order: "the cat of the first picture on the chair of the second".',
-          de: 'Im Prompt steht, was aus ihnen werden soll, in ihrer Reihenfolge: „die Katze aus dem ersten Bild auf dem Stuhl aus dem zweiten“.',
-        },
-        group: 'main',
-      } satisfies FieldMetadata),
+      v.metadata({ words: 'pictures_to_work_from', group: 'main' } satisfies FieldMetadata),
     ),
   ),
   width: v.optional(size('width', MULTIPLE, 4096, MULTIPLE)),
@@ -46,17 +39,11 @@ export const parameters = v.strictObject({
   guidance_scale: v.optional(
     v.pipe(
       guidanceScale(),
-      v.metadata({
-        help: {
-          en: 'How closely the picture follows your words, above 1. The distilled checkpoints do without it.',
-          de: 'Wie genau das Bild den Worten folgt, ab 1. Die destillierten Checkpoints kommen ohne aus.',
-        },
-        slider: { min: 1, max: 10, step: 0.5 },
-      } satisfies FieldMetadata),
+      v.metadata({ words: 'flux2_guidance', slider: { min: 1, max: 10, step: 0.5 } } satisfies FieldMetadata),
     ),
     1,
   ),
-  seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
+  seed: drawnSeed(),
   batch_size: v.optional(batchSize(), 1),
   weights: v.optional(weights(), 'auto'),
   tile_size: v.optional(
@@ -65,6 +52,6 @@ export const parameters = v.strictObject({
 });
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
-  // A run without words is what guidance leads away from.
+  // Guidance leads away from a run without words.
   return { images: await paint({ ...input, negative_prompt: '' }, context) };
 }

@@ -1,34 +1,57 @@
 /**
- * A picture from words with any checkpoint of the Stable Diffusion family: from nothing, from another picture, or in the
- * white part of a mask. In: prompt and settings. Out: `batch_size` pictures. Cost: two UNet calls per step with guidance.
+ * A picture from words with any checkpoint of the Stable Diffusion family: from scratch, from another picture, or in the white part of a
+ * mask. In: prompt and settings. Out: `batch_size` pictures. Cost: two UNet calls per step with guidance.
  */
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
+import { hiresEntries, isWholeHires, NO_HIRES } from '../src/core/hires.ts';
 import { takeLoraTags } from '../src/core/loras.ts';
 import type { PixelImage } from '../src/core/media.ts';
-import type { CheckpointSummary, Latents } from '../src/core/model.ts';
+import type {
+  CheckpointSummary,
+  Conditioning,
+  ControlPicture,
+  ImagePrompt,
+  Latents,
+  Model,
+  SampleRequest,
+} from '../src/core/model.ts';
+import { hasItsStart, startProblem } from '../src/core/painting_parameters.ts';
 import {
   background,
+  CONTROL_IMAGES,
+  PROMPT_IMAGES,
   batchSize,
+  clipSkip,
+  controlnets,
+  drawnSeed,
   follows,
+  guidanceRescale,
   guidanceScale,
+  hasControlImages,
+  hasPromptImages,
   image,
+  imageEncoder,
+  images,
+  ipAdapters,
   loras,
+  noiseEntries,
   overlayInpaint,
   pixels,
   predictionType,
   prompt,
+  promptSyntax,
   rescaleBetasZeroSnr,
-  seed,
   size,
   steps,
   strength,
   tileSize,
   usualStrength,
+  vae,
   weights,
+  wildcards,
 } from '../src/core/parameters.ts';
-import { TorchGenerator } from '../src/core/random.ts';
 
 export const meta = {
   id: 'output_image_stable_diffusion',
@@ -62,10 +85,14 @@ export const parameters = v.pipe(
     operation: v.picklist(meta.operations),
     prompt: prompt('prompt'),
     negative_prompt: v.optional(prompt('negative_prompt'), ''),
+    prompt_syntax: v.optional(promptSyntax()),
+    clip_skip: v.optional(clipSkip()),
+    wildcards: v.optional(wildcards()),
     width: v.optional(size('width')),
     height: v.optional(size('height')),
     steps: v.optional(steps(1, 150), 25),
     guidance_scale: v.optional(guidanceScale(), 7.5),
+    guidance_rescale: v.optional(guidanceRescale()),
     guidance_mode: v.optional(
       v.picklist(['auto', 'batched', 'serial'], 'guidance_mode must be auto, batched or serial.'),
       'auto',
@@ -75,9 +102,11 @@ export const parameters = v.pipe(
     follows: v.optional(follows()),
     prediction_type: v.optional(predictionType()),
     rescale_betas_zero_snr: v.optional(rescaleBetasZeroSnr()),
-    seed: v.optional(seed(), () => String(crypto.getRandomValues(new Uint32Array(1))[0])),
+    seed: drawnSeed(),
+    ...noiseEntries(),
     batch_size: v.optional(batchSize(), 1),
     strength: v.optional(strength()),
+    ...hiresEntries(),
     image: v.optional(image('image')),
     mask_image: v.optional(image('mask_image')),
     background: v.optional(background()),
@@ -89,35 +118,25 @@ export const parameters = v.pipe(
     target_width: v.optional(pixels('target_width', 1)),
     target_height: v.optional(pixels('target_height', 1)),
     loras: v.optional(loras()),
+    controlnets: v.optional(controlnets()),
+    control_images: v.optional(images('control_images')),
+    ip_adapters: v.optional(ipAdapters()),
+    ip_adapter_images: v.optional(images('ip_adapter_images')),
+    image_encoder: v.optional(imageEncoder()),
+    vae: v.optional(vae()),
     weights: v.optional(weights(), 'auto'),
     tile_size: v.optional(tileSize()),
     phased: v.optional(v.boolean('phased must be true or false.')),
   }),
-  v.check(
-    ({ operation, image }) => operation === 'image_generation' || image !== undefined,
-    'image is missing: image_transform and image_inpaint start from a picture.',
-  ),
-  v.check(
-    ({ operation, image }) => operation !== 'image_generation' || image === undefined,
-    'image is given, but image_generation starts from nothing; use image_transform.',
-  ),
-  v.check(
-    ({ operation, mask_image }) => (operation === 'image_inpaint') === (mask_image !== undefined),
-    'mask_image is needed by image_inpaint and only by it: white is changed, black is kept.',
-  ),
-  v.check(
-    ({ image, background }) => image !== undefined || background === undefined,
-    'background counts only where an image is given; leave it out.',
-  ),
-  v.check(
-    ({ operation, overlay_inpaint }) => operation === 'image_inpaint' || overlay_inpaint === undefined,
-    'overlay_inpaint counts only for image_inpaint; leave it out.',
-  ),
+  v.check((input) => hasItsStart(input), startProblem),
+  v.check((input) => hasControlImages(input), CONTROL_IMAGES),
+  v.check((input) => hasPromptImages(input), PROMPT_IMAGES),
+  v.check((input) => isWholeHires(input), NO_HIRES),
 );
 
 type Input = v.InferOutput<typeof parameters>;
 
-/** What only Stable Diffusion XL is told. */
+/** Stable Diffusion XL's size conditioning. */
 const SIZES = [
   'original_width',
   'original_height',
@@ -129,19 +148,26 @@ const SIZES = [
 
 export async function execute(input: Input, context: Context): Promise<Outputs> {
   const { models, progress, recordTensors, signal } = context;
-  const { words, loras: tagged } = takeLoraTags(input.prompt);
-  if (/<(?:lora|lyco):/i.test(input.negative_prompt)) {
+  const { prompt, negative_prompt } = await wordsOf(input, context);
+  const { words, loras: tagged } = takeLoraTags(prompt);
+  if (/<(?:lora|lyco):/i.test(negative_prompt)) {
     context.notice('A LoRA counts only in the prompt; in the negative prompt its tag was read as words.');
   }
-  const model = await models.load(context.checkpoint, [...(input.loras ?? []), ...tagged]);
+  const model = await models.load(context.checkpoint, { ...input, loras: [...(input.loras ?? []), ...tagged] });
   requireUsed(input, model.summary);
   const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');
   const mask = input.mask_image === undefined ? undefined : await context.readImage(input.mask_image, 'mask_image');
+  if ((input.guidance_rescale ?? 0) > 0 && input.guidance_scale <= 1) {
+    context.notice('guidance_rescale does something only with a guidance_scale above 1, so it changed nothing.');
+  }
   const { width, height } = pictureSize(input, picture, model.summary.defaults, context);
-  const random = new TorchGenerator(input.seed);
+  const controls = await controlsOf(input, context);
+  const imagePrompts = await imagePromptsOf(input, context);
+  const { noiseSource } = await import('../src/core/noise_sources.ts');
+  const random = noiseSource(input);
 
   progress('encode');
-  const text = await model.encodeText({ ...input, prompt: words });
+  const text = await model.encodeText({ ...input, prompt: words, negative_prompt });
   let start: Latents | undefined;
   let latents: Latents | undefined;
   try {
@@ -152,13 +178,13 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
       tokens: text.tokens,
     });
     const amount = input.strength ?? usualStrength(mask !== undefined);
-    // A checkpoint that is shown what stays paints something wholly new from noise alone; the reference draws none for the picture then.
+    // At full strength an inpainting checkpoint starts from noise alone; the reference then draws no noise for the picture.
     start =
       picture && !(model.summary.inpaints && amount === 1)
         ? await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random })
         : undefined;
 
-    latents = await model.sample(text, {
+    const request: SampleRequest = {
       ...input,
       width,
       height,
@@ -167,6 +193,8 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
       start,
       mask,
       picture,
+      controls,
+      imagePrompts,
       previews: context.preview() !== null,
       signal,
       resume: context.resume,
@@ -181,7 +209,8 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
           preview(canvas);
         }
       },
-    });
+    };
+    latents = await sampled(model, text, request, { ...input, prompt: words, negative_prompt });
 
     progress('decode');
     if (context.wants('latents')) {
@@ -204,7 +233,62 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   }
 }
 
-/** @throws StudioError `invalid_operation` for what this checkpoint cannot do, or would pass over */
+/** Latents of the picture, in one pass, or in two at growing size. */
+async function sampled(model: Model, text: Conditioning, request: SampleRequest, input: Input): Promise<Latents> {
+  if ((input.hires_scale ?? 1) <= 1) {
+    return model.sample(text, request);
+  }
+  const { paintTwice } = await import('../src/core/second_pass.ts');
+  return paintTwice(model, text, request, input);
+}
+
+/** What the ControlNets see. */
+async function controlsOf(
+  { controlnets = [], control_images: given = [] }: Input,
+  { readImage }: Context,
+): Promise<ControlPicture[]> {
+  return Promise.all(
+    controlnets.map(async ({ controlnet: _, ...use }, place) => ({
+      ...use,
+      picture: await readImage(given[place], 'control_images'),
+    })),
+  );
+}
+
+/** What the IP-Adapters see. */
+async function imagePromptsOf(
+  { ip_adapters: adapters = [], ip_adapter_images: given = [] }: Input,
+  { readImage }: Context,
+): Promise<ImagePrompt[]> {
+  const pictures = await Promise.all(given.map((one) => readImage(one, 'ip_adapter_images')));
+  let next = 0;
+  return adapters.map(({ weight, images: count }) => ({ weight, pictures: pictures.slice(next, (next += count)) }));
+}
+
+/** The prompts as they are read: choices are made by the seed, and problems reported. */
+async function wordsOf(input: Input, { notice }: Context): Promise<{ prompt: string; negative_prompt: string }> {
+  const { prompt_syntax: syntax = 'literal', seed, wildcards: lists } = input;
+  if (syntax === 'literal') {
+    return input;
+  }
+  // The page imports this file for its schema and needs none of the code that runs.
+  const [{ drawChoices, hasChoices }, { promptProblems }] = await Promise.all([
+    import('../src/core/choices.ts'),
+    import('../src/core/prompt_problems.ts'),
+  ]);
+  const [prompt, negative_prompt] = [input.prompt, input.negative_prompt].map((text, turn) =>
+    hasChoices(text, lists) ? drawChoices(text, seed, turn, lists) : text,
+  );
+  if (prompt !== input.prompt) {
+    notice(`The seed drew this prompt: "${prompt}"`);
+  }
+  for (const { sentence } of [prompt, negative_prompt].flatMap((text) => promptProblems(text, syntax))) {
+    notice(sentence);
+  }
+  return { prompt, negative_prompt };
+}
+
+/** @throws StudioError `invalid_operation` for anything this checkpoint cannot do or would ignore */
 function requireUsed(input: Input, { name, inpaints, takesSizes }: CheckpointSummary): void {
   if (inpaints && input.operation !== 'image_inpaint') {
     throw new StudioError(
@@ -221,7 +305,7 @@ function requireUsed(input: Input, { name, inpaints, takesSizes }: CheckpointSum
   }
 }
 
-/** What is asked for, else the size of the picture to start from, else what the checkpoint was trained at. */
+/** The requested size, else that of the picture to start from, else the one the checkpoint was trained at. */
 function pictureSize(
   input: Input,
   picture: PixelImage | undefined,

@@ -1,4 +1,4 @@
-/** Speech from words, with any voice that the language engine runs. In: words. Out: sound, one channel at the voice's own rate. */
+/** Speech from words, with any voice the language engine can run. In: words. Out: sound, one channel at the voice's own rate. */
 import * as v from 'valibot';
 import type { ChunkMeta, ContextOf, Outputs } from '../src/core/chunk.ts';
 
@@ -17,7 +17,7 @@ const SPEED = 'speed must be a number from 0.5 to 2.';
 export const parameters = v.strictObject({
   operation: v.picklist(meta.operations),
   prompt: v.pipe(v.string(SILENT), v.regex(/\S/, SILENT)),
-  /** By name, where the checkpoint brings several. */
+  /** By name, if the checkpoint has several. */
   voice: v.optional(v.string('voice must be the name of a voice.')),
   speed: v.optional(v.pipe(v.number(SPEED), v.minValue(0.5, SPEED), v.maxValue(2, SPEED))),
 });

@@ -1,6 +1,6 @@
 /**
- * Words from words: a language model carries out an instruction on a text. In: text and instruction. Out: the text that it made of it. Cost: one
- * run of the model per token.
+ * Words from words: a language model applies an instruction to a text. In: text and instruction. Out: the resulting text. Cost: one run of
+ * the model per token.
  */
 import * as v from 'valibot';
 import type { ChunkMeta, ContextOf, Outputs } from '../src/core/chunk.ts';
@@ -29,7 +29,7 @@ export const parameters = v.strictObject({
     [words(INSTRUCTION), v.strictObject({ en: words(INSTRUCTION), de: words(INSTRUCTION) }, INSTRUCTION)],
     INSTRUCTION,
   ),
-  /** In which language the rule is told, where it is there in both. */
+  /** The language of the rule, if it exists in both. */
   language: v.optional(
     v.pipe(
       v.picklist(['en', 'de'], 'language must be en or de.'),

@@ -3,34 +3,39 @@
  * The page imports only `meta` and `parameters`; a worker loads `execute` when it is asked for.
  */
 import type * as v from 'valibot';
-import type { LoraUse } from './loras.ts';
-import type { CpuTensor, PixelImage } from './media.ts';
-import type { CheckpointRef, Model } from './model.ts';
+import type { UsedAdditions } from './additions.ts';
+import type { CpuTensor, PixelImage, Sound } from './media.ts';
+import type { CheckpointRef, Model, Upscaler } from './model.ts';
 import type { Recordable } from './operation.ts';
-import type { ImageSource } from './parameters.ts';
+import type { ImageSource, SoundSource } from './parameters.ts';
+import type { MusicModel } from './music_model.ts';
+import type { SoundModel } from './sound_model.ts';
 import type { StepSpeech } from './speech_service.ts';
 import type { StepText } from './text_service.ts';
+import type { VideoRequest, VideoWriter } from './video.ts';
 
 export interface ChunkMeta {
-  /** Equals the file's name. */
+  /** The file's name. */
   id: string;
   /** The medium of its result: a file of `src/media`. */
   media: string;
-  /** Kinds of operations that it can carry out. The kinds that exist are those that chunks declare. */
+  /** The kinds of operations it can carry out; a kind exists once a chunk declares it. */
   operations: readonly string[];
   needs: Needs;
-  /** What it goes through, in order. Progress, estimates and the page's words come from here. */
+  /** Its stages, in order; the source of progress, estimates and the page's wording. */
   stages: readonly StageDeclaration[];
-  /** What {@link Chunk.execute} gives, by name; later steps are wired to it. */
+  /** The outputs of {@link Chunk.execute}, by name, which later steps are wired to. */
   outputs: Readonly<Record<string, OutputDeclaration>>;
-  /** Entity types that it always records between its parameters and its result, such as the text that was really encoded. */
+  /** Receives input pictures with their transparency; absent = they are flattened onto a background first. */
+  keepsTransparency?: boolean;
+  /** Entity types that it always records beside its result, such as the text that was actually encoded. */
   records?: readonly string[];
 }
 
 export interface Needs {
-  /** Whether it waits for the GPU's turn. What needs no GPU runs beside what does. */
+  /** Whether it waits for the GPU; chunks that don't need it run in parallel. */
   gpu: boolean;
-  /** `_class_name`s of the `model_index.json` files that it runs; absent = it needs no checkpoint. */
+  /** The `_class_name`s (in `model_index.json`) that it can run; absent = it needs no checkpoint. */
   checkpoint?: readonly string[];
   /** The service of the language engine that it uses, see {@link ContextOf}. Its checkpoint is named by the operation, by step. */
   language?: 'text' | 'speech';
@@ -42,63 +47,82 @@ export interface StageDeclaration {
   id: string;
   /** For the person, such as "Reading your words". */
   label: { en: string; de: string };
-  /** What its steps are; absent for a stage that is not counted through. Counted stages carry the time that a job is expected to take. */
-  unit?: 'steps' | 'tokens' | 'frames';
-  /** Its share of the time before anything was measured, in steps of the counted stage; 1 where nothing is said. */
+  /** What its steps are called; absent for a stage without steps. Estimates of a job's time come from the stages with steps. */
+  unit?: 'steps' | 'tokens' | 'frames' | 'tiles';
+  /** Its length before anything was measured, in steps of the counted stage; 1 by default. */
   weight?: number;
 }
 
 export interface OutputDeclaration {
   medium: string;
-  /** It gives a list of them. */
+  /** The output is a list. */
   many?: boolean;
-  /** The entity type that it is recorded as when its step is the last; `output_<medium>` where nothing is said. */
+  /** The entity type it is recorded as when its step is the last; `output_<medium>` by default. */
   entity?: string;
 }
 
-/** The generic abilities that a chunk is handed; it imports no engine, queue or store. */
+/** Everything a chunk may use. It imports no engine, queue or store. */
 export interface Context {
-  /** The kind that this step carries out. */
+  /** The kind of operation this step carries out. */
   operation: string;
   /** The ref of the checkpoint that this step runs; empty for a chunk that needs none. */
   checkpoint: CheckpointRef;
   /**
-   * `loras` are merged into the model's weights, and no others. Throws `invalid_operation` for one that is not stored,
-   * `checkpoint_unsupported` for one of another kind of model.
+   * Uses exactly these additions beside the model: LoRAs are merged into its weights, ControlNets and IP-Adapters lead it. Throws
+   * `invalid_operation` for one that is not stored, `checkpoint_unsupported` for one of another kind of model.
    */
-  models: { load(ref: CheckpointRef, loras?: readonly LoraUse[]): Promise<Model> };
+  models: {
+    load(ref: CheckpointRef, additions?: UsedAdditions): Promise<Model>;
+    loadUpscaler(ref: CheckpointRef): Promise<Upscaler>;
+    loadSoundModel(ref: CheckpointRef): Promise<SoundModel>;
+    loadMusicModel(ref: CheckpointRef): Promise<MusicModel>;
+  };
   /**
-   * Decodes a picture parameter. All but masks are opaque: they lie on the parameter `background`, or on white. Throws
-   * `image_unreadable`.
+   * Decodes a picture parameter. Unless the chunk `keepsTransparency`, all pictures but masks are flattened onto the parameter
+   * `background`, or onto white. Throws `image_unreadable`.
    */
   readImage: (source: ImageSource, name: string) => Promise<PixelImage>;
-  /** @param stage one of those that the chunk declares */
+  /** Decodes a sound parameter, at `rate` samples per second. Throws `media_unreadable`. */
+  readSound: (source: SoundSource, rate: number) => Promise<Sound>;
+  /** @param stage one that the chunk declares */
   progress: (stage: string, step?: number, steps?: number) => void;
   /**
-   * Shows words while they come into being; the result is what `execute` returns.
-   * @param thinking whether they are a model's thoughts, which are shown apart
+   * Tells the person which machine runs the step, until the step ends.
+   * @param ahead jobs before this one there
+   */
+  place: (server: string, ahead: number) => void;
+  /**
+   * Shows words as they are written; the result is what `execute` returns.
+   * @param thinking whether they are a model's thoughts, which are shown separately
    */
   delta: (text: string, thinking?: boolean) => void;
   /**
-   * What this chunk last gave to {@link keep} in an attempt that was broken off; null when it begins anew. The parameters are then those
-   * of that attempt. It has been in a database meanwhile, so the chunk reads it as foreign data.
+   * What this chunk last passed to {@link keep} in an interrupted attempt, whose parameters it then has again; null on a fresh start. It
+   * was stored in between, so the chunk must validate it.
    */
   resume: unknown;
   /**
-   * Keeps what the chunk needs to go on from here with the same result, in place of what it kept before; survives structured clone. Call
-   * it as often as there is something finished; it never waits.
+   * Saves what the chunk needs to continue from here with the same result, replacing what it saved before. The value must survive
+   * structured clone. Call it whenever something is finished; it never blocks.
    */
   keep: (state: unknown) => void;
-  /** The canvas that somebody watches, asked for anew at every step; null when nobody does. */
+  /** The canvas on screen; ask again at every step. Null when nobody is watching. */
   preview: () => OffscreenCanvas | null;
-  /** Shows a picture while it comes into being on another machine, where somebody watches. */
+  /** Shows an unfinished picture from another machine if somebody is watching. */
   develop: (picture: Blob) => void;
-  /** One sentence for the person, such as a prompt that was cut; also kept in the recording. */
+  /** Tells the person something in one sentence, such as that a prompt was cut; also recorded. */
   notice: (message: string) => void;
-  /** What the caller asked to have recorded beside the result. */
+  /** What the caller wants recorded beside the result. */
   wants: (what: Recordable) => boolean;
-  /** Records one entity of this run. Values: objects become JSON, strings text, Blobs their own type. */
+  /** Records one entity of this run: objects as JSON, strings as text, Blobs as their own type. */
   record: (entityType: string, content: Blob | string | object, metadata?: Record<string, unknown>) => Promise<string>;
+  /** Begins a video. Throws `invalid_operation` for a format that is not encoded here. */
+  writeVideo: (request: VideoRequest) => Promise<VideoWriter>;
+  /**
+   * Records what there is so far of an output, as results are recorded, when the step ends without it: cancelled half way for instance.
+   * @param output as the chunk declares it
+   */
+  keepPart: (output: string, value: unknown) => Promise<void>;
   /** Records named tensors as one safetensors file. */
   recordTensors: (
     entityType: string,
@@ -106,17 +130,17 @@ export interface Context {
     metadata?: Record<string, unknown>,
   ) => Promise<string>;
   /**
-   * A key that the person entered, such as that of a service. It is never part of an operation and never recorded, so a chunk must neither return
-   * nor record it. Throws `invalid_operation` when there is none of this name.
+   * A key that the person entered, such as one for a service. A chunk must neither return nor record it. Throws `invalid_operation` if
+   * there is none of this name.
    */
   secret: (name: string) => Promise<string>;
-  /** Opens the engine that `needs.remote` names; what it gives is an interface of the core. Throws the engine's own sentences. */
+  /** Opens the engine that `needs.remote` names and returns its interface, which the core defines. Throws the engine's own errors. */
   engine: () => Promise<unknown>;
   signal: AbortSignal;
 }
 
 /**
- * What a chunk of this meta is handed: with a service of the language engine where it `needs` one. Write
+ * The context of a chunk with this meta, including a language service if it `needs` one. Write
  * `context: ContextOf<typeof meta>`.
  */
 export type ContextOf<M extends ChunkMeta> = Context &
@@ -126,12 +150,12 @@ export type ContextOf<M extends ChunkMeta> = Context &
       ? { speech: StepSpeech }
       : unknown);
 
-/** What a step gives, by the names that its chunk declares: a value of the output's medium (`media.ts`), or a list of them. */
+/** A step's outputs, by the names its chunk declares: a value of the output's medium (`media.ts`), or a list of them. */
 export type Outputs = Record<string, unknown>;
 
 export interface Chunk<S extends v.GenericSchema = v.GenericSchema> {
   meta: ChunkMeta;
-  /** Parsed with the operation's kind as the field `operation`, so that a schema can ask for a picture or a mask. */
+  /** Parsed with the operation's kind as the field `operation`, so a schema can require a picture or a mask. */
   parameters: S;
   execute: (input: v.InferOutput<S>, context: Context) => Promise<Outputs>;
 }

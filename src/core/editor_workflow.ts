@@ -1,6 +1,6 @@
 /**
- * A workflow as ComfyUI's editor saves it, made into the graph that a server takes, as its own frontend does it. What widgets mean is known to the
- * server's node definitions alone, so these are asked for first.
+ * Converts a workflow saved by ComfyUI's editor into the graph that a server takes, as its own frontend does. Only the server's node
+ * definitions say what widgets mean, so they are fetched first.
  */
 import * as v from 'valibot';
 import type { ComfyGraph, ComfyLink } from './comfyui.ts';
@@ -56,29 +56,29 @@ export type EditorWorkflow = v.InferOutput<typeof editorSchema>;
 type EditorNode = v.InferOutput<typeof nodeSchema>;
 type Level = v.InferOutput<typeof levelSchema>;
 
-/** `/object_info` of one class, as far as it is read here. */
+/** The parts of one class's `/object_info` that are read here. */
 export interface NodeDefinition {
   input?: Partial<Record<'required' | 'optional', Record<string, unknown>>>;
   input_order?: Partial<Record<'required' | 'optional', string[]>>;
   display_name?: string;
 }
 
-/** Nodes of the editor alone. */
+/** Nodes that exist only in the editor. */
 const VIRTUAL = new Set(['Note', 'MarkdownNote', 'Reroute', 'PrimitiveNode']);
 const [MUTED, BYPASSED] = [2, 4];
-/** Ends of a subgraph's inner links. */
+/** The ends of a subgraph's inner links. */
 const [INNER_INPUTS, INNER_OUTPUTS] = [-10, -20];
 
-/** Where a node stands: in the workflow, or inside instances of subgraphs. */
+/** Where a node is: in the workflow, or inside instances of subgraphs. */
 interface Scope {
   level: Level;
-  /** Of the instances around it, such as `5:`. */
+  /** The ids of the instances around it, such as `5:`. */
   prefix: string;
   instance: EditorNode | null;
   parent: Scope | null;
 }
 
-/** Node classes of a workflow that a server has to know, those of subgraphs included. */
+/** The node classes that a server must know to run a workflow, including those in subgraphs. */
 export function classesOf({ nodes, definitions }: EditorWorkflow): string[] {
   const subgraphs = definitions?.subgraphs ?? [];
   const all = [nodes, ...subgraphs.map((subgraph) => subgraph.nodes)].flat().map(({ type }) => type);
@@ -88,7 +88,7 @@ export function classesOf({ nodes, definitions }: EditorWorkflow): string[] {
 
 /**
  * @param definitionOf a node class; null for one that the server does not have
- * @throws StudioError `invalid_operation` for a node of a class that nobody knows: the order of its values is known to that class alone
+ * @throws StudioError `invalid_operation` for a node of an unknown class: only the class knows the order of its values
  */
 export function graphOfEditor(
   workflow: EditorWorkflow,
@@ -183,10 +183,10 @@ export function graphOfEditor(
   return graph;
 }
 
-/** Of links and subgraphs: deeper ones go round in a circle. */
+/** The deepest nesting of links and subgraphs; anything deeper is circular. */
 const DEEPEST = 100;
 
-/** Seeds of nodes from before the hint for it. */
+/** Seed inputs of nodes older than the `control_after_generate` hint. */
 const OLD_SEED = /^(noise_)?seed$/;
 
 /** The values of a node's widgets by name. */
@@ -222,7 +222,7 @@ const CONTROLS = new Set<unknown>(['fixed', 'increment', 'decrement', 'randomize
 
 interface Widget {
   name: string;
-  /** Whether a value follows that says what becomes of it after a run, which is no input. */
+  /** Whether the next value is the widget's `control_after_generate`, which is no input. */
   hasControl: boolean;
   isSeed: boolean;
 }
@@ -244,7 +244,7 @@ function widgetsOf({ input, input_order: order }: NodeDefinition): Widget[] {
   });
 }
 
-/** A list would be a link. */
+/** Lists would be taken for links. */
 function wrapped(value: unknown): unknown {
   return Array.isArray(value) ? { __value__: value as unknown[] } : value;
 }

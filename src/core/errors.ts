@@ -1,5 +1,5 @@
 /**
- * One error type for everything that a person or a caller can be told.
+ * The one error type for everything a person or a caller can be told.
  *
  * `message` is one sentence that says what happened and what to do. `retry` says whether trying again can help:
  * `same` (nothing needs to change), `smaller` (a smaller size, batch or checkpoint), `never` (the request must change).
@@ -33,7 +33,7 @@ export interface StudioErrorData {
   message: string;
   retry: Retry;
   cause?: string;
-  /** The engine that failed, where it is not the one that ran the job: then only that one is made anew. */
+  /** The engine that failed, if it is not the one running the job; only that one is restarted. */
   engine?: 'language';
 }
 
@@ -69,7 +69,7 @@ export class StudioError extends Error {
     return new StudioError(data.code, data.message, { retry: data.retry, cause: data.cause, engine: data.engine });
   }
 
-  /** Any thrown value as a StudioError; an unknown one becomes `internal` with its own text kept as the cause. */
+  /** Any thrown value as a StudioError; unknown ones become `internal`, with their own text as the cause. */
   static from(thrown: unknown): StudioError {
     if (thrown instanceof StudioError) {
       return thrown;
@@ -79,7 +79,7 @@ export class StudioError extends Error {
       return cancelled();
     }
     if (name === 'NotReadableError') {
-      // A file that was moved or changed since it was opened; or, in private windows, gigabytes that the browser kept in memory and lost.
+      // The file was moved or changed since it was opened; or a private window lost gigabytes that the browser kept in memory.
       return new StudioError(
         'checkpoint_incomplete',
         'A file could not be read any more; if it was moved or changed, open it again, and in a private window, which cannot keep large checkpoints, use an ordinary one.',
@@ -105,7 +105,7 @@ export function describe(thrown: unknown): string {
   return thrown instanceof Error ? thrown.message : String(thrown);
 }
 
-/** An internal invariant: failing it is a bug of ours, never the user's fault. */
+/** Checks an internal invariant; a failure is our bug, never the user's fault. */
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) {
     throw new Error(`Assertion failed: ${message}`);

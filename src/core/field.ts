@@ -1,23 +1,25 @@
 /**
- * What a chunk says of a parameter for the form that is made of its schema, in `v.metadata({ … } satisfies FieldMetadata)`. All of it is optional:
- * the schema alone gives a usable form.
+ * Hints for the form built from a chunk's schema, given in `v.metadata({ … } satisfies FieldMetadata)`. All are optional: the schema alone
+ * makes a usable form.
  */
 export interface FieldMetadata {
-  /** The file of `src/app/fields` that shows it: `long_text` is `LongTextField.svelte`. Follows from the schema where nothing is said. */
+  /** The file of `src/app/fields` that shows it: `long_text` is `LongTextField.svelte`. By default it follows from the schema. */
   control?: string;
+  /** The entry of `src/app/fields/shared_parameters.json` with its label and help, which only forms load; by default that of its name. */
+  words?: string;
   label?: Localized;
-  /** Behind the "?" beside the label. */
+  /** Shown behind the "?" beside the label. */
   help?: Localized;
-  /** Stands in the empty field. */
+  /** Placeholder of the empty field. */
   placeholder?: Localized;
   /**
-   * `main` stands beside Generate, `more` in the settings below; what has to be filled in is `main` where nothing is said. `none` is in no form:
-   * other parts of the page, or other doors, say it.
+   * `main` is beside Generate, `more` in the settings below. Required fields are `main` by default. `none` is in no form: it is set
+   * elsewhere on the page, or through other doors.
    */
   group?: 'main' | 'more' | 'none';
-  /** What choices are called, by value. */
+  /** Labels of the choices, by value. */
   choices?: Readonly<Record<string, Localized>>;
-  /** Where a slider is of use: narrower than what is allowed. */
+  /** The slider's range, narrower than what is allowed. */
   slider?: { min: number; max: number; step: number };
 }
 

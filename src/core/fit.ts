@@ -1,18 +1,21 @@
-/** Whether a plan fits the device: in which variant of its weights it runs, and how long that takes; or why it does not, and what would fit. */
+/** Whether a plan fits the device: which variant of the weights to run and how long that takes, or why it does not fit and what would. */
+import { hiresSide } from './hires.ts';
+import { isFile } from './parameters.ts';
+import type { IpAdapterUse } from './image_prompts.ts';
 import { isVariant } from './model.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest } from './model.ts';
 import type { Plan, PlannedStep, PlanResult } from './plan.ts';
 
 /**
- * What a step asks of the device, for the estimate that {@link fit} judges; null for one that does not sample.
- * @param picture the size of the picture that the operation starts from, where there is one
+ * What a step needs from the device, to be estimated and judged by {@link fit}; null for a step that neither samples nor works in tiles.
+ * @param picture size and number of the pictures that the step starts from, if any
  */
 export function estimateRequest(
   { operation, parameters }: Pick<PlannedStep, 'operation' | 'parameters'>,
   checkpoint: CheckpointSummary,
-  picture: { width: number; height: number } | null = null,
+  picture: { width: number; height: number; batch_size?: number } | null = null,
 ): EstimateRequest | null {
-  if (typeof parameters.steps !== 'number') {
+  if (typeof parameters.steps !== 'number' && typeof parameters.tile_size !== 'number') {
     return null;
   }
   const number = (name: string, otherwise: number): number => {
@@ -20,26 +23,47 @@ export function estimateRequest(
     return typeof value === 'number' ? value : otherwise;
   };
   const usual = picture ?? checkpoint.defaults;
-  const { guidance_mode: mode, strength, tile_size: tile, phased, weights } = parameters;
+  const times = number('hires_scale', 1);
+  const larger = (side: number) => (times > 1 ? hiresSide(side, times) : side);
+  const {
+    guidance_mode: mode,
+    strength,
+    tile_size: tile,
+    phased,
+    weights,
+    controlnets: controls,
+    ip_adapters: adapters,
+  } = parameters;
   return {
     operation,
-    width: number('width', usual.width),
-    height: number('height', usual.height),
-    batch_size: number('batch_size', 1),
-    steps: number('steps', 1),
+    width:
+      checkpoint.latentsPerSecond === undefined || typeof parameters.seconds !== 'number'
+        ? larger(number('width', usual.width))
+        : Math.ceil(parameters.seconds * checkpoint.latentsPerSecond),
+    height: larger(number('height', usual.height)),
+    batch_size:
+      checkpoint.mostFrames === undefined ? number('batch_size', picture?.batch_size ?? 1) : number('frames', 1),
+    // Two passes take about as long as all steps at the larger size: the first is small, and the second skips some.
+    steps: number('hires_steps', number('steps', 1)),
     guidance_scale: number('guidance_scale', 1),
+    ...(checkpoint.mostFrames !== undefined && { startsFromPicture: parameters.image !== undefined }),
     ...(mode === 'batched' || mode === 'serial' ? { guidance_mode: mode } : {}),
     ...(typeof strength === 'number' ? { strength } : {}),
+    ...(isFile(parameters.audio) ? { fromSound: true } : {}),
     ...(typeof tile === 'number' ? { tile_size: tile } : {}),
     ...(typeof phased === 'boolean' ? { phased } : {}),
     ...(isVariant(weights) ? { weights } : {}),
+    ...(Array.isArray(controls) && controls.length > 0 ? { controlnets: controls.length } : {}),
+    ...(Array.isArray(adapters) && adapters.length > 0
+      ? { imagePrompts: (adapters as IpAdapterUse[]).map(({ images }) => images) }
+      : {}),
   };
 }
 
 /**
- * Chooses the variant that the device can hold: full precision, else 8 bits, else 4, and says so in a notice.
- * @param inDoubt what happens when only a guess of the device's memory speaks against it: before a download it is a refusal, for
- *   weights that are here a notice, because the guess may be wrong and trying costs little
+ * Chooses the best variant the device can hold (full precision, else 8 bits, else 4) and says so in a notice.
+ * @param inDoubt what to do when the plan exceeds only a guess of the device's memory: refuse before a download, but merely warn when the
+ * weights are here, because the guess may be wrong and trying costs little
  */
 export function fit(
   plan: Plan,
@@ -49,7 +73,7 @@ export function fit(
 ): PlanResult {
   const here = estimate.variants.filter(({ runsHere }) => runsHere);
   const possible = here.filter(({ misfit }) => misfit === null || (misfit.guessed && inDoubt === 'warn'));
-  // Among those beyond the guess the smallest has the best chance.
+  // If all exceed the guess, the smallest has the best chance.
   const chosen = possible.find(({ misfit }) => misfit === null) ?? possible.at(-1);
   if (!chosen) {
     const [first] = here.flatMap(({ misfit }) => (misfit ? [misfit] : []));
@@ -88,11 +112,12 @@ function nothingRuns({ name }: CheckpointSummary): string {
   return `"${name}" cannot be run on this device in any precision; choose another checkpoint.`;
 }
 
-/** What would fit, as one or two sentences. */
+/** One or two sentences on what would fit. */
 function wayOut({ request, smaller, budget: { source }, variants }: Estimate): string {
+  const fewer = request.operation.startsWith('video') ? 'fewer frames' : 'fewer pictures at a time';
   const ways = [
     ...(smaller ? [`${smaller.width}×${smaller.height} pixels`] : []),
-    ...(request.batch_size > 1 ? ['fewer pictures at a time'] : []),
+    ...(request.batch_size > 1 ? [fewer] : []),
     'a smaller checkpoint',
   ];
   const list = ways.join(', ').replace(/, (?=[^,]*$)/, ' or ');
@@ -106,7 +131,7 @@ function budget({ budget: { bytes, source } }: Estimate): string {
     : `this device is guessed to have ${gibibytes(bytes)} GiB for it`;
 }
 
-/** With one digit after the point, and never 0. */
+/** One digit after the point, never 0. */
 export function gibibytes(bytes: number): string {
   return Math.max(0.1, bytes / 2 ** 30).toFixed(1);
 }

@@ -1,4 +1,4 @@
-/** The one form of Vite's glob import that core code uses; core is compiled without Vite's own types. */
+/** The one form of Vite's glob import that the core uses; it is compiled without Vite's types. */
 interface ImportMeta {
   glob<T>(pattern: string, options: { eager: true }): Record<string, T>;
 }

@@ -1,35 +1,37 @@
-/** Jobs: accepted operations, their states and what is told of them while they run. */
+/** Jobs: accepted operations, their states, and the events while they run. */
 import type { StudioErrorData } from './errors.ts';
 import type { Operation } from './operation.ts';
 
 export type JobState = 'pending' | 'running' | 'completed' | 'failed' | 'cancelled';
-/** `load` and `record` are the executor's own; all others are those that chunks declare. */
+/** `load` and `record` belong to the executor; chunks declare all others. */
 export type Stage = string;
 
 export interface Progress {
-  /** The pipeline's step that is at work; null while what all of them share is loaded. */
+  /** The pipeline's current step; null while loading what they share. */
   of: string | null;
   stage: Stage;
   /** Steps done within the stage, and how many there are; 0 of 0 where a stage has no steps. */
   step: number;
   steps: number;
-  /** Of the whole job, 0 to 1, by the time that its stages take as far as that was measured; never goes back within an attempt. */
+  /** Of the whole job, 0 to 1, weighted by the measured time of its stages; never goes back within an attempt. */
   fraction: number;
   /** Of the whole job, from measured rates; null until there is something to measure. */
   secondsLeft: number | null;
+  /** The other machine that is making it: its address, and the number of jobs ahead there. */
+  elsewhere?: { server: string; ahead: number };
 }
 
-/** From here a job can go on in another worker and end with the same result. Survives structured clone. */
+/** Where a job can continue in another worker with the same result. Survives structured clone. */
 export interface ResumePoint {
-  /** The parameters of each step of the plan by its id, every default settled, the seed included; files are the operation's. */
+  /** The parameters of each planned step, by its id, with every default settled, including the seed; files stay in the operation. */
   parameters: Record<string, Record<string, unknown>>;
-  /** What the worker that made it needs besides, such as latents after a step; null before the first one. Nobody else looks into it. */
+  /** The worker's own state, such as the latents after a step; null before the first one. Opaque to everyone else. */
   state: unknown;
 }
 
-/** A smaller operation that may succeed where one failed for want of memory or because it lost the GPU again and again. */
+/** A smaller operation to try after one ran out of memory or kept losing the GPU. */
 export interface Offer {
-  /** What is different about it, for a button: "Try with tiled decoding". */
+  /** What it changes, as a button's label: "Try with tiled decoding". */
   label: string;
   operation: Operation;
 }
@@ -52,9 +54,9 @@ export interface Job {
   submittedAt: number;
   startedAt: number | null;
   finishedAt: number | null;
-  /** How often it was begun; 1 for one that ran undisturbed. */
+  /** How many times it was started; 1 if it ran undisturbed. */
   attempts: number;
-  /** Why it waits although its turn has come, as a sentence (its folder is not open); null when nothing holds it. */
+  /** A sentence on why it waits although its turn has come (such as a folder that is not open); null if nothing holds it. */
   obstacle: string | null;
   progress: Progress | null;
   notices: string[];
@@ -62,11 +64,11 @@ export interface Job {
   run: string | null;
   entities: Entity[];
   error: StudioErrorData | null;
-  /** What to try instead of a failed one; null where nothing smaller is known. */
+  /** What to try after it failed; null if nothing smaller is known. */
   offer: Offer | null;
 }
 
-/** Words of a step, in the order in which they come into being. An attempt that begins anew says them anew. */
+/** Text a step wrote, in order. A new attempt sends it again from the start. */
 export interface Delta {
   step: string;
   text: string;
@@ -80,45 +82,45 @@ export type JobEvent =
   | { type: 'notice'; message: string }
   | { type: 'run'; run: string }
   | { type: 'entity'; entity: Entity }
-  /** Words of a step while they come into being. They are told, not kept: what the step gives in the end is recorded. */
+  /** Text as a step writes it. It is shown, not kept; the step's final output is recorded. */
   | ({ type: 'delta' } & Delta)
   | { type: 'resume_point'; point: ResumePoint }
   | { type: 'offer'; offer: Offer };
 
-/** What the engine can say of the machine it runs on. */
+/** What the engine reports about the machine it runs on. */
 export interface DeviceReport {
   backend: 'webgpu' | 'wasm';
-  /** Why it is not WebGPU, or what else a person should know; null when there is nothing to say. */
+  /** Why it is not WebGPU, or anything else a person should know; null if nothing. */
   note: string | null;
   adapter: string;
   /** Floating point type that the networks compute in. */
   precision: 'f32' | 'f16';
   limits: { maxBufferSize: number; maxStorageBufferBindingSize: number } | null;
   /** Which build of ONNX Runtime runs. */
-  runtime: 'jspi' | 'asyncify';
+  runtime: 'jspi' | 'asyncify' | 'node';
   /** That compute on the processor. */
   threads: number;
 }
 
-/** What the engine is at. */
+/** What the engine is doing. */
 export interface EngineState {
   device: DeviceReport;
   /** A job runs. */
   isBusy: boolean;
-  /** The checkpoint that is on the device, by ref, and which of its networks; null where there is none. */
+  /** The ref of the checkpoint on the device and the networks that are there; null if none is. */
   prepared: { checkpoint: string; networks: string[] } | null;
 }
 
-/** What the engine holds and has done, for tests and measurements. */
+/** What the engine holds and has done; for tests and measurements. */
 export interface LedgerReport {
   createdBuffers: number;
   liveBuffers: number;
   liveBytes: number;
-  /** Buffers mapped for reading since the start, by whoever then waited for it. */
+  /** Blocking reads of buffers since the start. */
   readMaps: number;
-  /** Those mapped beside them to keep where a job stands, for which nothing waited. */
+  /** Non-blocking reads of buffers, for resume points. */
   snapshotMaps: number;
-  /** Compute dispatches and the bytes of all buffers bound to them; counted only when asked for at the start. */
+  /** Compute dispatches, and the bytes of all buffers bound to them; counted only if requested at the start. */
   launches: number;
   boundBytes: number;
   /** ONNX Runtime's heap, which never shrinks. */

@@ -1,35 +1,34 @@
 /**
- * How far a job is, as a share of the time that it takes, and how long it still takes. Pure: it is told what happens and what the time is.
- *
- * Work is counted in seconds: those that a stage took, takes by what was measured of it so far, or is expected to take. The laws: within an
- * attempt the fraction never goes back, it is 1 at the end and only then, and the time left is null or a finite number from 0.
+ * How far a job is, as a share of its time, and how long it still takes. Pure: events and the clock are passed in.
+ * Work is counted in seconds: those a stage took, is taking by the measurements so far, or is expected to take. Three invariants: the
+ * fraction never goes back within an attempt; it is 1 at the end and only then; the time left is null or a finite number of at least 0.
  */
 import type { StageDeclaration } from './chunk.ts';
 import type { Progress, Stage } from './job.ts';
 
-/** Seconds that are expected of each stage of one job, by {@link stageKey}; null or absent where nothing like it was ever measured on this device. */
+/** Expected seconds of each stage of one job, by {@link stageKey}; null or absent if nothing like it was measured on this device. */
 export type StageSeconds = Record<string, number | null>;
 
 /** One stage of one step; `load` and `record` belong to the job as a whole. */
 export interface CourseStage {
   step: string | null;
   stage: Stage;
-  /** Steps that are expected of a counted stage; null for one that is not counted through. */
+  /** Expected steps of the stage; null for one without steps. */
   steps: number | null;
-  /** What it counts as before anything is measured, in steps of the counted stage before or after it. */
+  /** Its weight before anything is measured, in steps of the counted stage before or after it. */
   weight: number;
 }
 
-/** What an unmeasured stage of the executor's own counts as; it has to count for something, and a picture's networks cost about that. */
+/** The weight of the executor's own stages before they are measured: about what loading a picture's networks costs. */
 const LOAD: CourseStage = { step: null, stage: 'load', steps: null, weight: 4 };
-/** Of loading a language model, in tokens. */
+/** The weight of loading a language model, in tokens. */
 const LANGUAGE_WEIGHT = 100;
 const RECORD: CourseStage = { step: null, stage: 'record', steps: null, weight: 0.5 };
 
 /**
  * The stages of a job in order.
- * @param steps `loads` are those that bring a model of their own to another engine
- * @param loads whether weights have to be brought to the device
+ * @param steps those with `loads` load a model of their own into another engine
+ * @param loads whether weights must be loaded onto the device
  */
 export function stagesOf(
   steps: readonly { id: string; stages: readonly StageDeclaration[]; loads?: boolean }[],
@@ -52,21 +51,21 @@ export function stageKey(step: string | null, stage: Stage): string {
   return step === null ? stage : `${step}.${stage}`;
 }
 
-/** A share of a stage from which the rest is judged. */
+/** The share of a stage that must be done before the rest is extrapolated. */
 const FAR_ENOUGH = 0.01;
 
-/** Before the end this is the most that is said. */
+/** The highest fraction reported before the end. */
 const NEARLY = 0.999;
 
 class Course {
-  /** Seconds that went by within it. */
+  /** Seconds spent in it. */
   spent = 0;
   /** 0 to 1. */
   share = 0;
-  /** The share that an earlier attempt had done. */
+  /** The share done by an earlier attempt. */
   given = 0;
   steps: number;
-  /** Of the first step of this attempt, which also compiles and says nothing of the others. */
+  /** Seconds of this attempt's first step, which also compiles and so says nothing about the others. */
   first: { step: number; spent: number } | null = null;
 
   constructor(
@@ -80,7 +79,7 @@ class Course {
     return this.declared.steps !== null;
   }
 
-  /** Seconds of a step: as this attempt measured it, else as expected; null where nothing is known yet. */
+  /** Seconds per step: measured in this attempt, else as expected; null if nothing is known yet. */
   get perStep(): number | null {
     if (this.first) {
       const steps = this.share * this.steps - this.first.step;
@@ -91,7 +90,7 @@ class Course {
     return this.expected === null ? null : this.expected / this.steps;
   }
 
-  /** Seconds of all of it. @param reference seconds of a step of a counted stage */
+  /** Seconds of the whole stage. @param reference seconds per step of a counted stage */
   whole(reference: number): number {
     if (this.isCounted) {
       return (this.perStep ?? reference) * this.steps;
@@ -112,7 +111,7 @@ export class JobProgress {
 
   /**
    * @param stages of the job in order, see {@link stagesOf}
-   * @param clock in seconds; it may stand still, and is not trusted to run forward
+   * @param clock in seconds; it may stand still or even go back
    */
   constructor(stages: readonly CourseStage[], expected: StageSeconds, clock: () => number) {
     this.#courses = new Map(
@@ -126,9 +125,9 @@ export class JobProgress {
   }
 
   /**
-   * Weights are loaded whenever a network is needed, between the other stages, so they are told apart from them.
+   * Weights are loaded whenever a network is needed, in between the other stages, so loading is tracked separately.
    * @param share 0 to 1
-   * @param of the step that loads a model of its own; null = what the steps share
+   * @param of the step that loads a model of its own; null for what the steps share
    */
   load(share: number, of: string | null = null): Progress {
     const course = this.#course(of, 'load');
@@ -170,7 +169,7 @@ export class JobProgress {
     return { of: null, stage: 'record', step: 0, steps: 0, fraction: 1, secondsLeft: 0 };
   }
 
-  /** Seconds that stages took which are over, and of which this attempt did everything, by {@link stageKey}. */
+  /** Seconds of the finished stages that this attempt did from start to end, by {@link stageKey}. */
   get measured(): Record<string, number> {
     return Object.fromEntries(
       [...this.#courses]
@@ -179,7 +178,7 @@ export class JobProgress {
     );
   }
 
-  /** One that nobody declared, of a chunk that says more than it announced, counts for nothing. */
+  /** A stage that the chunk did not declare counts for nothing. */
   #course(of: string | null, stage: Stage): Course {
     const key = stageKey(of, stage);
     const known = this.#courses.get(key);
@@ -191,7 +190,7 @@ export class JobProgress {
     return course;
   }
 
-  /** Loading goes on beside the others. */
+  /** Loading runs beside the other stages. */
   #before(course: Course): Course[] {
     const all = [...this.#courses.values()];
     return all

@@ -1,7 +1,7 @@
-/** What is known of a language model or a voice before its weights are loaded, and how one is told from other checkpoints. */
+/** What is known about a language model or a voice before its weights are loaded, and how to tell one from other checkpoints. */
 import * as v from 'valibot';
 
-/** How the weights of transformers.js' layout are kept; the names are that library's. In no order. */
+/** Number formats of weights in transformers.js' layout, by that library's names; in no particular order. */
 export const LANGUAGE_PRECISIONS = [
   'fp32',
   'fp16',
@@ -23,13 +23,13 @@ export type LanguageKind = 'text' | 'speech';
 
 export interface PrecisionChoice {
   precision: LanguagePrecision;
-  /** Paths of everything that a run with it reads. */
+  /** Paths of all files that a run reads. */
   files: string[];
   /** Of those files. */
   bytes: number;
-  /** Of weights and the cache of a long conversation, once on the device; a guess. */
+  /** An estimate of the device memory for the weights and the cache of a long conversation. */
   memoryBytes: number;
-  /** Why it cannot be run here, as a sentence; null when it can. */
+  /** A sentence on why it cannot run here; null if it can. */
   misfit: string | null;
 }
 
@@ -37,13 +37,13 @@ export interface LanguageSummary {
   ref: string;
   name: string;
   kind: LanguageKind;
-  /** As its config.json says, such as `Qwen3ForCausalLM`. */
+  /** The architecture in its config.json, such as `Qwen3ForCausalLM`. */
   architecture: string;
-  /** Tokens that prompt and reply may have together; null where it does not say, and of voices. */
+  /** The most tokens in prompt and reply together; null for voices, and if the model does not say. */
   contextTokens: number | null;
-  /** Those whose files are all there, best for this device first. */
+  /** The variants whose files are all there, best for this device first. */
   precisions: PrecisionChoice[];
-  /** The first that runs here; null when none does. */
+  /** The first variant that runs here; null if none does. */
   recommended: LanguagePrecision | null;
 }
 
@@ -52,7 +52,7 @@ const configSchema = v.looseObject({
   model_type: v.string(),
 });
 
-/** Whether these paths lie as transformers.js wants them; what the checkpoint does then stands in its config.json. */
+/** Whether the files are in transformers.js' layout; then config.json says what the checkpoint does. */
 export function isLanguageLayout(paths: readonly string[]): boolean {
   return (
     paths.includes('config.json') &&
@@ -64,11 +64,11 @@ export function isLanguageLayout(paths: readonly string[]): boolean {
 export interface LanguageConfig {
   architecture: string;
   modelType: string;
-  /** Null for other things, such as picture classifiers. */
+  /** Null for anything else, such as an image classifier. */
   kind: LanguageKind | null;
 }
 
-/** What a config.json says that the checkpoint is; null when it does not say. */
+/** What a checkpoint is according to its config.json; null if it does not say. */
 export function readLanguageConfig(config: unknown): LanguageConfig | null {
   const parsed = v.safeParse(configSchema, config);
   if (!parsed.success) {

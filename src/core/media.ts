@@ -1,4 +1,4 @@
-/** The values that chunks give and take, one type per medium; src/media knows how each becomes a file. */
+/** The values passed between chunks, one type per medium; `src/media` turns each into a file. */
 
 /** Pixels in memory: 8-bit RGBA rows from the top, not premultiplied; `data.length` = width · height · 4. */
 export interface PixelImage {
@@ -7,7 +7,7 @@ export interface PixelImage {
   data: Uint8ClampedArray<ArrayBuffer>;
 }
 
-/** Sound in memory: one plane per channel, all of one length, samples from −1 to 1; `rate` in samples per second. */
+/** Sound in memory: one plane per channel, all of equal length, samples from −1 to 1; `rate` in samples per second. */
 export interface Sound {
   rate: number;
   channels: Float32Array<ArrayBuffer>[];
@@ -19,7 +19,7 @@ export interface Sketch {
   source: string;
 }
 
-/** Media that are words: steps hand them on as text. Those of all others are handed on as files. */
+/** Media that steps pass on as text; all others are passed on as files. */
 const WRITTEN: readonly string[] = ['text', 'code'];
 
 export function isWritten(medium: string): boolean {

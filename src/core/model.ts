@@ -1,15 +1,16 @@
 /**
- * The five services of a checkpoint (load, encodeText, encodeImage, sample, decode) and what flows between them.
- * Every family of checkpoints (`src/models/*.ts`) offers exactly these; chunks know nothing else of a model.
+ * The five services of a checkpoint that paints (load, encodeText, encodeImage, sample, decode), the one service of an upscaler, and the
+ * values between them. Every family of checkpoints (`src/models/*.ts`) offers exactly these; chunks know nothing else about a model.
  */
+import type { Detector } from './controlnets.ts';
 import type { ErrorCode } from './errors.ts';
-import type { PixelImage } from './media.ts';
-import type { TorchGenerator } from './random.ts';
+import type { CpuTensor, PixelImage } from './media.ts';
+import type { NoiseSource } from './noise.ts';
 
 /** Where a checkpoint comes from; written into operations and recordings. */
 export type CheckpointRef = string;
 
-/** How weights are kept: as they come, or quantised to blocks of 32 at 8 or 4 bits. In the order in which they are preferred. */
+/** How weights are stored: as they come, or quantised in blocks of 32 at 8 or 4 bits. In order of preference. */
 export const WEIGHT_VARIANTS = ['full', 'q8', 'q4'] as const;
 export type WeightVariant = (typeof WEIGHT_VARIANTS)[number];
 
@@ -20,7 +21,7 @@ export function isVariant(value: unknown): value is WeightVariant {
 /** What a checkpoint's networks compute in. */
 export type Precision = 'f32' | 'f16';
 
-/** What is known of an opened checkpoint before any weight is loaded. */
+/** What is known about an opened checkpoint before any weight is loaded. */
 export interface CheckpointSummary {
   ref: CheckpointRef;
   name: string;
@@ -28,28 +29,46 @@ export interface CheckpointSummary {
   pipelineClass: string;
   /** Of all its networks. */
   parameters: number;
-  /** Paths of the files that a run reads; whatever else lies in the folder need not be fetched. */
+  /** Paths of the files that a run reads; anything else in the folder need not be fetched. */
   needs: string[];
-  /** How its weights can be run: a stored one that is quantised only as it is, ready-made ONNX files only as they come. */
+  /** How its weights can be run. Quantised weights and ready-made ONNX files run only as they are. */
   variants: WeightVariant[];
-  /** Whether LoRAs can be merged into its weights; not into ready-made ONNX files. */
+  /** Whether LoRAs can be merged into its weights; impossible for ready-made ONNX files. */
   takesLoras: boolean;
-  /** Whether its network is shown the mask and what stays of a picture, and so does nothing but paint in a mask; absent = it is not. */
+  /** Whether ControlNets can lead it; absent = they cannot. */
+  takesControlNets?: boolean;
+  /** Whether pictures can be prompts for it, through IP-Adapters; absent = they cannot. */
+  takesImagePrompts?: boolean;
+  /** Whether another autoencoder can take the place of its own; absent = none can. */
+  takesVae?: boolean;
+  /** Whether it is an inpainting network, which sees the mask and the rest of the picture and does nothing else; absent = it is not. */
   inpaints?: boolean;
-  /** Whether it is told the sizes of {@link SampleRequest.original_width} and so on; absent = it is not. */
+  /** Whether it is conditioned on sizes ({@link SampleRequest.original_width} and so on); absent = it is not. */
   takesSizes?: boolean;
-  /** Width and height of its pictures are multiples of this, in pixels; absent = 8. */
+  /** Its pictures' width and height are multiples of this, in pixels; absent = 8. */
   multiple?: number;
-  /** Parameters that change nothing with it, such as the guidance of a distilled one; absent = none. */
+  /** The longest side of its pictures, in pixels; absent = whatever fits the device. */
+  longestSide?: number;
+  /** Parameters that have no effect on it, such as the guidance of a distilled model; absent = none. */
   ignores?: string[];
-  /** Ids of the only samplers that can follow it; absent = all can. */
+  /** Ids of the only samplers that work with it; absent = all do. */
   samplers?: string[];
-  /** Bytes of all its weight files, and of those weights once on the device as this machine computes them. */
+  /** The factor by which an upscaler enlarges width and height; absent = it is no upscaler. */
+  scale?: number;
+  /** The most frames of its videos; absent = it makes pictures. */
+  mostFrames?: number;
+  /** Whether its videos may, or must, begin with a given picture; absent = they cannot. */
+  firstFrame?: 'may' | 'must';
+  /** The longest sound that it makes, in seconds; absent = it makes none. */
+  seconds?: number;
+  /** Latents of a second of sound, where its work grows with the length of what is made; absent = it does not. */
+  latentsPerSecond?: number;
+  /** Bytes of all its weight files, and of the same weights on the device in this machine's precision. */
   bytes: number;
   memoryBytes: number;
   /** The largest single tensor on the device: it must fit in one GPU buffer. */
   largestTensorBytes: number;
-  /** What this checkpoint itself asks for: size in pixels, sampler and schedule ids; steps and guidance where it says. */
+  /** The checkpoint's own defaults: size in pixels, sampler and schedule ids, and steps and guidance if it says. */
   defaults: {
     width: number;
     height: number;
@@ -57,64 +76,75 @@ export interface CheckpointSummary {
     schedule: string;
     steps?: number;
     guidance_scale?: number;
-    /** What its network predicts, and whether its noise levels end in pure noise, as its scheduler's configuration says. */
+    /** From its scheduler's configuration: what its network predicts, and whether its noise levels end in pure noise. */
     prediction_type?: string;
     rescale_betas_zero_snr?: boolean;
+    /** The factor by which its pictures are best enlarged afterwards, with the upscaler shipped with the page. */
+    upscale?: number;
   };
-  /** What it lacks and what follows from that, as sentences; absent where it is whole. */
+  /** Sentences on what is missing from it and what that means; absent if it is complete. */
   lacks?: string[];
-  /** Prompts that it does well, when it says so itself. */
+  /** Prompts that suit it, if it names any. */
   prompts: string[];
 }
 
-/** What is to be estimated, with every value settled. */
+/** What to estimate, with every value settled. */
 export interface EstimateRequest {
   /** The kind of operation. */
   operation: string;
   /** In pixels. */
   width: number;
   height: number;
+  /** Pictures, or frames of a video. */
   batch_size: number;
   steps: number;
   guidance_scale: number;
+  /** Undefined = the kind of operation says it. */
+  startsFromPicture?: boolean | undefined;
   guidance_mode?: 'auto' | 'batched' | 'serial' | undefined;
-  /** The share of the steps that is run on a given picture. */
+  /** The share of the steps that run on a given picture. */
   strength?: number | undefined;
+  /** Whether it starts from a sound; undefined = it does not. */
+  fromSound?: boolean | undefined;
   /** Pixels per side of the tiles that are decoded one after another; undefined = the picture as a whole. */
   tile_size?: number | undefined;
-  /** See {@link TextRequest.phased}; undefined = only where all networks together do not fit. */
+  /** See {@link TextRequest.phased}; undefined = only if the networks do not fit together. */
   phased?: boolean | undefined;
-  /** The only variant of the weights that is to be considered; undefined = whichever fits. */
+  /** The only variant of the weights to consider; undefined = whichever fits. */
   weights?: WeightVariant | undefined;
+  /** How many ControlNets lead it; undefined = none. */
+  controlnets?: number | undefined;
+  /** How many pictures each IP-Adapter sees; undefined = there is none. */
+  imagePrompts?: readonly number[] | undefined;
 }
 
-/** The side of the tiles that are chosen where a picture cannot be decoded as a whole, in pixels. */
+/** Side of the automatic tiles for pictures that cannot be decoded whole, in pixels. */
 export const AUTOMATIC_TILE = 512;
 
-/** GPU memory to plan with. No browser tells how much there is, so it is what the person says, or a guess. */
+/** GPU memory to plan with. No browser reveals how much there is, so the person says, or it is guessed. */
 export interface MemoryBudget {
   bytes: number;
   source: 'set' | 'guess';
 }
 
-/** Bytes on the device, by what they are for. */
+/** Bytes on the device, by purpose. */
 export interface MemoryEstimate {
-  /** All networks of a run stay on the device, so that the next picture begins at once. */
+  /** All networks of a run, which stay on the device so the next picture starts at once. */
   weights: number;
-  /** The largest tensor, which is there twice for a moment while it is loaded. */
+  /** The largest tensor, which briefly exists twice while it is loaded. */
   loading: number;
-  /** What the networks hold between their layers; null for ready-made ONNX files, which do not say. */
+  /** Activations; null for ready-made ONNX files, whose layers are unknown. */
   activations: number | null;
-  /** Latents, embeddings and pictures of the loop. */
+  /** Latents, embeddings and pictures. */
   loop: number;
-  /** The most that is there at once, of what is known. */
+  /** The known peak. */
   peak: number;
 }
 
-/** Why something does not fit, as codes and whole sentences. */
+/** Why something does not fit: a code and a whole sentence. */
 export interface Misfit {
   code: ErrorCode;
-  /** True when it is only more than a guessed budget; false when it cannot be. */
+  /** True if it only exceeds a guessed budget; false if it is impossible. */
   guessed: boolean;
   message: string;
 }
@@ -123,76 +153,109 @@ export interface VariantEstimate {
   variant: WeightVariant;
   precision: Precision;
   memory: MemoryEstimate;
-  /** Bytes of the largest tensor, which must fit in one buffer. */
+  /** Bytes of the largest tensor; it must fit in one buffer. */
   largestTensor: number;
-  /** Without loading; null when nothing was measured on this device yet. */
+  /** Excluding loading; null if nothing was measured on this device yet. */
   seconds: number | null;
-  /** Where the rate comes from: pictures made here with such weights, or the short self-measurement. */
+  /** Where the rate comes from: pictures made here with such weights, or the short benchmark. */
   rate: 'pictures' | 'self-measurement' | null;
   /** Null = it fits. */
   misfit: Misfit | null;
-  /** Whether this machine would compute it so: a GPU without half precision computes nothing in f16. */
+  /** Whether this machine can compute it so: f16 needs a GPU with half precision. */
   runsHere: boolean;
 }
 
 export interface Estimate {
-  /** With tiles of {@link AUTOMATIC_TILE} pixels where the picture can only be decoded so. */
+  /** The request, with tiles of {@link AUTOMATIC_TILE} pixels if the picture can only be decoded that way. */
   request: EstimateRequest;
-  /** Floating point operations, a multiplication and an addition being two; null where the networks' layers are not known. */
+  /** Floating-point operations (a multiply-add counts as two); null if the networks' layers are unknown. */
   flops: { step: number; total: number } | null;
-  /** Those that the checkpoint can be run in, and full precision in f32 and in f16, in the order of preference. */
+  /** The variants the checkpoint can run in, full precision as f32 and f16, in order of preference. */
   variants: VariantEstimate[];
-  /** The first that runs here and fits; null when none does. */
+  /** The first that runs here and fits; null if none does. */
   recommended: WeightVariant | null;
-  /** Of the recommended variant, or of the first that runs here. */
+  /** For the recommended variant, or else the first that runs here. */
   seconds: number | null;
   rate: 'pictures' | 'self-measurement' | null;
   budget: MemoryBudget;
-  /** Bytes to fetch before it can run; 0 for one that is here. */
+  /** Bytes to download before it can run; 0 if it is here. */
   downloadBytes: number;
-  /** A smaller size at which some variant fits, when none does at this one. */
+  /** A smaller size at which some variant fits, if none does at this size. */
   smaller: { width: number; height: number } | null;
 }
 
 /** Embeddings on the engine's device. Batch row 0 is the negative prompt when `guided`. */
 export interface Conditioning {
-  /** Number of tokens used by prompt and negative prompt and the encoder's limit, begin and end marks included. */
+  /** Tokens of the prompt and the negative prompt, and the encoder's limit, each including begin and end tokens. */
   tokens: { prompt: number; negative: number; limit: number };
-  /** What was encoded, as the tokenizer spells it after cutting; null where no negative prompt was. */
+  /** What was encoded, as the tokenizer spells it after truncation; null without a negative prompt. */
   texts: { prompt: string; negative: string | null };
+  /** Sentences on anything else to know about how the words were read. */
+  notices?: readonly string[];
   dispose(): void;
 }
 
 /** Latents `[batch, channels, height/8, width/8]`, f32, on the engine's device, as the sampler leaves them (scaled). */
 export interface Latents {
   readonly dims: readonly [number, number, number, number];
-  /** Copies them to the CPU: the only read-back between the first step and the picture, and only on request. */
+  /** Copies them to the CPU: the only read-back between the first step and the picture, and only if requested. */
   read(): Promise<Float32Array<ArrayBuffer>>;
   dispose(): void;
 }
 
+/** How a prompt is read: literally up to the encoder's limit, or in a tool's syntax at any length. */
+export const PROMPT_SYNTAXES = ['literal', 'automatic1111', 'comfyui'] as const;
+export type PromptSyntax = (typeof PROMPT_SYNTAXES)[number];
+
 export interface TextRequest {
   prompt: string;
   negative_prompt: string;
-  /** Guidance of 1 and below runs without the negative prompt, as diffusers does, but for samplers that read it apart. */
+  /** At 1 and below the negative prompt is not run, as in diffusers, unless the sampler reads it separately. */
   guidance_scale: number;
   /** Id of `src/samplers`; undefined = what the checkpoint asks. */
   sampler?: string | undefined;
+  /** Undefined = `literal`. */
+  prompt_syntax?: PromptSyntax | undefined;
+  /** The text encoder's layer to read, counted from the last, 1; undefined = the one the checkpoint was trained with. */
+  clip_skip?: number | undefined;
+  /** The number of steps, at which a prompt may change; undefined = 1. */
+  steps?: number | undefined;
   batch_size: number;
+  /** Pictures that the prompt speaks of, for a text encoder that sees; others leave them alone. */
+  images?: readonly PixelImage[] | undefined;
   /**
-   * Whether the networks that read words and pictures, that sample, and that decode are on the device one after another and not together:
-   * less memory, and all of them are loaded again for the next picture.
+   * Whether the networks that encode, sample and decode are on the device one after another instead of together. It takes less memory, but
+   * they are all loaded again for the next picture.
    */
   phased?: boolean | undefined;
 }
 
 export interface ImageRequest {
-  /** Target size in pixels; the picture is scaled to it (Lanczos) first. */
+  /** Target size in pixels; the picture is first scaled to it (Lanczos). */
   width: number;
   height: number;
   batch_size: number;
-  /** Draws the sample of the encoder's posterior, before the start noise, from the same generator as diffusers. */
-  random: TorchGenerator;
+  /** Draws the sample of the encoder's posterior before the initial noise, from the same generator, as diffusers does. */
+  random: NoiseSource;
+}
+
+/** What a ControlNet sees, and how much it counts. */
+export interface ControlPicture {
+  /** Any size; scaled to that of the result. */
+  picture: PixelImage;
+  /** What of it the ControlNet sees. */
+  detector: Detector;
+  weight: number;
+  /** It counts in the steps between these shares of all that are run. */
+  start: number;
+  end: number;
+}
+
+/** What an IP-Adapter sees, and how much that counts. */
+export interface ImagePrompt {
+  /** Any sizes; the vision encoder sees the square in the middle. */
+  pictures: readonly PixelImage[];
+  weight: number;
 }
 
 export interface SampleRequest {
@@ -201,50 +264,66 @@ export interface SampleRequest {
   batch_size: number;
   steps: number;
   guidance_scale: number;
+  /** How far to rescale guidance to the standard deviation of the conditional prediction, 0 … 1; undefined = not at all. */
+  guidance_rescale?: number | undefined;
   /** Ids of `src/samplers` and `src/schedules`; undefined = what the checkpoint asks. */
   sampler?: string | undefined;
   schedule?: string | undefined;
-  /** Whose numbers; undefined = the checkpoint's own class where it knows the sampler, else whoever has it. */
+  /** Whose formulas to follow; undefined = the checkpoint's own scheduler class if it knows the sampler, else whoever has it. */
   follows?: 'diffusers' | 'comfyui' | undefined;
-  /** In place of what the checkpoint says of itself; undefined = as it says. */
+  /** Overrides what the checkpoint says about itself; undefined = as it says. */
   prediction_type?: 'epsilon' | 'v_prediction' | undefined;
   rescale_betas_zero_snr?: boolean | undefined;
+  /** Of a flow: how far its levels are moved towards the noise, 1 = not at all; undefined = as the checkpoint says. */
+  shift?: number | undefined;
   strength: number;
   guidance_mode: 'auto' | 'batched' | 'serial';
   /** See {@link TextRequest.phased}. */
   phased?: boolean | undefined;
-  random: TorchGenerator;
-  /** Start picture as latents; without it sampling starts from noise. */
+  random: NoiseSource;
+  /** The picture to start from, as latents; undefined = start from noise. */
   start: Latents | undefined;
   /** White (255) = change, black = keep; any size, scaled to the latents. Needs `start`, or a checkpoint that `inpaints`. */
   mask: PixelImage | undefined;
-  /** What lies under the mask, for a checkpoint that `inpaints`; any size. */
+  /** The picture under the mask, for a checkpoint that `inpaints`; any size. */
   picture?: PixelImage | undefined;
-  /** What Stable Diffusion XL is told of the picture, in pixels; undefined = the size that is made, uncropped. */
+  /** Stable Diffusion XL's size conditioning, in pixels; undefined = the size of the result, uncropped. */
   original_width?: number | undefined;
   original_height?: number | undefined;
   crop_top?: number | undefined;
   crop_left?: number | undefined;
   target_width?: number | undefined;
   target_height?: number | undefined;
-  /** Pictures that the network is shown beside the prompt, in order; see {@link Model.encodeShown}. */
+  /** As many as there are ControlNets in use, in order; see `useAdditions`. */
+  controls?: readonly ControlPicture[] | undefined;
+  /** As many as there are IP-Adapters in use, in order. */
+  imagePrompts?: readonly ImagePrompt[] | undefined;
+  /** Reference pictures beside the prompt, in order; see {@link Model.encodeShown}. */
   shown?: readonly Latents[] | undefined;
-  /** Whether somebody watches: then each StepReport can draw. */
+  /**
+   * Skip-layer guidance of Stable Diffusion 3: away from the prediction without these blocks, in the steps between `start` and `stop`,
+   * given as shares of all steps. Needs guidance.
+   */
+  skip_guidance_layers?: readonly number[] | undefined;
+  skip_layer_guidance_scale?: number | undefined;
+  skip_layer_guidance_start?: number | undefined;
+  skip_layer_guidance_stop?: number | undefined;
+  /** Whether somebody is watching; if so, each StepReport can draw. */
   previews: boolean;
   signal: AbortSignal;
-  /** The networks are on the device; `done` of `steps` steps were finished by an earlier attempt, and the next one begins. */
+  /** Called once the networks are on the device and the first step begins; an earlier attempt finished `done` of the `steps`. */
   onStart(steps: number, done: number): void;
   onStep(step: StepReport): void | Promise<void>;
   /**
-   * What `keep` was given in an attempt that was broken off; null = from the first step. Whatever cannot be this model's, for this
-   * request, is as good as null.
+   * What an interrupted attempt passed to `keep`; null = start at the first step. Anything that does not belong to this model and request
+   * counts as null.
    */
   resume: unknown;
-  /** Takes what is needed to go on from the steps done so far with the same latents; see {@link Context} in `chunk.ts`. */
+  /** Receives what is needed to continue after the steps done so far; see {@link Context} in `chunk.ts`. */
   keep(state: unknown): void;
 }
 
-/** After each step: `step` of `steps` is done. `preview` draws the predicted picture without a read-back. */
+/** Called after each step: `step` of `steps` are done. `preview` draws the predicted picture without a read-back. */
 export interface StepReport {
   step: number;
   steps: number;
@@ -254,28 +333,57 @@ export interface StepReport {
 
 export interface DecodeRequest {
   /**
-   * Decodes overlapping tiles of this many pixels per side one after another and blends them, as diffusers' `tiled_decode`: less memory, more
-   * time, and not exactly the same picture. Undefined = whole.
+   * Side of the overlapping tiles to decode one by one and blend, like diffusers' `tiled_decode`: less memory, more time, and not exactly
+   * the same picture. Undefined = decode whole.
    */
   tile_size?: number | undefined;
   /** See {@link TextRequest.phased}. */
   phased?: boolean | undefined;
-  /** Lays `picture` over the results wherever `mask` is black; both of any size. Undefined = the pictures as the checkpoint painted them. */
+  /** Of the video, where latents stand for more frames than one; undefined = each is a picture. */
+  frames?: number | undefined;
+  /** Pastes `picture` over the results wherever `mask` is black; both of any size. Undefined = leave them as painted. */
   overlay?: { picture: PixelImage; mask: PixelImage } | undefined;
   signal: AbortSignal;
-  /** After each picture or tile. */
+  /** Takes each picture as soon as it is decoded, so that they are never all held; none are returned then. */
+  take?: ((picture: PixelImage) => Promise<void>) | undefined;
+  /** Called after each picture or tile. */
   onPart: (done: number, parts: number) => void;
 }
 
-export interface Model {
+/** What every opened checkpoint offers. */
+export interface OpenedCheckpoint {
   readonly summary: CheckpointSummary;
-  /** Everything needed to make the same picture again: files with their SHA-256, dtypes, sampler and schedule used. */
+  /** Everything needed to make the same result again: files with their SHA-256, dtypes and, for pictures, the sampler and schedule used. */
   provenance(): Promise<Record<string, unknown>>;
+}
+
+export interface UpscaleRequest {
+  /** Factor for width and height; undefined = the network's own. A smaller whole number scales its output down. */
+  scale?: number | undefined;
+  /** Side of the overlapping tiles to enlarge one by one and blend. */
+  tile_size: number;
+  signal: AbortSignal;
+  /** Called after each tile. */
+  onTile: (done: number, tiles: number) => void;
+}
+
+/** A network that enlarges pictures. */
+export interface Upscaler extends OpenedCheckpoint {
+  /**
+   * Enlarges the alpha channel with the same network.
+   * @throws StudioError `invalid_operation` for a scale that it cannot reach, `result_invalid` for NaN or infinity
+   */
+  upscale(image: PixelImage, request: UpscaleRequest): Promise<PixelImage>;
+}
+
+export interface Model extends OpenedCheckpoint {
   encodeText(request: TextRequest): Promise<Conditioning>;
   encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents>;
-  /** A picture for {@link SampleRequest.shown}, at the size that the network sees it; absent where it is shown none. */
+  /** Encodes a picture for {@link SampleRequest.shown} at the size the network takes; absent if it takes none. */
   encodeShown?(image: PixelImage): Promise<Latents>;
+  /** Latents from the CPU, as {@link Latents.read} gave them or changed since; absent if it samples only what it encoded itself. */
+  latentsFrom?(tensor: CpuTensor): Latents;
   sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents>;
-  /** @throws StudioError `result_invalid` where latents or pictures hold NaN or infinity, or nothing but zeros */
+  /** @throws StudioError `result_invalid` if latents or pictures contain NaN or infinity, or nothing but zeros */
   decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]>;
 }

@@ -1,17 +1,17 @@
 /**
- * The operation: what somebody asks for. The same JSON object from the page, the command line and every later door.
+ * The operation: what somebody asks for. The same JSON object comes from the page, the command line and every other door.
  */
 import * as v from 'valibot';
 import { StudioError } from './errors.ts';
 import { fileFacts, isBlob, isFile } from './parameters.ts';
 
-/** Things beside the result that a caller can ask to have recorded. */
+/** What a caller can have recorded beside the result. */
 export const RECORDABLE = ['latents'] as const;
 export type Recordable = (typeof RECORDABLE)[number];
 
 const KIND = 'operation must be the name of a kind of operation, such as "image_generation".';
 
-/** The envelope; what stands in `parameters` is for the chunks to judge, and which kinds of operations exist is for the catalogue to say. */
+/** The envelope only: the chunks judge `parameters`, and the catalogue knows which kinds of operations exist. */
 export const operationSchema = v.strictObject({
   operation: v.pipe(v.string(KIND), v.regex(/^[a-z][a-z0-9_]*$/, KIND)),
   config: v.pipe(
@@ -22,11 +22,11 @@ export const operationSchema = v.strictObject({
   priority: v.optional(v.picklist(['high', 'normal', 'low'], 'priority must be high, normal or low.'), 'normal'),
   checkpoint: v.optional(v.nullable(v.string('checkpoint must be a checkpoint reference or null.')), null),
   record: v.optional(v.array(v.picklist(RECORDABLE, `record may contain: ${RECORDABLE.join(', ')}.`)), () => []),
-  /** Refs by step, where a step runs another checkpoint or language model than the one in `checkpoint`. */
+  /** Refs by step, for steps that run a different checkpoint or language model than `checkpoint`. */
   checkpoints: v.exactOptional(
     v.record(v.string(), v.string(), 'checkpoints must be an object that names one by the id of its step.'),
   ),
-  /** Outputs by step that are there already, such as words that somebody edited; those steps are not run. */
+  /** Outputs by step that already exist, such as edited text; those steps are not run. */
   given: v.exactOptional(
     v.record(
       v.string(),
@@ -34,20 +34,20 @@ export const operationSchema = v.strictObject({
       'given must be an object of outputs by the id of their step.',
     ),
   ),
-  /** The last step to run; all of them where nothing is said. */
+  /** The last step to run; absent = all of them. */
   until: v.exactOptional(v.string('until must be the id of a step.')),
 });
 
-/** An operation whose envelope is valid; its `parameters` are checked by the chunk that runs them. */
+/** An operation with a valid envelope; the chunk that runs it checks `parameters`. */
 export type Operation = v.InferOutput<typeof operationSchema>;
 export type OperationInput = v.InferInput<typeof operationSchema>;
 
 /**
- * The schema gate for operations from outside.
+ * Validates operations from outside.
  * @throws StudioError `invalid_operation`, naming the field at fault.
  */
 export function parseOperation(value: unknown): Operation {
-  // To valibot a list is an object, too.
+  // Valibot takes a list for an object.
   if (Array.isArray((value as { parameters?: unknown } | null | undefined)?.parameters)) {
     throw new StudioError('invalid_operation', 'parameters must be an object.');
   }
@@ -64,18 +64,18 @@ export function parseOperation(value: unknown): Operation {
   return operation;
 }
 
-/** Not an instance of anything; a frame's objects have another Object.prototype than ours. */
+/** Whether it is a plain object; objects from a frame have a different Object.prototype. */
 function isRecord(value: object): boolean {
   const prototype: unknown = Object.getPrototypeOf(value);
   return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
-/** Of parameters: deeper ones are nobody's. */
+/** Deepest nesting of parameters; nothing legitimate is deeper. */
 const DEEPEST = 32;
 
 /**
- * Whether JSON can hold it, pictures apart: a job is stored, told over every door and recorded, and one that cannot be would be in the way of all
- * the others. What is `seen` twice would grow without end in JSON.
+ * Whether JSON can hold it, apart from pictures. A job is stored, sent through every door and recorded; one that cannot be would block all
+ * the others. Anything `seen` twice is circular.
  */
 function isPlain(value: unknown, seen: Set<object>, depth: number): boolean {
   if (typeof value !== 'object' || value === null) {
@@ -92,7 +92,7 @@ function isPlain(value: unknown, seen: Set<object>, depth: number): boolean {
 }
 
 /**
- * Parses `value`, or throws one sentence about the first thing that is wrong.
+ * Parses `value`, or throws one sentence about the first problem.
  * @throws StudioError `invalid_operation`
  */
 export function parse<S extends v.GenericSchema>(schema: S, value: unknown, subject: string): v.InferOutput<S> {
@@ -116,7 +116,7 @@ export function parse<S extends v.GenericSchema>(schema: S, value: unknown, subj
   throw new StudioError('invalid_operation', message);
 }
 
-/** The operation as JSON can hold it: of a picture or another file only its type and its size are said. */
+/** The operation as JSON, with only type and size in place of pictures and other files. */
 export function withoutPictures(operation: Operation): Operation {
   return {
     ...operation,
@@ -129,7 +129,7 @@ export function withoutPictures(operation: Operation): Operation {
   };
 }
 
-/** Whether the operation holds pictures or other files, which its JSON form leaves out. */
+/** Whether the operation contains pictures or other files, which its JSON form leaves out. */
 export function holdsFiles({ parameters, given = {} }: Operation): boolean {
   return [parameters, ...Object.values(given)].some((values) => Object.values(values).flat().some(isFile));
 }

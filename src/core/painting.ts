@@ -1,10 +1,11 @@
-/** What chunks that paint with a checkpoint share: the way from words, and perhaps a picture, to pictures. */
+/** What chunks that paint with a checkpoint share: from words, and possibly a picture, to pictures. */
 import type { Context, StageDeclaration } from './chunk.ts';
 import { StudioError } from './errors.ts';
+import { takeLoraTags, type LoraUse } from './loras.ts';
 import type { PixelImage } from './media.ts';
 import type { Latents, Model, SampleRequest } from './model.ts';
+import type { NoiseRequest } from './noise.ts';
 import { usualStrength, type ImageSource } from './parameters.ts';
-import { TorchGenerator } from './random.ts';
 
 export const PAINTING_STAGES = [
   { id: 'encode', label: { en: 'Reading your words', de: 'Liest deine Worte' } },
@@ -12,8 +13,15 @@ export const PAINTING_STAGES = [
   { id: 'decode', label: { en: 'Fixing the picture', de: 'Fixiert das Bild' }, weight: 2 },
 ] as const satisfies readonly StageDeclaration[];
 
-/** The parameters of a painting, as chunks check them. */
-export interface Painting {
+/** The same for videos, whose frames are written one after another. */
+export const FILMING_STAGES = [
+  PAINTING_STAGES[0],
+  PAINTING_STAGES[1],
+  { id: 'decode', label: { en: 'Writing the video', de: 'Schreibt das Video' }, unit: 'frames', weight: 4 },
+] as const satisfies readonly StageDeclaration[];
+
+/** The parameters of a painting, already validated by the chunk. */
+export interface Painting extends NoiseRequest {
   prompt: string;
   negative_prompt: string;
   width?: number | undefined;
@@ -22,21 +30,34 @@ export interface Painting {
   guidance_scale: number;
   sampler?: string | undefined;
   schedule?: string | undefined;
-  seed: string;
-  batch_size: number;
   image?: ImageSource | undefined;
   mask_image?: ImageSource | undefined;
   overlay_inpaint?: boolean | undefined;
-  /** Pictures that the checkpoint is shown, in order. */
+  /** Reference pictures, in order. */
   images?: ImageSource[] | undefined;
   strength?: number | undefined;
+  loras?: LoraUse[] | undefined;
   tile_size?: number | undefined;
+  /** See `SampleRequest`. */
+  shift?: number | undefined;
+  skip_guidance_layers?: number[] | undefined;
+  skip_layer_guidance_scale?: number | undefined;
+  skip_layer_guidance_start?: number | undefined;
+  skip_layer_guidance_stop?: number | undefined;
 }
 
-/** @returns `batch_size` pictures */
-export async function paint(input: Painting, context: Context): Promise<PixelImage[]> {
+/**
+ * @param sizeFor the size for reference pictures, where the operation names none; absent = the first one's
+ * @returns `batch_size` pictures
+ */
+export async function paint(
+  input: Painting,
+  context: Context,
+  sizeFor?: (given: readonly PixelImage[], model: Model) => { width: number; height: number },
+): Promise<PixelImage[]> {
   const { progress, signal } = context;
-  const model = await context.models.load(context.checkpoint, []);
+  const { words, loras: tagged } = takeLoraTags(input.prompt);
+  const model = await context.models.load(context.checkpoint, { loras: [...(input.loras ?? []), ...tagged] });
   sayWhatIsIgnored(input, model, context);
   const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');
   const mask = input.mask_image === undefined ? undefined : await context.readImage(input.mask_image, 'mask_image');
@@ -44,11 +65,14 @@ export async function paint(input: Painting, context: Context): Promise<PixelIma
   for (const one of input.images ?? []) {
     given.push(await context.readImage(one, 'images'));
   }
-  const size = pictureSize(input, picture ?? given.at(0), model, context);
-  const random = new TorchGenerator(input.seed);
+  const usual = sizeFor && given.length > 0 ? sizeFor(given, model) : {};
+  const size = pictureSize({ ...usual, ...input }, picture ?? given.at(0), model, context);
+  requireRoom(size, model);
+  const { noiseSource } = await import('./noise_sources.ts');
+  const random = noiseSource(input);
 
   progress('encode');
-  const text = await model.encodeText(input);
+  const text = await model.encodeText({ ...input, prompt: words, images: given });
   let start: Latents | undefined;
   let latents: Latents | undefined;
   const shown: Latents[] = [];
@@ -56,6 +80,7 @@ export async function paint(input: Painting, context: Context): Promise<PixelIma
     const { tokens, texts } = text;
     sayWhatWasCut('prompt', tokens.prompt, tokens.limit, context);
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
+    text.notices?.forEach(context.notice);
     await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
     start = picture && (await model.encodeImage(picture, { ...size, batch_size: input.batch_size, random }));
     for (const one of given) {
@@ -91,6 +116,16 @@ export async function paint(input: Painting, context: Context): Promise<PixelIma
   }
 }
 
+/** @throws StudioError `invalid_operation` for a request that this checkpoint cannot fulfil */
+function requireRoom({ width, height }: { width: number; height: number }, { summary: { name, longestSide } }: Model) {
+  if (longestSide !== undefined && Math.max(width, height) > longestSide) {
+    throw new StudioError(
+      'invalid_operation',
+      `"${name}" makes pictures of at most ${longestSide} pixels per side, not ${width}×${height}; choose a smaller size.`,
+    );
+  }
+}
+
 function showTo(model: Model, picture: PixelImage): Promise<Latents> {
   if (!model.encodeShown) {
     throw new StudioError(
@@ -101,14 +136,21 @@ function showTo(model: Model, picture: PixelImage): Promise<Latents> {
   return model.encodeShown(picture);
 }
 
-function sayWhatIsIgnored({ guidance_scale: scale }: Painting, { summary }: Model, { notice }: Context): void {
+function sayWhatIsIgnored(
+  { guidance_scale: scale, negative_prompt: negative }: Painting,
+  { summary }: Model,
+  { notice }: Context,
+): void {
+  if (/<(?:lora|lyco):/i.test(negative)) {
+    notice('A LoRA counts only in the prompt; in the negative prompt its tag was read as words.');
+  }
   if (scale > 1 && summary.ignores?.includes('guidance_scale')) {
     notice(`"${summary.name}" was taught to do without guidance, so a guidance_scale of ${scale} changed nothing.`);
   }
 }
 
-/** How sampling is told of, shown, broken off and taken up again. */
-function watched(
+/** How sampling reports, shows previews, is cancelled and resumes. */
+export function watched(
   context: Context,
 ): Pick<SampleRequest, 'previews' | 'signal' | 'resume' | 'keep' | 'onStart' | 'onStep'> {
   const { progress, signal, resume, keep } = context;
@@ -130,12 +172,12 @@ function watched(
   };
 }
 
-/** The most pixels that follow from a given picture alone. */
+/** The most pixels when only a given picture decides the size. */
 const LARGEST = 1024 * 1024;
 
-/** What is asked for, else the size of the given picture, else what the checkpoint was trained at. */
-function pictureSize(
-  input: Painting,
+/** The requested size, else the given picture's, else the one the checkpoint was trained at. */
+export function pictureSize(
+  input: Pick<Painting, 'width' | 'height' | 'image'>,
   picture: PixelImage | undefined,
   { summary: { defaults, multiple = 8 } }: Model,
   { notice }: Context,
@@ -159,7 +201,7 @@ function pictureSize(
   return { width, height };
 }
 
-function sayWhatWasCut(name: string, used: number, limit: number, { notice }: Context): void {
+export function sayWhatWasCut(name: string, used: number, limit: number, { notice }: Pick<Context, 'notice'>): void {
   if (used > limit) {
     notice(
       `The ${name} has ${used} tokens, and this checkpoint reads ${limit} (begin and end included): the rest was left out.`,

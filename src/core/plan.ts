@@ -1,6 +1,6 @@
 /**
- * Plan before running: which steps, with which values, on which checkpoints, or typed reasons why not. Pure: the same answer for the page
- * before a download and for the worker before a run. Whether it fits the device is judged in `fit.ts`.
+ * Planning: which steps to run with which values on which checkpoints, or typed reasons why not. Pure: the page gets the same answer
+ * before a download as the worker before a run. `fit.ts` decides whether it fits the device.
  */
 import { own } from './catalogue.ts';
 import type { Catalogue } from './catalogue.ts';
@@ -12,7 +12,8 @@ import { isVariant } from './model.ts';
 import type { CheckpointSummary, WeightVariant } from './model.ts';
 import type { Operation } from './operation.ts';
 import { parse } from './operation.ts';
-import { courseOf, entriesOf, fieldsOf, openEntries, valuesOf } from './steps.ts';
+import { readRemoteModel } from './remote.ts';
+import { asAsked, courseOf, entriesOf, fieldsOf, openEntries, valuesOf } from './steps.ts';
 import type { Course, Step } from './steps.ts';
 
 /** One step of a plan, with every value settled. */
@@ -20,16 +21,16 @@ export interface PlannedStep {
   id: string;
   /** The chunk's id. */
   chunk: string;
-  /** The kind of operation that it carries out. */
+  /** The kind of operation it carries out. */
   operation: string;
   parameters: Record<string, unknown>;
-  /** Parameters that earlier steps give: by name, the step and its output. They are not among `parameters`. */
+  /** Parameters from earlier steps: by name, the step and its output. They are not in `parameters`. */
   wired: Record<string, { step: string; output: string }>;
-  /** Its outputs, where the operation brings them; then it is not run. */
+  /** Its outputs, if the operation brings them; then it is not run. */
   given: Record<string, unknown> | null;
-  /** The ref of the checkpoint that it runs; null for a chunk that needs none. */
+  /** The ref of the checkpoint it runs; null if its chunk needs none. */
   checkpoint: string | null;
-  /** The ref of the language model that it runs; null for a chunk that needs none. */
+  /** The ref of the language model it runs, here or on a server (`readRemoteModel`); null if its chunk needs none. */
   language: string | null;
 }
 
@@ -37,19 +38,21 @@ export interface Plan {
   operation: Operation;
   config: string;
   pipeline: string;
-  /** Those that are run, or given, in order. */
+  /** The steps that are run or given, in order. */
   steps: PlannedStep[];
-  /** Of the step that the config is about; empty where that needs none. */
+  /** The id of the config's main step. */
+  main: string;
+  /** The main step's checkpoint; empty if it needs none. */
   checkpoint: string;
-  /** How its weights are run; `full` until `fit` chose. */
+  /** How to run its weights; `full` until `fit` chooses. */
   variant: WeightVariant;
-  /** The most bytes on the device at once; before `fit` its weights in full precision. */
+  /** Peak bytes on the device; before `fit`, its weights in full precision. */
   memoryBytes: number;
-  /** Bytes to fetch before it can run; null until `fit` said. */
+  /** Bytes to download before it can run; null before `fit`. */
   downloadBytes: number | null;
-  /** Without loading; null where nothing was measured yet. */
+  /** Excluding loading; null if nothing was measured yet. */
   seconds: number | null;
-  /** What was chosen for the person, as whole sentences. */
+  /** Choices made for the person, as whole sentences. */
   notices: string[];
 }
 
@@ -60,13 +63,13 @@ export interface Refusal {
 
 export type PlanResult = { ok: true; plan: Plan } | { ok: false; reasons: Refusal[] };
 
-/** The summary of the checkpoint that a step runs; null when none could be opened. */
-export type Summaries = (step: string) => CheckpointSummary | null;
+/** The summary of a step's checkpoint; null if none could be opened, undefined if nobody has looked, in which case it is not judged. */
+export type Summaries = (step: string) => CheckpointSummary | null | undefined;
 
 /**
- * @param summaries of the checkpoints of the steps that need one
- * @param device what the engine runs on, or null when it is not known yet (then the size of tensors is not judged)
- * @param settled parameters by step that an earlier attempt at this operation ran with; they come before all others
+ * @param summaries of the steps' checkpoints
+ * @param device what the engine runs on; null if unknown, in which case tensor sizes are not judged
+ * @param settled parameters by step of an earlier attempt at this operation; they override all others
  */
 export function plan(
   operation: Operation,
@@ -82,7 +85,7 @@ export function plan(
   const config = catalogue.configs[operation.config];
   const reasons: Refusal[] = [];
   const refuse = (code: ErrorCode, message: string) => {
-    // Two steps may be at odds with the same field.
+    // Two steps may complain about the same field.
     if (!reasons.some((reason) => reason.message === message)) {
       reasons.push({ code, message });
     }
@@ -101,7 +104,7 @@ export function plan(
   for (const step of stepsToRun(course, operation)) {
     const given = own(operation.given ?? {}, step.id) ?? null;
     const summary = given === null && step.chunk.meta.needs.checkpoint ? summaries(step.id) : null;
-    if (given === null) {
+    if (given === null && summary !== undefined) {
       judgeCheckpoint(step, config.id, summary, device, refuse);
     }
     const kind = step === course.main ? operation.operation : step.chunk.meta.operations[0];
@@ -111,7 +114,7 @@ export function plan(
       operation: kind,
       wired: wiredOf(step),
       given,
-      checkpoint: summary?.ref ?? null,
+      checkpoint: summary === undefined ? checkpointOf(step, operation) : (summary?.ref ?? null),
       language: languageOf(step, operation),
     };
     if (given !== null) {
@@ -129,15 +132,15 @@ export function plan(
       const known = (values: unknown) =>
         Object.fromEntries(Object.entries((values ?? {}) as Record<string, unknown>).filter(([name]) => name in open));
       const configured = valuesOf(config);
-      // Unset values fall back from the operation to the checkpoint's own habit, then to the config, then to the chunk.
+      // A value the operation leaves unset comes from the checkpoint's defaults, then the config, then the chunk.
       const values = {
         ...known(configured),
         ...known(own(configured, step.id)),
-        ...known(habits(summary)),
+        ...known(habits(summary ?? null)),
         ...known(operation.parameters),
         ...valuesForStep(operation, step, course),
         ...wiredValues(step, operation),
-        // A resume point of an earlier version goes by the chunk.
+        // Earlier versions keyed resume points by chunk.
         ...(own(settled, step.id) ?? own(settled, step.chunk.meta.id)),
       };
       const placeholders = Object.fromEntries(
@@ -177,6 +180,7 @@ export function plan(
       config: config.id,
       pipeline: config.pipeline,
       steps,
+      main: course.main.id,
       checkpoint: checkpoint?.ref ?? '',
       variant: checkpoint?.variants[0] ?? 'full',
       memoryBytes: checkpoint?.memoryBytes ?? 0,
@@ -187,28 +191,28 @@ export function plan(
   };
 }
 
-/** The step that runs the plan's checkpoint; undefined where it needs none. */
+/** The step that runs the plan's checkpoint; undefined if it needs none. */
 export function checkpointStep({ steps, checkpoint }: Plan): PlannedStep | undefined {
   return steps.find((step) => step.checkpoint !== null && step.checkpoint === checkpoint);
 }
 
-/** What an operation waits for and uses, known without opening anything. */
+/** What an operation needs, known without opening anything. */
 export interface Requirements {
   gpu: boolean;
-  /** Refs of the checkpoints and language models of its steps, as far as the operation names them. */
+  /** Refs of the checkpoints and language models that the operation names. */
   refs: string[];
-  /** Whether a step runs a checkpoint that the operation does not name. */
-  lacksCheckpoint: boolean;
-  /** Whether a step runs a checkpoint, and with it the graph engine. */
+  /** The classes of checkpoint for a step that needs one the operation does not name; null if it names all. */
+  lacking: readonly string[] | null;
+  /** Whether a step runs a checkpoint, and so the graph engine. */
   graphs: boolean;
-  /** Steps that run a language model, and what they want of it. */
+  /** The steps that run a language model, here or elsewhere, and what they need it to do. */
   languageSteps: { id: string; service: 'text' | 'speech' }[];
-  /** Whether a step runs on another machine. */
-  remote: boolean;
+  /** The engines of the steps that run on another machine, by id. */
+  engines: string[];
 }
 
 /**
- * What an operation needs, from the catalogue alone.
+ * What an operation needs, according to the catalogue alone.
  * @throws StudioError `invalid_operation` for a config or a kind of operation that does not exist
  */
 export function requirementsOf(operation: Operation, catalogue: Catalogue): Requirements {
@@ -217,30 +221,37 @@ export function requirementsOf(operation: Operation, catalogue: Catalogue): Requ
     throw course;
   }
   const run = stepsToRun(course, operation).filter(({ id }) => own(operation.given ?? {}, id) === undefined);
+  const writer = (step: Step) =>
+    step.chunk.meta.needs.language === 'text' ? readRemoteModel(languageOf(step, operation) ?? '') : null;
+  const onServer = (step: Step) => writer(step) !== null;
   const refs = run.flatMap((step) => [
-    ...(step.chunk.meta.needs.checkpoint ? [checkpointOf(step.id, operation)] : []),
-    ...(step.chunk.meta.needs.language ? [languageOf(step, operation)] : []),
+    ...(step.chunk.meta.needs.checkpoint ? [checkpointOf(step, operation)] : []),
+    ...(step.chunk.meta.needs.language && !onServer(step) ? [languageOf(step, operation)] : []),
   ]);
   return {
-    gpu: run.some(({ chunk }) => chunk.meta.needs.gpu),
+    gpu: run.some((step) => step.chunk.meta.needs.gpu && !onServer(step)),
     refs: [...new Set(refs.filter((ref) => ref !== null))],
-    lacksCheckpoint: run.some(
-      ({ id, chunk }) => chunk.meta.needs.checkpoint !== undefined && checkpointOf(id, operation) === null,
-    ),
+    lacking:
+      run.find((step) => step.chunk.meta.needs.checkpoint && checkpointOf(step, operation) === null)?.chunk.meta.needs
+        .checkpoint ?? null,
     graphs: run.some(({ chunk }) => chunk.meta.needs.checkpoint !== undefined),
     languageSteps: run.flatMap(({ id, chunk }) =>
       chunk.meta.needs.language ? [{ id, service: chunk.meta.needs.language }] : [],
     ),
-    remote: run.some(({ chunk }) => chunk.meta.needs.remote !== undefined),
+    engines: [
+      ...new Set(
+        run.flatMap((step) => [step.chunk.meta.needs.remote, writer(step)?.engine].filter((id) => id !== undefined)),
+      ),
+    ],
   };
 }
 
-/** The checkpoint that an operation names for a step; null = none. */
-export function checkpointOf(step: string, { checkpoint, checkpoints }: Operation): string | null {
-  return own(checkpoints ?? {}, step) ?? checkpoint;
+/** The checkpoint an operation names for a step; null = none. An optional step only runs one named for it. */
+export function checkpointOf({ id, isOptional }: Step, { checkpoint, checkpoints }: Operation): string | null {
+  return own(checkpoints ?? {}, id) ?? (isOptional ? null : checkpoint);
 }
 
-/** The config's steps, or why this operation cannot be one of it. */
+/** The config's steps, or why the operation does not fit the config. */
 function courseFor(operation: Operation, catalogue: Catalogue): Course | StudioError {
   const invalid = (message: string) => new StudioError('invalid_operation', message);
   const config = own(catalogue.configs, operation.config);
@@ -277,7 +288,13 @@ function courseFor(operation: Operation, catalogue: Catalogue): Course | StudioE
       return invalid(`given must hold exactly what the step "${id}" gives: ${Object.keys(outputs).join(', ')}.`);
     }
   }
-  return course;
+  const asked = asAsked(course, named);
+  if (operation.until !== undefined && !asked.steps.some(({ id }) => id === operation.until)) {
+    return invalid(
+      `The step "${operation.until}" runs only with a checkpoint of its own; name one for it in checkpoints, or leave until out.`,
+    );
+  }
+  return asked;
 }
 
 /** Every kind of operation that a chunk declares. */
@@ -285,7 +302,7 @@ export function operationKinds({ chunks }: Catalogue): string[] {
   return [...new Set(Object.values(chunks).flatMap(({ meta }) => meta.operations))];
 }
 
-/** Those up to the last one that is asked for, without those that are not given and whose outputs only given steps would take. */
+/** The steps up to the last one asked for, except those whose outputs only given steps would use. */
 function stepsToRun({ steps }: Course, { until, given = {} }: Operation): Step[] {
   const last = until === undefined ? steps.length - 1 : steps.findIndex(({ id }) => id === until);
   const wanted = new Set([steps[last].id]);
@@ -337,7 +354,7 @@ function languageOf({ id, chunk }: Step, { checkpoints }: Operation): string | n
   return chunk.meta.needs.language ? (own(checkpoints ?? {}, id) ?? null) : null;
 }
 
-/** Parameters that other steps give. */
+/** Parameters that come from other steps. */
 function wiredOf({ wires }: Step): PlannedStep['wired'] {
   return Object.fromEntries(
     Object.entries(wires).flatMap(([name, wire]) =>
@@ -346,7 +363,7 @@ function wiredOf({ wires }: Step): PlannedStep['wired'] {
   );
 }
 
-/** Parameters that the pipeline's inputs and the config give. */
+/** Parameters that come from the pipeline's inputs and the config. */
 function wiredValues({ wires }: Step, { parameters }: Operation): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(wires).flatMap(([name, wire]): [string, unknown][] => {
@@ -358,7 +375,7 @@ function wiredValues({ wires }: Step, { parameters }: Operation): Record<string,
   );
 }
 
-/** What the operation says for this step alone. @throws StudioError `invalid_operation` */
+/** Values the operation gives to this step alone. @throws StudioError `invalid_operation` */
 function valuesForStep({ parameters }: Operation, step: Step, { steps }: Course): Record<string, unknown> {
   const values = steps.length > 1 ? own(parameters, step.id) : undefined;
   if (values === undefined) {
@@ -378,14 +395,14 @@ function valuesForStep({ parameters }: Operation, step: Step, { steps }: Course)
   return values as Record<string, unknown>;
 }
 
-/** Stands for what an earlier step will give, so that everything else can be judged before anything runs. */
+/** Stands in for an earlier step's output, so that everything else can be validated before anything runs. */
 function placeholder({ steps }: Course, step: string, output: string): unknown {
   const { medium, many } = steps.find(({ id }) => id === step)?.chunk.meta.outputs[output] ?? { medium: 'text' };
   const one = isWritten(medium) ? 'x' : `data:${medium}/x;base64,`;
   return many ? [one] : one;
 }
 
-/** What the checkpoint itself says of how it is best run. */
+/** The checkpoint's own defaults. */
 function habits(checkpoint: CheckpointSummary | null): Record<string, unknown> {
   const { steps, guidance_scale } = checkpoint?.defaults ?? {};
   return Object.fromEntries(Object.entries({ steps, guidance_scale }).filter(([, value]) => value !== undefined));

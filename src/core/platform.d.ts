@@ -1,6 +1,6 @@
 /**
- * The few platform types that core only passes on. The core world has neither DOM nor worker declarations; the other
- * worlds bring the real ones and do not include this file.
+ * The few platform types that the core merely passes on. It is compiled with neither DOM nor worker declarations; the other * tsconfigs
+ * bring the real ones and exclude this file.
  */
 interface Blob {
   readonly size: number;

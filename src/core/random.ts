@@ -1,12 +1,12 @@
 /**
- * Normal random numbers, bit for bit those of `torch.randn` on an x86-64 CPU, so that a seed means the same picture here as
- * in diffusers and ComfyUI.
- *
- * The engine is MT19937. Calls for 16 values and more follow PyTorch's vectorised path, whose AVX2 functions `log` and
- * `sincos` (avx_mathfun.h, compiled with fused multiply-add) are repeated here operation by operation; shorter calls follow
- * its scalar path in f64. Sources: ATen/native/cpu/DistributionTemplates.h, ATen/core/{MT19937RNGEngine,TransformationHelper}.h.
+ * Normal random numbers, bit for bit those of `torch.randn` on an x86-64 CPU, so that a seed gives the same picture here as * in diffusers
+ * and ComfyUI.
+ * The generator is MT19937. Calls for 16 or more values follow PyTorch's vectorised path, reproducing its AVX2 `log` and `sincos`
+ * (avx_mathfun.h, compiled with fused multiply-add) operation by operation; shorter calls follow its scalar path in f64. Sources: ATen/native/cpu/DistributionTemplates.h, ATen/core/{MT19937RNGEngine,TransformationHelper}.h.
  */
-/** Of MT19937's state. */
+import type { GeneratorState, LatentDims, NoiseSource } from './noise.ts';
+
+/** Words of MT19937's state. */
 export const GENERATOR_WORDS = 624;
 const STATE = GENERATOR_WORDS;
 const SHIFT = 397;
@@ -35,14 +35,14 @@ const SIN2 = f(-1.6666654611e-1);
 
 const double = new Float64Array(1);
 const doubleBits = new Uint32Array(double.buffer);
-/** 0 on little-endian machines, which all browsers run on; the low word of `double` is found by looking. */
+/** Index of a double's low word: 0 on little-endian machines, which is every machine browsers run on. */
 const LOW = ((double[0] = 1), doubleBits[0] === 0 ? 0 : 1);
 const single = new Float32Array(1);
 const singleBits = new Uint32Array(single.buffer);
 
 /**
- * One f32 `a·b + c`, rounded once. The product is exact in f64; rounding the sum to f64 and then to f32 is wrong only where
- * the f64 sum lies exactly between two f32 numbers, and there the error of the first rounding decides.
+ * `a·b + c` in f32, rounded once. The product is exact in f64; rounding the sum to f64 and then to f32 goes wrong only if the f64 sum lies
+ * exactly between two f32 numbers, where the error of the first rounding decides.
  */
 function fma(a: number, b: number, c: number): number {
   const product = a * b;
@@ -53,7 +53,7 @@ function fma(a: number, b: number, c: number): number {
     const part = sum - product;
     const error = product - (sum - part) + (c - part);
     if (error !== 0) {
-      // One f64 step towards the error; the low word is neither all ones nor zero here, so nothing carries.
+      // One f64 step towards the error; the low word is neither all ones nor zero here, so there is no carry.
       doubleBits[LOW] = error > 0 === sum > 0 ? low + 1 : low - 1;
       return f(double[0]);
     }
@@ -85,20 +85,11 @@ function log(value: number): number {
   return fma(exponent, LOG_Q2, f(x + y));
 }
 
-/** Where a generator stands, so that another one can go on with the same numbers. Survives structured clone. */
-export interface GeneratorState {
-  /** {@link GENERATOR_WORDS} of them, and how many of them are used up. */
-  words: Uint32Array<ArrayBuffer>;
-  index: number;
-  /** The second number of the pair that the last short call began, where it is still owed. */
-  cached: number | null;
-}
-
-/** MT19937 and the two ways in which `torch.randn` turns its output into normal numbers. */
-export class TorchGenerator {
+/** MT19937 and the two ways `torch.randn` turns its output into normal numbers. As a noise source it draws everything in turn. */
+export class TorchGenerator implements NoiseSource {
   readonly #state = new Uint32Array(STATE);
   #index = STATE;
-  /** The second normal of the scalar path's pair, kept for the next short call. */
+  /** The second number of the scalar path's pair, kept for the next short call. */
   #cached: number | null = null;
 
   /** @param seed a whole number; as in PyTorch only its low 32 bits count. */
@@ -111,12 +102,12 @@ export class TorchGenerator {
     }
   }
 
-  /** A copy; what is drawn later does not change it. */
+  /** A copy, unaffected by later draws. */
   get state(): GeneratorState {
     return { words: this.#state.slice(), index: this.#index, cached: this.#cached };
   }
 
-  /** Goes on where the generator stood that `state` was taken from. */
+  /** Continues from `state`. */
   set state({ words, index, cached }: GeneratorState) {
     if (words.length !== STATE || !Number.isInteger(index) || index < 0 || index > STATE) {
       throw new TypeError(`A generator's state has ${STATE} words, of which 0 to ${STATE} are used up.`);
@@ -127,8 +118,8 @@ export class TorchGenerator {
   }
 
   /**
-   * The next `n` values of N(0, 1), in the order of a contiguous tensor of `n` elements; its shape does not matter, but
-   * the number of values per call does.
+   * The next `n` values of N(0, 1), in the order of a contiguous tensor of `n` elements. The tensor's shape does not matter, but the
+   * number of values per call does.
    */
   randn(n: number): Float32Array<ArrayBuffer> {
     const out = new Float32Array(n);
@@ -152,6 +143,18 @@ export class TorchGenerator {
       blockToNormal(out, n - 16);
     }
     return out;
+  }
+
+  ofPosterior(count: number): Float32Array<ArrayBuffer> {
+    return this.randn(count);
+  }
+
+  ofStart(dims: LatentDims): Float32Array<ArrayBuffer> {
+    return this.randn(dims.reduce((product, size) => product * size, 1));
+  }
+
+  ofStep(dims: LatentDims): Float32Array<ArrayBuffer> {
+    return this.ofStart(dims);
   }
 
   #scalarNormal(): number {

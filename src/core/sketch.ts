@@ -1,9 +1,9 @@
-/** Sketches in words: what a language model is told about them, how the code is taken out of its reply, and how it is asked to mend it. */
+/** Sketches from a language model: its instructions, extracting the code from its reply, and asking it for a fix. */
 import type { Sketch } from './media.ts';
 
 export interface ExtractedSketch {
   sketch: Sketch;
-  /** The reply ended in the middle of the code, so that it will hardly run; a longer limit or a second try helps. */
+  /** Whether the reply ended in the middle of the code, which then hardly runs; a higher limit or a second try helps. */
   isCutOff: boolean;
 }
 
@@ -12,7 +12,7 @@ export interface ChatMessage {
   content: string;
 }
 
-/** What code has to keep to in the sandbox, as instructions for a language model. */
+/** The sandbox's rules for code, as instructions for a language model. */
 export const SKETCH_RULES: Record<Sketch['language'], string> = {
   p5: [
     'You write sketches for p5.js 2.3 in plain JavaScript, in global mode: function setup() and function draw().',
@@ -35,8 +35,8 @@ export const SKETCH_RULES: Record<Sketch['language'], string> = {
 };
 
 /**
- * The messages that ask a language model to mend a sketch.
- * @param problem what went wrong, in a sentence, and in which line of the source (from 1), if that is known
+ * The messages that ask a language model to fix a sketch.
+ * @param problem a sentence on what went wrong, and the line of the source (from 1) if known
  */
 export function repairMessages(sketch: Sketch, problem: { message: string; line: number | null }): ChatMessage[] {
   const line = problem.line === null ? undefined : sketch.source.split('\n')[problem.line - 1]?.trim();
@@ -51,9 +51,9 @@ export function repairMessages(sketch: Sketch, problem: { message: string; line:
 }
 
 /**
- * Takes the code out of a reply: out of fences or from among the words around it, out of a page of HTML, and from several pieces.
- * @param language what was asked for; without it, the language is told from the code
- * @returns null when there is no code in it
+ * Extracts the code from a reply, whether it is fenced, surrounded by prose, inside a page of HTML, or in several pieces.
+ * @param language the one asked for; without it, guessed from the code
+ * @returns null if there is no code
  */
 export function extractSketch(reply: string, language?: Sketch['language']): ExtractedSketch | null {
   const said = reply.replace(/\r\n?/g, '\n').replace(/<think(ing)?>[\s\S]*?(<\/think(ing)?>|$)/gi, '');
@@ -68,7 +68,7 @@ export function extractSketch(reply: string, language?: Sketch['language']): Ext
   };
 }
 
-/** Which library code is written for. Music that is drawn counts as drawing: both libraries are there for it. */
+/** The library that code is written for. Drawn music counts as drawing, since both libraries are available to it. */
 export function languageOf(source: string): Sketch['language'] {
   const draws = /\bcreateCanvas\s*\(|\bnew\s+p5\b|\bfunction\s+(setup|draw)\s*\(/.test(source);
   return !draws && /\bTone\b/.test(source) ? 'tonejs' : 'p5';
@@ -80,7 +80,7 @@ interface Found {
 }
 
 interface Block {
-  /** What stands behind the opening fence, in lower case. */
+  /** The info string of the opening fence, in lower case. */
   label: string;
   text: string;
   isClosed: boolean;
@@ -109,7 +109,7 @@ function blocksOf(text: string): Block[] {
   return blocks.filter(({ text: inside }) => inside.trim() !== '');
 }
 
-/** The longest block that is a whole sketch; else all pieces of code in their order. */
+/** The longest block that is a whole sketch, or else all pieces of code in order. */
 function fromBlocks(blocks: Block[]): Found | null {
   const pieces = blocks
     .filter(({ label }) => CODE_LABELS.test(label))
@@ -139,7 +139,7 @@ function isPage(text: string): boolean {
   return /<script\b|<!doctype html|<html\b/i.test(text);
 }
 
-/** The scripts of a page; what it shows beside them is put there by a first line of code, as scripts may look for it. */
+/** The scripts of a page. A first line of code recreates its other content, which the scripts may look for. */
 function fromPage(text: string, isClosed: boolean): Found | null {
   const scripts: string[] = [];
   let isCutOff = !isClosed;
@@ -174,7 +174,7 @@ function fromPage(text: string, isClosed: boolean): Found | null {
   return { code: [...page, ...scripts].join('\n\n'), isCutOff };
 }
 
-/** Code without a fence: from the first line that looks like code to the last one. */
+/** Unfenced code: from the first line that looks like code to the last. */
 function fromWords(text: string): Found | null {
   if (isPage(text)) {
     return fromPage(text, true);
@@ -183,7 +183,7 @@ function fromWords(text: string): Found | null {
   const first = lines.findIndex(looksLikeCode);
   const last = lines.findLastIndex(looksLikeCode);
   const code = lines.slice(first, last + 1).join('\n');
-  // Sentences may end in a semicolon, too.
+  // Prose may end in a semicolon, too.
   return first >= 0 && /\b(function|const|let|var|new|Tone|=>)\b|\w\(.*\)\s*;/.test(code)
     ? { code, isCutOff: false }
     : null;
@@ -204,7 +204,7 @@ function looksLikeCode(line: string): boolean {
   );
 }
 
-/** Takes the white space off that all lines begin with. */
+/** Removes the indentation common to all lines. */
 function dedented(text: string): string {
   const lines = text.replace(/^\s*\n/, '').split('\n');
   const indents = lines.filter((line) => line.trim() !== '').map((line) => /^[ \t]*/.exec(line)?.[0] ?? '');
@@ -212,12 +212,12 @@ function dedented(text: string): string {
   return lines.map((line) => line.slice(line.startsWith(shared) ? shared.length : 0)).join('\n');
 }
 
-/** A comment, a string, a regular expression (told from a division by what stands before it), a bracket, or any other letter. */
+/** A comment, a string, a regular expression (told from a division by what precedes it), a bracket, or any other character. */
 const CODE_TOKEN =
   /\/\/.*|\/\*[\s\S]*?(?:\*\/|$)|"(?:\\[\s\S]|[^"\\\n])*"?|'(?:\\[\s\S]|[^'\\\n])*'?|(?<=(?:^|[=(,:;!&|?{}[+\n])\s*)\/(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n[])+\/|[\s\S]/y;
 const TEMPLATE_TOKEN = /\\[\s\S]|\$\{|[\s\S]/y;
 
-/** Whether brackets, templates or comments are opened and not closed. */
+/** Whether brackets, templates or comments are left open. */
 function hasOpenBrackets(source: string): boolean {
   const open: string[] = [];
   let at = 0;

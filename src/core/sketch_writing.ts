@@ -1,4 +1,4 @@
-/** Sketches written by a language model: what the chunks of all libraries that the sandbox knows have in common. */
+/** Sketches written by a language model: what the chunks share, whichever library they write for. */
 import * as v from 'valibot';
 import type { Context, Outputs } from './chunk.ts';
 import { StudioError } from './errors.ts';
@@ -8,13 +8,13 @@ import { SKETCH_RULES, extractSketch, repairMessages } from './sketch.ts';
 import type { ChatMessage, StepText } from './text_service.ts';
 import { RECORDS, write, writingFields } from './writing.ts';
 
-/** Beside what {@link write} records, the whole reply, of which the sketch is a part. */
+/** Besides what {@link write} records: the whole reply, which contains the sketch. */
 export const SKETCH_RECORDS = [...RECORDS, 'reply'] as const;
 
 const WISH = 'There is nothing to go by; say what the sketch is to do.';
 const ERROR = 'error must be what went wrong: {"message": …, "line": …}, whose line is a number or null.';
 
-/** The page says it when a sketch fails. */
+/** Set by the page when a sketch fails. */
 const BY_ITSELF = { group: 'none' } as const satisfies FieldMetadata;
 
 export const sketchFields = () => ({
@@ -23,7 +23,7 @@ export const sketchFields = () => ({
     v.regex(/\S/, WISH),
     v.metadata({ label: { en: 'What it does', de: 'Was sie tut' } } satisfies FieldMetadata),
   ),
-  /** One that failed, and how: then the model is asked to mend it. */
+  /** A failed sketch and its error, which the model is asked to fix. */
   sketch: v.optional(
     v.pipe(v.string('sketch must be code.'), v.regex(/\S/, 'sketch must be code.'), v.metadata(BY_ITSELF)),
   ),
@@ -32,7 +32,7 @@ export const sketchFields = () => ({
       v.strictObject(
         {
           message: v.pipe(v.string(ERROR), v.regex(/\S/, ERROR)),
-          /** Of the sketch, from 1. */
+          /** Line of the sketch, from 1. */
           line: v.optional(v.nullable(v.pipe(v.number(ERROR), v.integer(ERROR), v.minValue(1, ERROR))), null),
         },
         ERROR,
@@ -45,14 +45,14 @@ export const sketchFields = () => ({
 
 type Input = v.InferOutput<v.ObjectSchema<ReturnType<typeof sketchFields>, undefined>> & { seed: string };
 
-/** Whether a sketch to mend and its error are there together, or neither. */
+/** Whether a sketch to fix and its error come together, or neither. */
 export function isMending({ sketch, error }: Pick<Input, 'sketch' | 'error'>): boolean {
   return (sketch === undefined) === (error === undefined);
 }
 
 export const MENDING = 'sketch and error belong together: give the code that failed and what went wrong, or neither.';
 
-/** @throws StudioError `result_invalid` for a reply without code, and as `write` */
+/** @throws StudioError `result_invalid` for a reply without code, and whatever `write` throws */
 export async function writeSketch(
   language: Sketch['language'],
   input: Input,
@@ -82,7 +82,7 @@ function messagesFor(language: Sketch['language'], { prompt, sketch, error }: In
   }
   return [
     { role: 'system', content: SKETCH_RULES[language] },
-    // Small models keep to an example better than to any rule.
+    // Small models follow an example better than any rule.
     { role: 'user', content: asked(EXAMPLES[language].wish, language) },
     { role: 'assistant', content: `\`\`\`js\n${EXAMPLES[language].code}\n\`\`\`` },
     { role: 'user', content: asked(prompt, language) },
@@ -91,7 +91,7 @@ function messagesFor(language: Sketch['language'], { prompt, sketch, error }: In
 
 const FORMS: Record<Sketch['language'], string> = { p5: 'p5.js sketch', tonejs: 'Tone.js program' };
 
-/** The smallest models talk about a wish alone, and keep to what is said last. */
+/** The smallest models only talk about a bare wish, and follow whatever comes last. */
 function asked(wish: string, language: Sketch['language']): string {
   return `${wish}\n\nWrite this as one ${FORMS[language]} in a \`\`\`js block.`;
 }

@@ -1,27 +1,27 @@
 /**
- * What to try instead of an operation that failed for want of memory, or because it lost the GPU again and again: the least change that
- * helps where it failed. Offered again after the next failure, it goes down step by step.
+ * What to try after an operation ran out of memory or kept losing the GPU: the smallest change that helps at the stage that failed.
+ * Repeated after each failure, it steps down gradually.
  */
 import type { Stage } from './job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, WeightVariant } from './model.ts';
 
 export interface Change {
-  /** For a button: "Try with tiled decoding". */
+  /** A button's label: "Try with tiled decoding". */
   label: string;
-  /** Parameters of the operation that take the place of its own. */
+  /** Parameters that replace the operation's own. */
   parameters: Record<string, unknown>;
 }
 
 export interface Failed {
   /** Names of the parameters that its chunk knows. */
   known: ReadonlySet<string>;
-  /** Where it failed; null = it was not even begun, because it does not fit. */
+  /** The stage that failed; null = it never started, because it does not fit. */
   stage: Stage | null;
-  /** What it was estimated by, and with which result. */
+  /** The request for its estimate, and the result. */
   request: EstimateRequest;
   estimate: Estimate;
   checkpoint: CheckpointSummary;
-  /** How its weights were run. */
+  /** The variant of its weights that was run. */
   variant: WeightVariant;
 }
 
@@ -32,7 +32,7 @@ const BITS = { full: 0, q8: 8, q4: 4 } as const;
 
 type Way = 'tiled' | 'serial' | 'weights' | 'batch' | 'size';
 
-/** What helps where, the smallest loss first. Before sampling nothing is there but weights. */
+/** What helps at each stage, smallest loss first. Before sampling, only weights take memory. */
 const WAYS: Record<Stage, readonly Way[]> = {
   load: ['weights', 'size'],
   encode: ['weights', 'size'],
@@ -42,7 +42,7 @@ const WAYS: Record<Stage, readonly Way[]> = {
 };
 const ALL: readonly Way[] = ['tiled', 'serial', 'batch', 'weights', 'size'];
 
-/** In the order in which they are preferred; empty where nothing smaller is known. */
+/** In order of preference; empty if nothing smaller is known. */
 export function smallerThan(failed: Failed): Change[] {
   return (failed.stage === null ? ALL : WAYS[failed.stage])
     .map((way) => CHANGES[way](failed))

@@ -1,27 +1,29 @@
-/** The steps of a config, each with its chunk and where its parameters come from; and what an operation of that config may say. */
+/** A config's steps, each with its chunk and the sources of its parameters, and what an operation of that config may contain. */
 import type * as v from 'valibot';
 import { OPEN_PLACE, PLACE_NAME, own } from './catalogue.ts';
 import type { Catalogue, Config } from './catalogue.ts';
 import type { ChunkContract, ChunkMeta } from './chunk.ts';
 
-/** Where a parameter comes from that the operation does not set under its own name. */
+/** The source of a parameter that the operation does not set by name. */
 export type Wire =
   { from: 'input'; name: string } | { from: 'step'; step: string; output: string } | { from: 'value'; value: unknown };
 
 export interface Step {
-  /** Unique within the pipeline: settled parameters, progress, resume points and entities go by it. */
+  /** Unique within the pipeline; the key of settled parameters, progress, resume points and entities. */
   id: string;
   chunk: ChunkContract;
   /** By parameter. */
   wires: Record<string, Wire>;
+  /** Runs only if the operation names a checkpoint for it. */
+  isOptional: boolean;
 }
 
 /** A config as it runs. */
 export interface Course {
   steps: Step[];
-  /** The step that the config is about: the one in an open place, else the last. Its chunk says which operations the config can do. */
+  /** The main step: the one in a placeholder, or else the last. Its chunk determines the config's operations. */
   main: Step;
-  /** Kinds of operations that it can do. */
+  /** The kinds of operations it offers. */
   operations: readonly string[];
 }
 
@@ -30,7 +32,7 @@ const MAIN_PLACE = '{{OUTPUT_CHUNK}}';
 
 /**
  * The steps of a config in order.
- * @returns a sentence where the catalogue contradicts itself, such as a chunk that does not exist: a fault of ours or of an added file
+ * @returns a sentence if the catalogue contradicts itself, for example with a chunk that does not exist: a bug of ours or of an added file
  */
 export function courseOf(config: Config, { pipelines, chunks }: Catalogue): Course | string {
   const pipeline = own(pipelines, config.pipeline);
@@ -38,17 +40,22 @@ export function courseOf(config: Config, { pipelines, chunks }: Catalogue): Cour
     return `The config "${config.id}" names the pipeline "${config.pipeline}", which does not exist.`;
   }
   const steps: Step[] = [];
-  for (const { id, chunk: place, in: wiring } of pipeline.steps) {
+  for (const { id, chunk: place, in: wiring, optional: isOptional = false } of pipeline.steps) {
     const chunkId = String(filled(place, config));
     const chunk = own(chunks, chunkId);
     if (!chunk) {
       return `The pipeline "${pipeline.name}" needs the chunk "${chunkId}", which does not exist.`;
     }
     const wires: Step['wires'] = {};
+    const isGiven = (wire: Wire) =>
+      wire.from !== 'step' || steps.some((step) => step.id === wire.step && own(step.chunk.meta.outputs, wire.output));
+    if (isOptional && !Object.values(wiring).every((text) => isGiven(wireOf(filled(text, config))))) {
+      // The step has no use for what the config makes.
+      continue;
+    }
     for (const [name, text] of Object.entries(wiring)) {
       const wire = wireOf(filled(text, config));
-      const producer = wire.from === 'step' ? steps.find((step) => step.id === wire.step) : undefined;
-      if (wire.from === 'step' && !own(producer?.chunk.meta.outputs ?? {}, wire.output)) {
+      if (!isGiven(wire)) {
         return `The step "${id}" of the pipeline "${pipeline.name}" is wired to "${String(text)}", which no earlier step gives.`;
       }
       if (wire.from === 'input' && !own(pipeline.inputs, wire.name)) {
@@ -59,9 +66,14 @@ export function courseOf(config: Config, { pipelines, chunks }: Catalogue): Cour
       }
       wires[name] = wire;
     }
-    steps.push({ id, chunk, wires });
+    steps.push({ id, chunk, wires, isOptional });
   }
-  const main = steps.find((_, at) => pipeline.steps[at].chunk === MAIN_PLACE) ?? steps[steps.length - 1];
+  const places = new Map(pipeline.steps.map(({ id, chunk }) => [id, chunk]));
+  const main =
+    steps.find(({ id }) => places.get(id) === MAIN_PLACE) ?? steps.filter(({ isOptional }) => !isOptional).at(-1);
+  if (!main) {
+    return `The pipeline "${pipeline.name}" has no step that always runs.`;
+  }
   const { fields, operations = main.chunk.meta.operations } = config;
   if (fields) {
     const closed = Object.keys(openEntries(main)).filter((name) => !fields.includes(name));
@@ -70,20 +82,25 @@ export function courseOf(config: Config, { pipelines, chunks }: Catalogue): Cour
   return { steps, main, operations };
 }
 
-/** The fields of a chunk's parameters by name, `operation` apart. */
+/** A course as one operation runs it. @param named ids of the steps whose checkpoint it names or whose outputs it brings */
+export function asAsked(course: Course, named: readonly string[]): Course {
+  return { ...course, steps: course.steps.filter(({ id, isOptional }) => !isOptional || named.includes(id)) };
+}
+
+/** The fields of a chunk's parameters by name, except `operation`. */
 export function entriesOf({ parameters }: ChunkContract): Record<string, v.GenericSchema> {
   const { entries } = parameters as unknown as { entries: Record<string, v.GenericSchema> };
   return Object.fromEntries(Object.entries(entries).filter(([name]) => name !== 'operation'));
 }
 
-/** The fields of a step that an operation may set by their own names. */
+/** The fields of a step that an operation may set by name. */
 export function openEntries(step: Step): Record<string, v.GenericSchema> {
   return Object.fromEntries(Object.entries(entriesOf(step.chunk)).filter(([name]) => !Object.hasOwn(step.wires, name)));
 }
 
 /**
- * Every name that an operation of this config may set: the pipeline's inputs, the fields of all steps, and, where there are several steps, their
- * ids, each of which holds values for that step alone.
+ * Every name an operation of this config may set: the pipeline's inputs, the fields of all steps and, if there are several steps, their
+ * ids, each holding values for that step alone.
  */
 export function fieldsOf({ steps }: Course): Set<string> {
   return new Set([
@@ -94,7 +111,7 @@ export function fieldsOf({ steps }: Course): Set<string> {
 }
 
 /**
- * The entity type that a step's output is recorded as: those of the last step are the run's results, those of earlier ones go by their step.
+ * The entity type a step's output is recorded as: the last step's outputs are the run's results, earlier ones are named after their step.
  * @param isResult whether the step is the last one of the whole config
  */
 export function entityTypeOf(step: string, { outputs }: ChunkMeta, output: string, isResult: boolean): string {
@@ -104,7 +121,7 @@ export function entityTypeOf(step: string, { outputs }: ChunkMeta, output: strin
   return Object.keys(outputs).length === 1 ? step : `${step}_${output}`;
 }
 
-/** A config's values for its steps, without the names that fill open places. */
+/** A config's values for its steps, without those that fill placeholders. */
 export function valuesOf({ parameters }: Config): Record<string, unknown> {
   return Object.fromEntries(Object.entries(parameters).filter(([name]) => !PLACE_NAME.test(name)));
 }

@@ -1,9 +1,9 @@
-/** Workflows as data: a graph in ComfyUI's API format, and beside it which of its inputs take which parameters. */
+/** Workflows as data: a graph in ComfyUI's API format, and a mapping from parameters to its inputs. */
 import * as v from 'valibot';
 import type { ComfyGraph } from './comfyui.ts';
 import { StudioError } from './errors.ts';
 
-/** `node.input`, both as the graph names them. */
+/** `node.input`, by the graph's names. */
 const place = v.pipe(v.string(), v.regex(/^[^.]+\..+$/));
 
 export const graphSchema: v.GenericSchema<ComfyGraph> = v.record(
@@ -16,9 +16,9 @@ export const graphSchema: v.GenericSchema<ComfyGraph> = v.record(
 );
 
 export const mappingSchema = v.strictObject({
-  /** Places that take a parameter, by its name. */
+  /** The inputs that take a parameter, by its name. */
   parameters: v.record(v.string(), v.array(place)),
-  /** Those that take given files, in their order, and the nodes that go where there are fewer. */
+  /** The inputs that take given files, in order, and the nodes to remove if there are fewer. */
   files: v.optional(
     v.array(v.strictObject({ place, kind: v.picklist(['image', 'audio', 'video']), nodes: v.array(v.string()) })),
     () => [],
@@ -34,9 +34,9 @@ export interface Filled {
 }
 
 /**
- * The graph with these values in it; what is not given stays as the graph says.
+ * The graph with these values filled in; the rest stays as it is.
  * @param values by parameter
- * @throws StudioError `invalid_operation` for a value or a file that the workflow has no place for, or where it lacks its first file
+ * @throws StudioError `invalid_operation` for a value or a file that the workflow cannot take, or if its first file is missing
  */
 export function fillWorkflow(
   workflow: ComfyGraph,
@@ -67,7 +67,7 @@ export function fillWorkflow(
   return { graph, files: Object.fromEntries(given.map((file, at) => [places[at].place, file])) };
 }
 
-/** @throws StudioError `internal` for a place that the graph does not have */
+/** @throws StudioError `internal` for an input that the graph does not have */
 export function put(graph: ComfyGraph, at: string, value: unknown): void {
   const [node, input] = [at.slice(0, at.indexOf('.')), at.slice(at.indexOf('.') + 1)];
   if (!Object.hasOwn(graph, node)) {
@@ -77,7 +77,7 @@ export function put(graph: ComfyGraph, at: string, value: unknown): void {
   graph[node].inputs[input] = Array.isArray(value) ? { __value__: value } : value;
 }
 
-/** Takes a node out, and every input that it fed. */
+/** Removes a node and every input it feeds. */
 function remove(graph: ComfyGraph, node: string): void {
   delete graph[node];
   for (const { inputs } of Object.values(graph)) {
@@ -89,7 +89,7 @@ function remove(graph: ComfyGraph, node: string): void {
   }
 }
 
-/** One literal of a graph that a person may want to change. */
+/** A literal value of a graph that a person may want to change. */
 export interface GraphField {
   /** `node.input` */
   place: string;
@@ -105,7 +105,7 @@ const NUMBERS =
   /^(width|height|length|steps|cfg|guidance|denoise|batch_size|seconds|fps|duration|shift|strength_model)$/;
 const FILES = /\.(safetensors|sft|ckpt|pt|pth|gguf)$/i;
 
-/** Nodes whose file may be given, by class, with the input that takes its name. */
+/** Nodes that load a given file, by class, with the input that takes its name. */
 const LOADERS: Readonly<Partial<Record<string, [input: string, kind: 'image' | 'audio' | 'video']>>> = {
   LoadImage: ['image', 'image'],
   LoadImageMask: ['image', 'image'],
@@ -113,7 +113,7 @@ const LOADERS: Readonly<Partial<Record<string, [input: string, kind: 'image' | '
   LoadVideo: ['file', 'video'],
 };
 
-/** What of somebody's own workflow takes seeds and files; all else stays as the graph says. */
+/** The inputs of a person's own workflow that take seeds and files; everything else stays as it is. */
 export function mappingOf(graph: ComfyGraph): Mapping {
   const places = Object.entries(graph).flatMap(([node, { inputs }]) =>
     Object.keys(inputs).map((name) => ({ node, name })),
@@ -128,7 +128,7 @@ export function mappingOf(graph: ComfyGraph): Mapping {
   return { parameters: seeds.length > 0 ? { seed: seeds } : {}, files };
 }
 
-/** Words, sizes, counts and model files, in the order of the nodes; seeds and given files have fields of their own. */
+/** Text, sizes, counts and model files, in node order; seeds and given files have their own fields. */
 export function fieldsOfGraph(graph: ComfyGraph): GraphField[] {
   return Object.entries(graph).flatMap(([node, { class_type: type, inputs, _meta: meta }]) =>
     Object.entries(inputs).flatMap(([name, value]): GraphField[] => {
@@ -157,8 +157,8 @@ export function fieldsOfGraph(graph: ComfyGraph): GraphField[] {
 }
 
 /**
- * The graph in a JSON file: as ComfyUI exports it for its API, or in what a browser extension wraps around that.
- * @throws StudioError `invalid_operation` for what is none
+ * The graph in a JSON file, as ComfyUI exports it for its API, or wrapped the way some browser extensions do.
+ * @throws StudioError `invalid_operation` if it is none
  */
 export function readGraph(json: unknown): ComfyGraph {
   const wrapped = typeof json === 'object' && json !== null ? (json as { prompt?: unknown; output?: unknown }) : {};

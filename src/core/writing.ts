@@ -1,6 +1,6 @@
 /**
- * What chunks that have a language model write share: their parameters, as valibot schemas whose messages are whole sentences, and one round of
- * asking, in which words are told as they come and every limit that cut them off is said.
+ * What chunks that write with a language model share: their parameters, as valibot schemas whose messages are whole sentences, and one
+ * exchange with the model, which streams the words and reports any limit that cut them off.
  */
 import * as v from 'valibot';
 import type { ChunkMeta, Context, StageDeclaration } from './chunk.ts';
@@ -8,7 +8,7 @@ import { StudioError } from './errors.ts';
 import { integer, real } from './parameters.ts';
 import type { ChatMessage, StepText, StepTextRequest, TextResult } from './text_service.ts';
 
-/** Entity types that {@link write} records: what was sent, always, and what the model thought, where it did. */
+/** Entity types that {@link write} records: always what was sent, and the model's thoughts if there were any. */
 export const RECORDS = ['sent_messages'] as const satisfies ChunkMeta['records'];
 
 export const WRITE: StageDeclaration = {
@@ -20,18 +20,18 @@ export const WRITE: StageDeclaration = {
 const MOST_TOKENS = 8192;
 
 /**
- * Fields of a chunk's parameters, which adds a seed.
- * @param tokens that an answer may take, and the temperature, where nothing is said
+ * Fields of a chunk's parameters; the chunk adds a seed.
+ * @param tokens default limit of an answer, beside the default temperature
  */
 export const writingFields = (tokens: number, temperature: number) => ({
-  /** 0 = always the likeliest token. */
+  /** 0 = always the most likely token. */
   temperature: v.optional(real('temperature', 0, 2), temperature),
   max_new_tokens: v.optional(integer('max_new_tokens', 1, MOST_TOKENS), tokens),
-  /** Where these are left out, the model's own habits count. */
+  /** If absent, the model's own defaults apply. */
   top_p: v.optional(topP()),
   top_k: v.optional(integer('top_k', 1, 1000)),
   repetition_penalty: v.optional(real('repetition_penalty', 0.5, 2)),
-  /** Whether a model that can do either thinks before it answers. */
+  /** Whether a model with optional thinking thinks before it answers. */
   thinking: v.optional(v.boolean('thinking must be true or false.'), false),
 });
 
@@ -42,7 +42,7 @@ const topP = () => {
 
 /**
  * Asks the step's language model once.
- * @throws StudioError `result_invalid` for an answer without words, and as `TextService.generate`
+ * @throws StudioError `result_invalid` for an empty answer, and whatever `TextService.generate` throws
  */
 export async function write(
   messages: ChatMessage[],

@@ -1,4 +1,4 @@
-/** Language models and voices that can be had: one JSON file of `models` each, so that a new one is a file and no other edit. */
+/** Language models and voices on offer: one JSON file in `models` each, so adding one adds a file and edits none. */
 import * as v from 'valibot';
 
 const words = v.strictObject({ en: v.string(), de: v.string() });
@@ -8,7 +8,7 @@ const offerSchema = v.strictObject({
   name: v.string(),
   kind: v.picklist(['text', 'speech']),
   repo: v.pipe(v.string(), v.regex(/^[\w.-]+\/[\w.-]+$/)),
-  /** Null = the newest, which a look resolves to a commit. */
+  /** Null = the newest, resolved to a commit when the repository is inspected. */
   revision: v.nullable(v.pipe(v.string(), v.regex(/^[0-9a-f]{40}$/))),
   link: v.pipe(v.string(), v.url()),
   license: v.strictObject({
@@ -16,7 +16,7 @@ const offerSchema = v.strictObject({
     link: v.pipe(v.string(), v.url()),
     kind: v.picklist(['permissive', 'share_alike', 'use_restricted', 'non_commercial', 'unknown']),
   }),
-  /** Of the download; null where it is not known before a look. */
+  /** Size of the download; null if unknown before the repository is inspected. */
   bytes: count,
   parameters: count,
   verified: v.boolean(),

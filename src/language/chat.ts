@@ -2,7 +2,7 @@
 import { StudioError, describe } from '../core/errors.ts';
 import type { ChatMessage } from '../core/text_service.ts';
 import type { LanguageCheckpoint } from './language_checkpoint.ts';
-import { isThinkingToken } from './thinking.ts';
+import { isThinkingToken } from '../core/thinking.ts';
 import type { TransformersLibrary, TransformersModule } from './transformers_library.ts';
 
 export type Tokenizer = InstanceType<TransformersModule['PreTrainedTokenizer']>;
@@ -54,8 +54,8 @@ export class Chat {
   }
 
   /**
-   * The messages as the model's template writes them, up to where its reply begins.
-   * @param thinking undefined = as the template does by itself
+   * The messages in the model's chat template, up to the start of its reply.
+   * @param thinking undefined = the template's default
    * @throws StudioError `checkpoint_unsupported` for a template that refuses these messages
    */
   prompt(messages: readonly ChatMessage[], thinking: boolean | undefined): Prompt {
@@ -68,12 +68,12 @@ export class Chat {
     return { text, ids: this.#tokenizer.encode(text, { add_special_tokens: false }) };
   }
 
-  /** Whether a token is a special one that is not shown. */
+  /** Whether a token is special and so not shown. */
   isHidden(id: number): boolean {
     return this.#hidden.has(id);
   }
 
-  /** What these tokens are in words; none of them hidden. */
+  /** Decodes tokens, including special ones. */
   words(ids: readonly number[]): string {
     return ids.length === 0 ? '' : this.#tokenizer.decode([...ids], { clean_up_tokenization_spaces: false });
   }
@@ -86,7 +86,7 @@ export class Chat {
     });
   }
 
-  /** Some templates know no system message and throw; what it says then opens the first message of the user. */
+  /** Some templates throw on system messages; the text is then prepended to the first user message. */
   #withoutSystem(messages: readonly ChatMessage[], thinking: boolean | undefined, refusal: unknown): string {
     const [first, second, ...more] = messages;
     try {
@@ -94,7 +94,7 @@ export class Chat {
         return this.#written([{ role: 'user', content: `${first.content}\n\n${second.content}` }, ...more], thinking);
       }
     } catch {
-      // What it said to the messages as they were is what counts.
+      // The error about the original messages is the one to report.
     }
     throw new StudioError(
       'checkpoint_unsupported',
@@ -105,13 +105,13 @@ export class Chat {
 }
 
 /**
- * Text out of tokens that arrive one by one. Letters may be cut into several tokens, and how a word begins depends on the one before it, so the
- * last piece that was given out is decoded together with what follows.
+ * Decodes tokens that arrive one by one. A character may span several tokens, and how a word starts depends on the one before, so the last
+ * returned piece is decoded again together with what follows.
  */
 export class WordStream {
   readonly #chat: Chat;
   readonly #ids: number[] = [];
-  /** Where the last piece begins, and where it ends. */
+  /** Start and end of the last returned piece. */
   #piece = 0;
   #end = 0;
 
@@ -119,7 +119,7 @@ export class WordStream {
     this.#chat = chat;
   }
 
-  /** What can be read by now and could not before. */
+  /** The newly readable text. */
   push(id: number): string {
     if (!this.#chat.isHidden(id)) {
       this.#ids.push(id);
@@ -132,7 +132,7 @@ export class WordStream {
     return fresh;
   }
 
-  /** The rest, when nothing more comes. */
+  /** The rest, at the end. */
   end(): string {
     return this.#fresh();
   }
@@ -143,5 +143,5 @@ export class WordStream {
   }
 }
 
-/** What decoders write for a letter that is not whole yet. */
+/** Decoders write this for an incomplete character. */
 const UNFINISHED = '\u{fffd}';

@@ -1,4 +1,4 @@
-/** What page, executor and language worker say to one another. */
+/** The interface between the page, executors and the language worker. */
 import type { LanguageSummary } from '../core/language.ts';
 import type { Speech, SpeechRequest } from '../core/speech_service.ts';
 import type { StudioErrorData } from '../core/errors.ts';
@@ -11,9 +11,10 @@ export interface LanguageOptions {
   backend: 'auto' | 'webgpu' | 'wasm';
   /** As of the graph engine's `StartOptions`. */
   threads?: string | null;
+  runtimeFiles?: string;
 }
 
-/** The owner of the language engine, one per language worker, as the page calls it. Models are asked over a port of their own. */
+/** The owner of the language engine, one per language worker, as called by the page. Requests to models use separate ports. */
 export interface LanguageApi {
   /** Must be the first call. */
   start(options: LanguageOptions): Promise<{ backend: 'webgpu' | 'wasm'; note: string | null }>;
@@ -21,33 +22,33 @@ export interface LanguageApi {
   connect(port: MessagePort): Promise<void>;
   /** What a checkpoint is, from its small files alone. */
   look(source: CheckpointSource): Promise<LanguageSummary>;
-  /** This ref is found there from now on, as stored ones always are by theirs. Nothing is read. */
+  /** Registers a folder under this ref, as stored checkpoints always are under theirs. Reads nothing. */
   know(ref: string, source: CheckpointSource): Promise<void>;
 }
 
-/** A request carries the port that it is answered on, so that nobody has to keep account of who asked what. */
+/** A request carries its response port, so nobody has to track who asked what. */
 export type LanguageMessage = (
   | { type: 'generate'; request: TextRequest }
   | { type: 'speak'; request: SpeechRequest }
-  /** Frees what the model on the device holds, unless that is no more than `fits` bytes; the next request loads it again. */
+  /** Frees the model on the device if it takes more than `fits` bytes; the next request loads it again. */
   | { type: 'release'; fits: number }
 ) & { reply: MessagePort };
 
-/** What comes back on that port: any number of the first three, then one of the others. */
+/** Responses on that port: any number of the first three, then one of the others. */
 export type LanguageAnswer =
   | { type: 'delta'; delta: TextDelta }
   | { type: 'loading'; loading: ModelLoading }
-  /** A model that takes this much is about to be brought to the device, once the asking side says that there is room. */
+  /** A model of this size is about to be loaded, once the requester confirms that there is room. */
   | { type: 'room'; bytes: number }
   | { type: 'done'; result: TextResult | Speech | null }
   | { type: 'failed'; error: StudioErrorData };
 
-/** What the asking side says on it: that it wants no answer any more, or, when it was asked for room, that there is some. */
+/** Messages from the requester: it no longer wants an answer, or there is room now. */
 export interface LanguageWord {
   type: 'cancel' | 'ready';
 }
 
-/** A port of the language worker, and the Web Lock that it holds while it lives (null where there are none). */
+/** A port of the language worker, and the Web Lock it holds while alive (null without Web Locks). */
 export interface LanguageConnection {
   port: MessagePort;
   lock: string | null;

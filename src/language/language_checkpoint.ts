@@ -1,7 +1,7 @@
 /**
  * Language models and voices in transformers.js' layout: `config.json` and the tokenizer at the top, networks as
- * `onnx/<network><suffix>.onnx`, the suffix naming how the weights are kept, with their external data beside them. What a
- * checkpoint is follows from its files and configuration, never from its name.
+ * `onnx/<network><suffix>.onnx`, where the suffix names the weights' precision, with external data beside them. Files and configuration
+ * decide what a checkpoint is, never its name.
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
@@ -9,7 +9,7 @@ import { LANGUAGE_PRECISIONS, isLanguageLayout, readLanguageConfig } from '../co
 import type { LanguageKind, LanguagePrecision, LanguageSummary, PrecisionChoice } from '../core/language.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 
-/** What the device computes in. */
+/** The device that computes. */
 export interface LanguageDevice {
   backend: 'webgpu' | 'wasm';
   /** Whether it has `shader-f16`. */
@@ -31,7 +31,7 @@ const SUFFIXES: Record<LanguagePrecision, string> = {
   q1f16: '_q1f16',
 };
 
-/** Which precision a network is taken in when a repository does not have it in the one that was chosen. */
+/** The fallback precision for a network that the repository lacks in the chosen one. */
 const INSTEAD: Partial<Record<LanguagePrecision, LanguagePrecision[]>> = {
   q4: ['q8', 'fp32'],
   q4f16: ['fp16', 'q4'],
@@ -43,7 +43,7 @@ const INSTEAD: Partial<Record<LanguagePrecision, LanguagePrecision[]>> = {
 };
 
 /**
- * Best first. Integer products run on the processor even beside WebGPU (there are no kernels for them), so on a GPU they come last; on the
+ * Best first. Integer matrix products always run on the processor (WebGPU has no kernels for them), so they come last on a GPU; on the
  * processor they are the fastest.
  */
 const PREFERRED: Record<'f16' | 'f32' | 'wasm', LanguagePrecision[]> = {
@@ -52,20 +52,20 @@ const PREFERRED: Record<'f16' | 'f32' | 'wasm', LanguagePrecision[]> = {
   wasm: ['q8', 'int8', 'uint8', 'q4', 'fp32', 'bnb4', 'q2', 'q1', 'q4f16', 'fp16', 'q2f16', 'q1f16'],
 };
 
-/** For voices, whose networks are small and audibly worse when they are quantised. */
+/** For voices, whose networks are small and sound worse when quantised. */
 const PREFERRED_VOICE: Record<'f16' | 'f32' | 'wasm', LanguagePrecision[]> = {
   f16: ['fp32', 'fp16', 'q8', 'int8', 'uint8', 'q4', 'q4f16', 'bnb4', 'q2', 'q2f16', 'q1', 'q1f16'],
   f32: ['fp32', 'q8', 'int8', 'uint8', 'q4', 'bnb4', 'fp16', 'q4f16', 'q2', 'q2f16', 'q1', 'q1f16'],
   wasm: ['fp32', 'q8', 'int8', 'uint8', 'q4', 'bnb4', 'fp16', 'q4f16', 'q2', 'q2f16', 'q1', 'q1f16'],
 };
 
-/** Of the cache that memory is reckoned with, in tokens: a long conversation. */
+/** Length of the cache assumed in memory estimates, in tokens: a long conversation. */
 const CACHED_TOKENS = 4096;
 
 const whole = v.pipe(v.number(), v.integer(), v.minValue(1));
 const optional = v.optional(v.nullish(v.fallback(v.nullable(whole), null)), null);
 
-/** What of a text model's configuration is of use here; multimodal ones have it in `text_config`. */
+/** The parts of a text model's configuration used here; multimodal models have them in `text_config`. */
 const sizesSchema = v.looseObject({
   max_position_embeddings: optional,
   n_positions: optional,
@@ -81,7 +81,7 @@ const sizesSchema = v.looseObject({
   n_embd: optional,
 });
 
-/** The networks of the families of voices that can be run, by `model_type`. */
+/** The networks of supported families of voices, by `model_type`. */
 const VOICES: Record<string, string[]> = { vits: ['model'] };
 
 export class LanguageCheckpoint {
@@ -94,7 +94,7 @@ export class LanguageCheckpoint {
     readonly modelType: string,
     /** File names of its networks, without suffix and extension. */
     readonly networks: readonly string[],
-    /** Tokens that prompt and reply may have together, as the networks were made. */
+    /** The networks' limit of tokens in prompt and reply together. */
     readonly contextTokens: number | null,
     readonly tokenizerConfig: Record<string, unknown>,
     /** Jinja, or several by name; null for voices. */
@@ -145,7 +145,7 @@ export class LanguageCheckpoint {
     );
   }
 
-  /** What a look at it says. */
+  /** The summary of the checkpoint. */
   async summary(device: LanguageDevice): Promise<LanguageSummary> {
     const precisions = await this.precisions(device);
     return {
@@ -159,14 +159,14 @@ export class LanguageCheckpoint {
     };
   }
 
-  /** Those that all its networks can be had in, best for the device first. */
+  /** The precisions available for all its networks, best for the device first. */
   async precisions(device: LanguageDevice): Promise<PrecisionChoice[]> {
     const preferred = this.kind === 'speech' ? PREFERRED_VOICE : PREFERRED;
     const order = preferred[device.backend === 'wasm' ? 'wasm' : device.hasF16 ? 'f16' : 'f32'];
     const choices: PrecisionChoice[] = [];
     for (const precision of order) {
       const taken = this.networkPrecisions(precision);
-      // One in which no network is kept as chosen is another one by a wrong name.
+      // If no network has the chosen precision, it would be another one by a wrong name.
       if (taken && Object.values(taken).includes(precision)) {
         const networks = Object.entries(taken).flatMap(([network, one]) => this.#networkFiles(network, one));
         const sizes = await Promise.all(networks.map(async (path) => (await this.files.blob(path)).size));
@@ -185,7 +185,7 @@ export class LanguageCheckpoint {
     return choices;
   }
 
-  /** In which precision each network is taken when this one is chosen; null when one of them cannot be had. */
+  /** Each network's precision if this one is chosen; null if a network is unavailable. */
   networkPrecisions(precision: LanguagePrecision): Record<string, LanguagePrecision> | null {
     const taken: Record<string, LanguagePrecision> = {};
     for (const network of this.networks) {
@@ -215,7 +215,7 @@ export class LanguageCheckpoint {
     return this.files.paths().filter((path) => wanted.test(path));
   }
 
-  /** Of keys and values in f32, for {@link CACHED_TOKENS} or what the context holds. */
+  /** Bytes of keys and values in f32, for {@link CACHED_TOKENS} or the context length if shorter. */
   #cacheBytes(): number {
     if (this.kind === 'speech') {
       return 0;
@@ -275,7 +275,7 @@ function sizesOf(config: Record<string, unknown>): v.InferOutput<typeof sizesSch
 function contextOf(config: Record<string, unknown>, tokenizerConfig: Record<string, unknown>): number | null {
   const sizes = sizesOf(config);
   const positions = sizes.max_position_embeddings ?? sizes.n_positions ?? sizes.max_seq_len ?? sizes.seq_length;
-  // Where a tokenizer knows no limit, transformers writes a number of thirty digits.
+  // transformers writes a thirty-digit number for a tokenizer without a limit.
   const longest = Number(tokenizerConfig.model_max_length);
   const limits = [positions, longest].filter(
     (limit): limit is number => typeof limit === 'number' && limit >= 1 && limit < 1e9,
@@ -283,7 +283,7 @@ function contextOf(config: Record<string, unknown>, tokenizerConfig: Record<stri
   return limits.length > 0 ? Math.min(...limits) : null;
 }
 
-/** A file of its own comes before what tokenizer_config.json says, as in transformers. @throws StudioError `checkpoint_unsupported` */
+/** A separate file takes precedence over tokenizer_config.json, as in transformers. @throws StudioError `checkpoint_unsupported` */
 async function chatTemplate(files: CheckpointFiles, tokenizerConfig: Record<string, unknown>): Promise<unknown> {
   if (files.has('chat_template.jinja')) {
     return (await files.blob('chat_template.jinja')).text();
@@ -300,7 +300,7 @@ async function chatTemplate(files: CheckpointFiles, tokenizerConfig: Record<stri
 }
 
 /**
- * Voices whose text becomes phonemes first need a phonemizer, and the one that all of them were trained with (eSpeak) is under the GPL.
+ * Voices that speak phonemes need a phonemizer, and the one they were all trained with (eSpeak) is GPL.
  * @throws StudioError `checkpoint_unsupported`
  */
 function requireFreeFrontEnd(name: string, modelType: string, tokenizerConfig: Record<string, unknown>): void {

@@ -1,6 +1,6 @@
 /**
- * The text and speech services, asked of a language engine in another worker. It knows a connection only; when the worker at its other end is
- * gone, what was asked fails with `worker_failed` and the next request asks for another connection.
+ * The text and speech services of a language engine in another worker. It only has a connection; if the worker at the other end is gone,
+ * pending requests fail with `worker_failed`, and the next request opens a new connection.
  */
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { Speech, SpeechRequest, SpeechService } from '../core/speech_service.ts';
@@ -8,7 +8,7 @@ import type { ModelLoading, TextDelta, TextRequest, TextResult, TextService } fr
 import type { LanguageConnection } from './language_api.ts';
 import type { LanguageAnswer, LanguageMessage, LanguageWord } from './language_api.ts';
 
-/** A message before it has the port that it is answered on. */
+/** A message without its response port. */
 type Question = LanguageMessage extends infer Message
   ? Message extends LanguageMessage
     ? Omit<Message, 'reply'>
@@ -22,20 +22,20 @@ interface Listener {
 
 interface Open {
   port: MessagePort;
-  /** Rejects when the worker at the other end is gone. */
+  /** Rejects once the worker at the other end is gone. */
   death: Promise<never>;
 }
 
 export interface LanguageClientOptions {
-  /** A port of a living language worker, which is made where there is none. */
+  /** A port of the language worker, which is started if necessary. */
   connect: () => Promise<LanguageConnection>;
-  /** As `connect`, but null where there is none: for those who want nothing but its memory. Where nothing is said, only one's own. */
+  /** Like `connect`, but null if none is running: for those who only want its memory. By default, only this client's own connection. */
   connectIfAlive?: () => Promise<LanguageConnection | null>;
-  /** Called before a model that takes this many bytes is brought to the device; what else is there may have to go. */
+  /** Called before a model of this many bytes is loaded; other models may have to be freed. */
   makeRoom?: (bytes: number) => Promise<void>;
 }
 
-/** After these its worker ends, and what is asked next needs another one. */
+/** Errors after which its worker ends and the next request needs a new one. */
 const ENDS = new Set<StudioError['code']>(['gpu_lost', 'out_of_memory', 'internal', 'result_invalid', 'worker_failed']);
 
 export class LanguageClient implements TextService, SpeechService {
@@ -67,8 +67,8 @@ export class LanguageClient implements TextService, SpeechService {
   }
 
   /**
-   * Frees the device's memory, for whoever else needs it. Starts nothing that does not run yet.
-   * @param fits bytes that a model may keep
+   * Frees the device's memory for somebody else. Never starts a worker.
+   * @param fits the most bytes a model may keep
    */
   async release(fits = 0): Promise<void> {
     const { connectIfAlive } = this.#options;
@@ -147,7 +147,7 @@ export class LanguageClient implements TextService, SpeechService {
     port.start();
     const death = new Promise<never>((_, gone) => {
       if (lock !== null) {
-        // It comes to us when the worker that held it is gone.
+        // We get the lock once the worker that held it is gone.
         void navigator.locks.request(lock, () => {
           this.#open = null;
           port.close();

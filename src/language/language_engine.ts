@@ -1,6 +1,6 @@
 /**
- * The language engine: one model on the device at a time, one request at a time. It is handed the receiving ends of ports and answers each
- * request on the port that came with it; who asks, and whose turn it is to use the GPU, is not its business.
+ * The language engine: one model on the device and one request at a time. It receives ports and answers each request on the port that came
+ * with it. Who asks, and whose turn it is to use the GPU, is not its concern.
  */
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { LanguageKind, LanguageSummary } from '../core/language.ts';
@@ -17,7 +17,7 @@ import { Voice } from './voice.ts';
 
 /** What is on the device. */
 interface Held {
-  /** Names the very files. */
+  /** Identifies the exact files. */
   key: string;
   model: TextModel | Voice;
   /** On the device; a guess. */
@@ -27,15 +27,15 @@ interface Held {
 /** The asking side of one request. */
 interface Asker {
   say: (answer: LanguageAnswer) => void;
-  /** Resolves when it has made room for this much. @throws StudioError `cancelled` */
+  /** Resolves once it has made room for this many bytes. @throws StudioError `cancelled` */
   room: (bytes: number) => Promise<void>;
   signal: AbortSignal;
 }
 
-/** A loading is told at most this often, in milliseconds. */
+/** The shortest interval between reports on loading, in milliseconds. */
 const TELL_EVERY = 100;
 
-/** How long somebody who asks may take to make room for a model, in milliseconds: to free weights takes less than a second. */
+/** How long a requester may take to make room, in milliseconds; freeing weights takes less than a second. */
 const ROOM_WITHIN = 15_000;
 
 export class LanguageEngine {
@@ -49,7 +49,7 @@ export class LanguageEngine {
 
   /**
    * @param files finds the files of a checkpoint by its ref
-   * @param onBroken called once when nothing more can be computed here: after a failed run transformers.js fails every later one
+   * @param onBroken called once when nothing more can be computed here: after one failed run, transformers.js fails every later one
    */
   constructor(
     library: TransformersLibrary,
@@ -63,7 +63,7 @@ export class LanguageEngine {
     this.#onBroken = onBroken;
   }
 
-  /** Takes requests from now on. */
+  /** Accepts requests on a port. */
   serve(port: MessagePort): void {
     port.onmessage = ({ data }: MessageEvent<LanguageMessage>) => {
       void this.#answer(data);
@@ -86,12 +86,12 @@ export class LanguageEngine {
         onReady();
       }
     };
-    // Where browsers tell of it, nobody computes for a worker that has ended.
+    // In browsers that report it, do not compute for a requester that is gone.
     reply.addEventListener('close', () => controller.abort());
     const say = (answer: LanguageAnswer) => reply.postMessage(answer);
     const room = (bytes: number) =>
       new Promise<void>((ready, failed) => {
-        // Whoever asks may be gone without a word, and others wait for their turn.
+        // The requester may be silently gone, while others are waiting.
         const patience = setTimeout(ready, ROOM_WITHIN);
         onReady = () => {
           clearTimeout(patience);
@@ -156,11 +156,11 @@ export class LanguageEngine {
     return this.#computed(model.speak(request, asker.signal));
   }
 
-  /** The model of this ref on the device, in the best precision that is there and runs here. */
+  /** Loads the model of this ref in the best available precision that runs here. */
   async #model(ref: string, kind: LanguageKind, { say, room }: Asker): Promise<TextModel | Voice> {
     const files = await this.#files(ref);
     const key = JSON.stringify([ref, kind, ...files.paths().map((path) => [path, files.version(path)])]);
-    // The first token would wait while its small files are read again.
+    // Otherwise the first token would wait for its small files to be read again.
     if (this.#held?.key === key) {
       return this.#held.model;
     }
@@ -203,7 +203,7 @@ export class LanguageEngine {
     }
   }
 
-  /** What the library or the runtime computes: when that fails, everything after it would. */
+  /** Runs a computation of the library or the runtime; if one fails, every later one would. */
   async #computed<T>(work: Promise<T>): Promise<T> {
     try {
       return await work;
@@ -217,7 +217,7 @@ export class LanguageEngine {
   }
 }
 
-/** After these the engine is as good as before: they were thrown before anything was computed, or computing came to an end. */
+/** Errors that leave the engine intact: thrown before anything was computed, or after computing ended. */
 const CLEAN = new Set<StudioError['code']>([
   'cancelled',
   'invalid_operation',

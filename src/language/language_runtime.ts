@@ -1,4 +1,4 @@
-/** What language models run on: the engine's ONNX Runtime and device, as transformers.js wants them. */
+/** The engine's ONNX Runtime and device in the form transformers.js expects. */
 import type * as Ort from 'onnxruntime-web';
 import type { Engine } from '../engine/engine.ts';
 import type { OrtModule } from '../engine/runtime.ts';
@@ -7,7 +7,7 @@ import type { External } from '../graphs/graph.ts';
 import { mount } from '../weights/virtual_file.ts';
 import type { LanguageDevice } from './language_checkpoint.ts';
 
-/** Weights as a session takes them, until it is made. */
+/** Weights for a session, until it is created. */
 export interface MountedWeights {
   files: Ort.InferenceSession.SessionOptions['externalData'];
   close(): void;
@@ -16,13 +16,13 @@ export interface MountedWeights {
 export interface LanguageRuntime {
   readonly ort: OrtModule;
   readonly device: LanguageDevice;
-  /** @param cpuNodes names of nodes that run on the processor whatever the device */
+  /** @param cpuNodes names of nodes that run on the processor on any device */
   providers(cpuNodes: string[]): Ort.InferenceSession.ExecutionProviderConfig[];
-  /** @param onBytes called with the length of each range that is taken to the device */
+  /** @param onBytes called with the length of each range loaded onto the device */
   mount(externals: External[], blobs: Map<string, Blob>, onBytes: (bytes: number) => void): Promise<MountedWeights>;
   /** Makes sessions. */
   create<T>(make: () => Promise<T>): Promise<T>;
-  /** What `work` resolves to; turns the engine's failures into StudioErrors, a lost device among them. */
+  /** Runs `work`, turning the engine's failures, such as a lost device, into StudioErrors. */
   guard<T>(work: Promise<T>): Promise<T>;
 }
 

@@ -1,4 +1,4 @@
-/** The networks of a language checkpoint, on their way into transformers.js: graphs without weights, and the weights streamed beside them. */
+/** Passes a language checkpoint's networks to transformers.js: graphs without weights, and the weights streamed separately. */
 import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
 import type { LanguagePrecision } from '../core/language.ts';
@@ -9,7 +9,7 @@ import type { LanguageCheckpoint } from './language_checkpoint.ts';
 import type { LanguageRuntime } from './language_runtime.ts';
 import type { TransformersLibrary, TransformersModule } from './transformers_library.ts';
 
-/** What `from_pretrained` of a model class is given. */
+/** Arguments for a model class's `from_pretrained`. */
 export interface LoadOptions {
   config: InstanceType<TransformersModule['PretrainedConfig']>;
   device: 'auto';
@@ -20,8 +20,8 @@ export interface LoadOptions {
 }
 
 /**
- * @param make calls `from_pretrained` with what it gets
- * @throws StudioError `checkpoint_unsupported` for a precision that cannot be had or run, and what reading and the engine throw
+ * @param make calls `from_pretrained` with the arguments it gets
+ * @throws StudioError `checkpoint_unsupported` for a precision that is unavailable or cannot run, and whatever reading and the engine throw
  */
 export async function openNetworks<T>(
   library: TransformersLibrary,
@@ -71,13 +71,13 @@ export async function openNetworks<T>(
     model_file_name: checkpoint.networks[0],
     use_external_data_format: false,
     session_options: {
-      // Angles of positions: sines on a GPU are imprecise, and far from the beginning they are wrong.
+      // Rotary angles: a GPU's sines are imprecise, and wrong at high positions.
       executionProviders: runtime.providers(graphs.flatMap(({ cpuNodes }) => cpuNodes)),
       externalData: weights.files,
       graphOptimizationLevel: 'all',
       logSeverityLevel: 3,
       ...(runtime.device.backend === 'webgpu' && {
-        // Keys and values stay where the next token needs them.
+        // Keys and values stay on the device for the next token.
         preferredOutputLocation: Object.fromEntries(
           graphs.flatMap(({ outputs }) =>
             outputs.map(({ name }) => [name, name.startsWith('present') ? 'gpu-buffer' : 'cpu']),

@@ -1,6 +1,6 @@
 /**
- * Chooses the next token, in the order of transformers' warpers: temperature, top_k, top_p, then a draw. transformers.js draws from a
- * generator of its own and has no top_p, so the choice is made here, from one seeded generator per request.
+ * Chooses the next token in the order of transformers' warpers: temperature, top_k, top_p, then a draw. transformers.js has an unseeded
+ * generator and no top_p, so the choice is made here, with one seeded generator per request.
  */
 import { TorchGenerator } from '../core/random.ts';
 
@@ -64,7 +64,7 @@ function candidatesOf(weights: Float64Array, least = 0): Candidate[] {
   return candidates;
 }
 
-/** The `count` tokens of most weight, the heaviest first; of equals the first of the vocabulary. */
+/** The `count` tokens with the highest weights, highest first; ties go to the lower id. */
 function likeliest(weights: Float64Array, count: number): Candidate[] {
   const best: Candidate[] = [];
   for (let token = 0; token < weights.length; token++) {
@@ -81,12 +81,12 @@ function likeliest(weights: Float64Array, count: number): Candidate[] {
   return best;
 }
 
-/** The fewest of the likeliest candidates, of all tokens where none are given, that reach `topP` together; at least one. */
+/** The fewest of the most likely candidates (or of all tokens) that together reach `topP`; at least one. */
 function nucleus(weights: Float64Array, given: Candidate[] | null, topP: number): Candidate[] {
   const total = given
     ? given.reduce((sum, { weight }) => sum + weight, 0)
     : weights.reduce((sum, weight) => sum + weight, 0);
-  // Tokens below this cannot belong: all of them together weigh less than what may be left out.
+  // Tokens below this cannot be included: all of them together weigh less than what may be dropped.
   const least = ((1 - topP) * total) / weights.length;
   const candidates = given ?? candidatesOf(weights, least).sort((a, b) => b.weight - a.weight || a.token - b.token);
   let reached = 0;

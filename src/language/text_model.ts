@@ -9,14 +9,14 @@ import type { LanguageCheckpoint } from './language_checkpoint.ts';
 import type { LanguageRuntime } from './language_runtime.ts';
 import { openNetworks } from './networks.ts';
 import { Sampler } from './sampling.ts';
-import { ThinkingSplitter } from './thinking.ts';
+import { ThinkingSplitter } from '../core/thinking.ts';
 import type { TransformersLibrary, TransformersModule } from './transformers_library.ts';
 
 type PreTrainedModel = InstanceType<TransformersModule['PreTrainedModel']>;
 type Tensor = InstanceType<TransformersModule['Tensor']>;
 
 const positive = v.pipe(v.number(), v.integer(), v.minValue(1));
-/** Of generation_config.json, what sampling asks for; a value that makes no sense counts as none. */
+/** The sampling settings of generation_config.json; invalid values count as absent. */
 const habitsSchema = v.looseObject({
   top_k: v.fallback(v.nullish(v.pipe(v.number(), v.integer(), v.minValue(0))), null),
   top_p: v.fallback(v.nullish(v.pipe(v.number(), v.gtValue(0), v.maxValue(1))), null),
@@ -143,7 +143,7 @@ export class TextModel {
         this.#model.generate({
           input_ids: tensor((index) => BigInt(prompt.ids[index])),
           attention_mask: tensor(() => 1n),
-          // The likeliest of what the chooser leaves, which is one token when it draws.
+          // Greedy over what the chooser leaves, which is a single token if it draws.
           do_sample: false,
           max_new_tokens: room,
           ...(request.repetition_penalty !== undefined && { repetition_penalty: request.repetition_penalty }),
@@ -167,7 +167,7 @@ export class TextModel {
     await this.#runtime.guard(this.#model.dispose());
   }
 
-  /** Leaves only the token that is drawn; greedy search is left as it is. */
+  /** Masks all but the drawn token; leaves greedy search alone. */
   #chooser({ temperature, top_k: topK, top_p: topP, seed }: TextRequest): (ids: bigint[][], logits: Tensor) => Tensor {
     const habits = this.#habits();
     const sampler =
@@ -192,9 +192,8 @@ export class TextModel {
   }
 
   /**
-   * The processor backend computes without ever waiting for anything, so nobody could be heard in between: no cancel would arrive, and no word
-   * leave.
-   * @returns puts things back
+   * The processor backend never yields while computing, so no cancel would arrive and no word leave in between.
+   * @returns a function that restores the original
    */
   #yieldBetweenTokens(): () => void {
     const model = this.#model;
@@ -219,7 +218,7 @@ export class TextModel {
   }
 }
 
-/** The reply as it comes: what transformers.js calls a streamer. */
+/** Receives the reply as it comes; a streamer in transformers.js' terms. */
 class Reply {
   readonly #stream: WordStream;
   readonly #splitter: ThinkingSplitter;
@@ -268,7 +267,7 @@ class Reply {
   }
 }
 
-/** Resolves after whatever else waits to be heard. A message is quicker than a timer, which browsers slow down when they nest. */
+/** Yields to pending events. A message is quicker than a timer, since browsers throttle nested timers. */
 function turnOfEvents(): Promise<void> {
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel();

@@ -1,16 +1,16 @@
 /**
- * transformers.js on our runtime and our files. It is handed the ONNX Runtime that is loaded already, so there is one build of it and no
- * copy of its own; its files are answered from opened checkpoints, and it has no way to the network.
+ * transformers.js on our runtime and our files. It gets the ONNX Runtime that is already loaded instead of its own copy, reads files from
+ * opened checkpoints, and has no access to the network.
  */
 import type * as Transformers from '@huggingface/transformers';
 import type { OrtModule } from '../engine/runtime.ts';
 
 export type TransformersModule = typeof Transformers;
 
-/** The name under which transformers.js looks for a runtime before it takes its own. */
+/** transformers.js looks for a runtime under this name before using its own. */
 const RUNTIME = Symbol.for('onnxruntime');
 
-/** The bytes of a file, or null where there is none. */
+/** The bytes of a file; null if there is none. */
 export type ReadFile = (path: string) => Promise<Uint8Array<ArrayBuffer> | null>;
 
 export class TransformersLibrary {
@@ -19,19 +19,19 @@ export class TransformersLibrary {
 
   private constructor(readonly module: TransformersModule) {}
 
-  /** Once per worker: the library keeps its settings in itself. */
+  /** Once per worker, since the library's settings are global. */
   static async load(ort: OrtModule): Promise<TransformersLibrary> {
     const scope = globalThis as { [RUNTIME]?: OrtModule };
     scope[RUNTIME] = ort;
     const paths = ort.env.wasm.wasmPaths;
     const module = await import('@huggingface/transformers');
-    // It would point the runtime at a CDN.
+    // Otherwise it would point the runtime at a CDN.
     ort.env.wasm.wasmPaths = paths;
     const library = new TransformersLibrary(module);
     Object.assign(module.env, {
       logLevel: module.LogLevel.ERROR,
       allowRemoteModels: false,
-      // Else it refuses everything at once; what it then looks for beside the cache is not there.
+      // Otherwise it refuses everything; anything it looks for outside the cache does not exist.
       allowLocalModels: true,
       localModelPath: '/models/',
       useFS: false,
@@ -49,8 +49,8 @@ export class TransformersLibrary {
   }
 
   /**
-   * Gives files a name by which transformers.js can be asked to open them.
-   * @param use gets that name, which is forgotten when it has ended
+   * Registers files under a name that transformers.js can open.
+   * @param use gets the name, which is forgotten afterwards
    */
   async withFiles<T>(read: ReadFile, use: (name: string) => Promise<T>): Promise<T> {
     this.#count += 1;
@@ -64,7 +64,7 @@ export class TransformersLibrary {
   }
 
   async #match(request: string): Promise<Response | undefined> {
-    // It asks for the path below its folder of models first, and in Node for the address at the hub afterwards.
+    // It first asks for the path in its folder of models and then, in Node, for the hub's URL.
     const [, name, path] = /\/(checkpoint-\d+)\/(?:resolve\/main\/)?(.+)$/.exec(request) ?? [];
     const bytes = await this.#opened.get(name)?.(path);
     return bytes ? new Response(bytes) : undefined;

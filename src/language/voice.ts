@@ -95,7 +95,7 @@ export class Voice {
     return Float32Array.from(waveform.data as Float32Array);
   }
 
-  /** Letters that leave nothing behind when the text is tokenized, which these voices do letter by letter. */
+  /** Characters that the tokenizer drops; these voices tokenize character by character. */
   #unspoken(text: string): string {
     const vocabulary = this.#tokenizer.get_vocab();
     const known = vocabulary instanceof Map ? vocabulary : new Map(Object.entries(vocabulary));

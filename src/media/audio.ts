@@ -1,4 +1,4 @@
-/** Sound: planes of 32-bit floats, recorded as a WAV that holds them as they are (see `audio/wav.ts` for why). */
+/** Sound: planes of 32-bit floats, recorded unchanged as WAV (`audio/wav.ts` says why). */
 import { StudioError } from '../core/errors.ts';
 import type { Sound } from '../core/media.ts';
 import { latin1, viewOf } from '../formats/bytes.ts';
@@ -29,7 +29,7 @@ const M4A: MediaFormat = {
 };
 const WEBM: MediaFormat = { label: 'WebM', mime: 'audio/webm', extension: 'weba' };
 
-/** Pixels of a bar of a small picture, with its gap. */
+/** Pixels of a bar in a thumbnail, including its gap. */
 const BAR = 6;
 
 const FLOAT_WAV: SaveChoice = { id: 'wav', label: 'WAV', format: WAV };
@@ -54,7 +54,7 @@ export const medium: Medium<Sound> = {
     if (isFlac(head.subarray(tag))) {
       return FLAC;
     }
-    // A video in an Ogg says so in its first page.
+    // An Ogg's first page says if it contains video.
     if (isOgg(head) && !text.includes('theora')) {
       return OGG;
     }

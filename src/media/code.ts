@@ -1,6 +1,6 @@
 /**
- * Code that the sandbox runs: JavaScript, whose first line says for which library it is written. Files that lack the line, as other
- * programs write them, are told apart by what they call.
+ * Code for the sandbox: JavaScript whose first line names its library. Files without that line, written by other programs, are told apart
+ * by the functions they call.
  */
 import type { Sketch } from '../core/media.ts';
 import { utf8 } from '../formats/bytes.ts';

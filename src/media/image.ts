@@ -13,7 +13,7 @@ const JPEG: MediaFormat = { label: 'JPEG', mime: 'image/jpeg', extension: 'jpg',
 const GIF: MediaFormat = { label: 'GIF', mime: 'image/gif', extension: 'gif' };
 const AVIF: MediaFormat = { label: 'AVIF', mime: 'image/avif', extension: 'avif' };
 
-/** Of WebP and JPEG: no difference is seen, at a fifth of a PNG's bytes. */
+/** Quality of WebP and JPEG: no visible difference at a fifth of a PNG's size. */
 const QUALITY = 0.95;
 
 const CHOICES: readonly SaveChoice[] = [PNG, WEBP, JPEG].map((format) => ({
@@ -75,7 +75,7 @@ async function converted(png: Blob, choice: string): Promise<Blob> {
   canvas.getContext('2d')?.drawImage(bitmap, 0, 0);
   bitmap.close();
   const blob = await canvas.convertToBlob({ type: format.mime, quality: QUALITY });
-  // A browser that cannot write a format gives a PNG instead.
+  // Browsers return a PNG for formats they cannot write.
   if (blob.type !== format.mime) {
     throw new StudioError('image_unreadable', `This browser cannot write ${format.label} pictures; save it as PNG.`);
   }

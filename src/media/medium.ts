@@ -1,19 +1,19 @@
 /**
- * What a file of this folder exports as `medium`: one medium, from values in memory to files and back. The folder is the registry
- * (`registry.ts`), so a new medium is one file here and one viewer in `src/app/media`. Every file is loaded wherever recordings are
- * read, the service worker included, so whatever is large (encoders, decoders) has to be behind a lazy import.
+ * What a file in this folder exports as `medium`: one medium, from values in memory to files and back. The folder is the registry
+ * (`registry.ts`), so a new medium is one file here and one viewer in `src/app/media`. Every file is loaded wherever recordings are read,
+ * including the service worker, so anything large (encoders, decoders) must be behind a lazy import.
  */
 import type { Inscription, Metadata } from '../formats/metadata.ts';
 
-/** One kind of file that a medium is written to or read from. */
+/** A file format of a medium. */
 export interface MediaFormat {
-  /** As people know it: `WAV`, `JPEG`. */
+  /** The name people know: `WAV`, `JPEG`. */
   label: string;
   /** Without parameters, such as `audio/wav`. */
   mime: string;
   /** Without the dot, in lower case. */
   extension: string;
-  /** Other MIME types and extensions that such files go by. */
+  /** Alternative MIME types and extensions. */
   aliases?: readonly string[];
 }
 
@@ -26,16 +26,16 @@ export interface SaveChoice {
   format: MediaFormat;
 }
 
-/** A file on its way out. */
+/** A file to save. */
 export interface Saved {
   file: Blob;
-  /** What was lost on the way, as whole sentences; empty when nothing was. */
+  /** Whole sentences on what was lost in conversion; empty if nothing was. */
   notices: string[];
 }
 
-/** What is asked of a small picture of a file. */
+/** A request for a thumbnail. */
 export interface PreviewLook {
-  /** Pixels of the square that it stands in; the shape of the picture is up to the medium. */
+  /** Side of its square in pixels; the medium decides on the shape inside. */
   size: number;
   /** CSS colours. */
   ink: string;
@@ -46,51 +46,51 @@ export interface PreviewLook {
 export interface Medium<Value = unknown> {
   /** Equals the file's name: `image`, `audio`, `text`, `code`. */
   id: string;
-  /** As people call it, for headings and filters. */
+  /** Its name for people, in headings and filters. */
   label: { en: string; de: string };
-  /** The first is what results are written as; the others are read, and offered by "save as" where {@link saving} writes them. */
+  /** Results are written in the first; the others can be read, and offered by "save as" if {@link saving} writes them. */
   formats: readonly [MediaFormat, ...MediaFormat[]];
   /** Entity types of results beside `output_<id>`. */
   entities?: readonly string[];
   /**
-   * In which turn {@link recognise} is asked: `own` files have a signature that no other file has; `shared` ones look like others too (any
-   * sketch is also a text), so that MIME type and name are heard before.
+   * When {@link recognise} is called: `own` files have a unique signature; `shared` ones look like others, too (any sketch is also text),
+   * so MIME type and name are checked first.
    */
   turn: 'own' | 'shared';
   /**
-   * The format that these bytes are of, by their beginning.
+   * Recognises a format by a file's first bytes.
    * @param head the first bytes of a file, 512 or all of it
    */
   recognise(head: Uint8Array): MediaFormat | null;
-  /** Whether it is a value of this medium; results of chunks are foreign until they are checked. */
+  /** Whether it is a value of this medium; chunks' results are untrusted until checked. */
   accepts(value: unknown): value is Value;
   /**
-   * As a file of the first format.
-   * @throws StudioError `result_invalid` for a value that no file can hold, such as samples that are no numbers
+   * Encodes a value in the first format.
+   * @throws StudioError `result_invalid` for a value that cannot be stored, such as samples that are NaN
    */
   encode(value: Value): Promise<Blob>;
-  /** @throws StudioError `image_unreadable`, `media_unreadable` for a file that is damaged */
+  /** @throws StudioError `image_unreadable`, `media_unreadable` for a damaged file */
   decode(file: Blob): Promise<Value>;
-  /** What is recorded beside it: pixels, seconds, channels, words. */
+  /** Facts recorded beside it: pixels, seconds, channels, words. */
   facts(value: Value): Record<string, number | string>;
-  /** The same file with its recipe written into it, without touching what it holds; null where its format has no place for one. */
+  /** The same file with its recipe written into it, content untouched; null if its format has no place for one. */
   inscribe: ((file: Blob, inscription: Inscription | null) => Promise<Blob>) | null;
-  /** The texts that a file carries beside what it holds; null for one of another medium. */
+  /** A file's metadata texts; null for a file of another medium. */
   readMetadata: ((bytes: Uint8Array<ArrayBuffer>) => Promise<Metadata | null>) | null;
-  /** How results leave the page; null = as they were recorded, and in no other way. */
+  /** How results are saved; null = only as recorded. */
   saving: Saving | null;
-  /** A small picture of a file, for lists; null where there is nothing to draw. */
+  /** A thumbnail of a file, for lists; null if there is nothing to draw. */
   preview: ((file: Blob, look: PreviewLook) => Promise<ImageBitmap>) | null;
 }
 
 export interface Saving {
-  /** Those that this browser can write, the recorded one first. */
+  /** The formats this browser can write, starting with the recorded one. */
   choices(): Promise<readonly SaveChoice[]>;
   /**
    * @param file as recorded
    * @param choice the id of one of the {@link choices}
-   * @param inscription the recipe to write into it; null = it leaves with none
-   * @throws StudioError `image_unreadable`, `media_unreadable`, also where the browser cannot write the format after all
+   * @param inscription the recipe to write into it; null = none
+   * @throws StudioError `image_unreadable`, `media_unreadable`, also if the browser cannot write the format after all
    */
   convert(file: Blob, choice: string, inscription: Inscription | null): Promise<Saved>;
 }

@@ -1,6 +1,6 @@
 /**
- * All media, and which of them a file is of. The folder is the registry. This is also the project's one home for the MIME type of an
- * extension; `cli/server.js`, which runs without a build, has the types of the page's own files.
+ * All media, and finding the medium of a file. The folder is the registry. This is also the one place for the MIME type of an extension,
+ * except that `cli/server.js`, which runs without a build, has the types of the page's own files.
  */
 import type { MediaFormat, Medium } from './medium.ts';
 
@@ -8,17 +8,17 @@ export const media: readonly Medium[] = Object.values(
   import.meta.glob<{ medium?: Medium }>('./*.ts', { eager: true }),
 ).flatMap(({ medium }) => (medium ? [medium] : []));
 
-/** How many bytes {@link recogniseFile} looks at. */
+/** How many bytes {@link recogniseFile} reads. */
 const HEAD = 512;
 
-/** Files that stand beside results and are of no medium: what was asked for, and tensors. */
+/** Files beside results that belong to no medium: requests and tensors. */
 export const RECORD_FORMATS: readonly MediaFormat[] = [
   { label: 'JSON', mime: 'application/json', extension: 'json' },
-  // No MIME type is registered for it.
+  // It has no registered MIME type.
   { label: 'safetensors', mime: 'application/octet-stream', extension: 'safetensors' },
 ];
 
-/** What a file is of. */
+/** A file's medium and format. */
 export interface Kind {
   medium: Medium;
   format: MediaFormat;
@@ -29,8 +29,8 @@ export function mediumNamed(id: string): Medium | null {
 }
 
 /**
- * The medium of a recorded result; null for what a run recorded on the way (its input, its plan, tensors) and for files that no medium knows.
- * @param entity as it is listed in a run
+ * The medium of a recorded result; null for anything else a run recorded (inputs, plan, tensors) and for unknown files.
+ * @param entity from a run's list
  */
 export function resultMedium({ type, filename }: { type: string; filename: string }): Medium | null {
   const kind = kindOfName(filename);
@@ -38,7 +38,7 @@ export function resultMedium({ type, filename }: { type: string; filename: strin
   return isResult ? (kind?.medium ?? null) : null;
 }
 
-/** The medium of what a run was given, such as an `input_image`; null for what else it recorded. */
+/** The medium of a run's input, such as an `input_image`; null for anything else. */
 export function givenMedium({ type, filename }: { type: string; filename: string }): Medium | null {
   return type.startsWith('input_') ? (kindOfName(filename)?.medium ?? null) : null;
 }
@@ -48,14 +48,14 @@ export function kindOfName(filename: string): Kind | null {
   return kindCalled(extensionOf(filename));
 }
 
-/** Of a file's name; `application/octet-stream` where nobody knows the extension. */
+/** The MIME type of a file name; `application/octet-stream` if the extension is unknown. */
 export function mimeOf(filename: string): string {
   const extension = extensionOf(filename);
   const record = RECORD_FORMATS.find((format) => format.extension === extension);
   return (record ?? kindCalled(extension)?.format)?.mime ?? 'application/octet-stream';
 }
 
-/** By its first bytes, else by its MIME type, else by its name, else by what its bytes look like; null for a file that no medium knows. */
+/** By its first bytes, else its MIME type, else its name, else by what its bytes look like; null for an unknown file. */
 export async function recogniseFile(file: Blob): Promise<Kind | null> {
   const head = new Uint8Array(await file.slice(0, HEAD).arrayBuffer());
   return (

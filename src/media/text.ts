@@ -11,7 +11,7 @@ export const medium: Medium<string> = {
   label: { en: 'Text', de: 'Text' },
   formats: [TEXT, MARKDOWN],
   turn: 'shared',
-  /** Whatever is UTF-8 without control characters. */
+  /** Any UTF-8 without control characters. */
   recognise: (head) => (head.length > 0 && isProse(head) ? TEXT : null),
   accepts: (value): value is string => typeof value === 'string',
   encode: (text) => Promise.resolve(new Blob([text], { type: TEXT.mime })),

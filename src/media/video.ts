@@ -1,4 +1,4 @@
-/** Videos: files as they came, read frame by frame where one is shown. */
+/** Videos: files as they were written or came, read frame by frame where one is shown. */
 import type { Video } from '../core/video.ts';
 import { latin1 } from '../formats/bytes.ts';
 import type { MediaFormat, Medium } from './medium.ts';
@@ -12,10 +12,13 @@ const MP4: MediaFormat = {
 const WEBM: MediaFormat = { label: 'WebM', mime: 'video/webm', extension: 'webm' };
 const MATROSKA: MediaFormat = { label: 'Matroska', mime: 'video/x-matroska', extension: 'mkv' };
 
+/** What is written where a browser encodes no video: a picture for each frame. */
+const FRAMES: MediaFormat = { label: 'ZIP of PNG', mime: 'application/zip', extension: 'zip' };
+
 export const medium: Medium<Video> = {
   id: 'video',
   label: { en: 'Video', de: 'Video' },
-  formats: [MP4, WEBM, MATROSKA],
+  formats: [MP4, WEBM, MATROSKA, FRAMES],
   // The same containers hold sounds, which their type or name says.
   turn: 'shared',
   recognise(head) {
@@ -23,6 +26,10 @@ export const medium: Medium<Video> = {
     // A sound and a still picture may say so in their first brand; a Matroska names its codecs.
     if (/^....ftyp(?!M4[AB] |avi[fs]|heic|mif1)/s.test(text)) {
       return MP4;
+    }
+    // The header of its first file, and its name.
+    if (text.startsWith('PK\x03\x04') && text.startsWith('frame_', 30)) {
+      return FRAMES;
     }
     return text.startsWith('\x1aE\xdf\xa3') && /V_(VP[89]|AV1|MPEG)/.test(text)
       ? text.includes('webm')
@@ -36,9 +43,14 @@ export const medium: Medium<Video> = {
   },
   encode: ({ file }) => Promise.resolve(file),
   decode: async (file) => (await import('./video/reading.ts')).readVideo(file),
-  facts: ({ width, height, seconds }) => ({ width, height, seconds: Number(seconds.toFixed(3)) }),
-  inscribe: null,
-  readMetadata: null,
+  facts: ({ width, height, seconds, frames }) => ({
+    width,
+    height,
+    seconds: Number(seconds.toFixed(3)),
+    ...(frames !== undefined && { frames }),
+  }),
+  inscribe: async (file, inscription) => (await import('./video/inscription.ts')).inscribeVideo(file, inscription),
+  readMetadata: async (bytes) => (await import('../formats/media/tags.ts')).readMediaMetadata(bytes),
   saving: null,
   preview: async (file, { size }) => (await import('./video/reading.ts')).poster(file, size),
 };

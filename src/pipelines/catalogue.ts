@@ -6,10 +6,11 @@ import type { GenericSchema } from 'valibot';
 import type { ChunkContract, ChunkMeta } from '../core/chunk.ts';
 import { parse as read } from 'valibot';
 import { configSchema, pipelineSchema } from '../core/catalogue.ts';
-import type { Catalogue, CatalogueCheckpoint, Config, Pipeline } from '../core/catalogue.ts';
+import type { Catalogue, Config, Pipeline } from '../core/catalogue.ts';
 
 const metas = import.meta.glob<ChunkMeta>('../../chunks/*.ts', { eager: true, import: 'meta' });
 const schemas = import.meta.glob<GenericSchema>('../../chunks/*.ts', { eager: true, import: 'parameters' });
+/** Where the page loads this, without what `config_files.ts` has (`startOfConfigs` in vite.config.ts). */
 const configs = import.meta.glob<unknown>('../configs/*.json', { eager: true, import: 'default' });
 const pipelines = import.meta.glob<unknown>('./*.json', { eager: true, import: 'default' });
 
@@ -21,8 +22,8 @@ export const catalogue: Catalogue = {
   ),
   configs: Object.fromEntries(
     Object.entries(configs).map(([path, config]): [string, Config] => [
-      stem(path),
-      { ...read(configSchema, config), id: stem(path) },
+      idOf(path),
+      { ...read(configSchema, config), id: idOf(path) },
     ]),
   ),
   chunks: Object.fromEntries(
@@ -33,28 +34,7 @@ export const catalogue: Catalogue = {
   ),
 };
 
-/** A checkpoint that can be had, with the config that brings it. */
-export interface Offer {
-  /** The config's id. */
-  id: string;
-  name: Config['name'];
-  checkpoint: CatalogueCheckpoint;
-}
-
-/** From what anybody may do anything with to what is for research only. */
-const KINDS: CatalogueCheckpoint['license']['kind'][] = [
-  'permissive',
-  'share_alike',
-  'use_restricted',
-  'non_commercial',
-  'unknown',
-];
-
-/** The checkpoints that configs bring, the most permissive licences first. */
-export const offers: Offer[] = Object.values(catalogue.configs)
-  .flatMap(({ id, name, checkpoint }): Offer[] => (checkpoint ? [{ id, name, checkpoint }] : []))
-  .sort((a, b) => KINDS.indexOf(a.checkpoint.license.kind) - KINDS.indexOf(b.checkpoint.license.kind));
-
-function stem(path: string): string {
+/** The id in a file's path. */
+export function idOf(path: string): string {
   return path.slice(path.lastIndexOf('/') + 1, path.lastIndexOf('.'));
 }

@@ -1,7 +1,10 @@
-/** Noise levels as ComfyUI's model types have them (comfy/model_sampling.py): in f64 where diffusers keeps f32, and with its own end of zero SNR. */
+/**
+ * Noise levels of ComfyUI's model types (comfy/model_sampling.py): computed in f64 where diffusers uses f32, with ComfyUI's own last level
+ * for zero SNR.
+ */
 import type { NoiseTable, TableSettings } from './noise_table.ts';
 
-/** ᾱ of the last level where it would be 0. */
+/** ᾱ of the last level, in place of 0. */
 const LAST_ALPHA = 4.8973451890853435e-8;
 
 /** ModelSamplingDiscrete. */
@@ -22,8 +25,8 @@ export function discreteLevels(settings: TableSettings): NoiseTable {
 }
 
 /**
- * Between a timestep and a noise level of {@link discreteLevels}: logarithms in f32, as the nearest of two timesteps is often a matter of
- * their last bit.
+ * Converts between timesteps and the noise levels of {@link discreteLevels}. Logarithms are f32: their last bit often decides which of two
+ * timesteps is nearest.
  */
 export function discreteTime({ length, alphasCumprod }: NoiseTable) {
   const f = Math.fround;
@@ -48,7 +51,7 @@ export function discreteTime({ length, alphasCumprod }: NoiseTable) {
   };
 }
 
-/** The first place of rising values that holds more than `value`; their number where none does. */
+/** Index of the first of these ascending values that exceeds `value`, or their count if none does. */
 function firstAbove(rising: Float32Array, value: number): number {
   let [low, high] = [0, rising.length];
   while (low < high) {
@@ -87,7 +90,7 @@ function betasOf({
   });
 }
 
-/** ModelSamplingDiscreteFlow: σ by training time from 0 to 1, pushed towards noise by `shift`. */
+/** ModelSamplingDiscreteFlow: σ as a function of training time from 0 to 1, shifted towards noise by `shift`. */
 export function shiftedTime(shift: number, time: number): number {
   return (shift * time) / (1 + (shift - 1) * time);
 }

@@ -14,19 +14,19 @@ export interface TableSettings {
 export interface NoiseTable {
   /** Number of training timesteps. */
   length: number;
-  /** ᾱ, the share of the picture in the variance, falling; f32 values as diffusers keeps them. */
+  /** ᾱ, the picture's share of the variance, descending; f32 values, as in diffusers. */
   alphasCumprod: Float64Array;
-  /** σ = √((1−ᾱ)/ᾱ), rising and finite; f32 values. */
+  /** σ = √((1−ᾱ)/ᾱ), ascending and finite; f32 values. */
   sigmas: Float64Array;
 }
 
 const f = Math.fround;
 
-/** Smallest ᾱ of a σ: diffusers' Euler and DPM put it where zero terminal SNR would make σ infinite. */
+/** Smallest ᾱ that σ is computed from: diffusers' Euler and DPM use it where zero terminal SNR would make σ infinite. */
 const SMALLEST_ALPHA = 2 ** -24;
 
 /**
- * As the constructors of diffusers' schedulers do it, with f32 roundings where they keep f32.
+ * Computed as in the constructors of diffusers' schedulers, rounding to f32 where they do.
  * @throws StudioError `checkpoint_unsupported` if `trained_betas` has another length than the table
  */
 export function noiseTable(settings: TableSettings): NoiseTable {
@@ -66,13 +66,13 @@ function betasOf(settings: TableSettings): Float64Array {
   return Float64Array.from({ length: n }, (_, i) => make(i));
 }
 
-/** Entry `i` of torch.linspace in f32: counted from the nearer end, with fused multiply-add. */
+/** Entry `i` of torch.linspace in f32, which counts from the nearer end with fused multiply-add. */
 function torchLinspace(start: number, end: number, n: number, i: number): number {
   const step = f(f(f(end) - f(start)) / (n - 1));
   return i < n >> 1 ? f(f(start) + step * i) : f(f(end) - step * (n - 1 - i));
 }
 
-/** Like torch.cumprod on f32: summed up in f64, kept in f32. */
+/** Like torch.cumprod on f32: accumulated in f64, stored as f32. */
 function cumulativeProduct(betas: Float64Array): Float64Array {
   let product = 1;
   return betas.map((beta) => f((product *= f(1 - beta))));
@@ -88,7 +88,7 @@ function rescaleToZeroTerminalSnr(betas: Float64Array): Float64Array {
   return bars.map((bar, i) => f(1 - (i === 0 ? bar : f(bar / bars[i - 1]))));
 }
 
-/** σ at a fractional timestep, linear between entries; beyond the ends the outermost value, like numpy.interp. */
+/** σ at a fractional timestep, interpolated linearly and clamped at both ends, like numpy.interp. */
 export function sigmaAt(table: NoiseTable, timestep: number): number {
   const t = Math.min(Math.max(timestep, 0), table.length - 1);
   const low = Math.min(Math.floor(t), table.length - 2);
@@ -97,7 +97,7 @@ export function sigmaAt(table: NoiseTable, timestep: number): number {
   return a + (b - a) * (t - low);
 }
 
-/** The fractional timestep of a σ > 0, linear in log σ (`_sigma_to_t` of diffusers). */
+/** The fractional timestep of a σ > 0, interpolated linearly in log σ (diffusers' `_sigma_to_t`). */
 export function positionOf(table: NoiseTable, sigma: number): number {
   const last = table.sigmas.findLastIndex((level) => level <= sigma);
   const low = Math.min(Math.max(last, 0), table.length - 2);
@@ -106,7 +106,7 @@ export function positionOf(table: NoiseTable, sigma: number): number {
   return low + Math.min(Math.max((Math.log(sigma) - a) / (b - a), 0), 1);
 }
 
-/** σ at a fractional timestep, linear in log σ, as ComfyUI has it. */
+/** σ at a fractional timestep, interpolated linearly in log σ, as in ComfyUI. */
 export function sigmaLogAt({ sigmas }: NoiseTable, timestep: number): number {
   const low = Math.floor(timestep);
   const a = Math.log(sigmas[low]);

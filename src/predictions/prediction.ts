@@ -1,4 +1,4 @@
-/** What a network's output means: the way from it, and from the noisy latents, to the predicted picture. */
+/** What a network predicts: how to get the predicted picture from its output and the noisy latents. */
 
 /** Weights of the latents `x` and of the network output `m`. */
 export interface Pair {
@@ -6,7 +6,7 @@ export interface Pair {
   model: number;
 }
 
-/** How much picture and how much noise is in the latents: x = alpha · x0 + sigma · noise. */
+/** How much picture and how much noise the latents hold: x = alpha · x0 + sigma · noise. */
 export interface Level {
   alpha: number;
   sigma: number;
@@ -17,9 +17,9 @@ export const CLEAN: Level = { alpha: 1, sigma: 0 };
 export interface Prediction {
   /** Equals the file's name: diffusers' `prediction_type`. */
   id: 'epsilon' | 'v_prediction' | 'sample' | 'flow_prediction';
-  /** The level at a noise level of a schedule, in the scale in which the network is given latents. */
+  /** The level for a schedule's noise level, at the scale of the network's input. */
   levelAt(noise: number): Level;
-  /** x0 from latents of that scale and the network's output. */
+  /** x0 from latents at that scale and the network's output. */
   denoised(level: Level): Pair;
 }
 

@@ -1,13 +1,13 @@
 /**
- * Ancestral steps: below the next level, and up to it with fresh noise, as in equation 11 of https://arxiv.org/abs/2010.02502 with η = 1. On a flow
- * the picture's share shrinks on the way up, so x is scaled before the noise comes (ComfyUI's `_RF` samplers).
+ * Ancestral steps go below the next level and come back up to it with fresh noise, as in equation 11 of https://arxiv.org/abs/2010.02502
+ * with η = 1. On a flow the picture's share shrinks on the way up, so x is scaled before the noise is added (ComfyUI's `_RF` samplers).
  */
 import type { Course, Point, StepNoise } from './sampler.ts';
 
 export interface AncestralStep {
-  /** Where the step without noise ends. */
+  /** Where the deterministic part of the step ends. */
   down: { alpha: number; sigma: number };
-  /** What x is multiplied by there before the noise comes. */
+  /** Scales x there before the noise is added. */
   scale: number;
   noise: StepNoise;
 }
@@ -15,9 +15,9 @@ export interface AncestralStep {
 const f = Math.fround;
 
 /**
- * The noise level halfway in ln σ from a level to the ancestral one below `to`, in f32 step by step: with η = 1 it is `to` itself, whose timestep
- * the last bit may decide.
- * @param halfway between two logarithms
+ * The noise level halfway in ln σ between a level and the ancestral one below `to`, every operation in f32: with η = 1 it is `to` itself,
+ * and the last bit may decide its timestep.
+ * @param halfway the midpoint of two logarithms
  */
 export function middleNoise(from: Point, to: Point, halfway: (a: number, b: number) => number): number {
   const [a, b] = [f(from.sigma), f(to.sigma)];

@@ -1,21 +1,21 @@
-/** One step on plain arrays: the reference for the GPU kernel, and what runs where there is no GPU. */
+/** One step on plain arrays: the reference for the GPU kernel, and the implementation where there is no GPU. */
 import type { Level } from '../predictions/prediction.ts';
 import type { Step } from './sampler.ts';
 
 /** All arrays are f32 and of the same length, except `mask`. */
 export interface StepBuffers {
-  /** The latents; overwritten with those of the next step. */
+  /** The latents; overwritten by the step. */
   x: Float32Array;
   /** Network output for the prompt. */
   cond: Float32Array;
   /** Network output for the negative prompt; null = no guidance. */
   uncond: Float32Array | null;
   guidance: number;
-  /** `historyLength` buffers, the latest first; rotated and overwritten when the step asks. */
+  /** `historyLength` buffers, latest first; rotated and overwritten if the step says so. */
   history: Float32Array[];
   /** Standard normal noise, for steps that ask for it. */
   noise?: Float32Array | null;
-  /** Takes the predicted picture when given. */
+  /** Receives the predicted picture, if given. */
   denoised?: Float32Array;
   /** Inpainting: x' = mask · x' + (1 − mask) · (level.alpha · image + level.sigma · noise). */
   inpaint?: {
@@ -34,7 +34,7 @@ export function applyStep(step: Step, buffers: StepBuffers): void {
   if (noise && !fresh) {
     throw new TypeError('This step adds noise, and none was given.');
   }
-  // The oldest buffer becomes the newest one, after its own content was used.
+  // The oldest buffer becomes the newest, now that its contents have been used.
   const oldest = step.shift ? history[history.length - 1] : undefined;
   for (let i = 0; i < x.length; i++) {
     const value = x[i];

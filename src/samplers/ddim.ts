@@ -3,8 +3,9 @@ import { along, stepFrom, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
   id: 'ddim',
+  ofDiffusers: true,
   plan: ({ points, targets }) => ({
-    // Which differs from Euler's only in where diffusers aims, and that is the course's.
+    // It differs from Euler's only in the level that diffusers aims for, which the course decides.
     steps: points.map((point, i) => stepFrom(point, along(point, targets[i]))),
     historyLength: 0,
   }),

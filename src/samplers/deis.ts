@@ -1,12 +1,12 @@
 /**
- * Diffusion exponential integrator sampler, tAB-DEIS of third order: https://arxiv.org/abs/2204.13902. As ComfyUI has it: time is that of a
- * variance-preserving process between its own ends, and the integrals are sums over 10,000 points.
+ * Diffusion exponential integrator sampler, third-order tAB-DEIS: https://arxiv.org/abs/2204.13902. As in ComfyUI, time is that of a
+ * variance-preserving process with ends of its own, and the integrals are sums over 10,000 points.
  */
 import { multistep } from './multistep.ts';
 import { integral, lagrange } from './quadrature.ts';
 import type { Sampler } from './sampler.ts';
 
-/** Of the process: the time where it ends, and σ at both ends. */
+/** The process: the time at which it ends, and σ at both ends. */
 const EPSILON = 1e-3;
 const SIGMA_MIN = 0.002;
 const SIGMA_MAX = 80;
@@ -35,13 +35,13 @@ function timeOf(sigma: number): number {
   return (Math.sqrt(BETA ** 2 + 2 * SLOPE * Math.log(sigma ** 2 + 1)) - BETA) / SLOPE;
 }
 
-/** How fast σ rises with time, by the network's noise. */
+/** How fast σ rises with time, per unit of the network's noise. */
 function density(t: number): number {
   const alpha = Math.exp(-0.5 * t ** 2 * SLOPE - t * BETA);
   return (0.5 * (t * SLOPE + BETA)) / Math.sqrt(alpha * (1 - alpha));
 }
 
-/** The mean of the function at {@link POINTS} points, both ends among them, times the length: the integral and what counting both ends adds. */
+/** The function's mean over {@link POINTS} points including both ends, times the length: the integral plus the error of counting both ends. */
 function sumOver(f: (t: number) => number, start: number, end: number): number {
   const step = (end - start) / (POINTS - 1);
   return ((POINTS - 1) / POINTS) * (integral(f, start, end) + (step * (f(start) + f(end))) / 2);

@@ -1,4 +1,4 @@
-/** DPM-Solver-2: https://arxiv.org/abs/2206.00927, algorithm 1, by the slope in the middle of ln σ. Calls the network twice a step. */
+/** DPM-Solver-2: https://arxiv.org/abs/2206.00927, algorithm 1, using the slope at the midpoint in ln σ. Two network calls per step. */
 import { along, stepFrom, type Point, type Sampler, type Step, type StepNoise } from './sampler.ts';
 
 export const sampler: Sampler = {
@@ -10,7 +10,7 @@ export const sampler: Sampler = {
 };
 
 /**
- * @param scale what x is multiplied by in the end, before `noise` comes
+ * @param scale multiplies x at the end, before `noise` is added
  */
 export function throughMiddle(
   from: Point,

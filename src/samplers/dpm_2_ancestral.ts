@@ -1,4 +1,4 @@
-/** DPM-Solver-2 to a level below the next one, and fresh noise up to it, as k-diffusion has it. Calls the network twice a step. */
+/** DPM-Solver-2 to a level below the next one, then fresh noise up to it, as in k-diffusion. Two network calls per step. */
 import { ancestral, middleNoise } from './ancestral.ts';
 import { throughMiddle } from './dpm_2.ts';
 import type { Sampler } from './sampler.ts';

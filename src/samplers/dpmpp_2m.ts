@@ -3,6 +3,7 @@ import { PICTURE, stepFrom, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
   id: 'dpmpp_2m',
+  ofDiffusers: true,
   plan: ({ points, targets, options }) => ({
     steps: points.map((from, i) => {
       const to = targets[i];

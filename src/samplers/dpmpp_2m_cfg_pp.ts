@@ -1,4 +1,4 @@
-/** DPM-Solver++(2M) with CFG++, as ComfyUI has it: the noise that is kept, and the slope, are those of the negative prompt. */
+/** DPM-Solver++(2M) with CFG++, as in ComfyUI: the retained noise and the slope are those of the negative prompt. */
 import { renoised } from './euler_ancestral_cfg_pp.ts';
 import { stepFrom, type Sampler } from './sampler.ts';
 

@@ -1,18 +1,23 @@
 /**
  * DPM-Solver++(2M) for the stochastic differential equation, η = 1: equation 17 and appendix B.6 of https://arxiv.org/abs/2211.01095. The
- * noise enters with twice the step in λ.
+ * noise scales with twice the step in λ.
  */
 import { PICTURE, stepFrom, type Course, type Sampler, type SolverOptions, type SolverPlan } from './sampler.ts';
 import { stochastic, withFiniteLambda } from './snr.ts';
 
 export const sampler: Sampler = {
   id: 'dpmpp_2m_sde',
+  ofDiffusers: true,
   addsNoise: true,
+  drawsPath: true,
   readsFlow: true,
   plan: (course) => secondOrderSde(course, course.options.solverType),
 };
 
-export function secondOrderSde(course: Course, solverType: SolverOptions['solverType']): SolverPlan {
+export function secondOrderSde(
+  course: Omit<Course, 'skipped' | 'atTimestep'>,
+  solverType: SolverOptions['solverType'],
+): SolverPlan {
   const { targets, options } = course;
   const points = withFiniteLambda(course);
   return {

@@ -5,6 +5,7 @@ import type { Sampler } from './sampler.ts';
 export const sampler: Sampler = {
   id: 'dpmpp_2m_sde_heun',
   addsNoise: true,
+  drawsPath: true,
   readsFlow: true,
   plan: (course) => secondOrderSde(course, 'heun'),
 };

@@ -1,11 +1,11 @@
 /**
- * DPM-Solver++(2S), https://arxiv.org/abs/2211.01095, algorithm 1, to a level below the next one, and fresh noise up to it, as k-diffusion has it.
- * Calls the network twice a step.
+ * DPM-Solver++(2S), https://arxiv.org/abs/2211.01095, algorithm 1, to a level below the next one, then fresh noise up to it, as in
+ * k-diffusion. Two network calls per step.
  */
 import { ancestral, middleNoise } from './ancestral.ts';
 import { along, stepFrom, type Sampler } from './sampler.ts';
 
-/** Where a step on a flow that begins in pure noise, whose λ is infinite, has its middle (ComfyUI). */
+/** Midpoint of a step that starts in a flow's pure noise, where λ is infinite (ComfyUI). */
 const AFTER_PURE_NOISE = 0.9999;
 
 export const sampler: Sampler = {
@@ -38,7 +38,7 @@ export const sampler: Sampler = {
 
 const f = Math.fround;
 
-/** Between two ln σ, as half a step in −ln σ. */
+/** Midpoint of two ln σ, computed as half a step in −ln σ. */
 export function halfLambda(a: number, b: number): number {
   return -f(-a + f(0.5 * f(a - b)));
 }

@@ -1,4 +1,4 @@
-/** DPM-Solver++(2S) with ancestral steps and CFG++, as ComfyUI has it: x is moved by what guidance changes. Calls the network twice a step. */
+/** DPM-Solver++(2S) with ancestral steps and CFG++, as in ComfyUI: x moves by the change that guidance makes. Two network calls per step. */
 import { ancestral, middleNoise } from './ancestral.ts';
 import { halfLambda } from './dpmpp_2s_ancestral.ts';
 import { renoised } from './euler_ancestral_cfg_pp.ts';
@@ -25,7 +25,7 @@ export const sampler: Sampler = {
           negative: -half.x * from.alpha,
           remember: { x: 1, denoised: from.alpha },
         }),
-        // What guidance changed is the difference to what the negative prompt predicts now, not where the step began.
+        // Guidance's change is measured against what the negative prompt predicts here, not at the start of the step.
         stepFrom(middle, {
           x: 0,
           denoised: whole.denoised,

@@ -1,6 +1,6 @@
 /**
- * DPM-Solver++(3M) for the stochastic differential equation, η = 1, as k-diffusion has it: the predicted picture's first two derivatives in λ
- * come from the last three.
+ * DPM-Solver++(3M) for the stochastic differential equation, η = 1, as in k-diffusion: the last three predicted pictures give the first two
+ * derivatives in λ.
  */
 import { PICTURE, stepFrom, type Sampler } from './sampler.ts';
 import { stochastic, withFiniteLambda } from './snr.ts';
@@ -8,6 +8,7 @@ import { stochastic, withFiniteLambda } from './snr.ts';
 export const sampler: Sampler = {
   id: 'dpmpp_3m_sde',
   addsNoise: true,
+  drawsPath: true,
   readsFlow: true,
   plan: (course) => {
     const points = withFiniteLambda(course);
@@ -22,7 +23,7 @@ export const sampler: Sampler = {
         const phi2 = Math.expm1(-2 * h) / (2 * h) + 1;
         const phi3 = phi2 / (2 * h) - 0.5;
         const before = (k: number) => (points[i - k + 1].lambda - points[i - k].lambda) / h;
-        // Weights of the last predicted pictures, this one first.
+        // Weights of the last predicted pictures, the current one first.
         const added = [0, 0, 0];
         if (i >= 2) {
           const [r0, r1] = [before(1), before(2)];

@@ -1,8 +1,8 @@
-/** Extended reverse-time SDE solver of third order: https://arxiv.org/abs/2309.06169, with the noise scaling of its variance-preserving case. */
+/** Third-order extended reverse-time SDE solver: https://arxiv.org/abs/2309.06169, with the noise scaling of its variance-preserving case. */
 import { PICTURE, stepFrom, type Sampler } from './sampler.ts';
 import { withFiniteLambda } from './snr.ts';
 
-/** How many points its integrals are sums over. */
+/** Number of points that its integrals are summed over. */
 const POINTS = 200;
 
 export const sampler: Sampler = {
@@ -20,7 +20,7 @@ export const sampler: Sampler = {
         }
         const [now, next] = [levels[i], Math.exp(-to.lambda)];
         const ratio = scaling(next) / scaling(now);
-        // Weights of the last predicted pictures, this one first.
+        // Weights of the last predicted pictures, the current one first.
         const weights = [to.alpha * (1 - ratio), 0, 0];
         const length = next - now;
         if (i >= 1) {
@@ -51,7 +51,7 @@ function scaling(level: number): number {
   return level * (Math.exp(level ** 0.3) + 10);
 }
 
-/** The sum of numerator/scaling from `start` on over `length`. */
+/** The integral of numerator/scaling over `length` from `start`, as a sum. */
 function summed(start: number, length: number, numerator: (level: number) => number): number {
   const step = length / POINTS;
   let sum = 0;

@@ -3,6 +3,7 @@ import { along, stepFrom, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
   id: 'euler',
+  ofDiffusers: true,
   plan: ({ points, targets }) => ({
     steps: points.map((point, i) => stepFrom(point, along(point, targets[i]))),
     historyLength: 0,

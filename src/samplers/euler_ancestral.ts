@@ -1,9 +1,10 @@
-/** Euler's method to a level below the next one, and fresh noise up to it. */
+/** Euler's method to a level below the next one, then fresh noise up to it. */
 import { ancestral } from './ancestral.ts';
 import { along, stepFrom, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
   id: 'euler_ancestral',
+  ofDiffusers: true,
   addsNoise: true,
   readsFlow: true,
   plan: ({ points, targets, at }) => ({

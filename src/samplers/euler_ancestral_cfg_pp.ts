@@ -1,4 +1,4 @@
-/** CFG++ with ancestral steps: https://arxiv.org/abs/2406.08070. The noise that a step keeps is the one that the negative prompt predicts. */
+/** CFG++ with ancestral steps: https://arxiv.org/abs/2406.08070. A step retains the noise that the negative prompt predicts. */
 import { stepFrom, type Point, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
@@ -23,7 +23,7 @@ export const sampler: Sampler = {
   }),
 };
 
-/** The predicted picture with `sigma` of the noise that the negative prompt sees in x. */
+/** The predicted picture plus `sigma` times the noise that the negative prompt sees in x. */
 export function renoised(from: Point, alpha: number, sigma: number): { x: number; denoised: number; negative: number } {
   const x = sigma / from.sigma;
   return { x, denoised: alpha, negative: -from.alpha * x };

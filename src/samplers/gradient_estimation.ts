@@ -1,4 +1,4 @@
-/** Gradient estimation: Euler's method along a slope that is pushed away from the one before, γ = 2. https://arxiv.org/abs/2306.04848. */
+/** Gradient estimation: Euler's method along a slope extrapolated from the previous one, γ = 2. https://arxiv.org/abs/2306.04848. */
 import { multistep } from './multistep.ts';
 import type { Sampler } from './sampler.ts';
 

@@ -1,4 +1,4 @@
-/** Gradient estimation with CFG++, as ComfyUI has it: the slopes are those of the negative prompt. https://arxiv.org/abs/2306.04848 */
+/** Gradient estimation with CFG++, as in ComfyUI: the slopes are those of the negative prompt. https://arxiv.org/abs/2306.04848 */
 import { renoised } from './euler_ancestral_cfg_pp.ts';
 import { stepFrom, type Sampler } from './sampler.ts';
 import { ratioOf, slope } from './slope.ts';

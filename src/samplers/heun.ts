@@ -1,9 +1,10 @@
-/** Heun's method on the probability flow: algorithm 1 of https://arxiv.org/abs/2206.00364. Calls the network twice a step, at both ends. */
+/** Heun's method on the probability flow: algorithm 1 of https://arxiv.org/abs/2206.00364. Two network calls per step, one at each end. */
 import { along, stepFrom, type Sampler } from './sampler.ts';
 import { alongSlopes, ratioOf, slope } from './slope.ts';
 
 export const sampler: Sampler = {
   id: 'heun',
+  ofDiffusers: true,
   plan: ({ points, targets }) => ({
     steps: points.flatMap((from, i) => {
       const to = targets[i];

@@ -1,6 +1,6 @@
 /**
- * Heun++ of second order: the slopes of two or three points, weighted by how noisy they are, as in ComfyUI
- * (https://github.com/Carzit/sd-webui-samplers-scheduler). Calls the network up to three times a step.
+ * Second-order Heun++: the slopes of two or three points, weighted by their noise levels, as in ComfyUI
+ * (https://github.com/Carzit/sd-webui-samplers-scheduler). Up to three network calls per step.
  */
 import { stepFrom, type Mix, type Point, type Sampler, type Step } from './sampler.ts';
 import { alongSlopes, ratioOf, slope } from './slope.ts';
@@ -17,7 +17,7 @@ export const sampler: Sampler = {
       const most = visited.length * ratioOf(points[0]);
       const weights = visited.map((point, k) => (k === 0 ? 0 : ratioOf(point) / most));
       weights[0] = 1 - weights.reduce((sum, weight) => sum + weight, 0);
-      // The history holds the step so far: x and those weighted slopes that are known.
+      // The history holds the step so far: x and the weighted slopes known yet.
       return visited.map((point, k) => {
         const weighted = alongSlopes(point, to, weights[k] * length);
         const known: Mix = k === 0 ? weighted : addedTo(point, to, weights[k] * length);
@@ -31,7 +31,7 @@ export const sampler: Sampler = {
   },
 };
 
-/** What is remembered, plus a length along the slope here. */
+/** The history entry plus a length along the slope here. */
 function addedTo(point: Point, to: Point, length: number): Mix {
   const { x, denoised } = slope(point);
   return { x: to.alpha * length * x, denoised: to.alpha * length * denoised, history: [1] };

@@ -1,4 +1,7 @@
-/** Improved pseudo numerical methods: Adams-Bashforth as if all steps were equal, https://arxiv.org/abs/2202.09778, without its Runge-Kutta steps. */
+/**
+ * Improved pseudo numerical methods: Adams-Bashforth that treats all steps as equally long, https://arxiv.org/abs/2202.09778, without the
+ * Runge-Kutta steps.
+ */
 import { multistep } from './multistep.ts';
 import { ADAMS_BASHFORTH } from './plms.ts';
 import type { Sampler } from './sampler.ts';

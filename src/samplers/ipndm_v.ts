@@ -1,4 +1,4 @@
-/** Improved pseudo numerical methods with the true lengths of the steps, as ComfyUI has it. https://arxiv.org/abs/2202.09778 */
+/** Improved pseudo numerical methods with the actual step lengths, as in ComfyUI. https://arxiv.org/abs/2202.09778 */
 import { multistep } from './multistep.ts';
 import type { Sampler } from './sampler.ts';
 
@@ -13,7 +13,7 @@ export const sampler: Sampler = {
     }),
 };
 
-/** Adams-Bashforth for steps of these lengths, the next one first; those that are 0 were not made. */
+/** Adams-Bashforth weights for steps of these lengths, the next step first; a length of 0 means no such step. */
 function variable(h0: number, h1: number, h2: number, h3: number): number[] {
   if (h1 === 0) {
     return [1];

@@ -1,6 +1,6 @@
 /** Small systems of linear equations. */
 
-/** The x with `matrix` · x = `right`, by elimination with pivots. Both stay as they are. */
+/** Solves `matrix` · x = `right` by elimination with pivoting; modifies neither. */
 export function solve(matrix: readonly (readonly number[])[], right: readonly number[]): number[] {
   const n = right.length;
   const rows = matrix.map((row, i) => [...row, right[i]]);

@@ -1,12 +1,12 @@
 /**
- * Pseudo linear multistep (PLMS): https://arxiv.org/abs/2202.09778, equations 9, 12 and 13, without Runge-Kutta steps, which is what the
- * original Stable Diffusion 1.x repositories name. x keeps unit variance; the history holds network outputs.
+ * Pseudo linear multistep (PLMS): https://arxiv.org/abs/2202.09778, equations 9, 12 and 13, without Runge-Kutta steps; the scheduler of the
+ * original Stable Diffusion 1.x repositories. x keeps unit variance; the history holds network outputs.
  */
 import { StudioError } from '../core/errors.ts';
 import type { Level, Pair } from '../predictions/prediction.ts';
 import type { Point, Sampler, Step } from './sampler.ts';
 
-/** Adams-Bashforth weights by the number of outputs known: the current one first. */
+/** Adams-Bashforth weights by number of known outputs, the current one first. */
 export const ADAMS_BASHFORTH: readonly (readonly number[])[] = [
   [1],
   [3 / 2, -1 / 2],
@@ -16,15 +16,12 @@ export const ADAMS_BASHFORTH: readonly (readonly number[])[] = [
 
 export const sampler: Sampler = {
   id: 'plms',
-  plan({ points, grid }) {
+  ofDiffusers: true,
+  plan({ points, grid, atTimestep: at }) {
     if (!grid) {
-      throw new StudioError(
-        'invalid_operation',
-        'The sampler plms needs evenly spaced timesteps; choose the schedule leading, trailing or linspace, or another sampler.',
-      );
+      throw uneven();
     }
     const { stride } = grid;
-    const at = (timestep: number) => grid.at(timestep);
     const steps = points.map((point, call): Step => {
       const { timestep, inputScale, denoised, level } = point;
       const common = {
@@ -36,10 +33,14 @@ export const sampler: Sampler = {
         remember: { x: 0, model: 1, negative: 0, history: [] },
       };
       if (call === 1) {
-        // Begin again where call 0 began, with the mean of both outputs. Call 0 made x = A·start + B·H[0], so
+        // Starts over where call 0 started, with the mean of both outputs. Call 0 made x = A·start + B·H[0], so
         // start = (x − B·H[0])/A; the start itself need not be kept.
         const done = transfer(points[0], at(points[0].timestep - stride));
-        const again = transfer(at(timestep + stride), point);
+        const begun = at(timestep + stride);
+        if (!Number.isFinite(begun.alpha)) {
+          throw uneven();
+        }
+        const again = transfer(begun, point);
         const x = again.x / done.x;
         return {
           ...common,
@@ -59,6 +60,13 @@ export const sampler: Sampler = {
     return { steps, historyLength: 3 };
   },
 };
+
+function uneven(): StudioError {
+  return new StudioError(
+    'invalid_operation',
+    'The sampler plms needs evenly spaced timesteps; choose the schedule leading, trailing or linspace, or another sampler.',
+  );
+}
 
 /** Equation 9: x at `to` from x at `from` and the (combined) network output. */
 function transfer(from: Point, to: Level): Pair {

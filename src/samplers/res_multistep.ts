@@ -1,4 +1,4 @@
-/** Refined exponential solver of second order: https://arxiv.org/abs/2308.02157, as ComfyUI has it. */
+/** Second-order refined exponential solver: https://arxiv.org/abs/2308.02157, as in ComfyUI. */
 import { PICTURE, stepFrom, type Mix, type Point, type Sampler } from './sampler.ts';
 
 export const sampler: Sampler = {
@@ -12,8 +12,8 @@ export const sampler: Sampler = {
 };
 
 /**
- * The step from `points[i]` to a level, without noise.
- * @param before where the step before this one ended before its noise came
+ * The deterministic step from `points[i]` to a level.
+ * @param before where the previous step ended, before its noise was added
  */
 export function refined(
   points: readonly Point[],

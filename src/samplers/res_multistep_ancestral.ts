@@ -1,4 +1,4 @@
-/** Refined exponential solver of second order to a level below the next one, and fresh noise up to it, as ComfyUI has it. */
+/** Second-order refined exponential solver to a level below the next one, then fresh noise up to it, as in ComfyUI. */
 import { ancestral } from './ancestral.ts';
 import { refined } from './res_multistep.ts';
 import { PICTURE, stepFrom, type Sampler } from './sampler.ts';

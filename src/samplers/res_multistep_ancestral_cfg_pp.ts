@@ -1,4 +1,4 @@
-/** Refined exponential solver with ancestral steps and CFG++, as ComfyUI has it. */
+/** Refined exponential solver with ancestral steps and CFG++, as in ComfyUI. */
 import { ancestral } from './ancestral.ts';
 import { refinedWithCfgPp } from './res_multistep_cfg_pp.ts';
 import { stepFrom, type Sampler } from './sampler.ts';

@@ -1,4 +1,7 @@
-/** Refined exponential solver with CFG++, as ComfyUI has it: x is moved by what guidance changes, and goes on from pictures of the negative prompt. */
+/**
+ * Refined exponential solver with CFG++, as in ComfyUI: x moves by the change that guidance makes and continues from the negative prompt's
+ * pictures.
+ */
 import type { Level } from '../predictions/prediction.ts';
 import { renoised } from './euler_ancestral_cfg_pp.ts';
 import { refined } from './res_multistep.ts';

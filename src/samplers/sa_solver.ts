@@ -1,6 +1,6 @@
 /**
- * Stochastic Adams solver, predictor of third and corrector of fourth order, https://arxiv.org/abs/2309.05019. As ComfyUI has it: it is stochastic
- * between 20 % and 80 % of training time.
+ * Stochastic Adams solver with a third-order predictor and a fourth-order corrector, https://arxiv.org/abs/2309.05019. As in ComfyUI, it is
+ * stochastic between 20 % and 80 % of training time.
  */
 import { solve } from './linear_system.ts';
 import { PICTURE, stepFrom, type Point, type Sampler } from './sampler.ts';
@@ -18,7 +18,7 @@ export const sampler: Sampler = {
     const points = withFiniteLambda(course);
     const count = points.length;
     const tauOf = ({ noise }: Point) => (noise <= noiseAfter(0.2) && noise >= noiseAfter(0.8) ? 1 : 0);
-    // Near the end fewer pictures are used, where it ends without noise.
+    // Fewer pictures are used near an end without noise.
     const left = targets[count - 1].sigma === 0 ? (i: number) => count - i : () => Infinity;
     /** Weights of the pictures predicted at points[i], points[i − 1], … */
     const predictor = (i: number) => {
@@ -31,7 +31,7 @@ export const sampler: Sampler = {
         if (to.sigma === 0) {
           return stepFrom(from, { x: 0, denoised: to.alpha, remember: PICTURE });
         }
-        // x is where the predictor led: its own terms are replaced by the corrector's.
+        // x is the predictor's result: replace its terms by the corrector's.
         const order = i === 0 ? 0 : Math.min(CORRECTOR, i + 1, left(i));
         const corrected = [0, 0, 0, 0];
         if (order > 0) {
@@ -57,7 +57,7 @@ export const sampler: Sampler = {
   },
 };
 
-/** Equations 15 and 18: the integral over λ of the polynomial through the last `order` pictures, that of points[i] first. */
+/** Equations 15 and 18: the integral over λ of the polynomial through the last `order` pictures, the one at points[i] first. */
 function adams(points: readonly Point[], i: number, order: number, from: Point, to: Point, tau: number): number[] {
   const factor = 1 + tau ** 2;
   const [s, t] = [from.lambda, to.lambda];

@@ -1,39 +1,38 @@
 /**
- * What a sampler is. Every sampler here is a linear combination of the buffers at hand, so it yields numbers: one {@link Step} per network
- * call. `apply.ts` carries them out on arrays, one WGSL kernel on the GPU.
+ * The contract of samplers. A sampler only ever combines the available buffers linearly, so it yields numbers: one {@link Step} per network
+ * call. `apply.ts` executes them on arrays, one WGSL kernel on the GPU.
  */
 import type { Level, Pair } from '../predictions/prediction.ts';
 
-/** Weights of what a step has at hand. */
+/** Weights of a step's operands. */
 export interface Weights extends Pair {
-  /** Of the network's output for the negative prompt alone; without guidance that is its only output. */
+  /** Of the network's output for the negative prompt alone; without guidance, of its only output. */
   negative: number;
-  /** Of what was remembered, the latest first; places beyond its end count as 0. At most `historyLength` entries. */
+  /** Of the history, latest first, at most `historyLength`; missing entries count as 0. */
   history: number[];
 }
 
-/** Fresh noise in a step. */
+/** The fresh noise of a step. */
 export interface StepNoise {
   scale: number;
-  /** Noise levels that the step leads from and to: a Brownian path is asked for its increment between them. */
+  /** Noise levels before and after the step: the noise is the Brownian path's increment between them. */
   from: number;
   to: number;
 }
 
 /**
- * One call of the network. A sampler that calls it several times on the way from one level to the next has one of these for each call, so
- * that sampling can be taken up after any of them.
+ * One network call. A sampler that makes several between two levels has one step for each, so that sampling can resume after any of them.
  *
  *     u, m = network(inputScale · x, timestep): for the negative prompt, and after guidance
  *     x0   = denoised.x · x + denoised.model · m                  the predicted picture, for previews
  *     x'   = next(x, m, u, H) + noise.scale · ξ                   ξ is standard normal noise
  *     if shift: H moves up by one, and H[0] = remember(x, m, u, H)
- *     where w(x, m, u, H) = w.x · x + w.model · m + w.negative · u + Σ w.history[k] · H[k]   H[0] is what was remembered last
+ *     where w(x, m, u, H) = w.x · x + w.model · m + w.negative · u + Σ w.history[k] · H[k]   H[0] is the latest entry
  */
 export interface Step {
-  /** Position in training time, from 0; not always whole (Euler). */
+  /** Position in training time, from 0; may be fractional (Euler). */
   timestep: number;
-  /** What x holds before the step. */
+  /** The level of x before the step. */
   level: Level;
   inputScale: number;
   denoised: Pair;
@@ -44,11 +43,11 @@ export interface Step {
 }
 
 /**
- * Where the network is called. A sampler reckons with `alpha`, `sigma` and `lambda`; on a flow they are those of a picture at full scale (alpha
- * 1, sigma as on the flow) for a sampler that does not read flows.
+ * A point at which the network is called. Samplers compute with `alpha`, `sigma` and `lambda`; on a flow, a sampler that does not declare
+ * `flow` sees those of a picture at full scale (alpha 1, the flow's sigma).
  */
 export interface Point extends Level {
-  /** What x really holds there. */
+  /** The actual level of x there. */
   level: Level;
   /** The schedule's noise level: sigma / alpha, or the sigma of a flow. */
   noise: number;
@@ -64,24 +63,37 @@ export interface Point extends Level {
 export interface SolverOptions {
   order: 1 | 2;
   solverType: 'midpoint' | 'heun';
-  /** Whether the last step is of the first order, whatever comes before. */
+  /** Whether the last step is always first-order. */
   firstOrderEnd: boolean;
+  /**
+   * LMS: the polynomial also makes the step to the picture itself, and goes through the points that a strength left out, whose slopes are taken
+   * for 0.
+   */
+  polynomialThroughout?: true;
+  /** UniPC: its order, and where the way ends in place of a level without noise (0 = there). Absent = as ComfyUI. */
+  unified?: { order: 1 | 2 | 3; lastNoise: number };
+  /** LCM: factor of the timestep in the boundary condition of the consistency model; absent = it is left out. */
+  timestepScaling?: number;
 }
 
-/** The way from noise to picture that the steps are asked for. */
+/** The path from noise to picture that a sampler makes steps for. */
 export interface Course {
-  /** In order. With a strength below 1 only those that are left. */
+  /** In order; with a strength below 1, only the remaining ones. */
   points: readonly Point[];
   /** Where the step from each point ends. */
   targets: readonly Point[];
+  /** Those before `points` that a strength left out, in order. */
+  skipped: readonly Point[];
   /** The points as training timesteps, where they were chosen as such: `stride` of them apart; null = chosen as noise levels. */
-  grid: { stride: number; at(timestep: number): Point } | null;
+  grid: { stride: number } | null;
   options: SolverOptions;
-  /** The point at a noise level above 0, for samplers that call the network between those of the schedule. */
+  /** The point at a noise level above 0, for samplers that call the network between the schedule's levels. */
   at: (noise: number) => Point;
+  /** The same by a whole training timestep; below 0 = where the way ends. */
+  atTimestep: (timestep: number) => Point;
   /** The same by its `lambda`. */
   atLambda: (lambda: number) => Point;
-  /** The noise level after a share of training time, 0 being the noisiest end. */
+  /** The noise level at a fraction of training time, 0 being the noisiest end. */
   noiseAfter: (share: number) => number;
 }
 
@@ -91,38 +103,44 @@ export interface SolverPlan {
   historyLength: number;
 }
 
-/** How many buffers the kernel knows. */
+/** Number of history buffers that the kernel supports. */
 export const LONGEST_HISTORY = 4;
 
 export interface Sampler {
   /** Equals the file's name; ComfyUI's id where it has one. */
   id: string;
-  /** Its steps add fresh noise, so the picture depends on who draws that, too. */
+  /** Its steps add fresh noise, so the picture also depends on where that noise comes from. */
   addsNoise?: true;
-  /** It reckons with the shares of picture and noise of a flow, x = (1 − σ) · x0 + σ · noise. */
+  /** diffusers has a class for it too, which is followed unless ComfyUI is asked for. */
+  ofDiffusers?: true;
+  /** Its noise comes from a Brownian motion over the noise levels, as in other tools. */
+  drawsPath?: true;
+  /** It computes with a flow's own alpha and sigma, x = (1 − σ) · x0 + σ · noise. */
   readsFlow?: true;
-  /** It reads the network's output for the negative prompt alone, so that is always computed. */
+  /** It uses the network's output for the negative prompt alone, which is therefore always computed. */
   readsNegative?: true;
-  /** @throws StudioError `invalid_operation` if this course makes no sense for the sampler */
+  /** @throws StudioError `invalid_operation` if the sampler cannot follow this course */
   plan(course: Course): SolverPlan;
 }
 
-/** The part of a plan that is run. */
+/** The part of a plan that is executed. */
 export interface SamplerPlan extends SolverPlan {
-  /** Ids of the sampler and of the schedule in use. */
+  /** Ids of the sampler and the schedule in use. */
   sampler: string;
   schedule: string;
-  /** Whose numbers they are. */
+  /** Whose implementation they follow. */
   follows: 'diffusers' | 'comfyui';
-  /** x at the start = initNoise · noise, for a picture from nothing. */
+  /** For a picture from noise alone, x starts as initNoise · noise. */
   initNoise: number;
-  /** How much of a given picture and of noise is in x at the start. */
+  /** The lowest noise level above 0 and the highest, for samplers that draw from a Brownian motion; null for others. */
+  range: { least: number; greatest: number } | null;
+  /** How much of a given picture and of noise x starts with. */
   start: Level;
-  /** Latents as noisy as before step `i` of `steps`; `i = steps.length` is the clean picture. */
+  /** Adds the noise of step `i`'s start to latents; `i = steps.length` leaves the clean picture. */
   addNoise(i: number): Level;
 }
 
-/** Weights of x, of the predicted picture x0, of the picture that the negative prompt alone predicts, and of what was remembered. */
+/** Weights of x, of the predicted picture x0, of the picture predicted for the negative prompt alone, and of the history. */
 export interface Mix {
   x: number;
   denoised: number;
@@ -133,7 +151,7 @@ export interface Mix {
 /** A step in these terms. */
 export interface Move extends Mix {
   noise?: StepNoise | null;
-  /** Left out = nothing is remembered. */
+  /** Absent = the history is left alone. */
   remember?: Mix;
 }
 
@@ -157,10 +175,10 @@ export function stepFrom(point: Point, { noise = null, remember, ...next }: Move
   };
 }
 
-/** What steps remember that go on from the pictures predicted before. */
+/** The history entry of samplers that continue from earlier predicted pictures. */
 export const PICTURE: Mix = { x: 0, denoised: 1 };
 
-/** From one level to another along the predicted noise: x' = (σ'/σ) · x + (α' − α · σ'/σ) · x0. */
+/** A step between two levels along the predicted noise: x' = (σ'/σ) · x + (α' − α · σ'/σ) · x0. */
 export function along(from: Level, to: Level): { x: number; denoised: number } {
   const x = to.sigma / from.sigma;
   return { x, denoised: to.alpha - from.alpha * x };

@@ -1,6 +1,6 @@
 /**
- * The probability flow dx/dσ = (x − x0)/σ of https://arxiv.org/abs/2206.00364, for samplers that integrate it over σ, x being the picture at
- * full scale plus σ times noise. In another scale the same holds of x/α and σ/α.
+ * The probability flow dx/dσ = (x − x0)/σ of https://arxiv.org/abs/2206.00364, for samplers that integrate it over σ, where x is the
+ * picture at full scale plus σ times noise. At other scales the same holds for x/α and σ/α.
  */
 import type { Mix, Point } from './sampler.ts';
 
@@ -15,8 +15,8 @@ export function slope({ alpha, sigma }: Point): { x: number; denoised: number } 
 }
 
 /**
- * A step that moves x along slopes: x' = α' · (x/α + now · slope + Σ before[k] · H[k]), where H holds slopes of earlier steps.
- * @param now the length of the step times the weight of this point's slope
+ * A step along slopes: x' = α' · (x/α + now · slope + Σ before[k] · H[k]), where H holds slopes of earlier steps.
+ * @param now step length times the weight of this point's slope
  */
 export function alongSlopes(from: Point, to: Point, now: number, before: readonly number[] = []): Mix {
   const { x, denoised } = slope(from);
@@ -27,5 +27,5 @@ export function alongSlopes(from: Point, to: Point, now: number, before: readonl
   };
 }
 
-/** The last step, to the predicted picture itself. */
+/** The last step: the predicted picture itself. */
 export const LANDING: Mix = { x: 0, denoised: 1 };

@@ -1,16 +1,20 @@
-/** For samplers that reckon in λ = ln(α/σ), which is infinite where a flow begins in pure noise. */
+/** For samplers that compute in λ = ln(α/σ), which is infinite where a flow starts in pure noise. */
 import type { Course, Point } from './sampler.ts';
 
-/** How much of training time is left out there (ComfyUI). */
+/** The share of training time skipped there (ComfyUI). */
 const SHARE = 1e-4;
 
 /** The points of a course, the first of which is a little after pure noise. */
-export function withFiniteLambda({ points, at, noiseAfter }: Course): readonly Point[] {
+export function withFiniteLambda({
+  points,
+  at,
+  noiseAfter,
+}: Pick<Course, 'points' | 'at' | 'noiseAfter'>): readonly Point[] {
   const [first, ...rest] = points;
   return Number.isFinite(first.lambda) ? points : [{ ...at(noiseAfter(SHARE)), level: first.level }, ...rest];
 }
 
-/** The share of the predicted picture in a step of length h in λ, when it is as noisy as a stochastic one: (1 − e^(−2h)) of its variance is new. */
+/** The predicted picture's share in a stochastic step of length h in λ: (1 − e^(−2h)) of its variance is new. */
 export function stochastic(
   from: Point,
   to: Point,

@@ -1,13 +1,14 @@
 /**
- * Where a sampling stands after some of its steps: all that its next step reads. Kept while it runs, so that a lost device costs a step
- * and not the picture, and read again as foreign data, because it has been in a database meanwhile.
+ * The state of sampling between two steps: everything the next step reads. It is saved while sampling runs, so that a lost device costs a
+ * step and not the picture. Since it comes back from a database, it is validated like foreign data.
  */
 import * as v from 'valibot';
-import { GENERATOR_WORDS, type GeneratorState } from '../core/random.ts';
+import type { NoiseState } from '../core/noise.ts';
+import { GENERATOR_WORDS } from '../core/random.ts';
 import type { SamplerPlan } from './sampler.ts';
 
 export interface SamplingState {
-  /** Which plan it belongs to: ids of sampler and schedule, and the number of its steps. */
+  /** The plan it belongs to: ids of sampler and schedule, and the number of steps. */
   sampler: string;
   schedule: string;
   steps: number;
@@ -15,16 +16,23 @@ export interface SamplingState {
   done: number;
   /** The latents after them. */
   x: Float32Array<ArrayBuffer>;
-  /** What the steps remembered, one after another, the latest first; `historyLength` times the size of `x`. */
+  /** The history buffers one after another, latest first; `historyLength` times the size of `x`. */
   history: Float32Array<ArrayBuffer>;
-  /** The generator, after the numbers that those steps drew. */
-  random: GeneratorState;
+  /** The state of the noise source after those steps' draws. */
+  random: NoiseState;
 }
 
 const whole = v.pipe(v.number(), v.integer(), v.minValue(0));
 const floats = v.custom<Float32Array<ArrayBuffer>>(
   (value) => value instanceof Float32Array && value.every(Number.isFinite),
 );
+const generator = v.object({
+  words: v.custom<Uint32Array<ArrayBuffer>>(
+    (value) => value instanceof Uint32Array && value.length === GENERATOR_WORDS,
+  ),
+  index: v.pipe(whole, v.maxValue(GENERATOR_WORDS)),
+  cached: v.nullable(v.number()),
+});
 const schema = v.object({
   sampler: v.string(),
   schedule: v.string(),
@@ -32,20 +40,18 @@ const schema = v.object({
   done: whole,
   x: floats,
   history: floats,
-  random: v.object({
-    words: v.custom<Uint32Array<ArrayBuffer>>(
-      (value) => value instanceof Uint32Array && value.length === GENERATOR_WORDS,
-    ),
-    index: v.pipe(whole, v.maxValue(GENERATOR_WORDS)),
-    cached: v.nullable(v.number()),
-  }),
+  random: v.union([generator, v.object({ generators: v.array(v.union([generator, v.object({ offset: whole })])) })]),
 });
 
 /**
- * The state in `value` when it is one of this very plan, whole and with finite numbers only; else null.
+ * The state in `value` if it belongs to this plan, is complete and has only finite numbers; else null.
  * @param count elements of the latents
  */
-export function readState(value: unknown, plan: SamplerPlan, count: number): SamplingState | null {
+export function readState(
+  value: unknown,
+  plan: Pick<SamplerPlan, 'sampler' | 'schedule' | 'historyLength'> & { steps: readonly unknown[] },
+  count: number,
+): SamplingState | null {
   const result = v.safeParse(schema, value);
   if (!result.success) {
     return null;

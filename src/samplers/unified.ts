@@ -1,22 +1,22 @@
 /**
- * The unified predictor-corrector framework, https://arxiv.org/abs/2302.04867, algorithms 5 and 6: each call of the network also corrects the step that led
- * there.
+ * The unified predictor-corrector framework, https://arxiv.org/abs/2302.04867, algorithms 5 and 6: every network call also corrects the
+ * step that led to it.
  */
 import { solve } from './linear_system.ts';
 import { PICTURE, stepFrom, type Course, type SolverPlan } from './sampler.ts';
 
-const ORDER = 3;
-
-/** Where the way ends in place of a level without noise, whose λ is infinite. */
-const LAST_NOISE = 0.001;
+/** As ComfyUI has it, which ends in front of a level without noise, as λ is infinite there. */
+const USUAL = { order: 3, lastNoise: 0.001 };
 
 /** @param b B(h) of the paper, of a step h in λ, for a network that predicts pictures */
-export function unifiedPredictorCorrector({ points, targets, at }: Course, b: (h: number) => number): SolverPlan {
+export function unifiedPredictorCorrector(course: Course, b: (h: number) => number): SolverPlan {
+  const { points, targets, at, options } = course;
+  const { order: highest, lastNoise } = options.unified ?? USUAL;
   const count = points.length;
   const last = targets[count - 1];
-  const ends = [...points, last.sigma === 0 ? at(LAST_NOISE) : last];
-  const most = Math.max(1, Math.min(ORDER, count - 1));
-  /** Of the step that ends at ends[i], by what is added to x for the pictures of ends[i], ends[i − 1], … */
+  const ends = [...points, last.sigma === 0 && lastNoise > 0 ? at(lastNoise) : last];
+  const most = Math.max(1, Math.min(highest, count - 1));
+  /** The weights of the step to ends[i]: what it adds to x for the pictures at ends[i], ends[i − 1], … */
   const terms = (i: number) => {
     const [from, to] = [ends[i - 1], ends[i]];
     const h = to.lambda - from.lambda;
@@ -49,23 +49,26 @@ export function unifiedPredictorCorrector({ points, targets, at }: Course, b: (h
         corrected.forEach((weight, k) => (weights[k] += x * (weight - predicted[k])));
       }
       weights[0] += to.alpha * -Math.expm1(from.lambda - to.lambda);
-      terms(i + 1)
-        .predicted.slice(1)
-        .forEach((weight, k) => (weights[k] += weight));
-      // ComfyUI takes the last of a flow for what it is, x = (1 − σ) · x0 + σ · noise, and enlarges x0.
-      const enlarged = i === count - 1 ? 1 / to.level.alpha : 1;
+      // The step to a level without noise is of the first order: to the predicted picture itself.
+      if (to.sigma > 0) {
+        terms(i + 1)
+          .predicted.slice(1)
+          .forEach((weight, k) => (weights[k] += weight));
+      }
+      // ComfyUI treats a flow's last x as (1 − σ) · x0 + σ · noise and scales x0 up.
+      const enlarged = i === count - 1 && lastNoise > 0 ? 1 / to.level.alpha : 1;
       return stepFrom(from, {
         x: enlarged * x,
         denoised: enlarged * weights[0],
-        history: weights.slice(1, i + 1).map((weight) => enlarged * weight),
+        history: weights.slice(1, Math.min(i, highest) + 1).map((weight) => enlarged * weight),
         remember: PICTURE,
       });
     }),
-    historyLength: ORDER,
+    historyLength: highest,
   };
 }
 
-/** Rows of powers of `ratios`, and what they are to sum up to. */
+/** Rows of powers of `ratios`, and the sums required of them. */
 function systemOf(ratios: readonly number[], h: number, scale: number): { rows: number[][]; right: number[] } {
   const rows: number[][] = [];
   const right: number[] = [];
@@ -81,8 +84,8 @@ function systemOf(ratios: readonly number[], h: number, scale: number): { rows: 
 }
 
 /**
- * Weights of the pictures: that of the step's end, of its beginning, and of those before.
- * @param latest weight of the difference between end and beginning
+ * Weights of the pictures at the step's end, at its start, and before.
+ * @param latest weight of the difference between end and start
  */
 function weightsOf(ratios: readonly number[], rhos: readonly number[], scale: number, latest: number): number[] {
   const earlier = ratios.map((ratio, k) => (scale * (rhos[k] ?? 0)) / ratio);

@@ -9,7 +9,7 @@ const settingsSchema = v.object({
   ...tableEntries,
   prediction_type: v.optional(v.picklist(['epsilon', 'v_prediction', 'sample', 'flow_prediction']), 'epsilon'),
   rescale_betas_zero_snr: flag(false),
-  // How far such a shift goes is the picture's matter, which ComfyUI does not look at.
+  // A dynamic shift depends on the picture's size, which ComfyUI ignores.
   use_dynamic_shifting: off(),
   shift: v.optional(v.pipe(v.number(), v.finite(), v.gtValue(0)), 1),
 });
@@ -50,11 +50,11 @@ const SAMPLERS = [
   'uni_pc_bh2',
 ] as const;
 
-/** DISCARD_PENULTIMATE_SIGMA_SAMPLERS, which holds of KSampler's own schedules. Others are laid by nodes, and run as they are. */
+/** DISCARD_PENULTIMATE_SIGMA_SAMPLERS, which applies to KSampler's own schedules. Others come from nodes and are used as they are. */
 const DROPS_PENULTIMATE = new Set(['dpm_2', 'dpm_2_ancestral', 'uni_pc', 'uni_pc_bh2']);
 const OF_NODES = new Set(['polyexponential', 'align_your_steps', 'gits']);
 
-/** The first level counts as full noise when it is this near to the noisiest one, or beyond it. */
+/** The first level counts as full noise if it is this close to the noisiest one, or beyond it. */
 const FULL = 1e-5;
 
 export const scheduler: Scheduler = {
@@ -80,7 +80,7 @@ export const scheduler: Scheduler = {
       : discreteTime(table);
     return {
       sampler: asked,
-      // The options are choices of diffusers' configs.
+      // The options exist only in diffusers' configs.
       options: { ...USUAL_OPTIONS, firstOrderEnd: true },
       prediction: predictions[settings.prediction_type],
       scale: isFlow ? 'unit' : 'full',

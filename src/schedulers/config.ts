@@ -1,6 +1,5 @@
 /**
- * Reads scheduler_config.json. Every scheduler file reads the keys that its diffusers class reads, with that class's own defaults for
- * missing ones.
+ * Reads scheduler_config.json. Each scheduler file reads the keys of its diffusers class, with that class's defaults for missing ones.
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
@@ -36,9 +35,9 @@ export function parseSchedulerConfig(text: string): SchedulerConfig {
 }
 
 /**
- * The same configuration with another prediction, or with noise levels that end in pure noise (or no longer do), where somebody says so.
- * Such levels are sampled from their last timestep on, as their authors ask (§3.3 of https://arxiv.org/abs/2305.08891), and by DDIM where
- * the checkpoint's own is PNDM, which does not know them.
+ * The same configuration with a prediction type or zero terminal SNR overridden by the request. Levels that end in pure noise are sampled
+ * from their last timestep, as their authors ask (§3.3 of https://arxiv.org/abs/2305.08891), and by DDIM if the checkpoint names PNDM, which
+ * does not support them.
  */
 export function withPrediction(
   { className, values }: SchedulerConfig,
@@ -59,7 +58,7 @@ export function withPrediction(
 
 /**
  * The keys that a sampler reads.
- * @throws StudioError `checkpoint_unsupported` with one sentence that names the first key which is not understood
+ * @throws StudioError `checkpoint_unsupported`, naming the first key that is not understood
  */
 export function readSettings<S extends v.GenericSchema>(schema: S, config: SchedulerConfig): v.InferOutput<S> {
   const result = v.safeParse(schema, config.values, { abortEarly: true });
@@ -76,12 +75,12 @@ export function readSettings<S extends v.GenericSchema>(schema: S, config: Sched
 
 export const flag = (standard: boolean) => v.optional(v.nullable(v.boolean(), standard), standard);
 
-/** A switch that diffusers has and this sampler has not: it must be off, as it is by default. */
+/** An option of diffusers that is not implemented here: it must be off, as by default. */
 export const off = () => v.optional(v.nullable(v.literal(false), false), false);
 
 const finite = (standard: number) => v.optional(v.pipe(v.number(), v.finite()), standard);
 
-/** The keys that all of diffusers' schedulers share. */
+/** The keys common to all of diffusers' schedulers. */
 export const tableEntries = {
   num_train_timesteps: v.optional(v.pipe(v.number(), v.integer(), v.minValue(2), v.maxValue(10_000)), 1000),
   beta_start: finite(0.0001),
@@ -94,3 +93,10 @@ export const spacing = (standard: 'leading' | 'trailing' | 'linspace') =>
   v.optional(v.picklist(['leading', 'trailing', 'linspace']), standard);
 
 export const stepsOffset = () => v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 0);
+
+/** The same configuration of a flow with this shift for pictures of any size, as distilled models and LoRAs (Lightning) ask for. */
+export function withShift({ className, values }: SchedulerConfig, shift: number | undefined): SchedulerConfig {
+  return shift === undefined
+    ? { className, values }
+    : { className, values: { ...values, shift, use_dynamic_shifting: false, shift_terminal: null } };
+}

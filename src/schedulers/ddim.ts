@@ -21,7 +21,7 @@ export const scheduler: Scheduler = {
   className: 'DDIMScheduler',
   samplers: ['ddim'],
   read(config) {
-    // The class itself clips unless told otherwise; a config of another class says nothing about clipping by silence.
+    // The class itself clips by default; in another class's config a missing key says nothing about clipping.
     const clips = config.className === 'DDIMScheduler' && config.values.clip_sample === undefined;
     const values = clips ? { ...config.values, clip_sample: true } : config.values;
     const settings = readSettings(settingsSchema, { ...config, values });
@@ -39,7 +39,7 @@ export const scheduler: Scheduler = {
       grid: { spare: 0, round: roundHalfEven },
       finalNoise: Math.sqrt((1 - finalAlpha) / finalAlpha),
       timestepOf: roundHalfEven,
-      // On the grid the target is one stride below, which is not always the next point of the path.
+      // On the grid the target is one stride below, not always the path's next point.
       targetOf: (timestep, stride) => timestep - stride,
       endsInFirstOrder: () => false,
       initNoise: () => 1,

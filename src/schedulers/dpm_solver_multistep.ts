@@ -16,14 +16,14 @@ const settingsSchema = v.object({
   steps_offset: stepsOffset(),
   rescale_betas_zero_snr: flag(false),
   use_karras_sigmas: flag(false),
-  // The class cuts these levels' timesteps to integers, where the last bit of a logarithm decides between 999 and 998.
+  // The class truncates these timesteps to integers, and the last bit of a logarithm decides between 999 and 998.
   use_exponential_sigmas: off(),
   use_beta_sigmas: off(),
   use_lu_lambdas: off(),
   use_flow_sigmas: off(),
   thresholding: off(),
   solver_order: v.optional(v.picklist([1, 2]), 2),
-  // The class itself takes the words of its sister classes (DEIS, UniPC) for its own.
+  // The class accepts the values of its sister classes (DEIS, UniPC).
   algorithm_type: v.optional(v.picklist(['dpmsolver++', 'sde-dpmsolver++', 'deis']), 'dpmsolver++'),
   solver_type: v.optional(v.picklist(['midpoint', 'heun', 'logrho', 'bh1', 'bh2']), 'midpoint'),
   lower_order_final: flag(true),
@@ -57,7 +57,7 @@ export const scheduler: Scheduler = {
       levels: settings.use_karras_sigmas ? { schedule: 'karras', ends: 'table' } : null,
       grid: { spare: 1, round: roundHalfEven },
       finalNoise: settings.final_sigmas_type === 'zero' ? 0 : table.sigmas[0],
-      // The cosine schedule's timesteps are not rounded but cut by the conversion to integers.
+      // The cosine schedule's timesteps are truncated, not rounded.
       timestepOf: settings.beta_schedule === 'squaredcos_cap_v2' ? Math.trunc : roundHalfEven,
       endsInFirstOrder: (steps, end) =>
         settings.euler_at_final || end.sigma === 0 || (settings.lower_order_final && steps < FEW_STEPS),

@@ -1,10 +1,8 @@
 /** diffusers, schedulers/scheduling_euler_ancestral_discrete.py; x carries the picture at full scale. */
 import * as v from 'valibot';
-import { noiseTable } from '../predictions/noise_table.ts';
-import { predictions } from '../predictions/registry.ts';
 import { flag, readSettings, spacing, stepsOffset, tableEntries } from './config.ts';
-import { initNoiseAtFullScale } from './scale.ts';
-import { USUAL_OPTIONS, type Scheduler } from './scheduler.ts';
+import { choicesAtFullScale } from './scale.ts';
+import type { Scheduler } from './scheduler.ts';
 
 const settingsSchema = v.object({
   ...tableEntries,
@@ -17,22 +15,5 @@ const settingsSchema = v.object({
 export const scheduler: Scheduler = {
   className: 'EulerAncestralDiscreteScheduler',
   samplers: ['euler_ancestral'],
-  read(config) {
-    const settings = readSettings(settingsSchema, config);
-    return {
-      sampler: 'euler_ancestral',
-      options: USUAL_OPTIONS,
-      prediction: predictions[settings.prediction_type],
-      scale: 'full',
-      table: noiseTable(settings),
-      spacing: settings.timestep_spacing,
-      stepsOffset: settings.steps_offset,
-      levels: null,
-      grid: { spare: 0, round: Math.fround },
-      finalNoise: 0,
-      timestepOf: Math.fround,
-      endsInFirstOrder: () => false,
-      initNoise: initNoiseAtFullScale,
-    };
-  },
+  read: (config) => choicesAtFullScale('euler_ancestral', readSettings(settingsSchema, config)),
 };

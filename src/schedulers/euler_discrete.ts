@@ -1,10 +1,8 @@
 /** diffusers, schedulers/scheduling_euler_discrete.py; x carries the picture at full scale. */
 import * as v from 'valibot';
-import { noiseTable } from '../predictions/noise_table.ts';
-import { predictions } from '../predictions/registry.ts';
 import { flag, off, readSettings, spacing, stepsOffset, tableEntries } from './config.ts';
-import { USUAL_OPTIONS, type Scheduler } from './scheduler.ts';
-import { initNoiseAtFullScale } from './scale.ts';
+import { choicesAtFullScale } from './scale.ts';
+import type { Scheduler } from './scheduler.ts';
 
 const settingsSchema = v.object({
   ...tableEntries,
@@ -27,22 +25,7 @@ export const scheduler: Scheduler = {
   samplers: ['euler'],
   read(config) {
     const settings = readSettings(settingsSchema, config);
-    const table = noiseTable(settings);
-    const levels = settings.use_karras_sigmas ? 'karras' : settings.use_exponential_sigmas ? 'exponential' : null;
-    return {
-      sampler: 'euler',
-      options: USUAL_OPTIONS,
-      prediction: predictions[settings.prediction_type],
-      scale: 'full',
-      table,
-      spacing: settings.timestep_spacing,
-      stepsOffset: settings.steps_offset,
-      levels: levels && { schedule: levels, ends: 'spacing' },
-      grid: { spare: 0, round: Math.fround },
-      finalNoise: settings.final_sigmas_type === 'zero' ? 0 : table.sigmas[0],
-      timestepOf: Math.fround,
-      endsInFirstOrder: () => false,
-      initNoise: initNoiseAtFullScale,
-    };
+    const choices = choicesAtFullScale('euler', settings);
+    return { ...choices, finalNoise: settings.final_sigmas_type === 'zero' ? 0 : choices.table.sigmas[0] };
   },
 };

@@ -1,12 +1,12 @@
 /**
- * diffusers, schedulers/scheduling_flow_match_euler_discrete.py: the levels of a rectified flow go evenly from noise to picture and are then
- * shifted towards the noise, by a number of the config or by the size of the picture.
+ * diffusers, schedulers/scheduling_flow_match_euler_discrete.py: the levels of a rectified flow are evenly spaced from noise to picture,
+ * then shifted towards noise, by a constant of the config or according to the picture's size.
  */
 import * as v from 'valibot';
 import { predictions } from '../predictions/registry.ts';
 import { linspace } from '../schedules/schedule.ts';
 import { flag, off, readSettings } from './config.ts';
-import { USUAL_OPTIONS, type FlowCourse, type Scheduler } from './scheduler.ts';
+import { USUAL_OPTIONS, flowTable, type FlowCourse, type Scheduler } from './scheduler.ts';
 
 const number = (standard: number) => v.optional(v.pipe(v.number(), v.finite()), standard);
 
@@ -29,7 +29,7 @@ const settingsSchema = v.object({
 
 type Settings = v.InferOutput<typeof settingsSchema>;
 
-/** Where no family says more: the scheduler's own way, for a picture of 1024×1024 pixels. */
+/** The default for families without a course of their own: the scheduler's shift for a picture of 1024×1024 pixels. */
 const USUAL_COURSE: FlowCourse = { tokens: 4096, steps: 28, shift: 'linear', least: 'trained' };
 
 export const scheduler: Scheduler = {
@@ -41,14 +41,12 @@ export const scheduler: Scheduler = {
     const { num_train_timesteps: length, use_karras_sigmas, use_exponential_sigmas } = settings;
     const levels = use_karras_sigmas ? 'karras' : use_exponential_sigmas ? 'exponential' : null;
     const shift = shiftFor(settings, course);
-    const sigmas = Float64Array.from({ length }, (_, i) => shift((i + 1) / length));
     return {
       sampler: 'euler',
       options: USUAL_OPTIONS,
       prediction: predictions.flow_prediction,
       scale: 'unit',
-      // A flow has no ᾱ, and what is read of the table are its levels.
-      table: { length, alphasCumprod: sigmas.map((sigma) => (1 - sigma) ** 2), sigmas },
+      table: flowTable(length, shift),
       spacing: 'shifted',
       spaced: (steps) => spaced(settings, course, steps, shift),
       stepsOffset: 0,
@@ -63,10 +61,10 @@ export const scheduler: Scheduler = {
   },
 };
 
-/** The levels of the config's own way, the noisiest first, without the final 0. */
+/** The levels that the config itself asks for, noisiest first, without the final 0. */
 function spaced(settings: Settings, { least }: FlowCourse, steps: number, shift: (level: number) => number): number[] {
   const { num_train_timesteps: length, use_dynamic_shifting, shift_terminal: terminal } = settings;
-  // diffusers' own smallest level is shifted already where the shift is a number, so it is shifted twice.
+  // With a constant shift diffusers' smallest level is already shifted, so it is shifted twice.
   const smallest = use_dynamic_shifting ? 1 / length : shift(1 / length);
   const levels = linspace(1, least === 'step' ? 1 / steps : smallest, steps).map(shift);
   if (terminal === null || terminal === 0) {
@@ -76,7 +74,7 @@ function spaced(settings: Settings, { least }: FlowCourse, steps: number, shift:
   return levels.map((level) => 1 - (1 - level) / stretch);
 }
 
-/** How levels from 0 to 1 are moved towards the noise, where detail is not decided yet. */
+/** How levels from 0 to 1 are shifted towards noise. */
 function shiftFor(settings: Settings, course: FlowCourse): (level: number) => number {
   const { use_dynamic_shifting, shift, time_shift_type } = settings;
   if (!use_dynamic_shifting) {

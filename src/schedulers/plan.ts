@@ -1,5 +1,5 @@
 /**
- * From what a checkpoint and an operation ask for to the steps that are run. Pure, and fast enough for every keystroke.
+ * Turns what a checkpoint and an operation ask for into the steps to run. Pure, and fast enough to run on every keystroke.
  */
 import { StudioError } from '../core/errors.ts';
 import { positionOf, sigmaAt, sigmaLogAt } from '../predictions/noise_table.ts';
@@ -9,7 +9,7 @@ import type { Points, Schedule } from '../schedules/schedule.ts';
 import type { SchedulerConfig } from './config.ts';
 import type { Choices, Convention, FlowCourse, Scheduler } from './scheduler.ts';
 
-/** What there is to choose from. */
+/** The available implementations. */
 export interface Offers {
   samplers: Readonly<Record<string, Sampler>>;
   schedules: Readonly<Record<string, Schedule>>;
@@ -21,21 +21,21 @@ export interface SamplingRequest {
   /** Ids; undefined = what the checkpoint asks for. */
   sampler?: string | undefined;
   schedule?: string | undefined;
-  /** Whose numbers to follow; undefined = the checkpoint's own class where it knows the sampler, else another of diffusers' classes, else ComfyUI. */
+  /** Whose implementation to follow; undefined = the checkpoint's own class if it has the sampler, else another diffusers class, else ComfyUI. */
   follows?: Convention | undefined;
   steps: number;
   /**
-   * The share of the noise that is put on a given picture, above 0 to 1; undefined = all. diffusers runs that share of the steps, ComfyUI all of
+   * The share of noise added to a given picture, above 0 to 1; undefined = all. diffusers runs that share of the steps, ComfyUI runs all of
    * them over that share.
    */
   strength?: number | undefined;
-  /** What the picture and its family add, for a flow. */
+  /** What the picture's size and its family contribute, for a flow. */
   flow?: Omit<FlowCourse, 'steps'> | undefined;
 }
 
 /**
- * @throws StudioError `invalid_operation` (unknown ids; a number of steps or a strength that leaves nothing sensible),
- *   `checkpoint_unsupported` (the checkpoint's scheduler is not known, or asks for something that is not done here)
+ * @throws StudioError `invalid_operation` (unknown ids; a number of steps or a strength that leaves no step to run),
+ *   `checkpoint_unsupported` (the checkpoint's scheduler is unknown, or asks for something that is not implemented)
  */
 export function planSampling(request: SamplingRequest, offers: Offers): SamplerPlan {
   const { steps, strength = 1, flow } = request;
@@ -44,8 +44,8 @@ export function planSampling(request: SamplingRequest, offers: Offers): SamplerP
   const laid = choices.keepsSteps ? Math.floor(steps / strength) : steps;
   const path = layPath(choices, request.schedule, laid, offers);
 
-  // As `get_timesteps` of diffusers' image-to-image pipelines, of which those of flows keep the step that is begun; ComfyUI lays more and runs the last
-  // ones.
+  // As in `get_timesteps` of diffusers' image-to-image pipelines, where those of flows keep a partial step; ComfyUI makes a longer
+  // schedule and runs its end.
   const total = path.timesteps.length;
   const share = choices.keepsSteps ? steps : Math.min(steps * strength, steps);
   const begun = flow && !choices.keepsSteps ? steps - Math.floor(steps - share) : Math.floor(share);
@@ -68,7 +68,7 @@ export function planSampling(request: SamplingRequest, offers: Offers): SamplerP
       ...[next, remember].flatMap(({ x, model, negative, history }) => [x, model, negative, ...history]),
     ].every(Number.isFinite),
   );
-  // diffusers takes the schedule's noisiest level, whichever is the first to be run.
+  // diffusers uses the schedule's noisiest level, whichever step runs first.
   const firstNoise = path.noises[choices.keepsSteps ? total - kept : 0];
   const initNoise = choices.initNoise(pointAt(firstNoise, 0, choices, sampler), path.spacing);
   if (!isFinite || !Number.isFinite(initNoise)) {
@@ -83,13 +83,14 @@ export function planSampling(request: SamplingRequest, offers: Offers): SamplerP
     schedule: path.schedule,
     follows,
     initNoise,
+    range: sampler.drawsPath ? rangeOf(path.noises.slice(total - kept)) : null,
     start: choices.keepsSteps ? { ...plan.steps[0].level, sigma: initNoise } : plan.steps[0].level,
     addNoise: (i) => plan.steps[i]?.level ?? CLEAN,
   };
 }
 
 /**
- * What a checkpoint asks for itself, as ids.
+ * What the checkpoint itself asks for, as ids.
  * @throws StudioError `checkpoint_unsupported` as {@link planSampling}
  */
 export function defaultsOf(config: SchedulerConfig, offers: Offers): { sampler: string; schedule: string } {
@@ -97,7 +98,7 @@ export function defaultsOf(config: SchedulerConfig, offers: Offers): { sampler: 
   return { sampler: choices.sampler, schedule: defaultSchedule(choices) };
 }
 
-/** The scheduler that decides how a request's sampler runs on a checkpoint, as {@link SamplingRequest.follows} says. */
+/** The scheduler that a request's sampler follows on a checkpoint, see {@link SamplingRequest.follows}. */
 export function choose(
   config: SchedulerConfig,
   sampler: string | undefined,
@@ -113,12 +114,15 @@ function chosen(
   course?: FlowCourse,
 ): { choices: Choices; follows: Convention } {
   const conventionOf = (scheduler: Scheduler): Convention => scheduler.follows ?? 'diffusers';
-  const wantsFlow = /^FlowMatch/.test(config.className);
+  const wantsFlow = /^FlowMatch/.test(config.className) || config.values.use_flow_sigmas === true;
   const schedulers = offers.schedulers
     .filter((scheduler) => follows === undefined || conventionOf(scheduler) === follows)
-    // ComfyUI's way is the last resort, as it fits every checkpoint.
+    // ComfyUI's comes last, as it fits every checkpoint.
     .sort((a, b) => Number(a.follows === 'comfyui') - Number(b.follows === 'comfyui'));
-  const own = schedulers.find(({ className }) => className === config.className);
+  const own = schedulers.find(
+    // One class may sample flows and other checkpoints, which are schedulers of their own here.
+    ({ className, isFlow = false }) => className === config.className && isFlow === wantsFlow,
+  );
   if (sampler === undefined) {
     const scheduler = own ?? (follows === 'comfyui' ? schedulers[0] : undefined);
     if (!scheduler) {
@@ -130,7 +134,7 @@ function chosen(
     return { choices: scheduler.read(config, undefined, course), follows: conventionOf(scheduler) };
   }
   find(offers.samplers, sampler, 'sampler');
-  // Whoever runs flows knows one way of their own; ComfyUI's is for those who ask for it.
+  // Flows have a scheduler of their own; ComfyUI's must be asked for.
   const able = schedulers.filter(
     ({ isFlow = false, ...scheduler }) =>
       isFlow === wantsFlow || (follows === 'comfyui' && scheduler.follows === follows),
@@ -153,22 +157,22 @@ function chosen(
   return { choices: scheduler.read(config, sampler, course), follows: conventionOf(scheduler) };
 }
 
-/** The noise levels to go through, as a schedule laid them for one scheduler. */
+/** The noise levels to visit, as a schedule placed them for one scheduler. */
 export interface Path {
   schedule: string;
   /** One per requested step. */
   timesteps: readonly number[];
   /** One more than `timesteps`: the last is the level after the last step. */
   noises: readonly number[];
-  /** Whether the points were chosen as training timesteps (and not as noise levels). */
+  /** Whether the points were chosen as training timesteps, not as noise levels. */
   onGrid: boolean;
-  /** The spacing in force; beside given noise levels, the one of the checkpoint or of the diffusers class. */
+  /** The spacing in use; with given noise levels, that of the checkpoint or of the diffusers class. */
   spacing: string;
 }
 
 /**
  * The noise levels of `steps` steps.
- * @param asked id of the schedule; undefined = as the checkpoint asks
+ * @param asked id of the schedule; undefined = the checkpoint's own
  */
 export function layPath(
   choices: Choices,
@@ -226,11 +230,15 @@ export function layPath(
   };
 }
 
+function rangeOf(noises: readonly number[]): { least: number; greatest: number } {
+  return { least: Math.min(...noises.filter((noise) => noise > 0)), greatest: Math.max(...noises) };
+}
+
 function timestepAt(choices: Choices, noise: number): number {
   return choices.timestepAt?.(noise) ?? choices.timestepOf(positionOf(choices.table, noise));
 }
 
-/** @param first index of the first step to run: above 0 when a given picture is only partly repainted */
+/** @param first index of the first step to run: above 0 when a given picture is only partly redrawn */
 function courseAlong(path: Path, choices: Choices, sampler: Sampler, first: number): Course {
   const { timesteps, noises, onGrid } = path;
   const { table, targetOf, finalNoise, visits = (points) => [...points] } = choices;
@@ -241,27 +249,31 @@ function courseAlong(path: Path, choices: Choices, sampler: Sampler, first: numb
     pointAt(noise, timestep, choices, sampler, alphaBar);
   const at = (noise: number) => pointOf(noise, timestepAt(choices, noise));
   const isFlow = choices.prediction.id === 'flow_prediction';
-  // Schedulers that aim at timesteps read the table itself, where zero terminal SNR may leave no signal at all.
+  // Schedulers that aim for timesteps read the table itself, in which zero terminal SNR may leave no signal.
   const onTable = (timestep: number): Point =>
     timestep < 0
       ? pointOf(finalNoise, timestep)
       : pointOf(table.sigmas[timestep], timestep, table.alphasCumprod[timestep]);
   const points = timesteps.map((timestep, i) => (isOnTable ? onTable(timestep) : pointOf(noises[i], timestep)));
   const ends = noises.slice(1).map((noise, i) => pointOf(noise, i + 1 < total ? timesteps[i + 1] : 0));
-  const targets = points.map((point, i) => (isOnTable ? onTable(targetOf(point.timestep, stride)) : ends[i]));
+  const targets = points.map((point, i) =>
+    isOnTable ? onTable(targetOf(point.timestep, stride, points.at(i + 1)?.timestep)) : ends[i],
+  );
   const time = choices.time ?? { first: table.length - 1, noiseAt: (timestep: number) => sigmaLogAt(table, timestep) };
   return {
     points: visits(points).slice(first),
+    skipped: visits(points).slice(0, first),
     targets: visits(targets).slice(first),
-    grid: isOnTable ? { stride, at: onTable } : null,
+    grid: isOnTable ? { stride } : null,
     options: { ...choices.options, firstOrderEnd: choices.endsInFirstOrder(total, ends[total - 1]) },
     at,
+    atTimestep: onTable,
     atLambda: (lambda) => at(isFlow && sampler.readsFlow ? 1 / (1 + Math.exp(lambda)) : Math.exp(-lambda)),
     noiseAfter: (share) => time.noiseAt((1 - share) * (isFlow ? table.length : time.first)),
   };
 }
 
-/** @param alphaBar share of the picture in the variance, where it is known apart from `noise` */
+/** @param alphaBar the picture's share of the variance, if known apart from `noise` */
 function pointAt(
   noise: number,
   timestep: number,
@@ -290,7 +302,7 @@ function pointAt(
   };
 }
 
-/** With very many steps the spacings repeat timesteps or leave the table, where no step can be made. */
+/** With very many steps the spacings repeat timesteps or run off the table, and no step is possible. */
 function requireOrder(timesteps: number[], schedule: string, length: number): void {
   const isOrdered = timesteps.every((timestep, i) => i === 0 || timestep < timesteps[i - 1]);
   if (!isOrdered || timesteps[0] > length - 1 || timesteps[timesteps.length - 1] < 0) {

@@ -1,6 +1,6 @@
 /**
- * What a scheduler is: a diffusers class, or the way in which ComfyUI samples a model, read as the choices that it means. Several samplers
- * may stand for one class, and one sampler may be reached through several.
+ * The contract of schedulers. A scheduler is a diffusers class, or ComfyUI's way of sampling a model, expressed as the choices it stands
+ * for. A class may stand for several samplers, and several classes for one.
  */
 import type { NoiseTable } from '../predictions/noise_table.ts';
 import type { Level, Prediction } from '../predictions/prediction.ts';
@@ -17,69 +17,75 @@ export interface Choices {
   /** `unit`: x is what the network is given. `full`: x holds the picture at full scale, x = x0 + σ · noise. */
   scale: 'unit' | 'full';
   table: NoiseTable;
-  /** The spacing that the checkpoint asks for. */
+  /** The checkpoint's own spacing. */
   spacing: string;
-  /** The noise levels of that spacing, where no schedule lays them. */
+  /** That spacing's noise levels, if no schedule places them. */
   spaced?: (steps: number) => number[];
   stepsOffset: number;
   /**
-   * A schedule that goes between two levels, where the checkpoint asks for one, and which ends it has: those of the whole `table`, or those
-   * of its `spacing`. Null: it asks for its spacing.
+   * The schedule between two levels that the checkpoint asks for, and its ends: those of the whole `table` or of the `spacing`. Null = the
+   * spacing itself.
    */
   levels: { schedule: string; ends: 'table' | 'spacing' } | null;
   grid: Grid;
-  /** Noise level after the last step when the checkpoint's own way is followed; ComfyUI's schedules end at 0. */
+  /** Noise level after the last step of the checkpoint's own schedule; ComfyUI's schedules end at 0. */
   finalNoise: number;
-  /** The timestep told to the network for a fractional position in the table. */
+  /** The timestep given to the network for a fractional position in the table. */
   timestepOf(position: number): number;
-  /** The same by noise level, where that is no matter of positions in a table. */
+  /** The same for a noise level, where timesteps are no positions in a table. */
   timestepAt?: (noise: number) => number;
-  /** Training time for schedules that are laid in it; absent = positions in the table, linear in log σ. */
+  /** Training time, for schedules that are evenly spaced in it; absent = positions in the table, linear in log σ. */
   time?: TrainingTime;
-  /** Whether a schedule is laid with one step more, and its last level but one left out. */
+  /** Whether a schedule gets one extra step and then loses its penultimate level. */
   dropsPenultimate?: (schedule: string) => boolean;
-  /** With a strength below 1 all requested steps are run, as the last ones of a longer schedule. */
+  /** With a strength below 1, all requested steps run, as the end of a longer schedule. */
   keepsSteps?: boolean;
-  /** Training timestep at which a step from `timestep` ends, where it need not be the next one; below 0 = at `finalNoise`. */
-  targetOf?: (timestep: number, stride: number) => number;
+  /** Training timestep at which a step from `timestep` ends, where it need not be the next one, `following`; below 0 = at `finalNoise`. */
+  targetOf?: (timestep: number, stride: number, following: number | undefined) => number;
   /** How the points are visited, where it is not simply in order. */
   visits?: <T>(points: readonly T[]) => T[];
-  /** Whether this many steps are so few that the last one is to be of the first order. */
+  /** Whether so few steps call for a first-order last step. */
   endsInFirstOrder(steps: number, end: Level): boolean;
-  /** Factor of the noise that a picture from nothing starts from. */
+  /** Factor on the initial noise of a picture from noise alone. */
   initNoise(start: Level, spacing: string): number;
 }
 
-/** Whose numbers a sampling follows. */
+/** Whose implementation sampling follows. */
 export type Convention = 'diffusers' | 'comfyui';
 
-/** What a picture's size and its family add to the config of a flow, as diffusers' pipelines hand it to their scheduler. */
+/** What a picture's size and its family add to a flow's config, as diffusers' pipelines pass it to their scheduler. */
 export interface FlowCourse {
-  /** Tokens that the picture is cut into: the more, the longer a config that shifts dynamically stays at noisy levels. */
+  /** The picture's number of tokens: the more, the further a dynamic shift goes towards noise. */
   tokens: number;
   steps: number;
-  /** The law of that shift: linear in the tokens, between two sizes of the config, or FLUX.2's. */
+  /** The formula of that shift: linear in the tokens between two sizes of the config, or FLUX.2's. */
   shift: 'linear' | 'empirical';
-  /** The least noisy level before the shift: one step's share, or the smallest of training. */
+  /** The least noisy level before the shift: one step's share, or training's smallest. */
   least: 'step' | 'trained';
 }
 
 export interface Scheduler {
-  /** The class that a scheduler_config.json names; of ComfyUI's way, which no configuration names, a word of ours. */
+  /** The class named in scheduler_config.json; for ComfyUI's, which no configuration names, a name of our own. */
   className: string;
   /** Absent = diffusers'. */
   follows?: 'comfyui';
-  /** Ids of the samplers that it stands for, the one of a bare config first. */
+  /** Ids of the samplers it stands for; the default of an empty config first. */
   samplers: readonly string[];
-  /** It samples flows; the others cannot sample a checkpoint that asks for it. */
+  /** It samples flows; a checkpoint that names it cannot be sampled by the others. */
   isFlow?: true;
   /**
-   * @param sampler one of `samplers`, when somebody asks for it; undefined = as the config says
+   * @param sampler one of `samplers`, if requested; undefined = as the config says
    * @param course of the picture, for a flow
-   * @throws StudioError `checkpoint_unsupported` if the config asks for something that is not done here
+   * @throws StudioError `checkpoint_unsupported` if the config asks for something that is not implemented
    */
   read(config: SchedulerConfig, sampler: string | undefined, course?: FlowCourse): Choices;
 }
 
-/** What most schedulers choose. */
+/** Defaults shared by most schedulers. */
 export const USUAL_OPTIONS: SolverOptions = { order: 2, solverType: 'midpoint', firstOrderEnd: false };
+
+/** A flow has no ᾱ, and what is read of its table are the levels. @param shift how levels are moved towards the noise */
+export function flowTable(length: number, shift: (level: number) => number): NoiseTable {
+  const sigmas = Float64Array.from({ length }, (_, i) => shift((i + 1) / length));
+  return { length, alphasCumprod: sigmas.map((sigma) => (1 - sigma) ** 2), sigmas };
+}

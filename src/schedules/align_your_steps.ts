@@ -1,6 +1,6 @@
 /**
- * Levels that were optimised for ten steps of Stable Diffusion 1.5, and others between them: "Align your steps", https://arxiv.org/abs/2404.14507; the
- * numbers are its authors' (https://research.nvidia.com/labs/toronto-ai/AlignYourSteps/howto.html).
+ * Levels optimised for ten steps of Stable Diffusion 1.5, interpolated for other numbers: "Align your steps",
+ * https://arxiv.org/abs/2404.14507; the numbers are the authors' (https://research.nvidia.com/labs/toronto-ai/AlignYourSteps/howto.html).
  */
 import { interpolated, requireTrainedLevels, type Schedule } from './schedule.ts';
 

@@ -1,6 +1,6 @@
 /**
- * Entries of the table at quantiles of the beta distribution with α = β = 0.6, more of them at both ends: https://arxiv.org/abs/2407.12173, as ComfyUI
- * has it. Entries that would come twice are left out.
+ * Entries of the table at quantiles of the beta distribution with α = β = 0.6, which is denser at both ends:
+ * https://arxiv.org/abs/2407.12173, as in ComfyUI. Duplicates are dropped.
  */
 import { betaQuantile } from './beta_distribution.ts';
 import { roundHalfEven, type Schedule } from './schedule.ts';

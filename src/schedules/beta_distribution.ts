@@ -1,10 +1,10 @@
-/** The symmetric beta distribution: its quantiles, for schedules that are laid by them. */
+/** Quantiles of the symmetric beta distribution, for schedules placed by them. */
 
 /** Enough for the last bits of an f64 in [0, 1]. */
 const BISECTIONS = 60;
 const POINTS = 64;
 
-/** The x of which a share of `probability`, from 0 to 1, lies below. @param shape α = β, above 0 and at most 1 */
+/** The x below which the share `probability`, from 0 to 1, lies. @param shape α = β, above 0 and at most 1 */
 export function betaQuantile(probability: number, shape: number): number {
   if (probability === 0.5) {
     return 0.5;
@@ -25,7 +25,7 @@ export function betaQuantile(probability: number, shape: number): number {
   return (low + high) / 2;
 }
 
-/** The integral of (t · (1 − t))^(shape − 1) from 0 to x ≤ 1/2; over u = t^shape it has no pole. Simpson's rule. */
+/** The integral of (t · (1 − t))^(shape − 1) from 0 to x ≤ 1/2 by Simpson's rule, over u = t^shape, where it has no pole. */
 function below(x: number, shape: number): number {
   const end = x ** shape;
   const step = end / POINTS;

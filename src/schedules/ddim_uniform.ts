@@ -1,4 +1,4 @@
-/** Every k-th entry of the table, counted from the second cleanest: ComfyUI's `ddim_uniform`. There may be some more than steps were asked for. */
+/** Every k-th entry of the table, counted from the second cleanest: ComfyUI's `ddim_uniform`. There may be a few more than requested. */
 import type { Schedule } from './schedule.ts';
 
 export const schedule: Schedule = {

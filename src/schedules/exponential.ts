@@ -1,4 +1,4 @@
-/** Levels that are even in ln σ: ComfyUI's and k-diffusion's `exponential`, diffusers' `use_exponential_sigmas`. */
+/** Levels evenly spaced in ln σ: ComfyUI's and k-diffusion's `exponential`, diffusers' `use_exponential_sigmas`. */
 import type { Schedule } from './schedule.ts';
 import { linspace } from './schedule.ts';
 

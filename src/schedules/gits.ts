@@ -1,6 +1,6 @@
 /**
- * Levels found by dynamic programming on the trajectories of Stable Diffusion 1.5: "GITS", https://arxiv.org/abs/2405.11326, with the coefficient 1.2
- * that ComfyUI's node has. The levels are those that its authors published (https://github.com/zju-pi/diff-sampler).
+ * Levels found by dynamic programming on trajectories of Stable Diffusion 1.5: "GITS", https://arxiv.org/abs/2405.11326, with coefficient
+ * 1.2, the default of ComfyUI's node. The levels are those the authors published (https://github.com/zju-pi/diff-sampler).
  */
 import { interpolated, requireTrainedLevels, type Schedule } from './schedule.ts';
 
@@ -62,7 +62,7 @@ const LEVELS: readonly (readonly number[])[] = [
   ],
 ];
 
-/** Where every row ends, before the level without noise. */
+/** The last level of every row, before 0. */
 const LAST = 0.02916753;
 
 export const schedule: Schedule = {

@@ -1,4 +1,4 @@
-/** Levels that are even in σ^(1/7): equation 5 of https://arxiv.org/abs/2206.00364. */
+/** Levels evenly spaced in σ^(1/7): equation 5 of https://arxiv.org/abs/2206.00364. */
 import type { Schedule } from './schedule.ts';
 import { linspace } from './schedule.ts';
 

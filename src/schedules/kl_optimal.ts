@@ -1,4 +1,4 @@
-/** Levels that are even in arctan σ: the KL-optimal schedule of https://arxiv.org/abs/2404.14507, as ComfyUI and AUTOMATIC1111 have it. */
+/** Levels evenly spaced in arctan σ: the KL-optimal schedule of https://arxiv.org/abs/2404.14507, as in ComfyUI and AUTOMATIC1111. */
 import type { Schedule } from './schedule.ts';
 import { linspace } from './schedule.ts';
 

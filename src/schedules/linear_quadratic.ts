@@ -1,7 +1,7 @@
-/** Small even steps through the noisiest levels, then longer and longer ones: Mochi's schedule, as ComfyUI has it. */
+/** Small, equal steps through the noisiest levels, then increasingly long ones: Mochi's schedule, as in ComfyUI. */
 import type { Schedule } from './schedule.ts';
 
-/** How far the even steps lead, of the whole way. */
+/** The share of the whole path that the equal steps cover. */
 const THRESHOLD = 0.025;
 
 export const schedule: Schedule = {

@@ -1,4 +1,4 @@
-/** Levels along a power of ln σ, which k-diffusion, and the tools that have it, leave at 1: then it is `exponential`. */
+/** Levels along a power of ln σ. k-diffusion and the tools that offer it leave the power at 1, which makes it `exponential`. */
 import type { Schedule } from './schedule.ts';
 import { linspace } from './schedule.ts';
 

@@ -1,17 +1,19 @@
-/** What a schedule is: it chooses the noise levels that a sampler visits. */
+/** The contract of schedules: a schedule chooses the noise levels that a sampler visits. */
 import { StudioError } from '../core/errors.ts';
 import type { NoiseTable } from '../predictions/noise_table.ts';
 
-/** How a diffusers class lays points on the training grid. */
+/** How a diffusers class places points on the training grid. */
 export interface Grid {
-  /** 1: it lays one point more than there are steps and drops the least noisy one. */
+  /** 1: it places one point more than there are steps and drops the least noisy one. */
   spare: 0 | 1;
   round(timestep: number): number;
+  /** The number of timesteps that the network was distilled on, where a scheduler says. */
+  distilledSteps?: number;
 }
 
-/** Training time as ComfyUI counts it. */
+/** Training time in ComfyUI's units. */
 export interface TrainingTime {
-  /** Of the noisiest and of the cleanest level. */
+  /** Of the noisiest and the cleanest level. */
   first: number;
   last: number;
   noiseAt(time: number): number;
@@ -23,17 +25,17 @@ export interface ScheduleRequest {
   /** Whether the levels are those of a flow, from 1 to 0. */
   isFlow: boolean;
   time: TrainingTime;
-  /** How the sampler lays points on the training grid. */
+  /** How the sampler places points on the training grid. */
   grid: Grid;
   /** Added to every timestep of `leading`. */
   stepsOffset: number;
-  /** Ends for schedules that run between two given levels; the table's own unless the checkpoint asks otherwise. */
+  /** Ends of schedules between two given levels; the table's own unless the checkpoint says otherwise. */
   range: { max: number; min: number };
 }
 
 /**
- * The points, the noisiest first: either training timesteps, or noise levels σ > 0 (the end, 0, is not among them). `steps` of them, but for schedules
- * that can only count otherwise.
+ * The points, noisiest first: either training timesteps, or noise levels σ > 0 without the final 0. There are `steps` of them, except for
+ * schedules that cannot hit that number.
  */
 export type Points = { timesteps: number[] } | { sigmas: number[] };
 
@@ -43,7 +45,7 @@ export interface Schedule {
   points(request: ScheduleRequest): Points;
 }
 
-/** To the nearest whole number, halves to the even one, like numpy.round. */
+/** Rounds to the nearest integer, halves to even, like numpy.round. */
 export function roundHalfEven(value: number): number {
   const floor = Math.floor(value);
   const rest = value - floor;
@@ -56,7 +58,7 @@ export function linspace(start: number, end: number, n: number): number[] {
   return Array.from({ length: n }, (_, i) => (i > 0 && i === n - 1 ? end : i === 0 ? start : start + i * step));
 }
 
-/** `count` values at even places along falling ones, linear in their logarithms. */
+/** Resamples descending values to `count`, evenly spaced and interpolated linearly in their logarithms. */
 export function interpolated(levels: readonly number[], count: number): number[] {
   return linspace(0, levels.length - 1, count).map((place) => {
     const low = Math.min(Math.floor(place), levels.length - 2);
@@ -65,7 +67,7 @@ export function interpolated(levels: readonly number[], count: number): number[]
   });
 }
 
-/** @throws StudioError `invalid_operation` where levels found for Stable Diffusion are asked for a flow */
+/** @throws StudioError `invalid_operation` if levels found for Stable Diffusion are requested for a flow */
 export function requireTrainedLevels(schedule: string, isFlow: boolean): void {
   if (isFlow) {
     throw new StudioError(

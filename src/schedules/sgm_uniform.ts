@@ -1,4 +1,4 @@
-/** Evenly spaced in training time from the noisiest level towards the cleanest one, which is left out: ComfyUI's `sgm_uniform`. */
+/** Evenly spaced in training time from the noisiest level towards the cleanest, which is excluded: ComfyUI's `sgm_uniform`. */
 import type { Schedule } from './schedule.ts';
 import { linspace } from './schedule.ts';
 

@@ -1,19 +1,20 @@
 /**
- * CLIP's tokenizer: prompt → 77 token ids, from the checkpoint's own files. The byte-pair encoding itself is done by
- * `@huggingface/tokenizers`; where a checkpoint has only the original `vocab.json` and `merges.txt`, its definition is put
- * together as transformers' CLIPTokenizer does it (transformers/models/clip/tokenization_clip.py).
+ * CLIP's tokenizer: prompt → 77 token ids, from the checkpoint's own files. `@huggingface/tokenizers` does the byte-pair encoding; if a
+ * checkpoint only has the original `vocab.json` and `merges.txt`, its definition is assembled like in transformers' CLIPTokenizer
+ * (transformers/models/clip/tokenization_clip.py).
  */
 import { Tokenizer } from '@huggingface/tokenizers';
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
+import { readTokenizerJson } from './tokenizer_json.ts';
 
-/** Text files of a checkpoint's `tokenizer` folder, by name; undefined where there is no such file. */
+/** Text files of a checkpoint's `tokenizer` folder, by name; undefined if missing. */
 export interface TokenizerFiles {
   read(name: string): string | undefined;
 }
 
 export interface Encoded {
-  /** As many as the encoder takes (77): begin, text, end, padding. */
+  /** Exactly as many as the encoder takes (77): begin, text, end, padding. */
   ids: Int32Array<ArrayBuffer>;
   /** Tokens of the whole prompt, begin and end included. */
   tokens: number;
@@ -21,7 +22,7 @@ export interface Encoded {
   kept: number;
   /** What is in `ids`, without begin, end and padding, as the tokenizer spells it. */
   text: string;
-  /** The end of the prompt that did not fit, as the tokenizer spells it; empty when everything fitted. */
+  /** The end of the prompt that did not fit, as the tokenizer spells it; empty if everything did. */
   cutText: string;
 }
 
@@ -65,6 +66,7 @@ export class ClipTokenizer {
   /** Number of ids in every result. */
   readonly length: number;
   readonly #tokenizer: Tokenizer;
+  readonly #begin: number;
   readonly #end: number;
   readonly #pad: number;
 
@@ -72,9 +74,9 @@ export class ClipTokenizer {
    * @throws StudioError `checkpoint_incomplete` if a file is missing, `checkpoint_damaged` if one is not what it should be
    */
   constructor(files: TokenizerFiles) {
-    const config = readJson(files, 'tokenizer_config.json', configSchema) ?? {};
-    const map = readJson(files, 'special_tokens_map.json', specialsSchema) ?? {};
-    // As transformers: the older file wins unless the config already has the newer form of the same facts.
+    const config = readTokenizerJson(files, 'tokenizer_config.json', configSchema) ?? {};
+    const map = readTokenizerJson(files, 'special_tokens_map.json', specialsSchema) ?? {};
+    // Like transformers: the older file wins unless the config already has the newer form of the same facts.
     const declared = 'added_tokens_decoder' in config ? { ...map, ...defined(config) } : { ...config, ...defined(map) };
     const begin = special(declared.bos_token, '<|startoftext|>');
     const end = special(declared.eos_token, '<|endoftext|>');
@@ -82,7 +84,7 @@ export class ClipTokenizer {
     const pad = special(declared.pad_token, '<|endoftext|>');
 
     const definition =
-      readJson(files, 'tokenizer.json', definitionSchema) ?? originalDefinition(files, begin, end, unknown);
+      readTokenizerJson(files, 'tokenizer.json', definitionSchema) ?? originalDefinition(files, begin, end, unknown);
     for (const each of new Map([begin, end, unknown, pad].map((entry) => [entry.content, entry])).values()) {
       if (!definition.added_tokens.some(({ content }) => content === each.content)) {
         const id = idOf(definition, each.content);
@@ -102,6 +104,7 @@ export class ClipTokenizer {
         },
       );
     }
+    this.#begin = idOf(definition, begin.content);
     this.#end = idOf(definition, end.content);
     this.#pad = idOf(definition, pad.content);
     // Configs without a limit say 10^30.
@@ -124,14 +127,31 @@ export class ClipTokenizer {
     return { ids, tokens: all.length, kept: this.length, text, cutText };
   }
 
+  /** Ids of a text alone, of any length. */
+  tokens(text: string): number[] {
+    return this.#tokenizer.encode(text).ids.slice(1, -1);
+  }
+
+  /** One row for the encoder: begin, at most {@link length} − 2 ids, end, padding. */
+  row(ids: readonly number[]): Int32Array<ArrayBuffer> {
+    const row = new Int32Array(this.length).fill(this.#pad);
+    row.set([this.#begin, ...ids, this.#end]);
+    return row;
+  }
+
+  /** The text as the tokenizer understands it. */
+  spell(text: string): string {
+    return this.#spell(this.tokens(text));
+  }
+
   #spell(ids: number[]): string {
     return ids.length === 0 ? '' : this.#tokenizer.decode(ids, { clean_up_tokenization_spaces: false }).trim();
   }
 }
 
-/** The definition that transformers makes of the two original files. */
+/** The definition transformers builds from the two original files. */
 function originalDefinition(files: TokenizerFiles, begin: Special, end: Special, unknown: Special): Definition {
-  const vocab = readJson(files, 'vocab.json', vocabSchema);
+  const vocab = readTokenizerJson(files, 'vocab.json', vocabSchema);
   const merges = files.read('merges.txt');
   if (vocab === undefined || merges === undefined) {
     throw new StudioError(
@@ -232,33 +252,8 @@ function idOf(definition: Pick<Definition, 'added_tokens' | 'model'>, content: s
   return id;
 }
 
-/** @returns undefined if there is no such file */
-function readJson<S extends v.GenericSchema>(
-  files: TokenizerFiles,
-  name: string,
-  schema: S,
-): v.InferOutput<S> | undefined {
-  const text = files.read(name);
-  if (text === undefined) {
-    return undefined;
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw damaged(name, 'is not valid JSON', cause);
-  }
-  const result = v.safeParse(schema, value, { abortEarly: true });
-  if (!result.success) {
-    throw damaged(name, `has a wrong entry (${v.getDotPath(result.issues[0]) ?? 'the whole file'})`);
-  }
-  return result.output;
-}
-
-function damaged(name: string, what: string, cause?: unknown): StudioError {
-  return new StudioError('checkpoint_damaged', `The file tokenizer/${name} of this checkpoint ${what}; get it again.`, {
-    cause,
-  });
+function damaged(name: string, what: string): StudioError {
+  return new StudioError('checkpoint_damaged', `The file tokenizer/${name} of this checkpoint ${what}; get it again.`);
 }
 
 /** Entries that are not null or undefined. */

@@ -1,4 +1,4 @@
-/** Bits in order, the highest first. */
+/** Writes bits in order, highest first. */
 export class BitWriter {
   #bytes = new Uint8Array(1 << 14);
   #length = 0;
@@ -23,7 +23,7 @@ export class BitWriter {
     this.#pending &= (1 << this.#count) - 1;
   }
 
-  /** So many zeros, then a one. */
+  /** Writes this many zeros, then a one. */
   unary(zeros: number): void {
     for (let left = zeros; left > 0; left -= 32) {
       this.write(0, Math.min(32, left));
@@ -31,7 +31,7 @@ export class BitWriter {
     this.write(1, 1);
   }
 
-  /** What was written so far; an unfinished byte ends in zeros. */
+  /** The bytes so far; an unfinished byte is padded with zeros. */
   bytes(): Uint8Array<ArrayBuffer> {
     const whole = this.#bytes.slice(0, this.#length + (this.#count > 0 ? 1 : 0));
     if (this.#count > 0) {

@@ -1,6 +1,6 @@
 /**
- * What the browser's own encoders and decoders do, through mediabunny; loaded when somebody saves or opens such a file. Which codecs there
- * are is for the browser to say: Opus everywhere, AAC where the system has it; none of them encodes MP3.
+ * The browser's own encoders and decoders, through mediabunny; loaded when such a file is saved or opened. The available codecs depend on
+ * the browser: Opus everywhere, AAC if the system has it, and MP3 encoding nowhere.
  */
 import {
   ADTS,
@@ -31,18 +31,18 @@ import type { Inscription } from '../../formats/metadata.ts';
 import { damagedSound } from './riff.ts';
 import { tagsOf } from './tags.ts';
 
-/** Those that hold sounds on people's disks. */
+/** Containers of the sounds on people's disks. */
 const CONTAINERS = [WAVE, FLAC, MP3, OGG, MP4, QTFF, WEBM, MATROSKA, ADTS];
-/** Frames per piece that is handed to an encoder. */
+/** Frames per chunk passed to an encoder. */
 const PIECE = 1 << 14;
-/** Of what Opus encodes; browsers refuse others. */
+/** Sample rate of Opus; browsers refuse others. */
 const OPUS_RATE = 48_000;
 
 export type Encoding = 'opus' | 'aac';
 
 const ENCODINGS: Record<Encoding, { codec: AudioCodec; mime: string; format: () => OutputFormat }> = {
   opus: { codec: 'opus', mime: 'audio/ogg', format: () => new OggOutputFormat() },
-  // Named texts beside the usual ones, as ffmpeg writes and reads them.
+  // Custom tags beside the usual ones, in the way ffmpeg reads and writes them.
   aac: {
     codec: 'aac',
     mime: 'audio/mp4',
@@ -50,7 +50,7 @@ const ENCODINGS: Record<Encoding, { codec: AudioCodec; mime: string; format: () 
   },
 };
 
-/** Those that this browser has an encoder for. */
+/** The formats this browser can encode. */
 export async function encodings(): Promise<Encoding[]> {
   const known = Object.entries(ENCODINGS) as [Encoding, { codec: AudioCodec }][];
   const able = await Promise.all(known.map(([, { codec }]) => canEncodeAudio(codec, { quality: QUALITY_HIGH })));
@@ -58,8 +58,8 @@ export async function encodings(): Promise<Encoding[]> {
 }
 
 /**
- * With loss that is hard to hear.
- * @throws StudioError `media_unreadable` where the browser cannot encode it after all, so many channels for instance
+ * Lossy, but hardly audibly.
+ * @throws StudioError `media_unreadable` if the browser cannot encode it after all, for example because of too many channels
  */
 export async function encodeSound(sound: Sound, encoding: Encoding, inscription: Inscription | null): Promise<Blob> {
   const { codec, mime, format } = ENCODINGS[encoding];
@@ -111,7 +111,7 @@ export async function encodeSound(sound: Sound, encoding: Encoding, inscription:
 }
 
 /**
- * Any file whose sound this browser decodes: FLAC, MP3, Ogg, M4A, WebM …
+ * Decodes any file whose sound this browser supports: FLAC, MP3, Ogg, M4A, WebM …
  * @throws StudioError `media_unreadable`
  */
 export async function decodeSound(file: Blob): Promise<Sound> {
@@ -138,7 +138,7 @@ async function decodedBy(sink: AudioSampleSink): Promise<Sound> {
   for await (const sample of sink.samples()) {
     const { numberOfChannels, numberOfFrames, timestamp } = sample;
     rate ||= sample.sampleRate;
-    // What an encoder puts before the sound, to get going, has times below 0.
+    // An encoder's priming samples have negative times.
     const lead = Math.min(numberOfFrames, Math.max(0, Math.round(-timestamp * sample.sampleRate)));
     const planes = Array.from({ length: numberOfChannels }, (_, planeIndex) => {
       const plane = new Float32Array(numberOfFrames);
@@ -175,7 +175,7 @@ interface OfflineContext {
   }>;
 }
 
-/** Where WebCodecs lacks a codec the page's audio decoder may have it; there is none in workers. */
+/** If WebCodecs lacks a codec, the page's audio decoder may have it; workers have none. */
 async function decodedByPage(file: Blob, rate: number): Promise<Sound> {
   const { OfflineAudioContext } = globalThis as {
     OfflineAudioContext?: new (channels: number, length: number, rate: number) => OfflineContext;

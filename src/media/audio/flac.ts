@@ -1,7 +1,7 @@
 /**
- * FLAC, written in plain TypeScript: no browser's WebCodecs encodes it. Fixed predictors of order 0 to 4, partitioned Rice codes and the
- * four ways to pair a stereo block; files are some percent larger than libFLAC's, and the same sound to the bit. Reading the samples is left
- * to the browser. Reference: RFC 9639.
+ * A FLAC encoder in plain TypeScript, since no browser's WebCodecs has one. It uses fixed predictors of order 0 to 4, partitioned Rice
+ * codes and the four stereo modes; files are a few percent larger than libFLAC's, with bit-identical sound. Decoding is left to the browser.
+ * Reference: RFC 9639.
  */
 import { createMD5 } from 'hash-wasm';
 import type { Sound } from '../../core/media.ts';
@@ -13,13 +13,13 @@ import { writeVorbisComment } from './vorbis_comment.ts';
 
 /** Frames of sound per block. */
 const BLOCK = 4096;
-/** About ten milliseconds of work, after which whatever else waits has its turn. */
+/** Blocks per about ten milliseconds of work, after which it yields. */
 const BLOCKS_AT_ONCE = 8;
 const MAX_ORDER = 4;
 const MAX_PARTITION_ORDER = 6;
 /** Rice parameters of five bits; 31 would be an escape. */
 const MAX_PARAMETER = 30;
-/** More is not possible in FLAC. */
+/** FLAC's limit. */
 export const MAX_CHANNELS = 8;
 
 const RATE_CODES = new Map([
@@ -35,11 +35,11 @@ const RATE_CODES = new Map([
   [48000, 10],
   [96000, 11],
 ]);
-/** Of stereo: left and right, left and side, side and right, middle and side. */
+/** Stereo modes: left and right, left and side, side and right, mid and side. */
 const [INDEPENDENT, LEFT_SIDE, SIDE_RIGHT, MIDDLE_SIDE] = [1, 8, 9, 10];
 
 /**
- * Without loss of what the integers hold: 16 bits where every sample is exactly such an integer, else 24, which lie 144 dB below full scale.
+ * Lossless for integers: 16 bits if every sample is exactly such an integer, else 24, whose rounding is 144 dB below full scale.
  * @param sound of at most {@link MAX_CHANNELS} channels
  * @returns the file, and how many samples were clipped
  */
@@ -89,7 +89,7 @@ function isSixteenBits(sample: number): boolean {
   return Number.isInteger(sample * 2 ** 15) && sample < 1;
 }
 
-/** Of the integers as they stand, interleaved, little endian: how a decoder proves that nothing was lost. */
+/** Checksum of the interleaved little-endian integers, by which a decoder verifies that nothing was lost. */
 async function md5(samples: Int32Array<ArrayBuffer>, bits: number): Promise<Uint8Array> {
   const width = bits / 8;
   const bytes = new Uint8Array(samples.length * width);
@@ -127,7 +127,7 @@ function frameOf(planes: Int32Array[], number: number, rate: number, bits: numbe
   return join([body, Uint8Array.of(sum >> 8, sum)]);
 }
 
-/** Which pair of signals takes the fewest bits. */
+/** Picks the stereo mode that takes the fewest bits. */
 function paired(left: Int32Array, right: Int32Array, bits: number): { assignment: number; subframes: Subframe[] } {
   const side = left.map((value, i) => value - right[i]);
   const middle = left.map((value, i) => (value + right[i]) >> 1);
@@ -148,7 +148,7 @@ function paired(left: Int32Array, right: Int32Array, bits: number): { assignment
   return ways.reduce((best, way) => (cost(way) < cost(best) ? way : best));
 }
 
-/** One signal of a block, as it is going to be written; `size` in bits. */
+/** One encoded signal of a block; `size` in bits. */
 type Subframe = { size: number; bits: number; samples: Int32Array } & (
   | { kind: 'constant' | 'verbatim' }
   | { kind: 'fixed'; order: number; residual: Int32Array; partitionOrder: number; parameters: number[] }
@@ -184,7 +184,7 @@ function differences(values: Int32Array): Int32Array {
   return result;
 }
 
-/** The smaller, the fewer bits a residual takes. */
+/** Estimates the bits of a residual. */
 function magnitude(residual: Int32Array): number {
   let sum = 0;
   for (const value of residual) {
@@ -193,7 +193,7 @@ function magnitude(residual: Int32Array): number {
   return sum;
 }
 
-/** The cheapest way to cut a residual into parts with a Rice parameter each. */
+/** The cheapest partition of a residual, with a Rice parameter per part. */
 function riceCoded(residual: Int32Array, length: number, order: number) {
   let best = { size: Infinity, partitionOrder: 0, parameters: [0] };
   for (let partitionOrder = 0; partitionOrder <= MAX_PARTITION_ORDER; partitionOrder++) {
@@ -215,13 +215,13 @@ function riceCoded(residual: Int32Array, length: number, order: number) {
   return best;
 }
 
-/** The first part lacks the samples that the predictor begins with. */
+/** The first part lacks the predictor's warm-up samples. */
 function partOf(residual: Int32Array, length: number, order: number, parts: number, part: number): Int32Array {
   const width = length / parts;
   return residual.subarray(Math.max(0, part * width - order), (part + 1) * width - order);
 }
 
-/** The mean tells the parameter to within one. */
+/** The mean determines the parameter to within one. */
 function cheapest(part: Int32Array): { parameter: number; cost: number } {
   let sum = 0;
   for (const value of part) {
@@ -241,7 +241,7 @@ function cheapest(part: Int32Array): { parameter: number; cost: number } {
   return best;
 }
 
-/** Signs folded in: 0, −1, 1, −2 … become 0, 1, 2, 3 …; residuals of 25 bits and order 4 stay below 30 bits. */
+/** Zigzag coding: 0, −1, 1, −2 … become 0, 1, 2, 3 …; residuals of 25 bits and order 4 stay below 30 bits. */
 function folded(value: number): number {
   return (value << 1) ^ (value >> 31);
 }
@@ -273,7 +273,7 @@ function writeSubframe(writer: BitWriter, subframe: Subframe): void {
   });
 }
 
-/** As UTF-8 writes a character, up to 31 bits. */
+/** UTF-8's coding of a number, up to 31 bits. */
 function writeNumber(writer: BitWriter, number: number): void {
   if (number < 0x80) {
     writer.write(number, 8);

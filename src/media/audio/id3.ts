@@ -1,5 +1,5 @@
 /**
- * ID3v2 tags as we write them: in the `id3 ` chunk of WAV files. `src/formats/media/id3.ts` reads everybody's.
+ * Writes ID3v2 tags, for the `id3 ` chunk of WAV files. `src/formats/media/id3.ts` reads anybody's.
  * Reference: id3.org, "ID3 tag version 2.4.0", main structure and native frames.
  */
 import { join, latin1Bytes, utf8Bytes } from '../../formats/bytes.ts';
@@ -9,7 +9,7 @@ const UTF8 = 3;
 
 /**
  * A tag of version 2.4 in UTF-8.
- * @param own texts by names of our own; `comment` and `software` have frames of their own
+ * @param own texts by custom names; `comment` and `software` have frames of their own
  */
 export function writeId3(own: Readonly<Record<string, string>>): Uint8Array<ArrayBuffer> {
   const frames = Object.entries(own).map(([name, value]) => {

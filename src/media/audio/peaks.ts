@@ -1,4 +1,4 @@
-/** What a waveform shows of a sound: the lowest and the highest sample of each column, over all channels. */
+/** A sound's waveform: the lowest and highest sample of each column, over all channels. */
 import type { Sound } from '../../core/media.ts';
 
 export interface Peaks {
@@ -6,7 +6,7 @@ export interface Peaks {
   high: Float32Array<ArrayBuffer>;
 }
 
-/** @param columns how many; a sound of fewer samples has gaps that are filled with their neighbours */
+/** @param columns number of columns; if there are fewer samples, gaps are filled from their neighbours */
 export function peaksOf({ channels }: Pick<Sound, 'channels'>, columns: number): Peaks {
   const low = new Float32Array(columns);
   const high = new Float32Array(columns);
@@ -32,7 +32,7 @@ export function peaksOf({ channels }: Pick<Sound, 'channels'>, columns: number):
  * Draws them over the whole canvas, a bar each.
  * @param size in the units of the context
  * @param split columns before it are drawn in `played`
- * @param bar width of one; what is left of its column is a gap
+ * @param bar width of one; the rest of its column is a gap
  */
 export function drawPeaks(
   context: Pick<OffscreenCanvasRenderingContext2D, 'fillRect' | 'clearRect' | 'fillStyle'>,

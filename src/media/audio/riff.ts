@@ -7,7 +7,7 @@ import { StudioError } from '../../core/errors.ts';
 
 /** Chunks beside the samples. */
 const MAX_CHUNKS = 1_000;
-/** What a program writes into a length that it does not know yet; in an RF64 the length is then in its `ds64`. */
+/** A program's placeholder for a length it does not know yet; in an RF64 the real one is in `ds64`. */
 const UNKNOWN = 0xffffffff;
 const HEADER = 12;
 
@@ -46,7 +46,7 @@ export function chunksOf(bytes: Uint8Array<ArrayBuffer>): Chunk[] {
 
 /**
  * A WAV file of these chunks, as parts for a Blob: samples are not copied.
- * @throws StudioError `media_unreadable` where they are more than a WAV can hold, 4 GiB
+ * @throws StudioError `media_unreadable` beyond a WAV's limit of 4 GiB
  */
 export function wavOf(chunks: readonly { id: string; data: Uint8Array<ArrayBuffer> }[]): Uint8Array<ArrayBuffer>[] {
   const parts = chunks.flatMap(({ id, data }) => [

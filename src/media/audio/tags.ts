@@ -55,7 +55,7 @@ function isInfo({ id, data }: Chunk): boolean {
   return id === 'LIST' && latin1(data.subarray(0, 4)) === 'INFO';
 }
 
-/** Each ends in a zero. The specification wants some code page; everybody writes and reads UTF-8. */
+/** Each is zero-terminated. The specification wants some code page, but everybody reads and writes UTF-8. */
 function infoOf(texts: Record<string, string>): Uint8Array<ArrayBuffer> {
   const entries = Object.entries(texts).flatMap(([id, text]) => {
     const content = utf8Bytes(`${text.replaceAll('\0', '\ufffd')}\0`);

@@ -1,5 +1,5 @@
 /**
- * Vorbis comments, the tags of FLAC and Ogg files, as we write them. `src/formats/media/vorbis_comment.ts` reads everybody's.
+ * Writes Vorbis comments, the tags of FLAC and Ogg files. `src/formats/media/vorbis_comment.ts` reads anybody's.
  * Reference: Xiph.Org, "Ogg Vorbis I format specification: comment field"; RFC 9639, section 8.6.
  */
 import { join, utf8Bytes, viewOf } from '../../formats/bytes.ts';

@@ -1,9 +1,8 @@
 /**
- * Samples in and out of WAV files, in plain TypeScript: the same on Node, in workers and in every browser.
- *
- * Results are recorded as 32-bit float, which is what models compute in: nothing is rounded, and a peak above full scale is still there
- * when somebody turns it down later, whereas integers would clip it for good. Browsers, ffmpeg and every audio editor read it. What
- * reads only integers (many hardware players, Python's `wave`) gets 16 bits from "save as", where clipping is said.
+ * Reads and writes WAV files in plain TypeScript: the same in Node, in workers and in every browser.
+ * Results are recorded as 32-bit float, the models' own type: nothing is rounded, and peaks above full scale survive to be turned down
+ * later, whereas integers would clip them for good. Browsers, ffmpeg and every audio editor read it. For anything that reads only integers
+ * (many hardware players, Python's `wave`), "save as" offers 16 bits and reports clipping.
  *
  * Reference: as for `riff.ts`; Microsoft, "Multiple channel audio data and WAVE files" (2001) for WAVE_FORMAT_EXTENSIBLE.
  */
@@ -18,9 +17,9 @@ const MAX_CHANNELS = 64;
 const MAX_RATE = 1_536_000;
 
 /**
- * What the sound would be in integers of so many bits, by rounding to the nearest.
+ * The sound as integers of the given bits, rounded to the nearest.
  * @param bits 16 or 24
- * @returns samples interleaved by frame, and how many were beyond full scale and are clipped
+ * @returns samples interleaved by frame, and how many were clipped
  */
 export function quantised({ channels }: Sound, bits: 16 | 24): { samples: Int32Array<ArrayBuffer>; clipped: number } {
   const scale = 2 ** (bits - 1);
@@ -30,7 +29,7 @@ export function quantised({ channels }: Sound, bits: 16 | 24): { samples: Int32A
     for (let frame = 0; frame < plane.length; frame++) {
       const value = Math.round(plane[frame] * scale);
       const inside = Math.max(-scale, Math.min(scale - 1, value));
-      // Full scale itself is one step beyond what an integer holds, which nobody hears.
+      // Full scale itself is one step beyond an integer's range, which is inaudible.
       clipped += value > scale || value < -scale ? 1 : 0;
       samples[frame * channels.length + channel] = inside;
     }
@@ -38,7 +37,7 @@ export function quantised({ channels }: Sound, bits: 16 | 24): { samples: Int32A
   return { samples, clipped };
 }
 
-/** The sentence about {@link quantised}'s clipping, or none. */
+/** The sentence about clipping by {@link quantised}, if any. */
 export function clippingNotice(clipped: number, sound: Sound): string[] {
   if (clipped === 0) {
     return [];
@@ -51,7 +50,7 @@ export function clippingNotice(clipped: number, sound: Sound): string[] {
   ];
 }
 
-/** @throws StudioError `media_unreadable` where it is longer than a WAV can be */
+/** @throws StudioError `media_unreadable` if it is too long for a WAV */
 export function writeFloatWav(sound: Sound): Blob {
   const { channels } = sound;
   const frames = channels[0].length;
@@ -64,7 +63,7 @@ export function writeFloatWav(sound: Sound): Blob {
   });
   const fact = new Uint8Array(4);
   viewOf(fact).setUint32(0, frames, true);
-  // Of formats other than PCM a reader wants the size of the (empty) extension, and the number of frames.
+  // Readers of formats other than PCM expect the size of the (empty) extension, and the number of frames.
   return wavBlob([
     { id: 'fmt ', data: formatOf(sound, FLOAT, 32) },
     { id: 'fact', data: fact },
@@ -87,7 +86,7 @@ export function writeIntegerWav(sound: Sound): { file: Blob; clipped: number } {
 
 /**
  * @param bytes of a file that {@link isWav} knows
- * @returns null for samples that are neither integers nor floats (ADPCM, A-law), which other decoders know
+ * @returns null for samples that are neither integers nor floats (ADPCM, A-law), which are left to other decoders
  * @throws StudioError `media_unreadable`
  */
 export function readWav(bytes: Uint8Array<ArrayBuffer>): Sound | null {
@@ -99,7 +98,7 @@ export function readWav(bytes: Uint8Array<ArrayBuffer>): Sound | null {
   }
   const view = viewOf(format);
   const tag = view.getUint16(0, true);
-  // The real one is the beginning of a GUID.
+  // The real format is the start of a GUID.
   const kind = tag === EXTENSIBLE && format.length >= 26 ? view.getUint16(24, true) : tag;
   const count = view.getUint16(2, true);
   const rate = view.getUint32(4, true);
@@ -136,7 +135,7 @@ function reader(kind: number, bits: number): ((view: DataView, at: number) => nu
     return null;
   }
   const readers: Record<number, (view: DataView, at: number) => number> = {
-    // The only one without a sign.
+    // The only unsigned one.
     8: (view, at) => (view.getUint8(at) - 128) / 2 ** 7,
     16: (view, at) => view.getInt16(at, true) / 2 ** 15,
     24: (view, at) => ((view.getInt8(at + 2) << 16) | view.getUint16(at, true)) / 2 ** 23,
@@ -160,7 +159,7 @@ function formatOf({ rate, channels: { length: count } }: Sound, kind: number, bi
   if (isExtensible) {
     view.setUint16(16, 22, true);
     view.setUint16(18, bits, true);
-    // Where the speakers stand is not known.
+    // Speaker positions are unknown.
     view.setUint32(20, 0, true);
     bytes.set([kind, 0, 0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xaa, 0, 0x38, 0x9b, 0x71], 24);
   }
@@ -171,7 +170,7 @@ function wavBlob(chunks: { id: string; data: Uint8Array<ArrayBuffer> }[]): Blob 
   return new Blob(wavOf(chunks), { type: 'audio/wav' });
 }
 
-/** @throws StudioError `result_invalid` for a sound that no file can hold */
+/** @throws StudioError `result_invalid` for a sound that cannot be stored */
 export function checkSamples({ rate, channels }: Sound): void {
   if (!Number.isInteger(rate) || rate < 1 || rate > MAX_RATE || channels.length > MAX_CHANNELS) {
     throw new StudioError(

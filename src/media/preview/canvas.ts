@@ -1,4 +1,4 @@
-/** Small pictures of what is no picture. */
+/** Thumbnails of files that are no pictures. */
 import { StudioError } from '../../core/errors.ts';
 import type { PreviewLook } from '../medium.ts';
 
@@ -21,12 +21,12 @@ export function canvasOf(
   return { canvas, context };
 }
 
-/** Lines of a text that fit into a small picture, in size of which twelve or so are read at a glance. */
+/** Lines in a text's thumbnail; a dozen or so are readable at a glance. */
 const LINES = 9;
 
 /**
  * The first lines of a text.
- * @param style `mono` for code, whose lines are cut where prose is wrapped
+ * @param style `mono` for code, whose lines are cut rather than wrapped
  * @param badge one or two words in the lower corner
  */
 export function drawText(

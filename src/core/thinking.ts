@@ -1,7 +1,7 @@
-/** Tells a model's thoughts from its answer while the text arrives, by the marks that chat models put around them. */
-import type { TextDelta } from '../core/text_service.ts';
+/** Separates a model's thoughts from its answer as the text arrives, by the marks chat models put around them. */
+import type { TextDelta } from './text_service.ts';
 
-/** Opening and closing marks; several families' words for the same thing. */
+/** Opening and closing marks of several model families. */
 const MARKS: readonly (readonly [open: string, close: string])[] = [
   ['<think>', '</think>'],
   ['<thinking>', '</thinking>'],
@@ -15,21 +15,21 @@ const MARKS: readonly (readonly [open: string, close: string])[] = [
 
 const TOKENS = new Set(MARKS.flat().flatMap((mark) => mark.match(/<\|[^|>]+\|?>|<[^>]+\|>|\[[^\]]+\]|<[^>]+>/g) ?? []));
 
-/** Whether a special token is, or is part of, a mark of thoughts, so that it must not be dropped before the text is split. */
+/** Whether a special token is (part of) a mark of thoughts, and so must not be dropped before the text is split. */
 export function isThinkingToken(token: string): boolean {
   return TOKENS.has(token);
 }
 
-/** Feeds text in, gives pieces out; what may be the beginning of a mark waits for the rest. */
+/** Takes text and returns pieces; a possible start of a mark waits for the rest. */
 export class ThinkingSplitter {
-  /** The closing mark that ends the thoughts; null outside of them. */
+  /** The mark that closes the current thoughts; null outside them. */
   #close: string | null = null;
   #waiting = '';
-  /** Nothing of this part was given out yet, so white space at its beginning is dropped. */
+  /** Nothing of this part was returned yet, so leading white space is dropped. */
   #isFresh = true;
   #thought = false;
 
-  /** @param prompt what the model goes on from: a template may have opened the thoughts already */
+  /** @param prompt the text the model continues: its template may already have opened the thoughts */
   constructor(prompt: string) {
     const open = MARKS.find(([mark]) => prompt.trimEnd().endsWith(mark));
     if (open) {
@@ -37,7 +37,7 @@ export class ThinkingSplitter {
     }
   }
 
-  /** What can be told for sure after `text` came. */
+  /** The pieces that are certain once `text` has arrived. */
   push(text: string): TextDelta[] {
     this.#waiting += text;
     const pieces: TextDelta[] = [];
@@ -57,7 +57,7 @@ export class ThinkingSplitter {
     return pieces;
   }
 
-  /** The rest, when nothing more comes. */
+  /** The rest, at the end of the text. */
   end(): TextDelta[] {
     const pieces: TextDelta[] = [];
     this.#give(pieces, this.#waiting);
@@ -83,7 +83,7 @@ export class ThinkingSplitter {
     return found.sort((a, b) => a.at - b.at)[0] ?? null;
   }
 
-  /** Length of the longest end of what waits that a mark begins with. */
+  /** Length of the longest end of the waiting text that is a prefix of a mark. */
   #beginningOfMark(): number {
     const marks = this.#close === null ? MARKS.map(([open]) => open) : [this.#close];
     const longest = Math.max(...marks.map(({ length }) => length)) - 1;
@@ -98,7 +98,7 @@ export class ThinkingSplitter {
 
   #give(pieces: TextDelta[], text: string): void {
     const thinking = this.#close !== null;
-    // Only around marks: an answer that begins with spaces by itself keeps them.
+    // Only around marks: an answer keeps its own leading spaces.
     const shown = this.#isFresh && this.#thought ? text.trimStart() : text;
     if (shown !== '') {
       this.#isFresh = false;

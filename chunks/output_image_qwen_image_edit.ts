@@ -1,0 +1,76 @@
+/**
+ * A picture made of one to three others with Qwen-Image-Edit, by what the prompt says of them. In: prompt, pictures and settings. Out:
+ * `batch_size` pictures. Cost: one run of the transformer per step and picture, two with guidance, each over the given pictures, too.
+ */
+import * as v from 'valibot';
+import { MEGAPIXEL, sidesWithArea } from '../src/core/area_sides.ts';
+import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
+import type { FieldMetadata } from '../src/core/field.ts';
+import type { PixelImage } from '../src/core/media.ts';
+import type { Model } from '../src/core/model.ts';
+import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
+import {
+  batchSize,
+  drawnSeed,
+  flowShift,
+  guidanceScale,
+  images,
+  loras,
+  prompt,
+  size,
+  steps,
+  tileSize,
+  weights,
+} from '../src/core/parameters.ts';
+
+export const meta = {
+  id: 'output_image_qwen_image_edit',
+  media: 'image',
+  operations: ['image_generation'],
+  needs: { gpu: true, checkpoint: ['QwenImageEditPipeline', 'QwenImageEditPlusPipeline'] },
+  stages: PAINTING_STAGES,
+  outputs: { images: { medium: 'image', many: true } },
+  records: ['encoded_prompt'],
+} as const satisfies ChunkMeta;
+
+/** What the authors taught the models of 2509 and 2511 with; the first one works from one. */
+const MOST_PICTURES = 3;
+
+/** Pixels per side of a token. */
+const MULTIPLE = 16;
+
+export const parameters = v.strictObject({
+  operation: v.picklist(meta.operations),
+  prompt: prompt('prompt'),
+  images: v.pipe(
+    images('images', MOST_PICTURES),
+    v.minLength(1, 'images is missing: Qwen-Image-Edit works from one to three pictures.'),
+    v.metadata({ words: 'pictures_to_work_from', group: 'main' } satisfies FieldMetadata),
+  ),
+  /** Only used with guidance above 1. */
+  negative_prompt: v.optional(prompt('negative_prompt'), ''),
+  width: v.optional(size('width', MULTIPLE, 4096, MULTIPLE)),
+  height: v.optional(size('height', MULTIPLE, 4096, MULTIPLE)),
+  steps: v.optional(steps(1, 150), 40),
+  guidance_scale: v.optional(
+    v.pipe(guidanceScale(), v.metadata({ slider: { min: 1, max: 10, step: 0.5 } } satisfies FieldMetadata)),
+    4,
+  ),
+  shift: v.optional(flowShift()),
+  seed: drawnSeed(),
+  batch_size: v.optional(batchSize(), 1),
+  loras: v.optional(v.pipe(loras(), v.metadata({ group: 'none' } satisfies FieldMetadata))),
+  weights: v.optional(weights(), 'auto'),
+  tile_size: v.optional(tileSize()),
+});
+
+/** A megapixel in the proportions of the last picture, as in diffusers. */
+function sizeFor(given: readonly PixelImage[], { summary: { multiple = MULTIPLE } }: Model) {
+  const { width, height } = sidesWithArea(given[given.length - 1], MEGAPIXEL);
+  const whole = (side: number) => Math.max(multiple, Math.floor(side / multiple) * multiple);
+  return { width: whole(width), height: whole(height) };
+}
+
+export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
+  return { images: await paint(input, context, sizeFor) };
+}

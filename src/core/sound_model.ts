@@ -1,0 +1,58 @@
+/** The services of a checkpoint that makes sounds by diffusion, beside those of `model.ts`: what chunks know of it. */
+import type { Sound } from './media.ts';
+import type { Conditioning, Latents, OpenedCheckpoint, SampleRequest } from './model.ts';
+
+/** What its sounds are like. */
+export interface SoundForm {
+  /** Samples per second. */
+  rate: number;
+  channels: number;
+  /** The longest that it makes. */
+  seconds: number;
+}
+
+export interface SoundTextRequest {
+  prompt: string;
+  /** Undefined = guidance leads away from nothing at all, and not from words. */
+  negative_prompt?: string | undefined;
+  /** Guidance of 1 and below runs the transformer for the prompt alone. */
+  guidance_scale: number;
+  /** Where the sound begins within the piece that is imagined, and where it ends. */
+  from: number;
+  until: number;
+}
+
+export type SoundSampleRequest = Pick<
+  SampleRequest,
+  | 'batch_size'
+  | 'steps'
+  | 'guidance_scale'
+  | 'strength'
+  | 'random'
+  | 'signal'
+  | 'resume'
+  | 'keep'
+  | 'onStart'
+  | 'onStep'
+> & {
+  /** The sound to start from, at the model's rate; undefined = noise alone. */
+  start: Sound | undefined;
+};
+
+export interface SoundDecodeRequest {
+  /** What of the latents is wanted, in seconds. */
+  from: number;
+  until: number;
+  signal: AbortSignal;
+  /** After each piece. */
+  onPart: (done: number, parts: number) => void;
+}
+
+export interface SoundModel extends OpenedCheckpoint {
+  readonly form: SoundForm;
+  encodeText(request: SoundTextRequest): Promise<Conditioning>;
+  /** @returns latents [batch, channels, 1, length], of the model's whole length, whatever is wanted of it */
+  sample(conditioning: Conditioning, request: SoundSampleRequest): Promise<Latents>;
+  /** @throws StudioError `result_invalid` where a sound holds NaN or infinity, or nothing but zeros */
+  decode(latents: Latents, request: SoundDecodeRequest): Promise<Sound[]>;
+}

@@ -1,0 +1,64 @@
+/** The parameters that chunks which make videos have in common. */
+import * as v from 'valibot';
+import type { FieldMetadata } from './field.ts';
+import { real } from './parameters.ts';
+import { VIDEO_FORMATS } from './video.ts';
+
+/** In pixels. */
+const [SMALLEST, LARGEST] = [16, 2048];
+
+/**
+ * Size, rate and format.
+ * @param multiple of which the sides are, in pixels
+ * @param rate frames per second where nobody says otherwise
+ */
+export const videoEntries = ({ multiple, rate }: { multiple: number; rate: number }) => ({
+  width: v.optional(side('width', multiple)),
+  height: v.optional(side('height', multiple)),
+  rate: v.optional(
+    v.pipe(
+      real('rate', 1, 60),
+      v.metadata({
+        label: { en: 'Frames per second', de: 'Bilder pro Sekunde' },
+        slider: { min: 4, max: 30, step: 1 },
+        group: 'main',
+      } satisfies FieldMetadata),
+    ),
+    rate,
+  ),
+  format: v.optional(
+    v.pipe(
+      v.picklist(VIDEO_FORMATS, 'format must be auto, mp4, webm or zip.'),
+      v.metadata({
+        label: { en: 'Written as', de: 'Geschrieben als' },
+        choices: {
+          auto: { en: 'Automatic', de: 'Automatisch' },
+          mp4: { en: 'MP4', de: 'MP4' },
+          webm: { en: 'WebM', de: 'WebM' },
+          zip: { en: 'ZIP of pictures', de: 'ZIP aus Bildern' },
+        },
+      } satisfies FieldMetadata),
+    ),
+    'auto',
+  ),
+});
+
+function side(name: string, multiple: number) {
+  const message = ({ input }: { input: unknown }) => {
+    const sentence = `${name} must be a multiple of ${multiple} from ${SMALLEST} to ${LARGEST} pixels`;
+    return typeof input === 'number' && Number.isFinite(input)
+      ? `${sentence}; the nearest is ${nearest(input, multiple)}.`
+      : `${sentence}.`;
+  };
+  return v.pipe(
+    v.number(message),
+    v.integer(message),
+    v.minValue(SMALLEST, message),
+    v.maxValue(LARGEST, message),
+    v.multipleOf(multiple, message),
+  );
+}
+
+function nearest(value: number, multiple: number): number {
+  return Math.min(LARGEST, Math.max(SMALLEST, Math.round(value / multiple) * multiple));
+}
