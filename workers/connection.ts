@@ -1,22 +1,22 @@
 /**
- * How calls, errors, events and signs of life cross between page and workers, over Comlink. Compiled in the worker, page and Node
- * worlds, so it uses only what all three have.
+ * How calls, errors, events and signs of life cross between page and workers, over Comlink. Compiled for workers, page and Node, so it
+ * uses only what all three have.
  */
 import * as Comlink from 'comlink';
 import { StudioError } from '../src/core/errors.ts';
 import type { StudioErrorData } from '../src/core/errors.ts';
 import type { JobEvent } from '../src/core/job.ts';
 
-/** What a worker posts, beside Comlink's own messages, about itself. */
+/** What a worker posts about itself, beside Comlink's messages. */
 export type WorkerSignal =
-  /** It serves these methods now. While it lives it holds the Web Lock `lock` (null where there are no Web Locks). */
+  /** It is ready. While alive, it holds the Web Lock `lock` (null if there are no Web Locks). */
   | { darkroom: 'ready'; methods: string[]; lock: string | null }
-  /** A message to it could not be read, so whoever sent that will get no answer. */
+  /** It could not read a message, whose sender will get no answer. */
   | { darkroom: 'unreadable' }
-  /** What it holds is lost and cannot be had again within it (its GPU), whether or not it was at work. */
+  /** It has lost something irreplaceable (its GPU), whether or not it was busy. */
   | { darkroom: 'ended'; error: StudioErrorData };
 
-/** Makes a thrown StudioError arrive as one, with its code, sentence and cause. Runs once, on import, on both sides. */
+/** Makes a StudioError arrive as one, with its code, message and cause. Runs once, on import, on both sides. */
 function carryErrorsWhole(): void {
   const standard = Comlink.transferHandlers.get('throw');
   if (!standard) {
@@ -32,7 +32,7 @@ function carryErrorsWhole(): void {
 }
 carryErrorsWhole();
 
-/** The other side's methods. Made here, so that whoever calls also knows how errors arrive. */
+/** The other side's methods. Created here, so every caller also has the error handling. */
 export function callsTo<Api>(endpoint: Comlink.Endpoint): Comlink.Remote<Api> {
   return Comlink.wrap<Api>(endpoint);
 }
@@ -43,7 +43,7 @@ export function serveOn(port: MessagePort, owner: object): void {
 }
 
 /**
- * Serves `owner` to whoever made this worker and says that it is ready. The last line of every worker file.
+ * Serves `owner` to whoever created this worker and reports that it is ready. The last line of every worker file.
  * @param scope the worker's global scope
  */
 export async function serve(owner: object, scope: Comlink.Endpoint): Promise<void> {
@@ -57,12 +57,32 @@ export async function serve(owner: object, scope: Comlink.Endpoint): Promise<voi
   say({ darkroom: 'ready', methods: methodsOf(owner), lock: await holdLock() });
 }
 
-/** Says that this worker cannot do anything any more, so that whoever made it makes another one. */
+/**
+ * A module worker, whose script may be of another origin. Browsers start workers of the page's own origin only, but a module there may import from
+ * wherever is allowed to be read, so one of a line does.
+ */
+export function startWorker(script: string): Worker {
+  if (new URL(script).origin === location.origin) {
+    return new Worker(script, { type: 'module' });
+  }
+  const line = new Blob(['import', JSON.stringify(script)], { type: 'text/javascript' });
+  const address = URL.createObjectURL(line);
+  const worker = new Worker(address, { type: 'module' });
+  const revoke = () => {
+    URL.revokeObjectURL(address);
+  };
+  // By its first message the script is loaded.
+  worker.addEventListener('message', revoke, { once: true });
+  worker.addEventListener('error', revoke, { once: true });
+  return worker;
+}
+
+/** Reports that this worker is useless from now on, so whoever created it creates another. */
 export function resign(error: StudioError, scope: Comlink.Endpoint): void {
   scope.postMessage({ darkroom: 'ended', error: error.toData() } satisfies WorkerSignal);
 }
 
-/** Held until the worker ends for whatever reason: the only sign of life that needs no heartbeat. */
+/** Held until the worker ends for any reason: the only sign of life that needs no heartbeat. */
 async function holdLock(): Promise<string | null> {
   // Absent outside secure contexts and in Node.
   const locks = (globalThis.navigator as { locks?: LockManager } | undefined)?.locks;
@@ -92,8 +112,8 @@ function methodsOf(owner: object): string[] {
 }
 
 /**
- * Sends a job's events from the worker. They cross on a port of their own, which can fall behind the call's answer,
- * so a worker awaits {@link delivered} before it answers.
+ * Sends a job's events from the worker. They cross on a port of their own, which can lag behind the call's answer, so a worker awaits
+ * {@link delivered} before it answers.
  */
 export class EventSender {
   #last: Promise<unknown> = Promise.resolve();
@@ -107,11 +127,11 @@ export class EventSender {
   send(event: JobEvent): void {
     const acknowledged = Promise.resolve(this.#onEvent(event));
     this.#last = Promise.all([this.#last, acknowledged]);
-    // A listener that is gone is no reason to fail; `delivered` reports what matters.
+    // Do not fail because a listener is gone; `delivered` reports what matters.
     this.#last.catch(() => {});
   }
 
-  /** Resolves when everything sent so far has been received. */
+  /** Resolves once everything sent so far has been received. */
   async delivered(): Promise<void> {
     await this.#last;
   }

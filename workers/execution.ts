@@ -1,63 +1,63 @@
-/** One job in a worker, from its plan to its recorded results: step by step, each with what the steps before it gave. */
+/** One job in a worker, from its plan to its recorded results, step by step, each with the outputs of earlier ones. */
 import type * as Comlink from 'comlink';
 import * as v from 'valibot';
 import { version } from '../package.json';
-import type { Chunk, Context, Outputs } from '../src/core/chunk.ts';
+import type { Chunk, Outputs } from '../src/core/chunk.ts';
 import { StudioError, assert, cancelled } from '../src/core/errors.ts';
-import type { ResumePoint, Stage } from '../src/core/job.ts';
-import { JobProgress, stagesOf } from '../src/core/job_progress.ts';
+import type { ResumePoint } from '../src/core/job.ts';
 import { isWritten } from '../src/core/media.ts';
 import { parse } from '../src/core/operation.ts';
+import { isFile } from '../src/core/parameters.ts';
 import { MadeFile } from '../src/core/remote.ts';
 import type { Plan, PlannedStep } from '../src/core/plan.ts';
-import type { SpeechService, StepSpeech } from '../src/core/speech_service.ts';
-import type { ModelLoading, StepText, TextService } from '../src/core/text_service.ts';
 import { entityTypeOf } from '../src/core/steps.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
-import { decodePicture } from '../src/formats/picture.ts';
-import { openEngine } from '../src/engines/engine.ts';
 import type { Medium } from '../src/media/medium.ts';
-import { mediumNamed, recogniseFile } from '../src/media/registry.ts';
+import { mediumNamed } from '../src/media/registry.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
-import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
-import type { GraphWork } from './graph_work.ts';
-import type { JobPage } from './generation_api.ts';
 import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import { asUsed, takeFiles } from './given_files.ts';
+import { madeElsewhere, sortedByContent } from './made_files.ts';
+import { ProgressReport } from './progress_report.ts';
 import { RecordedRun } from './recorded_run.ts';
+import { contextOf } from './step_context.ts';
+import type { Prepared, StepDesk } from './step_context.ts';
 
-/** Loaded one by one, when it is their turn. */
+/** Loaded one by one, as needed. */
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts');
 
-/** What a job runs with once its plan is made. */
-export interface Prepared {
-  plan: Plan;
-  /** The checkpoints of its steps on the graph engine; null where no step needs one. */
-  graph: GraphWork | null;
-  /** The language engine, which is started by the first step that asks it. */
-  language: TextService & SpeechService;
-  /** Whether results are recorded with their settings in them. */
-  inscribes: boolean;
-  page: Pick<JobPage, 'secret' | 'servers' | 'develop'>;
-}
+/** The state of a {@link ResumePoint}: the current step, what it saved, and how an earlier main step made its result. */
+const pointSchema = v.nullable(
+  v.object({
+    step: v.string(),
+    kept: v.unknown(),
+    made: v.fallback(v.nullish(v.record(v.string(), v.unknown())), null),
+  }),
+);
 
-/** The state of a {@link ResumePoint}: which step was at work, and what it kept. */
-const pointSchema = v.nullable(v.object({ step: v.string(), kept: v.unknown() }));
+/** One file of an output. */
+interface MadeResult {
+  file: Blob;
+  facts: Record<string, unknown>;
+  /** What is told of one that another machine made; null = it was made here. */
+  origin: Record<string, unknown> | null;
+}
 
 export class Execution {
   readonly #run: RecordedRun;
-  readonly #progress: JobProgress;
-  #at: { step: string; stage: Stage; place: [step: number, steps: number] } | null = null;
+  readonly #progress: ProgressReport;
   /** What every step ran with. */
   readonly #settled: ResumePoint['parameters'];
-  /** What every step gave, by step and output, as the parameters of later steps take it. */
+  /** Outputs by step and name, in the form that later steps' parameters take. */
   readonly #given = new Map<string, Record<string, unknown>>();
+  /** Metadata of results made by a server, by step. */
+  readonly #origins = new Map<string, Record<string, unknown>>();
   readonly #started = performance.now();
-  /** See {@link Execution.run}; everything else is recorded after it. */
+  /** See {@link Execution.run}; everything else is recorded afterwards. */
   #opening: Promise<void> = Promise.resolve();
-  /** Why the run could not be opened. */
-  #failure: StudioError | null = null;
+  /** How the main step made its result; later steps add to it. */
+  #made: Record<string, unknown> | null = null;
   readonly #notices: string[] = [];
 
   constructor(
@@ -67,26 +67,14 @@ export class Execution {
     readonly signal: AbortSignal,
     readonly canvas: () => OffscreenCanvas | null,
   ) {
-    const { plan, graph } = prepared;
     this.#run = new RecordedRun(recorder, events);
-    this.#settled = settledOf(plan);
-    const run = plan.steps
-      .filter(({ given }) => given === null)
-      .map(({ id, chunk, language }) => ({
-        id,
-        stages: catalogue.chunks[chunk].meta.stages,
-        loads: language !== null,
-      }));
-    this.#progress = new JobProgress(
-      graph ? graph.withSteps(stagesOf(run, true)) : stagesOf(run, false),
-      graph?.expected ?? {},
-      seconds,
-    );
+    this.#settled = settledOf(prepared.plan);
+    this.#progress = new ProgressReport(prepared, events, signal);
   }
 
   /**
-   * @param run that an earlier attempt opened
-   * @param point from where to go on
+   * @param run the one an earlier attempt opened
+   * @param point where to continue
    */
   async run(run: string | null, point: ResumePoint | null): Promise<{ run: string }> {
     const { plan, graph } = this.prepared;
@@ -96,11 +84,11 @@ export class Execution {
     }
     const files = takeFiles(operation.parameters);
     if (graph?.isLoaded) {
-      this.#progress.load(1);
+      this.#progress.loaded();
     }
     if (graph) {
       graph.onLoading = (share, isOver, begins) => {
-        this.#load(share, isOver, begins);
+        this.#progress.load(share, isOver, begins);
       };
     }
     plan.notices.forEach((message) => {
@@ -110,22 +98,26 @@ export class Execution {
       const used: Record<string, Blob | Blob[]> = {};
       this.#opening = this.#open(run, point === null, operation, files, used);
       this.#opening.catch((error: unknown) => {
-        this.#failure = StudioError.from(error);
+        this.#progress.fail(error);
       });
       if (run !== null || files.size > 0) {
         await this.#opening;
       }
       const state = v.safeParse(pointSchema, point?.state ?? null);
       const kept = state.success ? state.output : null;
-      // Steps before the one that was at work have recorded what they gave.
+      this.#made = kept?.made ?? null;
+      // Steps before the current one have recorded their outputs.
       const first = plan.steps.findIndex(({ id }) => id === kept?.step);
       for (const [at, step] of plan.steps.entries()) {
         if (step.given !== null) {
           await this.#take(step, step.given);
+          if (step.id === plan.main) {
+            this.#made = askedOf(plan);
+          }
         } else if (!(at < first && (await this.#readBack(step)))) {
           const isAtWork = kept?.step === step.id;
           if (!isAtWork && at > 0) {
-            // From now on an attempt that is broken off goes on here, with what the steps before have recorded.
+            // From now on, an interrupted attempt resumes here, with the recorded outputs of earlier steps.
             this.#keep({ step: step.id, kept: null });
           }
           await this.#execute(step, used, isAtWork ? kept.kept : null);
@@ -133,11 +125,10 @@ export class Execution {
       }
       await this.#opening;
       await this.#run.close();
-      this.events.send({ type: 'progress', progress: this.#progress.finish() });
-      graph?.observe(this.#progress.measured);
+      this.#progress.finish();
       return { run: this.#run.id };
     } finally {
-      // Whoever ends a run that failed has to know of it.
+      // Whoever closes a failed run must know it.
       await this.#opening.catch(() => undefined);
       if (graph) {
         graph.onLoading = null;
@@ -146,9 +137,9 @@ export class Execution {
   }
 
   /**
-   * Opens the run, or goes on with that of an earlier attempt, and records what is known before the first step. A fresh job does not wait for
-   * it: the disk takes longer than a network that is on the device.
-   * @param used takes the operation's files, by parameter, as they are used
+   * Opens the run, or continues an earlier attempt's, and records what is known before the first step. A fresh job does not wait for it:
+   * the disk is slower than a network already on the device.
+   * @param used receives the operation's files, by parameter, as they are used
    */
   async #open(
     run: string | null,
@@ -176,10 +167,11 @@ export class Execution {
       this.#keep(null);
     }
     for (const [name, { list, isList }] of files) {
-      // Recorded as what is used, so that the run can be made again from its folder alone.
+      // Recorded as used, so that the run can be reproduced from its folder alone.
       const [blobs, names]: [Blob[], string[]] = [[], []];
       for (const source of list) {
-        const blob = await asUsed(source, name, plan.steps, (message) => {
+        const takers = plan.steps.filter(({ parameters }) => name in parameters);
+        const blob = await asUsed(source, name, takers, (message) => {
           this.#notice(message);
         });
         blobs.push(blob);
@@ -188,7 +180,7 @@ export class Execution {
       used[name] = isList ? blobs : blobs[0];
       operation.parameters[name] = isList ? names : names[0];
     }
-    // What was given is recorded as what its steps gave.
+    // Given outputs are recorded as if their steps had made them.
     await this.#run.record('input', { ...operation, given: undefined });
     await this.#run.record('config', {
       pipeline: plan.pipeline,
@@ -211,7 +203,7 @@ export class Execution {
     });
   }
 
-  /** False when the run cannot be gone on with, so that another one is opened. */
+  /** False if the run cannot be continued, so that another one is opened. */
   async #goOnWith(run: string): Promise<boolean> {
     const outcome = await this.#run.resume(run);
     if (outcome === 'held') {
@@ -221,8 +213,8 @@ export class Execution {
   }
 
   /**
-   * @param used the operation's files by the names of the parameters that they take the place of
-   * @param resume what the chunk kept in an earlier attempt
+   * @param used the operation's files, by the parameters they replace
+   * @param resume what the chunk saved in an earlier attempt
    */
   async #execute(step: PlannedStep, used: Record<string, Blob | Blob[]>, resume: unknown): Promise<void> {
     const chunk = await chunkFiles[`../chunks/${step.chunk}.ts`]();
@@ -231,43 +223,64 @@ export class Execution {
     );
     const names = Object.keys(used).filter((name) => name in step.parameters);
     const input = { ...step.parameters, ...pick(used, names), ...wired };
-    // The plan has judged all values but those that an earlier step gave.
+    // The plan has validated all values but those from earlier steps.
     const parameters =
       Object.keys(wired).length === 0
         ? input
         : parse(chunk.parameters, { ...input, operation: step.operation }, `What the step "${step.id}" was given`);
     await this.prepared.graph?.enter(step);
-    const outputs = await chunk.execute(parameters, this.#context(step, resume));
-    this.#tell(null, 'record');
-    const provenance = (await this.prepared.graph?.provenance(step)) ?? {};
-    const { plan } = this.prepared;
-    const settled = { ...step.parameters, ...this.#settled[step.id], ...wired };
-    await this.#take(step, outputs, {
-      operation: plan.operation.operation,
-      config: plan.config,
-      chunk: step.chunk,
-      step: step.id,
-      // As settled, so that a run that was resumed says the same as one that was not.
-      parameters: Object.fromEntries(Object.entries(settled).filter(([, value]) => typeof value !== 'object')),
-      seed: settled.seed,
-      ...(step.language === null ? {} : { language_model: step.language }),
-      ...provenance,
-    });
+    const outputs = await chunk.execute(parameters, contextOf(step, resume, this.#desk(step, wired)));
+    this.#progress.recording();
+    const made = await this.#howMade(step, wired);
+    if (step.id === this.prepared.plan.main) {
+      this.#made = made;
+    }
+    await this.#take(step, outputs, this.#toldOf(step, made));
   }
 
-  /** Records what a step gave, in the order in which its chunk declares it, and keeps it for later steps. */
-  async #take(step: PlannedStep, outputs: Outputs, metadata: Record<string, unknown> = {}): Promise<void> {
+  /** How a step makes its result, beside how the main one made its own. */
+  async #howMade(step: PlannedStep, wired: Record<string, unknown>): Promise<Record<string, unknown>> {
+    const provenance = (await this.prepared.graph?.provenance(step)) ?? {};
+    const settled = { ...step.parameters, ...this.#settled[step.id], ...wired };
+    const own = {
+      // The settled values, so a resumed run records the same as an undisturbed one.
+      parameters: Object.fromEntries(Object.entries(settled).filter(([, value]) => typeof value !== 'object')),
+      ...(step.language === null ? {} : { language_model: step.language }),
+      ...this.#origins.get(step.id),
+      ...provenance,
+    };
+    return this.#made ? { ...this.#made, [step.id]: own } : { ...own, seed: settled.seed };
+  }
+
+  #toldOf(step: PlannedStep, made: Record<string, unknown>): Record<string, unknown> {
+    const { plan } = this.prepared;
+    return { operation: plan.operation.operation, config: plan.config, chunk: step.chunk, step: step.id, ...made };
+  }
+
+  /** Records what there is of an output of a step that ends without it. */
+  async #keepPart(step: PlannedStep, wired: Record<string, unknown>, output: string, value: unknown): Promise<void> {
+    const medium = mediumNamed(outputsOf(step)[output].medium);
+    assert(medium && medium.accepts(value), `the part is of the medium that "${output}" is`);
+    const made = { file: await medium.encode(value), facts: medium.facts(value), origin: null };
+    const told = { ...this.#toldOf(step, await this.#howMade(step, wired)), is_part: true };
+    await this.#recordResult(step, output, medium, made, { ...told, index: 0 });
+  }
+
+  /** Records a step's outputs in the order its chunk declares them, and keeps them for later steps. */
+  async #take(step: PlannedStep, given: Outputs, metadata: Record<string, unknown> = {}): Promise<void> {
     const kept: Record<string, unknown> = {};
-    for (const [name, { medium: id, many }] of Object.entries(outputsOf(step))) {
+    const declared = outputsOf(step);
+    const outputs = await sortedByContent(given, declared, (sentence) => this.#notice(sentence));
+    for (const [name, { medium: id, many }] of Object.entries(declared)) {
       const medium = mediumNamed(id);
       assert(medium, `there is a medium "${id}"`);
       const values = many ? outputs[name] : [outputs[name]];
       assert(Array.isArray(values), `"${name}" of the chunk "${step.chunk}" is a list`);
       const made = await Promise.all(
         values.map(async (value: unknown) => {
-          // What the person brings instead of running a step comes as a parameter does.
+          // Outputs the person brings arrive in the form of parameters.
           if (step.given !== null && value instanceof Blob) {
-            return { file: value, facts: {}, origin: {} };
+            return { file: value, facts: {}, origin: null };
           }
           if (value instanceof MadeFile) {
             return madeElsewhere(value, medium, step.id);
@@ -278,36 +291,50 @@ export class Execution {
               `The step "${step.id}" gave no ${medium.label.en.toLowerCase()} where one was expected; try again, or with other settings.`,
             );
           }
-          return { file: await medium.encode(value), facts: medium.facts(value), origin: {} };
+          return { file: await medium.encode(value), facts: medium.facts(value), origin: null };
         }),
       );
       const files: unknown[] = [];
-      for (const [index, { file, facts, origin }] of made.entries()) {
+      for (const [index, one] of made.entries()) {
         if (this.signal.aborted) {
           throw cancelled();
         }
-        const all = {
-          ...metadata,
-          ...(step.given === null ? {} : { operation: step.operation, step: step.id, is_given: true }),
-          index,
-          ...facts,
-          ...origin,
-          versions: { darkroom: version, ...this.prepared.graph?.versions },
-          ...(step.checkpoint === null ? {} : { device: this.prepared.graph?.device }),
-          notices: this.#notices,
-          ms: Math.round(performance.now() - this.#started),
-        };
-        const settings = this.prepared.inscribes && medium.inscribe ? settingsOf(all) : null;
-        const inscribed = settings && medium.inscribe ? await medium.inscribe(file, inscriptionOf(settings)) : file;
-        await this.#record(this.#entityType(step, name), inscribed, all);
-        files.push(isWritten(id) ? await file.text() : file);
+        const given = step.given === null ? {} : { operation: step.operation, step: step.id, is_given: true };
+        await this.#recordResult(step, name, medium, one, { ...metadata, ...given, index });
+        files.push(isWritten(id) ? await one.file.text() : one.file);
       }
       kept[name] = many ? files : files[0];
     }
     this.#given.set(step.id, kept);
   }
 
-  /** Takes what a step recorded in an earlier attempt as what it gave; false where something is missing. */
+  /** Records one file of an output with what is told of it, which is also written into it where the person wants that. */
+  async #recordResult(
+    step: PlannedStep,
+    output: string,
+    medium: Medium,
+    { file, facts, origin }: MadeResult,
+    metadata: Record<string, unknown>,
+  ): Promise<void> {
+    const all = {
+      ...metadata,
+      ...facts,
+      ...origin,
+      versions: { darkroom: version, ...this.prepared.graph?.versions },
+      ...(step.checkpoint === null ? {} : { device: this.prepared.graph?.device }),
+      notices: this.#notices,
+      ms: Math.round(performance.now() - this.#started),
+    };
+    // A video of another program keeps what that one wrote into it.
+    const inscribe = origin && medium.id === 'video' ? null : medium.inscribe;
+    const settings = this.prepared.inscribes && inscribe ? settingsOf(all) : null;
+    const inscribed = settings && inscribe ? await inscribe(file, inscriptionOf(settings)) : file;
+    const type = this.#entityType(step, output);
+    await this.#opening;
+    await (origin ? this.#run.recordMade(type, inscribed, all) : this.#run.record(type, inscribed, all));
+  }
+
+  /** Restores a step's outputs from the recordings of an earlier attempt; false if something is missing. */
   async #readBack(step: PlannedStep): Promise<boolean> {
     const kept: Record<string, unknown> = {};
     for (const [name, { medium, many }] of Object.entries(outputsOf(step))) {
@@ -328,83 +355,36 @@ export class Execution {
     return entityTypeOf(step.id, catalogue.chunks[step.chunk].meta, output, isResult);
   }
 
-  #context(step: PlannedStep, resume: unknown): Context {
-    const { plan, graph, page } = this.prepared;
+  /** What a chunk can do while its step runs. */
+  #desk(step: PlannedStep, wired: Record<string, unknown>): StepDesk {
+    const { id } = step;
+    const { events, signal, canvas, prepared } = this;
     return {
-      resume,
+      prepared,
+      events,
+      signal,
+      canvas,
       keep: (kept) => {
-        this.#keep({ step: step.id, kept });
-      },
-      operation: step.operation,
-      checkpoint: step.checkpoint ?? '',
-      models: {
-        load: async (_, loras = []) => {
-          if (!graph) {
-            throw new StudioError('internal', `The chunk "${step.chunk}" asks for a checkpoint and declares none.`);
-          }
-          const { model, notices } = await graph.load(step, loras);
-          notices.forEach((sentence) => {
-            this.#notice(sentence);
-          });
-          return model;
-        },
-      },
-      readImage: decodePicture,
-      progress: (stage, done, steps) => {
-        this.#report(step.id, stage, done, steps);
-      },
-      delta: (text, thinking = false) => {
-        this.events.send({ type: 'delta', step: step.id, text, thinking });
-      },
-      preview: this.canvas,
-      develop: (picture) => {
-        // What cannot be shown is no reason to fail.
-        page.develop(picture).catch(() => undefined);
+        this.#keep({ step: id, kept });
       },
       notice: (message) => {
         this.#notice(message);
       },
-      wants: (what) => plan.operation.record.includes(what),
-      record: (type, content, metadata) => this.#record(type, content, { step: step.id, ...metadata }),
-      recordTensors: (type, tensors, metadata) =>
-        this.#record(type, new Blob([writeSafetensors(Object.entries(tensors))]), {
-          format: 'safetensors',
-          step: step.id,
-          ...metadata,
-        }),
-      secret: (name) => page.secret(name),
-      engine: () => {
-        const { remote } = catalogue.chunks[step.chunk].meta.needs;
-        assert(remote !== undefined, `the chunk "${step.chunk}" names the engine that it uses`);
-        return openEngine(remote, {
-          servers: () => page.servers(remote),
-          secret: (name) => page.secret(name),
-          signal: this.signal,
-        });
+      report: (stage, done, steps) => {
+        this.#progress.report(id, stage, done, steps);
       },
-      signal: this.signal,
-      ...this.#services(step),
+      load: (share) => {
+        this.#progress.loadOf(id, share);
+      },
+      place: (server, ahead) => {
+        this.#progress.place(server, ahead);
+      },
+      madeBy: (origin) => {
+        this.#origins.set(id, origin);
+      },
+      keepPart: (output, value) => this.#keepPart(step, wired, output, value),
+      record: (type, content, metadata) => this.#record(type, content, { step: id, ...metadata }),
     };
-  }
-
-  /** What a chunk of this step is handed of the language engine, see `ContextOf`. */
-  #services({ id, chunk, language }: PlannedStep): { text?: StepText; speech?: StepSpeech } {
-    const { needs } = catalogue.chunks[chunk].meta;
-    if (!needs.language || language === null) {
-      return {};
-    }
-    const engine = this.prepared.language;
-    const onLoading = ({ done, total }: ModelLoading) => {
-      this.events.send({ type: 'progress', progress: this.#progress.load(total === 0 ? 1 : done / total, id) });
-    };
-    return needs.language === 'text'
-      ? {
-          text: {
-            generate: (request, onDelta) =>
-              engine.generate({ ...request, model: language }, onDelta, this.signal, onLoading),
-          },
-        }
-      : { speech: { speak: (request) => engine.speak({ ...request, model: language }, this.signal, onLoading) } };
   }
 
   #notice(message: string): void {
@@ -412,38 +392,12 @@ export class Execution {
     this.events.send({ type: 'notice', message });
   }
 
-  #keep(state: v.InferOutput<typeof pointSchema>): void {
-    this.events.send({ type: 'resume_point', point: { parameters: this.#settled, state } });
-  }
-
-  #report(step: string, stage: Stage, done = 0, steps = 0): void {
-    this.#at = { step, stage, place: [done, steps] };
-    this.#tell(step, stage, done, steps);
-    this.prepared.graph?.observeStep(step, stage, done, steps);
-  }
-
-  #tell(of: string | null, stage: Stage, done = 0, steps = 0): void {
-    if (this.signal.aborted) {
-      throw cancelled();
-    }
-    if (this.#failure) {
-      // What cannot be recorded need not be computed.
-      throw this.#failure;
-    }
-    this.events.send({ type: 'progress', progress: this.#progress.report(of, stage, done, steps) });
-  }
-
-  /** Weights are brought to the device whenever a network is needed, so afterwards the stage is what it was before. */
-  #load(share: number, isOver: boolean, begins: boolean): void {
-    // Not in the middle: the runtime would be told so while it reads.
-    if (this.signal.aborted && begins) {
-      throw cancelled();
-    }
-    this.events.send({ type: 'progress', progress: this.#progress.load(share) });
-    if (isOver && !this.signal.aborted && this.#at) {
-      const { step, stage, place } = this.#at;
-      this.#tell(step, stage, ...place);
-    }
+  #keep(state: { step: string; kept: unknown } | null): void {
+    const made = this.#made ? { made: this.#made } : {};
+    this.events.send({
+      type: 'resume_point',
+      point: { parameters: this.#settled, state: state && { ...state, ...made } },
+    });
   }
 
   async #record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
@@ -452,44 +406,23 @@ export class Execution {
   }
 }
 
-/**
- * A file of another machine, which stays as it came.
- * @throws StudioError `result_invalid` for one that is not what it is said to be
- */
-async function madeElsewhere({ file, metadata: origin }: MadeFile, medium: Medium, step: string) {
-  const kind = await recogniseFile(file);
-  if (kind?.medium.id !== medium.id) {
-    throw new StudioError(
-      'result_invalid',
-      `The step "${step}" was given a file that is no ${medium.label.en.toLowerCase()}; look at what the server made, then try again.`,
-    );
-  }
-  // The bytes say what it is, whatever the server called it.
-  const typed = new Blob([file], { type: kind.format.mime });
-  const value = await medium.decode(typed).catch((error: unknown) => {
-    if (medium.id === 'image') {
-      throw error;
-    }
-    return null; // Of a codec that this browser lacks: it can be saved all the same.
-  });
-  return { file: typed, facts: value === null ? {} : medium.facts(value), origin };
-}
-
-function seconds(): number {
-  return performance.now() / 1000;
+/** How a given result of the main step was made, as far as known: what was asked for. */
+function askedOf({ operation: { parameters } }: Plan): Record<string, unknown> {
+  const plain = Object.entries(parameters).filter(([, value]) => typeof value !== 'object' && !isFile(value));
+  return { parameters: Object.fromEntries(plain), seed: parameters.seed };
 }
 
 function outputsOf({ chunk }: PlannedStep) {
   return catalogue.chunks[chunk].meta.outputs;
 }
 
-/** What the steps of a plan run with, every value settled; files are the operation's. */
+/** The parameters of a plan's steps, every value settled; files stay in the operation. */
 function settledOf({ steps, variant }: Plan): ResumePoint['parameters'] {
   return Object.fromEntries(
     steps.map(({ id, parameters, checkpoint }) => {
       const settled = { ...parameters };
       takeFiles(settled);
-      // Chosen by what fits at this moment, which may be another variant in the next attempt, and with it another picture.
+      // `auto` depends on what fits right now; the next attempt might pick another variant, and so make another picture.
       return [id, checkpoint !== null && 'weights' in settled ? { ...settled, weights: variant } : settled];
     }),
   );

@@ -1,82 +1,116 @@
-/** What the page and the workers that execute jobs say to one another. How it crosses is in `connection.ts`. */
+/** The interface between the page and the workers that execute jobs. `connection.ts` is the transport. */
+import type { CheckedAddition } from '../src/core/additions.ts';
 import type { DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
+import type { ComfySurvey } from '../src/core/comfyui.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
-import type { EngineFacts, Probe, RemoteServer } from '../src/core/remote.ts';
+import type { EngineFacts, Probe, RemoteServer, SignInProof, Usage } from '../src/core/remote.ts';
 import type { Change } from '../src/core/smaller.ts';
+import type { TextDelta, TextRequest, TextResult } from '../src/core/text_service.ts';
 import type { LanguageConnection } from '../src/language/language_api.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 
-/** How the engine is started; `auto` and off where nothing is said. */
+/** How to start the engine; `auto` and off by default. */
 export interface StartOptions {
   backend?: 'auto' | 'webgpu' | 'wasm';
-  /** What the UNet computes in; `auto` is f16 where the GPU can. */
+  /** The UNet's precision; `auto` is f16 if the GPU can. */
   precision?: 'auto' | 'f32' | 'f16';
-  /** Counts every launch for measurements, which slows the engine. */
+  /** Counts every launch, for measurements; it slows the engine. */
   countLaunches?: boolean;
-  /** GPU memory to plan with, in bytes, as the person says; null = a guess. */
+  /** GPU memory to plan with in bytes, set by the person; null = a guess. */
   memoryBytes?: number | null;
-  /** How many threads compute on the processor, as the address says; null or nothing = what is best here. */
+  /** Threads for computing on the processor, from the address; null or absent = the best number. */
   threads?: string | null;
-  /** Whether pictures are recorded with how they were made written into them; on where nothing is said. */
+  /** Where ONNX Runtime's own files lie, an address that ends in a slash; where nothing is said, those built with the page. */
+  runtimeFiles?: string;
+  /** Whether recorded pictures contain how they were made; on by default. */
   inscribes?: boolean;
 }
 
-/** What to execute, and how far earlier attempts came. */
+/** What to execute, and how far earlier attempts got. */
 export interface ExecuteRequest {
   jobId: string;
   operation: Operation;
-  /** Of the checkpoints and language models that it runs, by ref. */
+  /** The checkpoints and language models it runs, by ref. */
   sources: Record<string, CheckpointSource>;
   inscribes: boolean;
   /** From 1. */
   attempt: number;
-  /** The run that an earlier attempt opened; null = a new one. What is recorded there already is not recorded again. */
+  /** The run an earlier attempt opened; null = a new one. Nothing is recorded twice. */
   run: string | null;
-  /** From where to go on; null = from the beginning. */
+  /** Where to continue; null = at the beginning. */
   point: ResumePoint | null;
 }
 
-/** What a worker asks of the page while it executes a job. */
+/** What a worker asks of the page while executing a job. */
 export interface JobPage {
-  /** A key that the person entered. Rejects with `invalid_operation` when there is none of this name. */
+  /** A key that the person entered. Rejects with `invalid_operation` if there is none of this name. */
   secret(name: string): Promise<string>;
   /** The servers that the person entered for an engine. */
   servers(engine: string): Promise<RemoteServer[]>;
-  /** Shows a picture while it comes into being on another machine. */
+  /** Shows an unfinished picture from another machine. */
   develop(picture: Blob): Promise<void>;
-  /** A way to the language engine, which is started where there is none. */
+  /** Adds the usage of a request to a server, by the server's id. */
+  used(server: string, usage: Usage): Promise<void>;
+  /**
+   * Asks a language model on a server. The worker that can reach it does so, whichever worker runs the job.
+   * @param id by which to stop it
+   * @param request one whose model is a `RemoteModel`
+   */
+  write(id: string, request: TextRequest, onDelta: (delta: TextDelta) => unknown): Promise<Written>;
+  stopWriting(id: string): Promise<void>;
+  /** A connection to the language engine, which is started if necessary. */
   language(): Promise<LanguageConnection>;
-  /** As {@link language}, but null where none runs. */
+  /** Like {@link language}, but null if none is running. */
   languageIfAlive(): Promise<LanguageConnection | null>;
-  /** Frees what an idle graph engine holds, unless there is room beside it for a model of this many bytes. */
+  /** Frees an idle graph engine's memory, unless a model of this many bytes fits beside it. */
   makeRoom(bytes: number): Promise<void>;
 }
 
-/** What executes jobs, one at a time. */
+/** Text written by a language model on a server. */
+export interface Written {
+  result: TextResult;
+  usage: Usage;
+}
+
+/** Executes jobs, one at a time. */
 export interface JobExecutor {
   /**
-   * Events are delivered in order, all of them before the answer; see {@link EventSender}. Each tells of something finished, so they are the
-   * signs of life that the watchdog waits for. A run that fails or is cancelled stays open: whether another attempt goes on with it is for
-   * the caller to say, who closes it otherwise.
+   * Events arrive in order, and all before the answer; see {@link EventSender}. Each reports something finished, so they are the signs of
+   * life the watchdog waits for. A failed or cancelled run stays open: the caller either continues it in another attempt or closes it.
    */
   execute(request: ExecuteRequest, onEvent: (event: JobEvent) => void, page: JobPage): Promise<{ run: string }>;
-  /** Stops that job where it next reports, between two steps; its `execute` then rejects with `cancelled`. Unknown ids are no error. */
+  /** Stops the job at its next report, between two steps; its `execute` then rejects with `cancelled`. Unknown ids are ignored. */
   cancel(jobId: string): Promise<void>;
 }
 
-/** Executes jobs without a checkpoint of the graph engine: those that need no GPU side by side, and those of language models. */
+/** Executes jobs that do not use the graph engine: those that need no GPU, in parallel, and those of language models. */
 export interface TaskApi extends JobExecutor {
   /** Must be the first call. `recorder` speaks {@link RecorderApi}. */
   connect(recorder: MessagePort): Promise<void>;
 }
 
-/** Executes jobs with a step on another machine; it reaches the addresses of the servers that were entered when it was started. */
+/** Executes jobs with a step on another machine; it can reach the servers that were entered when it started. */
 export interface RemoteApi extends TaskApi {
   /** Engines that servers are entered for. */
   engines(): Promise<EngineFacts[]>;
-  /** What a server is, or why it cannot be used. */
+  /** Probes a server: what it is, or why it cannot be used. */
   probe(server: RemoteServer, key: string | null): Promise<Probe>;
+  /** The key obtained by signing in. */
+  signIn(server: RemoteServer, proof: SignInProof): Promise<string>;
+  /** See {@link JobPage.write}. Rejects with `cancelled` if stopped. */
+  write(
+    id: string,
+    request: TextRequest,
+    onDelta: (delta: TextDelta) => unknown,
+    page: Pick<JobPage, 'servers' | 'secret'>,
+  ): Promise<Written>;
+  stopWriting(id: string): Promise<void>;
+  /**
+   * What an engine's servers make of a person's own workflow.
+   * @param keys by secret name
+   */
+  survey(workflow: unknown, servers: readonly RemoteServer[], keys: Record<string, string>): Promise<ComfySurvey>;
 }
 
 /** The owner of the GPU: one per generation worker. Calls may overlap; `execute` is called once at a time. */
@@ -85,7 +119,7 @@ export interface GenerationApi extends JobExecutor {
   start(options: StartOptions & { recorder: MessagePort }): Promise<DeviceReport>;
   /** Reads configs and headers only. */
   openCheckpoint(source: CheckpointSource): Promise<CheckpointSummary>;
-  /** What is smaller than an operation that failed and may succeed here; null where nothing is known. Reads configs and headers only. */
+  /** A smaller version of a failed operation that may succeed here; null if none is known. Reads configs and headers only. */
   smaller(request: {
     operation: Operation;
     sources: ExecuteRequest['sources'];
@@ -94,37 +128,39 @@ export interface GenerationApi extends JobExecutor {
   }): Promise<Change | null>;
   /** Where previews are drawn; null stops them. The canvas is transferred. */
   watch(canvas: OffscreenCanvas | null): Promise<void>;
-  /** Draws a picture that comes into being elsewhere on that canvas; not while a job runs here. */
+  /** Draws an unfinished picture from elsewhere on that canvas, unless a job runs here. */
   show(picture: Blob): Promise<void>;
   ledger(): Promise<LedgerReport>;
-  /** Which of the LoRAs that are stored here fit a checkpoint, from headers only. Empty for one that takes none. */
+  /** Which stored LoRAs fit a checkpoint, judged by headers only. Empty if it takes none. */
   checkLoras(source: CheckpointSource): Promise<LoraFit[]>;
+  /** Which stored additions of a kind fit a checkpoint, judged by headers only. Empty if it takes none. */
+  checkAdditions(source: CheckpointSource, kind: CheckedAddition): Promise<Omit<LoraFit, 'note'>[]>;
   /**
-   * What a run would need, from configs and headers only, and whether it fits. The first call measures the device for a moment,
-   * unless a job runs.
+   * What a run would need, judged by configs and headers only, and whether it fits. The first call briefly measures the device, unless a
+   * job runs.
    */
   estimate(source: CheckpointSource, request: EstimateRequest): Promise<Estimate>;
-  /** Plans with this much GPU memory from now on; null = a guess. Answers with what is planned with. */
+  /** Sets the GPU memory to plan with; null = a guess. Returns the resulting budget. */
   engineState(): Promise<EngineState>;
   /**
-   * Brings the networks of an operation's main checkpoint to the device, where that surely fits. Nothing while a job runs; one that begins goes
-   * first, and finds what was brought by then. Rejects as its job would.
+   * Loads the networks of an operation's main checkpoint if they certainly fit. Does nothing while a job runs; a new job takes over and
+   * finds what was loaded so far. Rejects as the job would.
    */
   prepare(request: Pick<ExecuteRequest, 'operation' | 'sources'>): Promise<void>;
-  /** Frees what is on the device, unless a job runs. */
+  /** Frees the device's memory, unless a job runs. */
   unload(): Promise<void>;
   planWith(memoryBytes: number | null): Promise<MemoryBudget>;
-  /** See {@link JobPage.makeRoom}; while a job runs here nothing is freed. */
+  /** See {@link JobPage.makeRoom}; nothing is freed while a job runs. */
   makeRoom(bytes: number): Promise<void>;
 }
 
-/** A stored LoRA beside a checkpoint. */
+/** How a stored LoRA fits a checkpoint. */
 export interface LoraFit {
   ref: string;
-  /** As prompts name it. */
+  /** Its name in prompts. */
   name: string;
-  /** Why it cannot be used with that checkpoint, as a sentence; null when it can. */
+  /** A sentence on why it cannot be used with that checkpoint; null if it can. */
   problem: string | null;
-  /** What would be left out of it, as a sentence; null when nothing would. */
+  /** A sentence on what of it would not be used; null if all of it would. */
   note: string | null;
 }

@@ -1,4 +1,5 @@
-/** A job's part on the graph engine: the checkpoints of its steps, one on the device at a time, what they are expected to take, and what they took. */
+/** A job's work on the graph engine: its steps' checkpoints, one on the device at a time, and their expected and measured durations. */
+import type { UsedAdditions } from '../src/core/additions.ts';
 import type { LoraUse } from '../src/core/loras.ts';
 import { stageKey, type CourseStage, type StageSeconds } from '../src/core/job_progress.ts';
 import type { DeviceReport, Stage } from '../src/core/job.ts';
@@ -7,11 +8,11 @@ import type { PlannedStep } from '../src/core/plan.ts';
 import type { Engine } from '../src/engine/engine.ts';
 import type { Loading } from '../src/engine/network_shelf.ts';
 import { expectedSeconds, rateOf, type Speedometer, type StageUnits } from '../src/engine/self_measurement.ts';
-import type { LoadedModel } from '../src/models/family.ts';
+import { isSounding, isUpscaling, type Loaded } from '../src/models/family.ts';
 
-/** One step's checkpoint, opened: headers, no weights yet. */
+/** A step's opened checkpoint: headers, no weights yet. */
 export interface StepModel {
-  model: LoadedModel;
+  model: Loaded;
   variant: WeightVariant;
   request: EstimateRequest | null;
   estimate: Estimate | null;
@@ -21,32 +22,37 @@ export interface GraphWorkOptions {
   engine: Engine;
   speedometer: Speedometer;
   models: ReadonlyMap<string, StepModel>;
-  /** Frees what is on the device beside the graph engine's models, where both do not fit. */
+  /** Frees the device of anything but the graph engine's models, if they do not fit together. */
   makeRoom: (step: StepModel) => Promise<void>;
-  /** Makes this model the one that is on the device; only one is held, the next one needs its memory. */
-  hold: (model: LoadedModel) => Promise<void>;
-  /** Merges stored LoRAs into a model's weights, and no others; says what of them was left out. */
-  mergeLoras: (model: LoadedModel, loras: readonly LoraUse[]) => Promise<string[]>;
+  /** Makes room for this model, keeping the job's other models that fit beside it. */
+  hold: (model: StepModel['model']) => Promise<void>;
+  /** Merges exactly these stored LoRAs into a model's weights; returns what of them was left out. */
+  /** @param words that may name embeddings */
+  mergeLoras: (model: StepModel['model'], loras: readonly LoraUse[], words: string) => Promise<string[]>;
+  /** Uses stored additions beside a model, other than LoRAs, and no others. */
+  useAdditions: (model: StepModel['model'], additions: UsedAdditions) => Promise<void>;
 }
 
-/** How often loading is told of, in milliseconds. */
+/** Milliseconds between reports on loading. */
 const TOLD_EVERY = 100;
 
-/** The stage whose steps are measured by what they compute. */
+/** The stage whose speed is measured in operations. */
 const SAMPLE = 'sample';
+/** An upscaler's stage; its operations are those of its one step. */
+const UPSCALE = 'upscale';
 
 export class GraphWork {
-  /** Told how much of the weights is on the device, 0 to 1, whether a network has just arrived whole, and whether one is about to be read. */
+  /** Receives the share of the weights on the device, 0 to 1, whether a network has just finished loading, and whether one is about to start. */
   onLoading: ((share: number, isOver: boolean, begins: boolean) => void) | null = null;
-  /** Seconds, by stage, as far as that was ever measured on this device. */
+  /** Seconds by stage, if measured on this device. */
   readonly expected: StageSeconds;
   readonly #options: GraphWorkOptions;
   readonly #units: ReadonlyMap<string, StageUnits>;
-  /** Bytes of weights that were not on the device when the job began, by step and network. */
+  /** Bytes of weights not on the device when the job started, by step and network. */
   readonly #toLoad: ReadonlyMap<string, number>;
   readonly #loaded = new Map<string, number>();
   #loadTold = -Infinity;
-  /** Steps that were done when this attempt began to sample. */
+  /** Steps already done when this attempt started to sample. */
   #firstStep: number | null = null;
   #measuredFrom: { step: number; at: number } | null = null;
 
@@ -67,7 +73,10 @@ export class GraphWork {
       const pixels = request.width * request.height * request.batch_size;
       const bytes = [...missing.values()].reduce((sum, each) => sum + each, 0);
       const each = { load: bytes, encode: 1, decode: pixels, record: pixels };
-      units.set(id, each);
+      // The stages of an upscaler or of a sound say nothing about a picture's.
+      if (!isUpscaling(model) && !isSounding(model)) {
+        units.set(id, each);
+      }
       const rate = rateOf(rates, engine.report.precision, variant)?.perSecond;
       const sample = estimate.flops && rate ? (stepsOf(request) * estimate.flops.step) / rate : null;
       const { load, record, ...own } = expectedSeconds(rates, each, sample);
@@ -75,7 +84,9 @@ export class GraphWork {
         ...expected,
         load: sum(expected.load, load),
         record: sum(expected.record, record),
-        ...Object.fromEntries(Object.entries(own).map(([stage, seconds]) => [stageKey(id, stage), seconds])),
+        ...Object.fromEntries(
+          Object.entries({ ...own, [UPSCALE]: sample }).map(([stage, seconds]) => [stageKey(id, stage), seconds]),
+        ),
       };
     }
     return new GraphWork(options, toLoad, units, expected);
@@ -93,7 +104,7 @@ export class GraphWork {
     this.expected = expected;
   }
 
-  /** Whether all weights were on the device already. */
+  /** Whether all weights were already on the device. */
   get isLoaded(): boolean {
     return this.#bytes === 0;
   }
@@ -102,13 +113,13 @@ export class GraphWork {
     return this.#options.engine.report;
   }
 
-  /** Of the libraries that compute, for recordings. */
+  /** Versions of the libraries that compute, for recordings. */
   get versions(): Record<string, string | undefined> {
     const { web, common } = this.#options.engine.runtime.ort.env.versions;
     return { 'onnxruntime-web': web ?? common };
   }
 
-  /** The stages of a job with the sampling steps that are expected of them. */
+  /** A job's stages with their expected sampling steps. */
   withSteps(stages: readonly CourseStage[]): CourseStage[] {
     return stages.map((stage) => {
       const request = stage.step === null ? null : this.#options.models.get(stage.step)?.request;
@@ -116,7 +127,7 @@ export class GraphWork {
     });
   }
 
-  /** The step begins; a step without a checkpoint leaves everything as it is. */
+  /** Starts a step; one without a checkpoint changes nothing. */
   async enter({ id }: PlannedStep): Promise<void> {
     const found = this.#options.models.get(id);
     if (found) {
@@ -127,16 +138,21 @@ export class GraphWork {
     }
   }
 
-  /** The step's model with these LoRAs, and sentences on what of them was left out. */
-  async load({ id }: PlannedStep, loras: readonly LoraUse[]): Promise<{ model: LoadedModel; notices: string[] }> {
+  /** The step's model with these additions, and sentences on what was left out. */
+  async load(
+    { id, parameters }: PlannedStep,
+    additions: UsedAdditions = {},
+  ): Promise<{ model: StepModel['model']; notices: string[] }> {
     const { model } = this.#of(id);
     model.onLoading = (loading) => {
       this.#tell(id, loading);
     };
-    return { notices: await this.#options.mergeLoras(model, loras), model };
+    const notices = await this.#options.mergeLoras(model, additions.loras ?? [], wordsOf(parameters));
+    await this.#options.useAdditions(model, additions);
+    return { notices, model };
   }
 
-  /** What is needed to make a step's result again, for recordings; null for one without a checkpoint. */
+  /** What is needed to reproduce a step's result, for recordings; null without a checkpoint. */
   async provenance({ id }: PlannedStep): Promise<Record<string, unknown> | null> {
     const found = this.#options.models.get(id);
     if (!found) {
@@ -146,7 +162,7 @@ export class GraphWork {
     return found.model.provenance();
   }
 
-  /** Keeps how fast the steps of this attempt were, for the next estimate; not the first one, which also compiles. */
+  /** Saves the speed of this attempt's steps for the next estimate, except the first one, which also compiles. */
   observeStep(id: string, stage: Stage, step: number, steps: number): void {
     const found = this.#options.models.get(id);
     if (!found || stage !== SAMPLE) {
@@ -164,7 +180,7 @@ export class GraphWork {
     }
   }
 
-  /** Keeps what the stages took, where one checkpoint did it all. @param seconds by {@link stageKey} */
+  /** Saves the stages' durations if one checkpoint did everything. @param seconds by {@link stageKey} */
   observe(seconds: Record<string, number>): void {
     const [only, ...others] = this.#units;
     if (only && others.length === 0) {
@@ -207,4 +223,13 @@ function stepsOf({ steps, strength }: EstimateRequest): number {
 
 function sum(before: number | null | undefined, more: number | null): number | null {
   return before === undefined ? more : before === null || more === null ? null : before + more;
+}
+
+/** Prompts read in a syntax that has embeddings. */
+function wordsOf({
+  prompt,
+  negative_prompt: negative,
+  prompt_syntax: syntax = 'literal',
+}: PlannedStep['parameters']): string {
+  return syntax === 'literal' ? '' : [prompt, negative].filter((text) => typeof text === 'string').join('\n');
 }

@@ -1,4 +1,4 @@
-/** The language worker: language models and voices on a device of their own. Made only when somebody asks for one of them. */
+/** The language worker: language models and voices on a device of their own. Created on first use. */
 import { StudioError } from '../src/core/errors.ts';
 import type { LanguageSummary } from '../src/core/language.ts';
 import { Engine } from '../src/engine/engine.ts';
@@ -19,8 +19,9 @@ class LanguageWorker implements LanguageApi {
   async start({
     backend,
     threads = null,
+    runtimeFiles,
   }: LanguageOptions): Promise<{ backend: 'webgpu' | 'wasm'; note: string | null }> {
-    const engine = await Engine.start({ backend, precision: 'auto', countLaunches: false, threads });
+    const engine = await Engine.start({ backend, precision: 'auto', countLaunches: false, threads, runtimeFiles });
     void engine.lost.then((error) => {
       resign(error, self);
     });

@@ -1,7 +1,8 @@
-/** A job's part on the language engine: the models of its steps, looked at before anything runs, then asked over a connection of this worker's own. */
+/** A job's work on the language engine: its steps' models are examined before anything runs, then used over a connection of this worker's own. */
 import { StudioError } from '../src/core/errors.ts';
 import type { LanguageKind } from '../src/core/language.ts';
 import type { PlannedStep } from '../src/core/plan.ts';
+import { readRemoteModel } from '../src/core/remote.ts';
 import { LanguageCheckpoint } from '../src/language/language_checkpoint.ts';
 import { LanguageClient } from '../src/language/language_client.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
@@ -10,11 +11,11 @@ import type { JobPage } from './generation_api.ts';
 import { filesOf } from './source_files.ts';
 
 export class LanguageWork {
-  /** Kept from job to job, so that a model stays on the device. */
+  /** Kept between jobs, so a model stays on the device. */
   readonly client: LanguageClient;
   #page: JobPage | null = null;
 
-  /** @param makeRoom frees what else is on the device, unless there is room beside it for a model of this many bytes */
+  /** @param makeRoom frees the rest of the device, unless a model of this many bytes fits beside it */
   constructor(makeRoom: (bytes: number, page: JobPage) => Promise<void>) {
     this.client = new LanguageClient({
       connect: () => this.#asked.language(),
@@ -24,8 +25,8 @@ export class LanguageWork {
   }
 
   /**
-   * A job begins; its page is asked for connections from now on.
-   * @throws StudioError `checkpoint_…` for a language model that is not here or cannot do what its step wants
+   * Starts a job, whose page provides connections from now on.
+   * @throws StudioError `checkpoint_…` for a language model that is missing or cannot do what its step needs
    */
   async prepare(
     page: JobPage,
@@ -35,7 +36,7 @@ export class LanguageWork {
     this.#page = page;
     for (const { id, chunk, given, language } of steps) {
       const service = catalogue.chunks[chunk].meta.needs.language;
-      if (given === null && service && language !== null) {
+      if (given === null && service && language !== null && !isOnServer(service, language)) {
         await look(id, service, language, sources);
       }
     }
@@ -47,6 +48,11 @@ export class LanguageWork {
     }
     return this.#page;
   }
+}
+
+/** Whether a step's language model is on a server. Voices never are. */
+export function isOnServer(service: LanguageKind, ref: string): boolean {
+  return service === 'text' && readRemoteModel(ref) !== null;
 }
 
 async function look(

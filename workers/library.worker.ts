@@ -1,4 +1,4 @@
-/** The library's worker: the only place that downloads, and one of two that read what is stored (the other is the generator). */
+/** The library's worker: the only one that downloads, and one of two that read stored files (the other is the generation worker). */
 import { witnessFile } from '../src/storage/witness.ts';
 import {
   browserChannel,

@@ -1,11 +1,12 @@
 /**
- * What media load when a file is there is fetched as soon as a worker starts that records: a result must not depend on whether the server
- * still answers when it is done. Not by static imports: those of a worker count as the page's own, and it would wait for them.
+ * Preloads the code that media need for a finished file as soon as a recording worker starts, so that a result does not depend on the
+ * server still answering by then. Not a static import, which would delay the page.
  */
 void Promise.all([
   import('../src/formats/container.ts'),
   import('../src/media/audio/tags.ts'),
   import('../src/media/audio/wav.ts'),
-]).catch(() => undefined); // Whoever needs one asks again, and is told.
+  import('../src/media/video/inscription.ts'),
+]).catch(() => undefined); // Whoever needs it will retry and see the error.
 
 export {};

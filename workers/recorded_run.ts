@@ -1,12 +1,13 @@
-/** The run that a job records into: opened, or gone on with where an earlier attempt broke off. */
+/** The run a job records into: newly opened, or continued from an interrupted attempt. */
 import type * as Comlink from 'comlink';
 import { StudioError } from '../src/core/errors.ts';
+import type { Entity } from '../src/core/job.ts';
 import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
 import type { EventSender } from './connection.ts';
 
 export class RecordedRun {
   #id = '';
-  /** What an earlier attempt recorded, by step and type, in order; each is taken once, in place of recording it again. */
+  /** What an earlier attempt recorded, by step and type, in order; each is used once instead of recording it again. */
   readonly #earlier = new Map<string, RunEntity[]>();
   readonly #recorder: Comlink.Remote<RecorderApi>;
   readonly #events: EventSender;
@@ -25,8 +26,8 @@ export class RecordedRun {
   }
 
   /**
-   * Goes on with the run that an earlier attempt opened.
-   * @returns `gone` when somebody deleted it, `held` when another tab does not let go of it
+   * Continues the run of an earlier attempt.
+   * @returns `gone` if somebody deleted it, `held` if another tab does not let go of it
    * @throws StudioError
    */
   async resume(run: string): Promise<'resumed' | 'gone' | 'held'> {
@@ -41,7 +42,7 @@ export class RecordedRun {
     } catch (error) {
       const { code } = StudioError.from(error);
       if (code === 'storage_unavailable') {
-        // Where nothing can be stored at all, opening another one says so.
+        // If nothing can be stored at all, opening another run will say so.
         return 'held';
       }
       if (code === 'invalid_operation') {
@@ -52,17 +53,36 @@ export class RecordedRun {
   }
 
   /** @returns the name of the file */
-  async record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
-    // A run that an earlier version began names no steps.
+  record(type: string, content: Blob | string | object, metadata?: Record<string, unknown>): Promise<string> {
+    return this.#recorded(type, metadata, () => this.#recorder.saveEntity(this.#id, type, content, metadata));
+  }
+
+  /**
+   * Like {@link record}, for a file made by another machine. The recorder cannot reach other machines: it fetches the file from this
+   * worker by a blob address.
+   */
+  async recordMade(type: string, file: Blob, metadata: Record<string, unknown>): Promise<string> {
+    const url = URL.createObjectURL(file);
+    try {
+      return await this.#recorded(type, metadata, () => this.#recorder.saveFromUrl(this.#id, type, url, metadata));
+    } finally {
+      URL.revokeObjectURL(url);
+    }
+  }
+
+  async #recorded(
+    type: string,
+    metadata: Record<string, unknown> | undefined,
+    save: () => Promise<Entity>,
+  ): Promise<string> {
+    // Runs started by an earlier version name no steps.
     const known = this.#earlier.get(keyOf(type, metadata))?.shift() ?? this.#earlier.get(type)?.shift();
-    const entity = known
-      ? { ...known, run: this.#id }
-      : await this.#recorder.saveEntity(this.#id, type, content, metadata);
+    const entity = known ? { ...known, run: this.#id } : await save();
     this.#events.send({ type: 'entity', entity });
     return entity.filename;
   }
 
-  /** What a step recorded of this type in an earlier attempt, in order. */
+  /** What a step recorded as this type in an earlier attempt, in order. */
   async readBack(type: string, step: string): Promise<Blob[]> {
     const files: Blob[] = [];
     for (const entity of this.#earlier.get(keyOf(type, { step })) ?? []) {
@@ -77,7 +97,7 @@ export class RecordedRun {
   }
 }
 
-/** A chunk that stands in two steps records the same types twice. */
+/** Includes the step, since a chunk used twice records the same types twice. */
 function keyOf(type: string, metadata: Record<string, unknown> = {}): string {
   return typeof metadata.step === 'string' ? `${metadata.step}/${type}` : type;
 }

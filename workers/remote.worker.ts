@@ -1,9 +1,8 @@
 /**
- * The worker for jobs with a step on another machine. What it may reach is in the policy of its own response: the addresses that the person
- * entered, which stand in the address of this script (`cli/headers.js`), and nothing else; the page's own policy knows none of them.
- *
- * It holds nothing itself: whatever is loaded later would import what it shares with this file from the address without those origins, as a
- * second module with a second owner.
+ * The worker for jobs with a step on another machine. The policy of its own response limits it to the addresses the person entered, which
+ * are part of this script's URL (`cli/headers.js`); the page's policy contains none of them.
+ * The file itself holds no state: modules loaded later would import shared parts of it from the URL without those origins, as a second
+ * instance with a second owner.
  */
 await import('./remote_runner.ts');
 

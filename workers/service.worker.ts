@@ -1,6 +1,6 @@
 /**
- * The service worker: keeps the page on this device, so that it opens and works without a network, gives it the response headers
- * that its host may not be able to send, and is the door over HTTP for pages of our own origin (docs/API.md).
+ * The service worker: caches the page so that it works offline, adds response headers that its host may be unable to send, and serves the
+ * HTTP door for pages of our own origin (docs/API.md).
  */
 import { PrecacheController, type PrecacheEntry } from 'workbox-precaching';
 import { StudioError } from '../src/core/errors.ts';
@@ -13,21 +13,21 @@ import { browserStore } from '../src/recorder/browser_store.ts';
 import { OpfsFileStore } from '../src/recorder/opfs_file_store.ts';
 import { Recorder } from '../src/recorder/recorder.ts';
 
-/** What a host should send, written in at build time from cli/headers.js. */
+/** The headers a host should send, inserted at build time from cli/headers.js. */
 declare const __HOST_HEADERS__: Record<string, string>;
 /** The same for `sandbox/`. */
 declare const __SANDBOX_HEADERS__: Record<string, string>;
-/** Of the worker that reaches servers, with a place for their origins. */
+/** For the worker that reaches servers, with a placeholder for their origins. */
 declare const __REMOTE_POLICY__: string;
 declare const self: ServiceWorkerGlobalScope & { __WB_MANIFEST: PrecacheEntry[] };
 
-/** Answers a request for `url` on our own origin, or says null and leaves it to the next one, in the end to the browser. */
+/** Answers a request for `url` on our own origin; null leaves it to the next handler, and finally to the browser. */
 type Route = (event: FetchEvent, url: URL) => Promise<Response> | null;
 
 const HEADERS = Object.entries(__HOST_HEADERS__);
 const SANDBOX = new URL('sandbox/', self.location.href).href;
 
-/** ONNX Runtime comes in two builds; a browser uses one of them (src/engine/runtime.ts), so only that one is kept. */
+/** ONNX Runtime comes in two builds, of which a browser uses one (src/engine/runtime.ts); only that one is cached. */
 const OTHER_RUNTIME = 'Suspending' in WebAssembly ? '.asyncify-' : '.jspi-';
 
 class PageKeeper {
@@ -36,7 +36,7 @@ class PageKeeper {
   });
   readonly #page = new URL('index.html', self.location.href);
   #isFirst = false;
-  /** The first that answers does. */
+  /** In order; the first one to answer wins. */
   readonly #routes: readonly Route[] = [
     ({ request }) => door().answer(request)?.then(withHeaders) ?? null,
     (event, url) => this.#openPage(event, url),
@@ -54,11 +54,11 @@ class PageKeeper {
     void this.#precache.install(event);
   }
 
-  /** Drops what only earlier versions needed: from here on nobody runs them. */
+  /** Drops files that only earlier versions needed, since nobody runs those any more. */
   activate(event: ExtendableEvent): void {
     void this.#precache.activate(event);
     if (this.#isFirst) {
-      // The page that fetched all this can use it at once. A page of another version must not.
+      // The page that triggered this can use it at once; a page of another version must not.
       event.waitUntil(self.clients.claim());
     }
   }
@@ -77,7 +77,7 @@ class PageKeeper {
     }
   }
 
-  /** The page, whatever its address asks of it. Never in place of another path: those are the server's to answer. */
+  /** The page, whatever its query string. Never for another path, which the server must answer. */
   #openPage(event: FetchEvent, { pathname }: URL): Promise<Response> | null {
     const isPage = pathname === this.#page.pathname || pathname === new URL('.', this.#page).pathname;
     return isPage && event.request.mode === 'navigate' ? this.#kept(event, this.#page) : null;
@@ -92,7 +92,7 @@ class PageKeeper {
     if (cacheKey === undefined || event.request.method !== 'GET') {
       return null;
     }
-    // With its hash at hand, a file that is missing here after all is fetched, checked and kept.
+    // With the hash, a missing file is fetched, verified and kept.
     const integrity = this.#precache.getIntegrityForCacheKey(cacheKey);
     const request = new Request(href, { credentials: 'same-origin' });
     const response = this.#precache.strategy.handle({ event, request, params: { cacheKey, integrity } });
@@ -110,7 +110,7 @@ class PageKeeper {
         `<!doctype html><html lang="en"><meta charset="utf-8" /><meta name="viewport" content="width=device-width" />` +
           `<meta name="color-scheme" content="light dark" /><title>Darkroom</title>` +
           `<p>This address is not kept on this device and cannot be reached now; open <a href="${home}">Darkroom</a> instead.</p>` +
-          // Which language somebody chose is known to pages only.
+          // Only pages know which language the person chose.
           `<p lang="de">Diese Adresse ist auf diesem Gerät nicht gespeichert und jetzt nicht erreichbar; bitte stattdessen <a href="${home}">Darkroom</a> öffnen.</p>`,
         { status: 503, headers: { 'Content-Type': 'text/html; charset=utf-8' } },
       ),
@@ -118,12 +118,12 @@ class PageKeeper {
   }
 }
 
-/** Of files without a hash in their names; a host that knows them by their ETag need not send them twice. */
+/** For files without a hash in their names; a host that sends ETags need not send them twice. */
 function revalidating(request: Request): Promise<Request> {
   return Promise.resolve(request.cache === 'reload' ? new Request(request, { cache: 'no-cache' }) : request);
 }
 
-/** What the server has sent stays; hosts that cannot send headers get ours, and with them cross-origin isolation. */
+/** Keeps headers the server sent, and adds ours for hosts that cannot, which enables cross-origin isolation. */
 function withHeaders(response: Response): Response {
   const missing = HEADERS.filter(([name]) => !response.headers.has(name));
   if (missing.length === 0) {
@@ -133,17 +133,17 @@ function withHeaders(response: Response): Response {
   return new Response(response.body, { status, statusText, headers: [...response.headers, ...missing] });
 }
 
-/** A host that cannot tell folders apart sends the page's policy here, too, and under that one no sketch would run. */
+/** A host without per-folder headers sends the page's policy here too, under which no sketch would run. */
 function forSketches(response: Response): Response {
   const headers = new Headers(response.headers);
   Object.entries(__SANDBOX_HEADERS__).forEach(([name, value]) => headers.set(name, value));
   return new Response(response.body, { status: response.status, statusText: response.statusText, headers });
 }
 
-/** What a policy can name, and nothing that means more than one host. */
+/** An origin that a policy can name, and that stands for a single host. */
 const ORIGIN = /^https?:\/\/[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$/;
 
-/** The script of the worker that reaches these origins and no others: no static host can say so itself. */
+/** The script of the worker that reaches only these origins, with a policy that no static host could send. */
 function forRemote(response: Response, origins: readonly string[]): Response {
   const named = origins.filter((one) => ORIGIN.test(one)).flatMap((one) => [one, one.replace(/^http/, 'ws')]);
   const headers = new Headers(response.headers);
@@ -154,7 +154,7 @@ function forRemote(response: Response, origins: readonly string[]): Response {
 
 let opened: JobRoutes | null = null;
 
-/** Opened by the first request: most service workers are started for a file. Jobs are submitted and watched here; open tabs run them. */
+/** Opened on the first request, since most service workers start just to serve a file. Jobs are submitted and watched here; open tabs run them. */
 function door(): JobRoutes {
   opened ??= new JobRoutes(new StoredJobs({ catalogue, entity: recordedFile() }), {
     base: new URL('.', self.location.href).pathname,
@@ -166,7 +166,7 @@ function door(): JobRoutes {
   return opened;
 }
 
-/** Reads recordings, also while a tab writes them: what was saved does not change, and its hash is compared. Nothing is written here. */
+/** Reads recordings, even while a tab writes them: saved files never change, and their hashes are checked. Nothing is written here. */
 function recordedFile(): (run: string, filename: string) => Promise<Blob> {
   let recorder: Promise<Recorder> | null = null;
   return async (run, filename) => {
@@ -189,7 +189,7 @@ self.addEventListener('install', (event) => keeper.install(event));
 self.addEventListener('activate', (event) => keeper.activate(event));
 self.addEventListener('fetch', (event) => keeper.answer(event));
 self.addEventListener('message', ({ data }) => {
-  // A new version waits until every tab is closed, or until somebody agrees (src/app/update.svelte.ts).
+  // A new version waits until every tab is closed, or the person agrees (src/app/update.svelte.ts).
   if (data === 'take_over') {
     void self.skipWaiting();
   }

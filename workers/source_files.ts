@@ -1,7 +1,7 @@
-/** The files that a source speaks of, for workers that read checkpoints. */
+/** The files of a checkpoint source, for workers that read checkpoints. */
 import { FolderFiles, ServedFiles, type CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { browserNetwork } from '../src/weights/library/browser_surroundings.ts';
-import { IndexedKeyValues } from '../src/weights/library/key_values.ts';
+import { IndexedKeyValues, MemoryKeyValues } from '../src/weights/library/key_values.ts';
 import { RemoteFiles } from '../src/weights/library/remote_files.ts';
 import { Requests } from '../src/weights/library/requests.ts';
 import { LibraryStore } from '../src/weights/library/store.ts';
@@ -10,18 +10,19 @@ import { systemClock } from '../src/weights/library/surroundings.ts';
 import { transformMakers } from '../src/weights/quantise.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 
-/** The same database as the library worker's, which alone writes files there. */
-export const library = new LibraryStore(new IndexedKeyValues());
-const requests = new Requests(browserNetwork(self.location.href), systemClock);
+/** The library worker's database, to which only that worker writes files. */
+export const library = new LibraryStore('indexedDB' in globalThis ? new IndexedKeyValues() : new MemoryKeyValues());
+let requests: Requests | null = null;
 
 /** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` | `storage_unavailable` */
 export async function filesOf(source: CheckpointSource): Promise<CheckpointFiles> {
   switch (source.kind) {
-    case 'builtin':
-      return ServedFiles.open(
-        `builtin:${source.name}`,
-        new URL(`${import.meta.env.BASE_URL}checkpoints/${encodeURIComponent(source.name)}/`, self.location.origin),
-      );
+    case 'builtin': {
+      const base = source.base ?? new URL(`${import.meta.env.BASE_URL}checkpoints/`, self.location.origin).href;
+      return ServedFiles.open(`builtin:${source.name}`, new URL(`${encodeURIComponent(source.name)}/`, base));
+    }
+    case 'served':
+      return ServedFiles.open(`folder:${source.name}`, new URL(source.base));
     case 'folder':
       return new FolderFiles(source.name, source.files);
     case 'stored': {
@@ -30,6 +31,7 @@ export async function filesOf(source: CheckpointSource): Promise<CheckpointFiles
       return files;
     }
     case 'remote':
+      requests ??= new Requests(browserNetwork(self.location.href), systemClock);
       return new RemoteFiles(requests, source.listing, source.token);
   }
 }

@@ -1,4 +1,4 @@
-/** The worker for jobs without a checkpoint of the graph engine, whose runtime is not loaded here. */
+/** The worker for jobs that do not use the graph engine, whose runtime it never loads. */
 import { serve } from './connection.ts';
 import { TaskRunner } from './task_runner.ts';
 

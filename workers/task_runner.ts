@@ -1,4 +1,4 @@
-/** Runs jobs without a checkpoint of the graph engine, side by side: they compute nothing here, or ask language models. */
+/** Runs jobs that do not use the graph engine, in parallel: they compute nothing here, or ask language models. */
 import type * as Comlink from 'comlink';
 import { StudioError } from '../src/core/errors.ts';
 import type { JobEvent } from '../src/core/job.ts';

@@ -1,11 +1,17 @@
-/** Computes with so many threads for a moment, and says how fast that was; see `src/engine/threads.ts`. */
-import { Engine } from '../src/engine/engine.ts';
+/** Computes briefly with the given number of threads and reports the speed; see `src/engine/threads.ts`. */
+import { Engine, type EngineOptions } from '../src/engine/engine.ts';
 import { measureRate, workloads } from '../src/engine/self_measurement.ts';
 import { serve } from './connection.ts';
 
 class ThreadsWorker {
-  async rate(threads: number): Promise<number> {
-    const options = { backend: 'wasm', precision: 'f32', countLaunches: false, threads: String(threads) } as const;
+  async rate(threads: number, runtimeFiles?: EngineOptions['runtimeFiles']): Promise<number> {
+    const options = {
+      backend: 'wasm',
+      precision: 'f32',
+      countLaunches: false,
+      threads: String(threads),
+      runtimeFiles,
+    } as const;
     const engine = await Engine.start(options);
     return measureRate('f32', workloads(engine), () => performance.now() / 1000);
   }

@@ -1,8 +1,8 @@
 /**
- * The door over BroadcastChannel, for pages of our own origin that want no HTTP: they say what they want on `tasks:pending`, and hear of it
- * on `task_updates:<id>`. One tab serves, the one that holds the Web Lock `darkroom:channel`, so that no message is obeyed twice; when it is
- * closed, another one takes over. In between nobody hears, so a sender who is not answered says it again: the id is his, and
- * an id that is known already is not submitted again.
+ * The BroadcastChannel door, for pages of our own origin without HTTP: they post requests on `tasks:pending` and listen on
+ * `task_updates:<id>`. Only the tab holding the Web Lock `darkroom:channel` serves, so no message is obeyed twice; when it closes, another
+ * takes over. Nobody listens in between, so a sender without an answer sends again: it chooses the id, and a known id is not submitted
+ * twice.
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
@@ -23,7 +23,7 @@ const LOCK = 'darkroom:channel';
 const id = v.pipe(v.string(), v.regex(JOB_ID, 'id must be 1 to 64 letters, digits, "_" or "-".'));
 const known = v.string('job_id must be the id of a job.');
 
-/** What may be said on `tasks:pending`; answers go to `task_updates:<id>`. Of submit, follow, cancel and forget `id` is the job's own. */
+/** Messages on `tasks:pending`; answers go to `task_updates:<id>`. In submit, follow, cancel and forget, `id` is the job's. */
 const messageSchema = v.variant(
   'type',
   [
@@ -48,24 +48,24 @@ const messageSchema = v.variant(
 
 export type TaskMessage = v.InferOutput<typeof messageSchema>;
 
-/** What is said on `task_updates:<id>`. */
+/** Messages on `task_updates:<id>`. */
 export type TaskUpdate =
-  /** The job as it is now: at once, and after every change. */
+  /** The current job: at once, and after every change. */
   | { type: 'job'; job: Job }
   /** The job as it ended; nothing follows. */
   | { type: 'end'; job: Job }
-  /** Words of a step while they come into being. */
+  /** A step's words as they are written. */
   | ({ type: 'delta' } & Delta)
   | { type: 'jobs'; jobs: Job[] }
   | { type: 'queue'; queue: QueueState }
   | { type: 'entity'; run: string; filename: string; blob: Blob }
   | { type: 'forgotten' }
-  /** A question to the engine has arrived, and is not asked again; its answer may take minutes. */
+  /** A question to the engine has arrived and need not be repeated; its answer may take minutes. */
   | { type: 'heard' }
   | { type: 'answer'; answer: unknown }
   | { type: 'error'; error: { code: ErrorCode; message: string; retry: Retry } };
 
-/** The part of BroadcastChannel that is used, so that tests can stand in for it. */
+/** The part of BroadcastChannel used here, so that tests can replace it. */
 export interface TaskChannel {
   onmessage: ((event: { data: unknown }) => void) | null;
   postMessage(message: unknown): void;
@@ -74,21 +74,21 @@ export interface TaskChannel {
 
 export interface ChannelSurroundings {
   open: (name: string) => TaskChannel;
-  /** Calls `work` once nobody else does under this name, and lets go of the name when its promise settles. */
+  /** Runs `work` while holding the lock of this name. */
   alone: (name: string, signal: AbortSignal, work: () => Promise<void>) => Promise<unknown>;
 }
 
 const browser: ChannelSurroundings = {
   open: (name) => new BroadcastChannel(name) as TaskChannel,
   alone: (name, signal, work) =>
-    // Web Locks are missing where there is no secure origin, and there is no door there.
+    // There are no Web Locks on insecure origins, and so no door.
     (navigator.locks as LockManager | undefined)?.request(name, { signal }, work) ?? Promise.resolve(),
 };
 
 /**
- * Serves the channel for as long as this page lives, once no other one does.
- * @param askEngine answers what is no matter of jobs
- * @returns ends it, also while it waits for its turn
+ * Serves the channel while this page lives, once no other page does.
+ * @param askEngine answers questions that are not about jobs
+ * @returns stops serving, or waiting to serve
  */
 export function serveChannel(
   jobs: JobService,
@@ -104,10 +104,13 @@ export function serveChannel(
         done();
       });
     });
-  // Rejects when it is ended while it waits.
+  // Rejects if stopped while waiting.
   surroundings.alone(LOCK, ended.signal, work).catch(() => undefined);
   return () => ended.abort();
 }
+
+/** How many questions to remember; repeats only arrive within seconds. */
+const HEARD = 256;
 
 function isQuestion(type: unknown): type is EngineQuestion {
   return ENGINE_QUESTIONS.some((question) => question === type);
@@ -118,9 +121,11 @@ class ChannelServer {
   readonly #askEngine: AskEngine;
   readonly #open: (name: string) => TaskChannel;
   readonly #tasks: TaskChannel;
-  /** Where jobs are told of, and the ways to stop it, by id. Two channels of one name might overtake each other. */
+  /** Channels to followers and how to stop them, by id. Messages on two channels of one name might overtake each other. */
   readonly #followed = new Map<string, { channel: TaskChannel; stop: () => void }>();
   #last: Promise<void> = Promise.resolve();
+  /** Ids of questions that arrived. A sender repeats a question until it is acknowledged, but it is asked only once. */
+  readonly #heard = new Set<string>();
 
   constructor(jobs: JobService, askEngine: AskEngine, open: (name: string) => TaskChannel) {
     this.#jobs = jobs;
@@ -128,7 +133,7 @@ class ChannelServer {
     this.#open = open;
     this.#tasks = open(TASKS_CHANNEL);
     this.#tasks.onmessage = ({ data }) => {
-      // One after the other, so that jobs stand in the queue as they were said; a large file or the engine holds nobody up.
+      // In order, so jobs are queued in the order they were sent, but large files and the engine hold nobody up.
       const type = (data as { type?: unknown } | null)?.type;
       const isApart = type === 'entity' || isQuestion(type);
       const heard = isApart ? this.#hear(data) : this.#last.then(() => this.#hear(data));
@@ -145,7 +150,7 @@ class ChannelServer {
     this.#followed.clear();
   }
 
-  /** Never rejects. What has no id that an answer could go to is not answered. */
+  /** Never rejects. A message without a valid id gets no answer. */
   async #hear(data: unknown): Promise<void> {
     const to = (typeof data === 'object' && data !== null ? (data as { id?: unknown }).id : null) ?? null;
     if (typeof to !== 'string' || !JOB_ID.test(to)) {
@@ -156,6 +161,14 @@ class ChannelServer {
       delete asked.id;
       if (isQuestion(type)) {
         this.#say(to, { type: 'heard' });
+        if (this.#heard.has(to)) {
+          return;
+        }
+        this.#heard.add(to);
+        if (this.#heard.size > HEARD) {
+          const [oldest] = this.#heard;
+          this.#heard.delete(oldest);
+        }
         this.#say(to, { type: 'answer', answer: await this.#askEngine(type, asked) });
         return;
       }
@@ -223,7 +236,7 @@ class ChannelServer {
     }
   }
 
-  /** Tells of the job from now on; asked again, it tells once more. */
+  /** Reports the job from now on, and once more if asked again. */
   #follow(id: string): void {
     const earlier = this.#followed.get(id);
     earlier?.stop();
@@ -243,7 +256,7 @@ class ChannelServer {
       unread();
     };
     if (this.#followed.get(id) !== following) {
-      // It had ended already, and was told of before `follow` returned.
+      // It had already ended, and was reported before `follow` returned.
       following.stop();
     }
   }

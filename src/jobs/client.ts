@@ -1,6 +1,8 @@
-/** The page's way to the workers: checkpoints, jobs and recordings. */
+/** The page's client for the workers: checkpoints, jobs and recordings. */
 import * as Comlink from 'comlink';
-import { DEFAULT_CHECKPOINT } from '../core/builtin_checkpoints.ts';
+import type { CheckedAddition } from '../core/additions.ts';
+import { DEFAULT_CHECKPOINT, defaultCheckpoint } from '../core/builtin_checkpoints.ts';
+import type { ComfySurvey } from '../core/comfyui.ts';
 import type { Delta, DeviceReport, EngineState, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
@@ -17,7 +19,7 @@ import { folderSource } from './folder_source.ts';
 import type { FolderFile } from './folder_source.ts';
 import type { QueueView } from './job_watchers.ts';
 import type { LanguageEngines } from './language.ts';
-import { LibraryClient } from './library.ts';
+import type { LibraryClient } from './library.ts';
 import { Receiver } from './queue.ts';
 import type { Lane } from './queue.ts';
 import { needsOf } from './needs.ts';
@@ -26,22 +28,24 @@ import { RecordingsClient } from './recordings.ts';
 import { resumed } from './resumption.ts';
 import { drain } from './runner.ts';
 import type { RemoteWorkers } from './remote_workers.ts';
+import type { ServerLanes } from './server_lanes.ts';
 import type { JobService, QueueState } from './service.ts';
 import { Sources } from './sources.ts';
 import { StoredJobs } from './stored_jobs.ts';
 import { Turn } from './turn.ts';
-import { WorkerPair } from './worker_pair.ts';
+import type { WorkerPair } from './worker_pair.ts';
 
-/** What the tabs of one browser have in common. */
+/** What the tabs of one browser share. */
 export interface Commons {
   jobs: StoredJobs;
   turn: Turn;
   sources: Sources;
-  /** Null where what waits is remembered nowhere else. */
+  /** Null if waiting jobs are recorded nowhere else. */
   witness: QueueWitness | null;
 }
 
-function inBrowser(workers: WorkerPair): Commons {
+/** All of it is stored. */
+export function inBrowser(workers: WorkerPair): Commons {
   const entity = (run: string, filename: string) => workers.recorder.call('readEntity', run, filename);
   const jobs = new StoredJobs({ catalogue, entity });
   return {
@@ -54,82 +58,89 @@ function inBrowser(workers: WorkerPair): Commons {
 }
 
 const onGpu = ({ gpu }: Requirements) => gpu;
-const onServers = ({ gpu, remote }: Requirements) => !gpu && remote;
-
-/** What runs side by side: a job on the GPU, one that needs neither it nor a server, and a few on servers, each of which may have its own. */
-const LANES = [onGpu, ({ gpu, remote }: Requirements) => !gpu && !remote, onServers, onServers, onServers, onServers];
 
 export class JobClient implements JobService {
-  /** What is stored in this browser, and how more gets there. */
+  /** Checkpoints stored in this browser, and adding more. */
   readonly library: LibraryClient;
   /** What was made and kept. */
   readonly recordings: RecordingsClient;
   /** Language models and voices. */
   readonly language: LanguageEngines;
-  /** One sentence when the browser had lost the queue of an earlier visit, else null. */
+  /** A sentence if the browser had lost the queue of an earlier visit, else null. */
   readonly queueLoss: Promise<string | null>;
   readonly #workers: WorkerPair;
   readonly #jobs: StoredJobs;
   readonly #turn: Turn;
   readonly #sources: Sources;
-  #current = DEFAULT_CHECKPOINT;
+  #current = { ref: DEFAULT_CHECKPOINT, pipelineClass: '' };
 
-  constructor(workers = new WorkerPair(), library = new LibraryClient(), commons = inBrowser(workers)) {
+  constructor(workers: WorkerPair, library: LibraryClient, commons: Commons) {
     this.#workers = workers;
     this.language = workers.language;
     this.library = library;
     this.recordings = new RecordingsClient(() => workers.recorder);
     const { jobs, turn, sources, witness } = commons;
     [this.#jobs, this.#turn, this.#sources] = [jobs, turn, sources];
-    const receivers = LANES.map((takes) => {
+    const receivers: Receiver<CheckpointSource>[] = [];
+    const open = (takes: (needs: Requirements) => boolean) => {
       const lane: Lane = {
         takes: (operation) => takes(needsOf(operation)),
         refs: (operation) => needsOf(operation).refs,
       };
       const receiver = new Receiver(jobs, turn, (ref) => sources.resolve(ref), { lane });
       void drain(receiver, takes === onGpu ? workers : workers.tasks);
-      return receiver;
-    });
+      receivers.push(receiver);
+    };
+    // In parallel: one job on the GPU, one that needs neither GPU nor server, and those on servers, of which one finds out which there are.
+    let lanes: ServerLanes | undefined;
+    open(onGpu);
+    open(({ gpu, engines }) => !gpu && engines.length === 0);
+    open((needs) => !needs.gpu && needs.engines.length > 0 && lanes?.has(needs) !== true);
+    workers.onServers = async (servers) => {
+      lanes ??= new (await import('./server_lanes.ts')).ServerLanes(open);
+      lanes.know(servers);
+    };
     this.language.onOpened = (ref, source) => sources.add(ref, source);
     sources.onFound = (ref) => receivers.forEach((receiver) => receiver.found(ref));
     this.queueLoss = witness?.begin() ?? Promise.resolve(null);
   }
 
-  /** Starts the workers. When one has ended, they are started again by themselves, with the same options. */
+  /** Starts the workers. If one ends, they restart automatically with the same options. */
   start(options: StartOptions = {}): Promise<DeviceReport> {
     this.#workers.options = options;
-    this.language.options = { backend: options.backend ?? 'auto', threads: options.threads };
+    const { backend = 'auto', threads, runtimeFiles } = options;
+    this.language.options = { backend, threads, runtimeFiles };
     return this.device;
   }
 
-  /** The device that the engine runs on, once it is up. */
+  /** The engine's device, once it has started. */
   get device(): Promise<DeviceReport> {
     return this.#workers.generator.device;
   }
 
-  /** Opens a folder's checkpoint; operations that name no checkpoint run on it from now on. */
+  /** Opens a folder's checkpoint, which operations without a checkpoint run on from now on. */
   openFolder(files: FolderFile[]): Promise<CheckpointSummary> {
     return this.#open(folderSource(files));
   }
 
-  /** Opens a checkpoint that is served with the page; else as {@link openFolder}. */
+  /** Like {@link openFolder}, for a checkpoint served with the page. */
   openBuiltin(name: string): Promise<CheckpointSummary> {
     return this.#open({ kind: 'builtin', name });
   }
 
-  /** Opens a complete checkpoint of the library, by its ref; else as {@link openFolder}. */
+  /** Like {@link openFolder}, for a complete checkpoint in the library, by ref. */
   openStored(ref: string): Promise<CheckpointSummary> {
     return this.#open({ kind: 'stored', ref });
   }
 
-  /** What a checkpoint is, from configs and headers read at its origin; nothing is stored. */
+  /** Describes a checkpoint from the configs and headers at its origin; nothing is stored. */
   async describe(listing: Listing, token: string | null): Promise<CheckpointSummary> {
     return (await this.#workers.started()).call('openCheckpoint', { kind: 'remote', listing, token });
   }
 
   /**
-   * What a run would need and whether it fits, from configs and headers only. The first one measures the device for a moment.
-   * @param checkpoint where it is, or the ref of one that is open, built in or stored
+   * What a run would need and whether it fits, judged by configs and headers only. The first call briefly measures the device.
+   * @param checkpoint its source, or the ref of one that is open, built in or stored
    */
   async estimate(checkpoint: CheckpointSource | string, request: EstimateRequest): Promise<Estimate> {
     const source = typeof checkpoint === 'string' ? this.#sources.get(checkpoint) : checkpoint;
@@ -140,7 +151,7 @@ export class JobClient implements JobService {
     return (await this.#workers.started()).call('engineState');
   }
 
-  /** Brings to the device what an operation runs on, where that surely fits. A job that begins meanwhile goes first. */
+  /** Loads what an operation runs on, if it certainly fits. A job that starts meanwhile goes first. */
   async prepare(input: unknown): Promise<void> {
     const operation = this.#onCurrent(parseOperation(input));
     const sources = Object.fromEntries(needsOf(operation).refs.map((ref) => [ref, this.#sources.get(ref)]));
@@ -152,33 +163,38 @@ export class JobClient implements JobService {
     await (await this.#workers.started()).call('unload');
   }
 
-  /** Which of the stored LoRAs fit a checkpoint that is open, built in or stored, by its ref. */
+  /** Which stored LoRAs fit an open, built-in or stored checkpoint, by its ref. */
   async checkLoras(checkpoint: string): Promise<LoraFit[]> {
     return (await this.#workers.started()).call('checkLoras', this.#sources.get(checkpoint));
   }
 
-  /** Plans with this much GPU memory from now on, in bytes; null = a guess. */
+  /** Which of the stored additions of a kind fit it, likewise. */
+  async checkAdditions(checkpoint: string, kind: CheckedAddition): Promise<Omit<LoraFit, 'note'>[]> {
+    return (await this.#workers.started()).call('checkAdditions', this.#sources.get(checkpoint), kind);
+  }
+
+  /** Sets the GPU memory to plan with, in bytes; null = a guess. */
   async planWith(memoryBytes: number | null): Promise<MemoryBudget> {
     this.#workers.options = { ...this.#workers.options, memoryBytes };
     return (await this.#workers.started()).call('planWith', memoryBytes);
   }
 
-  /** Whether pictures recorded from now on hold how they were made, beside their pixels. */
+  /** Whether pictures recorded from now on contain how they were made. */
   inscribe(isOn: boolean): void {
     this.#workers.options = { ...this.#workers.options, inscribes: isOn };
   }
 
-  /** The jobs as they are to everybody: what names no checkpoint runs on the one that comes with the page, whichever is open here. */
+  /** The jobs as other doors see them: operations without a checkpoint run on the built-in one, whichever is open here. */
   get shared(): JobService {
     return this.#jobs;
   }
 
-  /** As {@link JobService.submit}; one that names no checkpoint runs on the one that was opened last in this tab. */
+  /** Like {@link JobService.submit}; an operation without a checkpoint runs on the one opened last in this tab. */
   async submit(input: unknown, id?: string): Promise<Job> {
     return this.#jobs.submit(this.#onCurrent(parseOperation(input)), id);
   }
 
-  /** What comes back from the queue's witness is in it. */
+  /** Includes jobs restored from the queue's witness. */
   async list(): Promise<Job[]> {
     await this.queueLoss;
     return this.#jobs.list();
@@ -200,12 +216,12 @@ export class JobClient implements JobService {
     return this.#jobs.deltas(id, listener);
   }
 
-  /** Keeps a key that the person entered for as long as the page is open; null forgets it. It goes only to the step that asks for it. */
+  /** Keeps a key the person entered while the page is open; null forgets it. Only the step that asks for it gets it. */
   setSecret(name: string, value: string | null): void {
     this.#workers.setSecret(name, value);
   }
 
-  /** Says how to read a key that was kept in an earlier visit; see {@link setSecret}. */
+  /** Sets how to read a key kept from an earlier visit; see {@link setSecret}. */
   rememberSecrets(find: (name: string) => Promise<string | null>): void {
     this.#workers.remembered = find;
   }
@@ -213,6 +229,11 @@ export class JobClient implements JobService {
   /** Servers on other machines. */
   get remote(): Promise<RemoteWorkers> {
     return this.#workers.remote;
+  }
+
+  /** What the entered servers make of a person's own workflow: its graph, and what they lack for it. */
+  async surveyWorkflow(engine: string, workflow: unknown): Promise<ComfySurvey> {
+    return (await this.remote).survey(engine, workflow, (name) => this.#workers.secret(name));
   }
 
   cancel(id: string): Promise<Job> {
@@ -231,14 +252,14 @@ export class JobClient implements JobService {
     return this.#jobs.repeat(id);
   }
 
-  /** The operation of a job that came to an end in the middle, with what its finished steps recorded; see `resumption.ts`. */
+  /** The operation of a job that ended midway, with the outputs of its finished steps; see `resumption.ts`. */
   async resumed(id: string): Promise<Operation> {
     return resumed(await this.get(id), catalogue, (run, filename) => this.entity(run, filename));
   }
 
-  /** Steps of an operation that run a language model, and what they want of it. @throws StudioError `invalid_operation` */
-  languageSteps(input: unknown): Requirements['languageSteps'] {
-    return requirementsOf(parseOperation(input), catalogue).languageSteps;
+  /** What an operation needs. @throws StudioError `invalid_operation` */
+  requirements(input: unknown): Requirements {
+    return requirementsOf(parseOperation(input), catalogue);
   }
 
   remove(id: string): Promise<void> {
@@ -257,32 +278,32 @@ export class JobClient implements JobService {
     return this.#jobs.queue();
   }
 
-  /** Runs jobs in this tab from now on; another tab that runs one stops it, and it goes on here. */
+  /** Runs jobs in this tab from now on; a job running in another tab stops there and continues here. */
   takeOver(): void {
     this.#turn.take();
   }
 
-  /** What is known here of jobs and queue by now. */
+  /** What this tab currently knows about jobs and queue. */
   get view(): QueueView {
     return { jobs: this.#jobs.jobs, changed: new Set(), queue: this.#jobs.state };
   }
 
-  /** One sentence for the person when waiting jobs do not outlast this visit; null when they do. */
+  /** A sentence for the person if waiting jobs will not outlast this visit; null if they will. */
   get queueNote(): string | null {
     return this.#jobs.note;
   }
 
-  /** Called after every change of a job or of the queue, in whichever tab it was made. */
+  /** Called after every change of a job or the queue, in any tab. */
   onChange(listener: (view: QueueView) => void): () => void {
     return this.#jobs.subscribe(listener);
   }
 
-  /** Says how to read a folder that was opened in an earlier visit, where the browser allows that without asking; else null. */
+  /** Sets how to read a folder opened in an earlier visit, if the browser allows it without asking; else null. */
   rememberFolders(find: (name: string) => Promise<FolderFile[] | null>): void {
     this.#sources.remembered = find;
   }
 
-  /** Called whenever an engine is up; a new one knows nothing of the canvas that the last one drew on. */
+  /** Called whenever an engine has started; a new one does not have its predecessor's canvas. */
   onEngine(listener: (device: DeviceReport) => void): () => void {
     return this.#workers.onStart(listener);
   }
@@ -292,7 +313,7 @@ export class JobClient implements JobService {
     return this.#workers.generator.link.call('watch', canvas && Comlink.transfer(canvas, [canvas]));
   }
 
-  /** What the engine holds, for tests and measurements. */
+  /** What the engine holds; for tests and measurements. */
   async ledger(): Promise<LedgerReport> {
     return (await this.#workers.started()).call('ledger');
   }
@@ -320,14 +341,22 @@ export class JobClient implements JobService {
   }
 
   #onCurrent(operation: Operation): Operation {
-    return needsOf(operation).lacksCheckpoint ? { ...operation, checkpoint: this.#current } : operation;
+    const { lacking } = needsOf(operation);
+    if (!lacking) {
+      return operation;
+    }
+    // The open checkpoint usually paints; the upscaler is another one, shipped with the page.
+    const { ref, pipelineClass } = this.#current;
+    const builtin = defaultCheckpoint(lacking);
+    const isOther = builtin !== DEFAULT_CHECKPOINT && !lacking.includes(pipelineClass);
+    return { ...operation, checkpoint: isOther ? builtin : ref };
   }
 
   async #open(source: CheckpointSource): Promise<CheckpointSummary> {
     const generator = await this.#workers.started();
     const summary = await generator.call('openCheckpoint', source);
     this.#sources.add(summary.ref, source);
-    this.#current = summary.ref;
+    this.#current = summary;
     return summary;
   }
 }

@@ -1,9 +1,10 @@
 /**
- * What doors can ask of the engine and of the checkpoints of this browser, beside jobs: what is on the device, to prepare it or to free it,
- * and to look at, fetch and remove checkpoints. Answered by the tab that serves the channel, and loaded by the first question.
+ * What doors can ask beside jobs: the engine's state, preparing and freeing it, and looking at, fetching and removing checkpoints.
+ * Answered by the tab that serves the channel, and loaded on the first question.
  */
 import * as v from 'valibot';
-import { BUILTIN_CHECKPOINTS } from '../core/builtin_checkpoints.ts';
+import { additionOf } from '../core/additions.ts';
+import { BUILTIN_CHECKPOINTS, BUILTIN_UPSCALER } from '../core/builtin_checkpoints.ts';
 import { StudioError } from '../core/errors.ts';
 import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../core/model.ts';
 import { parse, parseOperation } from '../core/operation.ts';
@@ -23,11 +24,11 @@ export interface CheckpointReport {
   bytes: number | null;
   storedBytes: number | null;
   license: License['id'];
-  /** Why its download stopped; null where it did not, or was asked to. */
+  /** Why its download failed; null if it did not, or was stopped on request. */
   error: string | null;
 }
 
-/** What a checkpoint at its origin is; nothing of it was fetched but configs and headers. */
+/** A checkpoint at its origin; only configs and headers were fetched. */
 export interface CheckpointLook {
   ref: string;
   name: string;
@@ -46,7 +47,7 @@ const origin = {
   repo: v.optional(v.pipe(v.string('repo must be text.'), v.regex(/^[\w.-]+\/[\w.-]+$/, 'repo must be org/name.'))),
   revision: v.optional(v.string('revision must be text.')),
   url: v.optional(v.pipe(v.string('url must be text.'), v.url('url must be an address.'))),
-  /** For a gated repository; kept for this request only. */
+  /** For a gated repository; used for this request only. */
   token: v.optional(v.string('token must be text.')),
 };
 const oneOrigin = 'Say either repo or url.';
@@ -74,7 +75,7 @@ const questions = {
 
 type Asked<Q extends EngineQuestion> = v.InferOutput<(typeof questions)[Q]>;
 
-/** The part of the page's client that is used. */
+/** The part of the page's client used here. */
 export type DeskClient = Pick<JobClient, 'engineState' | 'prepare' | 'unload' | 'describe' | 'library'>;
 
 /** @throws StudioError, `invalid_operation` for what is not understood */
@@ -115,7 +116,7 @@ export async function answerEngine(client: DeskClient, type: EngineQuestion, ask
 }
 
 async function reports({ library }: DeskClient): Promise<CheckpointReport[]> {
-  const builtin = BUILTIN_CHECKPOINTS.map(({ id, name }): CheckpointReport => {
+  const builtin = [...BUILTIN_CHECKPOINTS, BUILTIN_UPSCALER].map(({ id, name, license }): CheckpointReport => {
     const sizes = { bytes: null, storedBytes: null };
     return {
       ref: `builtin:${id}`,
@@ -124,12 +125,12 @@ async function reports({ library }: DeskClient): Promise<CheckpointReport[]> {
       variant: 'full',
       state: 'builtin',
       ...sizes,
-      license: 'apache-2.0',
+      license: license.toLowerCase(),
       error: null,
     };
   });
   const stored = (await library.list())
-    .filter(({ ref }) => !ref.startsWith('lora:'))
+    .filter(({ ref }) => additionOf(ref) === null)
     .map(({ ref, name, kind, variant, state, bytes, storedBytes, license, error }): CheckpointReport => ({
       ref,
       name,
@@ -170,7 +171,7 @@ async function look(
   return { listing, summary, report };
 }
 
-/** Begins the download and answers; how far it is stands in the list. */
+/** Starts the download and returns; the list shows its progress. */
 async function fetched(client: DeskClient, asked: Asked<'fetch'>): Promise<{ ref: string }> {
   const { library } = client;
   const { listing, summary, report } = await look(client, asked);
@@ -192,7 +193,7 @@ async function fetched(client: DeskClient, asked: Asked<'fetch'>): Promise<{ ref
     await library.acceptLicense(listing.ref);
   }
   const request = { listing, paths: summary.needs, variant, token: token ?? null };
-  // A failure stands in the list, as it does in the page's library.
+  // The list shows a failure, like the page's library.
   library.download(request, () => undefined).catch(() => undefined);
   return { ref: variant === 'full' ? report.ref : `${report.ref}#${variant}` };
 }

@@ -2,7 +2,7 @@
 import { StudioError } from '../core/errors.ts';
 import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 
-/** `path` begins with the name of the chosen folder, as `webkitRelativePath` does; that of a single file is its name. */
+/** `path` begins with the name of the chosen folder, as `webkitRelativePath` does; that of a file without one is its name. */
 export interface FolderFile {
   path: string;
   file: File;
@@ -14,16 +14,21 @@ const INDEX = 'model_index.json';
 const REPOSITORY = /(?:^|\/)models--([^/]+?)--([^/]+)\/(?:blobs|refs|snapshots|\.no_exist)\//;
 const HASHED = /(?:^|\/)(?:[0-9a-f]{40}|[0-9a-f]{64})(?:\.incomplete)?$/;
 
+/** The place of the largest file: of a model's that is what paints. */
+export function largestOf(files: readonly File[]): number {
+  return files.reduce((most, file, i) => (file.size > files[most].size ? i : most), 0);
+}
+
 /**
- * Finds the checkpoint in what was chosen: the folder that holds `model_index.json`, or of a language model `config.json` and a folder of
- * networks, which may lie below the chosen one (a hub cache, an unpacked archive). Without one the chosen folder is taken, and opening it
- * says what is missing.
+ * Finds the checkpoint in the chosen folder: the folder with `model_index.json`, or a language model's with `config.json` and a folder of
+ * networks, possibly nested (a hub cache, an unpacked archive). Without one, the chosen folder itself is used, and opening it says what is
+ * missing.
  */
 export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
-  // A file that was chosen by itself is a checkpoint of its own name.
-  const [only] = chosenFiles;
-  const isAlone = chosenFiles.length === 1 && !only.path.includes('/');
-  const files = isAlone ? [{ path: `${only.path}/${only.path}`, file: only.file }] : chosenFiles;
+  // Files that were chosen by themselves are a checkpoint that is called like the largest.
+  const isInFolder = chosenFiles.some(({ path }) => path.includes('/'));
+  const own = chosenFiles[largestOf(chosenFiles.map(({ file }) => file))]?.path;
+  const files = isInFolder ? chosenFiles : chosenFiles.map(({ path, file }) => ({ path: `${own}/${path}`, file }));
   const depth = (path: string) => path.split('/').length;
   const highest = (name: string) =>
     files
@@ -53,7 +58,7 @@ export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
 
 /** @throws StudioError `checkpoint_incomplete` where what was chosen is the Hugging Face cache, of which browsers see no file by its name */
 function refuseCache(files: FolderFile[], chosen: string): void {
-  // Where links could not be made, the cache holds copies.
+  // Without symbolic links, the cache holds copies.
   if (files.some(({ path }) => path.endsWith('.safetensors'))) {
     return;
   }

@@ -1,4 +1,4 @@
-/** What is told of a job outside of the page: all of it, except that a picture of its operation is told by type and size. */
+/** A job as reported outside the page: complete, except that pictures in its operation are given by type and size. */
 import type { Job } from '../core/job.ts';
 import { withoutPictures } from '../core/operation.ts';
 

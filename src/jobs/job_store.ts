@@ -1,4 +1,4 @@
-/** Where the queue's records lie: IndexedDB, or memory where a browser keeps nothing. */
+/** Where the queue's records are stored: IndexedDB, or memory if the browser keeps nothing. */
 import { promisifyRequest } from 'idb-keyval';
 import type { UseStore } from 'idb-keyval';
 import { StudioError } from '../core/errors.ts';
@@ -14,8 +14,8 @@ export interface JobStore {
   /** Undefined where there is nothing. */
   read(keys: readonly string[]): Promise<unknown[]>;
   /**
-   * One transaction: no other tab comes between the reading and the writing, and either all is written or nothing.
-   * @param decide gets the values of `keys`; what it throws is thrown here, and nothing is written
+   * One transaction: no other tab can interleave, and either everything is written or nothing.
+   * @param decide gets the values of `keys`; if it throws, nothing is written
    */
   change(keys: readonly string[], decide: (values: unknown[]) => Writes): Promise<void>;
 }

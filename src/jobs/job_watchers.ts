@@ -1,4 +1,4 @@
-/** Who wants to hear of jobs in this tab: of all of them, of one until it has ended, or of one's end only. */
+/** Listeners to jobs in this tab: to all of them, to one until it ends, or only to one's end. */
 import { StudioError } from '../core/errors.ts';
 import type { Delta, Job } from '../core/job.ts';
 import { deferred } from './deferred.ts';
@@ -9,7 +9,7 @@ import { isFinished } from './state.ts';
 /** What watchers are told. */
 export interface QueueView {
   jobs: Job[];
-  /** Ids of the jobs that this is about; forgotten ones, too. */
+  /** Ids of the changed jobs, including forgotten ones. */
   changed: ReadonlySet<string>;
   queue: QueueState;
 }
@@ -23,7 +23,7 @@ export class JobWatchers {
   readonly #followers = new Map<string, Set<Follower>>();
   readonly #waiters = new Map<string, Deferred<Job>>();
   readonly #readers = new Map<string, Set<Reader>>();
-  /** Words of running jobs so far, for whoever begins to read in the middle. */
+  /** Words of running jobs so far, for listeners that join midway. */
   readonly #words = new Map<string, { attempt: number; deltas: Delta[] }>();
 
   get isEmpty(): boolean {
@@ -45,7 +45,7 @@ export class JobWatchers {
     return { tell: (job) => this.#tellFollower(job, follower), stop: () => this.#unfollow(id, follower) };
   }
 
-  /** Tells the words of a running job, those so far at once. Returns the way to stop; its end is not told. */
+  /** Streams a running job's words, starting with those so far. Returns a function that stops; the end is not reported. */
   read(id: string, listener: Reader): () => void {
     const reader: Reader = (delta) => listener(delta);
     const readers = this.#readers.get(id) ?? new Set();
@@ -63,14 +63,14 @@ export class JobWatchers {
   /** Words came into being. */
   hear(id: string, attempt: number, { step, text, thinking }: Delta): void {
     const known = this.#words.get(id);
-    // What a broken attempt said is said anew.
+    // A new attempt repeats its words from the start.
     const words = known?.attempt === attempt ? known.deltas : [];
     this.#words.set(id, { attempt, deltas: words });
     joinDelta(words, { step, text, thinking });
     this.#readers.get(id)?.forEach((reader) => reader({ step, text, thinking }));
   }
 
-  /** Resolves with the job when it has ended; rejects with `invalid_operation` when it is forgotten before that. */
+  /** Resolves with the job once it has ended; rejects with `invalid_operation` if it is forgotten before. */
   wait(id: string): Promise<Job> {
     const waiter = this.#waiters.get(id) ?? deferred<Job>();
     this.#waiters.set(id, waiter);
@@ -128,7 +128,7 @@ export class JobWatchers {
   }
 }
 
-/** Adds words to those before them; what belongs together becomes one. */
+/** Appends words, merging adjacent ones of the same kind. */
 export function joinDelta(words: Delta[], { step, text, thinking }: Delta): void {
   const last = words.at(-1);
   if (last?.step === step && last.thinking === thinking) {

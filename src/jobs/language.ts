@@ -1,4 +1,4 @@
-/** The page's way to the language engine. Its worker is made by the first call that needs it, and anew when it has ended. */
+/** The page's client for the language engine. Its worker is created on first use, and again after it ended. */
 import * as Comlink from 'comlink';
 import type { LanguageSummary } from '../core/language.ts';
 import type { Speech, SpeechRequest, SpeechService } from '../core/speech_service.ts';
@@ -12,13 +12,11 @@ import type { FolderFile } from './folder_source.ts';
 import { WorkerLink } from './worker_link.ts';
 import type { WorkerLike } from './worker_link.ts';
 
-const bundled = () => new Worker(new URL('../../workers/language.worker.ts', import.meta.url), { type: 'module' });
-
 /** Loading the runtime and a first computation, in milliseconds. */
 const START_WITHIN = 5 * 60_000;
 
 /**
- * Requests do not wait for the GPU's turn: on WebGPU let nothing else run meanwhile. Within jobs whoever holds the turn asks, over a
+ * Requests here do not wait for the GPU, so on WebGPU nothing else may run meanwhile. Within jobs, the worker holding the GPU asks over a
  * connection of its own.
  */
 export class LanguageEngines implements TextService, SpeechService {
@@ -34,11 +32,11 @@ export class LanguageEngines implements TextService, SpeechService {
     connectIfAlive: () => this.connectionIfAlive(),
     makeRoom: (bytes) => this.makeRoom(bytes),
   });
-  /** Opened folders, which each new worker has to be told of. */
+  /** Opened folders, which every new worker must learn of. */
   readonly #known = new Map<string, CheckpointSource>();
   #engine: { link: WorkerLink<LanguageApi>; started: Promise<unknown> } | null = null;
 
-  constructor(make: () => WorkerLike = bundled) {
+  constructor(make: () => WorkerLike) {
     this.#make = make;
   }
 
@@ -105,6 +103,11 @@ export class LanguageEngines implements TextService, SpeechService {
   /** Frees the memory that the model on the device takes; the next request loads it again. */
   release(): Promise<void> {
     return this.#client.release(0);
+  }
+
+  /** Ends its worker, where there is one. */
+  end(): void {
+    this.#engine?.link.terminate();
   }
 
   async #started(): Promise<WorkerLink<LanguageApi>> {

@@ -1,5 +1,6 @@
-/** The page's way to the library of stored checkpoints. Its worker is started by the first call. */
+/** The page's client for the library of stored checkpoints. Its worker is started on first use. */
 import * as Comlink from 'comlink';
+import type { Addition } from '../core/additions.ts';
 import type { WeightVariant } from '../core/model.ts';
 import type {
   LibraryApi,
@@ -17,17 +18,15 @@ type OnProgress = (progress: TransferProgress) => void;
 /** Tabs tell each other here what changes in the library they share. */
 export const LIBRARY_CHANNEL = 'darkroom:library';
 
-const bundled = () => new Worker(new URL('../../workers/library.worker.ts', import.meta.url), { type: 'module' });
-
 /**
- * What moves gigabytes tells of its progress, which shows that the library lives; but it is silent while another tab fetches the same, and
- * while a slow disk is read.
+ * Transfers report progress, which proves the library is alive; but they are silent while another tab fetches the same, and while a slow
+ * disk is read.
  */
 const hours = () => 6 * 3_600_000;
 const LONG = {
   download: hours,
-  downloadLora: hours,
-  importLora: hours,
+  downloadAddition: hours,
+  importAddition: hours,
   resume: hours,
   verify: hours,
   exportFolder: hours,
@@ -39,7 +38,7 @@ export class LibraryClient implements LibraryApi {
   readonly #make: () => WorkerLike;
   #worker: WorkerLink<LibraryApi> | null = null;
 
-  constructor(make: () => WorkerLike = bundled) {
+  constructor(make: () => WorkerLike) {
     this.#make = make;
   }
 
@@ -58,19 +57,19 @@ export class LibraryClient implements LibraryApi {
     return this.#link.call('resume', ref, token, Comlink.proxy(onProgress));
   }
 
-  downloadLora(
+  downloadAddition(
     request: { listing: Listing; path: string; token: string | null },
     onProgress: OnProgress,
   ): Promise<StoredCheckpoint> {
-    return this.#link.call('downloadLora', request, Comlink.proxy(onProgress));
+    return this.#link.call('downloadAddition', request, Comlink.proxy(onProgress));
   }
 
-  kindOf(file: File): Promise<'checkpoint' | 'lora'> {
+  kindOf(file: File): Promise<'checkpoint' | Addition> {
     return this.#link.call('kindOf', file);
   }
 
-  importLora(file: File, onProgress: OnProgress): Promise<StoredCheckpoint> {
-    return this.#link.call('importLora', file, Comlink.proxy(onProgress));
+  importAddition(file: File, onProgress: OnProgress): Promise<StoredCheckpoint> {
+    return this.#link.call('importAddition', file, Comlink.proxy(onProgress));
   }
 
   pause(ref: string): Promise<void> {
@@ -124,6 +123,11 @@ export class LibraryClient implements LibraryApi {
       }
     });
     return () => channel.close();
+  }
+
+  /** Ends its worker, where there is one. */
+  end(): void {
+    this.#worker?.terminate();
   }
 
   get #link(): WorkerLink<LibraryApi> {

@@ -1,10 +1,10 @@
-/** What a stored job waits for and runs on, whatever became of the catalogue since it was submitted. */
+/** What a stored job needs, even if the catalogue changed since it was submitted. */
 import type { Operation } from '../core/operation.ts';
 import { requirementsOf } from '../core/plan.ts';
 import type { Requirements } from '../core/plan.ts';
 import { catalogue } from '../pipelines/catalogue.ts';
 
-/** One of a config that is gone runs like any other: whoever plans it says what is wrong. */
+/** A job whose config no longer exists runs like any other; planning it reports the problem. */
 export function needsOf(operation: Operation): Requirements {
   try {
     return requirementsOf(operation, catalogue);
@@ -13,10 +13,10 @@ export function needsOf(operation: Operation): Requirements {
     return {
       gpu: true,
       refs: checkpoint === null ? [] : [checkpoint],
-      lacksCheckpoint: checkpoint === null,
+      lacking: checkpoint === null ? [] : null,
       graphs: true,
       languageSteps: [],
-      remote: false,
+      engines: [],
     };
   }
 }

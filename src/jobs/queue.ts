@@ -1,6 +1,6 @@
 /**
- * The queue of jobs. It has two ends, made together and handed out apart: {@link StoredJobs}, which is submitted to, watched and
- * awaited from anywhere, and {@link JobReceiver}, which the engine of one tab drains. The way back travels inside each request.
+ * The queue of jobs. It has two ends, created together and handed out separately: {@link StoredJobs}, to submit, watch and await from
+ * anywhere, and {@link JobReceiver}, drained by one tab's engine. Each request carries its response channel.
  */
 import { StudioError } from '../core/errors.ts';
 import type { JobEvent, ResumePoint } from '../core/job.ts';
@@ -13,45 +13,45 @@ import type { Draft } from './draft.ts';
 import type { StoredJobs } from './stored_jobs.ts';
 import type { Turn } from './turn.ts';
 
-/** Why a job is to stop that goes on in another tab. */
+/** The reason for stopping a job that continues in another tab. */
 export const TAKEN = 'taken';
 
-/** One job as the engine takes it. After one of `complete` and `fail` it takes no more news. */
+/** One job as the engine receives it. After `complete` or `fail` it accepts no more reports. */
 export interface JobRequest<Payload> {
   readonly id: string;
   readonly operation: Operation;
   readonly payload: Payload;
   /** Aborted when somebody cancels the job while it runs, and, with the reason {@link TAKEN}, when another tab takes over. */
   readonly signal: AbortSignal;
-  /** Counts how often it was begun, from 1; grows with `restart`. */
+  /** Number of attempts, from 1; grows with `restart`. */
   readonly attempt: number;
-  /** The run that it records into, once it has one; an earlier attempt may have left it. */
+  /** The run it records into, if any, possibly from an earlier attempt. */
   readonly run: string | null;
-  /** From where it can go on, as last reported; an earlier attempt may have left it. */
+  /** Where it can resume, as last reported, possibly by an earlier attempt. */
   readonly point: ResumePoint | null;
   report(event: JobEvent): void;
-  /** Its engine ended and another one goes on with it. */
+  /** Its engine ended, and another continues the job. */
   restart(): void;
   complete(): void;
-  /** `cancelled` ends the job as cancelled, or makes it wait again if another tab took over; any other code ends it as failed. */
+  /** `cancelled` ends the job as cancelled, or requeues it if another tab took over; any other code ends it as failed. */
   fail(error: StudioError): void;
 }
 
 export interface JobReceiver<Payload> {
-  /** The next job in order, which is running from now on; waits while there is none, or while another tab has its turn. One taker at a time. */
+  /** Takes the next job, which then counts as running; waits while there is none or another tab has the turn. One caller at a time. */
   take(): Promise<JobRequest<Payload>>;
 }
 
-/** A checkpoint or language model that a job runs on, one sentence why it has to wait, or why nothing can help it and what may be taken instead. */
+/** A job's checkpoint or language model; or a sentence on why it must wait; or why it will never be found, and a replacement. */
 export type Answer<Source> =
   | { type: 'found'; payload: Source }
   | { type: 'obstacle'; sentence: string }
   | { type: 'gone'; sentence: string; instead: { ref: string; name: string } };
 
-/** Asked when a job's turn has come, for each ref that its operation names. */
+/** Called when a job's turn comes, for each ref its operation names. */
 export type Resolve<Source> = (ref: string) => Promise<Answer<Source>>;
 
-/** Which jobs a receiver takes. Several of them drain one queue side by side, each with jobs that no other one takes. */
+/** Which jobs a receiver takes. Several receivers drain one queue in parallel, each taking different jobs. */
 export interface Lane {
   takes: (operation: Operation) => boolean;
   /** Refs of what an operation runs on. */
@@ -64,13 +64,13 @@ const EVERYTHING: Lane = {
   refs: ({ checkpoint }) => (checkpoint === null ? [] : [checkpoint]),
 };
 
-/** How long whoever ran a job may take to let go of it once its turn was taken, in milliseconds. */
+/** How long a tab may take to release a job after losing the turn, in milliseconds. */
 const LET_GO_WITHIN = 1000;
 
-/** When a database that did not answer is asked again, in milliseconds. */
+/** Delay before retrying a database that did not answer, in milliseconds. */
 const AGAIN_AFTER = 1000;
 
-/** Progress is written down at most this often, in milliseconds. */
+/** The shortest interval for storing progress, in milliseconds. */
 const PROGRESS_EVERY = 500;
 
 /** What a job runs on, by ref. */
@@ -82,7 +82,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
   readonly #resolve: Resolve<Source>;
   readonly #lane: Lane;
   readonly #now: () => number;
-  /** Refs that cannot be found now. */
+  /** Refs that currently cannot be found. */
   readonly #obstacles = new Map<string, string>();
   #current: RunningJob<Sourced<Source>> | null = null;
   #settling: { token: string; done: Promise<void> } | null = null;
@@ -120,7 +120,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
         }
         await news;
       } catch {
-        // The database does not answer just now. What is not written down is not begun.
+        // The database is not answering. A job is not started before that is stored.
         const pause = deferred<void>();
         setTimeout(pause.resolve, AGAIN_AFTER);
         await pause.promise;
@@ -128,7 +128,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
     }
   }
 
-  /** A checkpoint or language model can be found from now on. */
+  /** Call when a checkpoint or language model has become available. */
   found(ref: string): void {
     this.#obstacles.delete(ref);
     this.#look();
@@ -139,7 +139,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
       this.#turn.enter();
       await this.#jobs.queue();
     } else {
-      // What others hold has nothing to do with jobs that only this tab knows.
+      // Other tabs' locks do not matter to jobs that only this tab knows.
       this.#turn.enterAlone();
     }
     this.#look();
@@ -149,7 +149,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
     const { token } = this.#turn;
     if (token !== null) {
       this.#jobs.setRuns('here');
-      // Whoever looks at the queue sees it at once, even while the engine here is still busy with something else.
+      // The queue shows it at once, even while the engine here is still busy.
       this.#settled(token).catch(() => undefined);
     } else if (this.#jobs.state.runs === 'here') {
       this.#jobs.setRuns('elsewhere');
@@ -171,7 +171,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
     return this.#settling?.done ?? Promise.resolve();
   }
 
-  /** Jobs that somebody ran who is gone, or who had to let go, wait again. */
+  /** Requeues jobs whose runner is gone or had to release them. */
   async #settle(token: string): Promise<void> {
     await this.#jobs.refresh();
     const left = () => this.#jobs.running().filter(({ runner }) => runner !== token);
@@ -222,7 +222,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
           this.#current.look(this.#turn.token);
           return this.#current;
         }
-        // Another tab has changed it, and its word has not come yet.
+        // Another tab has changed it, and its message has not arrived yet.
         await this.#jobs.refresh();
         continue;
       }
@@ -237,7 +237,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
     }
   }
 
-  /** Whoever waits for it hears of it now: it would wait for ever. */
+  /** Fails a waiting job that would otherwise wait forever. */
   async #refuse(
     id: string,
     token: string,
@@ -262,7 +262,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
     });
   }
 
-  /** Those before it are told why they wait. */
+  /** Tells the jobs before it why they wait. */
   async #firstFree(): Promise<StoredJob | null> {
     for (const stored of this.#jobs.waiting().filter(({ job }) => this.#lane.takes(job.operation))) {
       const [obstacle] = this.#lane.refs(stored.job.operation).flatMap((ref) => this.#obstacles.get(ref) ?? []);
@@ -281,7 +281,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
     return null;
   }
 
-  /** Null when it was cancelled, or the queue paused, a moment before. */
+  /** Null if it was just cancelled, or the queue paused. */
   async #start(id: string, token: string): Promise<StoredJob | null> {
     let started: StoredJob | null = null;
     await this.#jobs.commit([id], (draft) => {
@@ -300,7 +300,7 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
   }
 }
 
-/** The operation with another checkpoint wherever it names this one. */
+/** The operation with this checkpoint replaced by another. */
 function withSource(operation: Operation, ref: string, instead: string): Operation {
   const other = (named: string) => (named === ref ? instead : named);
   const { checkpoint, checkpoints } = operation;
@@ -313,7 +313,7 @@ function withSource(operation: Operation, ref: string, instead: string): Operati
   };
 }
 
-/** A job while it runs in this tab. Its changes are written one after another. */
+/** A job running in this tab. Its changes are stored in order. */
 class RunningJob<Payload> implements JobRequest<Payload> {
   readonly id: string;
   readonly operation: Operation;
@@ -349,7 +349,7 @@ class RunningJob<Payload> implements JobRequest<Payload> {
   }
 
   report(event: JobEvent): void {
-    // What still arrives from a worker after the end is old news, not a bug.
+    // Messages that arrive from a worker after the end are late, not a bug.
     if (this.#isOver) {
       return;
     }
@@ -395,7 +395,7 @@ class RunningJob<Payload> implements JobRequest<Payload> {
     }
   }
 
-  /** Stops when that was asked for, or when the turn is not ours any more. */
+  /** Stops if requested, or if the turn is no longer ours. */
   look(token: string | null): void {
     const stored = this.#jobs.stored(this.id);
     this.#isTaken ||= token !== this.#token;
@@ -419,7 +419,7 @@ class RunningJob<Payload> implements JobRequest<Payload> {
   #write(change: JobChange): void {
     this.#change(
       (draft, stored) => {
-        // Who asked for its end gets that, whoever was to go on with it.
+        // A requested cancel wins over another tab continuing the job.
         const isCancelled = change.type === 'interrupted' && stored.isCancelled;
         this.#jobs.settle(draft, stored, isCancelled ? { type: 'cancelled', at: this.#now() } : change);
       },
@@ -427,7 +427,7 @@ class RunningJob<Payload> implements JobRequest<Payload> {
     );
   }
 
-  /** Of points that come faster than they are written only the last one counts. */
+  /** If points arrive faster than they are stored, only the last one counts. */
   #writePoint(): void {
     if (!this.#unwrittenPoint) {
       this.#unwrittenPoint = true;
@@ -436,7 +436,7 @@ class RunningJob<Payload> implements JobRequest<Payload> {
           this.#unwrittenPoint = false;
           draft.point(this.id, this.point);
         },
-        // Then it goes on from an earlier one.
+        // Then it resumes from an earlier one.
         () => (this.#unwrittenPoint = false),
       );
     }
@@ -447,7 +447,7 @@ class RunningJob<Payload> implements JobRequest<Payload> {
       .then(() =>
         this.#jobs.commit([this.id], (draft) => {
           const stored = draft.get(this.id);
-          // Whoever took over says what becomes of it now.
+          // The tab that took over decides what happens now.
           if (stored?.runner === this.#token && !isFinished(stored.job)) {
             change(draft, stored);
           }

@@ -1,6 +1,6 @@
 /**
- * A second record of the waiting jobs, outside of their database. When the browser has thrown that away, they are submitted again from here,
- * and the person is told.
+ * A second record of the waiting jobs, outside their database. If the browser has thrown the database away, they are submitted again from
+ * here, and the person is told.
  */
 import * as v from 'valibot';
 import { holdsFiles, withoutPictures } from '../core/operation.ts';
@@ -9,13 +9,13 @@ import type { StoredJobs } from './stored_jobs.ts';
 import { isFinished } from './state.ts';
 
 const SCHEMA_VERSION = 1;
-/** Changes that follow one another so closely are taken down together, in milliseconds. */
+/** Changes within this many milliseconds are recorded together. */
 const TOGETHER_MS = 300;
 
 const witnessSchema = v.object({
   schema_version: v.literal(SCHEMA_VERSION),
   isPaused: v.boolean(),
-  /** Of all jobs that were known, ended ones too. */
+  /** Ids of all known jobs, including ended ones. */
   ids: v.array(v.string()),
   waiting: v.array(v.object({ id: v.string(), startsFromPicture: v.boolean(), operation: v.looseObject({}) })),
 });
@@ -32,8 +32,8 @@ export class QueueWitness {
   }
 
   /**
-   * Submits again what waited in a queue that is gone, and takes down every change from then on.
-   * @returns one sentence for the person, or null when nothing was lost
+   * Resubmits jobs from a lost queue, and records every change from then on.
+   * @returns a sentence for the person, or null if nothing was lost
    */
   async begin(): Promise<string | null> {
     const outcome = await this.#restore().catch(() => null);
@@ -51,7 +51,10 @@ export class QueueWitness {
   }
 
   async #restore(): Promise<string | null> {
-    const told = v.safeParse(witnessSchema, await this.#witness.read());
+    const read = await this.#witness.read();
+    // Not written again unless something changes: the first write of a visit waits until it is safe to store files.
+    this.#written = read === undefined ? '' : JSON.stringify(read);
+    const told = v.safeParse(witnessSchema, read);
     if (!told.success || told.output.waiting.length === 0) {
       return null;
     }

@@ -1,17 +1,17 @@
-/** The way to what was recorded: search, stars, what is kept, and runs that come and go as folders. */
+/** The page's client for recordings: search, stars, retention, and importing and exporting runs as folders. */
 import { StudioError } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
 import { recogniseFile } from '../media/registry.ts';
 import type { LostRun, RecorderApi, Retention, RunQuery, RunRecord, RunSummary } from '../recorder/recorder_api.ts';
 import type { WorkerLink } from './worker_link.ts';
 
-/** Of what lies in a run's folder; the numbered files are its entities. */
+/** A file in a run's folder; the numbered ones are its entities. */
 export const METADATA = 'metadata.json';
 
 export class RecordingsClient {
   readonly #link: () => WorkerLink<RecorderApi>;
 
-  /** @param link the living recorder; another one when that has ended */
+  /** @param link returns the current recorder, a new one after the last ended */
   constructor(link: () => WorkerLink<RecorderApi>) {
     this.#link = link;
   }
@@ -21,12 +21,12 @@ export class RecordingsClient {
     return this.#link().call('findRuns', query);
   }
 
-  /** Runs that the browser has lost, newest first. */
+  /** Runs lost by the browser, newest first. */
   lost(): Promise<LostRun[]> {
     return this.#link().call('lostRuns');
   }
 
-  /** Takes lost runs off that list. */
+  /** Removes lost runs from that list. */
   forgetLost(runs: string[]): Promise<void> {
     return this.#link().call('forgetLost', runs);
   }
@@ -48,7 +48,7 @@ export class RecordingsClient {
     return this.#link().call('deleteRun', run);
   }
 
-  /** Records a run again from the files of its folder. */
+  /** Imports a run from the files of its folder. */
   import(files: { path: string; file: Blob }[]): Promise<RunRecord> {
     return this.#link().call('importRun', files);
   }

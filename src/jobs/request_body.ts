@@ -1,6 +1,6 @@
-/** What an HTTP request has in its body: an operation with its pictures, or JSON; and how a request is refused. */
+/** The body of an HTTP request: an operation with its pictures, or JSON; and refusing a request. */
 
-/** Of one request's body, pictures included. */
+/** The most bytes of a request's body, including pictures. */
 export const MAX_BODY_BYTES = 64 * 2 ** 20;
 
 /** Thrown to answer with this instead. */
@@ -16,7 +16,7 @@ export class Refusal extends Error {
 }
 
 /**
- * An operation as JSON, or as a form of the operation and its pictures; checked for nothing yet.
+ * An operation as JSON, or as a form with its pictures; not yet validated.
  * @throws Refusal
  */
 export async function readOperation(request: Request): Promise<unknown> {

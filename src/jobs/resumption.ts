@@ -1,4 +1,4 @@
-/** A job that came to an end in the middle, once more from there: what its steps have recorded is given, and not made again. */
+/** Continues a job that ended midway: outputs its steps recorded are given instead of made again. */
 import type { Catalogue } from '../core/catalogue.ts';
 import { own } from '../core/catalogue.ts';
 import type { Job } from '../core/job.ts';

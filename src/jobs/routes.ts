@@ -1,6 +1,6 @@
 /**
- * The door over HTTP. Pages of our own origin ask, the service worker answers; nothing of it leaves the browser. A Request goes in, a
- * Response comes out, over any {@link JobService}: no DOM and no worker API, so that tests run it on Node.
+ * The HTTP door. Pages of our own origin ask and the service worker answers; nothing leaves the browser. It turns a Request into a
+ * Response over any {@link JobService}, using no DOM or worker API, so that tests can run it in Node.
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
@@ -15,14 +15,14 @@ import { readJson, readOperation, Refusal } from './request_body.ts';
 import type { JobService } from './service.ts';
 import { isFinished } from './state.ts';
 
-/** The id of a stream's last event: a browser that comes back with it is told that there is nothing more. */
+/** The id of a stream's last event; a browser that reconnects with it learns that there is nothing more. */
 const LAST_EVENT = 'end';
 const HEARTBEAT_MS = 15_000;
-/** Chromium stops a service worker five minutes after a request that is still being answered; a stream that ends before is taken up again. */
+/** Chromium stops a service worker five minutes into a request; a stream that ends earlier is resumed by the browser. */
 const STREAM_MS = 4 * 60_000;
-/** A reader who is further behind than this gets the newest state only. */
+/** A reader further behind than this only gets the newest state. */
 const EVENTS_AHEAD = 64;
-/** When an EventSource that nobody closed after the end comes back: a day. Chromium does not let a service worker see what it was told last. */
+/** Reconnect delay for an EventSource left open after the end: a day. Chromium does not show a service worker the last event id. */
 const NEVER_MS = 24 * 60 * 60 * 1000;
 
 const STATUS: Record<ErrorCode, number> = {
@@ -68,7 +68,7 @@ type Method = (request: Request, ...parts: string[]) => Promise<Response>;
 export class JobRoutes {
   readonly #jobs: JobService;
   readonly #askEngine: AskEngine;
-  /** The path of the folder that the page lies in: it ends with a slash. */
+  /** Path of the page's folder, with a trailing slash. */
   readonly #base: string;
   readonly #heartbeat: number;
   readonly #longest: number;
@@ -110,7 +110,7 @@ export class JobRoutes {
     [/^media\/([^/]+)\/([^/]+)$/, { GET: (request, run, filename) => this.#media(request, run, filename) }],
   ];
 
-  /** @param options.askEngine answers what is no matter of jobs */
+  /** @param options.askEngine answers questions that are not about jobs */
   constructor(
     jobs: JobService,
     options: { base: string; askEngine?: AskEngine; heartbeatMs?: number; streamMs?: number },
@@ -122,7 +122,7 @@ export class JobRoutes {
     this.#longest = options.streamMs ?? STREAM_MS;
   }
 
-  /** Null for an address that is none of these routes'; else always an answer, never a rejection. */
+  /** Null for any other URL; else always a response, never a rejection. */
   answer(request: Request): Promise<Response> | null {
     const { pathname } = new URL(request.url);
     const home = `${this.#base}v1`;
@@ -184,7 +184,7 @@ export class JobRoutes {
     return this.#tell(id);
   }
 
-  /** Cancels; with `?forget` it takes an ended one off the list. */
+  /** Cancels; with `?forget` it removes an ended one from the list. */
   async #cancel(request: Request, id: string): Promise<Response> {
     const job = await this.#known(id);
     if (!new URL(request.url).searchParams.has('forget')) {
@@ -258,7 +258,7 @@ export class JobRoutes {
   async #follow(request: Request, id: string): Promise<Response> {
     const job = await this.#known(id);
     if (isFinished(job) && request.headers.get('Last-Event-ID') === LAST_EVENT) {
-      // To an EventSource this says: do not come back.
+      // Tells an EventSource not to reconnect.
       return new Response(null, { status: 204 });
     }
     const headers = { 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-store' };
@@ -283,7 +283,7 @@ export class JobRoutes {
             if ((controller.desiredSize ?? 0) > 0) {
               send(': still here\n\n');
             }
-            // Somebody may have forgotten the job, of which nobody tells.
+            // The job may have been forgotten, which is not reported.
             this.#jobs.get(id).catch((thrown: unknown) => {
               if (!isOver) {
                 send(`event: error\ndata: ${JSON.stringify(errorBody(absent(thrown)))}\n\n`);
@@ -323,7 +323,7 @@ export class JobRoutes {
           left.addEventListener('abort', stop);
           send('retry: 1000\n\n');
           unread = this.#jobs.deltas(id, (delta) => {
-            // A reader who falls behind gets them joined, never with some left out.
+            // A reader who falls behind gets them merged, with none missing.
             joinDelta(words, delta);
             flush();
           });
@@ -332,7 +332,7 @@ export class JobRoutes {
             flush();
           });
           if (isOver) {
-            // It had ended already, and was told of before `follow` returned.
+            // It had already ended, and was reported before `follow` returned.
             unfollow();
             unread();
           }
@@ -357,8 +357,8 @@ export class JobRoutes {
 }
 
 /**
- * Whether somebody else than a page of our own origin asks. Subresource requests of foreign pages never reach a service worker; their
- * navigations do, and of those it is not told whence they come, so a form may not do what only a script is meant to.
+ * Whether the request comes from anyone but a page of our own origin. Subresource requests of other origins never reach a service worker,
+ * but their navigations do, without revealing their origin; so a form must not do what only a script should.
  */
 function isForeign(request: Request): boolean {
   const origin = request.headers.get('Origin');
@@ -376,12 +376,12 @@ async function asked(request: Request): Promise<object> {
   return parse(asObject, await readJson(request), 'The request');
 }
 
-/** Text is recorded in UTF-8, which nobody can tell from its MIME type. */
+/** Recorded text is UTF-8, which its MIME type does not say. */
 function servedType(type: string): string {
   return type.startsWith('text/') ? `${type}; charset=utf-8` : type || 'application/octet-stream';
 }
 
-/** Of one range in bytes, as RFC 9110 has it; what is not understood, several ranges included, means the whole. */
+/** A single byte range as in RFC 9110; anything else, including several ranges, means the whole file. */
 function byteRange(header: string | null, size: number): { begin: number; end: number } | 'whole' | 'outside' {
   const match = /^bytes=(?:([0-9]+)-([0-9]*)|-([0-9]+))$/.exec(header ?? '');
   if (!match) {
@@ -404,7 +404,7 @@ function decoded(part: string): string {
   }
 }
 
-/** A path as it is told in a sentence: ids and names are somebody else's words. */
+/** A path quoted in a sentence; ids and names may be anything. */
 function pathWords(path: string): string {
   return path
     .replace(/^(jobs)\/[^/]+/, '$1/{id}')
@@ -412,7 +412,7 @@ function pathWords(path: string): string {
     .replace(/^media\/.*/, 'media/{run}/{entity}');
 }
 
-/** What is not known is not there. */
+/** Unknown means not found. */
 function absent(thrown: unknown): unknown {
   const error = StudioError.from(thrown);
   return error.code === 'invalid_operation' ? new Refusal(404, error.message) : error;

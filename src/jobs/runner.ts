@@ -1,10 +1,8 @@
 /**
- * Drains the receiving end of the queue: one job at a time on one engine, and what becomes of a job whose engine is lost.
- *
- * The policy: a lost GPU or a worker that ended or hangs costs a restart. The engine makes new workers, and the job goes on in the same run
- * folder from the last point that was kept, which ends with the identical result. After three restarts within one visit it fails, and
- * something smaller is offered. Want of memory is never tried again as it was. Attempts are told apart: what an ended one still says is
- * nobody's news.
+ * Drains the receiving end of the queue, one job at a time on one engine, and recovers jobs whose engine is lost.
+ * The policy: a lost GPU, or a dead or hanging worker, costs a restart. The engine creates new workers, and the job resumes in the same
+ * run folder from its last saved point, with an identical result. After three restarts in one visit it fails, and something smaller is
+ * offered. Running out of memory is never retried unchanged. Messages of earlier attempts are ignored.
  */
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
@@ -19,38 +17,38 @@ export interface Work {
   operation: Operation;
   /** Of what it runs on, by ref. */
   sources: Sourced<CheckpointSource>;
-  /** How often the job was begun, this time included. */
+  /** The number of attempts, including this one. */
   attempt: number;
-  /** The run that an earlier attempt records into; null = a new one. */
+  /** The earlier attempt's run; null = a new one. */
   run: string | null;
-  /** From where to go on; null = from the beginning. */
+  /** Where to continue; null = at the beginning. */
   point: ResumePoint | null;
 }
 
 export interface Engine {
   /**
-   * Does the work; when `signal` is aborted it stops as soon as it can and rejects with `cancelled`. After `gpu_lost` and `worker_failed`
+   * Does the work; if `signal` is aborted, it stops as soon as possible and rejects with `cancelled`. After `gpu_lost` and `worker_failed`
    * the next call runs on new workers.
    */
   execute(work: Work, onEvent: (event: JobEvent) => void, signal: AbortSignal): Promise<unknown>;
   /**
-   * Something smaller that may succeed on this machine; null where nothing is known.
-   * @param stage where it failed; null = it was not begun, because it does not fit
+   * The same on another machine, or something smaller that may succeed on this one; null if nothing is known.
+   * @param stage the one that failed; null = it never started, because it does not fit
    */
   smaller(work: Work, stage: Stage | null): Promise<Offer | null>;
-  /** Writes how a run ended that nobody goes on with. */
+  /** Records the end of a run that nobody continues. */
   closeRun(run: string, stage: RunEnd, error: StudioErrorData): Promise<void>;
 }
 
 const RESTARTS = 3;
 
-/** These are answered by another attempt at the same. */
+/** Errors after which the same is tried again. */
 const LOST = new Set<StudioError['code']>(['gpu_lost', 'worker_failed']);
 
-/** After these only something smaller can succeed. */
+/** Errors after which only something smaller can succeed. */
 const TOO_LARGE = new Set<StudioError['code']>(['out_of_memory', 'does_not_fit']);
 
-/** Never returns: the engine is there for as long as the page is. */
+/** Never returns: the engine lives as long as the page. */
 export async function drain(receiver: JobReceiver<Sourced<CheckpointSource>>, engine: Engine): Promise<never> {
   for (;;) {
     await run(await receiver.take(), engine);
@@ -112,7 +110,7 @@ class Attempt {
     this.#request.report(event);
   }
 
-  /** A worker that never got to work, because its script is missing, would not do so the next time either. */
+  /** A worker that never started, because its script is missing, would not start the next time either. */
   mayBeRepeated({ code }: StudioError): boolean {
     return code === 'gpu_lost' || (LOST.has(code) && this.#hasBegun);
   }
@@ -128,7 +126,7 @@ async function end(
   if (request.run !== null) {
     await engine
       .closeRun(request.run, error.code === 'cancelled' ? 'cancelled' : 'failed', error.toData())
-      .catch(() => undefined); // What the job ends with matters more; recovery marks the run at the next start.
+      .catch(() => undefined); // The job's own outcome matters more; recovery marks the run at the next start.
   }
   if (isTooMuch) {
     const where = error.code === 'does_not_fit' ? null : stage;

@@ -1,53 +1,53 @@
 /**
- * What every door offers: the page, the routes of the service worker, the channel and the command line call exactly this, and
- * one contract suite runs through each of them. Everything here survives structured clone, so it can cross any of them.
+ * What every door offers: the page, the service worker's routes, the channel and the command line all call exactly this, and one contract
+ * suite runs through each. Everything here survives structured clone.
  */
 import type { Delta, Job } from '../core/job.ts';
 
-/** What a job may be called by whoever submits it. */
+/** The format of job ids chosen by whoever submits. */
 export const JOB_ID = /^[A-Za-z0-9_-]{1,64}$/;
 
 export interface QueueState {
-  /** No further job is begun; a running one goes on. */
+  /** No further job starts; a running one continues. */
   isPaused: boolean;
-  /** Who runs jobs: this tab, another one, or nobody (no tab of Darkroom is open). */
+  /** Who runs jobs: this tab, another one, or nobody (no Darkroom tab is open). */
   runs: 'here' | 'elsewhere' | 'nowhere';
-  /** The job whose operation is submitted anew, with another seed, whenever one made from it has completed; null = none. */
+  /** The job whose operation is resubmitted with a new seed whenever one made from it completes; null = none. */
   forever: string | null;
 }
 
-/** Errors are StudioErrors; a job that is not known is `invalid_operation`. */
+/** Errors are StudioErrors; an unknown job is `invalid_operation`. */
 export interface JobService {
   /**
-   * Accepts an operation; it is in the queue for good when this resolves. Its parameters are checked by the chunk that runs it.
-   * @param id the job's, chosen by whoever submits (see {@link JOB_ID}), so that submitting may be tried again: when there is a job of this
-   *   name already, that one is the answer and nothing is submitted. Left out = a new one
+   * Accepts an operation, which is durably queued once this resolves. The chunk that runs it validates its parameters.
+   * @param id chosen by whoever submits (see {@link JOB_ID}), so that submitting can be retried: if the job already exists, it is returned
+   * and nothing is submitted. Absent = a new id
    * @throws StudioError `invalid_operation`, naming the field at fault; `storage_full`
    */
   submit(operation: unknown, id?: string): Promise<Job>;
-  /** Ended and running jobs in order of submission, then the waiting ones in the order in which they will run. */
+  /** Ended and running jobs by submission, then waiting ones in the order they will run. */
   list(): Promise<Job[]>;
   get(id: string): Promise<Job>;
-  /** Resolves with the job when it has ended, in whichever way. */
+  /** Resolves with the job once it has ended in any way. */
   wait(id: string): Promise<Job>;
-  /** Tells the job now and after every change until it has ended. Returns the way to stop. */
+  /** Reports the job now and after every change until it ends. Returns a function that stops. */
   follow(id: string, listener: (job: Job) => void): () => void;
   /**
-   * Tells the words that a running job says while they come into being, those so far at once. A job that is begun anew, whose `attempts` grow,
-   * says them anew. Returns the way to stop.
+   * Streams a running job's words, starting with those so far. A restarted job, whose `attempts` grow, streams them from the start.
+   * Returns a function that stops.
    */
   deltas(id: string, listener: (delta: Delta) => void): () => void;
-  /** Drops a waiting job; a running one stops at its next step. No effect on an ended one. Resolves when that is written down. */
+  /** Drops a waiting job, or stops a running one at its next step. No effect on an ended one. Resolves once stored. */
   cancel(id: string): Promise<Job>;
-  /** Every waiting and running one; also ends `forever`. */
+  /** Cancels all waiting and running jobs, and ends `forever`. */
   cancelAll(): Promise<void>;
-  /** Puts a waiting job before another one, or last (null), whatever their priorities. */
+  /** Moves a waiting job before another, or to the end (null), regardless of priority. */
   reorder(id: string, before: string | null): Promise<void>;
-  /** Submits the operation of a known job once more, as a new job. */
+  /** Submits a known job's operation again, as a new job. */
   repeat(id: string): Promise<Job>;
   /** Forgets an ended job; its recording stays. */
   remove(id: string): Promise<void>;
-  /** Generates from this job's operation again and again; null ends that. */
+  /** Generates from this job's operation repeatedly; null stops. */
   forever(id: string | null): Promise<void>;
   pause(isPaused: boolean): Promise<void>;
   queue(): Promise<QueueState>;

@@ -1,6 +1,6 @@
 /**
- * The jobs of this browser as one tab knows them, the same in all its tabs and the service worker. A change is one transaction in
- * IndexedDB; only then is it told, here and on a BroadcastChannel, and the others read what changed. Nothing of the DOM is used.
+ * This browser's jobs, the same in all its tabs and the service worker. A change is one transaction in IndexedDB; only then is it
+ * announced, here and on a BroadcastChannel, and the others read what changed. Uses no DOM.
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
@@ -27,17 +27,17 @@ import type { QueueRecord, StoredJob } from './stored_job.ts';
 
 const CHANNEL = 'darkroom:jobs';
 
-/** How many ended jobs are remembered. Their recordings are not touched. */
+/** How many ended jobs to remember. Recordings are unaffected. */
 const ENDED_KEPT = 200;
 
-/** How often is looked whether somebody changed something and could not say so any more, in milliseconds. */
+/** Poll for changes whose broadcast was lost, in milliseconds. */
 const BACKSTOP_MS = 5000;
 
 const messageSchema = v.variant('type', [
   v.object({ type: v.literal('changed'), ids: v.array(v.string()), change: v.number() }),
-  /** Progress is told and not waited for: it is written down now and then only. */
+  /** Progress is announced at once but only stored now and then. */
   v.object({ type: v.literal('progress'), id: v.string(), attempts: v.number(), progress: progressSchema }),
-  /** Words are told as they come and never written down: what they become is recorded. */
+  /** Words are announced as they come but never stored; the result is recorded. */
   v.object({
     type: v.literal('delta'),
     id: v.string(),
@@ -51,7 +51,7 @@ type Message = v.InferOutput<typeof messageSchema>;
 
 export interface SharedJobsOptions {
   store?: JobStore;
-  /** Null: nobody else is told. */
+  /** Null if nobody else is listening. */
   channel?: BroadcastChannel | null;
 }
 
@@ -59,16 +59,16 @@ export class SharedJobs {
   readonly #channel: BroadcastChannel | null;
   readonly #watchers = new JobWatchers();
   readonly #mirror = new Map<string, StoredJob>();
-  /** Forgotten jobs and their last revisions; what was read before must not bring them back. */
+  /** Forgotten jobs and their last revisions, so that stale reads cannot bring them back. */
   readonly #gone = new Map<string, number>();
-  /** What others said they changed and was not read yet. */
+  /** Changes announced by others but not read yet. */
   readonly #told: Extract<Message, { type: 'changed' }>[] = [];
   readonly #ready: Promise<void>;
   #store: JobStore;
   #queue: QueueRecord = EMPTY_QUEUE;
   #runs: QueueState['runs'] = 'nowhere';
   #order: StoredJob[] | null = null;
-  /** Every change up to this one is known here, and those of `#known` beyond it. */
+  /** All changes up to this one are known here, plus those in `#known`. */
   #knownUpTo = 0;
   readonly #known = new Set<number>();
   #isReading = false;
@@ -80,24 +80,24 @@ export class SharedJobs {
   constructor({ store, channel }: SharedJobsOptions = {}) {
     this.#store = store ?? new IndexedJobStore();
     this.#channel = channel === undefined ? new BroadcastChannel(CHANNEL) : channel;
-    // Messages that come while the first reading is under way are about what it may have missed.
+    // Messages during the first read are about what it may have missed.
     this.#channel?.addEventListener('message', ({ data }) => this.#onMessage(data));
     this.#ready = this.#open();
   }
 
-  /** Resolves when what was stored before has been read. */
+  /** Resolves once all stored jobs have been read. */
   get ready(): Promise<void> {
     return this.#ready;
   }
 
   /**
-   * One that is stored, wherever it was made.
+   * A stored job, whichever tab made it.
    * @throws StudioError `invalid_operation` when there is no such job
    */
   async find(id: string): Promise<StoredJob> {
     await this.#ready;
     if (!this.#mirror.has(id)) {
-      // Another tab may have made it a moment ago.
+      // Another tab may have just made it.
       await this.#read([id]);
     }
     const stored = this.#mirror.get(id);
@@ -118,7 +118,7 @@ export class SharedJobs {
     return end;
   }
 
-  /** Tells the job now and after every change until it has ended. Returns the way to stop. */
+  /** Reports the job now and after every change until it ends. Returns a function that stops. */
   follow(id: string, listener: (job: Job) => void): () => void {
     const { tell, stop } = this.#watchers.follow(id, listener);
     this.#watch();
@@ -126,18 +126,18 @@ export class SharedJobs {
     if (known) {
       tell(known.job);
     } else {
-      // Who asks for what is not there is told so by `get`.
+      // `get` reports a missing job.
       this.find(id).then(({ job }) => tell(job), stop);
     }
     return stop;
   }
 
-  /** Ended and running ones in order of submission, then the waiting ones in the order in which they will run; of what is known by now. */
+  /** Ended and running jobs by submission, then waiting ones in the order they will run; as currently known. */
   get jobs(): Job[] {
     return this.#all().map(({ job }) => job);
   }
 
-  /** Of what is known here by now. */
+  /** As currently known here. */
   get state(): QueueState {
     const { isPaused, forever } = this.#queue;
     return { isPaused, forever, runs: this.#runs };
@@ -149,7 +149,7 @@ export class SharedJobs {
     return this.#isShared;
   }
 
-  /** One sentence for the person when jobs do not outlast this visit; null when they do. */
+  /** A sentence for the person if jobs will not outlast this visit; null if they will. */
   get note(): string | null {
     return this.#note;
   }
@@ -164,19 +164,19 @@ export class SharedJobs {
     return this.#mirror.get(id);
   }
 
-  /** Running jobs; there are none where nobody runs them. */
+  /** Running jobs; none if nobody runs them. */
   running(): StoredJob[] {
     return this.#all().filter(({ job }) => job.state === 'running');
   }
 
-  /** Called after every change, in whichever tab it was made. Returns the way to stop. */
+  /** Called after every change in any tab. Returns a function that stops. */
   subscribe(listener: (view: QueueView) => void): () => void {
     const stop = this.#watchers.subscribe(listener);
     this.#watch();
     return stop;
   }
 
-  /** Who runs jobs, as the one who waits for the lock in this tab learns it. */
+  /** Who runs jobs, as learned from waiting for the lock in this tab. */
   setRuns(runs: QueueState['runs']): void {
     if (this.#runs !== runs) {
       this.#runs = runs;
@@ -184,25 +184,25 @@ export class SharedJobs {
     }
   }
 
-  /** The point from which a job that ran before can go on. */
+  /** Where an interrupted job can resume. */
   async point(id: string): Promise<ResumePoint | null> {
     const [point] = await this.#store.read([keyOf.point(id)]);
     return parsePoint(point);
   }
 
-  /** Tells everybody how far a running job is, without writing it down. */
+  /** Announces a running job's progress without storing it. */
   progress(id: string, attempts: number, progress: Progress): void {
     this.#onProgress(id, attempts, progress);
     this.#post({ type: 'progress', id, attempts, progress });
   }
 
-  /** Tells everybody who reads along what a running job has just said. */
+  /** Announces a running job's latest words. */
   delta(id: string, attempts: number, { step, text, thinking }: Delta): void {
     this.#onDelta(id, attempts, { step, text, thinking });
     this.#post({ type: 'delta', id, attempts, step, text, thinking });
   }
 
-  /** Tells the words of a running job as they come into being, those so far at once. Returns the way to stop. */
+  /** Streams a running job's words, starting with those so far. Returns a function that stops. */
   deltas(id: string, listener: (delta: Delta) => void): () => void {
     const stop = this.#watchers.read(id, listener);
     this.#watch();
@@ -210,7 +210,7 @@ export class SharedJobs {
   }
 
   /**
-   * One transaction over the jobs `ids`: when it resolves, all of what `decide` drafted is stored and told.
+   * One transaction over the jobs `ids`: once it resolves, everything `decide` drafted is stored and announced.
    * @throws StudioError `storage_full`, `storage_unavailable`, or what `decide` throws; then nothing is stored
    */
   async commit(ids: readonly string[], decide: (draft: Draft) => void): Promise<void> {
@@ -229,7 +229,7 @@ export class SharedJobs {
     await this.#forgetOld();
   }
 
-  /** Goes on with what could not be stored; the note says so. After a reload the job is what was stored last, and runs again. */
+  /** Continues with a change that could not be stored, and sets the note. After a reload, the job is back to its stored state and runs again. */
   assume(id: string, change: JobChange, error: StudioError): void {
     const stored = this.#mirror.get(id);
     if (stored?.job.state === 'running') {
@@ -245,7 +245,7 @@ export class SharedJobs {
     await this.#readAll();
   }
 
-  /** Tells and hears nobody any more. */
+  /** Stops announcing and listening. */
   close(): void {
     this.#isClosed = true;
     if (this.#backstop !== null) {
@@ -257,9 +257,10 @@ export class SharedJobs {
 
   async #open(): Promise<void> {
     try {
-      await this.#readAll();
+      // The first to open a database the browser threw away gets an error; the next gets a new database.
+      await this.#readAll().catch(() => this.#readAll());
     } catch {
-      // Private windows of some browsers, or a profile that is broken.
+      // Private windows in some browsers, or a broken profile.
       this.#store = new MemoryJobStore();
       this.#isShared = false;
       this.#note = 'This browser keeps nothing, so waiting jobs end with this visit.';
@@ -275,7 +276,7 @@ export class SharedJobs {
     return this.#order;
   }
 
-  /** Apart from the change that made them too many, so that their end is seen before they are gone. */
+  /** Separate from the change that made them too many, so their end is seen before they disappear. */
   async #forgetOld(): Promise<void> {
     const ended = this.#all().filter(({ job }) => isFinished(job));
     if (ended.length > ENDED_KEPT) {
@@ -283,7 +284,7 @@ export class SharedJobs {
         .sort((a, b) => (a.job.finishedAt ?? 0) - (b.job.finishedAt ?? 0))
         .slice(0, ended.length - ENDED_KEPT)
         .map(({ job }) => job.id);
-      // Whoever ends the next one tries again.
+      // The next ended job will try again.
       await this.commit([], (draft) => old.forEach((id) => draft.remove(id))).catch(() => undefined);
     }
   }
@@ -305,7 +306,7 @@ export class SharedJobs {
     }
     this.#acceptQueue(queue);
     this.#learn(queue.changes);
-    // Told first to those who could not know otherwise.
+    // First announce it to those who could not know otherwise.
     this.#post({ type: 'changed', ids: [...changed], change: queue.changes });
     this.#tell(changed);
   }
@@ -374,7 +375,7 @@ export class SharedJobs {
     }
   }
 
-  /** Change number `change` is known here. */
+  /** Marks change number `change` as known here. */
   #learn(change: number): void {
     this.#known.add(change);
     while (this.#known.delete(this.#knownUpTo + 1)) {
@@ -382,7 +383,7 @@ export class SharedJobs {
     }
   }
 
-  /** Reads what others said they changed, however much they say meanwhile. */
+  /** Reads announced changes, including those announced meanwhile. */
   async #readTold(): Promise<void> {
     this.#isReading = true;
     await this.#ready;
@@ -392,7 +393,7 @@ export class SharedJobs {
         await this.#read([...new Set(told.flatMap(({ ids }) => ids))]);
         told.forEach(({ change }) => this.#learn(change));
       } catch {
-        // The backstop looks again.
+        // The periodic poll will try again.
       }
     }
     this.#isReading = false;
@@ -403,7 +404,7 @@ export class SharedJobs {
     const changed = new Set<string>();
     ids.forEach((id, i) => {
       const stored = parseStoredJob(values[i]);
-      // One that was never known is not there yet, or is not for this version.
+      // A job never seen before is not there yet, or is from a later version.
       if ((stored || this.#mirror.has(id)) && this.#accept(id, stored)) {
         changed.add(id);
       }
@@ -414,7 +415,7 @@ export class SharedJobs {
   }
 
   async #readAll(): Promise<void> {
-    // First, so that what changes in between is looked at again.
+    // First, so that changes in between are read again.
     const [queue] = await this.#store.read([keyOf.queue]);
     const values = await this.#store.readAll(keyOf.job(''));
     const changed = new Set<string>();
@@ -437,7 +438,7 @@ export class SharedJobs {
     }
   }
 
-  /** Somebody may store a change and end before it is told. */
+  /** A tab may store a change and die before announcing it. */
   #watch(): void {
     if (this.#isClosed) {
       return;

@@ -1,4 +1,4 @@
-/** Where the bytes of a checkpoint are, found when a job's turn has come: here, in another tab, or in a folder that was opened before. */
+/** Finds the bytes of a checkpoint when a job's turn comes: here, in another tab, or in a folder opened before. */
 import * as v from 'valibot';
 import {
   BUILTIN_CHECKPOINTS,
@@ -20,10 +20,10 @@ const CHANNEL = 'darkroom:sources';
 const STORED = /^(hub|url|import):./;
 const FOLDER = /^folder:(.+)$/;
 
-/** How long other tabs are given to answer, in milliseconds; an answer that comes later still counts. */
+/** How long other tabs may take to answer, in milliseconds; later answers still count. */
 const ANSWER_WITHIN = 1000;
 
-/** What tabs say to one another. Files cross, and stay readable when the tab that gave them is closed. */
+/** Messages between tabs. Files can be sent, and stay readable after the sending tab closes. */
 const messageSchema = v.variant('type', [
   v.object({ type: v.literal('wanted'), ref: v.string() }),
   v.object({ type: v.literal('opened'), ref: v.string() }),
@@ -40,28 +40,33 @@ const messageSchema = v.variant('type', [
 type Message = v.InferOutput<typeof messageSchema>;
 
 export class Sources {
-  /** Finds the files of a folder that was opened in an earlier visit and may be read without asking; null when there is none. */
+  /** Finds the files of a folder opened in an earlier visit that may be read without asking; null if there is none. */
   remembered: (name: string) => Promise<FolderFile[] | null> = () => Promise.resolve(null);
-  /** Called when a checkpoint can be found that could not be before. */
+  /** Called when a missing checkpoint has become available. */
   onFound: (ref: string) => void = () => undefined;
   readonly #channel: BroadcastChannel | null;
+  readonly #builtin: string | undefined;
   readonly #open = new Map<string, CheckpointSource>();
   readonly #asked = new Map<string, Deferred<void>>();
 
-  /** @param channel null: there are no other tabs */
-  constructor(channel: BroadcastChannel | null = new BroadcastChannel(CHANNEL)) {
+  /**
+   * @param channel null if there are no other tabs
+   * @param builtin the folder of the checkpoints that come along, an address; by default beside the page
+   */
+  constructor(channel: BroadcastChannel | null = new BroadcastChannel(CHANNEL), builtin?: string) {
     this.#channel = channel;
+    this.#builtin = builtin;
     channel?.addEventListener('message', ({ data }) => this.#onMessage(data));
   }
 
-  /** The checkpoint is open in this tab from now on. */
+  /** Call when the checkpoint has been opened in this tab. */
   add(ref: string, source: CheckpointSource): void {
     this.#open.set(ref, source);
     this.#post({ type: 'opened', ref });
     this.onFound(ref);
   }
 
-  /** @throws StudioError `checkpoint_incomplete` when it is not open in this tab */
+  /** @throws StudioError `checkpoint_incomplete` if it is not open in this tab */
   get(ref: string): CheckpointSource {
     const source = this.#known(ref);
     if (source) {
@@ -75,7 +80,7 @@ export class Sources {
     );
   }
 
-  /** Finds it, or says in one sentence what is missing, or that it will never be found and what may be taken instead. */
+  /** Finds it, or says in one sentence what is missing, or that it is gone for good and what can replace it. */
   async resolve(ref: string): Promise<Answer<CheckpointSource>> {
     const folder = FOLDER.exec(ref)?.[1];
     if (!this.#known(ref) && folder !== undefined) {
@@ -104,7 +109,8 @@ export class Sources {
   #known(ref: string): CheckpointSource | undefined {
     const builtin = builtinOf(ref);
     if (builtin) {
-      return { kind: 'builtin', name: builtin.id };
+      const base = this.#builtin;
+      return { kind: 'builtin', name: builtin.id, ...(base === undefined ? {} : { base }) };
     }
     return STORED.test(ref) ? { kind: 'stored', ref } : this.#open.get(ref);
   }
@@ -129,7 +135,7 @@ export class Sources {
         this.#open.set(ref, source);
       }
     } catch {
-      // Moved, or its disk removed: it has to be opened again.
+      // Moved, or its disk was removed: it must be opened again.
     }
   }
 
@@ -146,7 +152,7 @@ export class Sources {
       }
       return;
     }
-    // Every tab hears the answer to one of them, and may need it later.
+    // Every tab hears the answers, and may need them later.
     if (message.type === 'given' && !this.#open.has(message.ref)) {
       this.#open.set(message.ref, message.source);
     }

@@ -1,4 +1,4 @@
-/** The states of a job and the ways between them, as a pure reducer. */
+/** The states of a job and the transitions between them, as a pure reducer. */
 import { assert } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { Entity, Job, JobEvent, JobState } from '../core/job.ts';
@@ -6,11 +6,11 @@ import type { Operation } from '../core/operation.ts';
 
 export type JobChange =
   | { type: 'started'; at: number }
-  /** Its engine ended and another one goes on with it. */
+  /** Its engine ended, and another continues the job. */
   | { type: 'restarted'; at: number }
-  /** Whoever ran it is gone (a closed tab, a crash): it waits again, and what it recorded stays. */
+  /** Its runner is gone (a closed tab, a crash): it waits again, keeping what it recorded. */
   | { type: 'interrupted' }
-  /** It cannot run yet, for this reason; null = nothing holds it any more. */
+  /** It cannot run yet, for this reason; null = nothing holds it. */
   | { type: 'held'; obstacle: string | null }
   | { type: 'event'; event: JobEvent }
   | { type: 'completed'; at: number }
@@ -52,7 +52,7 @@ export function isFinished(job: Job): boolean {
   return job.state === 'completed' || job.state === 'failed' || job.state === 'cancelled';
 }
 
-/** The job after `change`; the given one stays as it is. An impossible change is a bug and throws. */
+/** The job after `change`, as a copy. An impossible change is a bug and throws. */
 export function reduce(job: Job, change: JobChange): Job {
   assert(ALLOWED[change.type].includes(job.state), `a ${job.state} job cannot be changed by "${change.type}"`);
   switch (change.type) {
@@ -80,7 +80,7 @@ function withEvent(job: Job, event: JobEvent): Job {
     case 'progress':
       return { ...job, progress: event.progress };
     case 'notice':
-      // Each attempt says them anew.
+      // Each attempt repeats them.
       return job.notices.includes(event.message) ? job : { ...job, notices: [...job.notices, event.message] };
     case 'run':
       return { ...job, run: event.run, entities: job.entities.filter(({ run }) => run === event.run) };
@@ -90,12 +90,12 @@ function withEvent(job: Job, event: JobEvent): Job {
       return { ...job, offer: event.offer };
     case 'resume_point':
     case 'delta':
-      // A point is kept beside the job: it is large, and nobody who watches jobs needs it. Words are told as they come.
+      // A point is stored beside the job, since it is large and watchers do not need it. Words are announced as they come.
       return job;
   }
 }
 
-/** An attempt that goes on with a run tells what it finds recorded there, too. */
+/** A resumed attempt also reports what it finds already recorded. */
 function has({ entities }: Job, { run, filename }: Entity): boolean {
   return entities.some((entity) => entity.run === run && entity.filename === filename);
 }

@@ -1,21 +1,21 @@
-/** One job as it lies in the database, the queue's own record, and the order in which jobs wait. */
+/** A job as stored in the database, the queue's own record, and the order of waiting jobs. */
 import * as v from 'valibot';
 import { ERROR_CODES } from '../core/errors.ts';
 import type { Job, ResumePoint } from '../core/job.ts';
 import { operationSchema } from '../core/operation.ts';
 import type { Operation } from '../core/operation.ts';
 
-/** Of every record here. Records of a later one are left alone and not shown. */
+/** Schema of every record here. Records of a later schema are left alone and not shown. */
 export const SCHEMA_VERSION = 2;
 
 export const keyOf = {
   job: (id: string) => `job/${id}`,
-  /** Apart from its job, because it is large and only whoever runs the job reads it. */
+  /** Separate from the job, because it is large and only its runner reads it. */
   point: (id: string) => `point/${id}`,
   queue: 'queue',
 } as const;
 
-/** Where a job waits: in the band of its priority, unless somebody moved it; within a band the lowest place is next. */
+/** A job's place in the queue: the band of its priority, unless somebody moved it; the lowest place in a band is next. */
 export interface Position {
   band: number;
   place: number;
@@ -23,15 +23,15 @@ export interface Position {
 
 export interface StoredJob {
   schema_version: typeof SCHEMA_VERSION;
-  /** Grows with every change, so that what was read late never replaces what is newer. */
+  /** Grows with every change, so a stale read never replaces something newer. */
   revision: number;
   job: Job;
   position: Position;
-  /** Somebody asked for its end while it ran. */
+  /** Whether somebody cancelled it while it ran. */
   isCancelled: boolean;
-  /** Whose turn it runs in; what anybody else says of it comes too late. Null while nobody runs it. */
+  /** The turn it runs in; reports from any other are too late. Null while nobody runs it. */
   runner: string | null;
-  /** The job that it was made from by "generate forever"; null for one that somebody submitted. */
+  /** The job that "generate forever" made it from; null if somebody submitted it. */
   series: string | null;
 }
 
@@ -39,7 +39,7 @@ export interface QueueRecord {
   schema_version: typeof SCHEMA_VERSION;
   isPaused: boolean;
   forever: string | null;
-  /** How often anything here was changed: who knows of fewer has missed some. */
+  /** Number of changes to anything here; whoever knows of fewer has missed some. */
   changes: number;
 }
 
@@ -51,12 +51,12 @@ export function bandOf(operation: Operation): number {
   return BANDS[operation.priority];
 }
 
-/** Negative when `a` is run before `b`. */
+/** Negative if `a` runs before `b`. */
 export function byPosition(a: StoredJob, b: StoredJob): number {
   return a.position.band - b.position.band || a.position.place - b.position.place || bySubmission(a, b);
 }
 
-/** Negative when `a` was submitted before `b`. */
+/** Negative if `a` was submitted before `b`. */
 export function bySubmission(a: StoredJob, b: StoredJob): number {
   const places = a.position.place - b.position.place;
   return a.job.submittedAt - b.job.submittedAt || places || (a.job.id < b.job.id ? -1 : 1);
@@ -70,6 +70,7 @@ export const progressSchema = v.object({
   steps: v.number(),
   fraction: v.number(),
   secondsLeft: v.nullable(v.number()),
+  elsewhere: v.fallback(v.optional(v.object({ server: v.string(), ahead: v.number() })), undefined),
 });
 
 const nullableString = v.nullable(v.string());
@@ -156,7 +157,7 @@ const firstQueueSchema = v.pipe(
   v.transform((queue): QueueRecord => ({ ...queue, schema_version: SCHEMA_VERSION, changes: 0 })),
 );
 
-/** Null for what this version cannot read: nothing, something damaged, or what a later version wrote. */
+/** Null for anything this version cannot read: nothing, something damaged, or a later version's record. */
 export function parseStoredJob(value: unknown): StoredJob | null {
   const result = v.safeParse(v.union([storedSchema, firstStoredSchema]), value);
   return result.success ? result.output : null;
@@ -172,7 +173,7 @@ const pointSchema = v.object({
   state: v.unknown(),
 });
 
-/** Null for one that cannot be read: then the job begins anew. */
+/** Null if it cannot be read; the job then starts over. */
 export function parsePoint(value: unknown): ResumePoint | null {
   const result = v.safeParse(pointSchema, value);
   return result.success ? result.output : null;

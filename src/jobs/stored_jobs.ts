@@ -1,11 +1,18 @@
-/** What may be done with the jobs of this browser: submitted, cancelled, put in another order, repeated. Nothing of the DOM is used. */
-import { DEFAULT_CHECKPOINT, builtinOf, goneSentence, isBuiltin } from '../core/builtin_checkpoints.ts';
+/** Submitting, cancelling, reordering and repeating this browser's jobs. Uses no DOM. */
+import {
+  DEFAULT_CHECKPOINT,
+  builtinOf,
+  defaultCheckpoint,
+  goneSentence,
+  isBuiltin,
+} from '../core/builtin_checkpoints.ts';
 import type { Catalogue } from '../core/catalogue.ts';
 import { StudioError } from '../core/errors.ts';
 import type { Job } from '../core/job.ts';
 import { parseOperation } from '../core/operation.ts';
 import type { Operation } from '../core/operation.ts';
 import { operationKinds, requirementsOf } from '../core/plan.ts';
+import { readRemoteModel } from '../core/remote.ts';
 import type { Draft } from './draft.ts';
 import { JOB_ID } from './service.ts';
 import type { JobService, QueueState } from './service.ts';
@@ -22,12 +29,12 @@ export const GPU_LOCK = 'darkroom:gpu';
 const CHECKPOINT = /^(builtin:[a-z0-9_-]+$|(folder|hub|url|import):.)/;
 
 export interface StoredJobsOptions extends SharedJobsOptions {
-  /** Who holds {@link GPU_LOCK} is asked here; null where there are no Web Locks. */
+  /** For asking who holds {@link GPU_LOCK}; null without Web Locks. */
   locks?: LockManager | null;
   /** Milliseconds since 1970. */
   now?: () => number;
   newId?: () => string;
-  /** What can be made; where nothing is said, every operation is taken to run on one checkpoint. */
+  /** What can be made; by default, every operation is taken to run one checkpoint. */
   catalogue?: Catalogue;
   /** Reads a recorded file. */
   entity?: (run: string, filename: string) => Promise<Blob>;
@@ -52,8 +59,10 @@ export class StoredJobs extends SharedJobs implements JobService {
 
   async submit(input: unknown, id?: string): Promise<Job> {
     const asked = parseOperation(input);
-    const operation = this.#lacksCheckpoint(asked) ? { ...asked, checkpoint: DEFAULT_CHECKPOINT } : asked;
-    for (const ref of [operation.checkpoint, ...Object.values(operation.checkpoints ?? {})]) {
+    const lacking = this.#lacking(asked);
+    const operation = lacking ? { ...asked, checkpoint: defaultCheckpoint(lacking) } : asked;
+    const named = Object.values(operation.checkpoints ?? {}).filter((ref) => readRemoteModel(ref) === null);
+    for (const ref of [operation.checkpoint, ...named]) {
       if (ref !== null && !CHECKPOINT.test(ref)) {
         throw new StudioError(
           'invalid_operation',
@@ -118,7 +127,7 @@ export class StoredJobs extends SharedJobs implements JobService {
       await this.commit([id], (draft) => move(draft, id, position));
       return;
     }
-    // No number is left between the two: all get new ones.
+    // No number is left between the two, so all get new ones.
     const ids = line.map(({ job }) => job.id);
     ids.splice(at, 0, id);
     await this.commit(ids, (draft) => {
@@ -177,7 +186,7 @@ export class StoredJobs extends SharedJobs implements JobService {
       : Promise.reject(new StudioError('storage_unavailable', 'Recordings cannot be read here; ask an open tab.'));
   }
 
-  /** The job after `change`, with what follows from its end: another one of its series. */
+  /** The job after `change`, followed by the next of its series if it ended. */
   settle(draft: Draft, stored: StoredJob, change: JobChange): void {
     const job = reduce(stored.job, change);
     const runs = job.state === 'running';
@@ -196,13 +205,13 @@ export class StoredJobs extends SharedJobs implements JobService {
   }
 
   /**
-   * Whether the operation runs a checkpoint that it does not name; a job without one is a job.
-   * @throws StudioError `invalid_operation` for a kind of operation that nothing here does
+   * The classes of a checkpoint that the operation needs but does not name; null if it needs or lacks none.
+   * @throws StudioError `invalid_operation` for an unknown kind of operation
    */
-  #lacksCheckpoint(operation: Operation): boolean {
+  #lacking(operation: Operation): readonly string[] | null {
     const catalogue = this.#catalogue;
     if (!catalogue) {
-      return operation.checkpoint === null;
+      return operation.checkpoint === null ? [] : null;
     }
     const kinds = operationKinds(catalogue);
     if (!kinds.includes(operation.operation)) {
@@ -212,10 +221,10 @@ export class StoredJobs extends SharedJobs implements JobService {
       );
     }
     try {
-      return requirementsOf(operation, catalogue).lacksCheckpoint;
+      return requirementsOf(operation, catalogue).lacking;
     } catch {
-      // Whoever plans the job says what is wrong with it.
-      return operation.checkpoint === null;
+      // Planning the job reports what is wrong.
+      return operation.checkpoint === null ? [] : null;
     }
   }
 
@@ -223,12 +232,12 @@ export class StoredJobs extends SharedJobs implements JobService {
     const now = this.#now();
     const band = bandOf(operation);
     const waiting = this.waiting().filter(({ position }) => position.band === band);
-    // Time puts those of two tabs in order; within one tab the count goes on where the clock has not.
+    // Time orders jobs across tabs; within a tab the count continues even if the clock does not.
     const place = Math.max(now, (waiting.at(-1)?.position.place ?? 0) + 1, (this.#lastPlaces.get(band) ?? 0) + 1);
     this.#lastPlaces.set(band, place);
     return {
       schema_version: SCHEMA_VERSION,
-      // More than any change of an earlier job of this name.
+      // Greater than any revision of an earlier job with this id.
       revision: now,
       job: newJob(id, operation, now),
       position: { band, place },
@@ -255,7 +264,7 @@ export class StoredJobs extends SharedJobs implements JobService {
   }
 }
 
-/** Behind `previous` and before `next`, in the band of the one that it comes before; null when no number is left there. */
+/** Between `previous` and `next`, in the band of `next`; null if no number is left there. */
 function between(previous: Position | undefined, next: Position | undefined): Position | null {
   if (!next) {
     return previous ? { band: previous.band, place: previous.place + 1 } : { band: 1, place: 0 };

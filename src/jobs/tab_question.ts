@@ -6,14 +6,14 @@ import type { TaskChannel } from './channel.ts';
 import { nobody } from './engine_questions.ts';
 import type { AskEngine } from './engine_questions.ts';
 
-/** A message was lost if nothing came back by then, in milliseconds. */
+/** Milliseconds after which a message counts as lost. */
 const AGAIN_AFTER = 1000;
-/** So often is it said before nobody is there. */
+/** Tries before concluding that no tab is open. */
 const TRIES = 5;
 
 /**
- * Asks whichever tab serves the channel.
- * @returns what it answers; the promise rejects with its StudioError, or `worker_failed` when no tab is there
+ * Asks the tab that serves the channel.
+ * @returns its answer; rejects with its StudioError, or with `worker_failed` if no tab is open
  */
 export function askTab(open: (name: string) => TaskChannel, pause: (ms: number) => Promise<void>): AskEngine {
   return async (type, asked) => {

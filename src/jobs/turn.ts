@@ -1,4 +1,4 @@
-/** Whose turn it is to use the GPU: of all tabs, that of the one which holds a Web Lock. */
+/** Whose turn it is to use the GPU: among all tabs, the one holding a Web Lock. */
 import { GPU_LOCK } from './stored_jobs.ts';
 
 export class Turn {
@@ -8,17 +8,17 @@ export class Turn {
   #token: string | null = null;
   #wasTaken = false;
 
-  /** @param locks null where there are none; then every tab has its turn */
+  /** @param locks null if there are none; then every tab has a turn */
   constructor(locks: LockManager | null) {
     this.#locks = locks;
   }
 
-  /** Names this turn, and no other of this or another tab; null while it is somebody else's. */
+  /** The unique id of this turn; null while it is somebody else's. */
   get token(): string | null {
     return this.#token;
   }
 
-  /** Whether the turn was taken from somebody who may still be at work. */
+  /** Whether the turn was taken from a tab that may still be busy. */
   get wasTaken(): boolean {
     return this.#wasTaken;
   }
@@ -28,12 +28,12 @@ export class Turn {
     this.#listeners.add(listener);
   }
 
-  /** Waits for the turn from now on, and again whenever it was taken away. */
+  /** Waits for the turn, and again whenever it is taken away. */
   enter(): void {
     void this.#hold({ signal: this.#waiting.signal });
   }
 
-  /** Begins a turn that nobody else has to do with. */
+  /** Starts a turn that is nobody else's business. */
   enterAlone(): void {
     this.#begin(false);
   }
@@ -41,7 +41,7 @@ export class Turn {
   /** Takes the turn from whoever has it. */
   take(): void {
     if (this.#token === null) {
-      // Or this tab would stand in line behind itself.
+      // Otherwise this tab would queue behind itself.
       this.#waiting.abort();
       this.#waiting = new AbortController();
       void this.#hold({ steal: true });

@@ -1,11 +1,11 @@
-/** A worker and the calls that are waiting for it: none of them waits for a worker that cannot answer any more. */
+/** A worker and its pending calls, none of which waits for a worker that can no longer answer. */
 import * as Comlink from 'comlink';
 import { StudioError } from '../core/errors.ts';
 import { callsTo } from '../../workers/connection.ts';
 import type { WorkerSignal } from '../../workers/connection.ts';
 import { deferred } from './deferred.ts';
 
-/** The part of `Worker` that is used, so that Node tests can hand in a message port. */
+/** The part of `Worker` used here, so Node tests can pass a message port. */
 export interface WorkerLike extends Comlink.Endpoint {
   terminate(): void;
 }
@@ -13,20 +13,20 @@ export interface WorkerLike extends Comlink.Endpoint {
 type Remote = Record<string, (...args: unknown[]) => Promise<unknown>>;
 type Methods<Api> = { [M in keyof Api]: (...args: never[]) => Promise<unknown> };
 
-/** How long a worker's script may take to load and speak up. */
+/** How long a worker's script may take to load and report ready. */
 const READY_WITHIN_MS = 60_000;
 
-/** How long a call may go without a sign of life where nothing else is said: far longer than any of them takes on a slow machine. */
+/** Default time a call may go without a sign of life: far longer than any takes on a slow machine. */
 const CALL_WITHIN_MS = 5 * 60_000;
 
-/** How often the watchdog looks, at most. */
+/** The shortest interval between the watchdog's checks. */
 const LOOK_EVERY_MS = 5_000;
 
 /** How long the worker may be silent, in milliseconds. */
 export interface Patience<Api> {
-  /** Before it speaks up for the first time. */
+  /** Before it reports ready. */
   ready?: number;
-  /** During a call of these methods, asked anew at every look. */
+  /** During a call of these methods; evaluated at every check. */
   calls?: Partial<Record<keyof Api, () => number>>;
   /** During any other call. */
   call?: number;
@@ -35,11 +35,11 @@ export interface Patience<Api> {
 interface Waiting {
   method: string;
   reject: (error: StudioError) => void;
-  /** Milliseconds of silence that the watchdog saw during this call. */
+  /** Milliseconds of silence observed during this call. */
   silent: number;
 }
 
-/** Sentences that say what a worker's end asks for. */
+/** Sentences on what to do about a worker's end. */
 const REMEDIES = {
   again: (what: string) => `${what}; try again.`,
   reload: (what: string) => `${what}; reload the page.`,
@@ -47,15 +47,13 @@ const REMEDIES = {
 };
 
 /**
- * Owns one worker. Comlink's promises stay pending for ever when a worker's script is missing, when the worker dies or
- * when a message is unreadable; here every call also ends with the worker, as `worker_failed`.
- *
- * A worker that hangs is ended by the watchdog. What proves what: a timer in the worker would prove that its event loop turns, which it also
- * does while a run on a lost GPU never settles (measured), and does not do while the processor backend computes a step, which is no hang. So
- * there is no such heartbeat. The signs of life are answers, and calls of the functions that a call was handed: those tell of something that
- * was finished (a range of weights handed over, a step whose commands the queue has done, a file saved), and only such things prove that
- * work gets done. How long one of them may take is known to whoever makes the link, not here. A call that waits behind a long one has that
- * one's patience, because a busy worker answers when it comes to it.
+ * Owns one worker. Comlink's promises stay pending forever if a worker's script is missing, the worker dies or a message is unreadable;
+ * here every call also ends with the worker, as `worker_failed`.
+ * The watchdog ends a worker that hangs. There is no heartbeat timer: it would only prove that the worker's event loop turns, which it
+ * also does while a run on a lost GPU never settles (measured), and does not while the processor computes a step, which is no hang. The
+ * signs of life are answers, and calls of the functions passed to a call. Those report something finished (a range of weights uploaded, a
+ * step done, a file saved), which is the only proof that work gets done. How long that may take is up to whoever creates the link. A call
+ * waiting behind a long one shares its patience, because a busy worker answers when it gets to it.
  */
 export class WorkerLink<Api extends Methods<Api>> {
   readonly #name: string;
@@ -70,7 +68,7 @@ export class WorkerLink<Api extends Methods<Api>> {
   #failure: StudioError | null = null;
   #lock: string | null = null;
 
-  /** @param name what the worker does, as a sentence begins with it: "The generator" */
+  /** @param name what the worker is, to begin a sentence with: "The generator" */
   constructor(name: string, worker: WorkerLike, patience: Patience<Api> = {}) {
     this.#name = name;
     this.#worker = worker;
@@ -91,7 +89,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     });
     worker.addEventListener('error', (event) => {
       const { message } = event as ErrorEvent;
-      // A script that is missing or does not load gives an event without a message.
+      // A script that is missing or does not load causes an event without a message.
       if (message) {
         this.#fail(`${name} stopped with an error`, 'again', message);
       } else {
@@ -100,12 +98,12 @@ export class WorkerLink<Api extends Methods<Api>> {
     });
   }
 
-  /** Why this worker cannot be used any more, or null while it can. */
+  /** Why this worker can no longer be used; null while it can. */
   get failure(): StudioError | null {
     return this.#failure;
   }
 
-  /** Whether nobody waits for an answer of it. */
+  /** Whether no call is pending. */
   get isIdle(): boolean {
     return this.#waiting.size === 0;
   }
@@ -115,7 +113,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     return this.#ended.promise;
   }
 
-  /** The Web Lock that the worker holds while it lives, once it has spoken up; null where there are none. */
+  /** The Web Lock the worker holds while alive, once it is ready; null without Web Locks. */
   get lock(): string | null {
     return this.#lock;
   }
@@ -152,7 +150,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     }
   }
 
-  /** Ends the worker at once; calls that are waiting reject with `reason`. */
+  /** Ends the worker at once; pending calls reject with `reason`. */
   terminate(
     reason = new StudioError('worker_failed', REMEDIES.again(`${this.#name} was stopped`), { retry: 'same' }),
   ): void {
@@ -173,7 +171,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     this.terminate(new StudioError('worker_failed', REMEDIES[remedy](what), { retry: 'same', cause }));
   }
 
-  /** A function that the worker may call: it is a sign of life, and what comes after the end is for nobody. */
+  /** Wraps a function for the worker to call: each call is a sign of life, and calls after the end are ignored. */
   #heard(argument: unknown): unknown {
     if (typeof argument !== 'function' || !(Comlink.proxyMarker in argument)) {
       return argument;
@@ -192,7 +190,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     this.#waiting.forEach((waiting) => (waiting.silent = 0));
   }
 
-  /** Goes on looking while a call waits. */
+  /** Keeps checking while a call is pending. */
   #look(): void {
     if (this.#watchdog !== null || this.#failure) {
       return;
@@ -205,7 +203,7 @@ export class WorkerLink<Api extends Methods<Api>> {
       if (this.#waiting.size === 0) {
         return;
       }
-      // A machine that slept, or a page whose timers were slowed down, saw no silence for all of that time.
+      // A machine that slept, or a page with throttled timers, did not observe silence all that time.
       const passed = Math.min(performance.now() - from, 2 * every);
       this.#waiting.forEach((waiting) => (waiting.silent += passed));
       const silent = [...this.#waiting].find((waiting) => waiting.silent >= this.#longest());
@@ -236,7 +234,7 @@ export class WorkerLink<Api extends Methods<Api>> {
     }
   }
 
-  /** The lock comes to us when the worker that held it is gone. */
+  /** We get the lock once the worker that held it is gone. */
   #awaitDeath(lock: string): void {
     navigator.locks
       .request(lock, { signal: this.#watch.signal }, () => {

@@ -1,8 +1,10 @@
-/** The workers, connected: the generator, which holds the GPU, the one for jobs without it, and the recorder that both write to. Made anew when they end. */
+/** The connected workers: the generator, which holds the GPU, the worker for jobs without it, and the recorder both write to. Recreated when they end. */
 import * as Comlink from 'comlink';
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
 import type { DeviceReport, JobEvent, Offer, Stage } from '../core/job.ts';
+import type { Operation } from '../core/operation.ts';
+import { catalogue } from '../pipelines/catalogue.ts';
 import type { GenerationApi, JobExecutor, JobPage, StartOptions, TaskApi } from '../../workers/generation_api.ts';
 import type { LanguageConnection } from '../language/language_api.ts';
 import type { RecorderApi, RunEnd } from '../recorder/recorder_api.ts';
@@ -14,18 +16,18 @@ import type { Engine, Work } from './runner.ts';
 import { WorkerLink } from './worker_link.ts';
 import type { WorkerLike } from './worker_link.ts';
 
-/** After these a generator cannot be trusted, or its memory not be won back, so the next job gets a new one. */
+/** Errors after which a generator cannot be trusted, or its memory not reclaimed, so the next job gets a new one. */
 const FATAL = new Set<StudioError['code']>(['gpu_lost', 'out_of_memory', 'internal']);
 
-/** How long things may take, in milliseconds. Generous: a software GPU computes a step for minutes. */
+/** Timeouts in milliseconds. They are generous: a software GPU may take minutes per step. */
 export interface PairPatience {
-  /** The start of a generator: loading the runtime and a first computation. */
+  /** Starting a generator: loading the runtime and a first computation. */
   start: number;
-  /** Between two things that are finished while a job runs, on a GPU and on the processor, which also computes steps for many minutes. */
+  /** Between two signs of progress of a running job, on a GPU and on the processor, which may take many minutes per step. */
   work: { webgpu: number; wasm: number };
-  /** What a cancelled job may take to its next step, where it can stop, before its worker is ended. */
+  /** How long a cancelled job may take to reach its next step before its worker is ended. */
   cancel: number;
-  /** What a job that has failed may wait for an offer. */
+  /** How long a failed job waits for something smaller to be suggested. */
   offer: number;
 }
 
@@ -40,13 +42,13 @@ export interface WorkerMaker {
   generation(): WorkerLike;
   task(): WorkerLike;
   recorder(): WorkerLike;
+  language(): WorkerLike;
+  /**
+   * What reaches other machines, loaded by who first needs it.
+   * @param connect gives a worker its way to the recorder
+   */
+  remote(connect: (link: WorkerLink<TaskApi>) => Promise<void>): Promise<RemoteWorkers>;
 }
-
-const bundled: WorkerMaker = {
-  generation: () => new Worker(new URL('../../workers/generation.worker.ts', import.meta.url), { type: 'module' }),
-  task: () => new Worker(new URL('../../workers/task.worker.ts', import.meta.url), { type: 'module' }),
-  recorder: () => new Worker(new URL('../../workers/recorder.worker.ts', import.meta.url), { type: 'module' }),
-};
 
 interface Generator {
   readonly link: WorkerLink<GenerationApi>;
@@ -55,7 +57,7 @@ interface Generator {
 }
 
 export class WorkerPair implements Engine {
-  /** How generators are started from now on. */
+  /** How to start generators from now on. */
   options: StartOptions = {};
   readonly #make: WorkerMaker;
   readonly #listeners = new Set<(device: DeviceReport) => void>();
@@ -64,20 +66,20 @@ export class WorkerPair implements Engine {
   #tasks: { link: WorkerLink<TaskApi>; isConnected: Promise<unknown> } | null = null;
   #remote: Promise<RemoteWorkers> | null = null;
   #recorder: WorkerLink<RecorderApi> | null = null;
-  /** Language models and voices, which jobs ask over a connection of their own. */
+  /** Language models and voices, which jobs use over connections of their own. */
   readonly language: LanguageEngines;
-  /** Keys that the person entered, in memory only. */
+  /** Keys the person entered, in memory only. */
   readonly #secrets = new Map<string, string>();
-  /** Finds a key that was kept in an earlier visit; null when there is none. */
+  /** Finds a key kept from an earlier visit; null if there is none. */
   remembered: (name: string) => Promise<string | null> = () => Promise.resolve(null);
   #backend: DeviceReport['backend'] = 'wasm';
-  /** What a running job said last. */
+  /** The last report of a running job. */
   #secondsLeft = 0;
 
   constructor(
-    make: WorkerMaker = bundled,
+    make: WorkerMaker,
     patience: Partial<PairPatience> = {},
-    language: LanguageEngines = new LanguageEngines(),
+    language: LanguageEngines = new LanguageEngines(() => make.language()),
   ) {
     this.#make = make;
     this.#patience = { ...PATIENCE, ...patience };
@@ -85,21 +87,21 @@ export class WorkerPair implements Engine {
     language.makeRoom = (bytes) => this.#makeRoom(bytes);
   }
 
-  /** The living generator; calls to it wait until it has loaded, not until it is started. */
+  /** The current generator; calls wait until it has loaded, not until it is started. */
   get generator(): Generator {
     if (!this.#generator || this.#generator.link.failure) {
       const { start, work } = this.#patience;
       const link = new WorkerLink<GenerationApi>('The generator', this.#make.generation(), {
         calls: {
           start: () => start,
-          // Weights of many gigabytes come to the device in silence.
+          // Many gigabytes of weights are loaded silently.
           prepare: () => work[this.#backend],
-          // A job that says it needs hours may well spend one of them in silence.
+          // A job that needs hours may well be silent for one.
           execute: () => Math.max(work[this.#backend], 2000 * this.#secondsLeft),
         },
       });
       const device = this.#start(link);
-      // Who asks for the device is told; until then a failed start is nobody's unhandled rejection.
+      // Whoever asks for the device gets the error; until then a failed start must not be an unhandled rejection.
       device.catch(() => {});
       this.#generator = { link, device };
     }
@@ -127,7 +129,7 @@ export class WorkerPair implements Engine {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Keeps a key for as long as the page is open; null forgets it. */
+  /** Keeps a key while the page is open; null forgets it. */
   setSecret(name: string, value: string | null): void {
     if (value === null) {
       this.#secrets.delete(name);
@@ -136,20 +138,24 @@ export class WorkerPair implements Engine {
     }
   }
 
-  /** What reaches other machines; loaded by who first needs it. */
+  /** Called with every server that is entered, whenever that is known anew. */
+  onServers: RemoteWorkers['onServers'] = () => Promise.resolve();
+
+  /** Reaches other machines; loaded on first use. */
   get remote(): Promise<RemoteWorkers> {
-    this.#remote ??= import('./remote_workers.ts').then(
-      ({ RemoteWorkers }) => new RemoteWorkers((link) => this.#connect(link)),
-    );
+    this.#remote ??= this.#make
+      .remote((link) => this.#connect(link))
+      .then((remote) => Object.assign(remote, { onServers: this.onServers }));
     return this.#remote;
   }
 
-  /** What runs jobs without a checkpoint. It makes a worker when there is one to run. */
+  /** Runs jobs without a checkpoint, creating a worker on first use. */
   get tasks(): Engine {
     return {
       execute: async (work, onEvent, signal) => {
-        const link = needsOf(work.operation).remote ? (await this.remote).link() : this.#taskLink();
-        await this.#execute(await link, work, onEvent, signal);
+        const isRemote = needsOf(work.operation).engines.length > 0;
+        const link = isRemote ? (await this.remote).link() : this.#taskLink();
+        await this.#execute(await link, work, onEvent, signal, isRemote);
       },
       smaller: () => Promise.resolve(null),
       closeRun: (run, stage, error) => this.closeRun(run, stage, error),
@@ -158,7 +164,7 @@ export class WorkerPair implements Engine {
 
   async execute(work: Work, onEvent: (event: JobEvent) => void, signal: AbortSignal): Promise<void> {
     if (!needsOf(work.operation).graphs) {
-      // The generator would only load a runtime that nothing in this job uses.
+      // The generator would only load a runtime this job does not use.
       await this.tasks.execute(work, onEvent, signal);
       return;
     }
@@ -172,11 +178,13 @@ export class WorkerPair implements Engine {
     await this.#execute(await this.started(), work, listen, signal);
   }
 
+  /** @param isShared whether the worker also runs other jobs, which may have nothing to do with this failure */
   async #execute(
     link: WorkerLink<JobExecutor>,
     work: Work,
     onEvent: (event: JobEvent) => void,
     signal: AbortSignal,
+    isShared = false,
   ): Promise<void> {
     if (signal.aborted) {
       throw cancelled();
@@ -188,9 +196,12 @@ export class WorkerPair implements Engine {
         link.terminate(cancelled());
         return;
       }
-      // A generator that cannot be asked has ended, and `execute` with it.
+      // A generator that does not respond is gone, and so is `execute`.
       link.call('cancel', work.jobId).catch(() => {});
-      grace = setTimeout(() => link.terminate(cancelled()), this.#patience.cancel);
+      const reason = isShared
+        ? new StudioError('worker_failed', 'Another job could not be stopped.', { retry: 'same' })
+        : cancelled();
+      grace = setTimeout(() => link.terminate(reason), this.#patience.cancel);
     };
     signal.addEventListener('abort', stop);
     try {
@@ -203,7 +214,7 @@ export class WorkerPair implements Engine {
       );
     } catch (error) {
       const failure = StudioError.from(error);
-      if (FATAL.has(failure.code) && failure.engine === undefined) {
+      if (FATAL.has(failure.code) && failure.engine === undefined && !isShared) {
         link.terminate(failure);
       }
       throw failure;
@@ -213,10 +224,28 @@ export class WorkerPair implements Engine {
     }
   }
 
-  async smaller({ operation, sources, point }: Work, stage: Stage | null): Promise<Offer | null> {
-    if (!needsOf(operation).graphs) {
+  async smaller(work: Work, stage: Stage | null): Promise<Offer | null> {
+    if (!needsOf(work.operation).graphs) {
       return null;
     }
+    // Whoever entered a server would rather have the same from there than less from here.
+    return (await this.#elsewhere(work.operation).catch(() => null)) ?? this.#smallerHere(work, stage);
+  }
+
+  async #elsewhere(operation: Operation): Promise<Offer | null> {
+    const servers = await (await this.remote).servers();
+    if (servers.length === 0) {
+      return null;
+    }
+    const { offerElsewhere } = await import('./elsewhere.ts');
+    return offerElsewhere(
+      operation,
+      catalogue,
+      servers.map(({ engine }) => engine),
+    );
+  }
+
+  async #smallerHere({ operation, sources, point }: Work, stage: Stage | null): Promise<Offer | null> {
     let patience: ReturnType<typeof setTimeout> | undefined;
     const change = await Promise.race([
       this.started().then((link) => link.call('smaller', { operation, sources, point, stage })),
@@ -234,17 +263,28 @@ export class WorkerPair implements Engine {
 
   async closeRun(run: string, stage: RunEnd, error: StudioErrorData): Promise<void> {
     const { recorder } = this;
-    // A new recorder does not hold the run yet; one that holds it first finishes what it is writing.
+    // A new recorder does not hold the run yet; one that does first finishes writing.
     await recorder.call('resumeRun', run);
     await recorder.call('closeRun', run, stage, error);
   }
 
-  /** What a worker may ask of us while it runs a job. */
+  /** Ends every worker that runs pictures, words or sounds here, and the recorder. What is asked of it afterwards begins new ones. */
+  end(): void {
+    this.#generator?.link.terminate();
+    this.#tasks?.link.terminate();
+    this.language.end();
+    this.#recorder?.terminate();
+  }
+
+  /** What a worker may ask of the page while running a job. */
   get #page(): JobPage {
     return {
-      secret: (name) => this.#secret(name),
+      secret: (name) => this.secret(name),
       servers: async (engine) => (await this.remote).serversOf(engine),
       develop: async (picture) => this.#generator?.link.call('show', picture),
+      used: async (server, usage) => (await this.remote).addUsage(server, usage),
+      write: async (...asked) => (await this.remote).write(...asked, this.#page),
+      stopWriting: async (id) => (await this.remote).stopWriting(id),
       language: async () => transferred(await this.language.connection()),
       languageIfAlive: async () => {
         const connection = await this.language.connectionIfAlive();
@@ -254,7 +294,7 @@ export class WorkerPair implements Engine {
     };
   }
 
-  /** Folders of language models reach that engine with the job, as they may have been opened in another tab. */
+  /** Passes language models' folders to that engine with the job, as they may have been opened in another tab. */
   async #tellOfFolders({ operation, sources }: Work): Promise<void> {
     if (needsOf(operation).languageSteps.length > 0) {
       const folders = Object.entries(sources).filter(([, { kind }]) => kind === 'folder');
@@ -268,7 +308,8 @@ export class WorkerPair implements Engine {
     }
   }
 
-  async #secret(name: string): Promise<string> {
+  /** @throws StudioError `invalid_operation` when there is none of this name */
+  async secret(name: string): Promise<string> {
     const value = this.#secrets.get(name) ?? (await this.remembered(name));
     if (value === null) {
       throw new StudioError('invalid_operation', `The key "${name}" is not there; enter it, then try again.`);
@@ -289,7 +330,7 @@ export class WorkerPair implements Engine {
     return this.#tasks.link;
   }
 
-  /** A way to the recorder for a worker that ends with it. */
+  /** A connection to the recorder for a worker that ends with it. */
   async #connect(link: WorkerLink<TaskApi>): Promise<void> {
     const { recorder } = this;
     void recorder.ended.then((reason) => link.terminate(reason));
@@ -300,7 +341,7 @@ export class WorkerPair implements Engine {
 
   async #start(link: WorkerLink<GenerationApi>): Promise<DeviceReport> {
     const { recorder } = this;
-    // The generator would wait for ever for a recorder that has ended.
+    // The generator would wait forever for a recorder that is gone.
     void recorder.ended.then((reason) => link.terminate(reason));
     const { port1, port2 } = new MessageChannel();
     try {
@@ -317,7 +358,7 @@ export class WorkerPair implements Engine {
   }
 }
 
-/** The port moves to whoever asked. */
+/** Transfers the port to the caller. */
 function transferred(connection: LanguageConnection): LanguageConnection {
   return Comlink.transfer(connection, [connection.port]);
 }

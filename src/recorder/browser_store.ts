@@ -5,9 +5,9 @@ import type { FileStore } from './file_store.ts';
 import { UnitedFileStore } from './united_file_store.ts';
 
 /**
- * New recordings go into a bucket of their own, where there are any; earlier ones lie outside of it. Rejects where the browser has no such
- * storage. Not whole is a store whose bucket cannot be opened: what lies there is not seen then.
- * @param open makes a store of a folder
+ * New recordings go into a storage bucket, if the browser has them; earlier ones are outside it. Rejects if the browser has no such
+ * storage. The store is not whole if its bucket cannot be opened, since recordings there are then invisible.
+ * @param open creates a store for a folder
  */
 export async function browserStore(
   open: (root: FileSystemDirectoryHandle, place: Place) => Promise<FileStore>,

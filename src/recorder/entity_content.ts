@@ -5,9 +5,9 @@ import { JSON_TYPE, jsonBlob } from './entity_file.ts';
 import type { EntityFile } from './entity_file.ts';
 
 /**
- * Objects become JSON, strings text; a Blob's extension is `metadata.format` when given, else it is told by its first
- * bytes, else by its type.
- * @throws StudioError `media_unreadable` for a Blob of which nothing tells what it is: nobody could show or open it later
+ * Objects become JSON and strings text. A Blob's extension is `metadata.format` if given, else determined by its first bytes, else by its
+ * type.
+ * @throws StudioError `media_unreadable` for a Blob of unknown kind, which nobody could show or open later
  */
 export async function toFile(content: Blob | string | object, format: unknown): Promise<EntityFile> {
   if (typeof content === 'string') {
@@ -35,7 +35,7 @@ function knownExtension(format: string): string | null {
 
 async function recognisedExtension(blob: Blob): Promise<string | null> {
   const kind = await recogniseFile(blob);
-  // JSON looks like any text, and is what its type says.
+  // JSON looks like any text; only its type tells.
   const isJson = kind?.medium.turn !== 'own' && essenceOf(blob.type) === JSON_TYPE;
   return isJson ? 'json' : (kind?.format.extension ?? null);
 }

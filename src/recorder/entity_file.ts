@@ -1,4 +1,4 @@
-/** The file of an entity: its name and back from it, and JSON. What other kinds of files there are stands in `entity_content.ts`. */
+/** An entity's file: building and parsing its name, and JSON. `entity_content.ts` has the other kinds of files. */
 
 export const JSON_TYPE = 'application/json';
 
@@ -14,12 +14,12 @@ export function jsonBlob(value: unknown): Blob {
   return new Blob([`${JSON.stringify(value, keepNumbers, 2)}\n`], { type: JSON_TYPE });
 }
 
-/** The value as a reader of its JSON will have it. */
+/** The value as a reader of its JSON will get it. */
 export function throughJson<T>(value: T): T {
   return JSON.parse(JSON.stringify(value, keepNumbers)) as T;
 }
 
-/** JSON has no infinities and would silently make them null; as words they stay what they were. */
+/** JSON would silently turn infinities into null; as strings they survive. */
 function keepNumbers(_key: string, value: unknown): unknown {
   const isWord = typeof value === 'bigint' || (typeof value === 'number' && !Number.isFinite(value));
   return isWord ? String(value) : value;

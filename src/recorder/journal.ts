@@ -1,9 +1,8 @@
 /**
  * The journal of a run: what was saved, one line per fact, the truth that `metadata.json` is derived from.
- *
- * A line is eight hex digits, a space, one JSON object in UTF-8 and a newline. The digits are the CRC-32 of the four
- * bytes of the line before (zero for the first) and the JSON's bytes, so that a torn, changed, missing, repeated or
- * moved line ends the journal there. Lines are only ever appended.
+ * A line is eight hex digits, a space, one JSON object in UTF-8 and a newline. The digits are the CRC-32 of the previous line's checksum
+ * (four bytes, zero for the first line) followed by the JSON's bytes, so a torn, changed, missing, repeated or moved line ends the journal
+ * there. Lines are only ever appended.
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
@@ -17,7 +16,7 @@ export const SCHEMA_VERSION = 2;
 const HEX = /^[0-9a-f]{64}$/;
 const NEWLINE = 0x0a;
 
-/** The run as it was opened: always the first line. */
+/** The run was opened; always the first line. */
 const openedSchema = v.object({
   record: v.literal('run'),
   schema_version: v.literal(SCHEMA_VERSION),
@@ -29,7 +28,7 @@ const openedSchema = v.object({
   expected_outputs: v.array(v.string()),
 });
 
-/** A file of `length` bytes with that hash lies beside the journal under its final name. */
+/** A file of `length` bytes with that hash is beside the journal under its final name. */
 const savedSchema = v.pipe(
   v.object({
     record: v.literal('entity'),
@@ -41,7 +40,7 @@ const savedSchema = v.pipe(
     timestamp: v.string(),
     metadata: v.record(v.string(), v.unknown()),
   }),
-  // A name is joined to a path, so it must not lead elsewhere.
+  // The name becomes part of a path, so it must not lead elsewhere.
   v.check(({ sequence, type, filename }) => {
     const parsed = parseFilename(filename);
     return parsed?.sequence === sequence && parsed.type === type;
@@ -57,7 +56,7 @@ const stateSchema = v.object({
 
 const starSchema = v.object({ record: v.literal('star'), starred: v.boolean() });
 
-/** The files are being removed, or should have been. */
+/** The files are being removed, or were meant to be. */
 const deletedSchema = v.object({ record: v.literal('deleted') });
 
 const factSchema = v.variant('record', [openedSchema, savedSchema, stateSchema, starSchema, deletedSchema]);
@@ -70,7 +69,7 @@ export interface Lines {
   values: unknown[];
   /** Bytes up to the end of the last good line. */
   length: number;
-  /** Of that line: what the next one is chained to. */
+  /** That line's checksum, which the next line is chained to. */
   checksum: number;
 }
 
@@ -117,7 +116,7 @@ export function decodeLines(bytes: Uint8Array, before = 0): Lines {
   return { values, length, checksum };
 }
 
-/** What the facts of a journal add up to. */
+/** The state that results from a journal's facts. */
 export interface RunState {
   opened: Opened;
   entities: Saved[];
@@ -127,8 +126,8 @@ export interface RunState {
 }
 
 /**
- * Null where there is no first line to start from. Facts of a kind that this version does not know are passed over.
- * @throws StudioError `storage_unavailable` when a later version of Darkroom has written it
+ * Null without a valid first line. Unknown kinds of facts are skipped.
+ * @throws StudioError `storage_unavailable` if a later version of Darkroom wrote it
  */
 export function runState(values: unknown[]): RunState | null {
   const first = v.safeParse(v.object({ record: v.literal('run'), schema_version: v.number() }), values[0]);
@@ -158,7 +157,7 @@ export function runState(values: unknown[]): RunState | null {
   return state;
 }
 
-/** Takes one more fact into the state. */
+/** Applies one more fact to the state. */
 export function add(state: RunState, fact: Fact): void {
   switch (fact.record) {
     case 'run':
@@ -179,7 +178,7 @@ export function add(state: RunState, fact: Fact): void {
   }
 }
 
-/** The facts that make a journal of an older record, or of one that lost its own. */
+/** The facts for the journal of an older record, or of one that lost its journal. */
 export function factsOf(record: RunRecord, lengths: Map<string, number>): Fact[] {
   const { run_id, timestamp, device_id, config_name, operation, expected_outputs, current_state } = record;
   const opened = { run_id, timestamp, device_id, config_name, operation, expected_outputs };
@@ -205,7 +204,7 @@ export function stateFact({ stage, error }: RunRecord['current_state'], timestam
   };
 }
 
-/** What `metadata.json` says of the run. */
+/** The content of the run's `metadata.json`. */
 export function recordOf({ opened, entities, current, starred }: RunState): RunRecord {
   const { run_id, timestamp, device_id, config_name, operation, expected_outputs } = opened;
   return {

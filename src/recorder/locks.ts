@@ -1,8 +1,8 @@
-/** Who may write what, among all tabs of this page. A lock ends with the worker that holds it, however that ends. */
+/** Who may write what, among all tabs of this page. A lock ends with the worker holding it. */
 export interface Locks {
-  /** Holds the lock until the answer is called; null when somebody has it and does not let go of it within `patience` ms. */
+  /** Holds the lock until the returned function is called; null if somebody else does not release it within `patience` ms. */
   tryHold(name: string, patience?: number): Promise<(() => void) | null>;
-  /** Does the work while nobody else does any under this name. */
+  /** Does the work while holding the lock of this name. */
   within<T>(name: string, work: () => Promise<T>): Promise<T>;
 }
 
@@ -42,7 +42,7 @@ export class WebLocks implements Locks {
   }
 }
 
-/** For one worker alone, where there is only memory to write to; in tests for several. It has no patience. */
+/** For a single worker that only writes to memory, and for several in tests. It never waits. */
 export class MemoryLocks implements Locks {
   readonly #held = new Set<string>();
   readonly #last = new Map<string, Promise<unknown>>();

@@ -2,12 +2,12 @@
 import { StudioError } from '../core/errors.ts';
 import type { AppendFile, FileStore } from './file_store.ts';
 
-/** Not in the standard and missing in some browsers; TypeScript does not know it. */
+/** Non-standard, missing in some browsers and unknown to TypeScript. */
 interface Movable {
   move?(name: string): Promise<void>;
 }
 
-/** Waits before a file that is held is asked for again: a tab that has died lets go of its files within two seconds. */
+/** Delays before retrying a locked file; a dead tab releases its files within two seconds. */
 const BACK_OFF_MS = [10, 20, 40, 80, 160, 320, 640, 730];
 
 export class OpfsFileStore implements FileStore {
@@ -18,14 +18,14 @@ export class OpfsFileStore implements FileStore {
     this.#root = root;
   }
 
-  /** Rejects where the browser has no such storage or refuses it, as in some private windows. */
+  /** Rejects if the browser has no such storage or refuses it, as in some private windows. */
   static async open(root: FileSystemDirectoryHandle): Promise<OpfsFileStore> {
     const store = new OpfsFileStore(root);
     try {
-      // Some browsers hand out the folder and refuse only the first file.
+      // Some browsers return the folder but refuse the first file.
       await store.write('.probe', new Blob([]));
     } catch (error) {
-      // What lies on a full disk can be read all the same.
+      // A full disk can still be read.
       if (!(error instanceof DOMException) || error.name !== 'QuotaExceededError') {
         throw error;
       }
@@ -33,7 +33,7 @@ export class OpfsFileStore implements FileStore {
     return store;
   }
 
-  /** Of what is there already, for places that may not write, such as the service worker. */
+  /** A read-only store, for those who must not write, such as the service worker. */
   static reading(root: FileSystemDirectoryHandle): OpfsFileStore {
     return new OpfsFileStore(root);
   }
@@ -63,7 +63,7 @@ export class OpfsFileStore implements FileStore {
       await file.move(to);
       return;
     }
-    // What a writable holds becomes visible when it is closed, so the copy is whole or not there.
+    // A writable's content becomes visible when it is closed, so the copy is either whole or absent.
     const stream = await (await directory.getFileHandle(to, { create: true })).createWritable();
     try {
       await stream.write(await file.getFile());
@@ -148,7 +148,7 @@ class OpfsAppendFile implements AppendFile {
   }
 }
 
-/** What these handles throw, as a rejection. */
+/** Turns these handles' synchronous exceptions into rejections. */
 function promised<T>(work: () => T): Promise<T> {
   return new Promise((resolve) => {
     resolve(work());

@@ -1,7 +1,7 @@
 /**
- * Recordings: one folder per run, in it one numbered file per entity, the journal that says what was saved, and a
- * `metadata.json` derived from it. Nothing is reported as saved before it is, and what was saved stays whole whatever
- * fails later. Several recorders may share the files, one per tab: a run is written by the one that holds its lock.
+ * Recordings: one folder per run, with one numbered file per entity, a journal of what was saved, and a `metadata.json` derived from it.
+ * Nothing is reported as saved before it is, and what was saved stays whole whatever fails later. Several recorders, one per tab, may share
+ * the files: only the holder of a run's lock writes to it.
  */
 import { StudioError, assert } from '../core/errors.ts';
 import type { StudioErrorData } from '../core/errors.ts';
@@ -28,7 +28,7 @@ import { hex, sha256 } from './whole_file.ts';
 
 const DEVICE_ID = 'device_id.txt';
 
-/** A tab that was closed lets go of its runs within a moment, and others hold them only for one to look at them. */
+/** A closed tab quickly releases its runs, and others only hold them briefly. */
 const PATIENCE_MS = 2000;
 
 export interface Surroundings {
@@ -36,18 +36,18 @@ export interface Surroundings {
   locks?: Locks;
   /** For {@link Recorder.saveFromUrl}. */
   fetch?: (url: string) => Promise<Response>;
-  /** False where a part of the files cannot be reached now, so that what is not seen is not taken for lost. */
+  /** False if some files are currently unreachable, so that invisible runs are not taken for lost. */
   isWhole?: boolean;
-  /** A picture as a small data: URL; rejects where it is none. */
+  /** Makes a small data: URL from a picture; rejects if it is none. */
   thumbnail?: (picture: Blob) => Promise<string>;
 }
 
 interface OpenRun {
   readonly folder: RunFolder;
   readonly release: () => void;
-  /** What is going on; changes of one run follow one another. */
+  /** Pending work; changes of one run are serialised. */
   last: Promise<unknown>;
-  /** How it ended, when that could not be written. */
+  /** Its outcome, if that could not be written. */
   ending: RunRecord['current_state'] | null;
 }
 
@@ -59,7 +59,7 @@ export class Recorder {
   readonly #thumbnail: Surroundings['thumbnail'];
   readonly #list: RunList;
   readonly #open = new Map<string, OpenRun>();
-  /** Files whose hash was compared since the start, as `run/filename`. */
+  /** Files whose hash was verified since the start, as `run/filename`. */
   readonly #verified = new Set<string>();
   #deviceId: Promise<string> | null = null;
 
@@ -73,7 +73,7 @@ export class Recorder {
     this.#list = new RunList(store, { locks: this.#locks, now, isWhole }, (run) => this.#open.get(run)?.folder);
   }
 
-  /** Takes up what earlier visits left (see {@link RunList}). Listing waits for it, recording does not. */
+  /** Recovers what earlier visits left (see {@link RunList}). Listing waits for it, recording does not. */
   recover(): Promise<void> {
     return this.#list.recover();
   }
@@ -112,7 +112,7 @@ export class Recorder {
   async resumeRun(run: string): Promise<RunRecord> {
     return guarded(async () => {
       if (this.#open.has(run)) {
-        // Whoever wrote to it before may have ended in the middle of an entity, which is finished first.
+        // Its last writer may have died in the middle of an entity, which is recovered first.
         return this.#inTurn(run, ({ folder }) => Promise.resolve(folder.record));
       }
       const { folder, release } = await this.#take(run);
@@ -128,7 +128,7 @@ export class Recorder {
     });
   }
 
-  /** Numbers the entity and writes it; resolves when it is saved (see {@link RunFolder}). */
+  /** Numbers and writes the entity; resolves once it is saved (see {@link RunFolder}). */
   async saveEntity(
     run: string,
     entityType: string,
@@ -165,7 +165,7 @@ export class Recorder {
         'The URL to save from must be a blob:, data:, http: or https: address.',
       );
     }
-    // A query may hold somebody's key.
+    // A query string may contain a key.
     const source = address.protocol.startsWith('http') ? { source: `${address.origin}${address.pathname}` } : {};
     return this.saveEntity(run, entityType, await this.#fetched(url), { ...source, ...metadata });
   }
@@ -174,7 +174,7 @@ export class Recorder {
     const ending = { stage, ...(error ? { error } : {}) };
     await this.#inTurn(run, (open) => this.#end(run, open, ending));
     await this.#discardOutdated().catch(() => {
-      // The run has ended all the same; they are looked at again after the next one.
+      // The run has ended anyway; they are checked again after the next one.
     });
   }
 
@@ -198,7 +198,7 @@ export class Recorder {
     });
   }
 
-  /** Takes lost runs off their list: they were made again, or nobody wants them. */
+  /** Removes lost runs from their list: they were made again, or nobody wants them. */
   forgetLost(runs: string[]): Promise<void> {
     return guarded(async () => {
       await this.#list.upToDate();
@@ -210,11 +210,11 @@ export class Recorder {
     return guarded(() => this.#list.read(run));
   }
 
-  /** The hash of a file is compared when it is read for the first time. */
+  /** A file's hash is verified on first read. */
   async readEntity(run: string, name: string): Promise<Blob> {
     return guarded(async () => {
       const path = await this.#list.folder(run);
-      // A path from outside must not lead out of the run's folder.
+      // An untrusted path must not leave the run's folder.
       const known = name === METADATA || parseFilename(name) !== null;
       const file = known ? await this.#store.read(`${path}/${name}`) : null;
       if (!file) {
@@ -249,8 +249,8 @@ export class Recorder {
   }
 
   /**
-   * Records what {@link readRunFolder} accepts, under its own id and numbers. Nothing of it stays where it cannot be written.
-   * @throws StudioError `invalid_operation`, also for a run that is here already
+   * Imports what {@link readRunFolder} accepts, under its own id and numbers. Leaves nothing behind if it cannot be written.
+   * @throws StudioError `invalid_operation`, also for a run that already exists
    */
   async importRun(files: ImportedFile[]): Promise<RunRecord> {
     return guarded(async () => {
@@ -347,7 +347,7 @@ export class Recorder {
     void this.#sketch(entryOf(open.folder));
   }
 
-  /** Remembers what the run's picture looks like. Nobody waits for it, and without it the words tell enough. */
+  /** Remembers a thumbnail of the run. Nobody waits for it, and it may be missing. */
   async #sketch({ run_id, folder, picture: name }: IndexEntry): Promise<void> {
     const picture = name === '' ? null : await this.#store.read(`${folder}/${name}`).catch(() => null);
     if (picture && this.#thumbnail) {
@@ -358,7 +358,7 @@ export class Recorder {
     }
   }
 
-  /** Writes the ends of runs for which there was no room when they ended. */
+  /** Writes outcomes for which there was no space when the runs ended. */
   async #endPending(): Promise<void> {
     for (const [run, { ending }] of this.#open) {
       if (ending) {
@@ -367,12 +367,12 @@ export class Recorder {
     }
   }
 
-  /** Opens a run that has ended or was interrupted, to change it. */
+  /** Opens an ended or interrupted run to change it. */
   async #take(run: string): Promise<{ folder: RunFolder; release: () => void }> {
     const path = await this.#list.folder(run);
     const release = await this.#lock(run);
     try {
-      // A change that is broken off is found at the next start.
+      // An interrupted change is found at the next start.
       const entry = this.#list.index.get(run);
       await this.#list.index.put(...(entry ? [{ ...entry, due: true }] : []));
       const folder = await RunFolder.recover(this.#store, path, this.#now());
@@ -388,7 +388,7 @@ export class Recorder {
 
   /** The run's lock is held. */
   async #delete(run: string, path: string): Promise<void> {
-    // Without the mark there a deletion that is broken off looks like a loss.
+    // Without this mark, an interrupted deletion would look like a loss.
     await this.#list.index.refresh();
     const entry = this.#list.index.get(run);
     if (entry) {

@@ -1,29 +1,29 @@
-/** What the recorder does for page and engines: its interface, and what is recorded of a run. */
+/** The recorder's interface for page and engines, and the records of a run. */
 import type { StudioErrorData } from '../core/errors.ts';
 import type { Entity } from '../core/job.ts';
 import type { Operation } from '../core/operation.ts';
 
-/** What is said about a run when it is opened. */
+/** What is known about a run when it is opened. */
 export interface RunOpening {
   config_name: string;
   /**
-   * The operation as accepted; `metadata.json` keeps its pictures as type and size only, so record them as entities. Null for what was
-   * not made here, such as a picture that somebody keeps.
+   * The operation as accepted. `metadata.json` only keeps type and size of its pictures, so record them as entities. Null for anything not
+   * made here, such as an imported picture.
    */
   operation: Operation | null;
-  /** Entity types that the run is expected to produce, in order. */
+  /** The entity types the run should produce, in order. */
   expected_outputs: string[];
 }
 
 /** `interrupted`: the tab, the browser or the machine went away while it ran. */
 export type RunStage = 'running' | 'completed' | 'failed' | 'cancelled' | 'interrupted';
 
-/** How whoever runs a run says that it ended. */
+/** The outcome reported for a run. */
 export type RunEnd = Exclude<RunStage, 'running' | 'interrupted'>;
 
 /** `metadata.json` of one run folder. */
 export interface RunRecord {
-  /** 2; runs of the layout before journals keep their 1 until they are changed. */
+  /** 2; runs from before journals keep their 1 until they are changed. */
   schema_version: number;
   run_id: string;
   timestamp: string;
@@ -35,11 +35,11 @@ export interface RunRecord {
   /** A starred run is never deleted by {@link Retention}. Absent = false. */
   starred?: boolean;
   entities: RunEntity[];
-  /** Only in answers: file names that were saved and are no longer there whole, as when somebody else deleted them. */
+  /** Only in answers: saved files that are now missing or damaged, for example deleted by somebody else. */
   lost?: string[];
 }
 
-/** One entry of {@link RunRecord.entities}; `sha256` is empty where a record was rebuilt from the files. */
+/** One entry of {@link RunRecord.entities}; `sha256` is empty if the record was rebuilt from the files. */
 export type RunEntity = Omit<Entity, 'run'>;
 
 /** What a list shows of a run, without opening its folder. */
@@ -52,22 +52,22 @@ export interface RunSummary {
   checkpoint: string;
   prompt: string;
   negative_prompt: string;
-  /** How many there are, and how many of them are results, of whichever medium. */
+  /** Number of entities, and how many of them are results. */
   entities: number;
   results: number;
-  /** File name of what stands for the run: the first result, else the first that was given; empty where there is none. */
+  /** Name of the file representing the run: the first result, else the first input; empty if there is none. */
   picture: string;
-  /** What a kept picture was called; else empty. */
+  /** An imported picture's original name; else empty. */
   name: string;
   /** Of all entities. */
   bytes: number;
 }
 
-/** A run that the browser has lost, and what is remembered of it. */
+/** A run lost by the browser, and what is remembered of it. */
 export interface LostRun extends RunSummary {
-  /** As accepted, of pictures only type and size; null when it is not remembered, or nothing was asked for. */
+  /** As accepted, with only type and size of pictures; null if not remembered, or if there was no operation. */
   operation: Operation | null;
-  /** A small picture of the first one made, as a data: URL; null when there is none. */
+  /** A thumbnail of its first picture, as a data: URL; null if there is none. */
   thumbnail: string | null;
 }
 
@@ -81,13 +81,13 @@ export interface RunQuery {
   starred?: boolean;
 }
 
-/** Which runs are kept. Starred and running ones always are, and the newest ended one. */
+/** Which runs to keep. Starred and running ones are always kept, and so is the newest ended one. */
 export type Retention = { keep: 'all' } | { keep: 'runs'; runs: number } | { keep: 'bytes'; bytes: number };
 
 export interface StorageReport {
-  /** False: recordings live in memory and end with this visit. */
+  /** False if recordings are in memory and end with this visit. */
   persistent: boolean;
-  /** One sentence for the person when there is something to say. */
+  /** A sentence for the person, if there is something to say. */
   note: string | null;
 }
 
@@ -101,38 +101,38 @@ export interface RecorderApi {
   storage(): Promise<StorageReport>;
   /** Creates the run's folder and returns its id. */
   openRun(opening: RunOpening): Promise<string>;
-  /** Goes on with a run that was interrupted or has ended: more can be saved, under the numbers that follow. */
+  /** Reopens an interrupted or ended run: more can be saved, under the next numbers. */
   resumeRun(run: string): Promise<RunRecord>;
-  /** Returns when the entity is saved: its file is whole and its journal record is flushed. */
+  /** Resolves once the entity is saved: its file is whole and its journal record flushed. */
   saveEntity(
     run: string,
     entityType: string,
     content: Blob | string | object,
     metadata?: Record<string, unknown>,
   ): Promise<Entity>;
-  /** As {@link saveEntity}, of a Blob and nothing else. */
+  /** Like {@link saveEntity}, for Blobs only. */
   saveFromBlob(run: string, entityType: string, blob: Blob, metadata?: Record<string, unknown>): Promise<Entity>;
-  /** Fetches what the URL names (also `blob:` and `data:`) and saves it; `metadata.source` says where http(s) content came from. */
+  /** Fetches a URL (also `blob:` and `data:`) and saves the content; for http(s), `metadata.source` is the origin of the content. */
   saveFromUrl(run: string, entityType: string, url: string, metadata?: Record<string, unknown>): Promise<Entity>;
   /** Writes how the run ended. */
   closeRun(run: string, stage: RunEnd, error?: StudioErrorData): Promise<void>;
   listRuns(query: RunQuery): Promise<RunRecord[]>;
-  /** As {@link listRuns}, from the index alone: for long lists. */
+  /** Like {@link listRuns}, from the index alone: for long lists. */
   findRuns(query: RunQuery): Promise<RunSummary[]>;
-  /** Runs whose folders the browser has lost, newest first. They are in no other list. */
+  /** Runs whose folders the browser lost, newest first. They are in no other list. */
   lostRuns(): Promise<LostRun[]>;
   /** Takes lost runs off that list. */
   forgetLost(runs: string[]): Promise<void>;
   readRun(run: string): Promise<RunRecord>;
-  /** The content, after its hash was compared with the recorded one. */
+  /** The content, with its hash verified. */
   readEntity(run: string, filename: string): Promise<Blob>;
   starRun(run: string, starred: boolean): Promise<void>;
   deleteRun(run: string): Promise<void>;
-  /** Records a run again from the files of its folder, `metadata.json` among them; every byte is compared with the hashes in it. */
+  /** Imports a run from the files of its folder, including `metadata.json`, whose hashes every file must match. */
   importRun(files: { path: string; file: Blob }[]): Promise<RunRecord>;
   retention(): Promise<Retention>;
   /** What {@link setRetention} would delete now, newest first. */
   outdatedRuns(retention: Retention): Promise<RunSummary[]>;
-  /** Applies at once and after every run; answers with the ids of the runs that it deleted. */
+  /** Applies at once and after every run; returns the ids of the deleted runs. */
   setRetention(retention: Retention): Promise<string[]>;
 }

@@ -1,4 +1,4 @@
-/** Which runs are kept: the setting, its file and what follows from it. */
+/** Which runs to keep: the setting, its file and its consequences. */
 import * as v from 'valibot';
 import { parse } from '../core/operation.ts';
 import type { Retention } from './recorder_api.ts';
@@ -27,7 +27,7 @@ export function parseRetention(value: unknown): Retention {
   return parse(retentionSchema, value, 'The setting of which runs are kept');
 }
 
-/** All, where nothing readable was set. */
+/** Everything, unless a valid setting exists. */
 export async function readRetention(store: FileStore): Promise<Retention> {
   const text = (await (await store.read(`${FOLDER}/${NAME}`))?.text()) ?? '';
   try {
@@ -51,7 +51,7 @@ export function outdated(newestFirst: Iterable<IndexEntry>, retention: Retention
     runs += 1;
     const isBeyond =
       (retention.keep === 'runs' && runs > retention.runs) ||
-      // The newest one is kept even if it alone is larger.
+      // The newest is kept even if it alone exceeds the limit.
       (retention.keep === 'bytes' && bytes > retention.bytes && runs > 1);
     if (isBeyond && !entry.starred && entry.stage !== 'running') {
       found.push(entry);

@@ -1,7 +1,7 @@
 /**
- * One run's folder and the protocol by which it is written: the entity's file under a name that is passed over, then its
- * move to its own name, then a line of the journal, then a flush; only then it is saved. `metadata.json` follows from the
- * journal and may be behind it until recovery. Whoever makes or opens a RunFolder holds the run's lock.
+ * One run's folder and the protocol for writing it: write the entity's file under an ignored name, move it to its own name, append a line
+ * to the journal, flush; only then is it saved. `metadata.json` is derived from the journal and may lag behind until recovery. Whoever
+ * creates or opens a RunFolder holds the run's lock.
  */
 import { StudioError } from '../core/errors.ts';
 import type { RunEntity, RunRecord } from './recorder_api.ts';
@@ -32,13 +32,13 @@ export class RunFolder {
   /** Of the journal's good lines. */
   #length: number;
   #checksum: number;
-  /** The next entity's. Numbers that may be taken on the disk are not given again. */
+  /** The next entity's number. Numbers that may be taken on disk are not reused. */
   #next: number;
-  /** There may be bytes behind the good lines, which must go before another line is written. */
+  /** Whether there may be bytes after the good lines, which must be removed before the next line. */
   #ragged: boolean;
-  /** Files whose line could not be taken back; they go when it is. */
+  /** Files to remove once their lines are rolled back. */
   readonly #doubtful: string[] = [];
-  /** metadata.json does not say what the journal says. */
+  /** Whether metadata.json differs from the journal. */
   #behind = true;
 
   private constructor(
@@ -59,7 +59,7 @@ export class RunFolder {
 
   /** Makes the folder of a new run, or the journal of a folder that has none. */
   static async create(store: FileStore, path: string, facts: Fact[]): Promise<RunFolder> {
-    // All of its first lines or none: a part of them would be taken for the truth.
+    // All of the first lines or none: a part would be taken for the truth.
     await writeWhole(store, path, JOURNAL, new Blob(encodeLines(facts)));
     const folder = await RunFolder.#load(store, path);
     if (!folder) {
@@ -72,10 +72,10 @@ export class RunFolder {
   }
 
   /**
-   * Opens the folder after whatever happened to it, and leaves it as if nothing had: the journal ends with its last good
-   * line, leftovers are swept, whole files without a line get one, a run that was running is interrupted, metadata.json
-   * says what the journal says. Doing it twice is doing it once, and it may itself be broken off anywhere. A folder of
-   * the older layout gets its journal. Null when there was nothing to keep, and then the folder is gone.
+   * Opens the folder and repairs whatever happened to it: the journal ends with its last good line, leftovers are removed, whole files
+   * without a line get one, a running run becomes interrupted, and metadata.json matches the journal. This is idempotent and may itself be
+   * interrupted anywhere. A folder of the older layout gets a journal. Null if there was nothing to keep, in which case the folder is
+   * removed.
    */
   static async recover(store: FileStore, path: string, now: Date): Promise<RunFolder | null> {
     const names = await filesIn(store, path);
@@ -112,12 +112,12 @@ export class RunFolder {
     return recordOf(this.#state);
   }
 
-  /** False while metadata.json could not be written. */
+  /** False if metadata.json could not be written yet. */
   get isDescribed(): boolean {
     return !this.#behind;
   }
 
-  /** Resolves when the entity is saved. After a rejection it is not, and the folder can be written as before. */
+  /** Resolves once the entity is saved. If it rejects, nothing was saved and the folder is still writable. */
   async save(type: string, { blob, extension }: EntityFile, timestamp: string, metadata: Saved['metadata']) {
     const sequence = this.#next;
     const name = filename(sequence, type, extension);
@@ -143,7 +143,7 @@ export class RunFolder {
     return saved;
   }
 
-  /** Saves an entity under a number that it has already; the rest as {@link save}. Its hash was compared with the content's. */
+  /** Saves an entity under its existing number, otherwise like {@link save}. The caller has verified its hash. */
   async keep({ sequence, type, filename: name, sha256: hash, timestamp, metadata }: RunEntity, blob: Blob) {
     const file = { sequence, type, filename: name, length: blob.size, sha256: hash };
     await writeWhole(this.#store, this.path, name, blob);
@@ -157,7 +157,7 @@ export class RunFolder {
     await this.#describe();
   }
 
-  /** Adds a line to the journal; resolves when it is on the disk. */
+  /** Appends a line to the journal; resolves once it is on disk. */
   async append(fact: Fact): Promise<void> {
     await this.#settle();
     const { bytes, checksum } = encodeLine(fact, this.#checksum);
@@ -176,10 +176,10 @@ export class RunFolder {
     this.#behind = true;
   }
 
-  /** Removes the run. The journal goes last, so that an interrupted removal is known and finished. */
+  /** Removes the run. The journal goes last, so that an interrupted removal is recognised and completed. */
   async delete(): Promise<void> {
     if (!this.#state.deleted) {
-      // On a full disk there is no room for the line, and removing must be possible all the same.
+      // A full disk has no room for the line, but removing must still be possible.
       await this.append({ record: 'deleted' }).catch(() => {});
     }
     await this.close();
@@ -213,14 +213,14 @@ export class RunFolder {
   }
 
   async #mend(names: string[], described: Described | null, now: Date): Promise<void> {
-    // Only of a journal that was damaged from outside can metadata.json know more.
+    // metadata.json can only know more than the journal if the latter was damaged from outside.
     const known = (described?.journal_length ?? 0) > this.#length ? described : null;
     await this.#settle();
     for (const name of names.filter(isLeftover)) {
       await this.#store.remove(`${this.path}/${name}`);
     }
     for (const { name, sequence, type } of this.#strays(names)) {
-      // Moved to its name only after it was written and closed, so it is whole.
+      // It is moved to its name only after it was written and closed, so it is whole.
       const blob = await this.#store.read(`${this.path}/${name}`);
       if (blob) {
         const hash = await sha256(blob);
@@ -240,7 +240,7 @@ export class RunFolder {
     }
   }
 
-  /** Whole files that the journal does not know, in their order. */
+  /** Whole files missing from the journal, in order. */
   #strays(names: string[]): { name: string; sequence: number; type: string }[] {
     const taken = new Set(this.#state.entities.map(({ sequence }) => sequence));
     return names
@@ -252,7 +252,7 @@ export class RunFolder {
       .sort((a, b) => a.sequence - b.sequence);
   }
 
-  /** Cuts off what a failed write has left behind the good lines. */
+  /** Truncates what a failed write left after the good lines. */
   async #settle(): Promise<void> {
     if (this.#ragged) {
       await this.#journal.truncate(this.#length);
@@ -265,7 +265,7 @@ export class RunFolder {
     }
   }
 
-  /** Removes the file of an entity that could not be saved. Its number is free again only if it is certainly gone. */
+  /** Removes the file of an entity that could not be saved. Its number is only reused if the file is certainly gone. */
   async #takeBack(name: string): Promise<void> {
     this.#doubtful.push(name);
     try {
@@ -275,7 +275,7 @@ export class RunFolder {
     }
   }
 
-  /** Writes metadata.json. A failure harms nothing that was saved: the next change writes it, or recovery does. */
+  /** Writes metadata.json. A failure does no harm: the next change or recovery writes it. */
   async #describe(): Promise<void> {
     if (this.#behind) {
       await writeWhole(this.#store, this.path, METADATA, this.#metadata()).then(
@@ -292,18 +292,18 @@ export class RunFolder {
   }
 }
 
-/** What a reader finds in a run's folder, without the run's lock. */
+/** A run's folder as read without the run's lock. */
 export interface Told {
   record: RunRecord;
-  /** Bytes per file name; null for the older layout, which does not say. */
+  /** Sizes by file name; null for the older layout, which does not record them. */
   lengths: Map<string, number> | null;
   /** Bytes of the journal's good lines. */
   journalLength: number;
-  /** The journal does not end with a good line, or what it names is missing: recovery is due, unless the run is being written. */
+  /** Whether the journal does not end with a good line, or a file is missing: recovery is due, unless the run is being written. */
   isDamaged: boolean;
 }
 
-/** Null when there is no such run, or it was deleted. Files that are not there are left out and named as lost. */
+/** Null if there is no such run, or it was deleted. Missing files are left out and listed as lost. */
 export async function readFolder(store: FileStore, path: string): Promise<Told | null> {
   const names = await filesIn(store, path);
   const told = await readJournal(store, path);
@@ -330,7 +330,7 @@ export async function readFolder(store: FileStore, path: string): Promise<Told |
 
 async function readJournal(store: FileStore, path: string): Promise<Told | 'deleted' | null> {
   const file = await store.read(`${path}/${JOURNAL}`);
-  // One that is being written in another tab may change under the reader; metadata.json is as good then.
+  // A run being written in another tab may change while it is read; metadata.json will do then.
   const bytes = file && (await file.arrayBuffer().catch(() => null));
   if (!bytes) {
     return null;
@@ -356,7 +356,7 @@ export async function isDescribed(store: FileStore, path: string, { journalLengt
   return text !== undefined && parseRecord(text)?.journal_length === journalLength;
 }
 
-/** The record with the files that are not as they were saved named apart. */
+/** The record, with missing and damaged files listed separately. */
 export function withoutLost(record: RunRecord, isThere: (filename: string) => boolean): RunRecord {
   const lost = record.entities.filter(({ filename }) => !isThere(filename)).map(({ filename }) => filename);
   const entities = record.entities.filter(({ filename }) => !lost.includes(filename));

@@ -1,6 +1,6 @@
 /**
- * Runs that come back from a folder on the disk, as the page wrote it there: `metadata.json` and the numbered files
- * that it names, here or on another device. All of it is foreign: what does not pass this gate is not recorded.
+ * Importing runs from a folder on disk that the page exported, here or on another device: `metadata.json` and the numbered files it names.
+ * All of it is untrusted and validated here.
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
@@ -12,7 +12,7 @@ import { RunFolder } from './run_folder.ts';
 import { METADATA, isRunId, parseRecord, startOf } from './run_record.ts';
 import { sha256 } from './whole_file.ts';
 
-/** Of a run with some thousand entities; more is no run. */
+/** Size of a run with some thousand entities; anything larger is no run. */
 const LARGEST_METADATA = 16 * 2 ** 20;
 const DEVICE = /^[0-9a-f-]{36}$/;
 /** Milliseconds that a date can have in four digits of year. */
@@ -32,8 +32,7 @@ export interface ImportedRun {
 }
 
 /**
- * Reads every byte and compares it with what `metadata.json` says. Files without a number, such as those of an operating system, are
- * passed over.
+ * Reads every file and verifies it against `metadata.json`. Files without a number, such as an operating system's, are ignored.
  * @throws StudioError `invalid_operation`, one sentence with the folder's name
  */
 export async function readRunFolder(files: ImportedFile[]): Promise<ImportedRun> {
@@ -65,9 +64,7 @@ export async function readRunFolder(files: ImportedFile[]): Promise<ImportedRun>
   return { record, entities };
 }
 
-/**
- * Writes the run under its own id and numbers; the caller holds its lock and closes the folder. Nothing of it stays where it cannot be
- * written.
+/** Writes the run under its own id and numbers; the caller holds its lock and closes the folder. Leaves nothing behind on failure.
  */
 export async function writeRun(store: FileStore, path: string, { record, entities }: ImportedRun): Promise<RunFolder> {
   const { run_id, timestamp, device_id, config_name, operation, expected_outputs, current_state, starred } = record;
@@ -86,7 +83,7 @@ export async function writeRun(store: FileStore, path: string, { record, entitie
       await folder.append({ record: 'star', starred: true });
     }
     const ending = current_state.stage === 'running' ? { stage: 'interrupted' as const } : current_state;
-    // Last, so that an import that is broken off is known as that.
+    // Last, so that an interrupted import is recognised.
     await folder.say(stateFact(ending, timestamp));
   } catch (error) {
     await folder.delete().catch(() => {});

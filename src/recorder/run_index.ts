@@ -1,11 +1,10 @@
 /**
- * The list of all runs, so that listing and searching open no run's folder. Derived from the folders and made anew from
- * them where it is missing or wrong; what it cannot keep is never an error. One file of chained lines (see journal.ts)
- * that all tabs add to in turn: a header, then one line per change, of which the last of each run counts.
- *
- * It is also the witness of the folders. A browser that was killed can lose folders and files (src/storage/torn_log.ts), but not what was
- * added to a file that it keeps. A run that is listed here, was not being deleted, and whose folder is gone was lost by the browser; how the
- * newest runs were made, and a small picture of them, is remembered here too, so that they can be made again.
+ * The index of all runs, so that listing and searching need not open run folders. Derived from the folders, and rebuilt from them if
+ * missing or wrong; failing to update it is never an error. It is one file of chained lines (see journal.ts) that all tabs append to: a
+ * header, then one line per change, of which the last one per run counts.
+ * It also bears witness to the folders. A killed browser can lose folders and files (src/storage/torn_log.ts), but not what was appended
+ * to a file it keeps. A run listed here and not being deleted, whose folder is gone, was lost by the browser. The index also remembers how
+ * the newest runs were made, and a thumbnail of each, so that they can be made again.
  */
 import * as v from 'valibot';
 import { givenMedium, resultMedium } from '../media/registry.ts';
@@ -19,11 +18,11 @@ import { hex, isLeftover, writeWhole } from './whole_file.ts';
 const FOLDER = 'exports';
 const NAME = 'runs.index';
 export const LOCK = 'darkroom:recordings';
-/** What decides that two readings of the file belong together: the header with its random part. */
+/** The header, whose random part tells whether two reads saw the same file. */
 const HEADER_BYTES = 52;
-/** Lines of the past that are carried along before the file is written anew. */
+/** How many outdated lines to keep before the file is rewritten. */
 const SPARE_LINES = 500;
-/** How the newest runs were made is remembered: a kill takes what was stored last. */
+/** How many of the newest runs to remember in detail, since a kill takes what was stored last. */
 const REMEMBERED = 200;
 /** Of a remembered operation, in characters of JSON. */
 const LONGEST_OPERATION = 20_000;
@@ -33,7 +32,7 @@ const LONGEST_TEXT = 2000;
 const entrySchema = v.object({
   run_id: v.pipe(v.string(), v.check(isRunId)),
   folder: v.pipe(v.string(), v.regex(/^exports\/json\/[^/]+\/[^/]+\/run_[0-9a-f_]+$/)),
-  /** Recovery has to look at its folder. */
+  /** Recovery must look at its folder. */
   due: v.boolean(),
   /** Its folder is being removed, or should have been. */
   leaving: v.optional(v.boolean(), false),
@@ -47,7 +46,7 @@ const entrySchema = v.object({
   prompt: v.string(),
   negative_prompt: v.string(),
   entities: v.number(),
-  /** How many are results. The file keeps the name from when all of them were pictures. */
+  /** Number of results. The name dates from when all of them were pictures. */
   pictures: v.number(),
   /** Absent in lines of earlier versions. */
   picture: v.optional(v.string(), ''),
@@ -58,7 +57,7 @@ const entrySchema = v.object({
 export type IndexEntry = v.InferOutput<typeof entrySchema>;
 
 const memorySchema = v.object({
-  /** As accepted, without its pictures; null where nothing was asked for. */
+  /** As accepted, without its pictures; null if there was no operation. */
   operation: v.optional(v.nullable(v.record(v.string(), v.unknown()))),
   /** A small picture of the first one made, as a data: URL. */
   thumbnail: v.optional(v.string()),
@@ -77,7 +76,7 @@ type Change = v.InferOutput<typeof changeSchema>;
 interface Listed {
   entry: IndexEntry;
   start: number;
-  /** Lower case, of all that is searched. */
+  /** All searchable text, in lower case. */
   text: string;
 }
 
@@ -98,7 +97,7 @@ export class RunIndex {
     this.#locks = locks;
   }
 
-  /** Reads the file for the first time, sweeps what interrupted writes left beside it, and drops the past from it. */
+  /** Reads the file for the first time, removes what interrupted writes left beside it, and drops outdated lines. */
   async open(): Promise<void> {
     await this.#locks.within(LOCK, async () => {
       for (const { name, kind } of await this.#store.list(FOLDER)) {
@@ -131,8 +130,8 @@ export class RunIndex {
   }
 
   /**
-   * @param memory what is known more of a run than before
-   * @param entries to be put in the same turn
+   * @param memory new details to remember about a run
+   * @param entries to add in the same write
    */
   async remember(run_id: string, memory: Memory, ...entries: IndexEntry[]): Promise<void> {
     const isLong = JSON.stringify(memory).length > LONGEST_OPERATION;
@@ -185,7 +184,7 @@ export class RunIndex {
     await this.#locks
       .within(LOCK, () => this.#write())
       .catch(() => {
-        // They stay in memory and are written with the next change, or found in the folders at the next start.
+        // They stay in memory until the next change writes them, or the next start finds them in the folders.
       });
   }
 
@@ -203,7 +202,7 @@ export class RunIndex {
         checksum = line.checksum;
       }
       const added = new Uint8Array(await new Blob(bytes).arrayBuffer());
-      // Behind the last good line there may be a torn one.
+      // The last good line may be followed by a torn one.
       await file.truncate(length);
       await file.write(added, length);
       await file.flush();
@@ -340,7 +339,7 @@ function headerOf(bytes: Uint8Array): string {
   return new TextDecoder().decode(bytes.subarray(0, HEADER_BYTES));
 }
 
-/** The random part decides between runs of the same millisecond. */
+/** The random part orders runs of the same millisecond. */
 function byNewest(
   a: { entry: { run_id: string }; start: number },
   b: { entry: { run_id: string }; start: number },

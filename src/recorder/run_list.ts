@@ -1,6 +1,6 @@
 /**
- * All recorded runs: where their folders are, what lists and readers find, and the recovery of what earlier visits left.
- * Listing reads the index, a run's own folder is opened only to say more than the index knows, or where recovery is due.
+ * All recorded runs: finding their folders, listing and reading them, and recovering what earlier visits left. Listing reads the index; a
+ * run's folder is only opened for details, or if recovery is due.
  */
 import { StudioError } from '../core/errors.ts';
 import type { RunQuery, RunRecord, RunSummary } from './recorder_api.ts';
@@ -17,7 +17,7 @@ import { guarded, noSuchRun } from './storage_refusal.ts';
 
 const ROOT = 'exports/json';
 const DAY_MS = 24 * 60 * 60 * 1000;
-/** Runs that recovery looks at before it writes down what it found. */
+/** Number of runs recovery checks between writes. */
 const RECOVERED_AT_ONCE = 100;
 
 export class RunList {
@@ -25,7 +25,7 @@ export class RunList {
   readonly #store: FileStore;
   readonly #locks: Locks;
   readonly #now: () => Date;
-  /** Whether all folders can be seen: where some cannot, none counts as lost. */
+  /** Whether all folders are visible; if not, none counts as lost. */
   readonly #isWhole: boolean;
   /** The run's folder, if this tab is writing it. */
   readonly #written: (run: string) => RunFolder | undefined;
@@ -44,9 +44,7 @@ export class RunList {
     this.index = new RunIndex(store, locks);
   }
 
-  /**
-   * Takes up what earlier visits left, once: makes the index agree with the folders, and recovers the runs that nobody
-   * is writing and that had not ended.
+  /** Recovers what earlier visits left, once: reconciles the index with the folders, and recovers unfinished runs that nobody is writing.
    */
   recover(): Promise<void> {
     this.#recovered ??= guarded(() => this.#recover());
@@ -56,7 +54,7 @@ export class RunList {
     return this.#recovered;
   }
 
-  /** As {@link recover}, with what other tabs have added since. */
+  /** Like {@link recover}, including what other tabs have added since. */
   async upToDate(): Promise<void> {
     await this.recover();
     await this.index.refresh();
@@ -81,7 +79,7 @@ export class RunList {
     });
   }
 
-  /** Files that are no longer there, or have another length, are named as lost. */
+  /** Files that are missing or have another length are listed as lost. */
   async read(run: string): Promise<RunRecord> {
     const written = this.#written(run);
     if (written) {
@@ -102,7 +100,7 @@ export class RunList {
     return lost.length > 0 ? { ...checked, lost: [...lost, ...(checked.lost ?? [])] } : checked;
   }
 
-  /** @throws StudioError `invalid_operation` where there is no such run */
+  /** @throws StudioError `invalid_operation` if there is no such run */
   async folder(run: string): Promise<string> {
     const folder =
       this.#written(run)?.path ??
@@ -122,7 +120,7 @@ export class RunList {
 
   async #recover(): Promise<void> {
     await this.index.open();
-    // Before the folders: one that another tab opens meanwhile may be in the index and not among those that were seen.
+    // Before the folders, since a run opened by another tab meanwhile may be in the index but not among the folders seen.
     const listed = this.index.runs;
     const folders = await this.#folders();
     if (this.#isWhole) {
@@ -134,7 +132,7 @@ export class RunList {
       if (this.#written(run) || (entry && !entry.due && !entry.lost && entry.stage !== 'running')) {
         continue;
       }
-      // One that cannot be recovered now, as on a full disk, is listed as it is and looked at again later.
+      // A run that cannot be recovered now, as on a full disk, is listed as it is and retried later.
       const recovered = await this.#recoverRun(run, path).catch(() => this.#dueEntry(path).catch(() => null));
       if (recovered && JSON.stringify(recovered) !== JSON.stringify(entry)) {
         found.push(recovered);
@@ -147,7 +145,7 @@ export class RunList {
     await this.index.put(...found);
   }
 
-  /** Of runs whose folders are not there: those that somebody deleted are forgotten, the others were lost by the browser. */
+  /** Handles runs without a folder: deleted ones are forgotten, the others were lost by the browser. */
   async #findLost(gone: string[]): Promise<void> {
     if (gone.length === 0) {
       return;
@@ -163,11 +161,11 @@ export class RunList {
     );
   }
 
-  /** What the index should say of the run; null when nothing is left of it. */
+  /** The run's index entry; null if nothing is left of the run. */
   async #recoverRun(run: string, path: string): Promise<IndexEntry | null> {
     const names = await filesIn(this.#store, path);
     if (!names.includes(JOURNAL) && (names.includes(METADATA) || names.some(parseFilename))) {
-      // The older layout gets a journal when it is changed; until then nothing is written to it.
+      // The older layout gets a journal when it changes; until then nothing is written to it.
       return this.#olderEntry(path);
     }
     const release = await this.#locks.tryHold(lockOf(run));
@@ -202,7 +200,7 @@ export class RunList {
     for (const { filename } of told.record.entities) {
       bytes += (await this.#store.read(`${path}/${filename}`))?.size ?? 0;
     }
-    // A tab with an older version of the page may still be writing it, so its end is looked for again.
+    // A tab with an older version of the page may still be writing it, so check again for its end.
     const due = told.record.current_state.stage === 'running';
     return indexEntry(path, interrupted(told.record), { bytes, due });
   }
@@ -216,14 +214,14 @@ export class RunList {
       return (await this.#told(run_id, folder))?.record ?? null;
     } catch (error) {
       if (error instanceof StudioError) {
-        // Of a later version: its neighbours can be listed all the same.
+        // From a later version; its neighbours can still be listed.
         return null;
       }
       throw error;
     }
   }
 
-  /** What lies in the folder, recovered first where that is due and no tab writes it. */
+  /** The folder's content, recovered first if due and no tab is writing it. */
   async #told(run: string, path: string, { withMetadata = false } = {}): Promise<Told | null> {
     const told = await readFolder(this.#store, path);
     if (!told) {
@@ -246,18 +244,18 @@ export class RunList {
       await (folder ? this.index.put(entryOf(folder)) : this.index.drop(run));
       return await readFolder(this.#store, path);
     } catch {
-      // On a full disk it is read as it is.
+      // On a full disk, read it as it is.
       return { ...told, record: interrupted(told.record) };
     } finally {
       release();
     }
   }
 
-  /** Where it lies by the day that its name says: without an index, looking through all of them takes long. */
+  /** Its folder by the date in its name; without an index, searching all folders takes long. */
   async #dated(run: string): Promise<string | undefined> {
     const start = startOf(run);
     for (const offset of isRunId(run) ? [0, -1, 1] : []) {
-      // The day is the local one of then, and the time zone may be another one now.
+      // The date was local then, and the time zone may have changed.
       const day = localDay(start + offset * DAY_MS);
       for (const device of await this.#subfolders(`${ROOT}/${day}`)) {
         const found = (await this.#subfolders(device)).find((path) => path.endsWith(`/${run}`));
@@ -290,7 +288,7 @@ export class RunList {
   }
 }
 
-/** Where a run of this device lies: under the day on which it was opened, as the person's own calendar has it. */
+/** The path of a run of this device: under the local date on which it was opened. */
 export function folderFor(run: string, device: string): string {
   return `${ROOT}/${localDay(startOf(run))}/${device}/${run}`;
 }
@@ -301,7 +299,7 @@ function localDay(time: number): string {
   return `${date.getFullYear()}-${part(date.getMonth() + 1)}-${part(date.getDate())}`;
 }
 
-/** Of whoever writes to the run or recovers it. */
+/** Held by whoever writes to the run or recovers it. */
 export function lockOf(run: string): string {
   return `darkroom:run:${run}`;
 }

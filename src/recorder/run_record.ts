@@ -1,5 +1,5 @@
 /**
- * `metadata.json`: its schema gate, and how it is rebuilt from a run's files when there is neither it nor a journal.
+ * `metadata.json`: its schema, and rebuilding it from a run's files if both it and the journal are missing.
  * Version 1, from before there were journals, is read as it is; version 2 is derived from the journal.
  */
 import * as v from 'valibot';
@@ -36,7 +36,7 @@ const recordSchema = v.object({
         sha256: v.union([v.literal(''), v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))]),
         metadata: v.record(v.string(), v.unknown()),
       }),
-      // A name is joined to a path, so it must not lead elsewhere.
+      // The name becomes part of a path, so it must not lead elsewhere.
       v.check(({ sequence, type, filename }) => {
         const parsed = parseFilename(filename);
         return parsed?.sequence === sequence && parsed.type === type;
@@ -48,7 +48,7 @@ const recordSchema = v.object({
 /** A record as the file has it: with the bytes of the journal that it was derived from. */
 export type Described = RunRecord & { journal_length?: number };
 
-/** The record in the text of a `metadata.json`, or null when it is torn, foreign or of another version. */
+/** The record in the text of a `metadata.json`; null if it is torn, foreign or of another version. */
 export function parseRecord(text: string): Described | null {
   try {
     const result = v.safeParse(recordSchema, JSON.parse(text));
@@ -58,7 +58,7 @@ export function parseRecord(text: string): Described | null {
   }
 }
 
-/** What the files alone can tell of a run. */
+/** A record rebuilt from the files alone. */
 export function rebuildRecord(run: string, deviceId: string, filenames: string[]): RunRecord {
   const timestamp = new Date(startOf(run)).toISOString();
   const entities: RunEntity[] = [];

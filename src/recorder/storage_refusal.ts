@@ -1,7 +1,7 @@
-/** What goes wrong with the storage, as the sentence that a person can act on. */
+/** Turns storage errors into sentences a person can act on. */
 import { StudioError } from '../core/errors.ts';
 
-/** Does the work; what a storage throws becomes `storage_full` or `storage_unavailable`. */
+/** Does the work, turning storage errors into `storage_full` or `storage_unavailable`. */
 export async function guarded<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();

@@ -1,6 +1,6 @@
 /**
- * Two stores that look like one: new folders go to the first, and what lies in the second from earlier stays there. A
- * folder that holds files is in one of the two, never in both.
+ * Two stores behaving as one: new folders go to the first, and older ones stay in the second. A folder with files is in one of the two,
+ * never in both.
  */
 import type { AppendFile, FileStore } from './file_store.ts';
 
@@ -10,7 +10,7 @@ export class UnitedFileStore implements FileStore {
   readonly persistent = true;
   readonly #first: FileStore;
   readonly #second: FileStore;
-  /** Where folders with files are; the second one gets no new folders, so this stays true while they exist. */
+  /** Which store has a folder with files; valid while the folder exists, since the second gets no new ones. */
   readonly #known = new Map<string, FileStore>();
 
   constructor(first: FileStore, second: FileStore) {

@@ -1,7 +1,7 @@
-/** Files that are there whole or not at all, and what interrupted writes leave beside them. */
+/** Files that are either whole or absent, and what interrupted writes leave beside them. */
 import type { FileStore } from './file_store.ts';
 
-/** Either the whole new file is there afterwards, or what was there before. */
+/** Afterwards there is either the whole new file, or the previous one. */
 export async function writeWhole(store: FileStore, folder: string, name: string, content: Blob): Promise<void> {
   const part = `${name}.part`;
   try {

@@ -1,7 +1,7 @@
 /**
- * The script inside a sketch's frame. It is built as one classic script and written into the frame's document (vite.config.ts, runner.ts), where
- * its hash is the only inline script that the policy admits; only types and `limits.ts` may be imported. The frame has an opaque origin and no network:
- * libraries, code and answers cross the port that the page hands over.
+ * The script inside a sketch's frame. It is built as one classic script and inlined into the frame's document (vite.config.ts, runner.ts),
+ * where the policy only admits its hash; it may only import types and `limits.ts`. The frame has an opaque origin and no network: libraries,
+ * code and answers cross the port that the page passes in.
  */
 import { GUARD, HEARTBEAT, SKETCH_FILE, longestTurn } from './limits.ts';
 import type { FrameMessage, PageMessage, Tape } from './protocol.ts';
@@ -27,18 +27,18 @@ interface Libraries {
 }
 const loaded = globalThis as unknown as Libraries;
 
-// WebRTC is the one way out that no policy closes. What the sketch could reach it through is gone before there is a sketch: frames that it makes
-// run no script, because the policy knows none but this one.
+// WebRTC is the one way out that no policy closes. Everything the sketch could reach it through is removed before the sketch starts;
+// frames it creates run no scripts, because the policy only admits this one.
 for (const name of Object.keys(Object.getOwnPropertyDescriptors(globalThis)).filter((one) => /RTC/.test(one))) {
   Reflect.deleteProperty(globalThis, name);
 }
-// Nor can its source and hash be read from the document.
+// Its source and hash cannot be read from the document either.
 document.currentScript?.remove();
 
-// Tone would begin by saying its name.
+// Tone would log its name first.
 Object.assign(globalThis, { TONE_SILENCE_LOGGING: true });
 
-// Kept from before the sketch can replace them.
+// Saved before the sketch can replace them.
 const { setInterval: every, setTimeout: after, requestAnimationFrame: nextFrame } = globalThis;
 const now = performance.now.bind(performance);
 
@@ -98,22 +98,22 @@ class Player {
       await load(URL.createObjectURL(library), false);
     }
     this.#watch.limit = longestTurn(now() - began);
-    // Whoever pressed Run made a gesture, and the frame may play since its `allow` says so.
+    // Pressing Run was a user gesture, and the frame's `allow` lets it play sound.
     void loaded.Tone?.start();
     this.#post({ type: 'running' });
     this.#watch.rest();
     const blob = new Blob([code, `\n//# sourceURL=${SKETCH_FILE}`], { type: 'text/javascript' });
-    // What it throws arrives as an error of the window, with its line.
+    // Its exceptions arrive as window errors, with line numbers.
     await load(URL.createObjectURL(blob), isModule);
     this.#watch.rest();
     this.#startP5();
     if (language === 'tonejs') {
-      // A sketch that draws has had its turn by then.
+      // A drawing sketch has drawn by then.
       after(() => largestCanvas() ?? drawSound(), 2 * HEARTBEAT);
     }
   }
 
-  /** As p5 does it by itself when it is loaded after the sketch. Our order lets the sketch use p5 at its top. */
+  /** What p5 does by itself when loaded after the sketch. Our order lets the sketch use p5 at the top level. */
   #startP5(): void {
     const { setup, draw } = globalThis as { setup?: unknown; draw?: unknown };
     if (loaded.p5 && !loaded.p5.instance && (typeof setup === 'function' || typeof draw === 'function')) {
@@ -131,12 +131,12 @@ class Player {
   }
 
   #fail(message: string, { line, column }: CodePlace, isFatal = false): void {
-    // What was said before it comes before it.
+    // Earlier output comes first.
     this.#output.flush(this.#post);
     this.#post({ type: 'error', message: cut(message), line, column, isFatal });
   }
 
-  /** @returns why it cannot be recorded, or null when it is */
+  /** @returns why it cannot be recorded, or null if it is being recorded */
   async #record(tape: Tape): Promise<string | null> {
     const end = tape === 'canvas' ? filmed() : await taped(this.#post);
     if (typeof end === 'string') {
@@ -152,7 +152,7 @@ interface CodePlace {
   column: number | null;
 }
 
-/** Throws in code that has not paused for too long. */
+/** Throws in code that has run too long without a pause. */
 class Guard {
   /** In milliseconds. */
   limit = longestTurn(0);
@@ -163,7 +163,7 @@ class Guard {
   #isAsked = false;
 
   constructor(onTrip: (message: string, line: number) => void) {
-    // Arrives when what runs now is over, and what was waiting before: a sketch that lets it arrive pauses.
+    // Arrives once the current task and earlier ones are done, so a sketch that lets it arrive is pausing.
     const { port1, port2 } = new MessageChannel();
     const ask = port2.postMessage.bind(port2, null);
     port1.onmessage = () => {
@@ -178,9 +178,9 @@ class Guard {
       const time = now();
       const spent = time - this.#checked;
       this.#checked = time;
-      // A long wait between two turns of a loop is the machine's, not the loop's.
+      // A long gap between two iterations is the machine's fault, not the loop's.
       this.#busy += Math.min(spent, 50);
-      // Check the clock about once a millisecond: more often costs more than most loops do, less often is too late for heavy ones.
+      // Check the clock about once a millisecond: more often costs more than most loops, and less often is too late for heavy ones.
       this.#stride = spent < 1 ? Math.min(2 * this.#stride, 1_024) : spent > 8 ? 1 : this.#stride;
       this.#left = this.#stride;
       if (!this.#isAsked) {
@@ -203,7 +203,7 @@ class Guard {
   }
 }
 
-/** What the sketch writes to the console, told in batches and only as much as somebody can read. */
+/** The sketch's console output, in batches and only as much as anyone can read. */
 class Output {
   #entries: Extract<FrameMessage, { type: 'console' }>['entries'] = [];
   #dropped = 0;
@@ -245,7 +245,7 @@ function load(url: string, isModule: boolean): Promise<void> {
   });
 }
 
-/** A canvas larger than the frame is shown smaller; p5 takes the scale into account when it says where the mouse is. */
+/** Scales a canvas larger than the frame down; p5 accounts for the scale in mouse positions. */
 function fitCanvases(): void {
   for (const canvas of document.querySelectorAll('canvas')) {
     const width = parseFloat(canvas.style.width);
@@ -263,12 +263,12 @@ function largestCanvas(): HTMLCanvasElement | null {
   return visible.sort((a, b) => b.width * b.height - a.width * a.height)[0] ?? null;
 }
 
-/** After the next frame was drawn, when a WebGL canvas still holds it. */
+/** Right after the next frame, while a WebGL canvas still has it. */
 function pngOf(canvas: HTMLCanvasElement): Promise<Blob | null> {
   return new Promise((done) => nextFrame(() => canvas.toBlob(done, 'image/png')));
 }
 
-/** Films the canvas, with the sound if there is any. @returns how to end it, or why it cannot be filmed */
+/** Records the canvas, with sound if there is any. @returns a function that ends it, or why it cannot be recorded */
 function filmed(): string | (() => Promise<Blob>) {
   const canvas = largestCanvas();
   if (!canvas) {
@@ -303,7 +303,7 @@ function filmed(): string | (() => Promise<Blob>) {
     });
 }
 
-/** Collects what comes in, and sends it on in stretches of a quarter of a second. */
+/** Buffers input and forwards it in stretches of a quarter of a second. */
 const WORKLET = `registerProcessor('darkroom-tape', class extends AudioWorkletProcessor {
   planes = [[], []]; length = 0;
   constructor() { super(); this.port.onmessage = () => { this.send(); this.port.postMessage(null); }; }
@@ -326,7 +326,7 @@ const WORKLET = `registerProcessor('darkroom-tape', class extends AudioWorkletPr
   }
 })`;
 
-/** Listens at Tone's destination. @returns how to end it, or why there is nothing to hear */
+/** Listens to Tone's destination. @returns a function that ends it, or why there is nothing to hear */
 async function taped(
   post: (message: FrameMessage, transfer: Transferable[]) => void,
 ): Promise<string | (() => Promise<null>)> {
@@ -352,7 +352,7 @@ async function taped(
     }
   };
   Tone.getDestination().connect(node);
-  // Its output is silence, but nodes that lead nowhere are not asked for anything.
+  // Its output is silent, but unconnected nodes are not processed.
   node.connect(context.rawContext.destination as AudioNode);
   return () =>
     new Promise((done) => {
@@ -365,7 +365,7 @@ async function taped(
     });
 }
 
-/** The curve of what is heard, for sketches that draw nothing themselves. */
+/** The waveform of the sound, for sketches that draw nothing themselves. */
 function drawSound(): void {
   const { Tone } = loaded;
   if (!Tone) {
@@ -398,7 +398,7 @@ function drawSound(): void {
   draw();
 }
 
-/** As consoles print it: `%s` and its kin take the next value, styles are left out. */
+/** Formats like a console: `%s` and the like take the next value, and styles are dropped. */
 function printed(values: unknown[]): string {
   const [first, ...rest] = values;
   const formatted =
@@ -440,12 +440,12 @@ function shown(value: unknown): string {
   }
 }
 
-/** What was thrown, as the console would say it. */
+/** The thrown value, as the console would print it. */
 function sentence(thrown: unknown): string {
   return thrown instanceof Error ? `${thrown.name}: ${thrown.message}` : `Thrown: ${shown(thrown)}`;
 }
 
-/** The innermost place of the sketch in a stack. */
+/** The innermost position in the sketch in a stack trace. */
 function placeIn(thrown: unknown): CodePlace {
   const stack = thrown instanceof Error ? (thrown.stack ?? '') : '';
   const [, line, column] = new RegExp(`${SKETCH_FILE.replace('.', '\\.')}:(\\d+):(\\d+)`).exec(stack) ?? [];

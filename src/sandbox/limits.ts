@@ -1,4 +1,4 @@
-/** What page and frame agree on; apart from the protocol, so that the frame's script holds no schema. */
+/** Constants shared by page and frame; separate from the protocol, so that the frame's script contains no schemas. */
 
 /** Milliseconds that a sketch may compute without a pause before the guard in its code stops it; more where everything takes longer. */
 export function longestTurn(loading: number): number {
@@ -13,9 +13,9 @@ export function longestSilence(loading: number): number {
   return Math.max(1_800, 4 * loading);
 }
 
-/** How often the frame says that it is alive, in milliseconds. */
+/** Interval of the frame's heartbeat, in milliseconds. */
 export const HEARTBEAT = 200;
-/** What sketch code is called in stack traces, which is how its lines are told from those of the libraries. */
+/** The sketch's name in stack traces, which tells its lines from the libraries'. */
 export const SKETCH_FILE = 'sketch.js';
 /** The function that {@link import('./preparation.ts').prepare} puts into loops and functions; it takes the line that it stands on. */
 export const GUARD = '__darkroom_turn';

@@ -1,13 +1,13 @@
 /**
- * From what a person or a model wrote to what the frame runs: parsed first, so that a mistake is shown with its line before anything starts,
- * then guarded, so that code that never returns throws instead. Nothing moves to another line, and columns can be mapped back.
+ * Prepares a person's or a model's code for the frame: it is parsed first, so that syntax errors are shown with their line before anything
+ * starts, then guarded, so that code that never returns throws instead. Lines stay the same, and columns can be mapped back.
  */
 import { parse, type AnyNode, type ImportDeclaration, type Node, type Program } from 'acorn';
 import type { Sketch } from '../core/media.ts';
 import { GUARD } from './limits.ts';
 import type { Library } from './protocol.ts';
 
-/** A place in the person's own source, both from 1. */
+/** A position in the person's own source; line and column from 1. */
 export interface Place {
   line: number;
   column: number;
@@ -29,9 +29,9 @@ export interface PreparedSketch {
   /** Modules may await and import at their top; only scripts make their functions global, as p5 expects. */
   isModule: boolean;
   libraries: Library[];
-  /** Whether p5 compiles shaders, which may take seconds without a pause. */
+  /** Whether p5 compiles shaders, which may block for seconds. */
   hasShaders: boolean;
-  /** Where names that become properties of the global object are declared. */
+  /** Positions of declarations that become properties of the global object. */
   globals: ReadonlyMap<string, Place>;
   /** The place in the source of a place in `code`. */
   placeOf(line: number, column: number): Place;
@@ -44,13 +44,13 @@ interface Edit {
 }
 
 const LIBRARY_NAMES: Record<Library, string> = { p5: 'p5', tone: 'Tone' };
-/** A bare name, or an address of a CDN with that name in its path. */
+/** A bare module name, or a CDN URL with that name in its path. */
 const LIBRARY_SOURCES: Record<Library, RegExp> = {
   p5: /(^|\/)p5(\.min)?(\.js)?(@|\/|$)/i,
   tone: /(^|\/)tone(\.js)?(@|\/|$)/i,
 };
 
-/** @throws SourceProblem when it is not JavaScript, or imports what the sandbox cannot load */
+/** @throws SourceProblem if it is not JavaScript, or imports something the sandbox cannot load */
 export function prepare({ language, source }: Sketch): PreparedSketch {
   const { program, isModule } = parsed(source);
   const names = new Set<string>();
@@ -70,7 +70,7 @@ export function prepare({ language, source }: Sketch): PreparedSketch {
       edits.push(replacement(statement, source));
     }
   }
-  // A stable sort: what was noted first at one place stands first.
+  // A stable sort: insertions at the same position keep their order.
   edits.sort((a, b) => a.start - b.start || a.end - b.end);
   const lineStarts = startsOfLines(source);
   return {
@@ -86,7 +86,7 @@ export function prepare({ language, source }: Sketch): PreparedSketch {
   };
 }
 
-/** Code for Tone.js that draws with p5's functions without naming p5. */
+/** Whether code for Tone.js draws with p5's functions without naming p5. */
 function draws(library: Library, names: ReadonlySet<string>): boolean {
   return library === 'p5' && names.has('createCanvas');
 }
@@ -104,7 +104,7 @@ function parsed(source: string): { program: Program; isModule: boolean } {
         isModule: true,
       };
     } catch (moduleError) {
-      // Whoever imports or awaits at the top meant a module.
+      // Top-level imports or awaits mean a module.
       throw problemOf(/^\s*(import|export)\b/m.test(source) ? moduleError : scriptError);
     }
   }
@@ -118,12 +118,12 @@ function problemOf(error: unknown): SourceProblem {
   return new SourceProblem(`${message.replace(/ \(\d+:\d+\)$/, '')}.`, { line: loc.line, column: loc.column + 1 });
 }
 
-/** Whoever reads a tree calls itself for each level of nesting, until the stack is full. */
+/** Walking a tree recurses once per level of nesting, so deep nesting would overflow the stack. */
 function tooDeep(): SourceProblem {
   return new SourceProblem('The code is nested too deeply to be read.', { line: 1, column: 1 });
 }
 
-/** Calls `enter` on each node, from the outside in; what it returns is called when the node's children are done. */
+/** Calls `enter` on each node from the outside in; the returned function is called after the node's children. */
 function walk(node: AnyNode, enter: (node: AnyNode) => (() => void) | null): void {
   const leave = enter(node);
   for (const child of Object.values(node) as unknown[]) {
@@ -140,7 +140,7 @@ function isNode(value: unknown): value is AnyNode {
   return typeof value === 'object' && value !== null && typeof (value as { type?: unknown }).type === 'string';
 }
 
-/** Guards loops, and functions too, as some call themselves or one another endlessly through promises. */
+/** Guards loops, and also functions, since some call themselves or one another endlessly through promises. */
 function guards(node: AnyNode, edits: Edit[]): (() => void) | null {
   const insert = (at: number, text: string) => edits.push({ start: at, end: at, text });
   const wrap = (inner: Node, before: string, after: string) => {
@@ -178,7 +178,7 @@ function guards(node: AnyNode, edits: Edit[]): (() => void) | null {
   }
 }
 
-/** An import of a library that is there already, as a declaration on the same lines. */
+/** Turns an import of an already loaded library into a declaration on the same lines. */
 function replacement(node: ImportDeclaration, source: string): Edit {
   const from = String(node.source.value);
   const library = (['p5', 'tone'] as const).find((one) => LIBRARY_SOURCES[one].test(from));
@@ -207,7 +207,7 @@ function replacement(node: ImportDeclaration, source: string): Edit {
   };
 }
 
-/** `var`s and functions at the top: the global object's properties, which p5 cannot replace when it has one of that name. */
+/** Top-level `var`s and functions become properties of the global object, which p5 cannot replace if it uses the same name. */
 function globalsOf(program: Program): Map<string, Place> {
   const found = new Map<string, Place>();
   for (const statement of program.body) {
@@ -240,7 +240,7 @@ function startsOfLines(source: string): number[] {
   return [0, ...[...source.matchAll(/\r\n?|\n|\u2028|\u2029/g)].map(({ index, 0: ending }) => index + ending.length)];
 }
 
-/** Takes off what was inserted before it on its line. */
+/** Subtracts what was inserted before it on its line. */
 function originalColumn(edits: readonly Edit[], lineStarts: readonly number[], line: number, column: number): number {
   const from = lineStarts[line - 1];
   if (from === undefined) {

@@ -1,8 +1,7 @@
 /**
- * What the page and a sketch's frame say to each other, over a MessagePort that the page hands to the frame when it has loaded.
- *
- * The sketch shares its frame with our script and may tamper with whatever that script uses, so the page takes nothing for granted:
- * every message is counted before it is read, and passes {@link FrameMessage}.
+ * Messages between the page and a sketch's frame, over a MessagePort that the page passes to the frame once it has loaded.
+ * The sketch shares its frame with our script and may tamper with anything it uses, so the page trusts nothing: every message is counted
+ * before it is read, and must pass {@link FrameMessage}.
  */
 import * as v from 'valibot';
 import type { Sketch } from '../core/media.ts';
@@ -16,7 +15,7 @@ export type PageMessage =
       language: Sketch['language'];
       code: string;
       isModule: boolean;
-      /** The unmodified library files, in the order in which they are loaded. */
+      /** The unmodified library files, in loading order. */
       libraries: Blob[];
     }
   | { type: 'snapshot' }
@@ -30,7 +29,7 @@ export const FrameMessage = v.variant('type', [
   v.strictObject({ type: v.literal('alive') }),
   /** Our script has the port. */
   v.strictObject({ type: v.literal('ready') }),
-  /** The libraries are loaded, and the sketch's own code runs from here on. */
+  /** The libraries are loaded, and the sketch's own code runs from now on. */
   v.strictObject({ type: v.literal('running') }),
   v.strictObject({
     type: v.literal('console'),
@@ -44,13 +43,13 @@ export const FrameMessage = v.variant('type', [
   v.strictObject({
     type: v.literal('error'),
     message: Text,
-    /** In the prepared code, both from 1; null where the browser does not say. */
+    /** Position in the prepared code, both from 1; null if unknown. */
     line: Position,
     column: Position,
     /** Whether the sketch cannot go on and its frame should be removed. */
     isFatal: v.boolean(),
   }),
-  /** The answer to `snapshot`; `problem` is a sentence when there is no picture. */
+  /** The answer to `snapshot`; `problem` is a sentence if there is no picture. */
   v.strictObject({ type: v.literal('snapshot'), png: v.nullable(v.instance(Blob)), problem: Text }),
   /** The answer to `record`. */
   v.strictObject({ type: v.literal('recording'), tape: v.picklist(['canvas', 'sound']), problem: v.nullable(Text) }),

@@ -1,5 +1,5 @@
 /**
- * Runs one sketch at a time in a frame that can neither read Darkroom nor ask anybody anything, and removes the frame when it stops answering.
+ * Runs one sketch at a time in a frame that can neither read Darkroom nor reach the network, and removes the frame if it stops responding.
  *
  * Two frames, one in the other. The outer one is `sandbox/stage.html`, an empty document of our own origin whose only content is its policy: no
  * network, no frames, and evaluated code, which the page's own policy forbids. The inner one is a `srcdoc` with `sandbox="allow-scripts"`: its
@@ -14,7 +14,7 @@ import { HEARTBEAT, longestSilence } from './limits.ts';
 import { SourceProblem, type Place, type PreparedSketch } from './preparation.ts';
 import { FrameMessage, type ConsoleEntry, type Library, type PageMessage, type Tape } from './protocol.ts';
 
-/** A mistake in the sketch; `place` is in the person's own source, null where it is not known. */
+/** An error in the sketch; `place` is its position in the person's own source, null if unknown. */
 export interface SketchProblem {
   message: string;
   place: Place | null;
@@ -25,17 +25,17 @@ export type RunState = 'idle' | 'starting' | 'running';
 export interface RunnerListener {
   onState(state: RunState): void;
   onOutput(entries: readonly ConsoleEntry[], dropped: number): void;
-  /** An error that the sketch threw, or why it was stopped. */
+  /** An error thrown by the sketch, or why it was stopped. */
   onProblem(problem: SketchProblem): void;
-  /** The sketch was stopped while this was recorded; what had been recorded until then. */
+  /** What was recorded until the sketch stopped. */
   onRecording(recording: Recording): void;
 }
 
 export type Recording = { tape: 'canvas'; video: Blob } | { tape: 'sound'; sound: Sound };
 
-/** To load the frame and the libraries, in milliseconds; no sketch can prolong it, as its own code has not run by then. */
+/** Timeout for loading the frame and the libraries, in milliseconds; no sketch can prolong it, since its code has not run yet. */
 const SLOWEST_START = 60_000;
-/** How much longer a picture may take where shaders are compiled, or run without a GPU. */
+/** How much longer a picture may take if shaders are compiled, or run without a GPU. */
 const SHADERS = 4;
 /** More messages between two heartbeats than our script ever sends. */
 const FLOOD = 200;
@@ -56,8 +56,8 @@ export class SketchRunner {
   #runs = 0;
 
   /**
-   * @param place where the frame is shown, filling it
-   * @param base the address that `sandbox/` lies below, with a slash at its end
+   * @param place element that the frame fills
+   * @param base URL of the folder containing `sandbox/`, with a trailing slash
    */
   constructor(place: HTMLElement, base: string, listener: RunnerListener) {
     this.#place = place;
@@ -65,14 +65,14 @@ export class SketchRunner {
     this.#listener = listener;
   }
 
-  /** Starts a sketch anew, in a new frame. What is wrong with it is told to the listener. */
+  /** Restarts a sketch in a new frame. Problems go to the listener. */
   async run(sketch: Sketch): Promise<void> {
     this.stop();
     this.#runs += 1;
     const mine = this.#runs;
     this.#listener.onState('starting');
     try {
-      // Only whoever runs a sketch needs the parser.
+      // Only running a sketch needs the parser.
       const { prepare } = await import('./preparation.ts');
       const prepared = prepare(sketch);
       const libraries = await Promise.all(prepared.libraries.map((library) => this.#library(library)));
@@ -100,7 +100,7 @@ export class SketchRunner {
     }
   }
 
-  /** Removes the frame and all that it did. */
+  /** Removes the frame and everything in it. */
   stop(): void {
     this.#runs += 1;
     this.#run?.end();
@@ -108,12 +108,12 @@ export class SketchRunner {
     this.#listener.onState('idle');
   }
 
-  /** The sketch's canvas as PNG. @throws StudioError `result_invalid` when it has none */
+  /** The sketch's canvas as PNG. @throws StudioError `result_invalid` if it has none */
   async snapshot(): Promise<Blob> {
     return this.#running().snapshot();
   }
 
-  /** @throws StudioError `result_invalid` when there is nothing to record */
+  /** @throws StudioError `result_invalid` if there is nothing to record */
   async record(tape: Tape): Promise<void> {
     await this.#running().record(tape);
   }
@@ -142,7 +142,7 @@ export class SketchRunner {
   }
 }
 
-/** One frame, from its making to its removal. */
+/** One frame, from creation to removal. */
 class FrameRun {
   readonly #stage = document.createElement('iframe');
   readonly #prepared: PreparedSketch;
@@ -154,7 +154,7 @@ class FrameRun {
   #ready = Promise.withResolvers<void>();
   isOver = false;
   #isRunning = false;
-  /** Milliseconds of silence, and how many may pass. */
+  /** Milliseconds of silence, and the limit. */
   #silence = 0;
   #patience = SLOWEST_START;
   #told = 0;
@@ -192,7 +192,7 @@ class FrameRun {
     }
     const frame = stage.createElement('iframe');
     frame.title = 'Sketch';
-    // Never allow-same-origin: with it the frame could read all that Darkroom keeps.
+    // Never allow-same-origin, with which the frame could read everything Darkroom stores.
     frame.setAttribute('sandbox', 'allow-scripts');
     frame.allow = 'autoplay';
     frame.srcdoc = await documentOf(getComputedStyle(this.#stage).getPropertyValue('--accent').trim());
@@ -206,14 +206,14 @@ class FrameRun {
     const { port1, port2 } = new MessageChannel();
     this.#port = port1;
     port1.onmessage = (event) => this.#onMessage(event);
-    // An opaque origin has no name to address it by; the window is the one that was made above, and what it is given is not secret.
+    // An opaque origin cannot be addressed; the window is the one created above, and nothing passed to it is secret.
     frame.contentWindow?.postMessage('darkroom:port', '*', [port2]);
     await this.#ready.promise;
     const { code, isModule } = this.#prepared;
     this.#told = performance.now();
     this.#tell({ type: 'run', language, code, isModule, libraries });
     if (!document.activeElement?.matches('[contenteditable="true"], textarea')) {
-      // Keys are for the sketch, unless somebody is writing.
+      // Keys go to the sketch, unless somebody is typing.
       frame.focus();
     }
   }
@@ -329,7 +329,7 @@ class FrameRun {
   }
 
   #problemOf({ message, line, column }: Extract<FrameMessage, { type: 'error' }>): SketchProblem {
-    // The one error of p5 that says nothing of where it comes from.
+    // The one p5 error without a position.
     const taken = /Cannot redefine property: ([\w$]+)/.exec(message)?.[1];
     const declared = taken === undefined ? undefined : this.#prepared.globals.get(taken);
     if (taken !== undefined && declared) {
@@ -375,11 +375,11 @@ class FrameRun {
     const passed = time - this.#watched;
     this.#watched = time;
     if (document.hidden) {
-      // Timers of a hidden page come seldom, here and there.
+      // Timers of a hidden page are throttled, in both frames.
       this.#silence = 0;
       return;
     }
-    // Where the page itself was kept waiting, the frame may have been, too.
+    // If the page itself was delayed, so may the frame have been.
     this.#silence += Math.min(passed, 1.5 * HEARTBEAT);
     if (this.#silence > this.#patience) {
       this.#stopFor(
@@ -390,7 +390,7 @@ class FrameRun {
     }
   }
 
-  /** The port is the only way; whoever calls the page's window from inside can only be a nuisance. */
+  /** The port is the only channel; posting to the page's window from inside can only be a nuisance. */
   #countStray({ source }: MessageEvent): void {
     if (source !== null && source === this.#frame?.contentWindow) {
       this.#heard += 1;

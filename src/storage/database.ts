@@ -1,8 +1,8 @@
-/** IndexedDB as all parts of the page open it: when it is safe to store there, and anew when the browser closes it. */
+/** Opens IndexedDB for all parts of the page: once it is safe to store there, and again whenever the browser closes it. */
 import { promisifyRequest, type UseStore } from 'idb-keyval';
 import { databaseIsSafe, databaseIsSafeAgain } from './torn_log.ts';
 
-/** One object store in a database of its own, opened by the first use; for idb-keyval's functions, or transactions of one's own. */
+/** One object store in a database of its own, opened on first use; for idb-keyval's functions, or custom transactions. */
 export function openStore(database: string, objectStore: string): UseStore {
   let opened: Promise<IDBDatabase> | null = null;
   const connect = async () => {
@@ -10,7 +10,7 @@ export function openStore(database: string, objectStore: string): UseStore {
     const request = indexedDB.open(database);
     request.onupgradeneeded = () => request.result.createObjectStore(objectStore);
     const connection = await promisifyRequest(request);
-    // Safari and a full disk do this, and the end of the process that holds the data.
+    // Happens in Safari, on a full disk, and when the storage process dies.
     connection.onclose = () => {
       opened = null;
       void databaseIsSafeAgain();

@@ -1,31 +1,29 @@
 /**
- * What keeps a killed browser from losing what is stored after it.
- *
- * Chromium keeps the directory of the private file system, all of IndexedDB, and localStorage in LevelDB, and goes on with the log of the session
- * before. A kill between the two writes of one log record leaves a torn record at the log's end. The next session ignores it, writes
- * behind it, and everything works; but whoever reads the log after that takes the new records for the rest of the torn one. For files
- * the rest of that block of 32 KiB is dropped: folders and files that were made there are gone with their content. For IndexedDB the
- * whole database of the origin is thrown away, weights, queue and settings. `durability: 'strict'` changes nothing.
+ * Keeps a killed browser from losing what is stored afterwards.
+ * Chromium keeps the directory of the private file system, all of IndexedDB, and localStorage in LevelDB, and each session appends to the
+ * previous session's log. A kill between the two writes of one log record leaves a torn record at the log's end. The next session ignores
+ * it, writes after it, and everything works; but the session after that takes the new records for the rest of the torn one. For files it
+ * drops the rest of that 32 KiB block: folders and files created there are gone with their content. For IndexedDB it discards the origin's
+ * whole database: weights, queue and settings. `durability: 'strict'` changes nothing.
  * (Measured with Chromium 156; about one kill in 180 while recording. `docs/chromium-torn-log.md` shows it to order.)
  *
- * So before a session stores anything, the torn place is passed:
- * - Files: {@link PADS} folders with long names are made and removed, which fills a little more than one block of the log with records
- *   that nobody misses (36 kB, 25 ms).
- * - IndexedDB: deleting a database makes Chromium compact its keys, for which it begins a new log and deletes the old one, torn end and
- *   all (5 ms; without this, 7 MB would have to be written until it does so by itself). An empty database waits for that, since
- *   whatever is written before the deletion is lost with everything else if the browser is killed again just then.
- * - localStorage: a value longer than a block takes the place of the former one. Only the sessions' own settings are lost there, not
- *   those before; and what is set in the same few seconds shares a record with it, as nothing says when that is written.
- *
- * Whether the last session ended well cannot be known: a page hears of its own end at best, not of the writes of its browser behind
- * it. So it is done whenever no other tab or worker of this origin lives that has seen it done, which each tells by holding a lock.
+ * So before a session stores anything, it moves past the torn record:
+ * - Files: create and remove {@link PADS} folders with long names, which fills slightly more than one block of the log with records nobody
+ * misses (36 kB, 25 ms).
+ * - IndexedDB: deleting a database makes Chromium compact its keys, for which it starts a new log and deletes the old one, torn end and
+ * all (5 ms; otherwise 7 MB would have to be written until it does so by itself). An empty database is kept for that purpose, since anything
+ * written before the deletion is lost with everything else if the browser is killed again just then.
+ * - localStorage: a value longer than a block replaces the previous one. Only that session's settings can be lost there, not earlier ones;
+ * settings made in the same few seconds share its record, since nothing reports when it is written.
+ * There is no way to know whether the last session ended cleanly: at best a page learns of its own end, not of its browser's later writes.
+ * So it is done unless another live tab or worker of this origin has seen it done, which each of them shows by holding a lock.
  */
 
 import type { Place } from './private_files.ts';
 
-/** Longer names are refused by some versions. */
+/** Some versions refuse longer names. */
 const LONGEST_NAME = 250;
-/** To make and remove a folder with such a name adds 990 bytes to the log. */
+/** Creating and removing a folder with such a name adds 990 bytes to the log. */
 const PADS = 36;
 const PAD = '.passing-torn-log-';
 
@@ -37,29 +35,29 @@ const PADDED_KEY = 'darkroom.passing-torn-log';
 
 const passed = new Map<string, Promise<void>>();
 
-/** Resolves when it is safe to store in IndexedDB; never rejects. */
+/** Resolves once it is safe to store in IndexedDB; never rejects. */
 export function databaseIsSafe(): Promise<void> {
   return once('database', passInDatabase);
 }
 
-/** Resolves when it is safe to store files under `root`; never rejects. */
+/** Resolves once it is safe to store files under `root`; never rejects. */
 export function filesAreSafe(place: Place, root: FileSystemDirectoryHandle): Promise<void> {
   return once(`files:${place}`, () => passInFiles(root));
 }
 
 /**
- * Has localStorage pass its torn place. Never rejects.
+ * Moves localStorage past a torn record. Never rejects.
  * @param storage which workers do not have
  */
 export function passLocalStorage(storage: { setItem(key: string, value: string): void }): Promise<void> {
-  // The same value again would not be written.
+  // An unchanged value would not be written.
   const pass = () => storage.setItem(PADDED_KEY, `${Date.now()}`.padEnd(PADDING, 'x'));
   return once('localStorage', () => Promise.resolve().then(pass));
 }
 
 /**
- * Passes the log of IndexedDB once more: before much is stored, and after a connection was lost, since the process behind it may have
- * been killed while the page lives on.
+ * Does it again for IndexedDB: before storing a lot, and after losing a connection, since the process behind it may have been killed while
+ * the page lived on.
  */
 export function databaseIsSafeAgain(): Promise<void> {
   const done = inTurn('database', passInDatabase, true);
@@ -80,7 +78,7 @@ async function inTurn(place: string, pass: () => Promise<void>, anew: boolean): 
   if (!isChromium()) {
     return;
   }
-  // A full disk, or storage that is refused, is told by whoever stores something.
+  // Whoever stores something will report a full disk or refused storage.
   const attempt = () => pass().catch(() => undefined);
   const { locks } = navigator as { locks?: LockManager };
   if (!locks) {
@@ -96,16 +94,16 @@ async function inTurn(place: string, pass: () => Promise<void>, anew: boolean): 
       }
       await holdForLife(locks, mark);
     })
-    // A document that is going away gets no locks any more, and stores nothing.
+    // A document being unloaded gets no more locks, and stores nothing.
     .catch(() => undefined);
 }
 
-/** Others store differently, and would have the work for nothing. */
+/** Other browsers store differently and do not need this. */
 function isChromium(): boolean {
   return globalThis.navigator !== undefined && 'userAgentData' in navigator;
 }
 
-/** The lock ends with this tab or worker, however that ends. */
+/** The lock ends with this tab or worker. */
 function holdForLife(locks: LockManager, name: string): Promise<void> {
   return new Promise((held, refused) => {
     locks
@@ -118,7 +116,7 @@ function holdForLife(locks: LockManager, name: string): Promise<void> {
 }
 
 async function passInFiles(root: FileSystemDirectoryHandle): Promise<void> {
-  // What a pass that was broken off has left.
+  // Left over from an interrupted pass.
   for await (const name of root.keys()) {
     if (name.startsWith(PAD)) {
       await root.removeEntry(name);
@@ -143,7 +141,7 @@ function deleteEmptyDatabase(): Promise<boolean> {
     const request = indexedDB.deleteDatabase(EMPTY_DATABASE);
     request.onsuccess = (event) => done((event as IDBVersionChangeEvent).oldVersion > 0);
     request.onerror = () => failed(request.error ?? new Error('The empty database was not deleted.'));
-    // Nobody but developer tools opens it.
+    // Only developer tools open it.
     request.onblocked = () => failed(new Error('The empty database is open.'));
   });
 }

@@ -1,4 +1,4 @@
-/** How far a whole graph is. Nodes that count steps count each of them, others count one; what came from the server's cache counts nothing. */
+/** Progress of a whole graph. Nodes that report steps count once per step, others once; cached nodes do not count. */
 export class GraphProgress {
   readonly #nodes: Map<string, { done: number; of: number }>;
 
@@ -10,7 +10,7 @@ export class GraphProgress {
     nodes.forEach((node) => this.#nodes.delete(node));
   }
 
-  /** Nodes that a subgraph or an expansion brings are counted from when they are heard of. */
+  /** Nodes added by a subgraph or an expansion count from when they are first mentioned. */
   at(node: string, value: number, max: number, isFinished: boolean): void {
     const of = Number.isFinite(max) && max > 0 ? max : 1;
     this.#nodes.set(node, { done: isFinished ? of : Math.min(Math.max(value, 0), of), of });

@@ -1,70 +1,66 @@
 /**
  * One job on one ComfyUI server, from its uploads to its fetched results.
- *
- * The socket brings progress and previews; that the job has ended is believed of the socket or of the server's queue and history, whichever says
- * so first, so a connection that breaks, or that the server forgets (it forgets a client id when any socket of that id closes), costs nothing
- * but previews. Each run has a client id of its own, and connects again only after the last connection's `close`.
+ * The socket brings progress and previews. The end of the job is learned from the socket or from the server's queue and history, whichever
+ * is first, so losing the connection costs nothing but previews. Each run has its own client id.
  */
-import * as v from 'valibot';
 import type { ComfyFile, ComfyGraph, ComfyNews, ComfyResult } from '../../core/comfyui.ts';
 import { StudioError, cancelled } from '../../core/errors.ts';
 import { ServerCalls, jsonOf } from '../http/server_calls.ts';
 import { GraphProgress } from './graph_progress.ts';
+import { endedJob, standingOf } from './job_record.ts';
+import type { Standing } from './job_record.ts';
+import { JobSocket } from './job_socket.ts';
 import { readOutputs } from './outputs.ts';
 import type { Listed, ListedFile } from './outputs.ts';
-import { failureOf, otherStatus, refusalOf } from './refusal.ts';
-import { readExecutionError, readMessage, readPicture } from './socket_messages.ts';
-import type { ExecutionError, SocketMessage } from './socket_messages.ts';
+import { failureOf, interrupted, refusalOf } from './refusal.ts';
+import { ServerFailure } from './server_failure.ts';
+import type { SocketMessage, SocketPicture } from './socket_messages.ts';
+import { download, upload } from './transfers.ts';
 
 /** In milliseconds. */
 export interface RunPatience {
-  /** Between two looks at the server's queue while the socket says nothing. */
+  /** Interval for polling the server's queue while the socket is silent about the job. */
   poll: number;
-  /** How long the socket may be silent before the queue is asked. */
+  /** How long the socket may be silent about the job before the queue is polled. */
   silence: number;
-  /** Before connecting again. */
+  /** Delay before reconnecting, and timeout for a connection to open. */
   reconnect: number;
-  /** How long a server may answer nothing at all before it counts as gone. */
+  /** How long a server may not answer at all before it counts as gone. */
   gone: number;
+  /** How long a job may run without progress before its server counts as stuck; Infinity if no other server could take it. */
+  stuck: number;
 }
 
-export const RUN_PATIENCE: RunPatience = { poll: 1000, silence: 5000, reconnect: 1000, gone: 30_000 };
+export const RUN_PATIENCE: RunPatience = {
+  poll: 1000,
+  silence: 5000,
+  reconnect: 1000,
+  gone: 30_000,
+  // One node may silently load tens of gigabytes, or decode a video.
+  stuck: 30 * 60_000,
+};
 
 export interface RunSurroundings {
   calls: ServerCalls;
   signal: AbortSignal;
-  /** Null: there is none, so the queue is asked. */
+  /** Null if there is none, so the queue is polled. */
   socket: typeof WebSocket | null;
   newId: () => string;
   patience: RunPatience;
+  /** The server is done with this job and free for another; the results are still being fetched. */
+  onComputed: () => void;
 }
 
-/** A server that does not know a job any more, or does not answer any more: another one may do it. */
-export class ServerGone extends StudioError {}
+type End = { error: StudioError | null };
 
-type End = { type: 'success' } | { type: 'failed'; error: StudioError };
-
-const historySchema = v.record(
-  v.string(),
-  v.object({
-    outputs: v.fallback(v.record(v.string(), v.unknown()), {}),
-    status: v.fallback(v.object({ status_str: v.string(), messages: v.fallback(v.array(v.unknown()), []) }), {
-      status_str: 'success',
-      messages: [],
-    }),
-  }),
-);
-const item = v.looseTuple([v.number(), v.string()]);
-const queueSchema = v.object({ queue_running: v.array(item), queue_pending: v.array(item) });
-
-/** Where our uploads lie on the server. */
-const FOLDER = 'darkroom';
-
-/** A node of ComfyUI's that sends finished pictures over the socket and keeps none. */
+/** A ComfyUI node that sends finished pictures over the socket and stores none. */
 const OVER_SOCKET = 'SaveImageWebsocket';
 
-/** So often a server says that it does not know a job before it is believed. */
+/** How many times a server must deny knowing a job before it is believed. */
 const UNKNOWN_TWICE = 2;
+
+/** Tries to read the results from the history, which is written slightly after the end is announced. */
+const LOOKS = 5;
 
 export class GraphRun {
   readonly #graph: ComfyGraph;
@@ -74,13 +70,17 @@ export class GraphRun {
   #promptId = '';
   readonly #progress: GraphProgress;
   #end: End | null = null;
-  #hasStarted = false;
   #wake: () => void = () => undefined;
+  /** When the socket last mentioned this job. */
   #heardAt = 0;
-  #socket: WebSocket | null = null;
-  #isOver = false;
+  /** When the job last made progress, according to the socket or the queue. */
+  #movedAt = Date.now();
+  #standing = '';
+  #socket: JobSocket | null = null;
   #current = '';
-  /** As `executed` messages told them. */
+  /** Whether the socket has been open since before the job was sent. */
+  #hasHeardAll = false;
+  /** From the `executed` messages. */
   readonly #told: Record<string, unknown> = {};
   readonly #overSocket: ComfyFile[] = [];
 
@@ -92,47 +92,85 @@ export class GraphRun {
     this.#progress = new GraphProgress(Object.keys(graph));
   }
 
-  /** @param files by the `node.input` that takes the name of the upload */
+  /**
+   * @param files by the `node.input` that takes the name of the upload
+   * @throws ServerFailure if another server may be able to do it
+   */
   async run(files: Readonly<Record<string, Blob>>): Promise<ComfyResult> {
+    const { calls, socket, patience, newId } = this.#around;
+    if (socket === null && this.#needsSocket) {
+      throw new StudioError(
+        'invalid_operation',
+        `This workflow hands over its pictures by a web socket (${OVER_SOCKET}), which a browser cannot open to a server behind a key; let it save them instead.`,
+      );
+    }
     const graph = structuredClone(this.#graph);
     for (const [place, file] of Object.entries(files)) {
       const [node, input] = [place.slice(0, place.indexOf('.')), place.slice(place.indexOf('.') + 1)];
-      graph[node].inputs[input] = await this.#upload(file);
+      graph[node].inputs[input] = await upload(calls, file);
     }
-    this.#promptId = this.#around.newId();
-    try {
-      await this.#connect();
-      await this.#submit(graph);
-      return await this.#result();
-    } finally {
-      this.#close();
+    this.#promptId = newId();
+    if (socket) {
+      this.#socket = new JobSocket(calls, this.#clientId, socket, patience.reconnect, {
+        onMessage: (message) => this.#hear(message),
+        onPicture: (picture) => this.#see(picture),
+        onClose: () => {
+          this.#heardAt = 0;
+          this.#hasHeardAll = false;
+          this.#wake();
+        },
+      });
+      await this.#socket.open(patience.reconnect);
+      this.#hasHeardAll = this.#socket.isOpen;
     }
+    return this.#follow(() => this.#submit(graph));
   }
 
-  /** @returns null where the server does not know the job */
+  /** @returns null if the server does not know the job */
   async rejoin(promptId: string): Promise<ComfyResult | null> {
     this.#promptId = promptId;
+    const { state } = await this.#look();
+    // A connection with another id hears nothing about this job, so the queue is polled.
+    return state === 'unknown' ? null : this.#follow(() => Promise.resolve());
+  }
+
+  async #follow(submit: () => Promise<void>): Promise<ComfyResult> {
+    const { calls, signal } = this.#around;
+    const stop = () => {
+      this.#abandon();
+      this.#wake();
+    };
+    signal.addEventListener('abort', stop);
+    let isAccepted = false;
     try {
-      if ((await this.#look()) === 'unknown') {
-        return null;
-      }
-      // A connection under another id hears nothing of this job, so the queue is asked.
+      await submit();
+      isAccepted = true;
+      this.#news.onAccepted?.({ server: calls.address, promptId: this.#promptId });
+      await this.#wait();
+      this.#around.onComputed();
       return await this.#result();
+    } catch (error) {
+      if (error instanceof ServerFailure) {
+        this.#abandon();
+      } else if (signal.aborted && !isAccepted) {
+        // The cancel may have arrived before the job.
+        setTimeout(() => void this.#cancel(), this.#around.patience.poll);
+      }
+      throw error;
     } finally {
-      this.#close();
+      signal.removeEventListener('abort', stop);
+      this.#socket?.close();
     }
   }
 
   async #submit(prompt: ComfyGraph): Promise<void> {
     const { calls, signal } = this.#around;
-    const body = JSON.stringify({ prompt, client_id: this.#clientId, prompt_id: this.#promptId });
-    const stop = () => void this.#cancel();
-    signal.addEventListener('abort', stop);
     try {
       const answer = await calls.ask('/prompt', {
         method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body,
+        // The server reads any content type as JSON; declaring JSON would cause a preflight request.
+        headers: { 'content-type': 'text/plain' },
+        body: JSON.stringify({ prompt, client_id: this.#clientId, prompt_id: this.#promptId }),
       });
       const refusal = refusalOf(answer.status, await jsonOf(answer), prompt, this.#name);
       if (refusal) {
@@ -141,55 +179,16 @@ export class GraphRun {
         throw refusal;
       }
     } catch (error) {
-      if (signal.aborted) {
-        // The first word may have come before the job.
-        await this.#cancel();
+      // A lost answer is not a refusal.
+      const isLost = !signal.aborted && StudioError.from(error).code === 'origin_unavailable';
+      const isThere = isLost && (await this.#look().catch(() => ({ state: 'unknown' }))).state !== 'unknown';
+      if (!isThere) {
         throw error;
       }
-      // An answer that was lost on the way is no refusal.
-      const isLost = StudioError.from(error).code === 'origin_unavailable';
-      if (!isLost || (await this.#look().catch(() => 'unknown')) === 'unknown') {
-        throw error;
-      }
-    } finally {
-      signal.removeEventListener('abort', stop);
-    }
-    this.#news.onAccepted?.({ server: calls.address, promptId: this.#promptId });
-  }
-
-  /** Waits for the end, then fetches what was made. */
-  async #result(): Promise<ComfyResult> {
-    const { calls, signal } = this.#around;
-    const stop = () => {
-      void this.#cancel();
-      this.#wake();
-    };
-    signal.addEventListener('abort', stop);
-    try {
-      await this.#wait();
-      if (this.#end?.type === 'failed') {
-        throw this.#end.error;
-      }
-      const listed = await this.#listed();
-      const files: ComfyFile[] = [...this.#overSocket];
-      for (const one of listed.files) {
-        files.push(await this.#fetch(one));
-      }
-      if (files.length === 0 && listed.texts.length === 0) {
-        throw new StudioError(
-          'result_invalid',
-          Object.values(this.#graph).some((node) => node.class_type === OVER_SOCKET)
-            ? `What ${this.#name} made came over a connection that broke, and it keeps nothing of it; try again.`
-            : `${this.#name} finished and gave nothing; see that the workflow saves what it makes.`,
-          { retry: 'same' },
-        );
-      }
-      return { files, texts: listed.texts, server: calls.address, promptId: this.#promptId };
-    } finally {
-      signal.removeEventListener('abort', stop);
     }
   }
 
+  /** Resolves at the end of the job. @throws StudioError why it failed */
   async #wait(): Promise<void> {
     const { signal, patience } = this.#around;
     let unknown = 0;
@@ -199,132 +198,126 @@ export class GraphRun {
         throw cancelled();
       }
       await this.#pause(patience.poll);
-      if (signal.aborted) {
-        throw cancelled();
-      }
-      const isHeard = this.#socket?.readyState === 1 && Date.now() - this.#heardAt < patience.silence;
-      if (this.#end !== null || isHeard) {
-        answeredAt = Date.now();
+      const now = Date.now();
+      const isHeard = this.#socket?.isOpen === true && now - this.#heardAt < patience.silence;
+      if (isHeard || this.#end !== null || signal.aborted) {
+        answeredAt = now;
         continue;
       }
       try {
-        const state = await this.#look();
+        const { state } = await this.#look();
         answeredAt = Date.now();
         unknown = state === 'unknown' ? unknown + 1 : 0;
-        if (unknown >= UNKNOWN_TWICE) {
-          throw new ServerGone(
-            'origin_unavailable',
-            `${this.#name} at ${this.#around.calls.address} does not know this job any more, most likely because it was restarted; try again.`,
-            { retry: 'same' },
-          );
-        }
       } catch (error) {
-        if (error instanceof ServerGone || signal.aborted) {
-          throw error;
-        }
-        if (Date.now() - answeredAt > patience.gone) {
-          const { code, message } = StudioError.from(error);
-          throw new ServerGone(code, message, { retry: 'same' });
+        if (!signal.aborted && Date.now() - answeredAt > patience.gone) {
+          throw ServerFailure.of(StudioError.from(error)) ?? error;
         }
       }
-    }
-  }
-
-  /** What queue and history say, in this order: a job leaves the one for the other at once. */
-  async #look(): Promise<'waiting' | 'running' | 'ended' | 'unknown'> {
-    const { calls } = this.#around;
-    const queue = v.safeParse(queueSchema, await jsonOf(await calls.ask('/queue')));
-    if (queue.success) {
-      const { queue_running: running, queue_pending: pending } = queue.output;
-      if (running.some(([, id]) => id === this.#promptId)) {
-        this.#hasStarted = true;
-        return 'running';
+      if (unknown >= UNKNOWN_TWICE) {
+        throw failed(
+          'forgotten',
+          `${this.#where} does not know this job any more, most likely because it was restarted; try again.`,
+        );
       }
-      const mine = pending.find(([, id]) => id === this.#promptId);
-      if (mine) {
-        this.#news.onQueued?.(running.length + pending.filter(([number]) => number < mine[0]).length);
-        return 'waiting';
+      if (Date.now() - this.#movedAt > patience.stuck) {
+        throw failed(
+          'gone',
+          `${this.#where} has not come forward for ${Math.round(patience.stuck / 60_000)} minutes; look at what it does, then try again.`,
+        );
       }
     }
-    const entry = await this.#history();
-    if (!entry) {
-      return queue.success ? 'unknown' : 'running';
+    if (this.#end.error) {
+      throw this.#end.error;
     }
-    this.#finish(endOf(entry, this.#graph, this.#name));
-    return 'ended';
   }
 
-  async #history(): Promise<v.InferOutput<typeof historySchema>[string] | null> {
-    const answer = await this.#around.calls.ask(`/history/${this.#promptId}`);
-    if (answer.status !== 200) {
-      throw new StudioError('origin_unavailable', otherStatus(answer.status, this.#name), { retry: 'same' });
+  async #look(): Promise<Standing> {
+    const standing = await standingOf(this.#around.calls, this.#promptId, this.#graph);
+    if (standing.state === 'ended') {
+      this.#finish(standing.ended.error);
+    } else {
+      const told = JSON.stringify(standing);
+      if (told !== this.#standing) {
+        this.#standing = told;
+        this.#movedAt = Date.now();
+      }
+      if (standing.state === 'waiting') {
+        this.#news.onQueued?.(standing.ahead);
+        // A server busy with others' jobs is not stuck.
+        this.#movedAt = Date.now();
+      }
     }
-    const history = v.safeParse(historySchema, await jsonOf(answer));
-    return history.success && Object.hasOwn(history.output, this.#promptId) ? history.output[this.#promptId] : null;
+    return standing;
   }
 
-  /** The history is written a moment after the end is told. */
+  async #result(): Promise<ComfyResult> {
+    const listed = await this.#persistently(() => this.#listed());
+    const files: ComfyFile[] = [...this.#overSocket];
+    for (const one of listed.files) {
+      files.push(await this.#fetch(one));
+    }
+    if (this.#needsSocket && this.#overSocket.length === 0) {
+      throw failed(
+        'forgotten',
+        `What ${this.#where} made came over a connection that broke, and it keeps nothing of it; try again.`,
+      );
+    }
+    if (files.length === 0 && listed.texts.length === 0) {
+      throw new StudioError(
+        'result_invalid',
+        `${this.#name} finished and gave nothing; see that the workflow saves what it makes.`,
+      );
+    }
+    return { files, texts: listed.texts, server: this.#around.calls.address, promptId: this.#promptId };
+  }
+
   async #listed(): Promise<Listed> {
-    for (let look = 0; look < 5; look++) {
-      const entry = await this.#history();
-      if (entry) {
-        return readOutputs({ ...this.#told, ...entry.outputs });
+    for (let look = 0; look < LOOKS; look++) {
+      const ended = await endedJob(this.#around.calls, this.#promptId, this.#graph);
+      if (ended) {
+        return readOutputs({ ...this.#told, ...ended.outputs });
       }
-      await this.#pause(this.#around.patience.poll / 5);
+      await this.#pause(this.#around.patience.poll / LOOKS);
+    }
+    if (!this.#hasHeardAll) {
+      throw failed(
+        'forgotten',
+        `${this.#where} has finished this job and does not know any more what it made; try again.`,
+      );
     }
     return readOutputs(this.#told);
   }
 
-  async #fetch({ node, kind, filename, subfolder, type }: ListedFile): Promise<ComfyFile> {
-    const query = new URLSearchParams({ filename, subfolder, type });
-    const { status, headers, body } = await this.#around.calls.ask(`/view?${query}`);
-    if (status !== 200) {
-      throw new StudioError(
-        'result_invalid',
-        `${this.#name} made "${filename}" but does not give it (${status}); look into its output folder, or try again.`,
-        { retry: 'same' },
-      );
-    }
-    const mime = headers.get('content-type') ?? '';
-    return { kind, node, name: { filename, subfolder, type }, file: new Blob([body], { type: mime }) };
+  #fetch(file: ListedFile): Promise<ComfyFile> {
+    return this.#persistently(() => download(this.#around.calls, file));
   }
 
-  /** Under a name made of its bytes: the same file is there once, and nobody's is overwritten. */
-  async #upload(file: Blob): Promise<string> {
-    const { calls } = this.#around;
-    const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', await file.arrayBuffer()));
-    const name = [...hash].map((byte) => byte.toString(16).padStart(2, '0')).join('');
-    const extension = (file.type.split('/')[1] ?? 'bin').split(/[;+]/)[0].replace('jpeg', 'jpg');
-    const form = new FormData();
-    form.append('image', file, `${name}.${extension}`);
-    form.append('subfolder', FOLDER);
-    form.append('type', 'input');
-    await this.#judgeSize(file.size);
-    const answer = await calls.ask('/upload/image', { method: 'POST', body: form });
-    const placed = v.safeParse(
-      v.object({ name: v.pipe(v.string(), v.nonEmpty()), subfolder: v.fallback(v.string(), '') }),
-      await jsonOf(answer),
-    );
-    if (answer.status !== 200 || !placed.success) {
-      throw new StudioError('origin_unavailable', otherStatus(answer.status, this.#name), { retry: 'same' });
-    }
-    // The server may have renamed it.
-    return placed.output.subfolder === '' ? placed.output.name : `${placed.output.subfolder}/${placed.output.name}`;
-  }
-
-  /** A page cannot read that the server takes no body of this size: it looks as if the server were not there. */
-  async #judgeSize(bytes: number): Promise<void> {
-    const features = await jsonOf(await this.#around.calls.ask('/features'));
-    const most = (features as { max_upload_size?: unknown } | undefined)?.max_upload_size;
-    if (typeof most === 'number' && bytes > most) {
-      throw new StudioError(
-        'invalid_operation',
-        `${this.#name} takes files of at most ${Math.floor(most / 2 ** 20)} MB; use a smaller one, or start it with a larger --max-upload-size.`,
-      );
+  /** Retries fetching results while the server may come back, since making them again costs more. */
+  async #persistently<T>(ask: () => Promise<T>): Promise<T> {
+    const { signal, patience } = this.#around;
+    const begun = Date.now();
+    for (;;) {
+      try {
+        return await ask();
+      } catch (thrown) {
+        const error = StudioError.from(thrown);
+        const failure = signal.aborted ? null : ServerFailure.of(error);
+        if (failure?.kind !== 'gone' || Date.now() - begun > patience.gone) {
+          throw failure ?? error;
+        }
+        await this.#pause(patience.poll);
+      }
     }
   }
 
-  /** Stops this job and no other one, waiting or running. */
+  /** Stops a job that is now made elsewhere, or no longer wanted. */
+  #abandon(): void {
+    if (this.#end === null) {
+      void this.#cancel();
+    }
+  }
+
+  /** Stops this job and no other, whether queued or running. */
   async #cancel(): Promise<void> {
     const { options } = this.#around.calls;
     const calls = new ServerCalls({ ...options, signal: new AbortController().signal });
@@ -342,66 +335,30 @@ export class GraphRun {
         await post('/interrupt', { prompt_id: this.#promptId });
       }
     } catch {
-      // A server that is not there does nothing for us any more.
+      // A server that is gone no longer works for us.
     }
   }
 
-  /** Resolves when the socket is open, or cannot be opened now: then the queue is asked. */
-  async #connect(): Promise<void> {
-    const { socket: Socket, calls, patience } = this.#around;
-    if (Socket === null || this.#isOver) {
+  #hear(message: SocketMessage): void {
+    if (message.type === 'status') {
       return;
     }
-    const socket = new Socket(`${calls.address.replace(/^http/, 'ws')}/ws?clientId=${this.#clientId}`);
-    socket.binaryType = 'arraybuffer';
-    this.#socket = socket;
-    await new Promise<void>((opened) => {
-      socket.addEventListener('open', () => {
-        // Counts only as the first message.
-        socket.send(JSON.stringify({ type: 'feature_flags', data: { supports_preview_metadata: true } }));
-        this.#heardAt = Date.now();
-        opened();
-      });
-      socket.addEventListener('message', ({ data }: MessageEvent<unknown>) => {
-        this.#heardAt = Date.now();
-        this.#hear(data);
-      });
-      socket.addEventListener('close', () => {
-        opened();
-        if (!this.#isOver) {
-          // Whatever happened meanwhile is not repeated.
-          this.#heardAt = 0;
-          this.#wake();
-          setTimeout(() => void this.#connect(), patience.reconnect);
-        }
-      });
-    });
-  }
-
-  #hear(data: unknown): void {
-    if (data instanceof ArrayBuffer) {
-      this.#see(data);
+    if (message.type === 'executing' && message.data.prompt_id === undefined) {
+      this.#current = message.data.node ?? '';
       return;
     }
-    const message = typeof data === 'string' ? readMessage(data) : null;
-    if (message?.type === 'status' && !this.#hasStarted && message.data.status.exec_info.queue_remaining > 1) {
-      this.#look().catch(() => undefined); // For the place in line; the end is not waited for here.
-    } else if (message && message.type !== 'status') {
+    if (message.data.prompt_id === this.#promptId) {
+      this.#heardAt = Date.now();
+      this.#movedAt = this.#heardAt;
       this.#take(message);
     }
   }
 
   #take(message: Exclude<SocketMessage, { type: 'status' }>): void {
-    const { data } = message;
-    if (message.type === 'executing' && message.data.prompt_id === undefined) {
-      this.#current = message.data.node ?? '';
-      return;
-    }
-    if (data.prompt_id !== this.#promptId) {
-      return;
-    }
-    this.#hasStarted = true;
     switch (message.type) {
+      case 'execution_start':
+        this.#news.onQueued?.(0);
+        break;
       case 'execution_cached':
         this.#progress.cached(message.data.nodes);
         break;
@@ -418,45 +375,47 @@ export class GraphRun {
         this.#told[message.data.node] = message.data.output;
         break;
       case 'execution_success':
-        this.#finish({ type: 'success' });
+        this.#finish(null);
         break;
       case 'execution_interrupted':
-        this.#finish({ type: 'failed', error: interrupted(this.#name) });
+        this.#finish(interrupted(this.#name));
         break;
       case 'execution_error':
-        this.#finish({ type: 'failed', error: failureOf(message.data, this.#graph, this.#name) });
+        this.#finish(failureOf(message.data, this.#graph, this.#name));
         break;
     }
   }
 
-  #see(bytes: ArrayBuffer): void {
-    const seen = readPicture(bytes);
-    if (!seen || (seen.of && seen.of.promptId !== '' && seen.of.promptId !== this.#promptId)) {
+  #see({ picture, of }: SocketPicture): void {
+    if (of && of.promptId !== '' && of.promptId !== this.#promptId) {
       return;
     }
-    const node = seen.of?.node || this.#current;
+    const node = of?.node || this.#current;
     if (Object.hasOwn(this.#graph, node) && this.#graph[node].class_type === OVER_SOCKET) {
-      this.#overSocket.push({ kind: 'image', file: seen.picture, node, name: null });
+      this.#overSocket.push({ kind: 'image', file: picture, node, name: null });
     } else {
-      this.#news.onPreview?.(seen.picture);
+      this.#news.onPreview?.(picture);
     }
   }
 
-  #finish(end: End): void {
-    this.#end ??= end;
+  #finish(error: StudioError | null): void {
+    this.#end ??= { error };
     this.#wake();
   }
 
-  #close(): void {
-    this.#isOver = true;
-    this.#socket?.close();
+  get #where(): string {
+    return `ComfyUI at ${this.#around.calls.address}`;
+  }
+
+  get #needsSocket(): boolean {
+    return Object.values(this.#graph).some(({ class_type: type }) => type === OVER_SOCKET);
   }
 
   get #name(): string {
     return this.#around.calls.options.name;
   }
 
-  /** Ends early when something is heard that matters. */
+  /** Ends early if something relevant arrives. */
   async #pause(ms: number): Promise<void> {
     await new Promise<void>((over) => {
       const timer = setTimeout(over, ms);
@@ -468,20 +427,6 @@ export class GraphRun {
   }
 }
 
-function interrupted(server: string): StudioError {
-  return new StudioError('cancelled', `Somebody stopped this job on ${server}; try again.`, { retry: 'same' });
-}
-
-function endOf({ status }: v.InferOutput<typeof historySchema>[string], graph: ComfyGraph, server: string): End {
-  if (status.status_str === 'success') {
-    return { type: 'success' };
-  }
-  for (const message of status.messages) {
-    const [type, data] = Array.isArray(message) ? (message as unknown[]) : [];
-    const error: ExecutionError | null = type === 'execution_error' ? readExecutionError(data) : null;
-    if (error) {
-      return { type: 'failed', error: failureOf(error, graph, server) };
-    }
-  }
-  return { type: 'failed', error: interrupted(server) };
+function failed(kind: ServerFailure['kind'], sentence: string): ServerFailure {
+  return new ServerFailure(kind, 'origin_unavailable', sentence);
 }

@@ -1,4 +1,4 @@
-/** What a graph needs of a server: node classes, and models by the names of their files. Asked before anything is sent. */
+/** What a graph needs from a server: node classes, and models by file name. Checked before anything is sent. */
 import type { ComfyGraph } from '../../core/comfyui.ts';
 import type { NodeDefinition } from '../../core/editor_workflow.ts';
 
@@ -13,7 +13,7 @@ export type NodeInfo = NodeDefinition;
 
 const FILE = /\.(safetensors|sft|ckpt|pt|pth|bin|gguf|onnx)$/i;
 
-/** @param infoOf of a class; null for one that the server does not have */
+/** @param infoOf definition of a class; null if the server does not have it */
 export function missingOf(graph: ComfyGraph, infoOf: (type: string) => NodeInfo | null): Missing {
   const missing: Missing = { nodes: [], models: [] };
   for (const { class_type: type, inputs } of Object.values(graph)) {
@@ -32,7 +32,7 @@ export function missingOf(graph: ComfyGraph, infoOf: (type: string) => NodeInfo 
   return missing;
 }
 
-/** What can be chosen for an input; null for one that is no choice. */
+/** The options of an input; null if it has none. */
 export function optionsOf({ input }: NodeInfo, name: string): string[] | null {
   const declared = input?.required?.[name] ?? input?.optional?.[name];
   if (!Array.isArray(declared)) {
@@ -43,10 +43,10 @@ export function optionsOf({ input }: NodeInfo, name: string): string[] | null {
   return Array.isArray(list) ? list.filter((one): one is string => typeof one === 'string') : null;
 }
 
-/** So many names are said. */
+/** The most names to list. */
 const SOME = 8;
 
-/** Everything that is missing in one sentence; null where nothing is. */
+/** One sentence listing everything missing; null if nothing is. */
 export function missingSentence({ nodes, models }: Missing, address: string): string | null {
   const parts = [
     ...(nodes.length > 0

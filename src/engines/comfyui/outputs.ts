@@ -1,4 +1,4 @@
-/** What a job gave, as its history and its `executed` messages list it: by node, under keys that each node chooses itself. */
+/** A job's results, as listed in its history and `executed` messages: by node, under keys each node chooses. */
 import * as v from 'valibot';
 import type { ComfyKind } from '../../core/comfyui.ts';
 
@@ -44,8 +44,8 @@ const KINDS: Readonly<Record<string, ComfyKind>> = {
 };
 
 /**
- * Every file and every text, by node, in order of the nodes' numbers. Where any file is kept in the server's output folder, what it keeps for a
- * moment only (previews) is left out.
+ * Every file and text, by node, in order of node number. If any file is in the server's output folder, temporary files (previews) are
+ * skipped.
  * @param outputs foreign data: `{ node: { key: [item] } }`
  */
 export function readOutputs(outputs: Readonly<Record<string, unknown>>): Listed {
@@ -71,7 +71,7 @@ export function readOutputs(outputs: Readonly<Record<string, unknown>>): Listed 
     }
   }
   const isKept = listed.files.some(({ type }) => type === 'output');
-  // A text that was saved is in its file.
+  // Saved text is in its file.
   const saved = new Set(listed.files.filter(({ kind }) => kind === 'text').map(({ node }) => node));
   return {
     files: listed.files.filter(({ type }) => !isKept || type === 'output'),

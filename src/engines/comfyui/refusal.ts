@@ -1,7 +1,8 @@
-/** Why a server did not take a graph, or could not finish it, as sentences. */
+/** Sentences on why a server refused a graph, or could not finish it. */
 import * as v from 'valibot';
 import type { ComfyGraph } from '../../core/comfyui.ts';
 import { StudioError } from '../../core/errors.ts';
+import { ServerFailure } from './server_failure.ts';
 import type { ExecutionError } from './socket_messages.ts';
 
 const errorSchema = v.object({
@@ -40,13 +41,13 @@ const refusalSchema = v.object({
 type NodeError = v.InferOutput<typeof errorSchema>;
 
 /**
- * What an answer to `POST /prompt` refuses; null for one that accepts all of the graph. A graph of which one output is good is accepted with
- * status 200, and the others are dropped without a word: that is a refusal, too.
+ * What an answer to `POST /prompt` refuses; null if it accepts the whole graph. The server accepts a graph with one good output with
+ * status 200 and silently drops the others: that counts as a refusal, too.
  */
 export function refusalOf(status: number, answer: unknown, graph: ComfyGraph, server: string): StudioError | null {
   const result = v.safeParse(refusalSchema, answer);
   if (!result.success) {
-    return status < 400 ? null : new StudioError('origin_unavailable', otherStatus(status, server), { retry: 'same' });
+    return status < 400 ? null : new ServerFailure('unable', 'origin_unavailable', otherStatus(status, server));
   }
   const { error, node_errors: nodes } = result.output;
   const sentences = Object.entries(nodes).flatMap(([id, { errors, class_type: type }]) =>
@@ -68,7 +69,7 @@ export function refusalOf(status: number, answer: unknown, graph: ComfyGraph, se
   );
 }
 
-/** Why a status of any route is no answer. */
+/** Why a response's status means failure. */
 export function otherStatus(status: number, server: string): string {
   if (status === 401 || status === 403) {
     return `${server} does not let this page ask (${status}); check its key, and that it was started with --enable-cors-header.`;
@@ -78,15 +79,24 @@ export function otherStatus(status: number, server: string): string {
     : `${server} answers with status ${status}; look at what it prints, then try again.`;
 }
 
-/** What became of a job that broke off on the server. */
+/** What happened to a job that the server aborted. */
 export function failureOf(error: ExecutionError, graph: ComfyGraph, server: string): StudioError {
   const { exception_type: type, exception_message: message, node_id: id, node_type: nodeType } = error;
   const words = `${type ?? ''} ${message ?? ''}`;
   if (/OutOfMemory|out of memory|Allocation on device/i.test(words)) {
-    return new StudioError(
+    return new ServerFailure(
+      'unable',
       'out_of_memory',
       `${server} ran out of memory in the node ${nodeName(id ?? '', nodeType ?? '', graph)}; make it smaller, or free memory there.`,
-      { retry: 'smaller', cause: message },
+      { cause: message },
+    );
+  }
+  if (/No space left on device|ENOSPC/i.test(words)) {
+    return new ServerFailure(
+      'unable',
+      'result_invalid',
+      `${server} has no space left on its disk for what the node ${nodeName(id ?? '', nodeType ?? '', graph)} makes; free some there, then try again.`,
+      { cause: message },
     );
   }
   const first = (message ?? '').trim().split('\n')[0].replace(/\.$/, '');
@@ -95,6 +105,11 @@ export function failureOf(error: ExecutionError, graph: ComfyGraph, server: stri
     `${server} failed in the node ${nodeName(id ?? '', nodeType ?? '', graph)}: ${first || type || 'it does not say why'}.`,
     { retry: 'same', cause: type },
   );
+}
+
+/** By somebody else, since nobody waits for a job cancelled here. */
+export function interrupted(server: string): StudioError {
+  return new StudioError('result_invalid', `Somebody stopped this job on ${server}; try again.`, { retry: 'same' });
 }
 
 function nodeSentence(id: string, type: string, error: NodeError, graph: ComfyGraph): string {

@@ -1,4 +1,4 @@
-/** What a ComfyUI server says over its websocket. Whatever is not known, or not as expected, is null: nodes may send messages of their own. */
+/** ComfyUI's websocket messages. Anything unknown or malformed becomes null, since nodes may send messages of their own. */
 import * as v from 'valibot';
 
 const nodeState = v.object({ value: v.number(), max: v.number(), state: v.string() });
@@ -13,7 +13,7 @@ const schema = v.variant('type', [
   v.object({ type: v.literal('execution_cached'), data: v.object({ prompt_id: id, nodes: v.array(v.string()) }) }),
   v.object({
     type: v.literal('executing'),
-    // Without the job's id where the server repeats it after a reconnect.
+    // The server omits the job's id when it repeats this after a reconnect.
     data: v.object({ prompt_id: v.optional(id), node: v.nullable(v.string()) }),
   }),
   v.object({
@@ -56,16 +56,16 @@ export function readMessage(text: string): SocketMessage | null {
   }
 }
 
-/** A failure as it stands in the history and in `/api/jobs`. */
+/** A failure as found in the history and in `/api/jobs`. */
 export function readExecutionError(data: unknown): ExecutionError | null {
   const result = v.safeParse(schema, { type: 'execution_error', data });
   return result.success && result.output.type === 'execution_error' ? result.output.data : null;
 }
 
-/** A picture that came over the socket. */
+/** A picture from the socket. */
 export interface SocketPicture {
   picture: Blob;
-  /** Of whom it is; null in the older form, which belongs to the node that is at work. */
+  /** Its node; null in the older format, which implies the running node. */
   of: { node: string; promptId: string } | null;
 }
 

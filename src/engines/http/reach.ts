@@ -1,21 +1,27 @@
-/** Why a server cannot be reached from a page. The browser tells scripts nothing but "failed", so the likely causes are checked in turn. */
+/** Why a page cannot reach a server. The browser tells scripts only "failed", so the likely causes are checked in turn. */
 import type { Probe } from '../../core/remote.ts';
 import { isLoopback } from '../../core/remote.ts';
+import type { ServerCalls } from './server_calls.ts';
 
 interface Ask {
   /** What the server is called in sentences. */
   name: string;
   path: string;
-  /** What lets this page ask it, for a command line; null where nothing does. */
+  /** The command-line flag that lets this page in; null if there is none. */
   flag: string | null;
+  /** What an unreadable answer means if there is no flag. */
+  heldBack?: string;
   signal: AbortSignal;
 }
 
 /** In milliseconds. */
 const WITHIN = 10_000;
 
-export async function refusedByBrowser(address: string, { name, path, flag, signal }: Ask): Promise<Probe> {
-  if (blocked.has(new URL(address).origin)) {
+export async function refusedByBrowser(
+  { address, base }: Pick<ServerCalls, 'address' | 'base'>,
+  { name, path, flag, heldBack, signal }: Ask,
+): Promise<Probe> {
+  if (blocked.has(new URL(base).origin)) {
     return {
       isUp: false,
       sentence: `This page does not reach ${address} yet, because its host sends it no way there; reload the page once, then look again.`,
@@ -28,8 +34,8 @@ export async function refusedByBrowser(address: string, { name, path, flag, sign
       sentence: `The browser does not let this page speak to devices nearby; allow it in the site's settings, beside the address bar, then look again.`,
     };
   }
-  // An answer that may not be read proves that somebody is there.
-  const isThere = await fetch(`${address}${path}`, {
+  // An opaque answer proves that something is there.
+  const isThere = await fetch(`${base}${path}`, {
     mode: 'no-cors',
     credentials: 'omit',
     cache: 'no-store',
@@ -48,13 +54,13 @@ export async function refusedByBrowser(address: string, { name, path, flag, sign
   return {
     isUp: false,
     sentence: isThere
-      ? `${name} at ${address} does not let pages ask it.`
+      ? (heldBack ?? `${name} at ${address} does not let pages ask it.`)
       : `Nothing answers at ${address}; start ${name} there, or check host and port, then look again.`,
     ...(flag === null ? {} : { flag }),
   };
 }
 
-/** Origins that the policy of this worker kept it from. */
+/** Origins blocked by this worker's policy. */
 const blocked = new Set<string>();
 
 // Node has no policies.
@@ -70,7 +76,7 @@ async function permission(name: string): Promise<PermissionState | null> {
     const { permissions } = globalThis.navigator;
     return (await permissions.query({ name: name as PermissionName })).state;
   } catch {
-    // A browser without such a permission asks nobody.
+    // A browser without this permission does not ask.
     return null;
   }
 }

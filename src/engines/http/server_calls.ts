@@ -1,24 +1,28 @@
-/** Calls to a server that a person entered: a failure becomes one sentence, and no call waits forever. */
+/** Calls to a server the person entered: failures become one sentence, and no call waits forever. */
 import { StudioError, cancelled } from '../../core/errors.ts';
 
 export interface CallOptions {
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   address: string;
+  /** See `RemoteServer.through`. */
+  through?: string | undefined;
   /** What the server is called in sentences. */
   name: string;
   key: string | null;
   signal: AbortSignal;
-  /** In place of a bearer's header. */
+  /** Instead of a bearer token header. */
   authorize?: (key: string) => Record<string, string>;
   fetch?: typeof fetch;
   patience?: Partial<CallPatience>;
+  /** The most bytes of an answer; {@link LARGEST} by default. */
+  largest?: number;
 }
 
 /** In milliseconds. */
 export interface CallPatience {
   /** For an answer to begin. */
   answer: number;
-  /** In which at least {@link SLOWEST} bytes of a body have to arrive. */
+  /** Period in which at least {@link SLOWEST} bytes of a body must arrive. */
   trickle: number;
 }
 
@@ -27,7 +31,7 @@ const PATIENCE: CallPatience = { answer: 60_000, trickle: 60_000 };
 /** Bytes. */
 const SLOWEST = 1024;
 
-/** An answer that is held in memory has at most this many bytes; videos are the largest. */
+/** The most bytes of an answer held in memory; videos are the largest. */
 const LARGEST = 2 ** 30;
 
 export interface Answer {
@@ -35,6 +39,9 @@ export interface Answer {
   headers: Headers;
   body: Blob;
 }
+
+/** Nothing came, or not all of it; whether the server received the request is unknown. */
+export class Unreachable extends StudioError {}
 
 export class ServerCalls {
   readonly options: CallOptions;
@@ -45,31 +52,55 @@ export class ServerCalls {
     this.#patience = { ...PATIENCE, ...options.patience };
   }
 
+  get #largest(): number {
+    return this.options.largest ?? LARGEST;
+  }
+
   get address(): string {
     return this.options.address;
   }
 
+  /** Where requests go. */
+  get base(): string {
+    return this.options.through ?? this.options.address;
+  }
+
   /**
    * Any status is an answer.
-   * @param patience in place of the usual one, for an answer to begin
-   * @throws StudioError `origin_unavailable` where none comes, `cancelled`
+   * @param patience overrides the usual timeout for an answer to begin
+   * @param most bytes of an answer
+   * @throws StudioError `origin_unavailable` if none comes, `result_invalid` if it is larger than `most`, `cancelled`
    */
-  async ask(path: string, init: RequestInit = {}, patience = this.#patience.answer): Promise<Answer> {
+  async ask(
+    path: string,
+    init: RequestInit = {},
+    patience = this.#patience.answer,
+    most = this.#largest,
+  ): Promise<Answer> {
     const { response, stop } = await this.begin(path, init, patience);
     try {
-      return { status: response.status, headers: response.headers, body: await this.#read(response) };
+      return await this.read(response, most);
     } finally {
       stop();
     }
   }
 
-  /** As {@link ask}, for a body that is read while it arrives; `stop` lets go of it. */
+  /** Reads the rest of an answer. Throws like {@link ask}. */
+  async read(response: Response, most = this.#largest): Promise<Answer> {
+    const pieces: Uint8Array<ArrayBuffer>[] = [];
+    for await (const piece of this.pieces(response, this.#patience.trickle, most)) {
+      pieces.push(piece);
+    }
+    return { status: response.status, headers: response.headers, body: new Blob(pieces) };
+  }
+
+  /** Like {@link ask}, for a streamed body; `stop` releases it. */
   async begin(
     path: string,
     init: RequestInit = {},
     patience = this.#patience.answer,
   ): Promise<{ response: Response; stop: () => void }> {
-    const { address, key, signal, authorize = bearer } = this.options;
+    const { key, signal, authorize = bearer } = this.options;
     const controller = new AbortController();
     const stop = () => {
       clearTimeout(timer);
@@ -82,7 +113,7 @@ export class ServerCalls {
       abort();
     }
     try {
-      const response = await (this.options.fetch ?? fetch)(`${address}${path}`, {
+      const response = await (this.options.fetch ?? fetch)(`${this.base}${path}`, {
         credentials: 'omit',
         referrerPolicy: 'no-referrer',
         cache: 'no-store',
@@ -99,18 +130,26 @@ export class ServerCalls {
     }
   }
 
-  /** Why nothing came: in a page a refusal by the browser looks like a server that is not there. */
-  unreachable(cause?: unknown): StudioError {
+  /** Why nothing came: to a page, a refusal by the browser looks like a server that is gone. */
+  unreachable(cause?: unknown): Unreachable {
     const { address, name } = this.options;
-    return new StudioError(
+    return new Unreachable(
       'origin_unavailable',
       `${name} at ${address} does not answer; see that it runs and lets this page ask, then try again.`,
       { retry: 'same', cause },
     );
   }
 
-  async #read({ body }: Response): Promise<Blob> {
-    const chunks: Uint8Array<ArrayBuffer>[] = [];
+  /**
+   * The bytes of an answer as they arrive. Throws like {@link ask}.
+   * @param trickle overrides the usual patience with a body
+   */
+  async *pieces(
+    { body }: Response,
+    trickle = this.#patience.trickle,
+    most = this.#largest,
+  ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+    const { signal, name } = this.options;
     let [bytes, marked] = [0, 0];
     const reader = body?.getReader();
     let tooSlow = false;
@@ -120,39 +159,40 @@ export class ServerCalls {
         void reader?.cancel();
       }
       marked = bytes;
-    }, this.#patience.trickle);
+    }, trickle);
     try {
       for (;;) {
         const { done, value } = (await reader?.read()) ?? { done: true };
-        if (this.options.signal.aborted) {
+        if (signal.aborted) {
           throw cancelled();
         }
         if (tooSlow) {
           throw this.unreachable();
         }
         if (done || !value) {
-          return new Blob(chunks);
+          return;
         }
-        chunks.push(value);
         bytes += value.length;
-        if (bytes > LARGEST) {
-          await reader?.cancel();
+        if (bytes > most) {
           throw new StudioError(
             'result_invalid',
-            `${this.options.name} answers with more than a gigabyte, which does not fit here; make something smaller.`,
+            `${name} answers with more than ${Math.round(most / 2 ** 20)} MB, which is too much to take in here; make something smaller, or look at what runs there.`,
           );
         }
+        yield value;
       }
     } catch (error) {
-      throw error instanceof StudioError ? error : this.options.signal.aborted ? cancelled() : this.unreachable(error);
+      throw error instanceof StudioError ? error : signal.aborted ? cancelled() : this.unreachable(error);
     } finally {
       clearInterval(watch);
+      // Whoever stops reading does not want the rest.
+      reader?.cancel().catch(() => undefined);
     }
   }
 }
 
-/** What the body says, or undefined where it is no JSON. */
-export async function jsonOf({ body }: Answer): Promise<unknown> {
+/** The body's JSON; undefined if it is none. */
+export async function jsonOf({ body }: Pick<Answer, 'body'>): Promise<unknown> {
   try {
     return JSON.parse(await body.text());
   } catch {

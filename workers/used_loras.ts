@@ -1,0 +1,40 @@
+/** The library's LoRAs and embeddings that a model runs with. */
+import type { LoraUse } from '../src/core/loras.ts';
+import type { ModelLora } from '../src/models/family.ts';
+import { storedAddition, storedAdditions } from '../src/weights/library/stored_additions.ts';
+import { isEmbedding } from '../src/weights/textual_inversion.ts';
+import type { Opened } from './opened_models.ts';
+import { library } from './source_files.ts';
+
+/** A LoRA of the library, by its ref or its name. */
+export async function openLora(named: string, weight: number, textWeight?: number): Promise<ModelLora> {
+  const { ref, name, file, sha256 } = await storedAddition(library, 'lora', named);
+  return { ref, name, file, sha256, strength: weight, textStrength: textWeight };
+}
+
+/**
+ * @param words may name embeddings in the library
+ * @returns sentences on what of the LoRAs is not used
+ */
+export async function mergeLoras(model: Opened, loras: readonly LoraUse[], words: string): Promise<string[]> {
+  const opened = await Promise.all(loras.map(({ lora, weight, text_weight }) => openLora(lora, weight, text_weight)));
+  if (model.summary.takesLoras) {
+    opened.push(...(await embeddingsNamed(words, opened)));
+  }
+  const leftOut = await model.useLoras(opened);
+  const usedAt = Date.now();
+  await Promise.all(opened.map(({ ref = '' }) => library.changeManifest(ref, { usedAt })));
+  return leftOut;
+}
+
+/** Embeddings in the library that the words name, except those already present. */
+async function embeddingsNamed(words: string, there: readonly ModelLora[]): Promise<ModelLora[]> {
+  const lower = words.toLowerCase();
+  const stored = words === '' ? [] : await storedAdditions(library, 'lora');
+  const named = stored.filter(
+    ({ ref, name }) => lower.includes(name.toLowerCase()) && !there.some((one) => one.ref === ref),
+  );
+  const opened = await Promise.all(named.map(({ ref }) => openLora(ref, 1)));
+  const isOne = await Promise.all(opened.map(({ file, name }) => isEmbedding(file, name)));
+  return opened.filter((_, i) => isOne[i]);
+}
