@@ -14,7 +14,7 @@ const policy = digest('sha256', JSON.stringify([served, servedToSketches, REMOTE
 let dist = 'dist';
 
 export default defineConfig({
-  plugins: [svelte(), hostHeaders(), sandbox(), schemas(), offline()],
+  plugins: [svelte(), hostHeaders(), sandbox(), schemas(), startOfConfigs(), offline()],
   // A missing file is missing, not the page.
   appType: 'mpa',
   worker: { format: 'es', plugins: () => [oneRuntime()] },
@@ -29,6 +29,7 @@ export default defineConfig({
       '@huggingface/transformers',
       'acorn',
       'comlink',
+      'eventsource-parser',
       'hash-wasm',
       'idb-keyval',
       'mediabunny',
@@ -37,7 +38,14 @@ export default defineConfig({
       'valibot',
     ],
   },
-  build: { target: 'esnext', assetsInlineLimit: 0 },
+  build: {
+    target: 'esnext',
+    assetsInlineLimit: 0,
+    // These only define things, so the page need not load one of which it takes nothing.
+    rolldownOptions: {
+      treeshake: { moduleSideEffects: [{ test: /\/(?:chunks|src\/(?:core|media|formats))\//, sideEffects: false }] },
+    },
+  },
   // For the service worker, which has no way to ask.
   define: {
     __HOST_HEADERS__: JSON.stringify(served),
@@ -47,7 +55,7 @@ export default defineConfig({
 });
 
 /** transformers.js runs on the ONNX Runtime that it is handed (src/language/transformers_library.ts); a copy of its own would never be called. */
-function oneRuntime(): Plugin {
+export function oneRuntime(): Plugin {
   const none = '\0darkroom:no-runtime';
   return {
     name: 'darkroom:one-runtime',
@@ -55,6 +63,36 @@ function oneRuntime(): Plugin {
     resolveId: (source, importer) =>
       source.startsWith('onnxruntime-web') && importer?.includes('@huggingface/transformers') ? none : null,
     load: (id) => (id === none ? 'export {};' : null),
+  };
+}
+
+/**
+ * Gives `src/pipelines/catalogue.ts` only what the page needs of configs from its start. The rest is loaded with the library and with rules, by
+ * `config_files.ts`, which reads the same files whole.
+ */
+function startOfConfigs(): Plugin {
+  const prefix = '\0darkroom:start-of:';
+  return {
+    name: 'darkroom:start-of-configs',
+    enforce: 'pre',
+    async resolveId(source, importer) {
+      if (!/\/configs\/\w+\.json$/.test(source) || !importer?.endsWith('/src/pipelines/catalogue.ts')) {
+        return null;
+      }
+      const file = await this.resolve(source, importer, { skipSelf: true });
+      return file && `${prefix}${file.id.replace(/\.json$/, '')}`;
+    },
+    load(id) {
+      if (!id.startsWith(prefix)) {
+        return null;
+      }
+      const path = `${id.slice(prefix.length)}.json`;
+      this.addWatchFile(path);
+      const file = JSON.parse(readFileSync(path, 'utf8')) as { checkpoint: { repo: string } | null };
+      const { repo } = file.checkpoint ?? {};
+      const start = { ...file, template: undefined, checkpoint: repo === undefined ? null : { repo } };
+      return `export default ${JSON.stringify(start)};`;
+    },
   };
 }
 

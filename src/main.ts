@@ -2,8 +2,9 @@ import { mount } from 'svelte';
 import { readAddress } from './app/address.ts';
 import { language } from './app/messages/messages.svelte.ts';
 import './app/page.css';
+import { readReturnedCode } from './app/returned_code.ts';
+import { pageClient } from './jobs/bundled_workers.ts';
 import { serveChannel } from './jobs/channel.ts';
-import { JobClient } from './jobs/client.ts';
 import { exposeDoor } from './jobs/door.ts';
 import type { AskEngine } from './jobs/engine_questions.ts';
 
@@ -12,7 +13,8 @@ if (!target) {
   throw new Error('index.html has no element with the id "page".');
 }
 const address = readAddress(location.search);
-const client = new JobClient();
+readReturnedCode();
+const client = pageClient();
 // Before the door is open, so that whoever comes through it finds the backend that the address asks for.
 const device = client.start(address);
 device.catch(() => undefined);

@@ -1,12 +1,12 @@
-/** What the page's own address asks for: `?backend=webgpu|wasm`, `?precision=f32|f16`, `?threads=4` and `?door=cli`. */
+/** Settings in the page's own URL: `?backend=webgpu|wasm`, `?precision=f32|f16`, `?threads=4` and `?door=cli`. */
 export interface Address {
   backend: 'auto' | 'webgpu' | 'wasm';
   /** What the networks that may choose compute in on a GPU. */
   precision: 'auto' | 'f32' | 'f16';
-  /** Unchecked: the engine knows what there is. */
+  /** Not validated here: the engine knows what exists. */
   threads: string | null;
   door: 'page' | 'cli';
-  /** One sentence about a value that was not understood, or null. */
+  /** A sentence about a value that was not understood, or null. */
   note: string | null;
 }
 

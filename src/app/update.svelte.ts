@@ -1,18 +1,18 @@
-/** Held, shared, by every tab that works; a new version takes over only when nobody holds it. */
+/** Held, shared, by every busy tab; a new version only takes over when nobody holds it. */
 const WORK_LOCK = 'darkroom-work';
 
-/** Keeps the page on this device, and offers a new version of it, which waits until somebody agrees. */
+/** Caches the page on this device and offers new versions, which wait until the person agrees. */
 export class Update {
-  /** Whether there is a new version, all of it here. */
+  /** Whether a new version is completely here. */
   isReady = $state(false);
-  /** Why it cannot take over now, or null. */
+  /** Why it cannot take over yet, or null. */
   note = $state<string | null>(null);
   #registration: ServiceWorkerRegistration | null = null;
   #isStarted = false;
   #works = 0;
   #isLeaving = false;
 
-  /** The first call counts. Where service workers are blocked or cannot be fetched the page works too, with a network. */
+  /** Only the first call counts. If service workers are blocked or cannot be fetched, the page still works online. */
   async start(): Promise<void> {
     if (this.#isStarted || !import.meta.env.PROD || !('serviceWorker' in navigator)) {
       return;
@@ -29,16 +29,16 @@ export class Update {
     let isControlled = navigator.serviceWorker.controller !== null;
     navigator.serviceWorker.addEventListener('controllerchange', () => {
       if (!isControlled) {
-        // The first version of all takes over the page that it belongs to.
+        // The very first version takes over its own page.
         isControlled = true;
       } else if (this.#works === 0) {
-        // Agreed to, perhaps in another tab. Work that began in that moment is finished first.
+        // Accepted, perhaps in another tab. Work that just started is finished first.
         this.#leave();
       } else {
         this.isReady = true;
       }
     });
-    // An installed page may stay open for weeks, and the browser looks for new versions when a page is opened.
+    // An installed page may stay open for weeks, but the browser only checks for new versions when a page is opened.
     document.addEventListener('visibilitychange', () => {
       if (document.visibilityState === 'visible') {
         registration.update().catch(() => undefined);
@@ -46,12 +46,12 @@ export class Update {
     });
   }
 
-  /** Holds new versions back, in every tab, until the returned function is called. */
+  /** Holds back new versions in all tabs until the returned function is called. */
   hold(): () => void {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#works += 1;
     this.note = null;
-    // No locks, no service worker: both need a secure origin.
+    // Without locks there is no service worker either: both need a secure origin.
     void navigator.locks?.request(WORK_LOCK, { mode: 'shared' }, () => promise);
     return () => {
       this.#works -= 1;
@@ -59,11 +59,11 @@ export class Update {
     };
   }
 
-  /** Lets the new version take over, and loads it. */
+  /** Lets the new version take over and loads it. */
   async accept(): Promise<void> {
     const worker = this.#registration?.waiting;
     if (!worker) {
-      // Another tab's agreement came while this one worked.
+      // Another tab accepted while this one was busy.
       this.#leave();
       return;
     }
@@ -86,7 +86,7 @@ export class Update {
   }
 
   #look(): void {
-    // The first version of all waits for nobody.
+    // The very first version waits for nobody.
     this.isReady = Boolean(this.#registration?.waiting && this.#registration.active);
   }
 

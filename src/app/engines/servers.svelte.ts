@@ -1,54 +1,72 @@
 import { StudioError } from '../../core/errors.ts';
-import { isLoopback, readAddress, secretOf } from '../../core/remote.ts';
-import type { EngineFacts, Probe, RemoteServer } from '../../core/remote.ts';
+import { hostOf, isLoopback, readAddress, remoteModel, secretOf } from '../../core/remote.ts';
+import type { EngineFacts, Probe, RemoteServer, SignInProof } from '../../core/remote.ts';
 import type { JobClient } from '../../jobs/client.ts';
+import type { UsageSum } from '../../jobs/remote_workers.ts';
 import { KeptSecret } from '../parts/kept_secret.svelte.ts';
 import type { Making } from '../studio/making.svelte.ts';
 
-/** A server on the list, with what is known of it now. */
+/** The setting that names a server's model. */
+const MODEL = 'model';
+
+/** A server on the list and its current status. */
 export interface Entered {
   server: RemoteServer;
   key: KeptSecret;
-  /** Null while it is asked, and before. */
+  /** Null until it has answered. */
   probe: Probe | null;
+  /** Null if it was never used. */
+  usage: UsageSum | null;
 }
 
-/** A key that was kept in an earlier visit; null when there is none. */
+/** A key kept from an earlier visit; null if there is none. */
 export async function keptKey(name: string): Promise<string | null> {
   const secret = new KeptSecret(name);
   await secret.restore();
   return secret.current;
 }
 
-/** The servers that somebody entered: the only addresses beside the hub that anything here reaches. */
+/** The servers the person entered: the only addresses besides the hub that anything here reaches. */
 export class Servers {
   engines = $state.raw<readonly EngineFacts[]>([]);
   list = $state.raw<readonly Entered[]>([]);
   readonly #client: JobClient;
   readonly #making: Making;
 
-  constructor(client: JobClient, making: Making) {
+  /** One instance while the page is open: a key that is not stored lasts as long, and can be forgotten whenever the room is shown again. */
+  static of(client: JobClient, making: Making): Servers {
+    known ??= new Servers(client, making);
+    return known;
+  }
+
+  private constructor(client: JobClient, making: Making) {
     this.#client = client;
     this.#making = making;
   }
 
   async open(): Promise<void> {
     const remote = await this.#client.remote;
-    const servers = await remote.servers();
+    const [servers, usage] = await Promise.all([remote.servers(), remote.usage()]);
     this.list = await Promise.all(
       servers.map(async (server) => {
-        const key = new KeptSecret(secretOf(server));
+        const known = this.list.find(({ server: { id } }) => id === server.id);
+        const key = known?.key ?? new KeptSecret(secretOf(server));
         await key.restore();
-        return { server, key, probe: null };
+        return {
+          server,
+          key,
+          probe: known?.probe ?? null,
+          usage: Object.hasOwn(usage, server.id) ? usage[server.id] : null,
+        };
       }),
     );
-    this.#tell();
     this.engines = await remote.engines();
+    this.#tell();
   }
 
   /**
-   * Asks at once, as that is what the click was for.
-   * @throws StudioError `invalid_operation` for what is no address, or is on the list
+   * Probes at once, since that is what the click was for.
+   * @throws StudioError `invalid_operation` for an invalid address, or one already on the list
    */
   async add(engine: string, typed: string): Promise<void> {
     const address = readAddress(typed);
@@ -56,16 +74,17 @@ export class Servers {
       throw new StudioError('invalid_operation', `${address} is on the list already.`);
     }
     const server: RemoteServer = { id: crypto.randomUUID(), engine, address, settings: {}, hasKey: false };
-    await this.#take([...this.list, { server, key: new KeptSecret(secretOf(server)), probe: null }]);
+    await this.#take([...this.list, { server, key: new KeptSecret(secretOf(server)), probe: null, usage: null }]);
     await this.ask(server.id);
   }
 
-  /** Nothing reaches it from here on, and its key is forgotten. */
+  /** Removes it: nothing reaches it any more, and its key is forgotten. */
   async remove(id: string): Promise<void> {
     const entered = this.#find(id);
     await this.#take(this.list.filter(({ server }) => server.id !== id));
     this.#client.setSecret(secretOf(entered.server), null);
     await entered.key.forget();
+    await (await this.#client.remote).forgetUsage(id);
   }
 
   async ask(id: string): Promise<void> {
@@ -73,9 +92,28 @@ export class Servers {
     const { server, key } = this.#find(id);
     const probe = await (await this.#client.remote).probe(server, key.current);
     this.#change(id, { probe });
+    const first = probe.models?.[0];
+    const isUnset = this.#factsOf(server)?.settings.some((one) => one.id === MODEL && one.isNeeded);
+    if (first !== undefined && isUnset && (server.settings[MODEL] ?? '') === '') {
+      await this.set(id, MODEL, first);
+    }
   }
 
-  /** After its key was typed, kept or forgotten. */
+  /** Completes signing in with the returned code. @throws StudioError if the service rejects it */
+  async takeSignIn(id: string, proof: SignInProof): Promise<void> {
+    const { server, key } = this.#find(id);
+    key.text = await (await this.#client.remote).signIn(server, proof);
+    await this.useKey(id);
+    await this.ask(id);
+  }
+
+  /** Resets its usage. */
+  async forgetUsage(id: string): Promise<void> {
+    await (await this.#client.remote).forgetUsage(id);
+    this.#change(id, { usage: null });
+  }
+
+  /** Called after its key was typed, stored or forgotten. */
   async useKey(id: string): Promise<void> {
     const { server, key } = this.#find(id);
     this.#client.setSecret(secretOf(server), key.current);
@@ -105,7 +143,20 @@ export class Servers {
 
   #tell(): void {
     const engines = this.list.map(({ server }) => server.engine);
-    this.#making.takeEngines(engines.filter((engine, at) => engines.indexOf(engine) === at));
+    const served = this.list.flatMap(({ server: { engine, address, settings } }) => {
+      const model = settings[MODEL] ?? '';
+      return this.#factsOf({ engine })?.writes && model !== ''
+        ? [{ ref: remoteModel({ engine, address, model }), name: model, host: hostOf(address) }]
+        : [];
+    });
+    this.#making.takeEngines(
+      engines.filter((engine, at) => engines.indexOf(engine) === at),
+      served,
+    );
+  }
+
+  #factsOf({ engine }: Pick<RemoteServer, 'engine'>): EngineFacts | undefined {
+    return this.engines.find(({ id }) => id === engine);
   }
 
   #change(id: string, change: Partial<Entered>): void {
@@ -121,7 +172,9 @@ export class Servers {
   }
 }
 
-/** Whether words and keys cross a network where others may read them. */
+let known: Servers | null = null;
+
+/** Whether words and keys cross a network unencrypted. */
 export function isOpenToReaders({ address }: RemoteServer): boolean {
   return address.startsWith('http:') && !isLoopback(address);
 }

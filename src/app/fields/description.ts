@@ -1,4 +1,4 @@
-/** What a form shows for a parameter, read from its schema: from `v.metadata`, `v.title` and `v.description` where there are such, else from its type. */
+/** What a form shows for a parameter, from its schema: `v.metadata`, `v.title` and `v.description` if present, else its type. */
 import * as v from 'valibot';
 import type { FieldMetadata, Localized } from '../../core/field.ts';
 import shared from './shared_parameters.json';
@@ -12,17 +12,17 @@ export interface FieldDescription {
   help: Localized | null;
   placeholder: Localized | null;
   group: 'main' | 'more' | 'none';
-  /** What can be chosen, and what it is called. */
+  /** The choices and their labels. */
   choices: { value: unknown; label: Localized }[];
   slider: { min: number; max: number; step: number } | null;
   isWhole: boolean;
-  /** Whether it must have a value, its default apart. */
+  /** Whether it needs a value, other than its default. */
   isRequired: boolean;
-  /** What the schema takes where nothing is said; undefined where it has no default, or draws one. */
+  /** The schema's default; undefined if it has none, or a random one. */
   initial: unknown;
 }
 
-/** The parts of a valibot schema that are read here. */
+/** The parts of a valibot schema read here. */
 interface Inside {
   type: string;
   wrapped?: Inside;
@@ -42,7 +42,7 @@ const WRAPPERS: readonly string[] = [
   'non_optional',
 ];
 
-/** A range of numbers that has more steps than this is no use as a slider. */
+/** A range with more steps than this is useless as a slider. */
 const MOST_SLIDER_STEPS = 1000;
 
 interface Known {
@@ -50,24 +50,25 @@ interface Known {
   help?: Localized;
 }
 
-/** Parameters that chunks share, by the names that all of them use. */
+/** Parameters shared by chunks, by their common names. */
 const KNOWN: Readonly<Partial<Record<string, Known>>> = shared;
 
-/** Texts that take more than a line. */
+/** Texts longer than a line. */
 const LONG = /(^|_)(prompt|text|instruction|lyrics|description)$/;
 
 export function describeField(name: string, schema: v.GenericSchema): FieldDescription {
   const { core, isOptional, fallback, said } = unwrap(schema);
   const numbers = numberFacts(core);
   const choices = choicesOf(core, said);
-  const text = said.label ?? KNOWN[name]?.label ?? same(said.title ?? readableName(name));
+  const known = KNOWN[said.words ?? name];
+  const text = said.label ?? known?.label ?? same(said.title ?? readableName(name));
   const isRequired = !isOptional && fallback === undefined;
   return {
     name,
     schema,
     control: said.control ?? controlOf(name, schema, core, choices.length),
     label: text,
-    help: said.help ?? (said.description === undefined ? (KNOWN[name]?.help ?? null) : same(said.description)),
+    help: said.help ?? (said.description === undefined ? (known?.help ?? null) : same(said.description)),
     placeholder: said.placeholder ?? null,
     group: said.group ?? (isRequired || LONG.test(name) ? 'main' : 'more'),
     choices,
@@ -83,7 +84,7 @@ interface Said extends FieldMetadata {
   description?: string;
 }
 
-/** The schema within `optional` and the like, and what was said on the way, the outermost first. */
+/** The schema inside wrappers such as `optional`, and their metadata, outermost first. */
 function unwrap(schema: v.GenericSchema): { core: Inside; isOptional: boolean; fallback: unknown; said: Said } {
   let core = schema as unknown as Inside;
   let isOptional = false;
@@ -126,7 +127,9 @@ function controlOf(name: string, schema: v.GenericSchema, core: Inside, choices:
           ? 'picture'
           : takesPicture(schema, true)
             ? 'pictures'
-            : 'values';
+            : v.is(schema, SOUND) && !v.is(schema, 'no sound')
+              ? 'sound'
+              : 'values';
   }
 }
 
@@ -136,6 +139,7 @@ function takesWords(schema: v.GenericSchema): boolean {
 }
 
 const PICTURE = 'data:image/png;base64,';
+const SOUND = 'data:audio/wav;base64,';
 
 function takesPicture(schema: v.GenericSchema, isList = false): boolean {
   return v.is(schema, isList ? [PICTURE] : PICTURE) && !v.is(schema, isList ? ['no picture'] : 'no picture');

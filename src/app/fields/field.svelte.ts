@@ -5,7 +5,7 @@ import { ofLanguage, said, t } from '../messages/messages.svelte.ts';
 import type { FieldDescription } from './description.ts';
 import { randomSeed } from './seed.ts';
 
-/** A picture that was given, and what it is called. */
+/** A given picture and its name. */
 export interface GivenFile {
   blob: Blob;
   name: string;
@@ -18,22 +18,29 @@ export interface FieldStore {
   keepFiles(key: string, files: GivenFile[]): void;
 }
 
-/** What a control shows and changes: a field of a schema, or an entry of the pictures' form. */
+/** What a control shows and edits: a schema's field, or an entry of the pictures' form. */
 export interface ControlField {
   label: string;
   help?: string;
   entry: Entry;
   placeholder?: string;
-  /** Where a range makes sense. */
+  /** Present if a range makes sense. */
   slider?: { min: number; max: number; step: number } | null;
 }
 
-/** One field of a form that is made of a schema: what is typed, and the value that it means. */
+/** The controls that take files. */
+const FILE_CONTROLS: readonly string[] = ['picture', 'pictures', 'sound'];
+
+export function takesFiles({ control }: FieldDescription): boolean {
+  return FILE_CONTROLS.includes(control);
+}
+
+/** One field of a form built from a schema: the typed text and its value. */
 export class Field {
   readonly description: FieldDescription;
   readonly key: string;
   readonly entry: Entry;
-  /** Of a picture, or of a list of them. */
+  /** The pictures of a picture field or a list, or the sound of a sound field. */
   files = $state.raw<GivenFile[]>([]);
   /** The other side of a size. */
   readonly companion: Field | null;
@@ -42,7 +49,7 @@ export class Field {
 
   /**
    * @param key unique within the form
-   * @param initial what the config says, else the schema
+   * @param initial the config's value, else the schema's
    */
   constructor(
     key: string,
@@ -84,14 +91,14 @@ export class Field {
     return this.description.isWhole;
   }
 
-  /** What can be chosen; where nothing needs to be, nothing is the first. */
+  /** The choices, starting with none if it is optional. */
   get choices(): { id: string; label: string }[] {
     const { choices, isRequired } = this.description;
     const all = choices.map(({ value, label }) => ({ id: String(value), label: ofLanguage(label) }));
     return isRequired || this.#initial !== undefined ? all : [{ id: '', label: t('As it comes') }, ...all];
   }
 
-  /** Of a seed: whether the one on show is used again. */
+  /** For a seed: whether the visible one is used again. */
   get isKept(): boolean {
     return this.#store.read(`${this.key}:kept`) !== null;
   }
@@ -100,7 +107,7 @@ export class Field {
     this.#store.write(`${this.key}:kept`, isKept ? 'yes' : null);
   }
 
-  /** What the operation says; undefined where nobody chose, and the config or the schema says it. */
+  /** The operation's value; undefined if nobody chose one, leaving it to the config or the schema. */
   get value(): unknown {
     const { control, choices } = this.description;
     if (this.files.length === 0 && this.#initial !== undefined && this.#store.read(this.key) === null) {
@@ -109,6 +116,7 @@ export class Field {
     const { text } = this.entry;
     switch (control) {
       case 'picture':
+      case 'sound':
         return this.files[0]?.blob;
       case 'pictures':
         return this.files.length > 0 ? this.files.map(({ blob }) => blob) : undefined;
@@ -125,18 +133,18 @@ export class Field {
       case 'workflow':
         return text.trim() === '' ? undefined : parsed(text);
       default:
-        // Empty words are words, where some are needed.
+        // An empty text is a value if one is required.
         return text === '' && !this.description.isRequired ? undefined : text;
     }
   }
 
-  /** Gives it pictures, which are there again after a reload. */
+  /** Sets its pictures, which survive a reload. */
   give(files: GivenFile[]): void {
     this.files = files;
     this.#store.keepFiles(this.key, files);
   }
 
-  /** The value for an operation that is made now: a seed that is not kept is drawn, and shown. */
+  /** The value for a new operation; a seed that is not fixed is drawn and shown. */
   settle(): unknown {
     if (this.description.control === 'seed' && !this.isKept) {
       this.entry.text = randomSeed();
@@ -144,7 +152,7 @@ export class Field {
     return this.value;
   }
 
-  /** Takes over what an earlier run had. */
+  /** Takes over an earlier run's value. */
   take(value: unknown): void {
     this.entry.text = textOf(value);
     this.entry.ask();
@@ -157,7 +165,7 @@ export class Field {
     return [this.entry.ask(), this.companion?.ask() ?? true].every(Boolean);
   }
 
-  /** The schema's sentence, with the label in place of the parameter's name. */
+  /** The schema's message, with the label instead of the parameter's name. */
   #problem(): string | null {
     const { schema, name, isRequired, control } = this.description;
     const { value } = this;
@@ -188,7 +196,7 @@ function isLocalized(value: unknown): value is Localized {
   return typeof value === 'object' && value !== null && 'en' in value && 'de' in value;
 }
 
-/** What is no JSON stays text, for the schema to refuse. */
+/** Invalid JSON stays text, for the schema to refuse. */
 function parsed(text: string): unknown {
   try {
     return JSON.parse(text);

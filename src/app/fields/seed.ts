@@ -1,4 +1,4 @@
-/** Any of the seeds that fit 32 bits, as operations write them. */
+/** A random 32-bit seed, in the form operations use. */
 export function randomSeed(): string {
   return String(crypto.getRandomValues(new Uint32Array(1))[0]);
 }

@@ -5,30 +5,32 @@ import type { CheckpointSummary, Estimate, VariantEstimate } from '../../core/mo
 import { parseOperation } from '../../core/operation.ts';
 import { estimateRequest } from '../../core/fit.ts';
 import { checkpointStep } from '../../core/plan.ts';
+import { courseOf, fieldsOf } from '../../core/steps.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { Listing, Origin } from '../../weights/library/library_api.ts';
+import { catalogue } from '../../pipelines/catalogue.ts';
 import { configFor, planFor } from '../studio/catalogue.ts';
 import { originText } from './origin.ts';
 
-/** A question about a checkpoint before anything of it is stored: what is it, may I, does it fit, how long would it take? */
+/** An inquiry about a checkpoint before anything is stored: what it is, whether it may be used, whether it fits, how long it would take. */
 export class Inquiry {
   readonly origin: Origin;
-  /** As it was given for this question. */
+  /** The one given for this inquiry. */
   readonly token: string | null;
 
   listing = $state.raw<Listing | null>(null);
   summary = $state.raw<CheckpointSummary | null>(null);
-  /** In place of {@link summary}, of a language model or a voice. */
+  /** Instead of {@link summary}, for a language model or a voice. */
   language = $state.raw<LanguageSummary | null>(null);
   estimate = $state.raw<Estimate | null>(null);
-  /** One sentence about what went wrong; what is known by then stays. */
+  /** A sentence about what went wrong; what is already known stays. */
   error = $state<string | null>(null);
   isBusy = $state(true);
 
-  /** Of the pictures that are reckoned with, in pixels. */
+  /** Size of the pictures to estimate, in pixels. */
   size = $state.raw({ width: 512, height: 512 });
-  /** Nobody chose yet: then it is what the plan recommends. */
+  /** Unset until somebody chooses: the plan's recommendation. */
   #chosen = $state<WeightVariant | null>(null);
   #precision = $state<LanguagePrecision | null>(null);
   readonly #client: JobClient;
@@ -51,7 +53,7 @@ export class Inquiry {
     this.#chosen = variant;
   }
 
-  /** Of a language model or a voice, how it is to be kept; null before it was looked at, and when nothing of it is whole. */
+  /** The precision in which to store a language model or a voice; null before it was examined, and if none is complete. */
   get choice(): PrecisionChoice | null {
     const { precisions = [], recommended = null } = this.language ?? {};
     const wanted = this.#precision ?? recommended;
@@ -73,19 +75,19 @@ export class Inquiry {
     return (this.listing?.files ?? []).reduce((sum, { path, size }) => sum + (paths.includes(path) ? size : 0), 0);
   });
 
-  /** How it will be called in the library. */
+  /** Its future name in the library. */
   readonly stored = $derived.by(() => {
     const suffix = this.variant === 'full' ? '' : `#${this.variant}`;
     return { ref: `${this.listing?.ref ?? ''}${suffix}`, name: this.name };
   });
 
-  /** What the plan says of each way to keep it, as this machine would compute it. */
+  /** The plan for each way to store it, as this machine would compute it. */
   readonly variants = $derived.by((): VariantEstimate[] => {
     const here = (this.estimate?.variants ?? []).filter(({ runsHere }) => runsHere);
     return here.filter(({ variant }, index) => here.findIndex((other) => other.variant === variant) === index);
   });
 
-  /** Asks the origin, reads configs and headers, and reckons. Errors end in {@link error}. */
+  /** Asks the origin, reads configs and headers, and estimates. Errors go to {@link error}. */
   async start(): Promise<void> {
     try {
       this.listing = await this.#client.library.look(this.origin, this.token);
@@ -111,15 +113,15 @@ export class Inquiry {
   /** Estimates memory and time for {@link size}, with the checkpoint's own steps and guidance. */
   async reckon(): Promise<void> {
     const { listing, summary, size } = this;
-    const config = summary && configFor(summary);
-    if (!listing || !summary || !config) {
+    const way = summary && wayWith(summary);
+    if (!listing || !summary || !way) {
       return;
     }
     const operation = parseOperation({
-      operation: 'image_generation',
-      config: config.id,
+      operation: way.operation,
+      config: way.config,
       checkpoint: summary.ref,
-      parameters: { prompt: '', ...size },
+      parameters: { prompt: '', ...(way.hasSize && size) },
     });
     const planned = planFor(operation, summary, null);
     const step = planned.ok ? checkpointStep(planned.plan) : undefined;
@@ -128,9 +130,25 @@ export class Inquiry {
       return;
     }
     const estimate = await this.#client.estimate({ kind: 'remote', listing, token: this.token }, request);
-    // A size that was chosen meanwhile has its own answer.
+    // A size chosen meanwhile gets its own answer.
     if (this.size === size) {
       this.estimate = estimate;
     }
   }
+}
+
+/** The config that is reckoned with: that of the form of pictures, else one that takes any checkpoint of this family; null where there is none. */
+function wayWith(summary: CheckpointSummary): { config: string; operation: string; hasSize: boolean } | null {
+  const painting = configFor(summary);
+  if (painting) {
+    return { config: painting.id, operation: 'image_generation', hasSize: true };
+  }
+  for (const config of Object.values(catalogue.configs)) {
+    const course = courseOf(config, catalogue);
+    const classes = typeof course === 'string' ? undefined : course.main.chunk.meta.needs.checkpoint;
+    if (typeof course !== 'string' && config.checkpoint === null && classes?.includes(summary.pipelineClass)) {
+      return { config: config.id, operation: course.operations[0], hasSize: fieldsOf(course).has('width') };
+    }
+  }
+  return null;
 }

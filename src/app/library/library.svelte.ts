@@ -1,5 +1,6 @@
 import { StudioError } from '../../core/errors.ts';
-import { isLoraRef, loraName } from '../../core/loras.ts';
+import { additionOf, type Addition } from '../../core/additions.ts';
+import { loraName } from '../../core/loras.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import { folderSource } from '../../jobs/folder_source.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
@@ -20,27 +21,27 @@ import { t } from '../messages/messages.svelte.ts';
 import type { Told } from '../parts/told.svelte.ts';
 import { view } from '../parts/view.svelte.ts';
 
-/** What is stored in this browser, what is on its way, and what somebody asks about. */
+/** Checkpoints stored in this browser, being fetched, and being inquired about. */
 export class Library {
   readonly token = new KeptSecret('hub-token');
   readonly disk = new Disk();
 
   stored = $state.raw<StoredCheckpoint[]>([]);
-  /** One sentence when the store cannot be read, else null. */
+  /** A sentence if the store cannot be read, else null. */
   note = $state<string | null>(null);
   space = $state.raw<SpaceReport | null>(null);
-  /** What the browser answered when it was asked to keep everything. */
+  /** The browser's answer to the request for persistent storage. */
   persistAnswer = $state<string | null>(null);
-  /** What somebody asks about before it is fetched; null when nobody does. */
+  /** The current inquiry; null if there is none. */
   inquiry = $state.raw<Inquiry | null>(null);
-  /** How many pictures are recorded of each checkpoint, by its ref. */
+  /** Number of recorded pictures by each checkpoint, by ref. */
   pictures = $state.raw<Readonly<Record<string, number>>>({});
   /** Refs without variant. */
   acceptedLicenses = $state.raw<string[]>([]);
 
-  /** What came of checks and exports, by ref. */
+  /** Results of checks and exports, by ref. */
   #outcomes = $state<Record<string, string>>({});
-  /** What this tab does, by ref (imports by the folder's name), and how far other tabs have come. */
+  /** This tab's transfers, by ref (imports by the folder's name), and other tabs' progress. */
   #here = $state<Record<string, Transfer>>({});
   #elsewhere = $state<Record<string, TransferProgress>>({});
 
@@ -56,13 +57,15 @@ export class Library {
   }
 
   /** What paints. */
-  readonly checkpoints = $derived(this.stored.filter(({ ref, kind }) => !isLoraRef(ref) && kind === 'image'));
+  readonly checkpoints = $derived(this.stored.filter(({ ref, kind }) => additionOf(ref) === null && kind === 'image'));
   /** Language models and voices. */
   readonly languages = $derived(this.stored.filter(({ kind }) => kind !== 'image'));
-  readonly loras = $derived(this.stored.filter(({ ref }) => isLoraRef(ref)));
+  /** What is used beside checkpoints. */
+  readonly additions = $derived(this.stored.filter(({ ref }) => additionOf(ref) !== null));
+  readonly loras = $derived(this.stored.filter(({ ref }) => additionOf(ref) === 'lora'));
   readonly storedBytes = $derived(this.stored.reduce((sum, { storedBytes }) => sum + storedBytes, 0));
 
-  /** One quiet line about what is under way here, for the masthead; null when nothing is. */
+  /** A short line about transfers here, for the masthead; null if there are none. */
   readonly news = $derived.by(() => {
     const [first, ...others] = Object.values(this.#here);
     if (!first) {
@@ -72,14 +75,14 @@ export class Library {
     return others.length === 0 ? news : t('{first}, and {n} more', { first: news, n: others.length });
   });
 
-  /** What is on its way and not listed yet. */
+  /** Transfers not listed yet. */
   readonly arriving = $derived(
     Object.entries(this.#here)
       .filter(([key]) => !this.stored.some(({ ref }) => ref === key))
       .map(([, transfer]) => transfer),
   );
 
-  /** Reads what there is, and from then on follows what this and other tabs do. */
+  /** Reads what is stored, then follows the changes of this and other tabs. */
   async start(): Promise<void> {
     if (!this.#isStarted) {
       this.#isStarted = true;
@@ -111,7 +114,7 @@ export class Library {
     }
   }
 
-  /** Looks into the recordings; what is shown before is a number of another time. */
+  /** Recounts from the recordings; until then the last number is shown. */
   async countPictures(): Promise<void> {
     try {
       const pictures: Record<string, number> = {};
@@ -120,11 +123,11 @@ export class Library {
       }
       this.pictures = pictures;
     } catch {
-      // Recordings that cannot be read are told of where they are listed.
+      // Unreadable recordings are reported where they are listed.
     }
   }
 
-  /** What is done with a stored one just now, by this tab or another; null when nothing is. */
+  /** The transfer of a stored one, by this tab or another; null if there is none. */
   transferOf(checkpoint: StoredCheckpoint): Transfer | null {
     const here = this.#here[checkpoint.ref];
     if (here) {
@@ -138,17 +141,17 @@ export class Library {
     return { kind: 'download', name, progress: this.#elsewhere[ref] ?? seen };
   }
 
-  /** What came of the last check or export in this visit, or null. */
+  /** The result of the last check or export in this visit, or null. */
   outcomeOf({ ref }: StoredCheckpoint): string | null {
     return this.#outcomes[ref] ?? null;
   }
 
-  /** Whether this tab does it, so that it ends with this tab. */
+  /** Whether this tab does it, so closing the tab ends it. */
   isHere(checkpoint: StoredCheckpoint): boolean {
     return checkpoint.ref in this.#here;
   }
 
-  /** Asks an origin what there is; the answer appears in {@link inquiry}. Nothing is stored. */
+  /** Asks an origin what it has; the answer appears in {@link inquiry}. Nothing is stored. */
   async ask(origin: Origin): Promise<void> {
     const inquiry = new Inquiry(this.#client, origin, this.token.current);
     this.inquiry = inquiry;
@@ -159,7 +162,7 @@ export class Library {
     }
   }
 
-  /** Fetches what was asked about, and ends the inquiry. */
+  /** Fetches the subject of the inquiry, and ends it. */
   async download(inquiry: Inquiry): Promise<void> {
     const { listing, token, variant } = inquiry;
     if (!listing) {
@@ -176,7 +179,7 @@ export class Library {
     });
   }
 
-  /** Goes on with one that is paused, or fetches anew what is damaged. */
+  /** Resumes a paused one, or refetches what is damaged. */
   async resume(checkpoint: StoredCheckpoint): Promise<void> {
     await this.#transfer('download', checkpoint.ref, checkpoint.name, async (onProgress) => {
       await this.#library.resume(checkpoint.ref, this.token.current, onProgress);
@@ -184,7 +187,7 @@ export class Library {
     });
   }
 
-  /** Stops whatever is done with it, in whichever tab. */
+  /** Stops its transfer, in any tab. */
   async pause(checkpoint: StoredCheckpoint): Promise<void> {
     await this.#attempt(async () => {
       await this.#library.pause(checkpoint.ref);
@@ -235,52 +238,52 @@ export class Library {
     });
   }
 
-  /** Stores one weight file from the disk, a checkpoint or a LoRA. */
-  async importFile(file: File): Promise<void> {
+  /** Stores weight files from the disk: a checkpoint's together, or an addition. */
+  async importFiles(files: File[]): Promise<void> {
     await this.#attempt(async () => {
-      if ((await this.#library.kindOf(file)) === 'lora') {
-        await this.importLora(file);
+      if (files.length === 1 && (await this.#library.kindOf(files[0])) !== 'checkpoint') {
+        await this.importAddition(files[0]);
       } else {
-        await this.importFolder(() => [{ path: file.name, file }]);
+        await this.importFolder(() => files.map((file) => ({ path: file.name, file })));
       }
     });
   }
 
-  /** What a weight file from the disk is. @throws StudioError */
-  kindOf(file: File): Promise<'checkpoint' | 'lora'> {
+  /** Identifies a weight file on disk. @throws StudioError */
+  kindOf(file: File): Promise<'checkpoint' | Addition> {
     return this.#library.kindOf(file);
   }
 
-  /** @returns null when it failed, which was told */
-  async importLora(file: File): Promise<StoredCheckpoint | null> {
+  /** @returns null if it failed, which was reported */
+  async importAddition(file: File): Promise<StoredCheckpoint | null> {
     const name = loraName(file.name);
     let stored: StoredCheckpoint | null = null;
     await this.#transfer('import', name, name, async (onProgress) => {
-      stored = await this.#library.importLora(file, onProgress);
+      stored = await this.#library.importAddition(file, onProgress);
       this.#told.announce(`${stored.name} is stored.`);
     });
     return stored;
   }
 
-  /** What an origin has that could be a LoRA. Nothing is stored. @throws StudioError */
+  /** Files at an origin that could be additions. Nothing is stored. @throws StudioError */
   async lookForLoras(origin: Origin): Promise<Listing> {
     const listing = await this.#library.look(origin, this.token.current);
     return { ...listing, files: listing.files.filter(({ path }) => /\.safetensors$/i.test(path)) };
   }
 
   /** @param path of the LoRA among the listing's files */
-  async downloadLora(listing: Listing, path: string): Promise<void> {
+  async downloadAddition(listing: Listing, path: string): Promise<void> {
     const name = loraName(path);
     await this.#transfer('download', `lora:${listing.ref}/${path}`, name, async (onProgress) => {
       if (listing.license.mustAccept) {
         await this.#library.acceptLicense(listing.ref);
       }
-      await this.#library.downloadLora({ listing, path, token: this.token.current }, onProgress);
+      await this.#library.downloadAddition({ listing, path, token: this.token.current }, onProgress);
       this.#told.announce(`${name} is stored.`);
     });
   }
 
-  /** Asks the browser to keep what is stored, and says what it answered. */
+  /** Requests persistent storage and reports the browser's answer. */
   async persist(): Promise<void> {
     // Absent outside secure contexts.
     const storage = (navigator as { storage?: StorageManager }).storage;
@@ -313,7 +316,7 @@ export class Library {
             return;
           }
           transfer.progress = progress;
-          // What a folder holds is known only when it was read.
+          // A folder's content is only known once it is read.
           if (progress.ref !== at) {
             delete this.#here[at];
             at = progress.ref;
@@ -326,8 +329,8 @@ export class Library {
   }
 
   /**
-   * Says what failed; a pause is no failure.
-   * @param ref of the checkpoint whose card may say it, when somebody looks at it anyway
+   * Reports a failure; a pause is none.
+   * @param ref of the checkpoint whose card shows it if the library is open
    */
   async #attempt(work: () => Promise<void>, ref: () => string | null = () => null): Promise<void> {
     let failure: StudioError | null = null;

@@ -1,4 +1,4 @@
-/** What somebody types to say where a checkpoint is, as an origin. */
+/** Parses what a person types to say where a checkpoint is. */
 import { StudioError } from '../../core/errors.ts';
 import type { Origin } from '../../weights/library/library_api.ts';
 
@@ -9,7 +9,7 @@ const REVISION = /^[\w./-]+$/;
 const WEIGHTS = /\.safetensors$/i;
 
 /**
- * Reads `org/name`, `org/name@revision`, a link to a page or file of the hub, or an https address of a folder or file.
+ * Parses `org/name`, `org/name@revision`, a link to a page or file on the hub, or an https URL of a folder or file.
  * @throws StudioError `invalid_operation`
  */
 export function parseOrigin(text: string): Origin {
@@ -37,7 +37,7 @@ export function hubPage(repo: string): string {
   return HUB + repo;
 }
 
-/** As it can be typed in again: `org/name@revision`, or the address. */
+/** The form in which it can be typed again: `org/name@revision`, or the URL. */
 export function originText(origin: Origin): string {
   if (origin.kind === 'url') {
     return origin.url;
@@ -75,7 +75,7 @@ function fromHub(url: URL, text: string): Origin {
   if (revision === undefined || view === undefined || !['tree', 'blob', 'resolve', 'commit'].includes(view)) {
     return { kind: 'hub', repo, revision: null };
   }
-  // A file beside others in the first folder is a checkpoint of its own; deeper ones are parts of the repository's.
+  // A file at the top of a repository is a checkpoint of its own; deeper ones are parts of the repository's.
   if (path.length === 1 && WEIGHTS.test(path[0] ?? '')) {
     return {
       kind: 'url',

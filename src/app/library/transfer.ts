@@ -1,4 +1,4 @@
-/** What is told of downloads, checks, exports and imports. */
+/** Progress of downloads, checks, exports and imports. */
 import type { LanguageKind } from '../../core/language.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { Origin, TransferProgress } from '../../weights/library/library_api.ts';
@@ -7,7 +7,7 @@ import { duration, megabytes } from '../parts/progress.ts';
 
 export type TransferKind = 'download' | 'verify' | 'export' | 'import';
 
-/** Something with many bytes that is under way. */
+/** A transfer in progress. */
 export interface Transfer {
   kind: TransferKind;
   name: string;
@@ -27,7 +27,7 @@ export const VARIANTS: Record<WeightVariant, string> = {
   },
 };
 
-/** What one does that is stored; pictures go without saying. */
+/** What a stored checkpoint does, unless it makes pictures. */
 export const LANGUAGE_KINDS: Record<'image' | LanguageKind, string> = {
   image: '',
   get text() {

@@ -1,14 +1,14 @@
-/** A person's words in their language. English stands in the sources; what stands for it in another language is fetched when somebody wants it. */
+/** The page's texts in the person's language. The English ones are in the sources; translations are fetched on demand. */
 import type { Sentences } from './sentences.ts';
 import { fill } from './template.ts';
 import type { Catalogue, Places } from './template.ts';
 
-/** Each as it calls itself. */
+/** Each language by its own name. */
 export const LANGUAGES = { en: 'English', de: 'Deutsch' } as const;
 export type Language = keyof typeof LANGUAGES;
 
 const KEY = 'darkroom.language';
-/** Days before months, as everywhere in this page. */
+/** Days before months, as everywhere on this page. */
 const DATES = { en: 'en-GB', de: 'de-DE' };
 
 const CATALOGUES: Record<Exclude<Language, 'en'>, () => Promise<{ page: Catalogue; told: Catalogue }>> = {
@@ -20,16 +20,16 @@ interface Words {
   told: Sentences;
 }
 
-/** Which language the page speaks. `public/theme.js` applies the kept choice, or else the browser's, before the first paint. */
+/** The page's language. `public/theme.js` applies the stored choice, or else the browser's, before the first paint. */
 class LanguageChoice {
   #current = $state<Language>('en');
-  /** Null in English, which stands in the sources. */
+  /** Null for English, which is in the sources. */
   #words = $state.raw<Words | null>(null);
-  /** Whether the language that was asked for last could not be fetched. */
+  /** Whether the language requested last could not be fetched. */
   isMissing = $state(false);
   #asked = 0;
 
-  /** Fetches the language that the document was opened in. Until then, and where that fails, the page speaks English. */
+  /** Fetches the language the document was opened in. Until then, and if that fails, the page is in English. */
   start(): Promise<void> {
     return this.#speak(document.documentElement.lang === 'de' ? 'de' : 'en');
   }
@@ -48,7 +48,7 @@ class LanguageChoice {
       try {
         localStorage.setItem(KEY, language);
       } catch {
-        // Storage is blocked: the choice lasts as long as the page.
+        // Storage is blocked: the choice only lasts as long as the page.
       }
     }
   }
@@ -82,8 +82,8 @@ export const language = new LanguageChoice();
 
 /**
  * A text of the page in the person's language.
- * @param text in English, in full and literally, because it is its own key: `t('Move number {n} up', { n: 3 })`. With a plural it has two forms,
- *   `t('{n} picture|{n} pictures', { n })`. Where one English text means two things, `@` and a word at its end tell them apart: `t('Open@state')`.
+ * @param text the full, literal English text, which is its own key: `t('Move number {n} up', { n: 3 })`. A plural has two forms: `t('{n}
+ * picture|{n} pictures', { n })`. If one English text has two meanings, a suffix `@` and a word tells them apart: `t('Open@state')`.
  */
 export function t<Text extends string>(
   text: Text,
@@ -94,17 +94,17 @@ export function t<Text extends string>(
   return fill(own, values ?? {}, language.current);
 }
 
-/** A finished sentence in English, such as an error's, in the person's language; as it is where nothing stands for it. */
+/** Translates a finished English sentence, such as an error's message; unchanged if there is no translation. */
 export function said(sentence: string): string {
   return language.words?.told.translate(sentence) ?? sentence;
 }
 
-/** The text of a file that brings both, such as a chunk's labels. */
+/** The right text of a file with both languages, such as a chunk's labels. */
 export function ofLanguage(texts: Readonly<Record<Language, string>>): string {
   return texts[language.current];
 }
 
-/** A label as it stands within a sentence: German keeps the capitals of its nouns. */
+/** A label inside a sentence: German keeps the capitals of its nouns. */
 export function inSentence(label: string): string {
   return language.current === 'en' ? label.toLowerCase() : label;
 }

@@ -1,8 +1,8 @@
-/** Finds the translation of finished sentences. */
+/** Translates finished sentences. */
 import { fill, PLACE } from './template.ts';
 import type { Catalogue } from './template.ts';
 
-/** No sentence is longer, and to look for places in a long text takes long. */
+/** No sentence is longer, and matching placeholders in a long text is slow. */
 const LONGEST = 2000;
 
 interface Pattern {
@@ -12,8 +12,8 @@ interface Pattern {
 }
 
 /**
- * Finds what stands for a finished English sentence, whatever values are in it: workers, stored jobs and other tabs know English only.
- * A value that is a sentence of the catalogue itself is translated with it.
+ * Finds the translation of a finished English sentence with any values in it: workers, stored jobs and other tabs only know English.
+ * A value that is itself a sentence in the catalogue is translated too.
  */
 export class Sentences {
   readonly #catalogue: Catalogue;
@@ -25,7 +25,7 @@ export class Sentences {
     this.#tag = tag;
     this.#patterns = Object.entries(catalogue)
       .filter(([text]) => text.includes('{'))
-      // A text that says more is the better match: "{0}; get it again." fits many sentences.
+      // The longer text is the better match: "{0}; get it again." fits many sentences.
       .sort(([a], [b]) => literalLength(b) - literalLength(a))
       .map(([text, translation]) => ({
         expression: new RegExp(`^${text.split(PLACE).map(part).join('')}$`, 's'),
@@ -34,9 +34,16 @@ export class Sentences {
       }));
   }
 
-  /** Null for a sentence that is not in the catalogue. */
+  /** Null if the sentence is not in the catalogue. */
   translate(sentence: string): string | null {
-    return sentence.length > LONGEST ? null : (this.#whole(sentence) ?? this.#oneByOne(sentence));
+    if (sentence.length > LONGEST) {
+      return null;
+    }
+    // A placeholder at the end of one sentence would swallow the following sentences.
+    const own = Object.hasOwn(this.#catalogue, sentence) ? [] : this.#oneByOne(sentence);
+    return own.length > 0 && !own.includes(null)
+      ? own.join(' ')
+      : (this.#whole(sentence) ?? this.#known(sentence, own));
   }
 
   #whole(sentence: string): string | null {
@@ -53,15 +60,16 @@ export class Sentences {
     return null;
   }
 
-  /** A sentence, or a list such as "the seed, the size and the mask", or with "or". A single word is a name, or something that was typed, and stays. */
+  /** A sentence, or a list such as "the seed, the size and the mask", or with "or". A single word is a name, or was typed, and stays. */
   #value(value: string): string {
     const translate = (text: string) => (text.includes(' ') ? this.translate(text) : null);
-    const whole = translate(value);
+    const items = value.split(/,? (?:and|or) |, /);
+    const own = items.map(translate);
+    // As above: the first item of a list would swallow the others. A name may contain a comma, though.
+    const whole = items.length > 1 && !own.includes(null) ? null : translate(value);
     if (whole !== null) {
       return whole;
     }
-    const items = value.split(/,? (?:and|or) |, /);
-    const own = items.map(translate);
     return own.some((one) => one !== null)
       ? new Intl.ListFormat(this.#tag, { type: / or /.test(value) ? 'disjunction' : 'conjunction' }).format(
           own.map((one, index) => one ?? items[index]),
@@ -69,16 +77,24 @@ export class Sentences {
       : value;
   }
 
-  #oneByOne(text: string): string | null {
-    const sentences = text.split(/(?<=[.!?]) (?=["A-Z\d])/);
-    const own = sentences.map((sentence) => this.#whole(sentence));
-    return sentences.length > 1 && own.some((one) => one !== null)
-      ? own.map((one, index) => one ?? sentences[index]).join(' ')
-      : null;
+  /** For several sentences, the translation of each, or null if it has none; empty for a single sentence. */
+  #oneByOne(text: string): (string | null)[] {
+    const sentences = sentencesOf(text);
+    return sentences.length > 1 ? sentences.map((sentence) => this.#whole(sentence)) : [];
+  }
+
+  /** The text with as many sentences translated as possible, or null. */
+  #known(text: string, own: (string | null)[]): string | null {
+    const sentences = sentencesOf(text);
+    return own.some((one) => one !== null) ? own.map((one, index) => one ?? sentences[index]).join(' ') : null;
   }
 }
 
-/** `split` gives texts and names of places by turns. */
+function sentencesOf(text: string): string[] {
+  return text.split(/(?<=[.!?]) (?=["A-Z\d])/);
+}
+
+/** `split` alternates between texts and names of placeholders. */
 function part(text: string, index: number): string {
   return index % 2 === 1 ? '(.+?)' : text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 }

@@ -1,17 +1,17 @@
-/** Texts with places for values: "Move number {n} up", or with a plural, "{n} picture|{n} pictures". */
+/** Texts with placeholders: "Move number {n} up", or with a plural, "{n} picture|{n} pictures". */
 
-/** English texts and what stands for them in another language. */
+/** English texts and their translations into another language. */
 export type Catalogue = Readonly<Record<string, string>>;
 
 export type Values = Readonly<Record<string, string | number>>;
 
-/** The names of the values that a text needs. */
+/** The names of a text's placeholders. */
 export type Places<Text extends string> = Named<Text> | (Text extends `${string}|${string}` ? 'n' : never);
 type Named<Text extends string> = Text extends `${string}{${infer Name}}${infer Rest}` ? Name | Named<Rest> : never;
 
 export const PLACE = /\{(\w+)\}/g;
 
-/** The text with its values in place. Where it has two forms, `values.n` chooses between them. */
+/** The text with its values filled in. If it has two forms, `values.n` chooses between them. */
 export function fill(text: string, values: Values, tag: string): string {
   const [one, other = one] = text.split('|');
   const form = one !== other && new Intl.PluralRules(tag).select(Number(values.n)) !== 'one' ? other : one;

@@ -1,6 +1,6 @@
-/** Whoever looks elsewhere: the count in the title and on the app's icon, a notification, and a screen that stays on. */
+/** For people looking elsewhere: a count in the title and on the app's icon, a notification, and keeping the screen on. */
 
-/** Pictures that were finished while nobody looked. Tells of every change; zero again as soon as somebody looks. */
+/** Number of results finished while nobody was looking. Reports every change; back to zero as soon as somebody looks. */
 export class Unseen {
   #count = 0;
   readonly #listener: (count: number) => void;
@@ -23,18 +23,18 @@ export class Unseen {
   #set(count: number): void {
     this.#count = count;
     this.#listener(count);
-    // Only where Darkroom is installed as an app there is an icon to put it on.
+    // There is only an icon if Darkroom is installed as an app.
     const set = count === 0 ? navigator.clearAppBadge?.() : navigator.setAppBadge?.(count);
     set?.catch(() => undefined);
   }
 }
 
-/** Keeps the screen on, and so the machine awake, until the returned function is called. Where that is not possible nothing happens. */
+/** Keeps the screen on, and so the machine awake, until the returned function is called. Does nothing if unsupported. */
 export function stayAwake(): () => void {
   let lock: WakeLockSentinel | null = null;
   let isOver = false;
   const take = async () => {
-    // The browser lets go of it whenever the tab is hidden.
+    // The browser releases it whenever the tab is hidden.
     if (document.visibilityState === 'visible' && !isOver) {
       lock = (await (navigator as Partial<Navigator>).wakeLock?.request('screen').catch(() => null)) ?? null;
       if (isOver) {
@@ -52,7 +52,7 @@ export function stayAwake(): () => void {
   };
 }
 
-/** Says something outside the page, unless somebody looks at it anyway. Needs a permission that was asked for before. */
+/** Shows a notification, unless the page is visible. Needs permission requested beforehand. */
 export async function notify(sentence: string): Promise<void> {
   if (document.visibilityState === 'visible' || !('Notification' in window) || Notification.permission !== 'granted') {
     return;
@@ -67,6 +67,6 @@ export async function notify(sentence: string): Promise<void> {
       new Notification('Darkroom', options);
     }
   } catch {
-    // A browser that cannot after all.
+    // The browser cannot after all.
   }
 }

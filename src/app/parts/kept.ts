@@ -1,4 +1,4 @@
-/** What the page itself keeps beside the library: handles of folders, and the hub token if somebody asks for that. */
+/** What the page itself stores besides the library: handles of folders, and the hub token on request. */
 import { del, get, set } from 'idb-keyval';
 import type { UseStore } from 'idb-keyval';
 import { openStore } from '../../storage/database.ts';
@@ -10,7 +10,7 @@ function kept(): UseStore {
   return store;
 }
 
-/** What was kept under this key, unchecked; undefined when there is nothing or storage is blocked. */
+/** The value stored under this key, unvalidated; undefined if there is none or storage is blocked. */
 export async function readKept(key: string): Promise<unknown> {
   try {
     return await get(key, kept());
@@ -19,7 +19,7 @@ export async function readKept(key: string): Promise<unknown> {
   }
 }
 
-/** @throws DOMException where storage is blocked or full */
+/** @throws DOMException if storage is blocked or full */
 export function keep(key: string, value: unknown): Promise<void> {
   return set(key, value, kept());
 }

@@ -9,25 +9,25 @@ const schema = v.object({
 });
 
 /**
- * A token or key that somebody typed. It lives in memory; only on request it is kept, as AES-GCM ciphertext whose key the browser never
- * gives out. That hides it from whoever reads the disk, not from a script that runs in this page.
+ * A token or key the person typed. It stays in memory unless they ask to store it, as AES-GCM ciphertext with a non-extractable key. That
+ * hides it from whoever reads the disk, but not from scripts in this page.
  */
 export class KeptSecret {
   text = $state('');
   isKept = $state(false);
   readonly #name: string;
 
-  /** @param name that it is kept under */
+  /** @param name to store it under */
   constructor(name: string) {
     this.#name = name;
   }
 
-  /** For calls: null when there is none. */
+  /** For requests; null if there is none. */
   get current(): string | null {
     return this.text.trim() || null;
   }
 
-  /** Brings back a kept one. */
+  /** Restores a stored one. */
   async restore(): Promise<void> {
     const found = v.safeParse(schema, await readKept(this.#name));
     if (!found.success || this.text !== '') {
@@ -38,7 +38,7 @@ export class KeptSecret {
       this.text = new TextDecoder().decode(await crypto.subtle.decrypt({ name: 'AES-GCM', iv }, key, text));
       this.isKept = true;
     } catch {
-      // Another key or broken bytes: it cannot be read any more, so it is as if there were none.
+      // Another key or damaged bytes make it unreadable, as if there were none.
       await forget(this.#name);
     }
   }
@@ -64,7 +64,7 @@ export class KeptSecret {
     }
   }
 
-  /** Stops keeping it; it still works until the page is closed. It counts as kept until the disk has let go of it. */
+  /** Deletes the stored one; it still works until the page is closed. It counts as stored until it is gone from disk. */
   async stopKeeping(): Promise<void> {
     await forget(this.#name);
     this.isKept = false;

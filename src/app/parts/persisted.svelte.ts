@@ -4,12 +4,12 @@ import { passLocalStorage } from '../../storage/torn_log.ts';
 try {
   void passLocalStorage(localStorage);
 } catch {
-  // Blocked: nothing is kept there.
+  // Storage is blocked.
 }
 
 /**
- * A value that survives a reload. What storage holds passes the schema, whose fallbacks fill what is missing or broken;
- * where storage is blocked the value lives as long as the page.
+ * A value that survives a reload. Stored values are validated by the schema, whose fallbacks fill in missing or broken parts; if storage
+ * is blocked, the value lives as long as the page.
  */
 export class Persisted<S extends v.GenericSchema<unknown, object>> {
   readonly #key: string;
@@ -20,13 +20,13 @@ export class Persisted<S extends v.GenericSchema<unknown, object>> {
     this.current = $state(v.parse(schema, read(key)));
   }
 
-  /** Writes the value; called from an effect, so that every change is kept. */
+  /** Stores the value; called from an effect, so that every change is stored. */
   keep(): void {
     const text = JSON.stringify(this.current);
     try {
       localStorage.setItem(this.#key, text);
     } catch {
-      // Blocked or full: nothing to tell, the value still lives in the page.
+      // Blocked or full: no need to report it, the value still lives in the page.
     }
   }
 }

@@ -1,5 +1,5 @@
 import { gibibytes as roundGibibytes } from '../../core/fit.ts';
-import type { Job } from '../../core/job.ts';
+import type { Job, Progress } from '../../core/job.ts';
 import { date, number, t } from '../messages/messages.svelte.ts';
 import { stageLabel } from '../studio/catalogue.ts';
 
@@ -10,9 +10,17 @@ export function stageWords({ progress, operation }: Working): string {
     return t('Getting ready');
   }
   const { of, stage } = progress;
-  // Of the stages that are not a chunk's.
+  // Stages that belong to no chunk.
   const words: Partial<Record<string, string>> = { load: t('Loading the checkpoint'), record: t('Saving') };
   return stageLabel(operation.config, of, stage) ?? words[stage] ?? t('At work');
+}
+
+/** "on 192.168.1.5:8188, after 2 others" */
+export function whereWords({ server, ahead }: NonNullable<Progress['elsewhere']>): string {
+  const { host } = new URL(server);
+  return ahead === 0
+    ? t('on {host}', { host })
+    : t('on {host}, after {n} other|on {host}, after {n} others', { host, n: ahead });
 }
 
 /** "Developing: step 3 of 20, about 4 s left" */
@@ -24,6 +32,9 @@ export function progressSentence(job: Working): string {
   }
   if (progress?.secondsLeft !== null && progress?.secondsLeft !== undefined) {
     parts.push(t('about {duration} left', { duration: duration(progress.secondsLeft) }));
+  }
+  if (progress?.elsewhere) {
+    parts.push(whereWords(progress.elsewhere));
   }
   return parts.length === 0 ? `${stageWords(job)} …` : `${stageWords(job)}: ${parts.join(', ')}`;
 }

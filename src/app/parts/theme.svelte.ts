@@ -5,7 +5,7 @@ export type Theme = (typeof THEMES)[number];
 
 const KEY = 'darkroom.theme';
 
-/** Light, dark or as the system has it. `public/theme.js` applies the kept choice before the first paint. */
+/** Light, dark or like the system. `public/theme.js` applies the stored choice before the first paint. */
 class ThemeChoice {
   #theme = $state<Theme>(read());
 
@@ -24,7 +24,7 @@ class ThemeChoice {
     try {
       localStorage.setItem(KEY, theme);
     } catch {
-      // Storage is blocked: the choice lasts as long as the page.
+      // Storage is blocked: the choice only lasts as long as the page.
     }
   }
 }
@@ -36,7 +36,7 @@ function read(): Theme {
 
 export const theme = new ThemeChoice();
 
-/** What is on the screen in the end, for whoever draws without CSS. */
+/** The theme in effect, for drawing without CSS. */
 class ColourScheme {
   readonly #system = new MediaQuery('(prefers-color-scheme: dark)');
 

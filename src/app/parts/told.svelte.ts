@@ -6,7 +6,7 @@ export interface Alert {
   action: { label: string; run: () => void } | null;
 }
 
-/** What the person is told: one alert at a time, and what screen readers read out. Sentences are English; whatever shows them translates. */
+/** What the person is told: one alert at a time, and announcements for screen readers. Sentences are in English and translated when shown. */
 export class Told {
   alert = $state.raw<Alert | null>(null);
   /** Read out politely by screen readers. */
@@ -17,18 +17,18 @@ export class Told {
   }
 
   announce(message: string): void {
-    // The same text twice would not be read out twice.
+    // Repeating the same text would not be read out again.
     this.announcement = '';
     void tick().then(() => (this.announcement = message));
   }
 
-  /** Does something for the person, without the alert about what they did before. @returns whether it worked; if not, they are told */
+  /** Does something for the person, clearing the previous alert. @returns whether it worked; if not, the person is told */
   async attempt(act: () => unknown): Promise<boolean> {
     this.alert = null;
     return this.report(act);
   }
 
-  /** Does something, and tells the person if it fails. @returns whether it worked */
+  /** Does something, telling the person if it fails. @returns whether it worked */
   async report(act: () => unknown): Promise<boolean> {
     try {
       await act();

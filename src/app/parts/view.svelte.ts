@@ -1,7 +1,7 @@
 const VIEWS = ['studio', 'library', 'recordings', 'sketches', 'engines'] as const;
 export type View = (typeof VIEWS)[number];
 
-/** Which view is on show. The address says it (`#library`), so that links, reloads and the back button work. */
+/** The current view. It is in the URL (`#library`), so that links, reloads and the back button work. */
 class ViewChoice {
   #current = $state<View>(read());
 

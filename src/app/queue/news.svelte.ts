@@ -7,31 +7,31 @@ import type { Told } from '../parts/told.svelte.ts';
 import { wordOf, type Run } from '../recordings/runs.ts';
 import type { Queue } from './queue.svelte.ts';
 
-/** Tells the person how their jobs fare: what began, is done, failed, or was interrupted. */
+/** Tells the person what happens to their jobs: started, done, failed or interrupted. */
 export class JobNews {
-  /** Results that were finished while nobody looked at this tab. */
+  /** Results finished while nobody was looking at this tab. */
   unseen = $state(0);
 
   readonly #queue: Queue;
   readonly #told: Told;
   readonly #onDone: (job: Job) => Run | null;
   readonly #unseen = new Unseen((count) => (this.unseen = count));
-  /** How the jobs were when they were looked at last; null before the first look. */
+  /** The jobs at the last check; null before the first. */
   #seen: Record<string, Job> | null = null;
 
-  /** @param onDone takes what a completed job made, and gives the run that it made, if any */
+  /** @param onDone receives a completed job and returns its run, if any */
   constructor(queue: Queue, told: Told, onDone: (job: Job) => Run | null) {
     this.#queue = queue;
     this.#told = told;
     this.#onDone = onDone;
   }
 
-  /** What had happened before is no news. */
+  /** Whatever happened before is no news. */
   begin({ jobs }: QueueView): void {
     this.#seen = Object.fromEntries(jobs.map((job) => [job.id, job]));
   }
 
-  /** Looks at what changed only: there may be a thousand. */
+  /** Only checks changed jobs: there may be a thousand. */
   take({ jobs, changed }: QueueView): void {
     if (!this.#seen) {
       return;
@@ -42,7 +42,7 @@ export class JobNews {
       if (job.state === 'running' && job.progress && job.progress.stage !== old?.progress?.stage) {
         this.#told.announce(`${stageWords(job)}.`);
       }
-      // A quick one may have ended before it was seen waiting.
+      // A quick job may have ended before it was seen waiting.
       if (job.state !== (old?.state ?? 'pending')) {
         this.#onState(job);
       }

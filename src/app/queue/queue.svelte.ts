@@ -10,18 +10,20 @@ import { Persisted } from '../parts/persisted.svelte.ts';
 import type { Told } from '../parts/told.svelte.ts';
 
 const keptSchema = v.object({
-  /** Whether somebody who looks elsewhere is told when everything is done. */
+  /** Whether to notify the person when everything is done. */
   notifies: v.fallback(v.boolean(), false),
 });
 
-/** The jobs of this browser, as the page shows them and as a person changes them. */
+/** This browser's jobs, as shown on the page and changed by the person. */
 export class Queue {
   jobs = $state.raw<Job[]>([]);
   state = $state.raw<QueueState>({ isPaused: false, runs: 'nowhere', forever: null });
-  /** One sentence when waiting jobs do not outlast the visit; else null. */
+  /** A sentence if waiting jobs will not outlast the visit; else null. */
   note = $state<string | null>(null);
 
-  readonly running = $derived(this.jobs.find((job) => job.state === 'running') ?? null);
+  /** Several may run at once on other machines. */
+  readonly atWork = $derived(this.jobs.filter((job) => job.state === 'running'));
+  readonly running = $derived(this.atWork[0] ?? null);
   readonly waiting = $derived(this.jobs.filter((job) => job.state === 'pending'));
   /** Newest first. */
   readonly ended = $derived(
@@ -30,7 +32,7 @@ export class Queue {
       .sort((a, b) => (b.finishedAt ?? 0) - (a.finishedAt ?? 0)),
   );
   readonly failed = $derived(this.ended.filter((job) => job.state === 'failed'));
-  /** Why jobs wait although their turn has come, by the checkpoint that they wait for. */
+  /** Why jobs wait although their turn has come, by the checkpoint they wait for. */
   readonly obstacles = $derived(
     Object.entries(
       Object.fromEntries(
@@ -40,7 +42,7 @@ export class Queue {
       ),
     ),
   );
-  /** Whether there is more to say than the button does. */
+  /** Whether there is more to show than the button does. */
   readonly isWorthShowing = $derived(this.jobs.length > 0 || this.state.isPaused || this.note !== null);
 
   readonly #client: JobClient;
@@ -48,7 +50,7 @@ export class Queue {
   readonly #submit: (operation: Offer['operation']) => Promise<Job>;
   readonly #kept = new Persisted('darkroom.queue', keptSchema);
 
-  /** @param submit something that was not accepted before */
+  /** @param submit submits a new operation */
   constructor(client: JobClient, told: Told, submit: (operation: Offer['operation']) => Promise<Job>) {
     this.#client = client;
     this.#told = told;
@@ -65,7 +67,7 @@ export class Queue {
     return this.#kept.current.notifies;
   }
 
-  /** Asks the browser for permission, so it has to be called from a press. */
+  /** Asks the browser for permission, so it must be called from a click. */
   async notify(isOn: boolean): Promise<void> {
     const permission = isOn && 'Notification' in window ? await Notification.requestPermission() : 'denied';
     this.#kept.current.notifies = isOn && permission === 'granted';
@@ -96,7 +98,7 @@ export class Queue {
     return this.#try(() => this.#client.repeat(id));
   }
 
-  /** Another operation in place of one that failed. */
+  /** Submits an alternative to a failed operation. */
   take(offer: Offer): Promise<void> {
     return this.#try(() => this.#submit(offer.operation));
   }
@@ -113,7 +115,7 @@ export class Queue {
     return this.#try(() => this.#client.forever(id));
   }
 
-  /** Puts a waiting job before the one that is at this place of the line, from 0; past the last one = last. */
+  /** Moves a waiting job before the one at this place in the queue, from 0; past the end = last. */
   async move(id: string, place: number): Promise<void> {
     const others = this.waiting.filter((job) => job.id !== id);
     const to = Math.max(0, Math.min(place, others.length));
@@ -131,7 +133,7 @@ export class Queue {
   }
 }
 
-/** What a row says of a job. */
+/** The text of a job's row. */
 export function wordsOf(job: Job): string {
   const { prompt } = job.operation.parameters;
   return typeof prompt === 'string' && prompt !== '' ? prompt : t('no words');

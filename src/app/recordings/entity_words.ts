@@ -1,7 +1,7 @@
 import { mediumNamed } from '../../media/registry.ts';
 import { inSentence, ofLanguage, t } from '../messages/messages.svelte.ts';
 
-/** What a recorded file is of its run; one of a type that nothing here knows goes by that. */
+/** What a recorded file is to its run; unknown types are shown as they are. */
 export function entityWords(type: string): string {
   const known: Readonly<Record<string, () => string>> = {
     input: () => t('what was asked for'),

@@ -1,13 +1,13 @@
-/** Files that somebody brings to the recordings. */
+/** Files brought to the recordings. */
 
-/** A file that somebody brought, and may want to keep. */
+/** A file the person brought and may want to keep. */
 export interface Offered {
   /** Its bytes, or the address of a picture. */
   picture: Blob | string;
   name: string;
 }
 
-/** What somebody pasted, if it is the address of something that can be fetched. */
+/** The pasted text, if it is the URL of something that can be fetched. */
 export function offeredAddress(text: string): Offered | null {
   const address = URL.canParse(text.trim()) ? new URL(text.trim()) : null;
   if (!address || !['data:', 'http:', 'https:'].includes(address.protocol)) {

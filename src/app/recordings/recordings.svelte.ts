@@ -6,30 +6,29 @@ import type { LostRun, Retention, RunSummary } from '../../recorder/recorder_api
 import { pickFolder } from '../library/disk.svelte.ts';
 import type { Told } from '../parts/told.svelte.ts';
 import type { Offered } from './offered.ts';
-import { foldersOfRuns, saveRun } from './run_export.ts';
 import { missing, runs } from './runs.ts';
 
-/** More runs than any device holds: a list says all of them, and shows the few in sight. */
+/** More runs than any device holds: the list knows all of them, and shows the few in view. */
 const ALL = Number.MAX_SAFE_INTEGER;
 
-/** What was recorded: found, starred, selected, saved elsewhere, read in and deleted. */
+/** Recordings: searching, starring, selecting, exporting, importing and deleting them. */
 export class Recordings {
   text = $state('');
   onlyStarred = $state(false);
-  /** All runs, newest first; null until they were read. */
+  /** All runs, newest first; null until they are read. */
   all = $state.raw<RunSummary[] | null>(null);
   /** Runs that the browser has lost, newest first. */
   lost = $state.raw<LostRun[]>([]);
-  /** Those that the search asks for. */
+  /** The runs that match the search. */
   found = $state.raw<RunSummary[]>([]);
-  /** One sentence when they cannot be read, else null. */
+  /** A sentence if they cannot be read, else null. */
   note = $state<string | null>(null);
-  /** What somebody brought to this view, until they say whether to keep it. */
+  /** A file brought to this view, until the person decides whether to keep it. */
   offered = $state.raw<Offered | null>(null);
-  /** What is being done with many runs, in words; null when nothing is. */
+  /** What is being done with many runs, as text; null if nothing is. */
   work = $state<string | null>(null);
   retention = $state.raw<Retention>({ keep: 'all' });
-  /** The run whose details are on show, or null. */
+  /** The run whose details are shown, or null. */
   shown = $state<string | null>(null);
   readonly selected = new SvelteSet<string>();
 
@@ -48,7 +47,7 @@ export class Recordings {
   readonly bytes = $derived((this.all ?? []).reduce((sum, { bytes }) => sum + bytes, 0));
   readonly selectedRuns = $derived((this.all ?? []).filter(({ run_id }) => this.selected.has(run_id)));
 
-  /** Reads the list anew; the search stays. */
+  /** Rereads the list, keeping the search. */
   async refresh(): Promise<void> {
     try {
       const [all, retention, lost] = await Promise.all([
@@ -58,7 +57,7 @@ export class Recordings {
       ]);
       this.#take(all);
       this.lost = lost;
-      // The same again must not take back what somebody is choosing just now.
+      // An unchanged list must not undo what the person is selecting.
       if (JSON.stringify(retention) !== JSON.stringify(this.retention)) {
         this.retention = retention;
       }
@@ -69,7 +68,7 @@ export class Recordings {
     }
   }
 
-  /** Finds what text and star ask for; while it looks, what was found before stays on show. */
+  /** Searches by text and star; earlier results stay visible meanwhile. */
   async search(): Promise<void> {
     this.#searches += 1;
     const mine = this.#searches;
@@ -101,13 +100,13 @@ export class Recordings {
       this.#replace(run.run_id, { ...run, starred });
     });
     if (this.onlyStarred) {
-      // Somebody may have asked for the starred ones before this one was.
+      // Starred runs may have been requested before this one was starred.
       await this.search();
     }
     this.#told.announce(starred ? 'Starred.' : 'Star taken off.');
   }
 
-  /** For good. What could not be deleted stays listed, and the person is told why. */
+  /** Deletes for good. Runs that could not be deleted stay listed, and the person is told why. */
   async delete(chosen: RunSummary[]): Promise<void> {
     const deleted = await this.#each(chosen, 'Deleting', async ({ run_id }) => {
       await this.client.delete(run_id);
@@ -118,7 +117,7 @@ export class Recordings {
     }
   }
 
-  /** Takes a run that is gone off the list. */
+  /** Removes a deleted run from the list. */
   forget(run: string): void {
     this.all = this.all?.filter(({ run_id }) => run_id !== run) ?? null;
     this.found = this.found.filter(({ run_id }) => run_id !== run);
@@ -127,7 +126,7 @@ export class Recordings {
     this.#onDelete(run);
   }
 
-  /** Takes runs that the browser has lost off their list: they are made again, or nobody misses them. */
+  /** Removes lost runs from their list: they were made again, or nobody misses them. */
   async forgetLost(chosen: LostRun[]): Promise<void> {
     const ids = chosen.map(({ run_id }) => run_id);
     const isDone = await this.#attempt(() => this.client.forgetLost(ids).then(() => true));
@@ -136,7 +135,7 @@ export class Recordings {
     }
   }
 
-  /** Writes each run's folder into one that the person chooses. */
+  /** Exports each run's folder into one the person chooses. */
   async save(chosen: RunSummary[]): Promise<void> {
     const folder = await this.#attempt(() => pickFolder('readwrite'));
     if (!folder) {
@@ -144,6 +143,7 @@ export class Recordings {
     }
     let lost = 0;
     const saved = await this.#each(chosen, 'Saving', async ({ run_id }) => {
+      const { saveRun } = await import('./run_export.ts');
       lost += await saveRun(this.client, run_id, folder);
     });
     if (saved > 0) {
@@ -152,13 +152,16 @@ export class Recordings {
     }
   }
 
-  /** Reads in every run of a folder that {@link save} wrote to. */
+  /** Imports every run of a folder written by {@link save}. */
   async import(list: () => FolderFile[] | Promise<FolderFile[]>): Promise<void> {
-    const files = await this.#attempt(async () => await list());
-    if (!files) {
+    const folders = await this.#attempt(async () => {
+      const files = await list();
+      return (await import('./run_export.ts')).foldersOfRuns(files);
+    });
+    if (!folders) {
       return;
     }
-    const read = await this.#each(foldersOfRuns(files), 'Reading in', async (folder) => {
+    const read = await this.#each(folders, 'Reading in', async (folder) => {
       await this.client.import(folder);
     });
     if (read > 0) {
@@ -179,7 +182,7 @@ export class Recordings {
     }
   }
 
-  /** What a setting would delete now; null when that could not be found out. */
+  /** What a setting would delete now; null if unknown. */
   outdated(retention: Retention): Promise<RunSummary[] | null> {
     return this.#attempt(() => this.client.outdated(retention));
   }
@@ -210,7 +213,7 @@ export class Recordings {
     this.found = replaced(this.found).filter(({ starred }) => starred || !this.onlyStarred);
   }
 
-  /** One after the other, up to the first that fails. @returns how many were done */
+  /** In order, up to the first failure. @returns how many were done */
   async #each<T>(chosen: T[], what: string, one: (item: T) => Promise<void>): Promise<number> {
     let done = 0;
     await this.#attempt(async () => {

@@ -1,4 +1,4 @@
-/** Runs on their way out: as a folder on the disk, or file by file. */
+/** Exporting runs: as a folder on disk, or file by file. */
 import { StudioError } from '../../core/errors.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { RecordingsClient } from '../../jobs/recordings.ts';
@@ -6,9 +6,9 @@ import { METADATA } from '../../jobs/recordings.ts';
 import type { RunRecord } from '../../recorder/recorder_api.ts';
 
 /**
- * Writes the run's folder, as the recordings can read it in again, into `parent`.
- * @returns how many of its files had been lost before, and are not in it
- * @throws StudioError `storage_unavailable` where the disk refuses, and what the recorder throws
+ * Writes the run's folder into `parent`, in the form that can be imported again.
+ * @returns how many of its files were already lost, and are not in it
+ * @throws StudioError `storage_unavailable` if the disk refuses, and whatever the recorder throws
  */
 export async function saveRun(
   recordings: Pick<RecordingsClient, 'read' | 'file'>,
@@ -21,19 +21,19 @@ export async function saveRun(
     const file = await recordings.file(run, filename);
     await written(parent.name, () => write(folder, filename, file));
   }
-  // Last: a folder without it is not taken for a run.
+  // Last, since a folder without it is not taken for a run.
   await written(parent.name, () => write(folder, METADATA, metadataOf(record)));
   return record.lost?.length ?? 0;
 }
 
-/** `metadata.json` of the files that are there. */
+/** `metadata.json` for the existing files. */
 export function metadataOf(record: RunRecord): Blob {
   const described = { ...record };
   delete described.lost;
   return new Blob([`${JSON.stringify(described, null, 2)}\n`], { type: 'application/json' });
 }
 
-/** The files of each run among those of a folder. Without any run all of them: the recorder says what is missing. */
+/** A folder's files by run. Without any run, all of them, so that the recorder says what is missing. */
 export function foldersOfRuns(files: FolderFile[]): FolderFile[][] {
   const folderOf = (path: string) => path.slice(0, path.lastIndexOf('/') + 1);
   const folders = files.map(({ path }) => path).filter((path) => path.slice(folderOf(path).length) === METADATA);
@@ -42,13 +42,13 @@ export function foldersOfRuns(files: FolderFile[]): FolderFile[][] {
     : folders.map((metadata) => files.filter(({ path }) => folderOf(path) === folderOf(metadata)));
 }
 
-/** Saves a file where the browser puts downloads. */
+/** Saves a file as a download. */
 export function download(file: Blob, name: string): void {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(file);
   link.download = name;
   link.click();
-  // Nothing says when the browser has taken the bytes up.
+  // Nothing reports when the browser has read the bytes.
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 

@@ -1,4 +1,4 @@
-/** Recorded runs as the page shows them. */
+/** Recorded runs in the form the page shows. */
 import * as v from 'valibot';
 import type { Job } from '../../core/job.ts';
 import type { Operation } from '../../core/operation.ts';
@@ -12,11 +12,11 @@ export interface RunResult {
   file: string;
   /** The id of its medium. */
   medium: string;
-  /** As recorded beside it; foreign data. */
+  /** The recorded metadata, unvalidated. */
   metadata: Record<string, unknown>;
 }
 
-/** What a step before the last gave, in words. */
+/** Text output of a step before the last. */
 export interface RunStep {
   step: string;
   file: string;
@@ -27,17 +27,17 @@ export interface Run {
   /** Milliseconds since 1970. */
   time: number;
   prompt: string;
-  /** What was asked for; null where that was not recorded. */
+  /** The request, with files by their recorded names; null if it was not recorded. */
   operation: Operation | null;
-  /** As accepted: what "use these settings" brings back. */
+  /** As accepted: restored by "use these settings". */
   parameters: Record<string, unknown>;
-  /** What was in fact used, also where nobody chose it. */
+  /** The values actually used, including those nobody chose. */
   sampler: string;
   schedule: string;
   checkpoint: string;
-  /** What it made, in order. */
+  /** Its results, in order. */
   results: RunResult[];
-  /** What the steps before gave, in order, as far as it is words. */
+  /** Text outputs of earlier steps, in order. */
   steps: RunStep[];
   notices: string[];
   seconds: number | null;
@@ -47,7 +47,7 @@ export function fromRecord(record: RunRecord): Run {
   return run(record.run_id, Date.parse(record.timestamp), record.operation, record.entities);
 }
 
-/** A job that has just ended; null when it recorded nothing. */
+/** The run of a job that has just ended; null if it recorded nothing. */
 export function fromJob(job: Job): Run | null {
   return job.run === null ? null : run(job.run, job.submittedAt, job.operation, job.entities);
 }
@@ -61,12 +61,13 @@ function run(id: string, time: number, operation: Operation | null, entities: Ru
     metadata.step === type && kindOfName(filename)?.medium.id === 'text' ? [{ step: type, file: filename }] : [],
   );
   const made = v.parse(madeSchema, results.at(-1)?.metadata ?? {});
-  const parameters = { ...made.parameters, ...operation?.parameters };
+  const asked = { ...operation?.parameters, ...filesGiven(entities, operation?.parameters ?? {}) };
+  const parameters = { ...made.parameters, ...asked };
   return {
     id,
     time,
     prompt: typeof parameters.prompt === 'string' ? parameters.prompt : '',
-    operation,
+    operation: operation && { ...operation, parameters: asked },
     parameters,
     sampler: made.sampler,
     schedule: made.schedule,
@@ -78,12 +79,30 @@ function run(id: string, time: number, operation: Operation | null, entities: Ru
   };
 }
 
-/** A run that only asked for words to be edited has no result. */
+/** Names of recorded input files, except those the operation itself still contains. */
+function filesGiven(entities: RunEntity[], asked: Record<string, unknown>): Record<string, string | string[]> {
+  const given = Object.groupBy(
+    entities.filter(({ type }) => type.startsWith(GIVEN)),
+    ({ type }) => type.slice(GIVEN.length),
+  );
+  return Object.fromEntries(
+    Object.entries(given)
+      .filter(([name]) => ![asked[name]].flat().some((value) => value instanceof Blob))
+      .map(([name, list = []]) => {
+        const files = list.map(({ filename }) => filename);
+        return [name, files.length > 1 ? files : files[0]];
+      }),
+  );
+}
+
+const GIVEN = 'input_';
+
+/** A run that only asked for text to edit has no result. */
 export function isWorthShowing({ results, steps }: Run): boolean {
   return results.length + steps.length > 0;
 }
 
-/** The metadata of a result, as far as it is shown; recordings are foreign data. */
+/** The parts of a result's metadata that are shown; recordings are unvalidated. */
 const madeSchema = v.object({
   parameters: v.fallback(v.record(v.string(), v.unknown()), {}),
   sampler: v.fallback(v.string(), ''),
@@ -125,7 +144,7 @@ export function runsAndBytes(list: readonly { bytes: number }[]): string {
   return `${runs(list.length)} (${size(list.reduce((sum, { bytes }) => sum + bytes, 0))})`;
 }
 
-/** Those of the ids that are no run of the list. */
+/** The ids that are not in the list of runs. */
 export function missing(ids: Iterable<string>, list: readonly RunSummary[]): string[] {
   const known = new Set(list.map(({ run_id }) => run_id));
   return [...ids].filter((id) => !known.has(id));

@@ -1,9 +1,9 @@
-/** Small pictures of runs, whatever their results are. What is scrolled away before its turn is never read, and what is out of sight holds no memory. */
+/** Thumbnails of runs with any kind of result. Runs scrolled away before their turn are never read, and invisible ones take no memory. */
 import { kindOfName, resultMedium } from '../../media/registry.ts';
 import type { RecordingsClient } from '../../jobs/recordings.ts';
 import type { RunSummary } from '../../recorder/recorder_api.ts';
 
-/** The recorder reads and compares each file, the browser decodes it: more at once would hold up what else is asked. */
+/** The recorder reads and verifies each file and the browser decodes it; more at once would delay other requests. */
 const AT_ONCE = 4;
 
 interface Wish {
@@ -24,9 +24,9 @@ export class Thumbnails {
   }
 
   /**
-   * Draws the run's picture into the canvas when its turn comes.
-   * @param pixels how wide the smaller picture shall be
-   * @returns the way to give up, which also empties the canvas
+   * Draws the run's thumbnail on the canvas when its turn comes.
+   * @param pixels width of the thumbnail
+   * @returns a function that cancels and clears the canvas
    */
   draw(run: RunSummary, canvas: HTMLCanvasElement, pixels: number, onfail: () => void): () => void {
     const wish = { run, canvas, pixels, onfail, isOver: false };
@@ -40,7 +40,7 @@ export class Thumbnails {
   }
 
   #next(): void {
-    // The last one asked for is the one in sight.
+    // The last one requested is the visible one.
     const wish = [...this.#waiting].at(-1);
     if (!wish || this.#busy >= AT_ONCE) {
       return;
@@ -66,7 +66,7 @@ export class Thumbnails {
     await drawPreview(file, name, canvas, pixels, () => wish.isOver);
   }
 
-  /** For runs that an earlier version has put into the list. */
+  /** For runs listed by an earlier version. */
   async #resultOf({ run_id }: RunSummary): Promise<string> {
     const { entities } = await this.#recordings.read(run_id);
     return entities.find((entity) => resultMedium(entity) !== null)?.filename ?? '';
@@ -74,11 +74,11 @@ export class Thumbnails {
 }
 
 /**
- * Draws a recorded file small, in the colours of the canvas: text in its colour, ground in its background, and its accent.
- * @param name the file's, which says of which medium it is
- * @param pixels how wide the smaller picture shall be
- * @param isOver whether nobody wants it any more, asked when it is ready
- * @throws Error for a file of which there is none
+ * Draws a thumbnail of a recorded file in the canvas's CSS colours: text, background and accent.
+ * @param name of the file, which determines its medium
+ * @param pixels width of the thumbnail
+ * @param isOver whether it is no longer wanted, called when it is ready
+ * @throws Error for a file that has no thumbnail
  */
 export async function drawPreview(
   file: Blob,

@@ -1,4 +1,4 @@
-/** The code editor: CodeMirror with JavaScript, in the page's own colours. Loaded only where code is shown. */
+/** The code editor: CodeMirror with JavaScript, in the page's own colours. Loaded on demand. */
 import { closeBrackets, closeBracketsKeymap } from '@codemirror/autocomplete';
 import { defaultKeymap, history, historyKeymap, indentWithTab, isolateHistory } from '@codemirror/commands';
 import { javascript } from '@codemirror/lang-javascript';
@@ -21,28 +21,28 @@ import type { Place } from '../../sandbox/preparation.ts';
 export interface EditorOptions {
   text: string;
   words: EditorWords;
-  /** The id of what says how to leave it by keyboard. */
+  /** The id of the hint on how to leave it by keyboard. */
   describedBy: string;
   onChange(text: string): void;
   onRun(): void;
 }
 
 export interface EditorWords {
-  /** What screen readers call it. */
+  /** Its accessible name. */
   label: string;
-  /** What stands for CodeMirror's own words. */
+  /** Translations of CodeMirror's own texts. */
   phrases: Record<string, string>;
 }
 
 export interface CodeEditor {
-  /** Its search says them when it is opened next. */
+  /** Used by its search panel when opened next. */
   setWords(words: EditorWords): void;
-  /** Replaces the text, if it is another one; undo brings the former back. */
+  /** Replaces the text if it differs; undo restores the former. */
   setText(text: string): void;
   setProblem(problem: { message: string; place: Place } | null): void;
-  /** Puts the cursor there, in sight. */
+  /** Moves the cursor there and scrolls to it. */
   goTo(place: Place): void;
-  /** Marks the text between two offsets, a cursor where they are equal, and takes the focus. */
+  /** Selects the text between two offsets, which may be equal, and takes the focus. */
   select(from: number, to: number): void;
   destroy(): void;
 }
@@ -141,7 +141,7 @@ export function createEditor(parent: HTMLElement, options: EditorOptions): CodeE
       const { doc } = view.state;
       if (doc.toString() !== text) {
         isOurs = true;
-        // One undo for each, however fast they follow one another.
+        // One undo step each, however fast they follow one another.
         view.dispatch({
           changes: { from: 0, to: doc.length, insert: text },
           annotations: isolateHistory.of('full'),
@@ -169,7 +169,7 @@ export function createEditor(parent: HTMLElement, options: EditorOptions): CodeE
   };
 }
 
-/** From a place to the end of its word; of an empty one, the letter before it, so that something is underlined. */
+/** From a position to the end of its word; if that is empty, the character before it, so that something is underlined. */
 function rangeAt(doc: Text, { line, column }: Place): { from: number; to: number } {
   const found = doc.line(Math.max(1, Math.min(line, doc.lines)));
   const from = Math.min(found.from + column - 1, found.to);

@@ -1,7 +1,7 @@
-/** What CodeMirror says, in its own English, and what stands for it in the person's language. */
+/** CodeMirror's English texts and their translations. */
 import { t } from '../messages/messages.svelte.ts';
 
-/** As `EditorState.phrases` takes them; `$` is a value. */
+/** In the form `EditorState.phrases` takes; `$` is a placeholder. */
 export function phrases(): Record<string, string> {
   return {
     Find: t('Find'),

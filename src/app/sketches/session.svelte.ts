@@ -7,20 +7,20 @@ export interface OutputLine {
   id: number;
   level: ConsoleEntry['level'] | 'note';
   text: string;
-  /** How often it was said in a row. */
+  /** How many times in a row. */
   count: number;
 }
 
-/** More lines than that nobody scrolls through, and each is an element of the page. */
+/** Nobody scrolls through more lines, and each is an element of the page. */
 const KEPT_LINES = 300;
 
-/** What is known of the sketch that runs, or of the last one that did. */
+/** The state of the running sketch, or the last one. */
 export class SketchSession {
   state = $state<RunState>('idle');
   lines = $state.raw<OutputLine[]>([]);
   /** The first thing that went wrong in this run. */
   problem = $state.raw<SketchProblem | null>(null);
-  /** Why a picture or a recording was refused, in one sentence. */
+  /** A sentence on why a picture or a recording was refused. */
   refusal = $state<string | null>(null);
   recording = $state<Tape | null>(null);
 
@@ -34,7 +34,7 @@ export class SketchSession {
 
   readonly isOn = $derived(this.state !== 'idle');
 
-  /** Shows what runs in `place`. @returns what ends it */
+  /** Shows the running sketch in `place`. @returns a function that ends it */
   show(place: HTMLElement): () => void {
     const runner = new SketchRunner(place, import.meta.env.BASE_URL, {
       onState: (state) => {
@@ -56,7 +56,7 @@ export class SketchSession {
   }
 
   async run(sketch: Sketch): Promise<void> {
-    // What is being recorded ends with its sketch, and is not lost.
+    // A recording ends with its sketch, and is not lost.
     await this.endRecording();
     this.lines = [];
     this.problem = null;
@@ -69,7 +69,7 @@ export class SketchSession {
     this.#runner?.stop();
   }
 
-  /** @returns the canvas as PNG, or null when there is none; {@link refusal} says why */
+  /** @returns the canvas as PNG, or null; {@link refusal} says why */
   snapshot(): Promise<Blob | null> {
     return this.#attempt(async (runner) => runner.snapshot());
   }
@@ -99,7 +99,7 @@ export class SketchSession {
       return this.#runner ? await work(this.#runner) : null;
     } catch (error) {
       const { code, message } = StudioError.from(error);
-      // Whoever stops a sketch knows that it has stopped.
+      // Whoever stops a sketch knows that it stopped.
       this.refusal = code === 'cancelled' ? null : message;
       return null;
     }

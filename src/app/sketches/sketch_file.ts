@@ -2,12 +2,12 @@ import { StudioError } from '../../core/errors.ts';
 import type { Sketch } from '../../core/media.ts';
 import { extractSketch, languageOf } from '../../core/sketch.ts';
 
-/** No sketch that somebody wrote is longer; a library or a bundle is. */
+/** No handwritten sketch is longer; libraries and bundles are. */
 const LONGEST = 500_000;
 
 /**
- * The sketch in a file: JavaScript as it is, of a page its scripts.
- * @throws StudioError `invalid_operation` when there is none
+ * The sketch in a file: JavaScript as it is, or an HTML page's scripts.
+ * @throws StudioError `invalid_operation` if there is none
  */
 export async function readSketch(file: File): Promise<Sketch> {
   if (file.size > LONGEST) {

@@ -1,6 +1,6 @@
 /**
- * Sketches to begin with, each a file of `starters/`. Its first lines say what it is (`// title.de: …`), up to the first empty line; comments
- * that begin with `en:` or `de:` are shown in that language only.
+ * Sketches to begin with, each a file in `starters/`. The lines up to the first empty one describe it (`// title.de: …`); comments
+ * starting with `en:` or `de:` are only shown in that language.
  */
 import * as v from 'valibot';
 import type { Sketch } from '../../core/media.ts';
@@ -35,7 +35,7 @@ export function starters(locale: Locale): Starter[] {
   );
 }
 
-/** @throws ValiError when the first lines are not those of a starter */
+/** @throws ValiError if the first lines are not a starter's */
 export function parseStarter(id: string, text: string, locale: Locale): Starter {
   const [first, ...rest] = text.split('\n\n');
   const head = v.parse(

@@ -4,15 +4,15 @@ import { wav } from './wav.ts';
 export interface Take {
   id: number;
   kind: 'picture' | 'video' | 'sound';
-  /** Of the file that it is saved as. */
+  /** Name of the saved file. */
   name: string;
   file: Blob;
-  /** Of `file`, until it is dropped. */
+  /** Object URL of `file`, revoked when it is dropped. */
   url: string;
   isKept: boolean;
 }
 
-/** What was taken of sketches since the room was opened, newest first. */
+/** Pictures and recordings of sketches since the room was opened, newest first. */
 export class Takes {
   all = $state.raw<Take[]>([]);
   #ids = 0;

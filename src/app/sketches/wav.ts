@@ -1,6 +1,6 @@
 import type { Sound } from '../../core/media.ts';
 
-/** A WAV file: 16 bits a sample, channels interleaved; what is beyond −1 and 1 is clipped, as a loudspeaker would. */
+/** A WAV file: 16 bits per sample, channels interleaved; samples beyond −1 and 1 are clipped. */
 export function wav({ rate, channels }: Sound): Blob {
   const length = channels[0]?.length ?? 0;
   const bytes = length * channels.length * 2;

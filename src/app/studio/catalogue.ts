@@ -2,29 +2,14 @@
 import type { DeviceReport } from '../../core/job.ts';
 import type { CheckpointSummary } from '../../core/model.ts';
 import type { Operation } from '../../core/operation.ts';
-import type { CatalogueCheckpoint, Config } from '../../core/catalogue.ts';
+import type { Config } from '../../core/catalogue.ts';
 import { checkpointStep, plan } from '../../core/plan.ts';
 import type { PlanResult } from '../../core/plan.ts';
 import { courseOf, fieldsOf } from '../../core/steps.ts';
-import type { Course } from '../../core/steps.ts';
-import { catalogue, offers as allOffers } from '../../pipelines/catalogue.ts';
+import type { Course, Step } from '../../core/steps.ts';
+import { catalogue } from '../../pipelines/catalogue.ts';
 import { ofLanguage, t } from '../messages/messages.svelte.ts';
 import { predictionOf, type Suggestions } from './form.svelte.ts';
-
-export interface Offer {
-  /** Of the config that brings it, or of the language model. */
-  id: string;
-  name: string;
-  checkpoint: Omit<CatalogueCheckpoint, 'recommended'>;
-}
-
-/** Checkpoints that can be had, the most permissive licences first. */
-export const offers: Offer[] = allOffers.map((offer) => ({
-  ...offer,
-  get name() {
-    return configName(offer.name);
-  },
-}));
 
 /** What the form of pictures sets, whatever it is filled in with; a config that does not know all of it has a form of its own. */
 const PAINTING_FIELDS = [
@@ -38,16 +23,33 @@ const PAINTING_FIELDS = [
   'batch_size',
 ] as const;
 
-/** Whether the form of pictures, which follows the checkpoint, says all that a config of these steps needs. */
+/**
+ * Whether the form of pictures, which follows the checkpoint, says all that a config of these steps needs. It gives no pictures to work
+ * from.
+ */
 export function paints(course: Course): boolean {
   const fields = fieldsOf(course);
-  return course.main.chunk.meta.needs.checkpoint !== undefined && PAINTING_FIELDS.every((name) => fields.has(name));
+  const isSaid = PAINTING_FIELDS.every((name) => fields.has(name)) && !fields.has('images');
+  return course.main.chunk.meta.needs.checkpoint !== undefined && isSaid;
+}
+
+/** What people call the checkpoints that a config of these steps runs: the name of the config that brings none of its own. */
+export function familyOf({ main: { chunk } }: Course): string {
+  const own = Object.values(catalogue.configs).find(
+    ({ checkpoint, parameters }) => checkpoint === null && parameters.OUTPUT_CHUNK === chunk.meta.id,
+  );
+  return own ? configName(own.name) : chunk.meta.id;
 }
 
 /** Whether a config's pictures are painted from words that other steps give. */
 export function rewritesWords(config: string): boolean {
   const course = Object.hasOwn(catalogue.configs, config) ? courseOf(catalogue.configs[config], catalogue) : '';
-  return typeof course !== 'string' && course.steps.length > 1 && paints(course);
+  return typeof course !== 'string' && before(course).length > 0 && paints(course);
+}
+
+/** The steps that the words of a picture go through first. */
+export function before({ steps, main }: Course): Step[] {
+  return steps.slice(0, steps.indexOf(main));
 }
 
 /** The config that makes pictures from the form of pictures with this checkpoint, with what it suggests; null when none can. */
@@ -85,7 +87,7 @@ function inOrder({ ref, pipelineClass }: CheckpointSummary): Config[] {
     .filter(({ course }) => {
       return paints(course) && course.main.chunk.meta.needs.checkpoint?.includes(pipelineClass);
     })
-    .sort((a, b) => a.course.steps.length - b.course.steps.length)
+    .sort((a, b) => before(a.course).length - before(b.course).length)
     .map(({ config }) => config);
   return [
     ...configs.filter(({ checkpoint }) => checkpoint && ref.startsWith(`hub:${checkpoint.repo}@`)),
@@ -98,7 +100,9 @@ export function planFor(
   checkpoint: CheckpointSummary | null,
   device: DeviceReport | null,
 ): PlanResult {
-  return plan(operation, catalogue, () => checkpoint, device);
+  const { checkpoints = {} } = operation;
+  const isOther = (step: string) => Object.hasOwn(checkpoints, step) && checkpoints[step] !== checkpoint?.ref;
+  return plan(operation, catalogue, (step) => (isOther(step) ? undefined : checkpoint), device);
 }
 
 /** What a stage of a job is called, as its chunk says; null for one that no chunk declares. */
@@ -135,6 +139,7 @@ export function stepName(step: string): string {
     interception: () => t('Rewritten'),
     translation: () => t('Translated'),
     output: () => t('Made'),
+    upscale: () => t('Upscaled'),
   };
   return known[step]?.() ?? readable(step);
 }
@@ -152,6 +157,7 @@ function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unkn
     schedule,
     prediction: predictionOf(checkpoint.defaults) || (checkpoint.defaults.prediction_type ?? ''),
     takesSizes: checkpoint.takesSizes === true,
+    upscale: checkpoint.defaults.upscale ?? 1,
     multiple: checkpoint.multiple ?? 8,
     samplers: checkpoint.samplers ?? null,
   };

@@ -2,9 +2,9 @@ import * as v from 'valibot';
 import type { Config } from '../../core/catalogue.ts';
 import type { OperationInput } from '../../core/operation.ts';
 import type { Course, Step } from '../../core/steps.ts';
-import { entriesOf, openEntries, valuesOf } from '../../core/steps.ts';
+import { asAsked, entriesOf, openEntries, valuesOf } from '../../core/steps.ts';
 import { describeField, type FieldDescription } from '../fields/description.ts';
-import { Field, type FieldStore, type GivenFile } from '../fields/field.svelte.ts';
+import { Field, takesFiles, type FieldStore, type GivenFile } from '../fields/field.svelte.ts';
 import { language } from '../messages/messages.svelte.ts';
 import { keep, readKept } from '../parts/kept.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
@@ -34,9 +34,9 @@ export class ConfigForm {
 
   constructor({ config, course }: Way) {
     this.config = config;
-    this.course = course;
+    this.course = asAsked(course, []);
     this.#kept.current.values[config.id] ??= {};
-    const others = course.steps.filter((step) => step !== course.main);
+    const others = this.course.steps.filter((step) => step !== course.main);
     this.groups = [
       { step: null, fields: [...this.#inputs(), ...this.#fieldsOf(course.main)] },
       ...others.map((step) => ({ step, fields: this.#fieldsOf(step) })),
@@ -72,27 +72,38 @@ export class ConfigForm {
 
   /**
    * Takes over the parameters of an earlier run; what it does not say stays as it is.
-   * @param open reads a picture that was recorded, by its file's name
+   * @param open reads a file that was recorded, by its name; null = it is not there
+   * @returns the controls of the fields whose files are not there
    */
-  async restore(parameters: Record<string, unknown>, open: (file: string) => Promise<Blob>): Promise<void> {
+  async restore(parameters: Record<string, unknown>, open: (file: string) => Promise<Blob | null>): Promise<string[]> {
+    const missing: string[] = [];
     for (const field of this.#all.flatMap((one) => (one.companion ? [one, one.companion] : [one]))) {
       const [step, name] = field.key.split('.');
       const value =
         name === undefined ? parameters[step] : (parameters[step] as Record<string, unknown> | undefined)?.[name];
-      const isPicture = field.description.control === 'picture' || field.description.control === 'pictures';
-      if (value !== undefined && !isPicture) {
+      const isFile = takesFiles(field.description);
+      if (value !== undefined && !isFile) {
         field.take(value);
-      } else if (isPicture) {
+      } else if (isFile) {
         const given = [value].flat().filter((one) => typeof one === 'string' || one instanceof Blob);
-        field.give(
-          await Promise.all(
-            given.map(async (one) =>
-              one instanceof Blob ? { blob: one, name: field.label } : { blob: await open(one), name: one },
-            ),
+        const files = await Promise.all(
+          given.map(async (one) =>
+            one instanceof Blob ? { blob: one, name: field.label } : { blob: await open(one), name: one },
           ),
         );
+        const found = files.flatMap(({ blob, name }) => (blob ? [{ blob, name }] : []));
+        field.give(found);
+        if (found.length < files.length) {
+          missing.push(field.description.control);
+        }
       }
     }
+    return missing;
+  }
+
+  /** The first that takes a picture; null where none does. */
+  get picture(): Field | null {
+    return this.#all.find(({ description }) => description.control === 'picture') ?? null;
   }
 
   get #all(): Field[] {
@@ -170,8 +181,7 @@ export class ConfigForm {
   }
 
   async #restoreFiles(field: Field): Promise<void> {
-    const { control } = field.description;
-    if (control === 'picture' || control === 'pictures') {
+    if (takesFiles(field.description)) {
       const files: GivenFile[] = v.parse(v.fallback(filesSchema, []), await readKept(this.#fileKey(field.key)));
       field.files = field.files.length > 0 ? field.files : files;
     }

@@ -1,7 +1,10 @@
 import * as v from 'valibot';
+import * as hires from '../../core/hires.ts';
 import type { LoraUse } from '../../core/loras.ts';
 import type { OperationInput } from '../../core/operation.ts';
 import * as parameter from '../../core/parameters.ts';
+import { UPSCALER } from '../../core/builtin_checkpoints.ts';
+import type { PromptSyntax } from '../../core/model.ts';
 import { WHITE } from '../../formats/background.ts';
 import { randomSeed } from '../fields/seed.ts';
 import { Entry } from './entry.svelte.ts';
@@ -11,6 +14,9 @@ import { Persisted } from '../parts/persisted.svelte.ts';
 /** Null: nobody chose, the field follows the checkpoint. */
 const own = v.fallback(v.nullable(v.string()), null);
 const text = v.fallback(v.string(), '');
+
+/** What the upscaler that comes with the page can do. */
+export const UPSCALES = [1, 2, 3, 4] as const;
 
 const schema = v.object({
   prompt: own,
@@ -29,8 +35,14 @@ const schema = v.object({
   count: v.fallback(v.picklist([1, 2, 3, 4]), 1),
   /** What Stable Diffusion XL is told of sizes, as typed, by parameter; those that nobody chose are not there. */
   sizes: v.fallback(v.record(v.string(), v.string()), {}),
+  /** What is chosen of {@link CHOSEN}, as typed, by parameter; what nobody chose is not there. */
+  chosen: v.fallback(v.record(v.string(), v.string()), {}),
+  /** Lists of wildcards, as typed: a line for each, `name: one | another`. */
+  wildcards: text,
   /** Switched on; a weight of null is 1. */
   loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
+  /** How many times as wide and high pictures are made afterwards; 1 = they stay as they are. */
+  upscale: v.fallback(v.nullable(v.picklist(UPSCALES)), null),
   /** What the mask keeps is laid over the result. */
   overlays: v.fallback(v.boolean(), true),
   /** Shows through the transparent parts of the starting picture. */
@@ -45,6 +57,28 @@ const PREDICTIONS: Partial<Record<string, Record<string, unknown>>> = {
   velocity: { prediction_type: 'v_prediction', rescale_betas_zero_snr: false },
   velocity_zero_snr: { prediction_type: 'v_prediction', rescale_betas_zero_snr: true },
 };
+
+/** Parameters that are kept as typed, and what an operation wants of them. */
+const CHOSEN = {
+  prompt_syntax: { to: String, schema: parameter.promptSyntax },
+  clip_skip: { to: Number, schema: parameter.clipSkip },
+  guidance_rescale: { to: Number, schema: parameter.guidanceRescale },
+  follows: { to: String, schema: parameter.follows },
+  hires_scale: { to: Number, schema: hires.hiresScale },
+  hires_steps: { to: Number, schema: hires.hiresSteps },
+  hires_denoising_strength: { to: Number, schema: hires.hiresStrength },
+  hires_upscaler: { to: String, schema: hires.hiresUpscaler },
+  noise: { to: String, schema: parameter.noise },
+  variation_seed: { to: String, schema: () => parameter.seed('variation_seed') },
+  variation_strength: { to: Number, schema: parameter.variationStrength },
+  eta_noise_seed_delta: { to: Number, schema: parameter.etaNoiseSeedDelta },
+} satisfies Record<string, { to: (text: string) => unknown; schema: () => v.GenericSchema }>;
+export type ChosenName = keyof typeof CHOSEN;
+
+const CHOSEN_NAMES = Object.keys(CHOSEN) as ChosenName[];
+
+/** Those that checkpoints whose noise is a flow take, too. */
+const OF_FLOWS = /^(noise|variation|eta)/;
 
 /** The id of what these parameters say; empty where they say nothing. */
 export function predictionOf({ prediction_type, rescale_betas_zero_snr }: Record<string, unknown>): string {
@@ -68,6 +102,7 @@ export interface Suggestions {
   schedule: string;
   prediction: string;
   takesSizes: boolean;
+  upscale: number;
   /** Of which width and height are, in pixels. */
   multiple: number;
   /** The only samplers that can follow the checkpoint; null = all. */
@@ -98,6 +133,7 @@ export class Form {
     schedule: '',
     prediction: '',
     takesSizes: false,
+    upscale: 1,
     multiple: 8,
     samplers: null,
   });
@@ -149,6 +185,19 @@ export class Form {
         ? null
         : t('Seed must be a whole number from 0 to 18446744073709551615.'),
   });
+  readonly clipSkip = this.#chosenEntry('clip_skip', () => t('Clip skip'));
+  readonly guidanceRescale = this.#chosenEntry('guidance_rescale', () => t('Rescaled guidance'), '0');
+  readonly variation = this.#chosenEntry('variation_strength', () => t('Variation'), '0');
+  readonly variationSeed = this.#chosenEntry('variation_seed', () => t('Seed of the variation'));
+  readonly seedDelta = this.#chosenEntry('eta_noise_seed_delta', () => t('Seed offset of steps (ENSD)'), '0');
+
+  readonly hiresScale = this.#chosenEntry('hires_scale', () => t('Upscale'), '1');
+  readonly hiresSteps = this.#chosenEntry('hires_steps', () => t('Steps'));
+  readonly hiresStrength = this.#chosenEntry(
+    'hires_denoising_strength',
+    () => t('Strength'),
+    String(hires.USUAL_HIRES.strength),
+  );
 
   constructor(hasMask: () => boolean) {
     this.#hasMask = hasMask;
@@ -157,6 +206,16 @@ export class Form {
   /** Whether the checkpoint's noise levels are a flow's, so that nothing is to be said of what its network predicts. */
   get isFlow(): boolean {
     return this.suggestions.prediction === 'flow_prediction';
+  }
+
+  /** As somebody chose, else as the checkpoint suggests. */
+  get upscale(): number {
+    return this.options.upscale ?? this.suggestions.upscale;
+  }
+
+  /** The step that enlarges the picture, as an operation says it; nothing where it is switched off. */
+  get upscaling(): { checkpoints?: Record<string, string>; scale?: number } {
+    return this.upscale > 1 ? { checkpoints: { upscale: UPSCALER }, scale: this.upscale } : {};
   }
 
   /** Whether a sampler can follow the checkpoint. */
@@ -171,6 +230,62 @@ export class Form {
 
   keep(): void {
     this.#saved.keep();
+  }
+
+  /** What was chosen of a parameter, as typed; empty = nothing. */
+  chosen(name: ChosenName): string {
+    return this.options.chosen[name] ?? '';
+  }
+
+  /** How the prompt is read: as AUTOMATIC1111 does where nobody chose, and word for word where a flow's encoder does. */
+  get promptSyntax(): PromptSyntax {
+    const chosen = this.chosen('prompt_syntax');
+    return this.isFlow ? 'literal' : v.is(parameter.promptSyntax(), chosen) ? chosen : 'automatic1111';
+  }
+
+  /** The lists of wildcards by name. */
+  get wildcards(): Record<string, string[]> {
+    const lines = this.options.wildcards.split('\n').map((line) => /^\s*([^:\s]+)\s*:(.*)$/.exec(line));
+    return Object.fromEntries(
+      lines.flatMap((match) => (match ? [[match[1], match[2].split('|').map((one) => one.trim())]] : [])),
+    );
+  }
+
+  choose(name: ChosenName, value: string): void {
+    const others = Object.entries(this.options.chosen).filter(([other]) => other !== name);
+    this.options.chosen = Object.fromEntries(value === '' ? others : [...others, [name, value]]);
+  }
+
+  #chosenEntry(name: ChosenName, label: () => string, suggestion = ''): Entry {
+    const { to, schema } = CHOSEN[name];
+    return new Entry(label, {
+      read: () => this.options.chosen[name] ?? null,
+      write: (text) => {
+        this.choose(name, text ?? '');
+      },
+      suggestion: () => suggestion,
+      check: (one) => {
+        const result = v.safeParse(schema(), to(one.text.trim()), { abortEarly: true });
+        return one.text === suggestion || result.success
+          ? null
+          : said(result.issues[0].message).replace(/^\w+/, one.label);
+      },
+    });
+  }
+
+  /** @returns those of {@link CHOSEN} that this checkpoint takes and that do something, as parameters. */
+  #choices(isFromWords: boolean): Record<string, unknown> {
+    const varies = Number(this.chosen('variation_strength')) > 0;
+    const isPerPicture = ['nv', 'a1111_cpu'].includes(this.chosen('noise'));
+    const isIdle = (name: ChosenName) =>
+      (name === 'guidance_rescale' && !(Number(this.chosen(name)) > 0)) ||
+      (!varies && name.startsWith('variation')) ||
+      (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||
+      (!isPerPicture && name === 'eta_noise_seed_delta');
+    const names = CHOSEN_NAMES.filter(
+      (name) => this.chosen(name) !== '' && !isIdle(name) && (!this.isFlow || OF_FLOWS.test(name)),
+    );
+    return Object.fromEntries(names.map((name) => [name, CHOSEN[name].to(this.chosen(name).trim())]));
   }
 
   /** Switches a LoRA on or off; without a weight it keeps the one that it has. */
@@ -213,7 +328,17 @@ export class Form {
    */
   isValid(kind: string, loras: readonly string[]): boolean {
     const needed = [this.steps, this.guidance, this.width, this.height, this.seed];
-    needed.push(...loras.map((ref) => this.loraWeight(ref)));
+    needed.push(
+      ...loras.map((ref) => this.loraWeight(ref)),
+      this.clipSkip,
+      this.guidanceRescale,
+      this.variation,
+      this.variationSeed,
+      this.seedDelta,
+      this.hiresScale,
+      this.hiresSteps,
+      this.hiresStrength,
+    );
     if (kind !== 'image_generation') {
       needed.push(this.strength);
     }
@@ -226,11 +351,17 @@ export class Form {
     if (!options.keepSeed) {
       this.seed.text = randomSeed();
     }
+    const { checkpoints, scale } = this.upscaling;
+    if (Number(this.chosen('variation_strength')) > 0 && this.chosen('variation_seed') === '') {
+      this.choose('variation_seed', randomSeed());
+    }
     return {
       operation: operationKind(pictures),
       config,
       checkpoint,
+      ...(checkpoints ? { checkpoints } : {}),
       parameters: {
+        ...(scale === undefined ? {} : { scale }),
         prompt: this.prompt.text,
         negative_prompt: options.negative,
         width: this.width.value,
@@ -242,6 +373,11 @@ export class Form {
         ...(options.sampler !== '' && this.takes(options.sampler) ? { sampler: options.sampler } : {}),
         ...(options.schedule === '' ? {} : { schedule: options.schedule }),
         ...(this.isFlow ? {} : PREDICTIONS[options.prediction]),
+        ...this.#choices(pictures === null),
+        ...(this.isFlow ? {} : { prompt_syntax: this.promptSyntax }),
+        ...(Object.keys(this.wildcards).length > 0 && this.promptSyntax !== 'literal' && !this.isFlow
+          ? { wildcards: this.wildcards }
+          : {}),
         ...(this.suggestions.takesSizes ? mapped(options.sizes, Number) : {}),
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
@@ -252,8 +388,14 @@ export class Form {
     };
   }
 
-  /** Takes over the parameters of an earlier run; what it does not say stays as it is. */
-  restore(parameters: Record<string, unknown>): void {
+  /**
+   * Takes over the parameters of an earlier run; what it does not say stays as it is.
+   * @param isWhole whether it would say that the picture was enlarged
+   */
+  restore(parameters: Record<string, unknown>, isWhole = true): void {
+    if (isWhole) {
+      this.options.upscale = UPSCALES.find((scale) => scale === parameters.scale) ?? 1;
+    }
     const take = (entry: Entry, name: string) => {
       const value = parameters[name];
       if (typeof value === 'string' || typeof value === 'number') {
@@ -276,6 +418,15 @@ export class Form {
       Object.fromEntries(Object.entries(parameters).filter(([name]) => /^(original|crop|target)_/.test(name))),
       String,
     );
+    this.options.chosen = mapped(
+      Object.fromEntries(
+        CHOSEN_NAMES.flatMap((name) => ((parameters[name] ?? null) === null ? [] : [[name, parameters[name]]])),
+      ),
+      String,
+    );
+    // What does not say how its prompt was read was read word for word.
+    this.options.chosen.prompt_syntax ??= 'literal';
+    this.options.wildcards = listsOf(parameters.wildcards);
     this.options.overlays = parameters.overlay_inpaint !== false;
     this.options.background = parameter.isColour(parameters.background) ? parameters.background : WHITE;
     if (typeof seed === 'string') {
@@ -287,7 +438,11 @@ export class Form {
   /** Whether somebody's own size, steps, guidance, sampler or schedule stands where the checkpoint suggests another. */
   get differs(): boolean {
     const { sampler, schedule, prediction } = this.options;
-    return this.#followers.some((entry) => entry.differs) || [sampler, schedule, prediction].some((own) => own !== '');
+    return (
+      this.#followers.some((entry) => entry.differs) ||
+      [sampler, schedule, prediction].some((own) => own !== '') ||
+      CHOSEN_NAMES.some((name) => name !== 'prompt_syntax' && this.chosen(name) !== '')
+    );
   }
 
   followCheckpoint(): void {
@@ -295,6 +450,9 @@ export class Form {
     this.options.sampler = '';
     this.options.schedule = '';
     this.options.prediction = '';
+    this.options.chosen = Object.fromEntries(
+      Object.entries(this.options.chosen).filter(([name]) => name === 'prompt_syntax'),
+    );
   }
 
   get #followers(): Entry[] {
@@ -314,6 +472,14 @@ export class Form {
       check: (entry) => (number ? problem(number(this.suggestions), entry) : null),
     });
   }
+}
+
+/** Lists of wildcards as they are typed; foreign data. */
+function listsOf(value: unknown): string {
+  const lists = v.is(parameter.wildcards(), value) ? value : {};
+  return Object.entries(lists)
+    .map(([name, lines]) => `${name}: ${lines.join(' | ')}`)
+    .join('\n');
 }
 
 function mapped<T>(record: Record<string, unknown>, to: (value: unknown) => T): Record<string, T> {

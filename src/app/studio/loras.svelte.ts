@@ -83,7 +83,7 @@ export class Loras {
 
   /** Stores a file from the disk and switches it on. @throws StudioError */
   async add(file: File): Promise<void> {
-    const stored = await this.#library.importLora(file);
+    const stored = await this.#library.importAddition(file);
     if (stored) {
       this.#form.chooseLora(stored.ref, stored.name, true);
     }
@@ -97,6 +97,12 @@ export class Loras {
       const ref = stored?.ref ?? lora;
       this.#form.chooseLora(ref, stored?.name ?? loraName(lora.replace(/^lora:\w+:/, '')), true, weight);
     }
+  }
+
+  /** Whether what is said to be without effect is an embedding that is stored here, and so has one. */
+  hasEmbedding(what: string): boolean {
+    const [, name] = /^the effect of (?:the embedding |embeddings such as embedding:)(.+)$/i.exec(what) ?? [];
+    return name !== undefined && this.#library.loras.some((lora) => lora.name.toLowerCase() === name.toLowerCase());
   }
 
   /**

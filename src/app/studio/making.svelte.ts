@@ -33,12 +33,16 @@ const keptSchema = v.object({
   models: v.fallback(v.record(v.string(), v.string()), {}),
   /** Engines on other machines of which a server is entered. */
   engines: v.fallback(v.array(v.string()), []),
+  /** Language models on servers that are entered. */
+  served: v.fallback(v.array(v.object({ ref: v.string(), name: v.string(), host: v.string() })), []),
 });
 
-/** A language model or a voice that is here. */
+/** A language model or a voice that is here, or on a server. */
 export interface LanguageModel {
   ref: string;
   name: string;
+  /** Of the server that words go to; absent for one that is here. */
+  host?: string;
 }
 
 /** Where language models are found. */
@@ -78,9 +82,36 @@ export class Making {
       .filter((id) => id !== 'image' && this.#known.some(({ config }) => config.media === id)),
   ]);
 
-  /** Engines of which a server is entered. */
-  takeEngines(engines: string[]): void {
+  /** Where the current choice is made: here, here although entered servers could make it, or on a server. */
+  readonly privacy = $derived.by(() => {
+    if (this.way?.course.steps.some(({ chunk }) => chunk.meta.needs.remote !== undefined)) {
+      return 'server';
+    }
+    return this.#kept.current.engines.length > 0 ? 'chosen' : 'here';
+  });
+
+  /**
+   * What stands for a way in the list of choices: where it is made is asked apart from what it is.
+   * @param painted the config that the form of pictures uses; null while no checkpoint is open
+   */
+  entryOf(way: Way | null, painted: string | null): string {
+    const { id = PAINTING, here } = way?.config ?? {};
+    if (here === undefined) {
+      return id;
+    }
+    return here === painted ? PAINTING : this.ways.some(({ config }) => config.id === here) ? here : id;
+  }
+
+  /** The ways that make on servers what the chosen one makes. See {@link entryOf}. */
+  elsewhere(painted: string | null): Way[] {
+    const entry = this.entryOf(this.way, painted);
+    return this.ways.filter((way) => way.config.id !== entry && this.entryOf(way, painted) === entry);
+  }
+
+  /** Engines of which a server is entered, and language models that such servers have. */
+  takeEngines(engines: string[], served: Required<LanguageModel>[]): void {
     this.#kept.current.engines = engines;
+    this.#kept.current.served = served;
     this.#kept.keep();
   }
 
@@ -96,7 +127,9 @@ export class Making {
   readonly way = $derived.by((): Way | null => {
     const chosen = this.#kept.current.ways[this.medium];
     const way = this.ways.find(({ config }) => config.id === chosen);
-    return way ?? (this.medium === 'image' ? null : this.ways[0]);
+    // Those that want a checkpoint of their own wait until somebody chooses them.
+    const first = this.ways.find(({ course }) => course.main.chunk.meta.needs.checkpoint === undefined);
+    return way ?? (this.medium === 'image' ? null : (first ?? this.ways[0]));
   });
 
   get isPainting(): boolean {
@@ -161,10 +194,11 @@ export class Making {
     return this.way?.course.steps.filter(({ chunk }) => chunk.meta.needs.language !== undefined) ?? [];
   }
 
-  /** Those that are here, the one used last first. */
+  /** Those that are here, the one used last first, then those on servers. */
   modelsFor(kind: LanguageKind): LanguageModel[] {
     const stored = this.#shelf.languages.filter((one) => one.kind === kind && one.state === 'complete');
-    return [...this.opened.filter((one) => one.kind === kind), ...stored].map(({ ref, name }) => ({ ref, name }));
+    const here = [...this.opened.filter((one) => one.kind === kind), ...stored].map(({ ref, name }) => ({ ref, name }));
+    return kind === 'text' ? [...here, ...this.#kept.current.served] : here;
   }
 
   /** The one that is chosen, or else the first that is here; null where there is none. */

@@ -1,9 +1,7 @@
 import type { Job } from '../../core/job.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import { fromJob, fromRecord, isWorthShowing, type Run } from '../recordings/runs.ts';
-
-/** Beside the stage; the recordings have all of them. */
-const COUNT = 18;
+import { NEWEST_COUNT, newestFirst } from './newest_list.ts';
 
 /** The newest runs with results, and the one on show. */
 export class NewestRuns {
@@ -20,10 +18,10 @@ export class NewestRuns {
   }
 
   async load(): Promise<void> {
-    const records = await this.#client.runs({ limit: COUNT });
+    const records = await this.#client.runs({ limit: NEWEST_COUNT });
     const loaded = records.map(fromRecord).filter(isWorthShowing);
-    const newer = this.list.filter((run) => !loaded.some((known) => known.id === run.id));
-    this.list = [...newer, ...loaded].slice(0, COUNT);
+    // What a job told meanwhile is newer than what was read.
+    this.list = newestFirst(this.list, loaded);
   }
 
   show(run: Run): void {
@@ -35,7 +33,7 @@ export class NewestRuns {
   add(job: Job): Run | null {
     const run = fromJob(job);
     if (run) {
-      this.list = [run, ...this.list].slice(0, COUNT);
+      this.list = newestFirst([run], this.list);
       this.shown = this.follows ? run : this.shown;
     }
     return run;

@@ -1,9 +1,14 @@
-import { BUILTIN_CHECKPOINTS, builtinOf, type BuiltinCheckpoint } from '../../core/builtin_checkpoints.ts';
+import {
+  BUILTIN_CHECKPOINTS,
+  builtinOf,
+  defaultCheckpoint,
+  type BuiltinCheckpoint,
+} from '../../core/builtin_checkpoints.ts';
 import { StudioError } from '../../core/errors.ts';
 import type { CheckpointSummary } from '../../core/model.ts';
 import type { JobClient } from '../../jobs/client.ts';
-import type { FolderFile } from '../../jobs/folder_source.ts';
-import { filesOfHandle, type DiskHandle } from '../library/disk.svelte.ts';
+import { largestOf, type FolderFile } from '../../jobs/folder_source.ts';
+import type { DiskHandle } from '../library/disk.svelte.ts';
 import type { Library } from '../library/library.svelte.ts';
 import type { Told } from '../parts/told.svelte.ts';
 import { configFor } from './catalogue.ts';
@@ -15,13 +20,16 @@ export interface Kept {
   keep(): void;
 }
 
+/** The turn of what opens by itself. */
+const AT_START = 0;
+
 /** The checkpoint that is open. Opening one resolves with false where it failed, which the person is told. */
 export class Opened {
   checkpoint = $state.raw<CheckpointSummary | null>(null);
   /** How many are being opened: a person may choose one while another is on its way. */
   #pending = $state(0);
-  /** The place in line of the one that is open, and of the one that was asked for last. */
-  #turn = { open: 0, asked: 0 };
+  /** The place in line of the one that is open, and of the one that was asked for last; {@link AT_START} stands before all that a person asks for. */
+  #turn = { open: AT_START - 1, asked: AT_START };
   /** What of the checkpoints that come with the page was opened, by id. */
   builtin = $state.raw<Record<string, CheckpointSummary>>({});
   /** The id of the folder on disk that is open, or null. */
@@ -32,6 +40,14 @@ export class Opened {
   }
 
   readonly config = $derived(this.checkpoint && configFor(this.checkpoint));
+
+  /** What comes with the page in place of what is open, where that is none of these classes; null where it is, or nothing comes. */
+  standIn(classes: readonly string[]): (BuiltinCheckpoint & { ref: string }) | null {
+    const ref = defaultCheckpoint(classes);
+    const builtin = builtinOf(ref);
+    const isOpen = this.checkpoint !== null && classes.includes(this.checkpoint.pipelineClass);
+    return !isOpen && builtin && classes.includes(builtin.pipelineClass) ? { ...builtin, ref } : null;
+  }
 
   readonly #client: JobClient;
   readonly #library: Library;
@@ -47,7 +63,7 @@ export class Opened {
     this.#onOpen = onOpen;
   }
 
-  /** Opens what was open last, where it is still there; else the first of what comes with the page. */
+  /** Opens what was open last, where it is still there; else the first of what comes with the page. What a person opened meanwhile stays open. */
   async openLast(): Promise<void> {
     const known = this.#library.start();
     const { checkpoint: ref } = this.#kept.current;
@@ -55,11 +71,11 @@ export class Opened {
     if (ref !== null && !builtin) {
       await known;
       const isStored = this.#library.stored.some((one) => one.ref === ref && one.state === 'complete');
-      if (isStored && (await this.#open(() => this.#client.openStored(ref))) !== null) {
+      if (isStored && (await this.#open(() => this.#client.openStored(ref), AT_START)) !== null) {
         return;
       }
     }
-    await this.openBuiltin(builtin ?? undefined);
+    await this.#openBuiltin(builtin ?? undefined, AT_START);
   }
 
   /** @param list finds the files; a dropped folder that cannot be read is told like a checkpoint that cannot */
@@ -69,26 +85,37 @@ export class Opened {
   }
 
   /** As {@link openFolder}, and from then on it is listed in the library. */
-  async openDisk(folder: DiskHandle): Promise<boolean> {
+  async openDisk(folder: DiskHandle, beside: FileSystemFileHandle[] = []): Promise<boolean> {
     this.#told.alert = null;
-    const opened = await this.#open(async () => this.#client.openFolder(await filesOfHandle(folder)));
+    const opened = await this.#open(async () => {
+      const { filesOfHandle } = await import('../library/disk_files.ts');
+      return this.#client.openFolder(await filesOfHandle(folder, beside));
+    });
     if (opened) {
-      const id = await this.#library.disk.remember(folder);
+      const id = await this.#library.disk.remember(folder, beside);
       this.diskFolder = this.checkpoint === opened ? id : this.diskFolder;
     }
     return opened !== null;
   }
 
   /**
-   * Opens a checkpoint of one file where it lies.
-   * @param handle by which the browser can open it again
+   * Opens a checkpoint's files where they lie.
+   * @param handles by which the browser can open them again, in the same order; empty where it cannot
    */
-  openFile(file: File, handle: FileSystemFileHandle | null): Promise<boolean> {
-    return handle ? this.openDisk(handle) : this.openFolder(() => [{ path: `${file.name}/${file.name}`, file }]);
+  openFiles(files: File[], handles: FileSystemFileHandle[]): Promise<boolean> {
+    const first = largestOf(files);
+    const beside = handles.filter((_, i) => i !== first);
+    return handles[first]
+      ? this.openDisk(handles[first], beside)
+      : this.openFolder(() => files.map((file) => ({ path: file.name, file })));
   }
 
-  async openBuiltin({ id }: BuiltinCheckpoint = BUILTIN_CHECKPOINTS[0]): Promise<boolean> {
-    const opened = await this.#open(() => this.#client.openBuiltin(id));
+  openBuiltin(checkpoint?: BuiltinCheckpoint): Promise<boolean> {
+    return this.#openBuiltin(checkpoint);
+  }
+
+  async #openBuiltin({ id }: BuiltinCheckpoint = BUILTIN_CHECKPOINTS[0], turn?: number): Promise<boolean> {
+    const opened = await this.#open(() => this.#client.openBuiltin(id), turn);
     if (opened) {
       this.builtin = { ...this.builtin, [id]: opened };
       this.#remember(opened);
@@ -114,8 +141,7 @@ export class Opened {
   }
 
   /** The one that was asked for last is open in the end, however long each takes. @returns null where it failed, which was told */
-  async #open(open: () => Promise<CheckpointSummary>): Promise<CheckpointSummary | null> {
-    const turn = ++this.#turn.asked;
+  async #open(open: () => Promise<CheckpointSummary>, turn = ++this.#turn.asked): Promise<CheckpointSummary | null> {
     this.#pending += 1;
     try {
       const checkpoint = await open();

@@ -36,13 +36,16 @@ async function prepare(studio: Studio): Promise<void> {
     return;
   }
   const loras = checkpoint.takesLoras ? studio.loras.uses : [];
-  const operation = {
+  const { checkpoints, scale } = form.upscaling;
+  const asked = {
     operation: 'image_generation',
     config: config.id,
     checkpoint: checkpoint.ref,
+    ...(checkpoints ? { checkpoints } : {}),
     // What is brought to the device depends on these alone.
     parameters: {
       prompt: '',
+      ...(scale === undefined ? {} : { scale }),
       width: form.width.value,
       height: form.height.value,
       steps: form.steps.value,
@@ -51,6 +54,7 @@ async function prepare(studio: Studio): Promise<void> {
       ...(loras.length > 0 ? { loras } : {}),
     },
   };
+  const operation = studio.guides?.applyTo(asked, checkpoint) ?? asked;
   const wanted = JSON.stringify(operation);
   if (wanted !== last) {
     last = wanted;

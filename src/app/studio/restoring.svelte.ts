@@ -8,6 +8,7 @@ import type { Run } from '../recordings/runs.ts';
 import { Brought } from './brought.svelte.ts';
 import { rewritesWords } from './catalogue.ts';
 import type { Form } from './form.svelte.ts';
+import type { Guides } from './guides.svelte.ts';
 import type { Loras } from './loras.svelte.ts';
 import type { Making } from './making.svelte.ts';
 import type { Opened } from './opened.svelte.ts';
@@ -23,6 +24,8 @@ export interface Forms {
   readonly opened: Opened;
   readonly rewriting: Rewriting | null;
   openRewriting(): Promise<void>;
+  readonly guides: Guides | null;
+  openGuides(): Promise<Guides>;
 }
 
 /** Settings that come back: those of a run, of one that the browser lost, and those that a given file says it was made with. */
@@ -79,15 +82,12 @@ export class Restoring {
     }
   }
 
-  /** Takes over the settings that the given file brought along. A picture came out of them and is not what they start from. */
-  useBrought(): void {
-    const { form, loras, picture, opened } = this.#forms;
-    this.brought.use(form, loras);
-    if (this.recordingOfSettings === null) {
-      picture.remove();
-    }
-    const outcome = this.brought.outcome(opened.checkpoint?.name ?? null);
-    this.#told.announce(outcome ? [outcome.whole, ...outcome.notes].join(' ') : '');
+  /** Takes over the settings that the given file brought along. */
+  async useBrought(): Promise<void> {
+    await this.#told.report(async () => {
+      const { useBrought } = await import('./brought_use.ts');
+      this.#told.announce(await useBrought(this.#forms, this.brought, this.recordingOfSettings !== null));
+    });
   }
 
   /** Brings back the settings of an earlier run, and the picture that it started from; a mask is painted anew. */
@@ -107,6 +107,9 @@ export class Restoring {
     loras.restore(run.parameters.loras);
     picture.remove();
     await this.#told.report(async () => {
+      const { controlnets, ip_adapters: adapters, vae } = run.parameters;
+      const guides = controlnets || adapters || vae ? await this.#forms.openGuides() : this.#forms.guides;
+      await guides?.restore(run.parameters, (file) => this.#client.entity(run.id, file));
       if (image instanceof Blob) {
         await picture.put(image, 'Starting picture');
       } else if (typeof image === 'string') {

@@ -1,13 +1,14 @@
 import * as v from 'valibot';
 import type { Config } from '../../core/catalogue.ts';
-import { BLANK } from '../../core/catalogue.ts';
+import { BLANK } from '../../core/config_file.ts';
 import type { Operation, OperationInput } from '../../core/operation.ts';
 import { courseOf, openEntries, valuesOf } from '../../core/steps.ts';
 import type { Step } from '../../core/steps.ts';
 import { catalogue } from '../../pipelines/catalogue.ts';
+import { configFiles } from '../../pipelines/config_files.ts';
 import { language, ofLanguage, t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
-import { paints } from './catalogue.ts';
+import { before, paints } from './catalogue.ts';
 import type { Making } from './making.svelte.ts';
 import { REWRITING } from './rewriting_kept.ts';
 
@@ -59,8 +60,8 @@ interface Rewriter {
 /** Configs that paint from words that other steps give. */
 const rewriters: Rewriter[] = Object.values(catalogue.configs).flatMap((config) => {
   const course = courseOf(config, catalogue);
-  const isOne = typeof course !== 'string' && course.steps.length > 1 && paints(course);
-  return isOne ? [{ config, steps: course.steps.filter((step) => step !== course.main) }] : [];
+  const isOne = typeof course !== 'string' && before(course).length > 0 && paints(course);
+  return isOne ? [{ config, steps: before(course) }] : [];
 });
 
 const hasSteps = ({ steps }: Rewriter, ...ids: string[]) =>
@@ -84,7 +85,7 @@ export class Rewriting {
   get given(): Rule[] {
     return ruled.flatMap(({ config }): Rule[] => {
       const instruction = instructionOf(config);
-      const { template } = config;
+      const { template } = configFiles[config.id];
       return instruction === null
         ? []
         : [
@@ -199,9 +200,10 @@ export class Rewriting {
       return { ...rewritten, given: Object.fromEntries(written.map(({ step, text }) => [step, { text }])) };
     }
     const last = rewriter.steps[rewriter.steps.length - 1];
+    const { checkpoints } = this.#making.modelsOf(rewriter.steps);
     return {
       ...rewritten,
-      ...this.#making.modelsOf(rewriter.steps),
+      ...(checkpoints ? { checkpoints: { ...operation.checkpoints, ...checkpoints } } : {}),
       ...(this.isAtOnce ? {} : { until: last.id }),
     };
   }
@@ -235,7 +237,7 @@ export class Rewriting {
 }
 
 function forOwnTemplate(): string | null {
-  const template = forOwn?.config.template;
+  const template = forOwn && configFiles[forOwn.config.id].template;
   return template ? ofLanguage(template) : null;
 }
 

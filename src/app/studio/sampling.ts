@@ -18,6 +18,44 @@ export const predictions = (): Choice[] => [
   { id: 'velocity_zero_snr', label: t('Velocity, from pure noise (zero terminal SNR)') },
 ];
 
+export const syntaxes = (): Choice[] => [
+  { id: 'automatic1111', label: 'AUTOMATIC1111' },
+  { id: 'comfyui', label: 'ComfyUI' },
+  { id: 'literal', label: t('Word for word') },
+];
+
+export const conventions = (): Choice[] => [
+  { id: 'diffusers', label: 'diffusers' },
+  { id: 'comfyui', label: 'ComfyUI' },
+];
+
+/**
+ * Whose numbers a sampler gives where nobody says: diffusers' where one of its classes knows the sampler, else ComfyUI's.
+ * @param sampler its id
+ */
+export function usualConvention(sampler: string): string {
+  return Object.values(allSamplers).some(({ id, ofDiffusers }) => id === sampler && ofDiffusers)
+    ? 'diffusers'
+    : 'comfyui';
+}
+
+export const hiresUpscalers = (): Choice[] => [
+  { id: 'latent', label: t('Latents, bilinear') },
+  { id: 'latent_antialiased', label: t('Latents, bilinear, antialiased') },
+  { id: 'latent_bicubic', label: t('Latents, bicubic') },
+  { id: 'latent_bicubic_antialiased', label: t('Latents, bicubic, antialiased') },
+  { id: 'latent_nearest', label: t('Latents, nearest') },
+  { id: 'latent_nearest_exact', label: t('Latents, nearest (exact)') },
+  { id: 'lanczos', label: t('Pixels, Lanczos') },
+];
+
+export const noises = (): Choice[] => [
+  { id: 'torch_cpu', label: t('diffusers (on the processor)') },
+  { id: 'comfyui', label: t('ComfyUI (on the processor)') },
+  { id: 'nv', label: t('AUTOMATIC1111 (on an NVIDIA GPU)') },
+  { id: 'a1111_cpu', label: t('AUTOMATIC1111 (on the processor)') },
+];
+
 /** Ids of samplers whose pictures depend on who draws the noise of each step. */
 export const noisy = Object.values(allSamplers).flatMap(({ id, addsNoise }) => (addsNoise ? [id] : []));
 

@@ -1,5 +1,6 @@
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
+import { UPSCALER } from '../../core/builtin_checkpoints.ts';
 import type { Delta, DeviceReport, Job } from '../../core/job.ts';
 import type { Sketch } from '../../core/media.ts';
 import type { MemoryBudget } from '../../core/model.ts';
@@ -8,20 +9,20 @@ import type { JobClient } from '../../jobs/client.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { LostRun } from '../../recorder/recorder_api.ts';
 import type { Address } from '../address.ts';
-import { findFolder, type DiskHandle } from '../library/disk.svelte.ts';
+import type { DiskHandle } from '../library/disk.svelte.ts';
 import { Library } from '../library/library.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
-import { family } from '../parts/progress.ts';
 import { Told } from '../parts/told.svelte.ts';
 import { view } from '../parts/view.svelte.ts';
 import { JobNews } from '../queue/news.svelte.ts';
 import { Queue } from '../queue/queue.svelte.ts';
 import { Recordings } from '../recordings/recordings.svelte.ts';
 import { runs, type Run } from '../recordings/runs.ts';
-import { continued, planFor } from './catalogue.ts';
+import { continued, familyOf, planFor } from './catalogue.ts';
 import type { ConfigForm } from './config_form.svelte.ts';
 import { Drafts } from './drafts.svelte.ts';
 import { Form } from './form.svelte.ts';
+import type { Guides } from './guides.svelte.ts';
 import { Loras } from './loras.svelte.ts';
 import { Making } from './making.svelte.ts';
 import { NewestRuns } from './newest.svelte.ts';
@@ -58,6 +59,8 @@ export class Studio {
   readonly drafts = new Drafts();
   /** What happens to the words of pictures; null until it was fetched, which it is when somebody uses it. */
   rewriting = $state.raw<Rewriting | null>(null);
+  /** What guides pictures beside the words; null until somebody uses it, as above. */
+  guides = $state.raw<Guides | null>(null);
   /** For the room of sketches, which takes it when it opens. */
   sketchToOpen: { sketch: Sketch; title: string } | null = null;
 
@@ -92,7 +95,7 @@ export class Studio {
       this.queue.show(client.view);
       this.news.begin(client.view);
     });
-    client.rememberFolders(findFolder);
+    client.rememberFolders(async (name) => (await import('../library/disk_files.ts')).findFolder(name));
     client.rememberSecrets(async (name) => (await import('../engines/servers.svelte.ts')).keptKey(name));
     client.onEngine((device) => {
       this.device = device;
@@ -148,7 +151,7 @@ export class Studio {
       return missing === 'speech' ? 'Get a voice first.' : 'Get a language model first.';
     }
     const classes = form.course.main.chunk.meta.needs.checkpoint;
-    if (!classes) {
+    if (!classes || this.opened.standIn(classes)) {
       return null;
     }
     if (this.opened.isOpening) {
@@ -156,7 +159,7 @@ export class Studio {
     }
     return this.opened.checkpoint && classes.includes(this.opened.checkpoint.pipelineClass)
       ? null
-      : `Choose a checkpoint of the family ${classes.map(family).join(' or ')} first.`;
+      : `Choose a checkpoint of ${familyOf(form.course)} first: open its folder, or get one, under Library.`;
   }
 
   async start(): Promise<void> {
@@ -203,12 +206,15 @@ export class Studio {
     }
     const loras = checkpoint.takesLoras ? this.loras.uses : [];
     const refs = loras.map(({ lora }) => lora);
-    if (!form.isValid(this.picture.loaded ? 'image_transform' : 'image_generation', refs)) {
+    const { guides } = this;
+    const isValid = form.isValid(this.picture.loaded ? 'image_transform' : 'image_generation', refs);
+    if (guides?.isValid(checkpoint) === false || !isValid) {
       return false;
     }
     await this.#run(async () => {
       const pictures = await this.picture.prepare(form.width.value, form.height.value);
-      const operation = form.operation(config.id, checkpoint.ref, pictures, loras);
+      const asked = form.operation(config.id, checkpoint.ref, pictures, loras);
+      const operation = guides?.applyTo(asked, checkpoint) ?? asked;
       return this.rewriting?.applyTo(operation) ?? operation;
     }, forever);
     return true;
@@ -220,7 +226,9 @@ export class Studio {
     }
     const { steps, main } = form.course;
     await this.#run(() => {
-      const checkpoint = main.chunk.meta.needs.checkpoint ? { checkpoint: this.opened.checkpoint?.ref ?? null } : {};
+      const classes = main.chunk.meta.needs.checkpoint;
+      const ref = classes && (this.opened.standIn(classes)?.ref ?? this.opened.checkpoint?.ref ?? null);
+      const checkpoint = classes ? { checkpoint: ref } : {};
       return { ...form.operation(), ...checkpoint, ...this.making.modelsOf(steps) };
     }, forever);
     return true;
@@ -272,18 +280,41 @@ export class Studio {
   }
 
   /**
-   * Takes one weight file: a checkpoint is opened where it lies, a LoRA is stored and switched on.
-   * @param handle by which the browser can open it again
+   * Takes weight files: those of a checkpoint are opened where they lie, additions are stored and switched on.
+   * @param handles by which the browser can open them again, in the same order
    */
-  async takeWeights(file: File, handle: FileSystemFileHandle | null = null): Promise<boolean> {
+  async takeWeights(files: File[], handles: FileSystemFileHandle[] = []): Promise<boolean> {
     let isCheckpoint = false;
     const isDone = await this.told.attempt(async () => {
-      isCheckpoint = (await this.library.kindOf(file)) === 'checkpoint';
-      if (!isCheckpoint) {
-        await this.loras.add(file);
+      const kinds = await Promise.all(files.map((file) => this.library.kindOf(file)));
+      isCheckpoint = kinds.includes('checkpoint');
+      for (const [i, file] of isCheckpoint ? [] : files.entries()) {
+        if (kinds[i] === 'lora') {
+          await this.loras.add(file);
+        } else {
+          await (await this.openGuides()).addFile(file);
+        }
       }
     });
-    return isDone && isCheckpoint ? this.opened.openFile(file, handle) : isDone;
+    return isDone && isCheckpoint ? this.opened.openFiles(files, handles) : isDone;
+  }
+
+  /** Makes somebody's own workflow what is made next. */
+  async takeWorkflow(file: File): Promise<void> {
+    await this.told.attempt(async () => {
+      const { workflowIn } = await import('../engines/dropped_workflow.ts');
+      const workflow = await workflowIn(file);
+      await this.making.chooseConfig('own_workflow');
+      if (this.making.way?.config.id !== 'own_workflow') {
+        throw new StudioError(
+          'invalid_operation',
+          'This is a workflow of ComfyUI; enter a ComfyUI server under "Engines", then drop it again.',
+        );
+      }
+      await this.making.form?.restore({ workflow }, () =>
+        Promise.reject(new Error('a workflow names no recorded file')),
+      );
+    });
   }
 
   /** Whether pictures are recorded, and leave the page, with how they were made written into them. */
@@ -321,6 +352,11 @@ export class Studio {
   openSketch(sketch: Sketch, title: string): void {
     this.sketchToOpen = { sketch, title };
     view.show('sketches');
+  }
+
+  async openGuides(): Promise<Guides> {
+    const { Guides } = await import('./guides.svelte.ts');
+    return (this.guides ??= new Guides(this.#client, this.library));
   }
 
   async openRewriting(): Promise<void> {
@@ -380,6 +416,18 @@ export class Studio {
 
   entity(run: string, file: string): Promise<Blob> {
     return this.#client.entity(run, file);
+  }
+
+  /** Enlarges a recorded picture with the upscaler that comes with the page. */
+  async upscale(run: Run, file: string): Promise<void> {
+    this.told.alert = null;
+    const image = await this.entity(run.id, file);
+    await this.#run(() => ({
+      operation: 'image_upscale',
+      config: 'image_upscale',
+      checkpoint: UPSCALER,
+      parameters: { image },
+    }));
   }
 
   async deleteRun(run: Run): Promise<void> {

@@ -1,4 +1,4 @@
-/** German, from one file for each part of the page and each layer. `told` are sentences that are made away from the page, and in English. */
+/** German, from one file per part of the page and per layer. `told` has sentences written outside the page, in English. */
 import type { Catalogue } from '../template.ts';
 
 export const page = joined(import.meta.glob<Catalogue>('./page/*.json', { eager: true, import: 'default' }));

@@ -1,0 +1,14 @@
+/** What the command line in Node asks before it creates a Darkroom. */
+import { parseOperation } from '../core/operation.ts';
+import { requirementsOf } from '../core/plan.ts';
+import type { EngineFacts } from '../core/remote.ts';
+import { catalogue } from '../pipelines/catalogue.ts';
+import { RemoteOwner } from '../../workers/remote_owner.ts';
+
+export { readAddress } from '../core/remote.ts';
+
+/** The engines on other machines that an operation needs. @throws StudioError `invalid_operation` */
+export async function enginesFor(operation: unknown): Promise<EngineFacts[]> {
+  const { engines } = requirementsOf(parseOperation(operation), catalogue);
+  return engines.length === 0 ? [] : (await new RemoteOwner().engines()).filter(({ id }) => engines.includes(id));
+}
