@@ -17,6 +17,7 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     EulerDiscreteScheduler,
+    LCMScheduler,
     LatentConsistencyModelPipeline,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
@@ -52,7 +53,7 @@ EULER_LEADING = {
     "use_karras_sigmas": False,
 }
 LCM = {"_class_name": "LCMScheduler", **BETAS, "num_train_timesteps": 1000, "original_inference_steps": 50, "prediction_type": "epsilon", "set_alpha_to_one": True, "steps_offset": 0, "timestep_spacing": "leading"}
-SCHEDULERS = {"EulerDiscreteScheduler": EulerDiscreteScheduler, "PNDMScheduler": PNDMScheduler, "DDIMScheduler": DDIMScheduler}
+SCHEDULERS = {"EulerDiscreteScheduler": EulerDiscreteScheduler, "PNDMScheduler": PNDMScheduler, "DDIMScheduler": DDIMScheduler, "LCMScheduler": LCMScheduler}
 
 KL = {
     **kl_config([16, 16, 32], 8),
@@ -88,6 +89,8 @@ NETWORKS = {
         UNet2DConditionModel,
         {**unet_config([32, 64], 8, 80, [2, 4], **XL), "layers_per_block": 2, "transformer_layers_per_block": [0, 2], "reverse_transformer_layers_per_block": [[2, 1, 3], 1], "mid_block_type": "UNetMidBlock2D"},
     ),
+    "unet-sd1": (UNet2DConditionModel, unet_config([32, 64], 8, 32, 4, **LEVELS)),
+    "unet-sd2": (UNet2DConditionModel, unet_config([32, 64], 8, 48, [2, 4], **SD2_UNET, **LEVELS)),
     "unet-sd1-inpaint": (UNet2DConditionModel, {**unet_config([32, 64], 8, 32, 4, **LEVELS), "in_channels": 9}),
     "unet-sd2-inpaint": (UNet2DConditionModel, {**unet_config([32, 64], 8, 48, [2, 4], **SD2_UNET, **LEVELS), "in_channels": 9}),
 }
@@ -119,6 +122,8 @@ MODELS = {
     "bk-sdm": (SD, {"_class_name": "StableDiffusionPipeline"}, {"text_encoder": "clip", "unet": "unet-bk-sdm", "vae": "kl"}, {"tokenizer": "tiny-sd15"}, PNDM),
     "lcm": (SD, {"_class_name": "LatentConsistencyModelPipeline"}, {"text_encoder": "clip", "unet": "unet-lcm", "vae": "kl"}, {"tokenizer": "tiny-sd15"}, LCM),
     "ssd-1b": (SDXL, {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}, {**XL_TEXTS, "unet": "unet-ssd-1b", "vae": "kl-xl"}, XL_TOKENIZERS, EULER_LEADING),
+    "sd1": (SD, {"_class_name": "StableDiffusionPipeline"}, {"text_encoder": "clip", "unet": "unet-sd1", "vae": "kl"}, {"tokenizer": "tiny-sd15"}, PNDM),
+    "sd2": (SD, {"_class_name": "StableDiffusionPipeline"}, {"text_encoder": "openclip", "unet": "unet-sd2", "vae": "kl"}, {"tokenizer": "tiny-sd21"}, DDIM_V),
     "sd1-inpaint": (SD, {"_class_name": "StableDiffusionInpaintPipeline"}, {"text_encoder": "clip", "unet": "unet-sd1-inpaint", "vae": "kl"}, {"tokenizer": "tiny-sd15"}, PNDM),
     "sd2-inpaint": (SD, {"_class_name": "StableDiffusionInpaintPipeline"}, {"text_encoder": "openclip", "unet": "unet-sd2-inpaint", "vae": "kl"}, {"tokenizer": "tiny-sd21"}, {**DDIM_V, "prediction_type": "epsilon"}),
 }
@@ -143,6 +148,8 @@ CASES = {
     "sdxl-file": ("sdxl.safetensors", "one file in the original layout, with CLIP's own vocabulary", dict(prompt="a castle in the clouds, matte painting", negative_prompt="blurry!", steps=3, guidance_scale=2, seed=42, **SIZE)),
     "bk-sdm-text": ("bk-sdm", "one layer per block and no middle", dict(prompt="an old map of an island", negative_prompt="blurry", steps=3, guidance_scale=7.5, seed=7, **SIZE)),
     "bk-sdm-transform": ("bk-sdm", "one layer per block and no middle", dict(prompt="an old map of an island", steps=4, guidance_scale=7.5, seed=7, image=(32, 32, 0), strength=0.75, **SIZE)),
+    "lcm-text": ("lcm", "the guidance scale is an input of the network; noise in every step but the last; two pictures", dict(prompt="a fox in the forest", steps=4, guidance_scale=8.5, seed=9, batch_size=2, **SIZE)),
+    "lcm-transform": ("lcm", "strength 0.75", dict(prompt="a fox in the forest", steps=4, guidance_scale=4, seed=10, image=(32, 32, 1), strength=0.75, **SIZE)),
     "ssd-1b-text": ("ssd-1b", "other depths on the way up than down, one residual block as the middle", dict(prompt="a robot made of copper", negative_prompt="rust", steps=3, guidance_scale=2, seed=8, **SIZE)),
 }
 
@@ -155,7 +162,7 @@ def measures(name: str, shape: tuple[int, ...]) -> tuple[float, float]:
     """Half the range of a tensor's numbers, and what is added to them."""
     if len(shape) == 1:
         return (0.3, 1.0) if name.endswith("weight") else (0.15, 0.0)
-    if "embedding" in name and "linear" not in name:
+    if "embedding" in name and not re.search("linear|patch", name):
         return (0.5 if "position" in name else 1.5), 0.0
     fan_in = shape[0] if name == "text_projection" else int(torch.tensor(shape[1:]).prod())
     gain = 2.0 if re.search(r"to_[qk]\.|[qk]_proj\.|in_proj", name) else 1.5 if re.search(r"attn2\.to_v|emb_proj|add_embedding|label_emb", name) else 1.0
@@ -323,6 +330,25 @@ def index(classes, about: dict, networks: dict, tokenizers: dict, scheduler: dic
     return {**about, **libraries, **words, "scheduler": ["diffusers", scheduler["_class_name"]]}
 
 
+def put_together(networks: dict[str, object], checkpoint: str, classes: dict, operation: str, **more):
+    """The pipeline of one of MODELS, as `classes` has it for the operation."""
+    known, about, parts, tokenizers, scheduler = MODELS[checkpoint]
+    words = {name: CLIPTokenizer.from_pretrained(CHECKPOINTS / folder / "tokenizer") for name, folder in tokenizers.items()}
+    more |= {key: value for key, value in about.items() if not key.startswith("_")}
+    if known is SD:
+        more |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    if "text_encoder_2" in parts:
+        more["add_watermarker"] = False
+    pipeline = classes[operation](
+        **{name: networks[network] for name, network in parts.items()},
+        **words,
+        scheduler=SCHEDULERS[scheduler["_class_name"]].from_config(scheduler),
+        **more,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def main() -> None:
     torch.set_num_threads(1)
     only = sys.argv[1:]
@@ -343,20 +369,7 @@ def main() -> None:
     def load(checkpoint: str, operation: str, lora: str | None):
         if checkpoint == "sdxl.safetensors":
             return file
-        classes, about, parts, tokenizers, scheduler = MODELS[checkpoint]
-        words = {name: CLIPTokenizer.from_pretrained(CHECKPOINTS / folder / "tokenizer") for name, folder in tokenizers.items()}
-        more = {key: value for key, value in about.items() if not key.startswith("_")}
-        if classes is SD:
-            more |= {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-        if "text_encoder_2" in parts:
-            more["add_watermarker"] = False
-        pipeline = classes[operation](
-            **{name: networks[network] for name, network in parts.items()},
-            **words,
-            scheduler=SCHEDULERS[scheduler["_class_name"]].from_config(scheduler),
-            **more,
-        )
-        pipeline.set_progress_bar_config(disable=True)
+        pipeline = put_together(networks, checkpoint, MODELS[checkpoint][0], operation)
         if lora:
             pipeline.load_lora_weights(dict(loras[lora]), adapter_name="lora")
             pipeline.set_adapters(["lora"], [0.75])

@@ -65,13 +65,14 @@ PROMPTS = [
 ]
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(text: str = TEXT, size: int = 480, special: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """One of `size` tokens learnt from `text`, and those that stand for themselves."""
     inner = Tokenizer(models.BPE())
     inner.normalizer = normalizers.NFC()
     inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     inner.decoder = decoders.ByteLevel()
-    inner.train_from_iterator(TEXT.strip().split("\n"), trainers.BpeTrainer(vocab_size=480, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    inner.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
+    inner.train_from_iterator(text.strip().split("\n"), trainers.BpeTrainer(vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    inner.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *special)])
     inner.add_tokens([AddedToken(token, normalized=False, special=False) for token in ("<think>", "</think>")])
     made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|im_end|>", pad_token="<|endoftext|>", clean_up_tokenization_spaces=False, padding_side="right")
     made.chat_template = TEMPLATE
@@ -87,6 +88,23 @@ def qwen3(vocabulary: int, hidden: int, layers: int) -> Qwen3ForCausalLM:
     )
 
 
+def scale_of(name: str, shape: tuple[int, ...], gain: float) -> tuple[float, float]:
+    """How far a tensor's hashed values reach, and what lies in their middle."""
+    if name.endswith("running_var"):
+        return 0.5, 1.0
+    if name.endswith("weight_g"):
+        return 0.25 * gain, gain
+    # The logarithm of what a sine is divided by. GPUs compute sines coarsely, which a decoder that was taught is not sensitive to.
+    if name.endswith(".beta"):
+        return 0.25, 2.0
+    # A factor for each channel, which has axes for what it is broadcast over.
+    if name.endswith("gamma"):
+        return 0.25, 1.0
+    if len(shape) == 1:
+        return (0.25, 1.0) if name.endswith(("weight", "scale")) else (0.125, 0.0)
+    return float(np.float32(gain * (3 / int(np.prod(shape[1:]))) ** 0.5)), 0.0
+
+
 def fill(model: torch.nn.Module, first: int, gain: float, gains: dict[str, float]) -> list[dict]:
     """Gives every parameter its hashed values and returns the table of them, numbered from `first`."""
     table, seen = [], set()
@@ -99,14 +117,7 @@ def fill(model: torch.nn.Module, first: int, gain: float, gains: dict[str, float
         seen.add(tensor.data_ptr())
         shape = tuple(tensor.shape)
         factor = next((factor for part, factor in gains.items() if part in name), 1.0)
-        if name.endswith("running_var"):
-            scale, add = 0.5, 1.0
-        elif len(shape) == 1 and name.endswith("weight"):
-            scale, add = 0.25, 1.0
-        elif len(shape) == 1:
-            scale, add = 0.125, 0.0
-        else:
-            scale, add = float(np.float32(factor * gain * (3 / int(np.prod(shape[1:]))) ** 0.5)), 0.0
+        scale, add = scale_of(name, shape, factor * gain)
         with torch.no_grad():
             tensor.copy_(hashed(first + len(table), shape, scale, add))
         table.append({"number": first + len(table), "name": name, "shape": list(shape), "scale": scale, "add": add})
@@ -117,7 +128,8 @@ def save(name: str, pipeline, gains: dict[str, dict[str, float]]) -> None:
     """The folder of a checkpoint without its weights, which the pipeline gets here."""
     folder = fresh_folder(CHECKPOINTS / name)
     files, number = [], 0
-    for part in ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "vae"):
+    parts = ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "transformer_2", "unet", "motion_adapter", "vae", "projection_model")
+    for part in (*parts, "condition_encoder", "audio_tokenizer", "audio_token_detokenizer"):
         model = getattr(pipeline, part, None)
         if model is not None:
             model.eval()
@@ -180,14 +192,21 @@ def flux2_latents(pipeline, given: dict) -> torch.Tensor:
     return packed.transpose(1, 2).reshape(len(packed), -1, given["height"] // 16, given["width"] // 16)
 
 
-def write_case(name: str, checkpoint: str, config: str, about: str, pipeline, parameters: dict, source: tuple | None) -> None:
-    """One operation, to its latents and pixels. `source`: size and variant of the drawn picture to start from."""
+def results(pipeline, drawn) -> tuple[torch.Tensor, np.ndarray]:
+    """Latents after the last step and pictures from 0 to 1; `drawn` gives the arguments with a fresh generator."""
+    run = lambda output: pipeline(**drawn(), output_type=output).images
+    return flux2_latents(pipeline, drawn()) if isinstance(pipeline, Flux2KleinPipeline) else run("latent"), run("np")
+
+
+def write_case(name: str, checkpoint: str, config: str, about: str, pipeline, parameters: dict, source: tuple | None, results=results) -> None:
+    """One operation, to its latents and pixels. `source`: size and variant of the drawn picture to start from; `results`: how they are had."""
     folder = fresh_folder(PIPELINES / name)
     call = dict(parameters)
     given = {"prompt": call.pop("prompt"), "num_inference_steps": call.pop("steps"), "guidance_scale": call.pop("guidance_scale"), "width": call.pop("width"), "height": call.pop("height")}
     if "negative_prompt" in call:
         given["negative_prompt"] = call.pop("negative_prompt")
     given["num_images_per_prompt"] = call.pop("batch_size", 1)
+    given.update({key: call.pop(key) for key in list(call) if key.startswith("skip_")})
     seed = call.pop("seed")
     operation, masks = "image_generation", {}
     shown = [picture(*size) for size in call.pop("images", [])]
@@ -214,10 +233,9 @@ def write_case(name: str, checkpoint: str, config: str, about: str, pipeline, pa
     if call:
         raise ValueError(f"left over: {call}")
     drawn = lambda: {**given, "generator": torch.Generator("cpu").manual_seed(seed)}
-    run = lambda output: pipeline(**drawn(), output_type=output).images
     with torch.no_grad():
-        latents = flux2_latents(pipeline, drawn()) if isinstance(pipeline, Flux2KleinPipeline) else run("latent")
-        pixels = (np.stack(run("np")) * 255).round().astype("uint8")
+        latents, images = results(pipeline, drawn)
+        pixels = (np.stack(images) * 255).round().astype("uint8")
     spread = (pixels.min(), int(np.median(pixels)), pixels.max())
     print(f"{name}: latents {tuple(latents.shape)} std {latents.std():.3f}, pixels {pixels.shape} {spread}")
     write_json(folder / "operation.json", {"operation": operation, "config": config, "parameters": {**parameters, "seed": str(seed)}, "record": ["latents"]})

@@ -57,6 +57,8 @@ CASES = {
     "sd15-velocity-zero-snr-ddim": ("tiny-sd15", "v-prediction and zero terminal SNR by hand", dict(prompt="a lantern in the fog", steps=4, guidance_scale=1.5, sampler="ddim", schedule="trailing", prediction_type="v_prediction", rescale_betas_zero_snr=True, seed=12)),
     "sd15-velocity-zero-snr-euler": ("tiny-sd15", "the same with sigmas, of which the first is 4096", dict(prompt="a lantern in the fog", steps=4, guidance_scale=1, sampler="euler", schedule="trailing", prediction_type="v_prediction", rescale_betas_zero_snr=True, seed=13)),
     "sd21-noise-by-hand": ("tiny-sd21", "epsilon by hand, where the checkpoint asks for v-prediction; its own scheduler", dict(prompt="a lantern in the fog", steps=3, guidance_scale=1, prediction_type="epsilon", seed=14)),
+    # Guidance.
+    "sd15-guidance-rescale": ("tiny-sd15", "guidance brought back to the spread of the prompt's own prediction, two pictures", dict(prompt="a storm over the sea", negative_prompt="calm", steps=4, guidance_scale=12, guidance_rescale=0.7, sampler="ddim", schedule="trailing", seed=15, batch_size=2)),
     # Pictures in.
     "sd15-transform-euler-03": ("tiny-sd15", "strength 0.3", dict(prompt="a watercolor", steps=8, guidance_scale=7.5, sampler="euler", schedule="leading", seed=42, image=(64, 64, 0), strength=0.3)),
     "sd15-transform-plms": ("tiny-sd15", "the checkpoint's own PNDM, strength 0.75", dict(prompt="a watercolor", steps=4, guidance_scale=7.5, seed=1, image=(96, 64, 1), width=96, strength=0.75)),
@@ -92,7 +94,7 @@ def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=
     """Writes one golden into `folder`; `made_with(checkpoint, class)` gives the pipeline."""
     name = fresh_folder(folder).name
     parameters = {"negative_prompt": "", "width": 64, "height": 64, "batch_size": 1, **chosen, "seed": str(chosen["seed"])}
-    image, mask = parameters.pop("image", None), parameters.pop("mask", None)
+    image, mask, controls, prompts = (parameters.pop(name, None) for name in ("image", "mask", "controls", "image_prompts"))
     operation = "image_inpaint" if mask else "image_transform" if image else "image_generation"
     pipeline = made_with(checkpoint, CLASSES[operation])
     predicts = {name: parameters[name] for name in ("prediction_type", "rescale_betas_zero_snr") if name in parameters}
@@ -108,6 +110,8 @@ def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=
         "generator": torch.Generator("cpu").manual_seed(int(parameters["seed"])),
         "output_type": "latent",
     }
+    if "guidance_rescale" in parameters:
+        arguments["guidance_rescale"] = parameters["guidance_rescale"]
     arguments |= {name: tuple(parameters[side] for side in sides) for name, sides in SIZES.items() if sides[0] in parameters}
     if parameters.get("schedule") in COMFYUI:
         arguments["sigmas"] = COMFYUI[parameters["schedule"]](sigma_table(), parameters["steps"])
@@ -125,6 +129,11 @@ def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=
         parameters["mask_image"] = "mask.png"
         arguments["mask_image"] = soft_mask(*mask)
         arguments["mask_image"].save(folder / "mask.png")
+
+    if controls:
+        arguments |= _control(folder, operation, parameters, controls)
+    if prompts:
+        arguments["ip_adapter_image"] = _image_prompts(folder, parameters, prompts)
 
     calls = []
     hook = pipeline.unet.register_forward_pre_hook(
@@ -160,6 +169,41 @@ def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=
     write_tensors(folder / "expected.safetensors", {"latents": latents, "pixels": torch.from_numpy(pixels)})
     clipped = ((pixels == 0) | (pixels == 255)).mean()
     return f"{name}: {len(calls)} x {calls[0][0]} UNet, latents std {latents.std():.2f} max {latents.abs().max():.1f}, pixels std {pixels.std():.0f}, clipped {clipped:.1%}"
+
+
+def _control(folder: Path, operation: str, parameters: dict, controls: list[tuple[str, tuple, dict]]) -> dict:
+    """What a pipeline with ControlNets takes: of each its name, its drawn picture, and weight, start and end where they are not the usual."""
+    drawn = [picture(*which) for _, which, _ in controls]
+    names = [f"control-{number}.png" for number in range(1, len(controls) + 1)]
+    for name, one in zip(names, drawn):
+        one.save(folder / name)
+    parameters["control_images"] = names
+    parameters["controlnets"] = [{"controlnet": name, **chosen} for name, _, chosen in controls]
+    each = lambda key, usual: [chosen.get(key, usual) for _, _, chosen in controls]
+    scales, starts, ends = each("weight", 1.0), each("start", 0.0), each("end", 1.0)
+    single = len(controls) == 1
+    return {
+        "image" if operation == "image_generation" else "control_image": drawn[0] if single else drawn,
+        "controlnet_conditioning_scale": scales[0] if single else scales,
+        "control_guidance_start": starts,
+        "control_guidance_end": ends,
+        "width": parameters["width"],
+        "height": parameters["height"],
+    }
+
+
+def _image_prompts(folder: Path, parameters: dict, prompts: list[tuple[str, list[tuple], float]]) -> list[list[Image.Image]]:
+    """The pictures for each IP-Adapter: of each its name, its drawn pictures and its weight."""
+    drawn = [[picture(*which) for which in pictures] for _, pictures, _ in prompts]
+    names = []
+    for one in (one for pictures in drawn for one in pictures):
+        names.append(f"image-prompt-{len(names) + 1}.png")
+        one.save(folder / names[-1])
+    parameters["ip_adapter_images"] = names
+    parameters["ip_adapters"] = [
+        {"ip_adapter": name, "weight": weight, **({"images": len(pictures)} if len(pictures) > 1 else {})} for name, pictures, weight in prompts
+    ]
+    return drawn
 
 
 def _check(name: str, latents: torch.Tensor, pixels: np.ndarray) -> None:

@@ -4,7 +4,18 @@ import math
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerAncestralDiscreteScheduler, EulerDiscreteScheduler, PNDMScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    TCDScheduler,
+    UniPCMultistepScheduler,
+)
 
 from files import GOLDENS, digits, write_rows
 
@@ -15,6 +26,12 @@ SCHEDULERS = {
     "plms": PNDMScheduler,
     "dpmpp_2m_sde": DPMSolverMultistepScheduler,
     "euler_ancestral": EulerAncestralDiscreteScheduler,
+    "heun": HeunDiscreteScheduler,
+    "lms": LMSDiscreteScheduler,
+    "uni_pc": UniPCMultistepScheduler,
+    "uni_pc_bh2": UniPCMultistepScheduler,
+    "lcm": LCMScheduler,
+    "tcd": TCDScheduler,
 }
 SCALED_LINEAR = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
 # What turns a scheduler into the sampler of that name, whatever the checkpoint's own configuration says.
@@ -25,18 +42,25 @@ ESSENCE = {
     "plms": {"skip_prk_steps": True},
     "euler_ancestral": {},
     "dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
+    "heun": {},
+    "lms": {},
+    # With a last level without noise the class divides by zero here.
+    "uni_pc": {"solver_type": "bh1", "final_sigmas_type": "sigma_min"},
+    "uni_pc_bh2": {"solver_type": "bh2"},
+    "lcm": {},
+    "tcd": {},
 }
 
-STOCHASTIC = {"dpmpp_2m_sde", "euler_ancestral"}
+STOCHASTIC = {"dpmpp_2m_sde", "euler_ancestral", "lcm", "tcd"}
 
 ABOUT = (
     "Schedulers of diffusers stepped over a made-up model. At each of `timesteps`: x_in = scheduler.scale_model_input(x, t); "
     "out[k] = f32(f32(0.6 * x_in[k]) * 0.5 + f32(0.3 * sin(0.01 * t + k))), k = 0..7, the sine in float64; "
-    "x = scheduler.step(out, t, x) with eta 0; a stochastic scheduler draws from a generator seeded with 11, 8 values a step. `trace` is x after each step, float32 as text (%.9g). `scale` is what "
+    "x = scheduler.step(out, t, x) with the class's own eta; a stochastic scheduler draws from a generator seeded with 11, 8 values a step. `trace` is x after each step, float32 as text (%.9g). `scale` is what "
     "scale_model_input multiplies by at each step (null: it changes nothing). `x0` is the start vector; with `strength` it is "
     "the clean one: timesteps are cut as the img2img pipeline does (set_begin_index where the scheduler has it), and the "
     "first x is `start` = add_noise(x0, noise, timesteps[0]). Without strength the first x is x0 * init_noise_sigma. "
-    "`sigmas` is the scheduler's whole table (also with strength), null where the scheduler has none."
+    "`sigmas` is the scheduler's whole table (also with strength), each level once, null where the scheduler has none."
 )
 
 
@@ -101,6 +125,28 @@ def _cases() -> list[dict]:
         add("euler_ancestral", (7,), spacing, steps_offset=0, **v)
         add("euler_ancestral", (10,), spacing, 0.6, steps_offset=1)
     add("euler", (1, 7), "linspace", steps_offset=1, use_exponential_sigmas=True)
+    for spacing in ("leading", "trailing", "linspace"):
+        for sampler in ("heun", "lms"):
+            add(sampler, (1, 2, 5, 10), spacing, steps_offset=1)
+            add(sampler, (7,), spacing, steps_offset=0, **v)
+            add(sampler, (10,), spacing, 0.6, steps_offset=1)
+        for sampler in ("uni_pc", "uni_pc_bh2"):
+            add(sampler, (1, 2, 5, 10), spacing, steps_offset=1)
+            add(sampler, (7,), spacing, steps_offset=0, solver_order=3, **v)
+            add(sampler, (10,), spacing, 0.6, steps_offset=1, solver_order=3)
+    for sampler in ("heun", "lms"):
+        add(sampler, (1, 7), "linspace", steps_offset=1, **karras)
+        add(sampler, (7,), "leading", 0.25, steps_offset=1, use_exponential_sigmas=True)
+    add("uni_pc_bh2", (1, 2, 3, 20), "linspace", steps_offset=1, solver_order=3)
+    add("uni_pc_bh2", (5,), "linspace", steps_offset=1, solver_order=1)
+    add("uni_pc_bh2", (7,), "linspace", steps_offset=1, **karras)
+    add("uni_pc_bh2", (7,), "leading", steps_offset=1, **smallest)
+    add("uni_pc_bh2", (5,), "trailing", steps_offset=1, rescale_betas_zero_snr=True, **v)
+    for sampler in ("lcm", "tcd"):
+        add(sampler, (1, 2, 4, 8, 50), "leading")
+        add(sampler, (4,), "leading", **v)
+        add(sampler, (8,), "leading", 0.5)
+        add(sampler, (4,), "leading", original_inference_steps=100, timestep_scaling=1.0)
     return cases
 
 
@@ -116,9 +162,9 @@ def _trace(case: dict, x0: torch.Tensor, noise: torch.Tensor) -> dict:
     timesteps, first = scheduler.timesteps, 0
     if strength is not None:
         first = max(steps - min(int(steps * strength), steps), 0)
-        timesteps = timesteps[first:]
+        timesteps = timesteps[first * scheduler.order :]
         if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
+            scheduler.set_begin_index(first * scheduler.order)
         x = start = scheduler.add_noise(x0, noise, timesteps[:1])
     else:
         x, start = x0 * scheduler.init_noise_sigma, None
@@ -127,11 +173,15 @@ def _trace(case: dict, x0: torch.Tensor, noise: torch.Tensor) -> dict:
     for timestep in timesteps:
         x_in = scheduler.scale_model_input(x, timestep)
         scales.append(scheduler.scale_model_input(torch.ones(1), timestep).item())
-        x = scheduler.step(_made_up_model(x_in, timestep.item()), timestep, x, **stochastic).prev_sample
+        # UniPC wants a batch of channels.
+        output, sample = (value.reshape(1, 1, -1) for value in (_made_up_model(x_in, timestep.item()), x))
+        x = scheduler.step(output, timestep, sample, **stochastic).prev_sample.flatten()
         trace.append(x)
     if not all(step.isfinite().all() for step in trace):
         raise ValueError(f"not finite: {case}")
     sigmas = getattr(scheduler, "sigmas", None)
+    if scheduler.order == 2:
+        sigmas = torch.cat([sigmas[:1], sigmas[1::2]])
     config = {**SCALED_LINEAR, **ESSENCE[sampler], **case["config"]}
     return {
         "sampler": sampler,

@@ -37,11 +37,17 @@ test('LCM’s network takes the guidance scale as an input', async () => {
   }
   expect(largest(data('out.1.5'), data('out.8.5'))).toBeGreaterThan(1e-2);
 
-  // So there is no negative prompt, and one call of the network for each step.
+  // So there is no negative prompt and one network call per step.
   const model = await openModel(files, startNodeEngine().engine);
   const text = { prompt: 'a fox', negative_prompt: 'blurry', guidance_scale: 8, batch_size: 1 };
   expect((await model.encodeText(text)).texts.negative).toBeNull();
   expect(model.summary.pipelineClass).toBe('LatentConsistencyModelPipeline');
+});
+
+const text = (parameters: Record<string, unknown>) => ({
+  operation: 'image_generation',
+  config: 'stable_diffusion',
+  parameters,
 });
 
 describe('a checkpoint', () => {
@@ -81,12 +87,12 @@ describe('a checkpoint', () => {
 
   test('for inpainting does nothing else, and sizes are for Stable Diffusion XL', async () => {
     const [inpaint, plain] = [await open('sd1-inpaint'), await open('bk-sdm')];
-    await expect(paint(inpaint, 'image_generation', { prompt: 'a fox' }, '')).rejects.toMatchObject({
+    await expect(paint(inpaint, text({ prompt: 'a fox' }), '')).rejects.toMatchObject({
       code: 'invalid_operation',
       message:
         '"sd1-inpaint" only paints in the white part of a mask; give it a picture and a mask, or choose another checkpoint.',
     });
-    await expect(paint(plain, 'image_generation', { prompt: 'a fox', crop_top: 8 }, '')).rejects.toMatchObject({
+    await expect(paint(plain, text({ prompt: 'a fox', crop_top: 8 }), '')).rejects.toMatchObject({
       code: 'invalid_operation',
       message: 'crop_top counts only for Stable Diffusion XL, and "bk-sdm" is none; leave it out.',
     });
@@ -116,11 +122,11 @@ describe('a checkpoint', () => {
         },
       });
       await model.release();
-      runs.push((await paint(model, 'image_generation', { ...parameters, phased }, '')).latents);
+      runs.push((await paint(model, text({ ...parameters, phased }), '')).latents);
       most.push(alive);
     }
     expect(largest(runs[1].data, runs[0].data)).toBe(0);
-    // Two encoders, the network with what it makes of the text, and the decoder; two at a time.
+    // Two encoders, the UNet with its text projections, and the decoder; two at a time.
     expect(most).toEqual([5, 2]);
   });
 

@@ -1,18 +1,20 @@
-/** The checkpoints that come with the page: what is said of them, and what lies in their folders. */
+/** The checkpoints that come with the page: their descriptions and their folders' contents. */
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import {
   BUILTIN_CHECKPOINTS,
+  BUILTIN_UPSCALER,
   DEFAULT_CHECKPOINT,
   builtinOf,
+  defaultCheckpoint,
   goneSentence,
   isBuiltin,
 } from '../src/core/builtin_checkpoints.ts';
 
 const FOLDERS = join(import.meta.dirname, '../public/checkpoints');
-/** Bytes of the first one's folder at most, and of each of the others'. */
+/** Maximum bytes of the first one's folder, and of each of the others'. */
 const LIMITS = [24e6, 16e6];
 
 interface Manifest {
@@ -31,7 +33,9 @@ function filesOf(folder: string): string[] {
 }
 
 test('every folder is one of them', () => {
-  expect(readdirSync(FOLDERS).sort()).toEqual(BUILTIN_CHECKPOINTS.map(({ id }) => id).sort());
+  const all = [...BUILTIN_CHECKPOINTS, BUILTIN_UPSCALER];
+  expect(readdirSync(FOLDERS).sort()).toEqual(all.map(({ id }) => id).sort());
+  expect(all.map(({ id }) => builtinOf(`builtin:${id}`))).toEqual(all);
 });
 
 test('refs', () => {
@@ -41,8 +45,26 @@ test('refs', () => {
   }
   expect(['builtin:gone', 'folder:shapes'].map(isBuiltin)).toEqual([true, false]);
   expect(goneSentence('builtin:gone')).toBe(
-    `The checkpoint "builtin:gone" does not come with this version of Darkroom; those that do are "builtin:scenes" and "builtin:scenes-4-steps".`,
+    `The checkpoint "builtin:gone" does not come with this version of Darkroom; those that do are "builtin:scenes", "builtin:scenes-4-steps", "builtin:realesr-animevideov3".`,
   );
+});
+
+test('an operation that names none gets one that can run it', () => {
+  expect(defaultCheckpoint(['RRDBNet', 'SRVGGNetCompact'])).toBe('builtin:realesr-animevideov3');
+  expect(defaultCheckpoint(['StableDiffusionPipeline', 'StableDiffusionXLPipeline'])).toBe(DEFAULT_CHECKPOINT);
+  expect(defaultCheckpoint(['ZImagePipeline'])).toBe(DEFAULT_CHECKPOINT);
+});
+
+test('the upscaler is listed as it is, with its licence beside it', () => {
+  const folder = join(FOLDERS, BUILTIN_UPSCALER.id);
+  const { name, license, files } = JSON.parse(readFileSync(join(folder, 'manifest.json'), 'utf8')) as Manifest;
+  expect([name, license]).toEqual([BUILTIN_UPSCALER.name, 'BSD-3-Clause']);
+  expect([...files.map(({ path }) => path), 'manifest.json'].sort()).toEqual(filesOf(folder));
+  expect(files.map(({ path }) => path)).toContain('LICENSE.txt');
+  for (const { path, size, sha256 } of files) {
+    const bytes = readFileSync(join(folder, path));
+    expect([bytes.length, createHash('sha256').update(bytes).digest('hex')]).toEqual([size, sha256]);
+  }
 });
 
 describe.each(BUILTIN_CHECKPOINTS.map((one, index) => ({ ...one, index })))('$id', ({ id, name, knows, index }) => {

@@ -1,4 +1,4 @@
-/** A folder on this disk as the files of a checkpoint, for tests; what a test changes of it stays in memory. */
+/** A folder on disk as the files of a checkpoint, for tests; a test's changes stay in memory. */
 import { readFileSync, readdirSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';

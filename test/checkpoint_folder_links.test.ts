@@ -1,4 +1,4 @@
-/** Which files the command line takes for a checkpoint's folder: its own, or the Hugging Face cache's, which is made of links. */
+/** Which files the command line reads from a checkpoint's folder: its own, or the Hugging Face cache's, which consists of links. */
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';

@@ -1,6 +1,6 @@
 /**
- * ComfyUI's graphs as people's files have them: nodes of its own and of others, in both forms, in every kind of file. The pictures in
- * test/pictures/comfyui are reduced from public reports; the graphs are written here in the shapes that those nodes have.
+ * ComfyUI's graphs as found in people's files: core and custom nodes, in both forms, in every kind of file. The pictures in
+ * test/pictures/comfyui are reduced from public reports; the graphs are written here in the shapes of those nodes.
  */
 import { readFileSync, readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
@@ -17,7 +17,7 @@ type Bytes = Uint8Array<ArrayBuffer>;
 type Nodes = Record<string, { class_type: string; inputs: Record<string, unknown>; _meta?: { title: string } }>;
 
 const PICTURES = new URL('pictures/comfyui/', import.meta.url);
-/** Graphs in both forms, the second as ComfyUI 0.33's frontend made it of the first. */
+/** Graphs in both forms, the second as made from the first by ComfyUI 0.33's frontend. */
 const frontend = JSON.parse(readFileSync(new URL('goldens/comfyui/ui_to_api.json', import.meta.url), 'utf8')) as {
   cases: { name: string; ui: Record<string, unknown>; api: Record<string, unknown> }[];
 };
@@ -25,7 +25,7 @@ const noPixels = () => Promise.reject(new Error('nothing is hidden in these'));
 
 const node = (class_type: string, inputs: Record<string, unknown> = {}): Nodes[string] => ({ class_type, inputs });
 
-/** A picture from words, of which each node can be another. */
+/** A text-to-image graph in which any node can be replaced. */
 function graph(more: Nodes = {}): Nodes {
   return {
     ckpt: node('CheckpointLoaderSimple', { ckpt_name: 'kettles.safetensors' }),
@@ -67,7 +67,7 @@ interface Case {
   parameters?: Reading['parameters'];
   loras?: Record<string, number>;
   checkpoint?: string;
-  /** All that is named, each by a part of its words. */
+  /** Everything that must be mentioned, each by part of its wording. */
   lost?: string[];
 }
 
@@ -81,7 +81,9 @@ const ALL = {
   schedule: 'normal',
   width: 512,
   height: 768,
-};
+  noise: 'comfyui',
+  follows: 'comfyui',
+} satisfies Reading['parameters'];
 
 function without(...names: string[]): Reading['parameters'] {
   return Object.fromEntries(Object.entries(ALL).filter(([name]) => !names.includes(name)));
@@ -1292,7 +1294,8 @@ describe('samplers of every make', () => {
         sampler: sampler({ seed: ['math', 0] }),
         math: node('MathExpression|pysssss', { expression: 'a + 1', a: 30 }),
       }),
-      parameters: { seed: undefined },
+      // A tool's seeds only mean something with its noise.
+      parameters: { seed: undefined, noise: undefined, follows: undefined },
       lost: ['the seed'],
     },
   ])('$name', ({ parameters, ...rest }) => {
@@ -1530,8 +1533,8 @@ describe('what it began with, and what came after', () => {
         pos: node('CLIPTextEncode', { text: 'a copper kettle', clip: ['skip', 0] }),
         decode: node('VAEDecode', { samples: ['sampler', 0], vae: ['v', 0] }),
       }),
-      ALL,
-      ['clip skip', 'the VAE soft.safetensors'],
+      { ...ALL, clip_skip: 2 },
+      ['the VAE soft.safetensors'],
     ],
     [
       'two samplers beside each other',
@@ -1560,7 +1563,7 @@ describe('what it began with, and what came after', () => {
   });
 });
 
-/** The editor's form of some nodes: type, values, what comes in (name, from which node, at which of its outputs, of which type). */
+/** The editor's form of some nodes: type, values, inputs (name, source node, source output, type). */
 type Drawn = [
   id: number,
   type: string,
@@ -1569,7 +1572,7 @@ type Drawn = [
   more?: Record<string, unknown>,
 ];
 
-/** @param asObjects links as version 1 and subgraphs have them */
+/** @param asObjects links as in version 1 and in subgraphs */
 function drawn(nodes: Drawn[], asObjects = false): { nodes: Record<string, unknown>[]; links: unknown[] } {
   const links: unknown[] = [];
   const list = nodes.map(([id, type, values, inputs = [], more = {}]) => ({
@@ -1594,7 +1597,7 @@ function drawn(nodes: Drawn[], asObjects = false): { nodes: Record<string, unkno
 describe('the editor’s form alone', () => {
   const [M, C, L] = ['MODEL', 'CONDITIONING', 'LATENT'];
   const KEPT = [31, 'fixed', 18, 6.5, 'euler', 'normal', 1];
-  /** As {@link graph}, from node 10 on; the first ones are each test's own. */
+  /** Like {@link graph}, from node 10 on; each test defines the first ones. */
   const usual = (more: Drawn[] = [], model: [number, number] = [10, 0], words: [number, number] = [11, 0]): Drawn[] => [
     ...more,
     [10, 'CheckpointLoaderSimple', ['kettles.safetensors']],
@@ -1901,7 +1904,7 @@ describe('the editor’s form alone', () => {
 
   const ID = '5f0e3c51-6d1b-4f0e-9d56-0c9a7b2c1d10';
   const OTHER = '11111111-6d1b-4f0e-9d56-0c9a7b2c1d10';
-  /** A subgraph of everything but the decoder, whose words and steps come from outside. */
+  /** A subgraph of everything but the decoder, with the prompt and steps from outside. */
   const inner = () => {
     const { nodes, links } = drawn(usual().slice(0, 5), true);
     (nodes[1].inputs as unknown[]).push({ name: 'text', type: 'STRING', link: 90, widget: { name: 'text' } });
@@ -1994,6 +1997,82 @@ describe('the editor’s form alone', () => {
     expect(read(null, workflow)?.parameters).toEqual(ALL);
   });
 
+  /** As stored by older editors: links by node positions. */
+  const group = (nodes: Drawn[], external: unknown[] = []) => {
+    const places = new Map(nodes.map(([id], index) => [id, index]));
+    const made = drawn(nodes);
+    return {
+      nodes: made.nodes.map(({ id, ...node }, index) => ({
+        ...node,
+        index: places.get(id as number) ?? index,
+        outputs: ['MODEL', 'CLIP', 'VAE'].map((type) => ({ name: type, type })),
+      })),
+      links: (made.links as [number, number, number, number, number, string][]).map(
+        ([, from, slot, to, toSlot, type]) => [places.get(from) ?? null, slot, places.get(to), toSlot, from, type],
+      ),
+      external,
+    };
+  };
+
+  test('a group node with the words, whose values are those of its use', () => {
+    const encoders: Drawn[] = [11, 12].map((id) => [id, 'CLIPTextEncode', ['in the group'], [['clip', 10, 1, 'CLIP']]]);
+    const words = group(encoders);
+    words.nodes.forEach((node) => (node.outputs = [{ name: C, type: C }]));
+    const nodes = usual().filter(([id]) => id !== 11 && id !== 12);
+    const use: Drawn = [
+      70,
+      'workflow/Words',
+      ['a copper kettle', 'fog'],
+      [
+        ['clip', 10, 1, 'CLIP'],
+        ['CLIPTextEncode clip', 10, 1, 'CLIP'],
+      ],
+    ];
+    const sampler = nodes.findIndex(([id]) => id === 14);
+    nodes[sampler] = [
+      14,
+      'KSampler',
+      KEPT,
+      [
+        ['model', 10, 0, M],
+        ['positive', 70, 0, C],
+        ['negative', 70, 1, C],
+        ['latent_image', 13, 0, L],
+      ],
+    ];
+    const workflow = { ...drawn([...nodes, use]), extra: { groupNodes: { Words: words } } };
+    expect(read(null, workflow)).toMatchObject({ parameters: ALL, notRestored: [] });
+    // A bypassed one gives the sampler no prompt.
+    expect(
+      read(null, { ...workflow, nodes: workflow.nodes.map((node) => ({ ...node, mode: node.id === 70 ? 2 : 0 })) })
+        ?.parameters.prompt,
+    ).toBeUndefined();
+  });
+
+  test('a group node with everything but the decoder, of the later spelling', () => {
+    const nodes = usual().slice(0, 5);
+    const all = group(nodes, [[4, 0, L]]);
+    all.nodes[4].outputs = [{ name: L, type: L }];
+    all.nodes.slice(1, 4).forEach((node) => (node.outputs = [{ name: C, type: C }]));
+    const values = nodes.flatMap(([, , own]) => own as unknown[]);
+    const workflow = (widgets: unknown[]) => ({
+      ...drawn([
+        [70, 'workflow>All', widgets],
+        [15, 'VAEDecode', [], [['samples', 70, 1, L]]],
+        [16, 'SaveImage', ['x'], [['images', 15, 0, 'IMAGE']]],
+      ]),
+      extra: { groupNodes: { All: all } },
+    });
+    all.nodes.forEach((node, index) =>
+      Object.assign(node, { widgets_values: (nodes[index][2] as unknown[]).map(() => 'x') }),
+    );
+    // The first one shown is the loader's VAE, which nothing in the group uses.
+    expect(read(null, workflow(values))).toMatchObject({ parameters: ALL, notRestored: [] });
+    // Values that do not match the group's are ignored in favour of its own.
+    all.nodes.forEach((node, index) => Object.assign(node, { widgets_values: nodes[index][2] }));
+    expect(read(null, workflow(values.slice(1)))?.parameters).toEqual(ALL);
+  });
+
   test('a bypassed subgraph hands on what came in', () => {
     const tone = {
       ...inner(),
@@ -2029,7 +2108,7 @@ describe('the editor’s form alone', () => {
     expect([...(own?.keys() ?? [])].sort()).toEqual([...(sent?.keys() ?? [])].sort());
     for (const { id, type, inputs } of sent?.values() ?? []) {
       expect(own?.get(id)?.type).toBe(type);
-      // What the editor keeps beside them is no harm: each name is asked for.
+      // Whatever else the editor stores does no harm: each name is looked up.
       expect(Object.fromEntries([...(own?.get(id)?.inputs ?? [])].filter(([name]) => inputs.has(name)))).toEqual(
         Object.fromEntries(inputs),
       );
@@ -2037,7 +2116,7 @@ describe('the editor’s form alone', () => {
   });
 });
 
-/** Of EXIF: its first directory, and that for the comment, in either byte order. */
+/** EXIF blocks: the first directory and the comment's, in either byte order. */
 function exif(values: Record<number, Uint8Array>, isLittle: boolean): Bytes {
   const entries = Object.entries(values).map(([tag, bytes]) => ({ tag: Number(tag), bytes }));
   const start = 8 + 2 + 12 * entries.length + 4;
@@ -2201,15 +2280,15 @@ describe('where files keep graphs', () => {
     for (const isLittle of [true, false]) {
       const file = jpeg(exif({ [userComment]: comment(utf16(JSON.stringify(extra), isLittle)) }, !isLittle));
       expect(await readPicture(file, noPixels)).toMatchObject({
-        parameters: without('schedule'),
-        notRestored: ['clip skip', 'the list of models and LoRAs that Civitai keeps', 'denoise 0.4'],
+        parameters: { ...without('schedule'), clip_skip: 2 },
+        notRestored: ['the list of models and LoRAs that Civitai keeps', 'denoise 0.4'],
       });
     }
   });
 });
 
 describe('videos and sounds', () => {
-  /** What ffmpeg wrote for ComfyUI's graph of a kettle, a fifth of a second each. */
+  /** Files written by ffmpeg with ComfyUI's graph of a kettle, a fifth of a second each. */
   const FILES = new URL('recorded_media/', import.meta.url);
   const media = readdirSync(FILES);
   const bytesOf = (name: string): Bytes => new Uint8Array(readFileSync(new URL(name, FILES)));
@@ -2229,7 +2308,7 @@ describe('videos and sounds', () => {
   });
 
   test('of a video of gigabytes only the places of its tags are read', async () => {
-    // The tags stand behind the pictures.
+    // The tags come after the pictures.
     const video = bytesOf('tags.mp4');
     const at = 4 + latin1(video).indexOf('mdat') - 8;
     const length = viewOf(video).getUint32(at);
@@ -2277,7 +2356,7 @@ describe('videos and sounds', () => {
       try {
         seen[(await readPicture(bytes, noPixels)) ? 'values' : 'nothing']++;
       } catch (error) {
-        // A change in the signature can make a picture of it, whose pixels are then asked for.
+        // A changed signature can turn it into a picture, whose pixels are then decoded.
         if (!(error instanceof StudioError && error.code === 'image_unreadable')) {
           throw new Error(Buffer.from(bytes).toString('base64'), { cause: error });
         }
@@ -2297,7 +2376,7 @@ function randomNumbers(seed: number): () => number {
   };
 }
 
-/** Some bytes changed, a piece doubled or left out; mostly near the tags, which are short beside the rest. */
+/** Some bytes changed, a piece duplicated or dropped; mostly near the tags, which are a small part of the file. */
 function mutant(bytes: Bytes, next: () => number): Bytes {
   let result: Bytes = bytes.slice();
   for (let n = 1 + (next() % 4); n > 0; n--) {

@@ -1,4 +1,4 @@
-/** What the command line reads and needs before a page is open: the operation's file, and a Chromium. */
+/** What the command line needs before it opens a page: the operation's file and a Chromium. */
 import { spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -11,14 +11,21 @@ import { readOperation } from '../cli/arguments.js';
 import { findChromium, installChromium, provideChromium } from '../cli/chromium.js';
 import { Failure } from '../cli/failure.js';
 import { findFault, parseJson } from '../cli/json.js';
-import { crc32 } from '../src/formats/png.ts';
+import { serveFolder } from '../cli/server.js';
+import { ServerProxy } from '../cli/server_proxy.js';
+import { checkServers, serversIn } from '../cli/servers.js';
+import { readAddress } from '../src/core/remote.ts';
+import { engineFacts } from '../src/engines/engine.ts';
+import { crc32 } from '../src/formats/crc32.ts';
+import { FakeService, json } from './fake_service.ts';
+import type { Routes } from './fake_service.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'darkroom-command-line-'));
 afterAll(() => {
   rmSync(folder, { recursive: true });
 });
 
-/** What an operation's file of these bytes is read as, or its refusal. */
+/** What an operation file with these bytes is read as, or the refusal. */
 async function read(bytes: Uint8Array | string): Promise<{ operation?: unknown; failure?: Failure; said: string[] }> {
   const path = join(folder, 'operation.json');
   writeFileSync(path, bytes);
@@ -259,10 +266,10 @@ describe('a Chromium is found, or else downloaded', () => {
     expect(await installChromium(() => undefined, [join(folder, 'none')])).toContain('ENOENT');
   });
 
-  /** Comes beside it, under a name for each system. */
+  /** Installed beside it, under a different name on each system. */
   const FFMPEG = ['ffmpeg-linux', 'ffmpeg-mac', 'ffmpeg-win64.exe'];
 
-  /** Runs provideChromium on a machine without one, whose Playwright downloads from a server of ours. */
+  /** Runs provideChromium on a machine without one, with Playwright downloading from a test server. */
   async function onFreshMachine(home: string, answer: Buffer | null) {
     const asked: string[] = [];
     const server = createServer((request, response) => {
@@ -298,7 +305,7 @@ describe('a Chromium is found, or else downloaded', () => {
   }
 
   test("Playwright's own installer brings it where the download works", { timeout: 180_000 }, async () => {
-    // Below the folder of its revision, which the installer makes.
+    // Below its revision's folder, which the installer creates.
     const { out: where } = await onFreshMachine('asked', null);
     expect(where).toMatch(/downloading one failed \(.*404.*\); install Chromium or Chrome, or name its program/);
     const executable = await import('playwright').then(({ chromium }) => chromium.executablePath());
@@ -340,3 +347,136 @@ function zipOf(...names: string[]): Buffer {
   end.writeUInt32LE(Buffer.concat(locals).length, 16);
   return Buffer.concat([...locals, ...entries, end]);
 }
+
+describe('servers on other machines are named by the environment', () => {
+  const named = async (environment: Record<string, string>) =>
+    serversIn(await engineFacts(), environment, (typed) => Promise.resolve(typed).then(readAddress));
+
+  test('by address, several of a kind, with one key; a key alone is enough where it says which service is meant', async () => {
+    const servers = await named({
+      COMFYUI_URL: '127.0.0.1:8188, http://lab.local:8188/',
+      COMFYUI_API_KEY: 'mine',
+      A1111_URL: 'http://127.0.0.1:7860',
+      AUTOMATIC1111_MODEL: 'dream.safetensors',
+      A1111_API_KEY: 'user:password',
+      OPENAI_API_KEY: 'sk-1',
+      GEMINI_API_KEY: '',
+      OPENAI_CHAT_API_KEY: 'sk-2',
+    });
+    expect(servers).toEqual([
+      {
+        engine: 'automatic1111',
+        address: 'http://127.0.0.1:7860',
+        settings: { model: 'dream.safetensors' },
+        key: 'user:password',
+      },
+      { engine: 'comfyui', address: 'http://127.0.0.1:8188', settings: {}, key: 'mine' },
+      { engine: 'comfyui', address: 'http://lab.local:8188', settings: {}, key: 'mine' },
+      { engine: 'openai_images', address: 'https://api.openai.com/v1', settings: {}, key: 'sk-1' },
+    ]);
+    expect(await named({ OPENAI_BASE_URL: 'http://127.0.0.1:1234/v1' })).toMatchObject([
+      { engine: 'openai_images', address: 'http://127.0.0.1:1234/v1', key: null },
+    ]);
+  });
+
+  test('what is wrong is said with the name of the variable, and never the key', async () => {
+    await expect(named({ COMFYUI_URL: 'http://[::1]:8188' })).rejects.toThrow(
+      /^COMFYUI_URL: "http:\/\/\[::1\]:8188" is not/,
+    );
+    await expect(named({ OPENAI_API_KEY: 'ä key' })).rejects.toThrow(/^OPENAI_API_KEY is no key: it may hold neither/);
+    const engines = await engineFacts();
+    const of = (id: string) => engines.filter((facts) => facts.id === id);
+    expect(() => checkServers(of('comfyui'), [], () => undefined)).toThrow(
+      /set the environment variable COMFYUI_URL to its address, such as http:\/\/127\.0\.0\.1:8188\.$/,
+    );
+    expect(() => checkServers(of('gemini'), [], () => undefined)).toThrow(/variable GEMINI_API_KEY to your key\.$/);
+    const said: string[] = [];
+    checkServers(of('comfyui'), await named({ COMFYUI_URL: 'lab:8188', COMFYUI_API_KEY: 'mine' }), (one) =>
+      said.push(one),
+    );
+    expect(said).toEqual([
+      expect.stringMatching(/^http:\/\/lab:8188: Your words, settings and pictures go to this server/),
+    ]);
+  });
+});
+
+describe('requests to them go through the server of the page', () => {
+  const KEY = 'sk-a-key-that-nobody-may-find';
+  const closing: (() => Promise<unknown>)[] = [];
+  afterEach(() => Promise.all(closing.splice(0).map((close) => close())));
+
+  async function passed(routes: Routes, key: string | null = KEY) {
+    const fake = await FakeService.start(routes);
+    fake.cors = 'none';
+    const proxy = new ServerProxy();
+    const { path, standIn } = proxy.add(`${fake.url}/v1`, key);
+    const { url, close } = await serveFolder(folder, 0, proxy);
+    closing.push(close, () => fake.stop());
+    return { fake, url, base: `${url}${path}`, standIn: standIn ?? '' };
+  }
+
+  test('with the key in place of what stands in for it, and nothing that says who asks', async () => {
+    const { fake, base, standIn } = await passed({
+      'POST /v1/images': json(200, { ok: true }, { 'Set-Cookie': 'a=b' }),
+    });
+    expect(standIn).toHaveLength(KEY.length);
+    expect(standIn).not.toBe(KEY);
+    const answer = await fetch(`${base}/images?n=1`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${standIn}`,
+        'content-type': 'text/plain',
+        cookie: 'c=d',
+        origin: 'http://evil',
+      },
+      body: '{"a":1}',
+    });
+    expect(await answer.json()).toEqual({ ok: true });
+    expect(answer.headers.get('set-cookie')).toBeNull();
+    expect(answer.headers.get('content-security-policy')).toContain('sandbox');
+    const [heard] = fake.heard;
+    expect(heard).toMatchObject({ method: 'POST', path: '/v1/images?n=1', body: Buffer.from('{"a":1}') });
+    expect(heard.headers).toMatchObject({
+      authorization: `Bearer ${KEY}`,
+      'content-type': 'text/plain',
+      'content-length': '7',
+    });
+    expect(Object.keys(heard.headers).filter((name) => /cookie|origin|referer|sec-/.test(name))).toEqual([]);
+  });
+
+  test('where a user and a password are the key, they are put into the header as servers read it', async () => {
+    const { fake, base, standIn } = await passed({}, 'me:secret');
+    await fetch(base, { headers: { authorization: `Basic ${btoa(standIn)}` } });
+    expect(standIn).toMatch(/^[0-9a-f]{2}:[0-9a-f]{6}$/);
+    expect(fake.heard[0].headers.authorization).toBe(`Basic ${btoa('me:secret')}`);
+  });
+
+  test('a server that repeats the key, in however many pieces, repeats what stands in for it', async () => {
+    const text = `bad ${KEY}, ${KEY}${KEY.slice(0, 9)}`;
+    const { base, standIn } = await passed({
+      'GET /v1/x': (response) => {
+        response.writeHead(401, { 'Content-Type': 'application/json', 'Content-Length': text.length });
+        const send = (at: number) => {
+          response.write(text.slice(at, at + 7), () => (at < text.length ? send(at + 7) : response.end()));
+        };
+        send(0);
+      },
+    });
+    const answer = await fetch(`${base}/x`);
+    expect(answer.status).toBe(401);
+    expect(await answer.text()).toBe(`bad ${standIn}, ${standIn}${KEY.slice(0, 9)}`);
+  });
+
+  test('one that does not answer, or breaks off, is that to the page; a path that was not given out is nothing', async () => {
+    const { fake, base, url } = await passed({
+      'GET /v1/cut': (response) => {
+        response.writeHead(200, { 'Content-Length': '100' });
+        response.write('x', () => response.destroy());
+      },
+    });
+    await expect(fetch(`${base}/cut`).then((answer) => answer.text())).rejects.toThrow();
+    expect((await fetch(`${url}/servers/x/v1/cut`)).status).toBe(404);
+    await fake.stop();
+    await expect(fetch(`${base}/cut`)).rejects.toThrow();
+  });
+});

@@ -1,14 +1,15 @@
-/** Every config file: its form, its sources, and that nothing in it claims more than is known. */
+/** Every config file: its form, its sources, and that it claims nothing beyond what is known. */
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
-import { configSchema } from '../src/core/catalogue.ts';
+import { configFileSchema } from '../src/core/config_file.ts';
 import { courseOf } from '../src/core/steps.ts';
-import { catalogue, offers } from '../src/pipelines/catalogue.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
+import { offers } from '../src/pipelines/config_files.ts';
 
 const files = import.meta.glob<unknown>('../src/configs/*.json', { eager: true, import: 'default' });
 
 describe.each(Object.entries(files))('config %s', (path, file) => {
-  const { checkpoint, parameters, name, description, pipeline, template } = v.parse(configSchema, file);
+  const { checkpoint, parameters, name, description, pipeline, template, here } = v.parse(configFileSchema, file);
 
   test('has a name in English and German, and a file name that can be an id', () => {
     expect(Object.keys(name)).toEqual(expect.arrayContaining(['en', 'de']));
@@ -20,7 +21,7 @@ describe.each(Object.entries(files))('config %s', (path, file) => {
       for (const text of [description?.en, description?.de]) {
         expect(text).toMatch(/^[A-ZÄÖÜ].*\.$/);
       }
-      // Each blank but the person's own words is one line to fill.
+      // Each blank except the person's own words is one line to fill in.
       expect([template?.en, template?.de].map((text) => text?.split('___').length)).toEqual([2, 2]);
       expect(pipeline).toMatch(/^prompt_interception_/);
       const { instruction } = (parameters.interception ?? {}) as { instruction?: Record<string, string> };
@@ -41,7 +42,7 @@ describe.each(Object.entries(files))('config %s', (path, file) => {
         expect(text.en).toMatch(/^[A-Z].*\.$/);
         expect(text.de).toMatch(/^[A-ZÄÖÜ].*\.$/);
       }
-      // A size is that of one commit's files.
+      // A size refers to one commit's files.
       expect(known.bytes === null || known.revision !== null).toBe(true);
       if (known.bytes !== null) {
         expect(known.bytes).toBeGreaterThan(1e6);
@@ -49,9 +50,23 @@ describe.each(Object.entries(files))('config %s', (path, file) => {
     });
   }
 
+  if (here !== undefined) {
+    test('makes on another machine what the other one makes here', () => {
+      const [there, other] = [path.replace(/.*\/|\.json$/g, ''), here].map((id) =>
+        courseOf(catalogue.configs[id], catalogue),
+      );
+      if (typeof there === 'string' || typeof other === 'string') {
+        throw new Error('One of them is no config.');
+      }
+      expect(there.main.chunk.meta.needs.remote).toBeDefined();
+      expect(other.main.chunk.meta.needs.checkpoint).toBeDefined();
+      expect(other.operations).toEqual(expect.arrayContaining([...there.operations]));
+    });
+  }
+
   if (checkpoint) {
     test('runs with what is recommended for its checkpoint', () => {
-      const { steps, guidance_scale, width, height } = checkpoint.recommended;
+      const { steps, guidance_scale, width = 0, height = 0 } = checkpoint.recommended;
       expect(parameters).toMatchObject({ steps, guidance_scale });
       expect([width % 8, height % 8]).toEqual([0, 0]);
     });
@@ -60,9 +75,9 @@ describe.each(Object.entries(files))('config %s', (path, file) => {
 
 describe('a config file is refused', () => {
   const [path, example] = Object.entries(files).find(([path]) => path.endsWith('/sd_turbo_ort_web.json')) ?? ['', {}];
-  const { checkpoint } = v.parse(configSchema, example);
+  const { checkpoint } = v.parse(configFileSchema, example);
   const problem = (change: object) => {
-    const result = v.safeParse(configSchema, { ...(example as object), checkpoint: { ...checkpoint, ...change } });
+    const result = v.safeParse(configFileSchema, { ...(example as object), checkpoint: { ...checkpoint, ...change } });
     return result.success ? null : v.getDotPath(result.issues[0]);
   };
 
@@ -95,7 +110,8 @@ test('offers begin with the most permissive licences', () => {
 
 test('a template without a place for the words, or with two, is refused', () => {
   const rule = files['../src/configs/interception_stage_play.json'] as object;
-  const changed = (en: string) => v.safeParse(configSchema, { ...rule, template: { en, de: '{words} auf der Bühne' } });
+  const changed = (en: string) =>
+    v.safeParse(configFileSchema, { ...rule, template: { en, de: '{words} auf der Bühne' } });
   expect(changed('{words} on a stage').success).toBe(true);
   expect(changed('on a stage').issues?.[0].message).toBe('A template holds {words} once in each language.');
   expect(changed('{words} and {words}').success).toBe(false);

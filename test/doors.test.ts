@@ -1,6 +1,6 @@
 /**
- * The doors without a browser: the routes and the channel over a fake queue, through the same cases; what they refuse and how; 10,000 mutants
- * at each gate; and the served JSON Schema against the code that it was made from. In a browser: e2e/doors.spec.ts.
+ * The doors without a browser: the same cases through the routes and the channel over a fake queue; what they refuse and how; 10,000 mutants
+ * at each gate; and the served JSON Schema against the code it is generated from. In a browser: e2e/doors.spec.ts.
  */
 import { readFileSync } from 'node:fs';
 import { runInNewContext } from 'node:vm';
@@ -46,7 +46,7 @@ const post = (routes: JobRoutes, value: unknown, headers: Record<string, string>
   ask(routes, 'POST', '/v1/jobs', JSON.stringify(value), { ...JSON_TYPE, ...headers });
 const bodyOf = async <T>(response: Promise<Response>) => (await (await response).json()) as T;
 
-/** The named channels of one origin, in memory: a message reaches all that are open in a later turn, but its sender, as a clone. */
+/** The named channels of one origin, in memory: a message reaches all open ones except its sender, cloned, in a later turn. */
 class Ether implements ChannelSurroundings {
   readonly #open = new Map<string, Set<TaskChannel>>();
   #last: Promise<unknown> = Promise.resolve();
@@ -75,7 +75,7 @@ class Ether implements ChannelSurroundings {
     return [...this.#open.values()].reduce((sum, { size }) => sum + size, 0);
   }
 
-  /** Says something and gives every answer until one of these types. */
+  /** Sends a message and returns every answer up to one of these types. */
   async say(message: { id: string } & Record<string, unknown>, ...until: TaskUpdate['type'][]): Promise<TaskUpdate[]> {
     const updates = this.open(UPDATES_CHANNEL + message.id);
     const tasks = this.open(TASKS_CHANNEL);
@@ -107,14 +107,14 @@ class Ether implements ChannelSurroundings {
   }
 }
 
-/** One way in, as the shared cases use it. */
+/** One door, as the shared cases use it. */
 interface Way {
   submit: (operation: unknown) => Promise<string>;
   get: (id: string) => Promise<Job>;
   list: () => Promise<Job[]>;
   cancel: (id: string) => Promise<Job>;
   repeat: (id: string) => Promise<string>;
-  /** Everything that is told of a job until its end. */
+  /** Every event of a job until its end. */
   follow: (id: string) => Promise<Job[]>;
   entity: (run: string, filename: string) => Promise<string>;
 }
@@ -127,7 +127,7 @@ async function orError(response: Response): Promise<Response> {
   return response;
 }
 
-/** Events of a stream, as an EventSource reads them. */
+/** A stream's events, as an EventSource reads them. */
 async function eventsOf(response: Response): Promise<{ event: string; id: string; data: Job }[]> {
   const blocks = (await response.text()).split('\n\n').filter((block) => block.includes('data: '));
   return blocks.map((block) => {
@@ -518,7 +518,7 @@ describe('HTTP', () => {
       const response = await stream(routes, id);
       expect(response.headers.get('Content-Type')).toBe('text/event-stream; charset=utf-8');
       const text = await response.text();
-      // Whoever does not close his EventSource is not to ask every second.
+      // A client that does not close its EventSource must not reconnect every second.
       expect(text).toMatch(/\n\nevent: end\nid: end\nretry: 86400000\ndata: .*\n\n$/);
       const events = await eventsOf(new Response(text));
       expect(events.at(-1)).toMatchObject({ event: 'end', id: 'end', data: { state: 'completed' } });
@@ -679,7 +679,7 @@ describe('the channel', () => {
     const { ether, jobs, ends } = serve(3);
     expect(await ether.say({ type: 'submit', id: 'one', operation: OPERATION }, 'end')).toHaveLength(6);
     ends[0]();
-    // A tab that was closed while it waited is passed over.
+    // A tab that was closed while waiting is skipped.
     ends[1]();
     const { job } = await ether.answer({ type: 'submit', id: 'two', operation: OPERATION }, 'end');
     expect(job.state).toBe('completed');
@@ -773,13 +773,13 @@ const summary: CheckpointSummary = {
 
 describe('the JSON Schema of operations', () => {
   const compile = () => new Ajv().compile(operationDocument(catalogue));
-  /** What the code says: the envelope's gate, then the chunks' own through the plan. */
+  /** The code's verdict: the envelope's gate, then the chunks' own through the plan. */
   const isAccepted = (value: unknown): boolean => {
     try {
       const operation = parseOperation(value);
       const { OUTPUT_CHUNK: chunk } = catalogue.configs[operation.config]?.parameters ?? {};
       const classes = typeof chunk === 'string' ? catalogue.chunks[chunk]?.meta.needs.checkpoint : undefined;
-      // Each config runs on a checkpoint of its own family: the schema does not know which one is open.
+      // Each config runs on a checkpoint of its family: the schema does not know which one is open.
       const [pipelineClass = summary.pipelineClass] = classes ?? [];
       return plan(operation, catalogue, () => ({ ...summary, pipelineClass }), null).ok;
     } catch {
@@ -934,7 +934,7 @@ describe('the JSON Schema of operations', () => {
   });
 });
 
-/** Numbers from 0 to 2^32 − 1, always the same ones for a seed. */
+/** Seeded numbers from 0 to 2^32 − 1. */
 function randomNumbers(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -977,7 +977,7 @@ function isPlain(value: unknown): value is Record<string, unknown> {
   return Array.isArray(value) || Object.getPrototypeOf(value ?? 0) === Object.prototype;
 }
 
-/** A copy with up to four of its values replaced, added, renamed or taken away, at any depth. */
+/** A copy with up to four values replaced, added, renamed or removed, at any depth. */
 function mutated(value: unknown, next: () => number): unknown {
   const copy: unknown = structuredClone(value);
   for (let n = next() % 5; n > 0; n--) {
@@ -1034,7 +1034,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
     { type: 'queue', id: 'd', isPaused: true, forever: null },
     { type: 'entity', id: 'e', run: 'run_1', filename: '01_x.png' },
   ];
-  /** Judges operations and knows no jobs, so that ten thousand leave nothing behind. */
+  /** Validates operations but keeps no jobs, so that ten thousand leave nothing behind. */
   const judge = () => {
     const jobs = new FakeJobs();
     jobs.submit = (operation) => Promise.resolve({ id: 'a', operation: parseOperation(operation) } as Job);
@@ -1058,7 +1058,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
       try {
         const operation = parseOperation(given);
         plan(operation, catalogue, () => summary, null);
-        // Whatever was accepted can be told.
+        // Whatever was accepted can be serialised.
         JSON.stringify(withoutPictures(operation));
         return Promise.resolve('value');
       } catch (error) {
@@ -1124,7 +1124,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
         const heard: TaskUpdate[] = [];
         updates.onmessage = ({ data }) => heard.push(data as TaskUpdate);
         tasks.postMessage(message);
-        // A request that is known to be answered follows; what came before it has had its turn by then.
+        // Followed by a request that is always answered; by then everything before it has had its turn.
         await ether.say({ type: 'list', id: 'after' }, 'jobs');
         updates.close();
         expect(heard.length).toBeLessThanOrEqual(isAnswered ? 1 : 0);
@@ -1150,7 +1150,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
       expect(seen.refused).toBeGreaterThan(INPUTS / 100);
       times.sort((a, b) => a - b);
       const at = (share: number) => times[Math.min(INPUTS - 1, Math.floor(share * INPUTS))];
-      // Of the processor, garbage collection included, which is why the slowest few are only said.
+      // Processor time, garbage collection included, which is why the slowest few are only printed.
       expect(at(0.99)).toBeLessThan(50);
       report.push(
         `${gate}: ${seen.value} values, ${seen.refused} refused; median ${at(0.5).toFixed(2)} ms, 99.9 % within ${at(0.999).toFixed(2)} ms, slowest ${at(1).toFixed(2)} ms`,
@@ -1162,7 +1162,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
   test('what no JSON can hold is refused, however it is wrapped', () => {
     const circle: unknown[] = [];
     circle.push(circle);
-    // As deep as a list of lists may be; twice the same at each of them would be 4 billion in JSON.
+    // As deep as nested lists may be; with the same list twice at each level JSON would have 4 billion.
     const laughs = Array.from({ length: 32 }).reduce<unknown>((inner) => [inner, inner], 'ha');
     const deep = JSON.parse(`${'['.repeat(1e5)}${']'.repeat(1e5)}`) as unknown;
     for (const value of [10n, Symbol('x'), () => 1, new Map(), new Date(0), new Uint8Array(1), circle, laughs, deep]) {
@@ -1175,7 +1175,7 @@ describe('10,000 mutants at each gate give a value or a typed error', () => {
         );
       }
     }
-    // As a page that holds Darkroom in a frame gives it.
+    // As given by a page that embeds Darkroom in a frame.
     const elsewhere: unknown = runInNewContext('({ a: [{}] })');
     for (const value of [
       elsewhere,
@@ -1274,7 +1274,7 @@ test('docs/API.md names every route, message, update and event', () => {
   expect(missing).toEqual([]);
 });
 
-// So that a job in this file's fake ends as the real ones do.
+// So that a job of this file's fake ends like real ones.
 test('the fake queue keeps the reducer', async () => {
   const jobs = new FakeJobs();
   const job = await jobs.wait((await jobs.submit({ ...OPERATION, parameters: { steps: 0 } })).id);

@@ -1,4 +1,4 @@
-/** The engine and the checkpoints through the doors: what is asked over HTTP and the channel, what is refused, and who answers when nobody is there. */
+/** The engine and the checkpoints through the doors: questions over HTTP and the channel, refusals, and who answers when no tab is there. */
 import { describe, expect, test } from 'vitest';
 import { isSaving } from '../src/app/studio/preparing.ts';
 import { StudioError } from '../src/core/errors.ts';
@@ -110,7 +110,7 @@ function ether() {
 const alone = (_: string, __: AbortSignal, work: () => Promise<void>) => work();
 const turn = () => new Promise<void>((over) => setTimeout(over));
 
-/** HTTP answered by the service worker, which asks a tab over the channel. */
+/** HTTP through the service worker, which asks a tab over the channel. */
 function everywhere() {
   const { ask, log } = desk();
   const open = ether();
@@ -164,11 +164,16 @@ describe('over HTTP, by way of the channel', () => {
     expect(begun).toEqual({ status: 202, answer: { ref: `${REF}#q8` } });
     expect(log.at(-1)).toBe('download model_index.json,unet/model.safetensors as q8');
     const { checkpoints } = (await http(routes, 'GET', '/v1/checkpoints')).answer as { checkpoints: { ref: string }[] };
-    expect(checkpoints.map(({ ref }) => ref)).toEqual(['builtin:scenes', 'builtin:scenes-4-steps', REF]);
-    expect(checkpoints[2]).toMatchObject({ state: 'downloading', bytes: 1010, storedBytes: 4 });
+    expect(checkpoints.map(({ ref }) => ref)).toEqual([
+      'builtin:scenes',
+      'builtin:scenes-4-steps',
+      'builtin:realesr-animevideov3',
+      REF,
+    ]);
+    expect(checkpoints[3]).toMatchObject({ state: 'downloading', bytes: 1010, storedBytes: 4 });
     expect(JSON.stringify(checkpoints)).not.toContain('hf_secret');
     const path = `/v1/checkpoints/${encodeURIComponent(REF)}`;
-    expect(((await http(routes, 'DELETE', path)).answer.checkpoints as unknown[]).length).toBe(2);
+    expect(((await http(routes, 'DELETE', path)).answer.checkpoints as unknown[]).length).toBe(3);
     expect(await http(routes, 'DELETE', path)).toMatchObject({ status: 400 });
   });
 
@@ -242,6 +247,26 @@ test('on the channel itself a question is heard at once, then answered', async (
     open('tasks:pending').postMessage({ type: 'engine', id: 'mine' });
   });
   expect(told).toMatchObject([{ type: 'heard' }, { type: 'answer', answer: { isBusy: false } }]);
+});
+
+test('a question that is sent again is asked once', async () => {
+  const open = ether();
+  let asked = 0;
+  serveChannel(new FakeJobs(), { open, alone }, () => Promise.resolve(++asked));
+  const told: unknown[] = [];
+  const tasks = open('tasks:pending');
+  await new Promise<void>((enough) => {
+    open(`${UPDATES_CHANNEL}mine`).onmessage = ({ data }) => {
+      told.push((data as { type: unknown }).type);
+      if (told.filter((type) => type === 'heard').length === 2) {
+        enough();
+      }
+    };
+    tasks.postMessage({ type: 'engine', id: 'mine' });
+    tasks.postMessage({ type: 'engine', id: 'mine' });
+  });
+  expect(told).toEqual(['heard', 'answer', 'heard']);
+  expect(asked).toBe(1);
 });
 
 test('a failure crosses with its code', async () => {

@@ -1,8 +1,7 @@
 /**
- * A ComfyUI server that replays a recorded conversation of a real one (`test/goldens/comfyui`): it says what was recorded when the client has said
- * what was recorded, both directions in order. Ids of jobs, which clients choose, are the client's in place of the recorded ones.
+ * A ComfyUI server that replays a recorded conversation of a real one (`test/goldens/comfyui`): it sends what was recorded once the client
+ * has sent what was recorded, in order in both directions. Job ids, which clients choose, replace the recorded ones.
  */
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
@@ -10,16 +9,23 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { gunzipSync } from 'node:zlib';
+import { acceptSocket, frame, wordsOf } from './socket_frames.ts';
 
 const FOLDER = join(import.meta.dirname, 'goldens', 'comfyui');
 
-interface Exchange {
+export interface Exchange {
   t: number;
-  request: { method: string; path: string; json?: unknown };
+  request: {
+    method: string;
+    path: string;
+    json?: unknown;
+    text?: string;
+    multipart?: { name: string; filename?: string; value?: string; base64?: string; type?: string }[];
+  };
   response: { status: number; headers?: Record<string, string>; json?: unknown; text?: string; body_base64?: string };
 }
 
-interface Frame {
+export interface Frame {
   dir: string;
   t: number;
   text?: unknown;
@@ -51,19 +57,19 @@ export function objectInfo(): Record<string, ObjectInfo> {
   >;
 }
 
-/** One thing of a conversation, in order. */
+/** One entry of a conversation, in order. */
 type Turn = { type: 'say'; frame: Frame } | { type: 'hear' } | { type: 'post'; exchange: Exchange };
 
 export interface Faults {
-  /** Breaks the socket instead of sending this message, counted from 0; what is said until it is back is lost. */
+  /** Breaks the socket instead of sending this message, counted from 0; messages until it is back are lost. */
   cutAt?: number;
-  /** Whether the job ends while the socket is away. */
+  /** Whether the job ends while the socket is down. */
   endsMeanwhile?: boolean;
-  /** Answers in place of the recorded one, by `METHOD path` without its query. */
+  /** Answers that replace the recorded ones, by `METHOD path` without the query. */
   answers?: Record<string, (response: ServerResponse) => void>;
-  /** Knows no job after the socket broke. */
+  /** Forgets all jobs once the socket broke. */
   forgets?: boolean;
-  /** Sends CORS headers; with none a page of another origin gets 403, as from a server without the flag. */
+  /** Sends CORS headers; otherwise pages of other origins get 403, as from a server without the flag. */
   cors?: boolean;
 }
 
@@ -76,9 +82,11 @@ export interface Heard {
 
 export class FakeComfyUi {
   readonly heard: Heard[] = [];
-  /** By name, as the client uploaded them. */
+  /** Uploaded files by name. */
   readonly uploads = new Map<string, Buffer>();
-  /** Names that its loaders offer, beside those of the recording. */
+  /** Messages from clients over sockets. */
+  readonly said: string[] = [];
+  /** Model names that its loaders offer besides the recorded ones. */
   models: string[] = [];
   /** The graph that was accepted last. */
   accepted: Record<string, { class_type: string; inputs: Record<string, unknown> }> | null = null;
@@ -117,7 +125,7 @@ export class FakeComfyUi {
     return `http://127.0.0.1:${this.#port}`;
   }
 
-  /** Says everything once more to the next job. */
+  /** Replays everything to the next job. */
   rewind(): void {
     this.#turns = turnsOf(this.#recording);
     this.#said = 0;
@@ -184,7 +192,7 @@ export class FakeComfyUi {
       json(response, 200, {});
       return;
     }
-    // Who has no socket hears nothing of what was said before.
+    // Clients without a socket miss earlier messages.
     this.#turns.splice(this.#socket ? at : 0, this.#socket ? 1 : at + 1);
     const sent = JSON.parse(body.toString()) as { prompt: FakeComfyUi['accepted']; prompt_id: string };
     const recorded = (turn.exchange.request.json as { prompt_id?: string } | undefined)?.prompt_id;
@@ -271,11 +279,7 @@ export class FakeComfyUi {
       socket.end('HTTP/1.1 403 Forbidden\r\n\r\n');
       return;
     }
-    const key = request.headers['sec-websocket-key'] ?? '';
-    const accept = createHash('sha1').update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64');
-    socket.write(
-      `HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`,
-    );
+    acceptSocket(request, socket);
     this.heard.push({ method: 'WS', path: request.url ?? '', headers: request.headers, body: Buffer.alloc(0) });
     this.#sockets.add(socket);
     this.#socket = socket;
@@ -289,6 +293,7 @@ export class FakeComfyUi {
       if ((opcode & 15) === 8) {
         socket.end(Buffer.from([0x88, 0]));
       } else if ((opcode & 15) === 1) {
+        this.said.push(wordsOf(data));
         const [next] = this.#turns;
         if (next?.type === 'hear') {
           this.#turns.shift();
@@ -299,7 +304,7 @@ export class FakeComfyUi {
     this.#say();
   }
 
-  /** What was recorded up to the next thing that the client has to say. */
+  /** Sends what was recorded up to the client's next message. */
   #say(): void {
     while (this.#turns[0]?.type === 'say') {
       if (this.#said === this.faults.cutAt) {
@@ -344,7 +349,7 @@ function turnsOf({ http, websocket }: Recording): Turn[] {
   return [...before.map(turn), ...(first ? [{ type: 'post' as const, exchange: first }] : []), ...after.map(turn)];
 }
 
-/** Whether two paths ask the same, in whichever order. */
+/** Whether two paths have the same query, in any order. */
 function same(a: string, b: string): boolean {
   const [one, other] = [new URL(a, 'http://host'), new URL(b, 'http://host')];
   one.searchParams.sort();
@@ -352,7 +357,7 @@ function same(a: string, b: string): boolean {
   return one.pathname === other.pathname && one.search === other.search;
 }
 
-/** For files that the recorder of the conversation did not fetch. */
+/** For files that were not fetched when the conversation was recorded. */
 function substitute(filename: string): Exchange | undefined {
   if (filename.endsWith('.png')) {
     return recording('image_ok').http.find(({ request }) => request.path.startsWith('/view?filename=pic_00001_.png'));
@@ -364,22 +369,4 @@ function substitute(filename: string): Exchange | undefined {
 
 function json(response: ServerResponse, status: number, value: unknown): void {
   response.writeHead(status, { 'Content-Type': 'application/json; charset=utf-8' }).end(JSON.stringify(value));
-}
-
-/** One unmasked frame of a server. */
-function frame(opcode: number, payload: Buffer): Buffer {
-  const { length } = payload;
-  const header =
-    length < 126
-      ? Buffer.from([0x80 | opcode, length])
-      : length < 65_536
-        ? Buffer.from([0x80 | opcode, 126, length >> 8, length & 255])
-        : Buffer.concat([Buffer.from([0x80 | opcode, 127, 0, 0, 0, 0]), uint32(length)]);
-  return Buffer.concat([header, payload]);
-}
-
-function uint32(value: number): Buffer {
-  const bytes = Buffer.alloc(4);
-  bytes.writeUInt32BE(value);
-  return bytes;
 }

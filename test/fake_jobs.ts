@@ -1,4 +1,4 @@
-/** A {@link JobService} in memory whose engine paints nothing: the doors are tested over it. */
+/** An in-memory {@link JobService} whose engine paints nothing, for testing the doors. */
 import { createHash } from 'node:crypto';
 import { StudioError, cancelled } from '../src/core/errors.ts';
 import type { Delta, Job } from '../src/core/job.ts';
@@ -61,7 +61,7 @@ export class FakeJobs implements JobService {
     return () => readers.delete(listener);
   }
 
-  /** How many follow this job now. */
+  /** Number of current followers of this job. */
   followers(id: string): number {
     return this.#listeners.get(id)?.size ?? 0;
   }
@@ -194,7 +194,7 @@ export class FakeJobs implements JobService {
   }
 }
 
-/** What is thrown, as a rejection. */
+/** Turns an exception into a rejection. */
 function attempt<T>(work: () => T): Promise<T> {
   return new Promise((resolve) => {
     resolve(work());

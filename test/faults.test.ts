@@ -1,4 +1,4 @@
-/** What becomes of work whose worker, GPU or memory fails: restarts, the watchdog, points to go on from, progress that tells the truth. */
+/** What happens to work whose worker, GPU or memory fails: restarts, the watchdog, resume points, truthful progress. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as Comlink from 'comlink';
@@ -302,7 +302,7 @@ describe('a job whose engine is lost', () => {
   }
 });
 
-/** A worker whose two ends are in this thread; `far` is the worker's own side. */
+/** A worker with both ends in this thread; `far` is the worker's side. */
 class FakeWorker implements WorkerLike {
   terminated = false;
   readonly far: MessagePort;
@@ -347,7 +347,7 @@ class FakeWorker implements WorkerLike {
 describe('the watchdog', () => {
   const made: FakeWorker[] = [];
 
-  // Only what it measures silence with stands still; messages travel as they do.
+  // Only the clock that measures silence is faked; messages travel as usual.
   beforeEach(() => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
   });
@@ -356,14 +356,14 @@ describe('the watchdog', () => {
     made.splice(0).forEach((worker) => worker.terminate());
   });
 
-  /** What the owner of the worker in these tests can do. */
+  /** What the worker's owner can do in these tests. */
   type Owner = {
     hang: () => Promise<never>;
     work: (onProgress: (done: number) => Promise<void>) => Promise<void>;
     answer: () => Promise<string>;
   };
 
-  /** A link to a worker that is up; `listening` is what its `work` was handed. */
+  /** A link to a running worker; `listening` is what its `work` was given. */
   async function linked(patience: { calls?: Partial<Record<keyof Owner, () => number>>; call?: number }) {
     const worker = new FakeWorker();
     made.push(worker);
@@ -467,7 +467,7 @@ describe('the watchdog', () => {
     const tell = await listening.promise;
     await tell(1);
     one.terminate(lost());
-    // Nobody answers any more, so it is not awaited.
+    // Nobody is left to answer, so it is not awaited.
     void tell(2);
     await turn();
     expect(await end).toMatchObject({ code: 'gpu_lost' });
@@ -529,6 +529,8 @@ describe('the pair of workers', () => {
           );
           return generators.at(-1) as FakeWorker;
         },
+        language: () => make({}),
+        remote: () => Promise.reject(new Error('No other machine is used.')),
         task: () =>
           make({
             connect: () => Promise.resolve(),
@@ -765,7 +767,7 @@ describe('progress', () => {
     expect(left(1, () => progress.report('output', 'encode'))).toBeNull();
     expect(left(1, () => progress.report('output', 'sample', 0, 5))).toBeNull();
     expect(left(60, () => progress.report('output', 'sample', 1, 5))).toBeNull();
-    // Three steps, and what was never measured as 2.5 of them.
+    // Three steps, plus 2.5 steps' worth for what was never measured.
     expect(left(2, () => progress.report('output', 'sample', 2, 5))).toBeCloseTo(3 * 2 + 2.5 * 2, 10);
   });
 
@@ -894,7 +896,7 @@ describe('tiled decoding', () => {
       expect(difference(picture, golden(name))).toBeLessThanOrEqual(1);
       expect(parts.at(-1)).toBe(tile_size === 64 ? '6/6' : '1/1');
     }
-    // Latents that came whole from an earlier attempt need no denoiser.
+    // Finished latents from an earlier attempt need no denoiser.
     expect(log.created).toBe(['text encoder', '8×8', '8×2', '5×8', '5×2', 'whole'].length);
     latents.dispose();
   });
@@ -948,7 +950,7 @@ describe('tiled decoding', () => {
     const tiled = await estimated(largestTensor - 1);
     expect(tiled.request).toEqual({ ...request, tile_size: AUTOMATIC_TILE });
     expect(tiled.recommended).toBe('full');
-    // Not even tiles help: what was asked is what is refused.
+    // Not even tiles help: the request itself is refused.
     expect((await estimated(1)).request).toEqual(request);
   });
 
@@ -1022,7 +1024,7 @@ describe('sampling', () => {
     const { model } = await open();
     const clock = vi.spyOn(performance, 'now');
     let now = 0;
-    // Every step is worth keeping.
+    // Every step is worth saving.
     clock.mockImplementation(() => (now += 1000));
     const picture = {
       width: 64,
@@ -1054,8 +1056,9 @@ describe('sampling', () => {
     const { model } = await open();
     const clock = vi.spyOn(performance, 'now');
     let now = 0;
-    clock.mockImplementation(() => (now += 200));
-    const { kept } = await sample(model, { steps: 8, width: 64, height: 64, guidance_scale: 1 });
+    clock.mockImplementation(() => now);
+    const onStep = () => void (now += 200);
+    const { kept } = await sample(model, { steps: 8, width: 64, height: 64, guidance_scale: 1, onStep });
     clock.mockRestore();
     expect(kept.map(({ done }) => done)).toEqual([1, 4, 7, 9]);
   });
@@ -1118,7 +1121,7 @@ function bits(values: Float32Array): number[] {
   return [...new Uint32Array(values.buffer, values.byteOffset, values.length)];
 }
 
-/** The largest difference of a byte of the picture from what [3, height, width] around [-1, 1] becomes. */
+/** Largest byte difference between the picture and [3, height, width] values around [-1, 1]. */
 function difference(
   { width, height, data }: { width: number; height: number; data: Uint8ClampedArray },
   of: Float32Array,

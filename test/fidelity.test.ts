@@ -1,5 +1,5 @@
 /**
- * Every cell of test/fidelity, measured: within its limit, and as docs/FIDELITY.md says. `npm run fidelity` sets DARKROOM_FIDELITY=write
+ * Measures every cell of test/fidelity: within its limit, and as docs/FIDELITY.md says. `npm run fidelity` sets DARKROOM_FIDELITY=write
  * and writes that page.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { FidelityArea } from './fidelity/fidelity.ts';
 import { pageOf, staleLines, type MeasuredArea } from './fidelity/page.ts';
 
-// The vocabulary of checkpoints of one file is an asset of the page, which Node reads from the disk.
+// The vocabulary for single-file checkpoints is an asset of the page, which Node reads from disk.
 beforeAll(() => {
   vi.stubGlobal('fetch', (url: URL) => Promise.resolve(new Response(readFileSync(fileURLToPath(url)))));
 });

@@ -1,7 +1,7 @@
 /**
- * What is written into pictures and read out of them. The fixtures of the ten tools are made here, in the shapes that
- * ../shared/facts/formats.md describes; no tool made them. What Pillow wrote, and what Python's `re` finds in infotext lines, comes
- * from reference/make_format_goldens.py.
+ * Metadata written into pictures and read from them. The fixtures of the ten tools are made here, in the shapes that
+ * ../shared/facts/formats.md describes; no tool made them. Pillow's files, and what Python's `re` finds in infotext lines, come from
+ * reference/make_format_goldens.py.
  */
 import { readFileSync } from 'node:fs';
 import { gzipSync, deflateSync } from 'node:zlib';
@@ -15,10 +15,10 @@ import { join, latin1Bytes, utf8Bytes, viewOf } from '../src/formats/bytes.ts';
 import { inscribe, readMetadata, writeMetadata } from '../src/formats/container.ts';
 import { ExifTag, readExif, writeExif } from '../src/formats/exif.ts';
 import { inflate } from '../src/formats/inflation.ts';
-import { findPairs, parseInfotext, writeInfotext } from '../src/formats/infotext.ts';
+import { findPairs, parseInfotext, readingOf, writeInfotext } from '../src/formats/infotext.ts';
 import { asciiJson, readJson } from '../src/formats/json.ts';
 import { MAX_TEXT, type Inscription, type Metadata } from '../src/formats/metadata.ts';
-import { crc32 } from '../src/formats/png.ts';
+import { crc32 } from '../src/formats/crc32.ts';
 import type { Reading } from '../src/formats/reading.ts';
 import { readPicture, toolNames } from '../src/formats/recognition.ts';
 import { samplerLabel, samplerNamed, scheduleNamed } from '../src/formats/sampler_labels.ts';
@@ -111,7 +111,7 @@ describe('containers', () => {
     expect(texts.get('darkroom') ?? xmpValue(xmp ?? '', 'darkroom:settings')).toBe(inscription.darkroom);
     expect(texts.get('Software') ?? exif.get(ExifTag.software)).toBe('Darkroom 0.1.0');
     expect(xmpValue(xmp ?? '', 'Iptc4xmpExt:DigitalSourceType')).toMatch(/trainedAlgorithmicMedia$/);
-    // Once more replaces, none removes: the bytes of the plain file are all still there.
+    // Writing again replaces, writing nothing removes: all bytes of the plain file are still there.
     expect(writeMetadata(written, inscription)).toEqual(written);
     const bare = writeMetadata(written, null);
     expect(await readMetadata(bare)).toEqual({ texts: new Map(), exif: new Map(), xmp: null, comment: null });
@@ -135,7 +135,7 @@ describe('containers', () => {
 
   test('any text survives every container', async () => {
     const text = fc.string({ unit: 'binary', maxLength: 200 }).map((one) => one.replaceAll('\0', ''));
-    // Of 16-bit characters in EXIF nobody says the byte order, which the line of pairs gives away.
+    // EXIF does not state the byte order of 16-bit characters; the line of pairs gives it away.
     const infotext = text.map((one) => `${one}\nSteps: 20, Seed: 1, Size: 512x512, RNG: CPU, Version: Darkroom`);
     await fc.assert(
       fc.asyncProperty(infotext, text, fc.constantFrom(...Object.values(PLAIN)), async (parameters, secret, file) => {
@@ -243,7 +243,7 @@ describe('containers', () => {
     expect(await inflate(new Uint8Array(bomb), 'deflate', MAX_TEXT)).toBeNull();
     const many = Array.from({ length: 20 }, () => chunk('zTXt', join([latin1Bytes('bomb\0\0'), bomb])));
     const metadata = await readMetadata(png(...many, tEXt('long', 'x'.repeat(MAX_TEXT + 1)), tEXt('after', 'y')));
-    // Eight bombs use up what may be inflated in all.
+    // Eight bombs exhaust the total that may be inflated.
     expect(metadata?.texts).toEqual(new Map());
     expect((await readMetadata(png(many[0], tEXt('after', 'y'))))?.texts).toEqual(new Map([['after', 'y']]));
   });
@@ -395,7 +395,7 @@ describe('infotext', () => {
     const value = fc
       .string({ unit: fc.constantFrom('a', ' ', ',', ':', '"', '\\', 'é', 'x', '7', '\n') })
       .map((text) => text.trim())
-      // One that is quoted already would be read without its quotes, by A1111 as well.
+      // An already quoted value would lose its quotes when read, in A1111 too.
       .filter((text) => text !== '' && !text.startsWith('"') && !/^\d+x\d+$/.test(text));
     fc.assert(
       fc.property(words, words, value, value, (prompt, negative_prompt, one, two) => {
@@ -415,6 +415,32 @@ describe('infotext', () => {
       }),
       { numRuns: 2_000, seed: 8 },
     );
+  });
+
+  test('a second pass is written as AUTOMATIC1111 writes it, and read again', () => {
+    const parameters = {
+      ...settings.operation.parameters,
+      hires_scale: 2,
+      hires_steps: 20,
+      hires_upscaler: 'latent_bicubic',
+    };
+    const twice = { ...settings, operation: { ...settings.operation, operation: 'image_generation', parameters } };
+    const { fields } = parseInfotext(inscriptionOf(twice).parameters);
+    expect([...fields].filter(([key]) => /^(Hires|Denoising)/.test(key))).toEqual([
+      ['Denoising strength', '0.7'],
+      ['Hires upscale', '2'],
+      // The steps that are run.
+      ['Hires steps', '14'],
+      ['Hires upscaler', 'Latent (bicubic)'],
+    ]);
+    const reading = readingOf(parseInfotext(inscriptionOf(twice).parameters), 'x');
+    expect(reading?.parameters).toMatchObject({
+      hires_scale: 2,
+      hires_steps: 20,
+      hires_denoising_strength: 0.7,
+      hires_upscaler: 'latent_bicubic',
+    });
+    expect(reading?.parameters).not.toHaveProperty('strength');
   });
 
   test('our own is in AUTOMATIC1111’s order and words', () => {
@@ -454,7 +480,7 @@ describe('samplers and schedules', () => {
   });
 });
 
-/** ComfyUI's graph of a picture from words, with the seed as it stands in JSON. */
+/** ComfyUI's text-to-image graph, with the seed as written in JSON. */
 function comfyPrompt(seed: string, more: Record<string, unknown> = {}): string {
   const nodes = {
     3: {
@@ -557,9 +583,11 @@ const fixtures: Fixture[] = [
       seed: '4294967294',
       width: 512,
       height: 768,
+      noise: 'a1111_cpu',
+      clip_skip: 2,
     },
     checkpoint: { name: 'boats_v1', hash: '0123456789' },
-    lost: [/the LoRA paper at 0\.8/, /clip skip 2/],
+    lost: [/the LoRA paper at 0\.8/],
   },
   {
     name: 'AUTOMATIC1111, JPEG, a second pass',
@@ -585,8 +613,12 @@ const fixtures: Fixture[] = [
       seed: '1',
       width: 512,
       height: 512,
+      hires_scale: 2,
+      // All 12 are run, over 0.4 of the noise.
+      hires_steps: 30,
+      hires_denoising_strength: 0.4,
+      hires_upscaler: 'latent',
     },
-    lost: [/second pass/],
   },
   {
     name: 'AUTOMATIC1111, what cannot be asked for here',
@@ -621,6 +653,7 @@ const fixtures: Fixture[] = [
       schedule: 'simple',
       guidance_scale: 1,
       seed: '7',
+      noise: 'nv',
       width: 896,
       height: 1152,
     },
@@ -637,6 +670,8 @@ const fixtures: Fixture[] = [
       sampler: 'euler_ancestral',
       schedule: 'normal',
       seed: '18446744073709551615',
+      noise: 'comfyui',
+      follows: 'comfyui',
       width: 512,
       height: 768,
     },
@@ -655,6 +690,8 @@ const fixtures: Fixture[] = [
       sampler: 'dpmpp_2m',
       schedule: 'karras',
       seed: '77',
+      noise: 'comfyui',
+      follows: 'comfyui',
       strength: 0.6,
     },
     checkpoint: { name: 'boats.safetensors' },
@@ -698,6 +735,8 @@ const fixtures: Fixture[] = [
       sampler: 'euler_ancestral',
       schedule: 'normal',
       seed: '5',
+      noise: 'comfyui',
+      follows: 'comfyui',
       width: 512,
       height: 768,
     },
@@ -734,6 +773,8 @@ const fixtures: Fixture[] = [
       sampler: 'dpmpp_2m',
       schedule: 'beta',
       seed: '99',
+      noise: 'comfyui',
+      follows: 'comfyui',
       width: 1024,
       height: 1024,
     },
@@ -1193,7 +1234,11 @@ describe('pictures of the tools', () => {
     const own = {
       1: { class_type: 'KSampler', inputs: { seed: 1, positive: ['__proto__', 0], latent_image: ['constructor', 0] } },
     };
-    expect((await read(pngOf({ prompt: own })))?.parameters).toEqual({ seed: '1' });
+    expect((await read(pngOf({ prompt: own })))?.parameters).toEqual({
+      seed: '1',
+      noise: 'comfyui',
+      follows: 'comfyui',
+    });
   });
 
   test.each(['prompt', 'workflow', 'parameters', 'invokeai_metadata', 'sd-metadata', 'Dream', 'Comment', 'darkroom'])(
@@ -1265,7 +1310,7 @@ describe('our own pictures', () => {
         { name: 'Ink wet', weight: -1, hash: null },
       ],
     });
-    // Where no LoRA was in use, such a tag was a word like any other.
+    // Where no LoRA was used, such a tag was ordinary text.
     const plain = inscriptionOf({ ...made, loras: undefined });
     expect((await read(writeMetadata(golden(PLAIN.PNG), plain)))?.parameters.prompt).toBe(prompt);
   });
@@ -1320,6 +1365,27 @@ describe('our own pictures', () => {
     expect(settingsOf({})).toBeNull();
   });
 
+  test('a picture that was enlarged has the size that it was painted at, and what enlarged it', async () => {
+    const metadata = {
+      operation: 'image_generation',
+      config: 'stable_diffusion',
+      parameters: { prompt: 'x', seed: '1', steps: 2, width: 128, height: 96 },
+      index: 0,
+      width: 512,
+      height: 384,
+      checkpoint: { name: 'tiny', ref: 'folder:tiny', sha256: {} },
+      upscale: { scale: 4, parameters: { tile_size: 256 }, checkpoint: { name: 'large', ref: 'builtin:large' } },
+      versions: { darkroom: '0.1.0' },
+    };
+    const made = settingsOf(metadata) as Settings;
+    expect(made).toMatchObject({ width: 128, height: 96, upscale: { scale: 4, checkpoint: { name: 'large' } } });
+    const inscription = inscriptionOf(made);
+    expect(inscription.parameters).toContain('Size: 128x96');
+    expect(inscription.parameters).toContain('Postprocess upscale by: 4, Postprocess upscaler: large');
+    const reading = await read(writeMetadata(golden('plain.png'), inscription));
+    expect(reading).toMatchObject({ parameters: { width: 128, height: 96, scale: 4 }, notRestored: [] });
+  });
+
   test('settings come back from the JSON whatever they hold', () => {
     const string = fc.string({ unit: 'binary' });
     const given = fc.record({
@@ -1356,7 +1422,7 @@ describe('our own pictures', () => {
     );
     expect(readSettings('{"a":1}')).toBeNull();
     expect(readSettings('nothing')).toBeNull();
-    // What another field says still counts.
+    // The other fields still count.
     const rescued = await read(pngOf({ darkroom: '{"schema_version":1}', parameters: A1111 }));
     expect(rescued?.tool).toBe('AUTOMATIC1111');
     expect(await refusal(() => read(pngOf({ darkroom: '{"schema_version":1}' })))).toContain('damaged');
@@ -1416,7 +1482,7 @@ describe('hidden in the pixels', () => {
   });
 });
 
-/** Numbers from 0 to 2^32 − 1, always the same ones for a seed. */
+/** Seeded numbers from 0 to 2^32 − 1. */
 function randomNumbers(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -1429,7 +1495,7 @@ function randomNumbers(seed: number): () => number {
 
 const SPECIAL = [0x00, 0xff, 0x7f, 0x80, 0x22, 0x5c, 0x3a, 0x2c, 0x7b, 0x5b, 0x0a, 0x30, 0x2d];
 
-/** One to six changes: bits, bytes, lengths of 32 bits, pieces cut out, doubled, moved, or the end cut off. */
+/** One to six changes: bits, bytes, 32-bit lengths, pieces removed, duplicated or moved, or the end cut off. */
 function mutated(bytes: Uint8Array, next: () => number): Bytes {
   let result: Bytes = new Uint8Array(bytes);
   for (let n = 1 + (next() % 6); n > 0 && result.length > 0; n--) {
@@ -1475,7 +1541,7 @@ function mutated(bytes: Uint8Array, next: () => number): Bytes {
   return result;
 }
 
-/** Checksums made right, so that what they guard is reached; chunks that do not fit stay as they are. */
+/** Fixes checksums so that what they guard is reached; chunks that do not fit stay as they are. */
 function withChecksums(bytes: Bytes): Bytes {
   const view = viewOf(bytes);
   for (let at = 8; at + 12 <= bytes.length;) {
@@ -1537,7 +1603,7 @@ describe('10,000 mutated inputs of each kind give a value or a typed error', () 
     WebP: { inputs: WEBPS, parse: read },
     JPEG: { inputs: JPEGS, parse: read },
     infotext: { inputs: INFOTEXTS, parse: (bytes) => read(pngOf({ parameters: text.decode(bytes) })) },
-    // As a door receives it: text that may be no JSON, or another one.
+    // As a door receives it: text that may not be JSON, or not this JSON.
     'operation JSON': {
       inputs: [OPERATION],
       parse: (bytes) => {
@@ -1578,10 +1644,10 @@ describe('10,000 mutated inputs of each kind give a value or a typed error', () 
         times.push((user + system) / 1000);
       }
       expect(seen.values + seen.nothing + seen.refused).toBe(INPUTS);
-      // Mutants that are all refused at the door would test only the door.
+      // If all mutants were refused at the door, only the door would be tested.
       expect(seen.values).toBeGreaterThan(INPUTS / 100);
       expect(seen.refused + seen.nothing).toBeGreaterThan(INPUTS / 100);
-      // Of the processor, garbage collection included; measured and said, not judged.
+      // Processor time, garbage collection included; printed, not judged.
       times.sort((a, b) => a - b);
       const at = (share: number) => `${times[Math.min(INPUTS - 1, Math.floor(share * INPUTS))].toFixed(2)} ms`;
       report.push(
@@ -1607,7 +1673,7 @@ describe('work grows with the input, not faster', () => {
     ['spaces', ' '.repeat(500_000)],
   ])('infotext of %s', (_, line) => {
     const pairs = findPairs(line);
-    // Every pair is a part of the line, in its order, none of it used twice.
+    // Every pair is part of the line, in order, with nothing used twice.
     let position = 0;
     for (const [key, value] of pairs) {
       position = line.indexOf(key, position) + key.length;

@@ -1,32 +1,45 @@
-/** Whole operations run in Node, as a job runs them, and the pictures that the reference made of the same. */
+/** Runs whole operations in Node the way a job does, for comparison with the reference's pictures. */
 import 'fake-indexeddb/auto';
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
-import * as stableDiffusion from '../chunks/output_image_stable_diffusion.ts';
-import type { Context } from '../src/core/chunk.ts';
+import type { Context, Outputs } from '../src/core/chunk.ts';
 import type { CpuTensor, PixelImage } from '../src/core/media.ts';
 import type { Model } from '../src/core/model.ts';
-import { openModel, type ModelLora } from '../src/models/family.ts';
+import type { VideoWriter } from '../src/core/video.ts';
+import { openModel, type ModelAdditions, type ModelLora } from '../src/models/family.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { greatestDifference, relativeDifference } from './fidelity/fidelity.ts';
 import { startNodeEngine } from './node_engine.ts';
-import { pngPixels } from './png_pixels.ts';
+import { pngPixels } from '../src/package/node_picture.ts';
 
 export interface GoldenCase {
   name: string;
   operation: string;
+  /** The config, which names the chunk. */
+  config: string;
   checkpoint: string;
   parameters: Record<string, unknown>;
 }
 
 export interface PictureDifferences {
-  /** In units of the spread of the expected ones. */
+  /** Relative to the spread of the expected ones. */
   latents: number;
   /** Of a colour, of 255. */
   pixels: number;
 }
+
+interface Chunk {
+  parameters: v.GenericSchema;
+  execute(input: unknown, context: Context): Promise<Outputs>;
+}
+
+const chunks = import.meta.glob<Chunk>('../chunks/output_{image,video}_*.ts', { eager: true });
+const configs = import.meta.glob<{ parameters: { OUTPUT_CHUNK: string } }>('../src/configs/*.json', {
+  eager: true,
+  import: 'default',
+});
 
 /** The cases of a folder of goldens, in order. */
 export function goldenCases(root: string): GoldenCase[] {
@@ -41,17 +54,19 @@ export function goldenCases(root: string): GoldenCase[] {
 /** Runs a case of {@link goldenCases} with the files of its checkpoint. */
 export async function differencesFrom(
   root: string,
-  { name, operation, parameters }: GoldenCase,
+  one: GoldenCase,
   files: CheckpointFiles,
-  loras: readonly ModelLora[] = [],
+  { loras = [], additions = {} }: { loras?: readonly ModelLora[]; additions?: Partial<ModelAdditions> } = {},
 ): Promise<PictureDifferences> {
   const model = await openModel(files, startNodeEngine().engine);
   await model.useLoras(loras);
-  const { images, latents } = await paint(model, operation, parameters, join(root, name));
+  await model.useAdditions?.(additions);
+  const { name } = one;
+  const { images, latents } = await paint(model, one, join(root, name));
   await model.release();
   const expected = new Uint8Array(readFileSync(join(root, name, 'expected.safetensors')));
   return {
-    latents: relativeDifference(latents.data, new Float32Array(tensor(expected, 'latents').buffer)),
+    latents: relativeDifference(latents.data, goldenTensor(expected, 'latents')),
     pixels: greatestDifference(
       images.flatMap(({ data }) => [...data.filter((_, i) => i % 4 !== 3)]),
       tensor(expected, 'pixels'),
@@ -61,15 +76,27 @@ export async function differencesFrom(
 
 /**
  * Runs the chunk.
- * @param parameters pictures among them are names of files in `folder`
+ * @param folder holds the files that are named where parameters are pictures
+ * @param more of the context
+ * @returns its pictures, or the frames of its video
  */
 export async function paint(
   model: Model,
-  operation: string,
-  parameters: Record<string, unknown>,
+  { operation, config, parameters }: Omit<GoldenCase, 'name' | 'checkpoint'>,
   folder: string,
+  more: Partial<Context> = {},
 ): Promise<{ images: PixelImage[]; latents: CpuTensor }> {
   const recorded: Record<string, CpuTensor> = {};
+  const frames: PixelImage[] = [];
+  const writer: VideoWriter = {
+    notice: null,
+    add: (frame) => {
+      frames.push(frame);
+      return Promise.resolve();
+    },
+    finish: () => Promise.resolve({ file: new Blob([]), width: 0, height: 0, seconds: 0 }),
+    discard: () => Promise.resolve(),
+  };
   const context = {
     operation,
     checkpoint: '',
@@ -77,6 +104,7 @@ export async function paint(
     readImage: (source: string) => Promise.resolve(pngPixels(readFileSync(join(folder, source.split(',')[1])))),
     wants: () => true,
     record: () => Promise.resolve(''),
+    writeVideo: () => Promise.resolve(writer),
     recordTensors: (type: string, tensors: Record<string, CpuTensor>) => {
       Object.assign(recorded, tensors);
       return Promise.resolve(type);
@@ -87,16 +115,25 @@ export async function paint(
     preview: () => null,
     resume: null,
     signal: new AbortController().signal,
+    ...more,
   } as unknown as Context;
+  const chunk = chunks[`../chunks/${configs[`../src/configs/${config}.json`].parameters.OUTPUT_CHUNK}.ts`];
+  const pictures = (value: unknown): unknown =>
+    typeof value === 'string' && value.endsWith('.png') ? `data:image/png;base64,${value}` : value;
   const given = Object.fromEntries(
     Object.entries(parameters).map(([key, value]) => [
       key,
-      typeof value === 'string' && value.endsWith('.png') ? `data:image/png;base64,${value}` : value,
+      Array.isArray(value) ? value.map(pictures) : pictures(value),
     ]),
   );
-  const input = v.parse(stableDiffusion.parameters, { operation, ...given });
-  const { images } = (await stableDiffusion.execute(input, context)) as { images: PixelImage[] };
+  const input = v.parse(chunk.parameters, { operation, ...given });
+  const { images = frames } = (await chunk.execute(input, context)) as { images?: PixelImage[] };
   return { images, latents: recorded.latents };
+}
+
+/** An f32 tensor of a safetensors file. */
+export function goldenTensor(file: Uint8Array, name: string): Float32Array {
+  return new Float32Array(tensor(file, name).buffer);
 }
 
 function tensor(file: Uint8Array, name: string): Uint8Array<ArrayBuffer> {

@@ -2,15 +2,17 @@
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import * as ortWeb from 'onnxruntime-web';
 import { afterAll, describe, expect, test } from 'vitest';
-import type { Graph, GraphOptions, Provider, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
+import type { Graph, GraphOptions, Provider, WeightIndex } from '../src/graphs/graph.ts';
 import * as autoencoderKl from '../src/graphs/autoencoder_kl.ts';
 import * as autoencoderTiny from '../src/graphs/autoencoder_tiny.ts';
+import * as controlnet from '../src/graphs/controlnet.ts';
 import * as clipText from '../src/graphs/clip_text.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
 import { StudioError } from '../src/core/errors.ts';
 import { LayerWriter } from '../src/graphs/layers.ts';
 import { CheckpointFolder, CpuNetwork, parseModel, readTensors, run } from './onnx_node.ts';
-import { autoencoderShapes, unetShapes } from './stable_diffusion_shapes.ts';
+import { FakeWeights } from './fake_weights.ts';
+import { autoencoderShapes, controlNetShapes, unetShapes } from './stable_diffusion_shapes.ts';
 
 const CHECKPOINTS = `${import.meta.dirname}/checkpoints`;
 const GOLDENS = `${import.meta.dirname}/goldens/components`;
@@ -52,7 +54,7 @@ describe.each(names)('%s', (name) => {
   describe.each(['wasm', 'webgpu'] as const)('nodes for %s', (provider) => {
     const base = { provider, dtype: 'f32', batch: 1, height: 0, width: 0 } as const;
 
-    /** Runs `graph` once for each case; `row` picks the one picture of the batch that is judged. */
+    /** Runs `graph` once per case; `row` picks the picture of the batch to compare. */
     const compare = async (
       network: string,
       graph: Graph,
@@ -109,7 +111,7 @@ describe.each(names)('%s', (name) => {
         ];
         for (const [index, { graph, text }] of variants.entries()) {
           const network = `unet [${dims.join()}]${index === 1 ? ' projected' : ''}`;
-          // The goldens have a timestep per picture, the graph one for all: one run for each, judged by its own picture.
+          // The goldens have a timestep per picture, the graph one for all: one run for each, compared on its own picture.
           const cases = Array.from(golden(`${prefix}.timestep`).data, (timestep, row) => {
             const time_proj = unet2d.timeProjection(config, timestep);
             return { inputs: { sample, time_proj, ...text }, expected: `${prefix}.out`, row };
@@ -189,7 +191,7 @@ describe('half precision', () => {
   });
 });
 
-/** As stabilityai/stable-diffusion-xl-base-1.0 is configured. */
+/** The configuration of stabilityai/stable-diffusion-xl-base-1.0. */
 const SDXL = {
   addition_embed_type: 'text_time',
   addition_time_embed_dim: 256,
@@ -277,6 +279,32 @@ describe('a whole UNet', () => {
     },
   );
 
+  // Counted on the class of diffusers.
+  test.each([
+    [768, 361_279_120, { ...sd21, attention_head_dim: 8, cross_attention_dim: 768, use_linear_projection: false }, 13],
+    [1024, 364_228_240, sd21, 13],
+    [2048, 1_251_014_160, SDXL, 10],
+  ])('has a ControlNet (text of %d) of %d parameters, which gives what it takes', (context, count, json, residuals) => {
+    const shapes = controlNetShapes(context);
+    // A projection by convolution has as many numbers.
+    const weights = new FakeWeights(shapes);
+    expect(weights.parameters).toBe(count);
+    const config = controlnet.parseConfig(json);
+    const network = controlnet.build(config, weights, options);
+    controlnet.buildContext(config, weights, options);
+    const hint = controlnet.buildHint(config, weights, { ...options, batch: 1 });
+    expect(hint.inputs[0].dims).toEqual([1, 3, 512, 512]);
+    expect([...weights.names()].filter((name) => !weights.asked.has(name))).toEqual([]);
+    const unet = unet2d.build(unet2d.parseConfig(json), new FakeWeights(unetShapes(context)), {
+      ...options,
+      projected: true,
+      controlled: true,
+    });
+    const named = ({ name }: { name: string }) => name.includes('_additional_residual');
+    expect(network.outputs).toEqual(unet.inputs.filter(named));
+    expect(network.outputs).toHaveLength(residuals);
+  });
+
   test('tensors beyond 4 GiB of a file get locations of their own', () => {
     const weights = new FakeWeights(unetShapes(1024), 2 ** 32 - 1_000_000_000);
     const { externals } = unet2d.build(unet2d.parseConfig(sd21), weights, options);
@@ -298,7 +326,7 @@ describe('what a graph says of itself', () => {
   };
   const size = { provider: 'webgpu', dtype: 'f16', batch: 1, height: 64, width: 64 } as const;
 
-  // The figures that are compared with were counted on the classes of diffusers.
+  // The expected figures were counted on diffusers' classes.
   test('flops of Stable Diffusion 2.1 at 512×512, and bytes', () => {
     const unet = unet2d.parseConfig({
       attention_head_dim: [5, 10, 20, 20],
@@ -328,12 +356,12 @@ describe('what a graph says of itself', () => {
     expect(whole.flops / 1e12).toBeCloseTo(0.804, 2);
     expect(decoder.flops / 1e12).toBeCloseTo(2.51, 1);
     expect(encoder.flops / 1e12).toBeCloseTo(1.12, 1);
-    // The bias of the last projections goes through them once, beside what moves from the step to before it.
+    // The last projections' bias passes through them once, in addition to what moves out of the step.
     expect((step.flops + context.flops) / whole.flops).toBeCloseTo(1, 3);
     expect(q4.flops).toBe(step.flops);
     expect(q4.weightBytes).toBeLessThan(step.weightBytes - 300 * 2 ** 20);
     expect(unet2d.build(unet, unetWeights, { ...size, batch: 2 }).flops).toBeCloseTo(2 * whole.flops, -11);
-    // Two bytes for a parameter, and unit scales, time embedding in f32 and shared biases beside.
+    // Two bytes per parameter, plus unit scales, the f32 time embedding and shared biases.
     expect(whole.weightBytes / (2 * unetWeights.parameters)).toBeCloseTo(1.005, 2);
   });
 
@@ -356,35 +384,10 @@ describe('what a graph says of itself', () => {
     };
     // In f32 the input is not counted: 48 elements and 48 of their SiLU.
     expect(bytesFor('f32')).toBe(4 * (48 + 48));
-    // In f16 its cast is: it is alive from the first node to the last, and 24 more become the output.
+    // In f16 its cast is counted: it lives from the first node to the last, and 24 more become the output.
     expect(bytesFor('f16')).toBe(2 * (24 + 48 + 48));
   });
 });
-
-/** A checkpoint of nothing but headers. */
-class FakeWeights implements WeightIndex {
-  readonly asked = new Set<string>();
-  readonly #tensors = new Map<string, StoredTensor>();
-  parameters = 0;
-
-  constructor(shapes: Map<string, number[]>, offset = 0) {
-    for (const [name, shape] of shapes) {
-      const elements = shape.reduce((product, dim) => product * dim, 1);
-      const [file, length] = ['unet.safetensors', 4 * elements];
-      this.#tensors.set(name, { name, dtype: 'F32', shape, file, offset: offset + 4 * this.parameters, length });
-      this.parameters += elements;
-    }
-  }
-
-  get(name: string): StoredTensor | undefined {
-    this.asked.add(name);
-    return this.#tensors.get(name);
-  }
-
-  names(): Iterable<string> {
-    return this.#tensors.keys();
-  }
-}
 
 describe('every architecture of src/graphs', () => {
   type Builder = (config: unknown, weights: WeightIndex, options: GraphOptions) => Graph;
@@ -397,11 +400,18 @@ describe('every architecture of src/graphs', () => {
     buildContext?: Builder;
   }
   const modules = Object.entries(import.meta.glob<Partial<Architecture>>('../src/graphs/*.ts', { eager: true }));
-  const architectures = modules.filter((entry): entry is [string, Architecture] => entry[1].className !== undefined);
+  // Upscalers have no config.json: their architecture is read from their tensors.
+  const architectures = modules.filter((entry): entry is [string, Architecture] => entry[1].parseConfig !== undefined);
 
   /** Options that the reference has and we refuse. */
   const refused: Record<string, Record<string, unknown>> = {
     CLIPTextModel: { hidden_act: 'gelu_new', hidden_size: 0, num_attention_heads: 7, vocab_size: '49408' },
+    CLIPVisionModelWithProjection: {
+      hidden_act: 'gelu_new',
+      num_attention_heads: 7,
+      num_channels: 1,
+      num_hidden_layers: 1,
+    },
     UNet2DConditionModel: {
       act_fn: 'gelu',
       addition_embed_type: 'image',
@@ -433,12 +443,36 @@ describe('every architecture of src/graphs', () => {
       timestep_post_act: 'silu',
       up_block_types: ['AttnUpBlock2D'],
     },
+    UNetMotionModel: {
+      act_fn: 'gelu',
+      down_block_types: ['SimpleCrossAttnDownBlockMotion'],
+      mid_block_layers: 2,
+      motion_max_seq_length: 0,
+      motion_num_attention_heads: 7,
+      temporal_transformer_layers_per_block: [1, 2],
+      temporal_transformer_layers_per_mid_block: 2,
+    },
+    ControlNetModel: {
+      conditioning_channels: 4,
+      controlnet_conditioning_channel_order: 'bgr',
+      global_pool_conditions: true,
+      class_embed_type: 'projection',
+      addition_embed_type: 'text',
+      conditioning_embedding_out_channels: [],
+    },
     AutoencoderKL: {
       act_fn: 'relu',
       down_block_types: ['AttnDownEncoderBlock2D'],
       norm_num_groups: 0,
       up_block_types: ['UpDecoderBlock2D', 'UpDecoderBlock2D'],
     },
+    AceStepAudioTokenDetokenizer: { attention_bias: true, num_key_value_heads: 5, pool_window_size: 0 },
+    AceStepAudioTokenizer: { attention_bias: true, fsq_input_num_quantizers: 2, num_key_value_heads: 5 },
+    AceStepConditionEncoder: { attention_bias: true, layer_types: ['causal_attention'], num_key_value_heads: 5 },
+    AceStepTransformer1DModel: { attention_bias: true, layer_types: ['causal_attention'], num_hidden_layers: 0 },
+    AutoencoderOobleck: { downsampling_ratios: [2, 4], sampling_rate: 0 },
+    StableAudioDiTModel: { in_channels: 32, num_layers: 0, sample_size: '1024' },
+    StableAudioProjectionModel: { text_encoder_dim: 0, conditioning_dim: '768' },
     AutoencoderTiny: { act_fn: 'silu', num_decoder_blocks: [3], upsample_fn: 'bilinear' },
     AutoencoderKLFlux2: {
       act_fn: 'relu',
@@ -461,6 +495,55 @@ describe('every architecture of src/graphs', () => {
       rope_scaling: { rope_type: 'yarn' },
       use_sliding_window: true,
     },
+    FluxTransformer2DModel: {
+      attention_head_dim: 64,
+      axes_dims_rope: [16, 56],
+      in_channels: 66,
+      out_channels: 32,
+      patch_size: 2,
+    },
+    SD3Transformer2DModel: {
+      attention_head_dim: 32,
+      out_channels: 32,
+      patch_size: 1,
+      qk_norm: 'layer_norm',
+    },
+    AutoencoderKLQwenImage: {
+      attn_scales: [0.5],
+      input_channels: 4,
+      latents_std: [1, 1],
+      temperal_downsample: [true],
+    },
+    Qwen2_5_VisionTransformerPretrainedModel: {
+      hidden_act: 'gelu',
+      in_channels: 4,
+      num_heads: 15,
+      spatial_merge_size: 4,
+      window_size: 100,
+    },
+    QwenImageTransformer2DModel: {
+      axes_dims_rope: [16, 56, 58],
+      guidance_embeds: true,
+      out_channels: 32,
+      patch_size: 1,
+      use_additional_t_cond: true,
+      use_layer3d_rope: true,
+    },
+    Qwen2_5_VLForConditionalGeneration: {
+      hidden_act: 'gelu',
+      num_key_value_heads: 7,
+      rope_scaling: { mrope_section: [16, 24, 25] },
+      use_sliding_window: true,
+    },
+    T5EncoderModel: { feed_forward_proj: 'gated-silu', is_decoder: true, num_layers: 0 },
+    AutoencoderKLWan: { attn_scales: [0.5], base_dim: 0, dim_mult: [], non_linearity: 'relu', z_dim: '16' },
+    WanTransformer3DModel: {
+      added_kv_proj_dim: 5120,
+      image_dim: 1280,
+      num_layers: 0,
+      patch_size: [1, 1, 1],
+      qk_norm: 'layer_norm',
+    },
     ZImageTransformer2DModel: {
       all_f_patch_size: [2],
       all_patch_size: [1],
@@ -470,7 +553,110 @@ describe('every architecture of src/graphs', () => {
   };
 
   /** Of the classes in diffusers and transformers. */
+  /** Values for which the reference class has no default. */
+  const needed: Record<string, Record<string, unknown>> = {
+    StableAudioProjectionModel: { text_encoder_dim: 768, conditioning_dim: 768, min_value: 0, max_value: 512 },
+  };
+
+  const aceStep = {
+    hidden_size: 2048,
+    intermediate_size: 6144,
+    num_attention_heads: 16,
+    num_key_value_heads: 8,
+    head_dim: 128,
+    rope_theta: 1_000_000,
+    rms_norm_eps: 1e-6,
+    sliding_window: 128,
+  };
+
   const defaults: Record<string, Record<string, unknown>> = {
+    AceStepAudioTokenDetokenizer: {
+      ...aceStep,
+      audio_acoustic_hidden_dim: 64,
+      pool_window_size: 5,
+      num_attention_pooler_hidden_layers: 2,
+    },
+    AceStepAudioTokenizer: {
+      ...aceStep,
+      audio_acoustic_hidden_dim: 64,
+      pool_window_size: 5,
+      fsq_dim: 2048,
+      fsq_input_num_quantizers: 1,
+      num_attention_pooler_hidden_layers: 2,
+    },
+    AceStepConditionEncoder: {
+      ...aceStep,
+      text_hidden_dim: 1024,
+      timbre_hidden_dim: 64,
+      num_lyric_encoder_hidden_layers: 8,
+      num_timbre_encoder_hidden_layers: 4,
+    },
+    AceStepTransformer1DModel: {
+      ...aceStep,
+      num_hidden_layers: 24,
+      in_channels: 192,
+      audio_acoustic_hidden_dim: 64,
+      patch_size: 2,
+      is_turbo: false,
+    },
+    AutoencoderKLWan: {
+      base_dim: 96,
+      decoder_base_dim: null,
+      z_dim: 16,
+      dim_mult: [1, 2, 4, 4],
+      num_res_blocks: 2,
+      temperal_downsample: [false, true, true],
+      is_residual: false,
+      in_channels: 3,
+      out_channels: 3,
+      patch_size: null,
+    },
+    WanTransformer3DModel: {
+      patch_size: [1, 2, 2],
+      num_attention_heads: 40,
+      attention_head_dim: 128,
+      in_channels: 16,
+      out_channels: 16,
+      text_dim: 4096,
+      freq_dim: 256,
+      ffn_dim: 13824,
+      num_layers: 40,
+      cross_attn_norm: true,
+      eps: 1e-6,
+      rope_max_seq_len: 1024,
+    },
+    AutoencoderOobleck: {
+      encoder_hidden_size: 128,
+      downsampling_ratios: [2, 4, 4, 8, 8],
+      channel_multiples: [1, 2, 4, 8, 16],
+      decoder_channels: 128,
+      decoder_input_channels: 64,
+      audio_channels: 2,
+      sampling_rate: 44100,
+    },
+    StableAudioDiTModel: {
+      sample_size: 1024,
+      in_channels: 64,
+      num_layers: 24,
+      attention_head_dim: 64,
+      num_attention_heads: 24,
+      num_key_value_attention_heads: 12,
+      out_channels: 64,
+      cross_attention_dim: 768,
+      time_proj_dim: 256,
+      global_states_input_dim: 1536,
+      cross_attention_input_dim: 768,
+    },
+    StableAudioProjectionModel: {},
+    UNetMotionModel: {
+      unet: {
+        block_out_channels: [320, 640, 1280, 1280],
+        cross_attention_dim: 1280,
+        attention_head_dim: 8,
+        layers_per_block: 2,
+      },
+      motion: { heads: [8, 8, 8, 8], layers: 1, longest: 32, inMiddle: true },
+    },
     CLIPTextModel: {
       hidden_act: 'quick_gelu',
       hidden_size: 512,
@@ -482,6 +668,18 @@ describe('every architecture of src/graphs', () => {
       projection_dim: 512,
       eos_token_id: 49407,
       vocab_size: 49408,
+    },
+    CLIPVisionModelWithProjection: {
+      hidden_act: 'quick_gelu',
+      hidden_size: 768,
+      image_size: 224,
+      intermediate_size: 3072,
+      layer_norm_eps: 1e-5,
+      num_attention_heads: 12,
+      num_channels: 3,
+      num_hidden_layers: 12,
+      patch_size: 32,
+      projection_dim: 512,
     },
     UNet2DConditionModel: {
       act_fn: 'silu',
@@ -506,6 +704,21 @@ describe('every architecture of src/graphs', () => {
       up_block_types: ['UpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'CrossAttnUpBlock2D'],
       upcast_attention: false,
       use_linear_projection: false,
+    },
+    ControlNetModel: {
+      attention_head_dim: 8,
+      block_out_channels: [320, 640, 1280, 1280],
+      conditioning_channels: 3,
+      conditioning_embedding_out_channels: [16, 32, 96, 256],
+      controlnet_conditioning_channel_order: 'rgb',
+      cross_attention_dim: 1280,
+      down_block_types: ['CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D', 'DownBlock2D'],
+      in_channels: 4,
+      layers_per_block: 2,
+      mid_block_type: 'UNetMidBlock2DCrossAttn',
+      norm_eps: 1e-5,
+      norm_num_groups: 32,
+      transformer_layers_per_block: 1,
     },
     AutoencoderKL: {
       act_fn: 'silu',
@@ -543,6 +756,45 @@ describe('every architecture of src/graphs', () => {
       rope_theta: 2000,
       timestep_guidance_channels: 256,
     },
+    AutoencoderKLQwenImage: {
+      base_dim: 96,
+      dim_mult: [1, 2, 4, 4],
+      num_res_blocks: 2,
+      temperal_downsample: [false, true, true],
+      z_dim: 16,
+    },
+    Qwen2_5_VisionTransformerPretrainedModel: {
+      depth: 32,
+      fullatt_block_indexes: [7, 15, 23, 31],
+      hidden_size: 3584,
+      intermediate_size: 3420,
+      num_heads: 16,
+      out_hidden_size: 3584,
+      patch_size: 14,
+      temporal_patch_size: 2,
+      window_size: 112,
+    },
+    QwenImageTransformer2DModel: {
+      attention_head_dim: 128,
+      axes_dims_rope: [16, 56, 56],
+      in_channels: 64,
+      joint_attention_dim: 3584,
+      num_attention_heads: 24,
+      num_layers: 60,
+      out_channels: 16,
+      patch_size: 2,
+      zero_cond_t: false,
+    },
+    Qwen2_5_VLForConditionalGeneration: {
+      head_dim: 128,
+      hidden_size: 8192,
+      intermediate_size: 29568,
+      num_attention_heads: 64,
+      num_hidden_layers: 80,
+      num_key_value_heads: 8,
+      rms_norm_eps: 1e-5,
+      vocab_size: 152064,
+    },
     Qwen3ForCausalLM: {
       head_dim: 128,
       hidden_size: 4096,
@@ -552,6 +804,44 @@ describe('every architecture of src/graphs', () => {
       num_key_value_heads: 32,
       rms_norm_eps: 1e-6,
       vocab_size: 151936,
+    },
+    FluxTransformer2DModel: {
+      attention_head_dim: 128,
+      axes_dims_rope: [16, 56, 56],
+      guidance_embeds: false,
+      in_channels: 64,
+      joint_attention_dim: 4096,
+      num_attention_heads: 24,
+      num_layers: 19,
+      num_single_layers: 38,
+      out_channels: null,
+      pooled_projection_dim: 768,
+    },
+    SD3Transformer2DModel: {
+      attention_head_dim: 64,
+      caption_projection_dim: 1152,
+      dual_attention_layers: [],
+      in_channels: 16,
+      joint_attention_dim: 4096,
+      num_attention_heads: 18,
+      num_layers: 18,
+      out_channels: 16,
+      pooled_projection_dim: 2048,
+      pos_embed_max_size: 96,
+      qk_norm: 'none',
+      sample_size: 128,
+    },
+    T5EncoderModel: {
+      d_ff: 2048,
+      d_kv: 64,
+      d_model: 512,
+      feed_forward_proj: 'relu',
+      layer_norm_epsilon: 1e-6,
+      num_heads: 8,
+      num_layers: 6,
+      relative_attention_max_distance: 128,
+      relative_attention_num_buckets: 32,
+      vocab_size: 32128,
     },
     ZImageTransformer2DModel: {
       axes_dims: [32, 48, 48],
@@ -594,7 +884,8 @@ describe('every architecture of src/graphs', () => {
   });
 
   describe.each(architectures)('%s', (_, architecture) => {
-    const { className, parseConfig, build, buildDecoder, buildEncoder, buildContext } = architecture;
+    const { className, build, buildDecoder, buildEncoder, buildContext } = architecture;
+    const parseConfig = (json: object) => architecture.parseConfig({ ...needed[className], ...json });
 
     test('has the defaults of the reference, and ignores keys that it does not know', () => {
       expect(parseConfig({})).toMatchObject(defaults[className]);
@@ -605,14 +896,15 @@ describe('every architecture of src/graphs', () => {
       const error = refusal(() => parseConfig({ [key]: value }));
       expect(error.code).toBe('checkpoint_unsupported');
       expect(error.message).toMatch(/^This \w+ .*\.$/);
-      if (!/lists|divide|add up|others than/.test(error.message)) {
+      if (!/lists|divide|add up|others than|do not fit|fit neither|for each of/.test(error.message)) {
         expect(error.message).toContain(`"${key}`);
       }
     });
 
     test('names a tensor that is missing', () => {
       const weights: WeightIndex = { get: () => undefined, names: () => [] };
-      const options = { provider: 'webgpu', dtype: 'f32', batch: 1, height: 8, width: 8 } as const;
+      const sizes = { batch: 1, height: 8, width: 8, sequence: 8, text: 8, frequencies: 4 };
+      const options = { provider: 'webgpu', dtype: 'f32', ...sizes } as const;
       for (const builder of [build, buildDecoder, buildEncoder, buildContext]) {
         if (builder) {
           const error = refusal(() => builder(parseConfig({}), weights, options));
@@ -649,7 +941,7 @@ describe.each([
     const [q, k, v] = ['q', 'k', 'v'].map((name) => writer.input(name, 'float32', [tokens, width]));
     writer.output('out', writer.attention('attention', q, k, v, heads));
     const graph = writer.graph();
-    // Scores of one block, before and after their softmax, beside the tokens.
+    // Scores of one block, before and after softmax, plus the tokens.
     expect(graph.activationBytes).toBeLessThan(2 * 2 ** 23 + 8 * 4 * tokens * width);
     expect(graph.flops).toBe(4 * tokens ** 2 * width);
 

@@ -1,8 +1,8 @@
-/** Weights that follow from a formula, so that no file has to hold them: `reference/weightless.py` repeats it bit for bit. */
+/** Weights given by a formula, so that no file has to hold them; `reference/weightless.py` computes the same bits. */
 
 /**
- * `count` values from `add` − `scale` to `add` + `scale`: lowbias32 of the element's number, 24 bits of it as a fraction.
- * @param tensor its number, so that each has others
+ * `count` values from `add` − `scale` to `add` + `scale`: lowbias32 of the element's index, 24 bits of it as a fraction.
+ * @param tensor its number, which makes its values differ from other tensors'
  */
 export function hashed(tensor: number, count: number, scale: number, add: number): Float32Array<ArrayBuffer> {
   const values = new Float32Array(count);

@@ -7,23 +7,27 @@ import { describe, expect, test } from 'vitest';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
-/** Which layers each may import beside itself; "x types" = only its types. `interface` and `connection` are `generation_api.ts` and `connection.ts` of workers. */
+/**
+ * Which layers each may import besides itself; "x types" = only its types. `interface` and `connection` are `generation_api.ts` and
+ * `connection.ts` of workers.
+ */
 const ARROWS: Record<string, readonly string[]> = {
   core: [],
   storage: [],
   pipelines: ['core', 'configs', 'chunks'],
   configs: [],
-  engines: ['core'],
+  engines: ['core', 'formats'],
   graphs: ['core'],
   predictions: ['core'],
   schedules: ['core', 'predictions'],
   samplers: ['core', 'predictions types'],
+  guidance: [],
   schedulers: ['core', 'predictions', 'schedules', 'samplers'],
   text: ['core'],
   weights: ['core', 'storage', 'graphs'],
   formats: ['core'],
   media: ['core', 'formats'],
-  engine: ['core', 'storage', 'graphs', 'predictions types', 'samplers', 'text', 'weights', 'formats'],
+  engine: ['core', 'storage', 'graphs', 'predictions types', 'samplers', 'guidance', 'text', 'weights', 'formats'],
   models: ['core', 'graphs', 'samplers', 'schedules', 'schedulers', 'text', 'weights', 'formats', 'engine'],
   language: ['core', 'graphs', 'weights', 'engine'],
   interface: ['core types', 'language types', 'weights types'],
@@ -83,11 +87,26 @@ const ARROWS: Record<string, readonly string[]> = {
     'connection',
     'package',
   ],
-  // Apart from the other workers, which jobs start: it starts none, and is a door to the jobs.
+  // The npm package: over the jobs, and with workers of its own.
+  npm: [
+    'core',
+    'jobs',
+    'engine',
+    'recorder',
+    'pipelines',
+    'weights types',
+    'interface types',
+    'connection',
+    'workers',
+    'package',
+    'cli',
+  ],
+  cli: [],
+  // Separate from the workers that jobs start: it starts none, and is a door to the jobs.
   service: ['core', 'jobs', 'recorder', 'pipelines', 'configs', 'chunks'],
 };
 
-/** A chunk stands alone: two of them share only what the core offers. */
+/** A chunk stands alone: chunks share only what the core offers. */
 const APART = new Set(['chunks']);
 
 /** Packages that a layer may import; `null` = any. A chunk's contract is written in valibot, nothing else. */
@@ -156,7 +175,9 @@ test('imports of every form are read', () => {
 test('the dev server knows every package of the workers beforehand, or it would reload the page in the middle of a picture', async () => {
   const { default: config } = await import('../vite.config.ts');
   const known = new Set((config as { optimizeDeps: { include: string[] } }).optimizeDeps.include);
-  const inWorkers = sources.filter((file) => file.endsWith('.ts') && !/^src\/(app|main)|service\.worker/.test(file));
+  const inWorkers = sources.filter(
+    (file) => file.endsWith('.ts') && !/^src\/(app|main|package)|service\.worker/.test(file),
+  );
   const asked = inWorkers.flatMap((file) =>
     [
       ...readFileSync(join(ROOT, file), 'utf8').matchAll(
@@ -168,7 +189,7 @@ test('the dev server knows every package of the workers beforehand, or it would 
   expect([...new Set(asked)].filter((name) => !known.has(name))).toEqual([]);
 });
 
-/** What is wrong with one import, as sentences. */
+/** What is wrong with an import, as sentences. */
 function fault(file: string, { target, typeOnly }: Import): string[] {
   const from = layerOf(file);
   if (!/^(src|chunks|workers)\/|^package\.json$/.test(target)) {
@@ -201,6 +222,9 @@ function layerOf(file: string): string {
   const [top, folder, ...below] = file.split('/');
   if (top !== 'src') {
     return top;
+  }
+  if (folder === 'package') {
+    return 'npm';
   }
   // Files of src itself: the page's entry, and ambient types.
   return below.length > 0 ? folder : 'page';
@@ -262,7 +286,7 @@ function filesBelow(folder: string): string[] {
     .map((entry) => relative(ROOT, join(entry.parentPath, entry.name)).replaceAll('\\', '/'));
 }
 
-/** A way round in ARROWS that code would take, or null. */
+/** A cycle in ARROWS that code could take, or null. */
 function cycle(): string[] | null {
   const walk = (layer: string, path: string[]): string[] | null => {
     if (path.includes(layer)) {

@@ -1,4 +1,4 @@
-/** The queue, alone and shared by tabs, job states, runner, worker links and client, with engines whose promises the tests settle by hand. */
+/** The queue, alone and shared by tabs, job states, runner, worker links and client, with engines whose promises the tests resolve by hand. */
 import 'fake-indexeddb/auto';
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
@@ -7,6 +7,7 @@ import { DEFAULT_CHECKPOINT, goneSentence } from '../src/core/builtin_checkpoint
 import { StudioError, cancelled } from '../src/core/errors.ts';
 import type { Entity, Job, JobEvent, ResumePoint } from '../src/core/job.ts';
 import { parseOperation } from '../src/core/operation.ts';
+import type { Requirements } from '../src/core/plan.ts';
 import type { Operation } from '../src/core/operation.ts';
 import { JobClient } from '../src/jobs/client.ts';
 import { deferred } from '../src/jobs/deferred.ts';
@@ -17,6 +18,7 @@ import type { JobStore, Writes } from '../src/jobs/job_store.ts';
 import type { JobRequest, Sourced } from '../src/jobs/queue.ts';
 import { LibraryClient } from '../src/jobs/library.ts';
 import { QueueWitness } from '../src/jobs/queue_witness.ts';
+import { ServerLanes } from '../src/jobs/server_lanes.ts';
 import { Sources } from '../src/jobs/sources.ts';
 import { StoredJobs } from '../src/jobs/stored_jobs.ts';
 import { Turn } from '../src/jobs/turn.ts';
@@ -240,17 +242,17 @@ describe('the queue of several tabs', () => {
         const line: { id: string; band: number }[] = [];
         const ended = new Map<string, Job['state']>();
         let running: { id: string; band: number; request: JobRequest<Sourced<CheckpointSource>> } | null = null;
-        /** The one whose turn it is, which has held the lock since the other one let go of it. */
+        /** The tab whose turn it is, which has held the lock since the other released it. */
         let owner = 0;
         await until(() => tabs[0].turn.token ?? undefined);
         const interrupt = async (run: () => Promise<unknown> | void) => {
           await run();
           await until(() => tabs[owner].turn.token ?? undefined);
           if (running) {
-            // It waits again, in its own place; all others wait as before.
+            // It waits again in its old place; all others wait as before.
             const { id, band } = running;
             running = null;
-            // What nobody takes is settled by whoever takes next.
+            // What nobody takes is settled by the next owner.
             const { jobs } = tabs[owner];
             await until(() => jobs.running().length === 0 || undefined);
             const now = ids(await tabs[owner].jobs.list());
@@ -302,7 +304,7 @@ describe('the queue of several tabs', () => {
             await interrupt(async () => {
               tabs[owner].turn.take();
               await until(() => tabs[1 - owner].turn.token === null || undefined);
-              // As a runner does whose job was stopped.
+              // Like a runner whose job was stopped.
               old?.fail(cancelled());
             });
           }
@@ -337,7 +339,7 @@ describe('the queue of several tabs', () => {
     const [here, there] = tabs.map(({ jobs }) => ids(jobs.jobs));
     expect(here).toEqual(there);
     expect(new Set(here)).toEqual(new Set(made.map(({ id }) => id)));
-    // What one tab submitted stays in its order.
+    // One tab's submissions keep their order.
     for (const own of [0, 1].map((tab) => made.filter((_, i) => i % 2 === tab).map(({ id }) => id))) {
       expect(here.filter((id) => own.includes(id))).toEqual(own);
     }
@@ -383,7 +385,7 @@ describe('the queue of several tabs', () => {
     const again = await second.receiver.take();
     expect(again).toMatchObject({ id, attempt: 3, run: 'r', point: POINT });
     expect(await second.jobs.get(id)).toMatchObject({ state: 'running', attempts: 3, entities: [ENTITY] });
-    // Whatever the first one still says comes too late.
+    // Anything the first one still reports comes too late.
     request.complete();
     again.complete();
     await second.jobs.wait(id);
@@ -402,7 +404,7 @@ describe('the queue of several tabs', () => {
     request.fail(cancelled());
     const taken = await robber.receiver.take();
     expect(taken).toMatchObject({ id, attempt: 2 });
-    // The same the other way round, and nobody lets go.
+    // The same in reverse, with nobody letting go.
     owner.turn.take();
     await until(() => taken.signal.aborted || undefined);
     const last = owner.receiver.take();
@@ -519,7 +521,7 @@ describe('the queue of several tabs', () => {
     (await receiver.take()).fail(new StudioError('internal', 'No.'));
     await until(() => (jobs.state.forever === null ? true : undefined));
     expect(ids(jobs.jobs)).toEqual([]);
-    // Of one that has ended it begins at once.
+    // For one that has ended it starts at once.
     await jobs.forever(id);
     expect(ids(jobs.jobs)).toHaveLength(1);
     await jobs.cancelAll();
@@ -566,7 +568,7 @@ describe('the queue of several tabs', () => {
     request.complete();
     expect(await jobs.wait(id)).toMatchObject({ state: 'completed', entities: [ENTITY] });
     expect(jobs.note).toContain('no space left');
-    // What was not written down is what a later visit does again.
+    // A later visit redoes whatever was not written down.
     expect(await one.jobs().get(id)).toMatchObject({ state: 'running', entities: [] });
   });
 
@@ -584,12 +586,31 @@ describe('the queue of several tabs', () => {
     expect((await jobs.wait(id)).state).toBe('completed');
     expect(jobs.note).toContain('keeps nothing');
   });
+
+  test('whoever opens a database first that the browser has thrown away still stores jobs in it', async () => {
+    const one = browser();
+    let opened = 0;
+    const { store } = one;
+    const thrownAway: JobStore = {
+      readAll: (prefix) => store.readAll(prefix),
+      read: (keys) =>
+        opened++ === 0
+          ? Promise.reject(new StudioError('storage_unavailable', 'Internal error opening backing store.'))
+          : store.read(keys),
+      change: (keys, decide) => store.change(keys, decide),
+    };
+    const { jobs } = one.tab(undefined, thrownAway);
+    await jobs.pause(true);
+    const { id } = await jobs.submit(operation());
+    expect(jobs.note).toBeNull();
+    expect(ids(await one.jobs().list())).toEqual([id]);
+  });
 });
 
 describe('what witnesses the queue', () => {
   const { browser } = browsers();
 
-  /** As a file that outlasts the database. */
+  /** Like a file that survives the database. */
   function memory(): Witness & { value: unknown } {
     const kept: Witness & { value: unknown } = {
       value: undefined,
@@ -704,7 +725,7 @@ describe('a worker link', () => {
   const made: FakeWorker[] = [];
   afterEach(() => made.splice(0).forEach((worker) => worker.terminate()));
 
-  /** What the owner of the worker in these tests can do. */
+  /** What the worker's owner can do in these tests. */
   type Owner = Record<'refuse' | 'hang', () => Promise<never>> & { double: (value: number) => Promise<number> };
   const owner: Owner = {
     double: (value) => Promise.resolve(value * 2),
@@ -796,7 +817,7 @@ describe('the client', () => {
   const made: FakeWorker[] = [];
   afterEach(() => made.splice(0).forEach((worker) => worker.terminate()));
 
-  /** A generator that holds each job until the test ends it. */
+  /** A generator that holds each job until the test finishes it. */
   class HeldGenerator {
     readonly jobs: { jobId: string; sources: Record<string, CheckpointSource>; end: Deferred<{ run: string }> }[] = [];
     canvases = 0;
@@ -816,7 +837,7 @@ describe('the client', () => {
     ledger = () => Promise.resolve({ createdBuffers: 1 });
   }
 
-  /** @param started when its generators have started */
+  /** @param started resolves when its generators have started */
   function client(started = Promise.resolve()) {
     const generators: { owner: HeldGenerator; worker: FakeWorker }[] = [];
     const recorders: FakeWorker[] = [];
@@ -834,6 +855,8 @@ describe('the client', () => {
           return generators.at(-1)!.worker;
         },
         task: () => make({ connect: () => Promise.resolve(), cancel: () => Promise.resolve() }),
+        language: () => make({}),
+        remote: () => Promise.reject(new Error('No other machine is used.')),
         recorder: () => {
           recorders.push(
             make({
@@ -844,7 +867,7 @@ describe('the client', () => {
           return recorders.at(-1)!;
         },
       }),
-      new LibraryClient(),
+      new LibraryClient(() => make({})),
       {
         jobs: new StoredJobs({ store: new MemoryJobStore(), channel: null, locks: null }),
         turn: new Turn(null),
@@ -958,6 +981,41 @@ describe('the client', () => {
   });
 });
 
+describe('lanes for servers', () => {
+  const needing = (...engines: string[]): Requirements => ({
+    gpu: false,
+    refs: [],
+    lacking: null,
+    graphs: false,
+    languageSteps: [],
+    engines,
+  });
+
+  test('are one for each, four for a service, and none waits for another engine', () => {
+    const open: ((needs: Requirements) => boolean)[] = [];
+    const lanes = new ServerLanes((takes) => open.push(takes));
+    const many = (needs: Requirements) => open.filter((takes) => takes(needs)).length;
+    expect(lanes.has(needing('comfyui'))).toBe(false);
+
+    const server = (engine: string, at: number, address = `http://host-${at}`) => ({ engine, address, hasKey: true });
+    const farm = [0, 1, 2, 3, 4].map((at) => server('comfyui', at));
+    lanes.know([...farm, server('openai_images', 0, 'https://api.openai.com/v1'), server('automatic1111', 0)]);
+    const engines = ['comfyui', 'openai_images', 'automatic1111', 'gemini'];
+    expect(engines.map((engine) => many(needing(engine)))).toEqual([5, 4, 1, 0]);
+    expect(engines.map((engine) => lanes.has(needing(engine)))).toEqual([true, true, true, false]);
+    // The one that makes the result counts.
+    expect(many(needing('automatic1111', 'comfyui'))).toBe(5);
+    expect(many({ ...needing('comfyui'), gpu: true })).toBe(0);
+
+    lanes.know(farm.slice(0, 2));
+    expect(engines.map((engine) => many(needing(engine)))).toEqual([2, 0, 0, 0]);
+    expect(lanes.has(needing('automatic1111'))).toBe(false);
+    lanes.know(farm);
+    expect(many(needing('comfyui'))).toBe(5);
+    expect(open).toHaveLength(5 + 4 + 1);
+  });
+});
+
 describe('a folder', () => {
   const files = (...paths: string[]) => paths.map((path) => ({ path, file: new File([], path) }));
 
@@ -1065,14 +1123,14 @@ const ENTITY: Entity = {
   metadata: {},
 };
 
-/** Stores, and never says so: its tab has ended in between. */
+/** Stores but never confirms: its tab ended in between. */
 class LastWords implements JobStore {
   readonly readAll: JobStore['readAll'];
   readonly read: JobStore['read'];
   readonly #inner: JobStore;
   readonly #last: string;
 
-  /** @param last what a record says with which this begins */
+  /** @param last the record's text that starts with this */
   constructor(inner: JobStore, last = '') {
     this.#inner = inner;
     this.#last = last;
@@ -1093,7 +1151,7 @@ class LastWords implements JobStore {
   }
 }
 
-/** Refuses what makes it larger. */
+/** Refuses writes that enlarge it. */
 class FullStore implements JobStore {
   isFull = false;
   readonly readAll: JobStore['readAll'];
@@ -1112,7 +1170,7 @@ class FullStore implements JobStore {
   }
 }
 
-/** Gives the event loop turns until there is something. */
+/** Lets the event loop run until there is something. */
 async function until<T>(look: () => T | undefined | Promise<T | undefined>): Promise<T> {
   for (;;) {
     const found = await look();
@@ -1130,7 +1188,7 @@ interface Call {
   end: Deferred<undefined>;
 }
 
-/** Holds every job until the test ends it. */
+/** Holds every job until the test finishes it. */
 class HeldEngine implements Engine {
   #next = deferred<Call>();
 
@@ -1156,7 +1214,7 @@ class HeldEngine implements Engine {
   }
 }
 
-/** A worker whose two ends are in this thread; `far` is the worker's own side. */
+/** A worker with both ends in this thread; `far` is the worker's side. */
 class FakeWorker implements WorkerLike {
   terminated = false;
   readonly far: MessagePort;

@@ -1,4 +1,4 @@
-/** The language engine without a browser: what it recognises, the tokens and sounds of transformers, and what it says to bad input. */
+/** The language engine without a browser: what it recognises, transformers' tokens and sounds, and its answers to bad input. */
 import * as ort from 'onnxruntime-node';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { StudioError } from '../src/core/errors.ts';
@@ -10,7 +10,7 @@ import { LanguageClient } from '../src/language/language_client.ts';
 import { LanguageEngine } from '../src/language/language_engine.ts';
 import type { LanguageRuntime } from '../src/language/language_runtime.ts';
 import { Sampler } from '../src/language/sampling.ts';
-import { ThinkingSplitter } from '../src/language/thinking.ts';
+import { ThinkingSplitter } from '../src/core/thinking.ts';
 import { TransformersLibrary } from '../src/language/transformers_library.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { mount } from '../src/weights/virtual_file.ts';
@@ -50,7 +50,7 @@ beforeAll(async () => {
   library = await TransformersLibrary.load(runtime.ort);
 });
 
-/** A client of an engine that knows these checkpoints, by `folder:<name>`. */
+/** A client of an engine with these checkpoints, by `folder:<name>`. */
 function startEngine(checkpoints: Record<string, CheckpointFiles>) {
   const broken: StudioError[] = [];
   const find = (ref: string) =>
@@ -123,7 +123,7 @@ describe('the tokens of transformers', () => {
       expect(result.tokens).toEqual({ prompt: prompt_ids.length, generated: ids.length, limit: 1024 });
       expect(result.finish).toBe(ids.length < max_new_tokens ? 'stop' : 'length');
       expect(deltas.map((delta) => delta.text).join('')).toBe(`${result.thinking}${result.text}`);
-      // One of the random models writes bytes that are no letters, of which streamed text shows more than a decoder that knows what follows.
+      // One random model writes bytes that are no letters; streaming shows more of them than a decoder that sees what follows.
       if (!text.includes('\u{fffd}')) {
         expect(result.text).toBe(text);
       }
@@ -204,7 +204,7 @@ describe('what can be asked', () => {
       controller.signal,
     );
     expect(await refusal(work)).toMatchObject({ code: 'cancelled' });
-    // The one that was heard of, and one for each of the two ways that the messages took: here a token takes no longer than they do.
+    // The one reported, plus one for each message on the way there and back: here a token takes no longer than a message.
     expect(tokens).toBeLessThanOrEqual(3);
     expect((await client.generate(asked('model'), () => undefined, patience)).tokens.generated).toBe(16);
     expect(broken).toEqual([]);
@@ -274,7 +274,7 @@ describe('checkpoints', () => {
   const open = (name: string, change?: (contents: Contents) => void) => LanguageCheckpoint.open(tiny(name, change));
   const summary = async (change: (contents: Contents) => void, device = PROCESSOR) =>
     (await open('tiny-llama', change)).summary(device);
-  /** The same networks once more, as other precisions are called. */
+  /** The same networks again, under the names of other precisions. */
   const as =
     (...suffixes: string[]) =>
     (contents: Contents) => {
@@ -462,7 +462,7 @@ describe('checkpoints', () => {
   test('a failed run ends the engine, which says so once it has answered', async () => {
     const torn = (contents: Contents) => {
       const graph = contents.get('onnx/model.onnx') as Uint8Array<ArrayBuffer>;
-      // An operator of another name: the file can be read, and cannot be run.
+      // A renamed operator: the file can be read but not run.
       const text = new TextDecoder('latin1').decode(graph);
       contents.set(
         'onnx/model.onnx',

@@ -59,7 +59,7 @@ export function languageContents(name: string): Contents {
 }
 
 /**
- * Makes of the files of `tiny-llama` a model that knows a single token: the whole of `reply`, which it says as often as it is let.
+ * Turns `tiny-llama` into a model with a single token, the whole of `reply`, which it repeats as long as allowed.
  */
 export function saying(contents: Contents, reply: string): void {
   const change = (path: string, to: (json: Json) => Json) => {
@@ -70,7 +70,7 @@ export function saying(contents: Contents, reply: string): void {
   let count = 0;
   change('tokenizer.json', (json) => {
     const model = json.model as { vocab: Record<string, number>; merges: [string, string][] };
-    // The last one that was learnt is part of no other.
+    // The last learnt token is part of no other.
     const last = (model.merges.pop() ?? []).join('');
     const { [last]: token, ...vocab } = model.vocab;
     only = token;

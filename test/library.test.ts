@@ -1,6 +1,6 @@
 /**
- * The library's contract: what arrives is right and stays, whatever network, storage and people do meanwhile. The origin, the clock, the
- * locks and the storage are stand-ins here, so that each can be broken at every place; e2e/faults/downloads.spec.ts has the real ones.
+ * The library's contract: what arrives is correct and stays, whatever network, storage and people do meanwhile. Origin, clock, locks and
+ * storage are fakes here, so that each can fail anywhere; e2e/faults/downloads.spec.ts has the real ones.
  */
 import 'fake-indexeddb/auto';
 import { createHash } from 'node:crypto';
@@ -20,7 +20,7 @@ import { isPath, keyOf } from '../src/weights/library/records.ts';
 import { RemoteFiles } from '../src/weights/library/remote_files.ts';
 import { Requests } from '../src/weights/library/requests.ts';
 import { LibraryStore } from '../src/weights/library/store.ts';
-import { storedLora, storedLoras } from '../src/weights/library/stored_loras.ts';
+import { storedAddition, storedAdditions } from '../src/weights/library/stored_additions.ts';
 import { StoredFiles } from '../src/weights/library/stored_files.ts';
 import type { Channel, Clock, LibraryMessage, Locks, Network } from '../src/weights/library/surroundings.ts';
 import type { Witness } from '../src/storage/witness.ts';
@@ -37,7 +37,7 @@ const ORIGIN = { kind: 'hub', repo: REPO, revision: null } as const;
 
 // --- Stand-ins -----------------------------------------------------------------------------------------------------------------------
 
-/** Numbers without a pattern, the same in every run. */
+/** Pseudo-random numbers, the same in every run. */
 function noise(length: number, seed = 1): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(length);
   let state = seed;
@@ -61,7 +61,7 @@ const text = (value: unknown) => new Uint8Array(new TextEncoder().encode(JSON.st
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
 const gitSha1 = (bytes: Uint8Array) => createHash('sha1').update(`blob ${bytes.length}\0`).update(bytes).digest('hex');
 
-/** Time passes only when somebody waits. The limit of an idle connection is reached when the origin goes silent. */
+/** Time passes only while something waits. A connection times out as soon as the origin goes silent. */
 class TestClock implements Clock {
   time = 1_000_000;
   readonly waits: number[] = [];
@@ -112,7 +112,7 @@ class TestLocks implements Locks {
       void before.then(() => release());
       throw error;
     }
-    // The promise that makes `release` is resolved in a later turn.
+    // `release` is only assigned in a later turn.
     await new Promise((resolve) => setImmediate(resolve));
     this.#held.add(name);
     try {
@@ -203,7 +203,7 @@ class TestOrigin implements Network {
     return begin >= whole.length ? unsatisfiable(whole.length) : this.part(asked, whole, init.signal);
   }
 
-  /** The right answer, in parts. @param cutAt bytes after which the connection breaks */
+  /** The correct answer, in parts. @param cutAt bytes after which the connection breaks */
   part(
     { begin, end }: Asked,
     whole: Uint8Array<ArrayBuffer>,
@@ -248,7 +248,7 @@ class TestOrigin implements Network {
     return new Response(body, { status, headers: { 'Content-Length': String(bytes.length), ...headers } });
   }
 
-  /** An answer that never goes on; the connection counts as idle at once. */
+  /** An answer that stalls; the connection counts as idle at once. */
   silence(): Response {
     setImmediate(() => this.#clock.goIdle());
     return new Response(new ReadableStream({ pull: () => new Promise(() => undefined) }), { status: 206 });
@@ -293,7 +293,7 @@ class World {
     Object.entries(files).forEach(([path, bytes]) => this.origin.files.set(path, bytes));
   }
 
-  /** A new tab; a killed one's locks are gone, so it gets its own where that is asked for. */
+  /** A new tab; after a kill the old locks are gone, so it gets fresh ones on request. */
   tab({
     values = this.values,
     locks = this.locks,
@@ -321,7 +321,7 @@ class World {
     return library.download(await this.request(library, variant), () => undefined);
   }
 
-  /** Everything that is stored, read as the engine reads it, is what the origin has. */
+  /** Checks that everything stored, as the engine reads it, equals the origin's files. */
   async expectRight(ref = REF): Promise<void> {
     const files = await StoredFiles.open(this.store, ref, this.makers);
     expect(files.paths().sort()).toEqual([...this.origin.files.keys()].sort());
@@ -353,7 +353,7 @@ async function refusal(work: Promise<unknown>): Promise<StudioError> {
   );
   expect(error).toBeInstanceOf(StudioError);
   const { message } = error as StudioError;
-  // One sentence, with a next step after its comma or semicolon.
+  // One sentence, with a next step after a comma or semicolon.
   expect(message).toMatch(/^[A-Z"a-z].*[;,] .*\.$/s);
   return error as StudioError;
 }
@@ -693,7 +693,7 @@ describe('a fault of network or server', () => {
     (asked, whole) =>
       world.origin.part(asked, whole, null, at(asked.end - asked.begin), etag);
 
-  // Each happens once, at the third piece; the download bears it and nobody notices but for the bytes of one piece.
+  // Each happens once, at the third piece; the download recovers at the cost of one piece's bytes.
   test.for<[string, (world: World) => Fault]>([
     ['cut at byte 0', (world) => cut(world, () => 0)],
     ['cut at byte 1', (world) => cut(world, () => 1)],
@@ -900,7 +900,7 @@ describe('a fault of network or server', () => {
 
 // --- What goes wrong in the store ----------------------------------------------------------------------------------------------------
 
-/** Fails the k-th writing operation, or all from it on as when the tab is killed. */
+/** Fails the k-th write, or all from it on, as when the tab is killed. */
 class FaultyValues implements KeyValues {
   operations = 0;
   readonly #values: KeyValues;
@@ -1028,7 +1028,7 @@ describe('storage', () => {
         const mine = before.find(({ ref }) => ref === REF);
         expect(mine?.state ?? 'paused', `write ${k}`).toBe('paused');
         const sent = world.origin.sent;
-        // Whoever comes next starts the same download, or goes on with what is there.
+        // The next tab starts the same download or resumes it.
         const library = world.tab();
         await (mine ? library.resume(REF, null, () => undefined) : world.download(library));
         await world.expectRight();
@@ -1074,7 +1074,7 @@ describe('storage', () => {
     const world = new World();
     await world.download(world.tab());
     await keepAnother(world, OTHER);
-    // As a version before the first would have written it: a manifest of other fields, and one file's record likewise.
+    // As a pre-release version would have written it: a manifest and a file record with other fields.
     await world.values.write([
       [keyOf.manifest(REF), { name: 'Old one', addedAt: 5, paths: ['model_index.json'], ready: true }],
       [keyOf.file(REF, 'unet/config.json'), { bytes: 17 }],
@@ -1243,7 +1243,7 @@ describe('LoRAs', () => {
     const nobody = () => undefined;
     expect(await library.kindOf(onDisk(loraBytes(1), 'Paper.safetensors'))).toBe('lora');
     expect(await library.kindOf(onDisk(safetensors(8), 'model.safetensors'))).toBe('checkpoint');
-    const stored = await library.importLora(onDisk(loraBytes(1), 'Paper.safetensors'), nobody);
+    const stored = await library.importAddition(onDisk(loraBytes(1), 'Paper.safetensors'), nobody);
     expect(stored).toMatchObject({
       ref: 'lora:import:Paper',
       name: 'Paper',
@@ -1251,30 +1251,30 @@ describe('LoRAs', () => {
       state: 'complete',
       sha256: sha256(loraBytes(1)),
     });
-    expect(await library.importLora(onDisk(loraBytes(1), 'Other name.safetensors'), nobody)).toMatchObject({
+    expect(await library.importAddition(onDisk(loraBytes(1), 'Other name.safetensors'), nobody)).toMatchObject({
       ref: 'lora:import:Paper',
     });
-    expect(await library.importLora(onDisk(loraBytes(2), 'Paper.safetensors'), nobody)).toMatchObject({
+    expect(await library.importAddition(onDisk(loraBytes(2), 'Paper.safetensors'), nobody)).toMatchObject({
       ref: 'lora:import:Paper (2)',
       name: 'Paper (2)',
     });
     expect((await library.list()).map(({ ref }) => ref).sort()).toEqual(['lora:import:Paper', 'lora:import:Paper (2)']);
     for (const named of ['lora:import:Paper', 'Paper', 'paper', 'styles/Paper.safetensors']) {
-      const found = await storedLora(world.store, named);
+      const found = await storedAddition(world.store, 'lora', named);
       expect(found).toMatchObject({ ref: 'lora:import:Paper', name: 'Paper', sha256: sha256(loraBytes(1)) });
       expect(new Uint8Array(await found.file.arrayBuffer())).toEqual(loraBytes(1));
     }
     for (const named of ['lora:import:Ink', 'Ink']) {
-      expect(await refusal(storedLora(world.store, named))).toMatchObject({
+      expect(await refusal(storedAddition(world.store, 'lora', named))).toMatchObject({
         code: 'invalid_operation',
         message: `There is no LoRA "${named}" here; add its file in the library first, or take it out.`,
       });
     }
-    expect((await storedLoras(world.store)).map(({ name }) => name)).toEqual(['Paper', 'Paper (2)']);
+    expect((await storedAdditions(world.store, 'lora')).map(({ name }) => name)).toEqual(['Paper', 'Paper (2)']);
     expect((await library.verify('lora:import:Paper', nobody)).state).toBe('complete');
     await library.remove('lora:import:Paper');
-    expect(await refusal(storedLora(world.store, 'Paper'))).toMatchObject({ code: 'invalid_operation' });
-    expect(await storedLora(world.store, 'Paper (2)')).toMatchObject({ name: 'Paper (2)' });
+    expect(await refusal(storedAddition(world.store, 'lora', 'Paper'))).toMatchObject({ code: 'invalid_operation' });
+    expect(await storedAddition(world.store, 'lora', 'Paper (2)')).toMatchObject({ name: 'Paper (2)' });
   });
 
   test('come from a file of a repository, piece by piece, with their hash, and only when they are some', async () => {
@@ -1283,24 +1283,45 @@ describe('LoRAs', () => {
     world.origin.license = {};
     const library = world.tab();
     const listing = await library.look(ORIGIN, null);
-    const ask = (path: string) => library.downloadLora({ listing, path, token: null }, () => undefined);
+    const ask = (path: string) => library.downloadAddition({ listing, path, token: null }, () => undefined);
     expect(await refusal(ask('styles/Paper.safetensors'))).toMatchObject({ code: 'invalid_operation' });
     await library.acceptLicense(listing.ref);
     const ref = `lora:${REF}/styles/Paper.safetensors`;
     expect(await ask('styles/Paper.safetensors')).toMatchObject({ ref, name: 'Paper', state: 'complete' });
     expect((await world.store.files(ref, ['styles/Paper.safetensors']))[0]?.pieces.length).toBeGreaterThan(3);
-    expect(await storedLora(world.store, 'Paper')).toMatchObject({ ref, sha256: sha256(bytes) });
+    expect(await storedAddition(world.store, 'lora', 'Paper')).toMatchObject({ ref, sha256: sha256(bytes) });
     expect(await refusal(ask('model.safetensors'))).toMatchObject({
       code: 'checkpoint_unsupported',
       message: 'model.safetensors is not a LoRA; if it is a checkpoint, open it or get it as one.',
     });
     expect((await library.list()).map((one) => one.ref)).toEqual([ref]);
     // Two of the same name, from different places.
-    await library.importLora(onDisk(loraBytes(1), 'PAPER.safetensors'), () => undefined);
-    expect(await storedLora(world.store, 'Paper')).toMatchObject({ ref });
-    expect(await refusal(storedLora(world.store, 'papeR'))).toMatchObject({
+    await library.importAddition(onDisk(loraBytes(1), 'PAPER.safetensors'), () => undefined);
+    expect(await storedAddition(world.store, 'lora', 'Paper')).toMatchObject({ ref });
+    expect(await refusal(storedAddition(world.store, 'lora', 'papeR'))).toMatchObject({
       message: expect.stringMatching(/^There are 2 LoRAs named "papeR" here; choose one/) as string,
     });
+  });
+
+  test('ControlNets are told from them, named by their repository, and found by that name', async () => {
+    const path = 'diffusion_pytorch_model.fp16.safetensors';
+    const bytes = writeSafetensors([
+      ['controlnet_cond_embedding.conv_in.weight', { dims: [2, 3, 3, 3], data: new Float32Array(54) }],
+    ]);
+    const world = new World({ [path]: bytes });
+    world.origin.license = {};
+    const library = world.tab();
+    const listing = await library.look(ORIGIN, null);
+    await library.acceptLicense(listing.ref);
+    const stored = await library.downloadAddition({ listing, path, token: null }, () => undefined);
+    expect(stored).toMatchObject({ ref: `controlnet:${REF}/${path}`, name: 'something', state: 'complete' });
+    expect(await storedAddition(world.store, 'controlnet', 'Something')).toMatchObject({ ref: stored.ref });
+    expect(await refusal(storedAddition(world.store, 'lora', 'something'))).toMatchObject({
+      message: 'There is no LoRA "something" here; add its file in the library first, or take it out.',
+    });
+    expect(await library.kindOf(onDisk(bytes, 'lines.safetensors'))).toBe('controlnet');
+    const own = await library.importAddition(onDisk(loraBytes(1), 'lines.safetensors'), () => undefined);
+    expect(own.ref).toBe('lora:import:lines');
   });
 
   test('come from an address, without the hub, and again by the same one', async () => {
@@ -1310,11 +1331,12 @@ describe('LoRAs', () => {
     const url = 'https://weights.example/styles/Ink.safetensors';
     const listing = await library.look({ kind: 'url', url }, null);
     await library.acceptLicense(listing.ref);
-    const ask = () => library.downloadLora({ listing, path: 'Ink.safetensors', token: 'hf_secret' }, () => undefined);
+    const ask = () =>
+      library.downloadAddition({ listing, path: 'Ink.safetensors', token: 'hf_secret' }, () => undefined);
     const stored = await ask();
     expect(stored).toMatchObject({ name: 'Ink', state: 'complete', origin: { kind: 'url' } });
     expect(stored.ref).toMatch(/^lora:url:https:\/\/weights\.example\/styles\//);
-    const found = await storedLora(world.store, 'Ink');
+    const found = await storedAddition(world.store, 'lora', 'Ink');
     expect(found).toMatchObject({ ref: stored.ref, sha256: sha256(loraBytes(3)) });
     expect(new Uint8Array(await found.file.arrayBuffer())).toEqual(loraBytes(3));
     const asked = world.origin.asked.length;
@@ -1326,13 +1348,13 @@ describe('LoRAs', () => {
   test('of other kinds and pickles are refused before anything is stored', async () => {
     const library = new World().tab();
     const data = new Float32Array(16);
-    const loha = writeSafetensors([['lora_unet_a.hada_w1_a', { dims: [4, 4], data }]]);
+    const oft = writeSafetensors([['lora_unet_a.oft_blocks', { dims: [4, 4], data }]]);
     for (const [file, message] of [
-      [onDisk(loha, 'x.safetensors'), /^x\.safetensors is a relative of LoRA .* use a plain LoRA\.$/],
+      [onDisk(oft, 'x.safetensors'), /^x\.safetensors is a relative of LoRA .* use a plain LoRA\.$/],
       [onDisk(safetensors(8), 'y.safetensors'), /^y\.safetensors is not a LoRA/],
       [onDisk(loraBytes(1), 'z.ckpt'), /^z\.ckpt is a pickle, which can run code; get the \.safetensors version/],
     ] as const) {
-      expect(await refusal(library.importLora(file, () => undefined))).toMatchObject({
+      expect(await refusal(library.importAddition(file, () => undefined))).toMatchObject({
         code: 'checkpoint_unsupported',
         message: expect.stringMatching(message) as string,
       });
@@ -1455,7 +1477,7 @@ function flipped(file: File): File {
   });
 }
 
-/** Stores a small checkpoint by itself, with one file of one piece. */
+/** Stores a small checkpoint with one file of one piece. */
 async function keepAnother(world: World, ref: string): Promise<void> {
   const bytes = noise(50);
   const listing: Listing = {
@@ -1499,7 +1521,7 @@ async function keepAnother(world: World, ref: string): Promise<void> {
   });
 }
 
-/** A transform that is easy to see through. */
+/** A transform whose result is easy to predict. */
 const everySecondByte: TransformMaker = (_, __, size) => {
   const cuts = evenCuts(size, 1000);
   return {
@@ -1524,7 +1546,7 @@ async function everything(world: World): Promise<unknown[]> {
   return world.values.read(await world.values.keys(''));
 }
 
-/** As much of a folder on disk as an export needs. */
+/** The parts of a disk folder's interface that an export needs. */
 class MemoryFolder {
   readonly folders = new Map<string, MemoryFolder>();
   readonly files = new Map<string, Blob>();

@@ -1,13 +1,16 @@
-/** LoRA files as they are around: which layers they change in which spelling, by how much, and what is said of the rest. */
+/** LoRA files as found in the wild: which layers they change, in which spelling, by how much, and what is said about the rest. */
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { convert } from '../src/weights/conversion.ts';
-import { isLora, leftOutOf, readLora, requireLora, type Lora } from '../src/weights/lora.ts';
+import { leftOutOf, readLora, type Lora } from '../src/weights/lora.ts';
+import { isLora, requireLora } from '../src/weights/lora_contents.ts';
+import type { ProductLayer } from '../src/weights/lora_layers.ts';
 import { LORA_NETWORKS } from '../src/weights/lora_names.ts';
 import { originalNames } from '../src/weights/original_layout.ts';
 import { readSafetensorsHeader, writeSafetensorsHeader, type NewTensor } from '../src/weights/safetensors.ts';
 import { SingleFile } from '../src/weights/single_file.ts';
+import { isEmbedding, readEmbedding } from '../src/weights/textual_inversion.ts';
 import { CheckpointFolder } from './onnx_node.ts';
 
 const HERE = import.meta.dirname;
@@ -25,7 +28,7 @@ const kohya = (path: string, prefix = 'lora_unet') => `${prefix}_${path.replaceA
 
 type Made = [name: string, shape: number[], dtype?: string, bytes?: Uint8Array];
 
-/** A file with these tensors, of f32 unless they say another type; their numbers are zero unless they are given. */
+/** A file with these tensors, f32 and zero unless stated otherwise. */
 function file(tensors: Made[], metadata: Record<string, string> = {}): Blob {
   const widths: Record<string, number> = { F64: 8, I64: 8, F16: 2, BF16: 2, F32: 4, I32: 4 };
   const bytes = tensors.map(
@@ -42,7 +45,7 @@ function file(tensors: Made[], metadata: Record<string, string> = {}): Blob {
 const read = (tensors: Made[], metadata = {}, networks = sd15) =>
   readLora(file(tensors, metadata), 'kettle.safetensors', networks);
 
-/** Both matrices of a layer with as many rows and columns. */
+/** Both matrices for a layer with this many rows and columns. */
 const pair = (
   module: string,
   [down, up]: string[] = ['.lora_down.weight', '.lora_up.weight'],
@@ -131,7 +134,7 @@ describe('spellings', () => {
     },
   );
 
-  // What diffusers' own conversion makes of these files' names was compared when they were written (reference/single_files.py).
+  // The names were checked against diffusers' own conversion when the files were written (reference/single_files.py).
   test.each(['sd1', 'sd2'])(
     'every layer of %s is found by the name that its checkpoint has in one file',
     async (name) => {
@@ -185,7 +188,7 @@ describe('spellings', () => {
       {},
       sd21,
     );
-    const layers = [...text_encoder.values()];
+    const layers = [...text_encoder.values()] as ProductLayer[];
     expect([...text_encoder.keys()]).toEqual(
       ['q', 'k', 'v'].map((part) => `text_model.encoder.layers.1.self_attn.${part}_proj`),
     );
@@ -287,15 +290,19 @@ describe('what has no place or cannot be applied is left out and named, and the 
       [[`${kohya(TO_Q)}.lora_B.bias`, [32]]],
       /\(a change of a bias, which Darkroom cannot apply\)\.$/,
     ],
-    ['a whole weight', [['lora_unet_conv_norm_out.diff', [32]]], /"lora_unet_conv_norm_out" \(whole weights, which/],
     [
-      'a LoKr layer',
+      'a whole weight',
+      [['lora_unet_conv_norm_out.set_weight', [32]]],
+      /"lora_unet_conv_norm_out" \(whole weights, which/,
+    ],
+    [
+      'a LoKr layer of another size',
       [
         [`${second}.lokr_w1`, [4, 4]],
-        [`${second}.lokr_w2`, [8, 8]],
+        [`${second}.lokr_w2`, [8, 4]],
         [`${second}.alpha`, []],
       ],
-      /attn2_to_q" \(LoKr, which Darkroom cannot apply\)\.$/,
+      /attn2\.to_q" \(of another size in this checkpoint\)\.$/,
     ],
     [
       'a DoRA layer',
@@ -311,9 +318,9 @@ describe('what has no place or cannot be applied is left out and named, and the 
       /\(DoRA, which/,
     ],
     [
-      'a layer in three parts',
+      'a layer in three parts that is no convolution here',
       [...pair(second), [`${second}.lora_mid.weight`, [2, 2, 3, 3]]],
-      /\(a Tucker decomposition, which/,
+      /attn2\.to_q" \(of another size in this checkpoint\)\.$/,
     ],
     [
       'a layer in whole numbers',
@@ -370,8 +377,9 @@ describe('what has no place or cannot be applied is left out and named, and the 
       ...pair(TO_Q, ['.lora_A.default_0.weight', '.lora_B.default_0.weight']),
       ...pair(TO_Q, ['.lora_A.default_1.weight', '.lora_B.default_1.weight']),
     ]);
-    expect(lora.unet.get(TO_Q)?.down.name).toContain('default_0');
-    expect(lora.unet.get(TO_Q)?.up.name).toContain('default_0');
+    const layer = lora.unet.get(TO_Q) as ProductLayer;
+    expect(layer.down.name).toContain('default_0');
+    expect(layer.up.name).toContain('default_0');
     expect(leftOutOf(lora, 'kettle')).toMatch(/in the file a second time/);
   });
 
@@ -467,20 +475,12 @@ describe('a file of which nothing can be used is refused for the right reason', 
       /is stored as F6_E2M3, which Darkroom cannot read/,
     ],
     [
-      'LoHa',
+      'half a LoHa',
       [
         [`${to_q}.hada_w1_a`, [32, 2]],
         [`${to_q}.alpha`, []],
       ],
-      /of a kind that Darkroom cannot apply \(LoHa\); use a plain LoRA\.$/,
-    ],
-    [
-      'LoKr',
-      [
-        [`${to_q}.lokr_w1`, [2, 2]],
-        [`${to_q}.lokr_w2`, [16, 16]],
-      ],
-      /\(LoKr\); use a plain LoRA/,
+      /has only part of its change of "/,
     ],
     [
       'DoRA',
@@ -505,10 +505,13 @@ describe('a file of which nothing can be used is refused for the right reason', 
   });
 
   test('relatives of LoRA are known as such before a checkpoint is open, checkpoints are not taken for them', async () => {
-    for (const end of ['hada_w1_a', 'lokr_w2', 'oft_blocks']) {
+    for (const end of ['hada_w1_a', 'lokr_w2', 'diff', 'oft_blocks']) {
       const blob = file([[`${to_q}.${end}`, [4, 4]]]);
       expect(await isLora(blob, 'a.safetensors')).toBe(true);
-      await expect(requireLora(blob, 'a.safetensors')).rejects.toThrow(/is a relative of LoRA \((LoHa|LoKr|OFT)\)/);
+      const required = requireLora(blob, 'a.safetensors');
+      await (end === 'oft_blocks'
+        ? expect(required).rejects.toThrow(/is a relative of LoRA \(OFT\)/)
+        : expect(required).resolves.toBeUndefined());
     }
     for (const name of [
       'model.diffusion_model.input_blocks.0.0.weight',
@@ -518,6 +521,62 @@ describe('a file of which nothing can be used is refused for the right reason', 
       const blob = file([[name, [4, 4]]]);
       expect(await isLora(blob, 'a.safetensors')).toBe(false);
       await expect(requireLora(blob, 'a.safetensors')).rejects.toThrow(/^a\.safetensors is not a LoRA; /);
+    }
+  });
+});
+
+describe('embeddings', () => {
+  const vectors: Made = ['emb_params', [3, 48]];
+
+  test.each<[string, Made[], number[], number[]]>([
+    ['AUTOMATIC1111’s', [vectors], [48], [3]],
+    ['diffusers’, of one token', [['<kettle>', [48]]], [48], [1]],
+    [
+      'Stable Diffusion XL’s',
+      [
+        ['clip_g', [2, 64]],
+        ['clip_l', [2, 48]],
+      ],
+      [48, 64],
+      [2, 2],
+    ],
+  ])('%s', async (_, tensors, widths, counts) => {
+    expect(await isEmbedding(file(tensors), 'a')).toBe(true);
+    expect(await isLora(file(tensors), 'a')).toBe(true);
+    await expect(requireLora(file(tensors), 'a')).resolves.toBeUndefined();
+    const read = await readEmbedding(file(tensors), 'a', widths);
+    expect(read.map((own) => own.length)).toEqual(counts);
+    expect(read.map(([first]) => first.length)).toEqual(widths);
+  });
+
+  test.each<[string, Made[], number[], RegExp]>([
+    ['another width', [vectors], [64], /has vectors of 48 numbers, and this checkpoint reads 64; choose one/],
+    ['Stable Diffusion 1’s for XL', [vectors], [48, 64], /reads 48 and 64/],
+    [
+      'XL’s for Stable Diffusion 1',
+      [
+        ['clip_g', [2, 64]],
+        ['clip_l', [2, 48]],
+      ],
+      [48],
+      /reads 48; choose/,
+    ],
+  ])('%s is refused', async (_, tensors, widths, sentence) => {
+    await expect(readEmbedding(file(tensors), 'kettle', widths)).rejects.toThrow(
+      expect.objectContaining({
+        code: 'checkpoint_unsupported',
+        message: expect.stringMatching(sentence) as string,
+      }),
+    );
+  });
+
+  test('what changes layers is none', async () => {
+    for (const tensors of [
+      pair(kohya(TO_Q)),
+      [['conv.weight', [4, 4]] satisfies Made],
+      [['x.alpha', []] satisfies Made],
+    ]) {
+      expect(await isEmbedding(file(tensors), 'a')).toBe(false);
     }
   });
 });

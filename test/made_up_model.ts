@@ -1,9 +1,9 @@
-/** The network without weights of samplers.json, and a plan that is run over it: what the reference did with its scheduler. */
+/** samplers.json's weightless network, and a plan run over it, as the reference did with its scheduler. */
 import { TorchGenerator } from '../src/core/random.ts';
 import { applyStep, type StepBuffers } from '../src/samplers/apply.ts';
 import type { SamplerPlan } from '../src/samplers/sampler.ts';
 
-/** x after each step, from `x`, which is overwritten. Fresh noise comes from a generator of seed 11, as in the reference. */
+/** x after each step, starting from `x`, which is overwritten. Fresh noise comes from a generator with seed 11, as in the reference. */
 export function tracePlan(plan: SamplerPlan, x: Float32Array, more: Partial<StepBuffers> = {}): number[][] {
   const history = Array.from({ length: plan.historyLength }, () => new Float32Array(x.length));
   const random = new TorchGenerator('11');

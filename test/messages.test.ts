@@ -1,4 +1,4 @@
-/** A person's words: every one in the catalogue, in both languages, and found again whatever values stand in it. */
+/** Texts for people: each is in the catalogue, in both languages, and is found again whatever values it contains. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -7,13 +7,13 @@ import { fill } from '../src/app/messages/template.ts';
 import { ROOT, sourceFiles, textsOf } from './source_texts.ts';
 
 /**
- * Words that no person reads here: a browser does, a language model, another program in its files. What `source_texts.ts` knows by a rule, such
- * as markup, needs no mention.
+ * Texts that are not for people: for browsers, language models, or other programs' files. What `source_texts.ts` excludes by rule, such as
+ * markup, is not listed.
  */
 const NOT_FOR_PEOPLE: Record<string, RegExp> = {
   'src/app/sketches/Sketches.svelte': /^Files$/,
   'src/app/App.svelte': /^Files$/,
-  // What the language model is told, and shown as examples.
+  // Instructions and examples for the language model.
   'src/core/sketch.ts': /./,
   'src/core/sketch_writing.ts':
     /^(?:A ring of dots|A slow melody|p5\.js sketch$|Tone\.js program$|\{0\}\n\nWrite this)/,
@@ -21,7 +21,7 @@ const NOT_FOR_PEOPLE: Record<string, RegExp> = {
   'src/formats/comfyui/strings.ts': /^(?:remove spaces|invert case)$/,
   'src/formats/comfyui/editor.ts': /^everywhere \{0\}$/,
   'src/formats/': /^(?:Negative prompt:|CFG scale|Model hash)$/,
-  // Why a worker was ended, for whoever looks for the fault.
+  // Why a worker was terminated, for debugging.
   'src/jobs/worker_link.ts': /^no sign of life/,
   // Names within a file.
   'src/graphs/onnx.ts': /^constant \{0\}/,
@@ -36,7 +36,12 @@ const THE_SAME =
 /** Where samplers and schedules have the names that every tool gives them. */
 const OF_SAMPLERS = /^src\/formats\/(?:sampler_labels|comfyui\/samplers)\.ts$/;
 
-const files = sourceFiles(['src', 'workers', 'chunks']).map((file) => textsOf(file));
+/** The package speaks to other pages, in English. */
+const OF_PACKAGE = /^src\/package\//;
+
+const files = sourceFiles(['src', 'workers', 'chunks'])
+  .filter((file) => !OF_PACKAGE.test(file))
+  .map((file) => textsOf(file));
 const page = catalogue('page');
 const told = catalogue('told');
 const pageTexts = new Map(page);
@@ -73,6 +78,24 @@ describe('the catalogue', () => {
       return sentences.translate(fill(text, values, 'en')) !== fill(own, values, 'de');
     });
     expect(wrong.map(([text]) => text)).toEqual([]);
+  });
+
+  test('leaves no English in a list at the end of a sentence, nor in the sentences behind it', () => {
+    const sentences = new Sentences(Object.fromEntries([...page, ...told]), 'de');
+    const left =
+      'the checkpoint kettles, the LoRA brass at 0.6, and the separate strength of the LoRA brass on the prompt (0.9)';
+    const [own, ownLeft, note] = [
+      'Die Einstellungen stehen jetzt im Formular. Nicht übernommen: ',
+      'der Checkpoint kettles, das LoRA brass mit 0.6 und die eigene Stärke des LoRAs brass auf den Prompt (0.9).',
+      'Ein neues Bild kann daher anders aussehen.',
+    ];
+    const said = `Its settings are in the form now, except for ${left}.`;
+    expect(sentences.translate(said)).toBe(own + ownLeft);
+    expect(sentences.translate(`${said} So a new picture may look different.`)).toBe(`${own}${ownLeft} ${note}`);
+    // A name with a comma is one name.
+    expect(sentences.translate('Its settings are in the form now, except for the checkpoint kettles, old ones.')).toBe(
+      `${own}der Checkpoint kettles, old ones.`,
+    );
   });
 });
 

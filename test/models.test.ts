@@ -1,4 +1,4 @@
-/** What a loaded model can be given beside a prompt: LoRAs, and weights in another form; and what it tells of them. */
+/** What a loaded model accepts besides a prompt: LoRAs and weights in another form; and what it reports about them. */
 import 'fake-indexeddb/auto';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
@@ -8,7 +8,7 @@ import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } fro
 import { folderFiles, type Contents } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 
-/** Its weights are float32, so that a change merged into its files is exactly the change that a LoRA makes. */
+/** Its weights are float32, so that a change merged into its files equals a LoRA's change exactly. */
 const TURBO = join(import.meta.dirname, 'checkpoints', 'tiny-turbo');
 /** Wide enough for blocks of 4 bits. */
 const SD21 = join(import.meta.dirname, 'checkpoints', 'tiny-sd21');
@@ -64,7 +64,7 @@ describe('LoRAs', () => {
     await model.useLoras([lora('a', 0.5, ['unet'])]);
     await latents(model);
     expect(log.created - before).toBe(4);
-    // One more that changes only the text encoder leaves the denoiser alone, and one of weight 0 everything.
+    // One that only changes the text encoder leaves the denoiser alone, and one with weight 0 leaves everything alone.
     const words = lora('b', 1, ['text_encoder']);
     await model.useLoras([lora('a', 0.5, ['unet']), words]);
     await latents(model);
@@ -72,7 +72,7 @@ describe('LoRAs', () => {
     await model.useLoras([lora('a', 0.5, ['unet']), words, lora('c', 0, ['unet', 'text_encoder'])]);
     await latents(model);
     expect(log.created - before).toBe(5);
-    // The same file of the library comes as another Blob each time.
+    // The library returns the same file as a new Blob each time.
     const stored = (strength: number) => ({ ...lora('d', strength, ['unet']), sha256: 'ab'.repeat(32) });
     await model.useLoras([stored(1)]);
     await latents(model);

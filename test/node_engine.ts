@@ -1,5 +1,5 @@
-/** An engine without a browser: ONNX Runtime for Node and the arithmetic on plain arrays, for whole pictures in unit tests. */
-import * as ort from 'onnxruntime-node';
+/** An engine without a browser: ONNX Runtime for Node and arithmetic on plain arrays, for whole pictures in unit tests. */
+import * as node from 'onnxruntime-node';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
 import { Engine } from '../src/engine/engine.ts';
 import type { Network, RunnableGraph } from '../src/engine/runtime.ts';
@@ -8,13 +8,14 @@ import { readVirtual } from './onnx_node.ts';
 
 export interface NodeEngine {
   engine: Engine;
-  /** What was asked of the engine so far. */
+  /** Requests to the engine so far. */
   log: { created: number; released: number; runs: number; freeDimensions: Record<string, number>[] };
 }
 
-export function startNodeEngine(): NodeEngine {
+/** @param ort a runtime other than Node's, such as the browsers' with its wasm in place */
+export function startNodeEngine(ort: Pick<typeof node, 'InferenceSession' | 'Tensor'> = node): NodeEngine {
   const log: NodeEngine['log'] = { created: 0, released: 0, runs: 0, freeDimensions: [] };
-  const arithmetic = new CpuArithmetic(ort);
+  const arithmetic = new CpuArithmetic(ort as typeof node);
   const createNetwork = async (graph: RunnableGraph, blobs: Map<string, Blob>): Promise<Network> => {
     const externalData = await Promise.all(
       mount(graph.externals, blobs, 'jspi').files.map(async ({ path, data }) => ({
@@ -30,7 +31,7 @@ export function startNodeEngine(): NodeEngine {
     });
     log.created += 1;
     log.freeDimensions.push(graph.freeDimensions ?? {});
-    const port = (metadata: ort.InferenceSession.ValueMetadata) => ({
+    const port = (metadata: node.InferenceSession.ValueMetadata) => ({
       name: metadata.name,
       type: metadata.isTensor ? metadata.type : ('string' as const),
       dims: metadata.isTensor ? metadata.shape : [],
@@ -69,7 +70,7 @@ export function startNodeEngine(): NodeEngine {
   return { engine, log };
 }
 
-function bytesOf(tensor: ort.Tensor): Uint8Array {
+function bytesOf(tensor: node.Tensor): Uint8Array {
   const { buffer, byteOffset, byteLength } = tensor.data as Float32Array;
   return new Uint8Array(buffer, byteOffset, byteLength);
 }

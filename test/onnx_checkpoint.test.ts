@@ -1,4 +1,4 @@
-/** Ready-made ONNX repositories: reading the files, knowing the layouts, feeding whatever networks ask for, whole pictures. */
+/** Ready-made ONNX repositories: reading files, recognising layouts, feeding whatever inputs networks declare, whole pictures. */
 import 'fake-indexeddb/auto';
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -119,7 +119,7 @@ describe('an .onnx file', () => {
     let refused = 0;
     for (let n = 0; n < 300; n++) {
       const changed = bytes.slice();
-      // Most of the file is weights; its structure is at the front, and around the tensors.
+      // Most of the file is weights; its structure is at the front and around the tensors.
       const at = n < 200 ? n * 7 : Math.floor((n - 200) * (bytes.length / 100));
       changed[at] ^= 1 << (n % 8);
       await readOnnxFile(filesOf('changed', new Map([['m.onnx', changed]])), 'm.onnx').catch((error: unknown) => {
@@ -284,7 +284,7 @@ describe('whole pictures', () => {
       console.log(`optimum, ${guidance_mode}: latents ${worst.toExponential(1)}, pixels ${most} of 255`);
       expect(worst).toBeLessThanOrEqual(1e-3);
       expect(most).toBeLessThanOrEqual(2);
-      // Dimensions that the files only name are fixed by their place.
+      // Dimensions that the files only name are fixed by position.
       const batch_size = guidance_mode === 'batched' ? 2 : 1;
       expect(log.freeDimensions).toContainEqual({ batch_size, sequence_length: 77, height: 8, width: 8 });
       expect(log.released).toBe(log.created);
@@ -304,8 +304,8 @@ describe('whole pictures', () => {
   });
 
   /**
-   * Half precision all through: one step without guidance is right to 1e-3 of latents around 3; rounding then grows with every step and
-   * with guidance, on which the two limits below stand (measured 0.02 and 0.036 of latents around 6.4).
+   * Half precision throughout: one step without guidance is within 1e-3 for latents around 3; rounding then grows with every step and with
+   * guidance, which sets the two limits below (measured 0.02 and 0.036 for latents around 6.4).
    */
   test.each([
     { steps: 1, guidance_scale: 0, limit: 1e-3, pixelLimit: 2 },
@@ -415,7 +415,7 @@ describe('networks are fed what their session asks for', () => {
 
 type Settings = Partial<Omit<SampleRequest, 'start' | 'mask'>> & { start?: PixelImage; mask?: PixelImage | undefined };
 
-/** The operation of a golden, run from words (and a picture) to pixels. */
+/** A golden's operation, run from prompt (and picture) to pixels. */
 async function picture(root: string, { operation }: Pick<Golden, 'operation'>, { start, mask, ...settings }: Settings) {
   const { engine, log } = startNodeEngine();
   const model = await openModel(folderFiles(root), engine);

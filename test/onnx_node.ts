@@ -33,7 +33,7 @@ export function readTensors(path: string): Tensors {
   );
 }
 
-/** Where a network's tensors lie, and the files themselves. */
+/** The locations of a network's tensors, and the files themselves. */
 export interface NetworkWeights extends WeightIndex {
   blobs: Map<string, Blob>;
 }
@@ -79,7 +79,7 @@ export async function readExternal(
   return readVirtual((data as Blob).slice(begin, end));
 }
 
-/** All bytes of a virtual file, whose parts live only until the next one. */
+/** All bytes of a virtual file, whose parts are only valid until the next one. */
 export async function readVirtual(blob: Blob): Promise<Uint8Array<ArrayBuffer>> {
   const bytes = new Uint8Array(blob.size);
   const reader = blob.stream().getReader();
@@ -142,7 +142,7 @@ export async function run(graph: Graph, weights: NetworkWeights, inputs: Arrays)
 export const parseModel = (bytes: Uint8Array): ModelProto => fromBinary(ModelProtoSchema, bytes);
 
 /**
- * The same model with what ONNX Runtime has no CPU kernel for spelled out as a function of other operators.
+ * The same model with operators that lack a CPU kernel in ONNX Runtime defined as functions of others.
  * Only `com.microsoft.BiasSplitGelu` (graphs for WebGPU) is.
  */
 function withCpuKernels(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {

@@ -1,7 +1,7 @@
-/** Picture files with texts in them, in the shapes that tools write. The pixels are those that Pillow wrote. */
+/** Picture files with embedded texts, in the shapes that tools write. The pixels were written by Pillow. */
 import { readFileSync } from 'node:fs';
 import { join, latin1Bytes, utf8Bytes, viewOf } from '../src/formats/bytes.ts';
-import { crc32 } from '../src/formats/png.ts';
+import { crc32 } from '../src/formats/crc32.ts';
 
 export type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -32,7 +32,7 @@ export function iTXt(keyword: string, text: string): Bytes {
   return chunk('iTXt', join([latin1Bytes(`${keyword}\0\0\0\0\0`), utf8Bytes(text)]));
 }
 
-/** A PNG of these texts, as tools write them: ASCII as tEXt, other text as iTXt. */
+/** A PNG with these texts, as tools write them: ASCII as tEXt, other text as iTXt. */
 export function pngOf(texts: Record<string, unknown>): Bytes {
   return png(
     ...Object.entries(texts).map(([keyword, value]) => {

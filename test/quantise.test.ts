@@ -1,4 +1,4 @@
-/** Weights in blocks: their bytes, stored files, what they cost in quality; LoRAs merged while they stream. */
+/** Block-quantised weights: bytes, stored files, cost in quality; LoRAs merged while they stream. */
 import { readFileSync } from 'node:fs';
 import * as ortWeb from 'onnxruntime-web/wasm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -72,7 +72,7 @@ function restored(values: Float32Array, bits: Bits): Float32Array<ArrayBuffer> {
 describe('blocks', () => {
   test.each([8, 4] as const)('%i bits: what lies on the levels comes back as it was', (bits) => {
     const half = 2 ** (bits - 1);
-    // A power of two as the scale, and the lowest level taken.
+    // A power of two as the scale, and the lowest level used.
     const values = Float32Array.from(
       { length: 4 * BLOCK },
       (_, i) => 0.125 * (i % BLOCK === 7 ? -half : (i % (2 * half)) - half),
@@ -190,7 +190,7 @@ describe('stored files', () => {
       });
       expect(cuts.at(-1)).toBe(source.length);
       expect(Buffer.compare(await bytesOf(stored?.file ?? new Blob()), expected)).toBe(0);
-      // Everything that is stored of a piece is used once.
+      // Every stored byte of a piece is used once.
       const used = layout.reduce((sum, part) => sum + ('bytes' in part ? 0 : part.end - part.begin), 0);
       expect(used).toBe(stored?.pieces.reduce((sum, piece) => sum + piece.length, 0));
     }
@@ -356,7 +356,7 @@ async function textCase(checkpoint: keyof typeof CHECKPOINTS): Promise<Case> {
   });
 }
 
-/** What a trained network meets on its way: the latents of a picture (diffusers', of the built-in one) with the noise of a timestep. */
+/** Typical input of a trained network: the latents of a picture (made by diffusers with the built-in checkpoint) with a timestep's noise. */
 function noisyLatents(): (timestep: number) => Float32Array<ArrayBuffer> {
   const scheduler = JSON.parse(readFileSync(`${CHECKPOINTS.builtin}/scheduler/scheduler_config.json`, 'utf8')) as Pick<
     TableSettings,
@@ -392,7 +392,7 @@ async function unetCase(checkpoint: keyof typeof CHECKPOINTS): Promise<Case> {
   };
 }
 
-/** The first output of a graph for each of a case's inputs. */
+/** A graph's first output for each of a case's inputs. */
 async function outputsOf(graph: Graph, weights: NetworkWeights, { inputs }: Case): Promise<Float32Array[]> {
   const network = await CpuNetwork.open(graph, weights);
   const outputs: Float32Array[] = [];
@@ -406,7 +406,7 @@ async function outputsOf(graph: Graph, weights: NetworkWeights, { inputs }: Case
 const greatestError = (actual: Float32Array[], expected: Float32Array[]) =>
   Math.max(...actual.map((output, index) => relativeError(output, expected[index])));
 
-/** The weights as they come back from 4 or 8 bits, with the rule for large networks, in whole files. */
+/** Weights after a round trip through 4 or 8 bits, under the rule for large networks, in whole files. */
 async function asIfLarge(weights: CheckpointFolder, variant: 'q8' | 'q4'): Promise<NetworkWeights> {
   const blobs = new Map<string, Blob>();
   for (const [file, blob] of weights.blobs) {
@@ -489,7 +489,7 @@ describe('what quantised weights cost', () => {
     }
     rows.push(row);
     expect(cost.q8).toBeLessThan(limits.q8);
-    // Which is why small matrices get 8 bits of the variant with 4.
+    // Hence small matrices get 8 bits in the 4-bit variant.
     const spared = await outputsOf(unet.build(unet.weights, { weights: 'q4' }), unet.weights, unet);
     expect(greatestError(spared, expected)).toBeLessThan(Math.min(limits.q4, cost.q4));
   });
@@ -510,9 +510,9 @@ describe('graphs of stored files', () => {
     const graph = unet.build(stored, { provider: 'webgpu' });
     expect(graph.weightBytes).toBe(streamed.weightBytes);
     expect(await outputsOf(graph, stored, unet)).toEqual(await outputsOf(streamed, unet.weights, unet));
-    // For wasm the shortcuts are convolutions, for which quantised weights come back whole.
+    // On wasm the shortcuts are convolutions, whose quantised weights are expanded.
     expect(greatestError(await outputsOf(unet.build(stored, {}), stored, unet), whole)).toBeLessThan(0.05);
-    // What is stored wins over what is asked for.
+    // The stored form wins over the requested one.
     expect(unet.build(stored, { weights: 'q8' }).bytes).toEqual(unet.build(stored, {}).bytes);
   });
 
@@ -560,7 +560,7 @@ describe('MatMulNBits on bytes at any offset of a file', () => {
   test.each(cases)('$bits bits, scales $dtype, $gap bytes off', async ({ bits, dtype, gap }) => {
     const blocks = quantise(values, bits);
     const scales = convert(new Uint8Array(blocks.scales.buffer), 'F16', dtype);
-    // Bias, data and scales each begin one byte further off.
+    // Bias, data and scales are each misaligned by one more byte.
     const file = new Blob([
       new Uint8Array(gap),
       new Uint8Array(bias.buffer),

@@ -1,6 +1,6 @@
 /**
- * The recorder's contract, on file systems in memory: numbers, formats, what a reader finds, what is kept; and that what it
- * reported as saved is there after a failure, a crash, a torn write or a lost tail at any operation, recovery included.
+ * The recorder's contract, on in-memory file systems: numbering, formats, reading, retention; and everything reported as saved survives a
+ * failure, a crash, a torn write or a lost tail at any operation, recovery included.
  */
 import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
@@ -423,7 +423,7 @@ describe('a picture that somebody keeps', () => {
 describe('runs that leave as a folder and come back', () => {
   type Files = { path: string; file: Blob }[];
 
-  /** The folder as the page writes it: the numbered files, and the record without what only the journal knows. */
+  /** The folder as written by the page: the numbered files, and the record without what only the journal has. */
   async function exported(recorder: Recorder, run: string): Promise<Files> {
     const record = await recorder.readRun(run);
     const files: Files = [];
@@ -434,7 +434,7 @@ describe('runs that leave as a folder and come back', () => {
     return files;
   }
 
-  /** A run with everything that a run can have, exported. */
+  /** An exported run with everything that a run can have. */
   async function whole(): Promise<{ files: Files; record: RunRecord }> {
     const { recorder, run } = await open();
     await recorder.saveEntity(run, 'input', { prompt: 'a “boat”' }, { step: 1 });
@@ -467,7 +467,7 @@ describe('runs that leave as a folder and come back', () => {
     const again = await exported(there, record.run_id);
     await there.deleteRun(record.run_id);
     expect(await there.importRun(again)).toEqual(record);
-    // It goes on like any other run.
+    // It continues like any other run.
     await there.resumeRun(record.run_id);
     expect((await there.saveEntity(record.run_id, 'note', 'x')).filename).toBe('04_note.txt');
   });
@@ -515,7 +515,7 @@ describe('runs that leave as a folder and come back', () => {
     }
     expect(await recorder.listRuns({ limit: 9 })).toEqual([]);
     expect(await store.list('exports/json')).toEqual([]);
-    // What an operating system leaves beside them is nobody's.
+    // Files left by operating systems are ignored.
     await recorder.importRun([...files, { path: 'stick/.DS_Store', file: new Blob(['x']) }]);
   });
 
@@ -534,7 +534,7 @@ describe('runs that leave as a folder and come back', () => {
         seen.none += 1;
       } else if (found.current_state.stage === 'interrupted') {
         seen.interrupted += 1;
-        // What was moved and has no line yet is whole, and known by its name alone.
+        // A moved file without a journal line is complete and known by its name alone.
         const told = record.entities.slice(0, found.entities.length);
         expect(found.entities.map(({ filename, sha256 }) => [filename, sha256])).toEqual(
           told.map(({ filename, sha256 }) => [filename, sha256]),
@@ -566,7 +566,7 @@ describe('runs that leave as a folder and come back', () => {
     const seen = { read: 0, refused: 0 };
     const times: number[] = [];
     for (let count = 0; count < 10_000; count++) {
-      // Mostly the description; now and then a file, a name or a whole field.
+      // Mostly the description; occasionally a file, a name or a whole field.
       const which = count % 5 === 0 ? random(entries.length) : entries.length - 1;
       const mutant = entries.map(({ path, bytes }, index) => {
         if (index !== which) {
@@ -634,7 +634,7 @@ describe('runs that leave as a folder and come back', () => {
     );
   });
 
-  /** The record's text with another value in one place. */
+  /** The record's text with one value replaced. */
   function mutatedField(record: RunRecord, random: (below: number) => number): string {
     const copy = JSON.parse(JSON.stringify(record)) as unknown;
     const places: [Record<string, unknown>, string][] = [];
@@ -702,7 +702,7 @@ describe('two tabs', () => {
       override async list(folder: string) {
         const seen = await super.list(folder);
         if (folder.split('/').length === 4 && runs.length === 1) {
-          // By its own run this one learns of the other's, which it has not seen.
+          // Saving its own run, this one learns of the other's.
           runs.push(await other.openRun(opening));
           runs.push(await recorder.openRun(opening));
         }
@@ -927,7 +927,7 @@ describe('the journal', () => {
     for (let count = 0; count < 10_000; count++) {
       const mutant = mutate(whole, random);
       const decoded = decodeLines(mutant);
-      // Compared as text: the assertions of ten thousand objects would take longer than the work.
+      // Compared as text: asserting on ten thousand objects would take longer than the work.
       expect(JSON.stringify(decoded.values)).toBe(JSON.stringify(values.slice(0, decoded.values.length)));
       expect(Buffer.compare(mutant.subarray(0, decoded.length), whole.subarray(0, decoded.length))).toBe(0);
       shorter += Number(decoded.values.length < values.length);
@@ -986,7 +986,7 @@ describe('faults', () => {
       recovery: 0,
     };
 
-    // Crashes: what would lie on the disk is kept at every operation, and recovered afterwards. Once more where no
+    // Crashes: keeps the disk's state at every operation and recovers it afterwards. Once more where no
     // metadata.json can be written, so that the journal stands alone.
     let operations = 0;
     for (const isDescribed of [true, false]) {
@@ -1001,14 +1001,14 @@ describe('faults', () => {
       expect(session.errors).toEqual([]);
       for (const [index, { image, told }] of images.entries()) {
         points[image.mode] += 1;
-        // Of every seventh one recovery itself is broken off, at each of its own operations.
+        // For every seventh, recovery itself is interrupted at each of its own operations.
         const breakOff = isDescribed && index % 7 === 0;
         points.recovery += await expectRecovered(image.files, told, { breakOff });
       }
       operations ||= disk.operations;
     }
 
-    // Failures: the session goes on, and says what it could not do.
+    // Failures: the session continues and reports what it could not do.
     for (const mode of ['fail', 'fail torn', 'fail for good'] as const) {
       for (let at = 1; at <= operations; at++) {
         const faulty = new Disk();
@@ -1051,7 +1051,7 @@ describe('faults', () => {
     const run = await recorder.openRun(opening);
     let failing = false;
     disk.fault = (_operation, kind, path) => {
-      // The journal can neither be flushed nor cut.
+      // The journal can neither be flushed nor truncated.
       const isIt = path.endsWith('/journal') && (kind === 'flush' || kind === 'truncate');
       return failing && isIt ? { torn: false, error: FULL } : null;
     };
@@ -1100,7 +1100,7 @@ describe('faults', () => {
     await expect(recorder.saveEntity(run, 'note', 'b')).rejects.toMatchObject({ code: 'storage_unavailable' });
     disk.fault = null;
     expect(await recorder.saveEntity(run, 'note', 'c')).toMatchObject({ sequence: 4 });
-    // How the run ended is written as soon as another one is opened.
+    // The run's end is written as soon as another run is opened.
     await recorder.openRun(opening);
     expect((await recorder.readRun(run)).current_state).toEqual({ stage: 'failed' });
   });
@@ -1127,7 +1127,7 @@ test('10,000 runs are listed and searched from the index', async () => {
     const prompt = `${['a red circle', 'two blue squares', 'a green star'][index % 3]} number ${index}, oil on canvas`;
     lines.push({ record: 'put', entry: { ...known, pictures: known.results, run_id, folder, prompt, due: false } });
   }
-  /** The folders are only named: to open one would be seen. */
+  /** The folders are only listed: opening one would be noticed. */
   class Named extends MemoryFileStore {
     opened = 0;
     override async list(path: string) {
@@ -1144,7 +1144,7 @@ test('10,000 runs are listed and searched from the index', async () => {
   const named = new Named();
   await named.write('exports/runs.index', new Blob(encodeLines(lines)));
   const recorder = new Recorder(named, tick);
-  /** The last answer, and the median of the milliseconds that each took. */
+  /** The last answer, and the median milliseconds per call. */
   const timed = async <T>(times: number, work: () => Promise<T>): Promise<{ ms: number; result: T }> => {
     const taken: number[] = [];
     let result: T;
@@ -1165,7 +1165,7 @@ test('10,000 runs are listed and searched from the index', async () => {
   expect(found.result.length).toBeGreaterThan(10);
   expect(found.result.every(({ prompt }) => prompt.includes('green'))).toBe(true);
   expect(opened).toBe(0);
-  // What issue 5 asks; usually they take a hundredth of it.
+  // A generous bound; they usually take a hundredth of it.
   expect(all.ms).toBeLessThanOrEqual(200);
   expect(found.ms).toBeLessThanOrEqual(200);
 });
@@ -1191,7 +1191,7 @@ test('an index that is missing, torn or wrong is made anew from the folders', as
 });
 
 describe('runs that the browser has lost', () => {
-  /** Folders are gone as after a kill: nobody deleted them. */
+  /** Folders disappear as after a kill: nobody deleted them. */
   async function lose(store: FileStore, recorder: Recorder, run: string): Promise<void> {
     const { device_id } = await recorder.readRun(run);
     const day = (await store.list('exports/json'))[0].name;
@@ -1243,7 +1243,7 @@ describe('runs that the browser has lost', () => {
     const told = await new Recorder(store).lostRuns();
     expect(told.map(({ run_id }) => run_id)).toEqual([runs[1]]);
     expect(told[0].operation).toMatchObject({ config: 'stable_diffusion' });
-    // The folder is gone already, the line that says so was not written yet.
+    // The folder is already gone, but the line that says so was not yet written.
     const lines = index.trimEnd().split('\n');
     const before = lines.slice(
       0,
@@ -1272,7 +1272,7 @@ describe('runs that the browser has lost', () => {
   });
 });
 
-/** As the version before journals wrote it: a completed, a failed and a running run, and one whose metadata.json is torn. */
+/** As written by the version before journals: a completed, a failed and a running run, and one with a torn metadata.json. */
 async function older() {
   const root = join(import.meta.dirname, 'recordings', 'layout_1');
   const disk = new Disk();
@@ -1290,20 +1290,20 @@ const FULL = new DOMException('No space.', 'QuotaExceededError');
 type Kind = 'write' | 'move' | 'read' | 'list' | 'remove' | 'open' | 'append' | 'truncate' | 'flush';
 type CrashMode = 'crash' | 'torn' | 'lost tail' | 'torn tail';
 
-/** What lies on the disk when everything ends at one operation. */
+/** The disk's content if everything ends at one operation. */
 interface Image {
   mode: CrashMode;
   files: Map<string, Uint8Array>;
 }
 
-/** A disk that can be told to fail at an operation, and shows what would lie on it if everything ended there. */
+/** A disk that fails at an operation on demand, and shows its content if everything ended there. */
 class Disk implements FileStore {
   readonly persistent = false;
   operations = 0;
   fault: ((operation: number, kind: Kind, path: string) => { torn: boolean; error: Error } | null) | null = null;
   watch: ((image: Image) => void) | null = null;
   #files: Map<string, Uint8Array>;
-  /** What of the files that are being appended to is on the disk for certain. */
+  /** How much of the files being appended to is certain to be on disk. */
   readonly #flushed = new Map<string, Uint8Array>();
 
   constructor(files: Map<string, Uint8Array> = new Map()) {
@@ -1444,17 +1444,17 @@ class Disk implements FileStore {
   }
 }
 
-/** What a session was told by the recorder up to some moment. */
+/** What the recorder had reported to a session by some moment. */
 interface Told {
   saved: Entity[];
   ended: Map<string, string>;
   starred: Set<string>;
-  /** Asked to be deleted: there or not, from then on. */
+  /** Deletion was requested: from then on it may be there or not. */
   leaving: Set<string>;
   deleted: Set<string>;
 }
 
-/** Eight runs with all that can happen to runs, in two tabs. What fails is noted, and the session goes on. */
+/** Eight runs in two tabs with everything that can happen to runs. Failures are noted, and the session continues. */
 class Session {
   readonly errors: unknown[] = [];
   readonly #told: Told = {
@@ -1543,7 +1543,7 @@ class Session {
   }
 }
 
-/** Recovers a disk as it was left, checks it against what was told, and counts how often recovery was broken off. */
+/** Recovers a disk as it was left, checks it against what was reported, and counts interrupted recoveries. */
 async function expectRecovered(
   files: Map<string, Uint8Array>,
   told: Told,
@@ -1655,7 +1655,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
 );
 
-/** What a recorder promises, kept as simply as possible beside a real one. */
+/** The simplest possible model of a recorder's promises, run beside a real one. */
 class Model {
   #disk = new Disk();
   #recorder: Recorder;
@@ -1677,7 +1677,7 @@ class Model {
         return;
       }
       case 'crash': {
-        // The next save ends in the middle of everything.
+        // The next save is interrupted halfway.
         const at = this.#disk.operations + 1 + one.at;
         const disk = this.#disk;
         const seen: { found: Image | null } = { found: null };
@@ -1711,7 +1711,7 @@ class Model {
     }
   }
 
-  /** Everything in memory is gone; the disk is as it is, or as it was at the moment. */
+  /** Memory is lost; the disk is as it is now, or as it was at that moment. */
   crash(_mode: CrashMode, files = this.#disk.snapshot()): Promise<void> {
     this.#disk = new Disk(files);
     this.#recorder = new Recorder(this.#disk, this.#tick);
@@ -1765,7 +1765,7 @@ class Model {
       }
       case 'end':
         if (known.open) {
-          // What fails may have happened or not.
+          // A failed operation may or may not have happened.
           known.stage = null;
           await recorder.closeRun(run, 'completed').then(() => {
             known.open = false;
@@ -1817,7 +1817,7 @@ async function recorded(prompts: string[]) {
   return { store, recorder, runs, locks, tick };
 }
 
-/** Every look at it is a second later. */
+/** Every reading is a second later. */
 function clock(): () => Date {
   let now = NOON.getTime();
   return () => new Date((now += 1000));
@@ -1831,7 +1831,7 @@ function randomNumbers(seed: number): (below: number) => number {
   };
 }
 
-/** The bytes after one to three accidents: changed, cut, cut out, repeated, swapped, followed by rubbish. */
+/** The bytes after one to three accidents: changed, truncated, removed, repeated, swapped, followed by garbage. */
 function mutate(bytes: Uint8Array, random: (below: number) => number): Uint8Array<ArrayBuffer> {
   let mutant = new Uint8Array(bytes);
   for (let accidents = 1 + random(3); accidents > 0; accidents--) {
@@ -1871,7 +1871,7 @@ async function open() {
   return { store, recorder, run, folder: `exports/json/2026-03-04/${device?.name}/${run}` };
 }
 
-/** Of any test data: what the bytes are, in one word. */
+/** Names the content of any test data in one word. */
 function digest(bytes: Uint8Array): string {
   return createHash('sha256').update(bytes).digest('hex');
 }

@@ -16,7 +16,7 @@ function parse(file: Uint8Array): SafetensorsHeader {
   return parseSafetensorsHeader(file.subarray(8, 8 + n), file.length, FILE);
 }
 
-/** A file with this header and so many bytes of tensors. */
+/** A file with this header and this many bytes of tensors. */
 function build(header: string | object, dataBytes: number, claimed?: bigint): Uint8Array<ArrayBuffer> {
   const json = new TextEncoder().encode(typeof header === 'string' ? header : JSON.stringify(header));
   const file = new Uint8Array(8 + json.length + dataBytes);
@@ -264,7 +264,7 @@ describe('writing', () => {
 
   test('what is written is read back, values and metadata', () => {
     const data = Float32Array.of(1.5, -2, Number.MIN_VALUE, 3e38);
-    // A view that does not begin at its buffer's start.
+    // A view that does not start at its buffer's beginning.
     const view = new Float32Array(Float32Array.of(9, ...data).buffer, 4);
     const bytes = writeSafetensors([['__proto__', { dims: [4], data: view }]], { prompt: 'a "cat"' });
     const { tensors, metadata } = parse(bytes);

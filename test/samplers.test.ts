@@ -2,6 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { StudioError } from '../src/core/errors.ts';
+import type { GeneratorState } from '../src/core/noise.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
 import type { OrtModule } from '../src/engine/runtime.ts';
@@ -18,7 +19,7 @@ import type { SamplingState } from '../src/samplers/state.ts';
 import type { Schedule } from '../src/schedules/schedule.ts';
 import { tracePlan } from './made_up_model.ts';
 
-/** Written by Python, which spells infinity in its own way. */
+/** Written by Python, which spells infinity differently. */
 const golden = <T>(name: string) => {
   const text = readFileSync(new URL(`goldens/${name}`, import.meta.url), 'utf8');
   return JSON.parse(text.replace(/: -Infinity\b/g, ': null')) as T;
@@ -89,6 +90,8 @@ const SD = {
   skip_prk_steps: true,
 };
 
+const FLOW = { prediction_type: 'flow_prediction', use_flow_sigmas: true, flow_shift: 3 };
+
 const numbers = (texts: readonly (string | number)[]) => texts.map(Number);
 
 function expectClose(actual: readonly number[], expected: readonly number[], tolerance: (value: number) => number) {
@@ -106,7 +109,7 @@ const bits = (values: Float32Array<ArrayBuffer>) => [
   ...new Uint32Array(values.buffer, values.byteOffset, values.length),
 ];
 
-/** A whole sampling on plain arrays, with guidance, and with a network that any change of its input changes. */
+/** A whole sampling run on plain arrays, with guidance and a network that is sensitive to every input. */
 class Stage {
   readonly x: Float32Array<ArrayBuffer>;
   readonly loop: SamplingLoop;
@@ -169,6 +172,13 @@ describe('the folders are the registry', () => {
   const samplerFiles = import.meta.glob<{ sampler?: Sampler }>('../src/samplers/*.ts', { eager: true });
   const scheduleFiles = import.meta.glob<{ schedule?: Schedule }>('../src/schedules/*.ts', { eager: true });
 
+  test('a sampler says whether a class of diffusers stands for it', () => {
+    const known = new Set(schedulers.flatMap(({ follows, samplers: ids }) => (follows === 'comfyui' ? [] : ids)));
+    expect(Object.values(samplers).filter(({ id, ofDiffusers }) => (ofDiffusers ?? false) !== known.has(id))).toEqual(
+      [],
+    );
+  });
+
   test('ids equal file names', () => {
     for (const [path, { sampler }] of Object.entries(samplerFiles)) {
       expect(sampler?.id ?? '').toBe(sampler ? path.replace(/^.*\/|\.ts$/g, '') : '');
@@ -182,8 +192,8 @@ describe('the folders are the registry', () => {
     );
   });
 
-  test('one scheduler for a class, and at least one for every sampler', () => {
-    const classes = schedulers.map(({ className }) => className);
+  test('one scheduler for a class and kind of prediction, and at least one for every sampler', () => {
+    const classes = schedulers.map(({ className, isFlow = false }) => `${className} ${isFlow}`);
     expect(new Set(classes).size).toBe(classes.length);
     expect(new Set(schedulers.flatMap(({ samplers: ids }) => ids))).toEqual(new Set(Object.keys(samplers)));
   });
@@ -213,7 +223,7 @@ describe('levels equal the goldens', () => {
   const comfy = tables.comfyui.filter(({ id, scheduler }) => id.startsWith('comfy_sd15') && scheduler in schedules);
   test.each(comfy)('ComfyUI $id', (entry) => {
     const config = configOf('EulerDiscreteScheduler', SD);
-    // Those that leave out the last level but one lay another number of them.
+    // Those that drop the penultimate level place a different number of them.
     for (const sampler of Object.keys(samplers).filter((id) => !/^(dpm_2|uni_pc)/.test(id))) {
       const path = layPath(choose(config, sampler, offers), entry.scheduler, entry.steps, offers);
       expectClose(path.noises, entry.sigmas ?? [], sigmaTolerance);
@@ -311,6 +321,14 @@ describe('flows equal diffusers', () => {
       );
     },
   );
+
+  test.each([{ use_flow_sigmas: false }, { solver_order: 4 }, { solver_type: 'bh1' }, { disable_corrector: [0] }])(
+    'UniPC with %o is refused',
+    (values) => {
+      const config = configOf('UniPCMultistepScheduler', { ...FLOW, ...values });
+      expect(codeOf(() => planSampling({ config, steps: 4 }, offers))).toBe('checkpoint_unsupported');
+    },
+  );
 });
 
 describe('whole operations on the tiny checkpoints take the timesteps that diffusers takes', () => {
@@ -341,7 +359,7 @@ describe('whole operations on the tiny checkpoints take the timesteps that diffu
   });
 });
 
-/** Numbers of steps and strengths that every sampler is tried with. */
+/** Numbers of steps and strengths to try with every sampler. */
 const COUNTS = [
   ...[1, 2, 3, 5, 14, 15, 16, 50].map((steps) => ({ steps, strength: undefined })),
   ...[1, 0.999, 0.5, 0.1].map((strength) => ({ steps: 15, strength })),
@@ -357,32 +375,36 @@ const STOPPED = ['normal', 'ddim_uniform', 'leading'];
 const classOf = ({ id }: Sampler) => schedulers.find(({ samplers: ids }) => ids.includes(id))?.className ?? 'none';
 
 describe.each(Object.values(samplers))('sampler $id', (sampler) => {
-  const predictions = ['epsilon', 'v_prediction'];
+  const onlyFlows = schedulers.every(({ samplers: ids, isFlow }) => isFlow ?? !ids.includes(sampler.id));
+  const own = onlyFlows ? FLOW : { ...SD, steps_offset: 1 };
+  const predictions = onlyFlows ? ['flow_prediction'] : ['epsilon', 'v_prediction'];
 
   test('says whether its steps add noise', () => {
-    const config = configOf(classOf(sampler), { ...SD, steps_offset: 1 });
+    const config = configOf(classOf(sampler), own);
     const { steps } = planSampling({ config, sampler: sampler.id, schedule: undefined, steps: 5, strength: 1 }, offers);
     expect(sampler.addsNoise ?? false).toBe(steps.some(({ noise }) => noise !== null));
   });
 
   test.each(Object.keys(schedules))('with %s: finite and consistent from 1 to 1000 steps', (schedule) => {
     for (const prediction of predictions) {
-      const config = configOf(classOf(sampler), { ...SD, steps_offset: 1, prediction_type: prediction });
+      const config = configOf(classOf(sampler), { ...own, prediction_type: prediction });
       for (const { steps, strength } of [...COUNTS, ...(schedule === 'simple' ? [MOST] : [])]) {
         let plan: SamplerPlan;
         try {
           plan = planSampling({ config, sampler: sampler.id, schedule, steps, strength }, offers);
         } catch (error) {
-          // Allowed: too many steps for the levels, too little strength, PLMS off the grid. Never anything else.
+          // Allowed: too many steps for the levels, too little strength, PLMS off the grid, levels of another kind. Never anything else.
           expect((error as StudioError).code).toBe('invalid_operation');
-          expect((error as StudioError).message).toMatch(/has no room for|leaves none of|plms needs evenly spaced/);
+          expect((error as StudioError).message).toMatch(
+            /has no room for|leaves none of|plms needs evenly spaced|holds noise levels of Stable Diffusion/,
+          );
           continue;
         }
         expect(plan.schedule).toBe(schedule);
         const wrong = plan.steps.findIndex(
           ({ timestep, level, next }, i) =>
             next.history.length > Math.min(plan.historyLength, i) ||
-            !(timestep >= 0 && timestep <= 999 && level.sigma > 0),
+            !(timestep >= 0 && timestep <= (onlyFlows ? 1000 : 999) && level.sigma > 0),
         );
         expect(wrong).toBe(-1);
         expect(plan.addNoise(plan.steps.length)).toEqual({ alpha: 1, sigma: 0 });
@@ -393,8 +415,13 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
   });
 
   test('a perfect network gives back the picture', () => {
-    // A network that knows x0 predicts exactly the noise that is in x, so every step must lead towards x0.
-    const config = configOf(classOf(sampler), { ...SD, set_alpha_to_one: true, timestep_spacing: 'trailing' });
+    // A network that knows x0 predicts exactly the noise that is in x, or the way there from x0, so every step must lead towards x0.
+    const config = configOf(classOf(sampler), {
+      ...own,
+      steps_offset: 0,
+      set_alpha_to_one: true,
+      timestep_spacing: 'trailing',
+    });
     const plan = planSampling({ config, sampler: sampler.id, steps: 10 }, offers);
     const image = Float32Array.of(0.5, -1, 2);
     const noise = Float32Array.of(1, 0.3, -0.7);
@@ -405,16 +432,16 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
     const random = new TorchGenerator('1');
     for (const step of plan.steps) {
       const { alpha, sigma } = step.level;
-      const cond = x.map((value, k) => (value - alpha * image[k]) / sigma);
+      const cond = x.map((value, k) => (value - (onlyFlows ? 1 : alpha) * image[k]) / sigma);
       applyStep(step, { x, cond, uncond: null, guidance: 1, history, noise: random.randn(3), denoised });
       expectClose([...denoised], [...image], () => 1e-3);
     }
-    // UniPC ends at σ = 0.001.
-    expectClose([...x], [...image], () => 2e-3);
+    // ComfyUI's UniPC ends at σ = 0.001, and TCD at the cleanest level of the table, σ = 0.0292.
+    expectClose([...x], [...image], () => (sampler.id === 'tcd' ? 3 * 0.0292 : 2e-3));
   });
 
   test('the part of a picture outside the mask comes back untouched', () => {
-    const config = configOf(classOf(sampler), SD);
+    const config = configOf(classOf(sampler), { ...own, steps_offset: 0 });
     const plan = planSampling({ config, sampler: sampler.id, steps: 7, strength: 0.6 }, offers);
     const image = Float32Array.of(0.5, -1, 2, 0.25);
     const noise = Float32Array.of(1, 0.3, -0.7, 0.1);
@@ -438,7 +465,7 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
       ]) {
         let plan: SamplerPlan;
         try {
-          const config = configOf(classOf(sampler), { ...SD, steps_offset: 1 });
+          const config = configOf(classOf(sampler), own);
           plan = planSampling({ config, sampler: sampler.id, schedule, steps, strength }, offers);
         } catch {
           // PLMS off the grid, which the test above allows.
@@ -456,10 +483,10 @@ describe.each(Object.values(samplers))('sampler $id', (sampler) => {
           const state = readState(structuredClone(kept), plan, COUNT);
           expect(state?.done).toBe(done);
           const elsewhere = new Stage(plan, masked);
-          // What was there before must not matter.
+          // Previous content must not matter.
           elsewhere.x.fill(7);
           elsewhere.loop.restore(state as SamplingState);
-          elsewhere.random.state = (state as SamplingState).random;
+          elsewhere.random.state = (state as SamplingState).random as GeneratorState;
           while (elsewhere.loop.done < plan.steps.length) {
             elsewhere.step();
           }
@@ -539,7 +566,7 @@ describe('what a checkpoint asks for', () => {
 
   test.each([
     ['DPMSolverMultistepScheduler', { thresholding: true }],
-    ['DPMSolverMultistepScheduler', { solver_order: 3 }],
+    ['DPMSolverMultistepScheduler', { solver_order: 4 }],
     ['DPMSolverMultistepScheduler', { algorithm_type: 'dpmsolver' }],
     ['DPMSolverMultistepScheduler', { use_exponential_sigmas: true }],
     ['DPMSolverMultistepScheduler', { use_lu_lambdas: true }],
@@ -554,14 +581,22 @@ describe('what a checkpoint asks for', () => {
     ['EulerDiscreteScheduler', { num_train_timesteps: 1e9 }],
     ['PNDMScheduler', { skip_prk_steps: false }],
     ['PNDMScheduler', { prediction_type: 'sample' }],
-    ['UniPCMultistepScheduler', {}],
+    ['DEISMultistepScheduler', {}],
+    ['UniPCMultistepScheduler', { predict_x0: false }],
+    ['UniPCMultistepScheduler', { disable_corrector: [0] }],
+    ['UniPCMultistepScheduler', { solver_order: 4 }],
+    ['HeunDiscreteScheduler', { use_beta_sigmas: true }],
+    ['HeunDiscreteScheduler', { clip_sample: true }],
+    ['LMSDiscreteScheduler', { rescale_betas_zero_snr: true }],
+    ['LCMScheduler', { clip_sample: true }],
+    ['TCDScheduler', { thresholding: true }],
   ])('%s with %o is refused', (className, values) => {
     const config = configOf(className, { ...SD, ...values });
     expect(codeOf(() => planSampling({ config, steps: 5 }, offers))).toBe('checkpoint_unsupported');
   });
 
   test('an unknown class still runs with a sampler of ours', () => {
-    const config = configOf('UniPCMultistepScheduler', { ...SD, solver_type: 'bh2' });
+    const config = configOf('DEISMultistepScheduler', { ...SD, solver_type: 'logrho' });
     expect(planSampling({ config, sampler: 'dpmpp_2m', steps: 5 }, offers).steps).toHaveLength(5);
   });
 
@@ -578,9 +613,10 @@ describe('whose numbers they are', () => {
   test("is the checkpoint's own class where it knows the sampler, else whoever has it, else who is asked for", () => {
     expect(plan({}).follows).toBe('diffusers');
     expect(plan({ sampler: 'dpmpp_2m' }).follows).toBe('diffusers');
-    expect(plan({ sampler: 'heun' }).follows).toBe('comfyui');
+    expect(plan({ sampler: 'heun' }).follows).toBe('diffusers');
+    expect(plan({ sampler: 'heunpp2' }).follows).toBe('comfyui');
     expect(plan({ follows: 'comfyui' })).toMatchObject({ follows: 'comfyui', sampler: 'euler', schedule: 'normal' });
-    expect(codeOf(() => plan({ sampler: 'heun', follows: 'diffusers' }))).toBe('invalid_operation');
+    expect(codeOf(() => plan({ sampler: 'heunpp2', follows: 'diffusers' }))).toBe('invalid_operation');
   });
 
   test('ComfyUI tells the network whole timesteps, and starts from more noise than diffusers', () => {
@@ -593,7 +629,7 @@ describe('whose numbers they are', () => {
   });
 
   test('with a strength ComfyUI runs all steps, as the last ones of more', () => {
-    const request = { config, sampler: 'heun', steps: 6, strength: 0.5 };
+    const request = { config, sampler: 'heun', steps: 6, strength: 0.5, follows: 'comfyui' } as const;
     // Two calls a step, but for the last.
     expect(planSampling(request, offers).steps).toHaveLength(11);
   });

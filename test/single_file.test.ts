@@ -1,4 +1,4 @@
-/** Whole checkpoints in one file of the original layout: read as they lie, put together from their shapes, the pictures diffusers makes. */
+/** Single-file checkpoints in the original layout: read in place, recognised by their shapes, with diffusers' pictures. */
 import 'fake-indexeddb/auto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -12,7 +12,6 @@ import { ClipTokenizer } from '../src/text/clip_tokenizer.ts';
 import { clipTokenizerFiles } from '../src/text/clip_vocabulary.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { convert } from '../src/weights/conversion.ts';
-import { transformMakers } from '../src/weights/quantise.ts';
 import {
   parseSafetensorsHeader,
   safetensorsHeaderLength,
@@ -21,6 +20,7 @@ import {
 } from '../src/weights/safetensors.ts';
 import { SingleFile } from '../src/weights/single_file.ts';
 import { startNodeEngine } from './node_engine.ts';
+import { quantisedFile } from './quantised_file.ts';
 import * as xl from './stable_diffusion_shapes.ts';
 
 const HERE = import.meta.dirname;
@@ -139,18 +139,11 @@ describe.each(['sd1', 'sd2'])('%s', (name) => {
 
   test('is quantised as it arrives like a folder, and runs from that', async () => {
     const whole = checkpoint(name);
-    const length = 8 + safetensorsHeaderLength(whole.subarray(0, 8), whole.length, name);
-    const transform = transformMakers.q8(`${name}.safetensors`, whole.slice(0, length), whole.length)!;
-    const begins = [0, ...transform.cuts];
-    const pieces = transform.cuts.map((end, n) => transform.apply(n, whole.slice(begins[n], end)));
-    const stored = transform.layout.map((part) =>
-      'bytes' in part ? part.bytes : pieces[part.piece].slice(part.begin, part.end),
-    );
-    const kept = new File(stored, 'model.safetensors');
+    const kept = new File(quantisedFile('q8', `${name}.safetensors`, whole), 'model.safetensors');
     expect(kept.size).toBeLessThan(whole.length);
     const model = await openFile(kept);
     expect(model.summary.variants).toEqual(['q8']);
-    // A network of random weights under strong guidance enlarges what 8 bits cost; a wrong layer would change everything.
+    // A random network under strong guidance amplifies the 8-bit error; a wrong layer would change everything.
     const latents = await (await latentsOf(model, golden(name))).read();
     const greatest = largest(golden(name).latents, new Float32Array(golden(name).latents.length));
     const difference = largest(latents, golden(name).latents) / greatest;
@@ -315,7 +308,7 @@ describe('put together from their shapes are', () => {
       num_attention_heads: context / 64,
       hidden_act: linear ? 'gelu' : 'quick_gelu',
     });
-    // Every weight of the graph is found, and none is left over.
+    // Every weight of the graph is found, with none left over.
     const options = { provider: 'webgpu', dtype: 'f16', batch: 1, height: 64, width: 64 } as const;
     unet2d.build(unet2d.parseConfig(component.config), component.weights, options);
     expect([...component.weights.names()]).toHaveLength(shapes.size);
@@ -417,7 +410,7 @@ describe('put together from their shapes are', () => {
   });
 });
 
-/** What Stability AI's code calls a layer of Stable Diffusion XL's UNet, with two layers a block. */
+/** Stability AI's name for a layer of Stable Diffusion XL's UNet, with two layers per block. */
 function originalName(name: string): string {
   const known: Record<string, string> = {
     conv_in: 'input_blocks.0.0',
@@ -450,7 +443,7 @@ function originalName(name: string): string {
   return `${isDown ? 'input' : 'output'}_blocks.${place}.${part}.${layer}.${ending}`;
 }
 
-/** The same file with other metadata, and tensors without elements that only mark something. */
+/** The same file with other metadata and empty marker tensors. */
 function said(
   name: string,
   metadata: Record<string, string>,

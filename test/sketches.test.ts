@@ -1,4 +1,4 @@
-/** Sketches before they run: taken out of replies, guarded, mapped back to the person's own lines; and what comes of their sound. */
+/** Sketches before they run: extracted from replies, guarded, mapped back to the person's own lines; and their recorded sound. */
 import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { runInThisContext } from 'node:vm';
@@ -258,7 +258,7 @@ describe('code that is guarded', () => {
         }
       }
     }
-    // Within what was put in: the place where it was put.
+    // Inside inserted code: the position where it was inserted.
     expect(prepared.placeOf(1, code.indexOf(GUARD) + 3)).toEqual({ line: 1, column: source.indexOf('x + 1') + 1 });
     expect(prepared.placeOf(99, 7)).toEqual({ line: 99, column: 7 });
   });

@@ -1,7 +1,8 @@
 /**
- * `npm run soak -- --kills 500 --seed 7`: kills the browser at work again and again, and tells every ten kills how many rounds, entities and
- * violations there were. `--at recorder|studio|download|queue`, `--victim browser|renderer|storage|gpu`, `--busy` keeps all cores busy
- * beside it. The page must be built. `--pictures N`, instead, makes N pictures in one session and watches its memory.
+ * `npm run soak -- --kills 500 --seed 7`: kills the working browser over and over, printing rounds, entities and violations every ten
+ * kills. `--at recorder|studio|download|queue`, `--victim browser|renderer|storage|gpu`, `--busy` keeps all cores busy meanwhile. The page
+ * must be built. `--pictures N`, instead, makes N pictures in one session and watches its memory. `--interruptions 500 --seed 7` kills,
+ * restarts, hangs and cuts off ComfyUI servers, and closes tabs, while jobs run on them (`comfyui_pool.test.ts`).
  */
 import { spawn } from 'node:child_process';
 import { parseArgs } from 'node:util';
@@ -14,6 +15,7 @@ const { values } = parseArgs({
     victim: { type: 'string', default: 'browser' },
     busy: { type: 'boolean', default: false },
     pictures: { type: 'string' },
+    interruptions: { type: 'string' },
   },
 });
 
@@ -29,9 +31,20 @@ const env =
     : { FLAT: values.pictures, FLAT_BACKEND: 'webgpu' };
 const spec = values.pictures === undefined ? 'e2e/faults/kills.spec.ts' : 'e2e/journeys/recordings.spec.ts';
 
-const child = spawn('npx', ['--no-install', 'playwright', 'test', '--workers=1', spec], {
+const [command, given] =
+  values.interruptions === undefined
+    ? [['playwright', 'test', '--workers=1', spec], env]
+    : [
+        ['vitest', 'run', 'test/comfyui_pool.test.ts', '-t', 'random interruptions', '--disable-console-intercept'],
+        {
+          INTERRUPTIONS: values.interruptions,
+          ...(values.seed === undefined ? {} : { INTERRUPTION_SEED: values.seed }),
+        },
+      ];
+
+const child = spawn('npx', ['--no-install', ...command], {
   stdio: 'inherit',
-  env: { ...process.env, ...env },
+  env: { ...process.env, ...given },
   shell: process.platform === 'win32', // where npx is a script
 });
 child.once('exit', (code) => {

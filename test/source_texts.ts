@@ -1,4 +1,4 @@
-/** Which words stand in the sources: those that go through `t`, and those that read like words for a person. */
+/** Finds texts in the sources: those that go through `t`, and those that read like text for people. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -8,9 +8,9 @@ export const ROOT = fileURLToPath(new URL('..', import.meta.url));
 
 export interface SourceTexts {
   file: string;
-  /** The keys that are given to `t`; null for a call whose key is not a literal. */
+  /** The keys passed to `t`; null for a call whose key is not a literal. */
   asked: (string | null)[];
-  /** What else reads like words, values as `{0}`, `{1}`, …, the variants of a condition each by itself. */
+  /** Other texts that read like words, with values as `{0}`, `{1}`, …, and each branch of a condition separately. */
   prose: string[];
 }
 
@@ -20,16 +20,16 @@ interface Node {
 }
 
 /**
- * Texts that nobody but a programmer sees; names of graphs and keys; bytes of files of other kinds; and what the doors answer to programs,
- * which is English (`Refusal`).
+ * Texts that only programmers see; names of graphs and keys; bytes of other files; and the doors' answers to programs, which are English
+ * (`Refusal`).
  */
 const UNSEEN_CALLS =
-  /^(?:Refusal|LayerWriter|OnnxWriter|encode|assert|is|fetch|querySelector(?:All)?|matches|closest|getElementById|startsWith|endsWith|includes|test|split|join|replaceAll|replace|addEventListener|removeEventListener|getContext|matchMedia|has|get|set|hasOwn|Error|TypeError|RangeError|SyntaxError|AggregateError|DOMException|RegExp|Worker|URL|toLocaleString|getItem|setItem|log|warn|error|info|postMessage|openStore|setAttribute|createElement|readKept|keep)$/;
+  /^(?:Refusal|LayerWriter|CausalWriter|OnnxWriter|encode|assert|is|fetch|querySelector(?:All)?|matches|closest|getElementById|startsWith|endsWith|includes|test|split|join|replaceAll|replace|addEventListener|removeEventListener|getContext|matchMedia|has|get|set|hasOwn|Error|TypeError|RangeError|SyntaxError|AggregateError|DOMException|RegExp|Worker|URL|toLocaleString|getItem|setItem|log|warn|error|info|postMessage|openStore|setAttribute|createElement|readKept|keep)$/;
 
 /** Properties of components that nobody reads. */
 const UNSEEN_PROPERTIES = /^(?:name|icon|testid|id|href|accept|control|class)$/;
 
-/** Attributes of elements that are read or heard. */
+/** Attributes of elements that people read or hear. */
 const SEEN_ATTRIBUTES =
   /^(?:aria-label|aria-description|aria-valuetext|aria-roledescription|alt|title|placeholder|label)$/;
 
@@ -37,8 +37,7 @@ const SEEN_ATTRIBUTES =
 const DOORS = /^(?:src\/jobs\/(?:routes|channel|engine_desk|engine_questions)|workers\/service\.worker)\.ts$/;
 
 /**
- * Read by programs: markup, styles, media queries, headers with a MIME type, events of a stream, code.
- * Each is known by a sign that no sentence has.
+ * Read by programs: markup, styles, media queries, headers with a MIME type, stream events, code. Each has a mark that no sentence has.
  */
 const FOR_PROGRAMS = [
   /^<(?:[!?]|[\w:]+ [\w:]+=")/,
@@ -81,7 +80,7 @@ function visit(node: Node, found: SourceTexts, isComponent: boolean): void {
     return;
   }
   if (UNSEEN_TYPES.test(node.type) || isUnseen(node)) {
-    // What a listener says is seen, though the call that it is given to is not.
+    // A listener's texts are shown, even if the call it is passed to shows nothing.
     const given = (node.arguments as Node[] | undefined) ?? [];
     given.filter(({ type }) => /Function/.test(type)).forEach((one) => visit(one, found, isComponent));
     return;
@@ -170,7 +169,7 @@ function isSum(node: Node): boolean {
   );
 }
 
-/** Every form that a text can take: with the branches of conditions inside it written out, and other values as places. */
+/** Every form a text can take: branches of conditions spelled out, other values as placeholders. */
 function variantsOf(node: Node): string[] {
   return formsOf(node)?.map(numbered) ?? [];
 }

@@ -94,6 +94,39 @@ export function unetShapes(context: number, inputs = 4): Map<string, number[]> {
   return shapes;
 }
 
+/** @param context as of {@link unetShapes} */
+export function controlNetShapes(context: number): Map<string, number[]> {
+  const isDown = ([name]: [string, number[]]) => !/^(up_blocks|conv_norm_out|conv_out)\b/.test(name);
+  const shapes = new Map([...unetShapes(context)].filter(isDown));
+  const conv = (path: string, from: number, to: number, kernel: number) => {
+    shapes.set(`${path}.weight`, [to, from, kernel, kernel]);
+    shapes.set(`${path}.bias`, [to]);
+  };
+  const hint = 'controlnet_cond_embedding';
+  conv(`${hint}.conv_in`, 3, 16, 3);
+  [
+    [16, 16],
+    [16, 32],
+    [32, 32],
+    [32, 96],
+    [96, 96],
+    [96, 256],
+  ].forEach(([from, to], index) => {
+    conv(`${hint}.blocks.${index}`, from, to, 3);
+  });
+  conv(`${hint}.conv_out`, 256, 320, 3);
+  const { widths } = context === 2048 ? WIDE : DEEP;
+  const skips = [
+    320,
+    ...widths.flatMap((width, level) => Array<number>(level < widths.length - 1 ? 3 : 2).fill(width)),
+  ];
+  skips.forEach((width, index) => {
+    conv(`controlnet_down_blocks.${index}`, width, width, 1);
+  });
+  conv('controlnet_mid_block', 1280, 1280, 1);
+  return shapes;
+}
+
 export function autoencoderShapes(): Map<string, number[]> {
   const shapes = new Map<string, number[]>();
   const layer = (path: string, shape: number[]) => {

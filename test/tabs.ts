@@ -1,4 +1,4 @@
-/** Tabs of one browser for Node tests: one database, one channel, Web Locks that can be stolen and that end with their tab. */
+/** Tabs of one browser for Node tests: one database, one channel, and Web Locks that can be stolen and end with their tab. */
 import { BUILTIN_CHECKPOINTS } from '../src/core/builtin_checkpoints.ts';
 import { IndexedJobStore } from '../src/jobs/job_store.ts';
 import type { JobStore } from '../src/jobs/job_store.ts';
@@ -14,7 +14,7 @@ export interface Tab {
   jobs: StoredJobs;
   turn: Turn;
   receiver: Receiver<CheckpointSource>;
-  /** As when the tab is closed or crashes: its locks are free, and it says nothing any more. */
+  /** Like closing or crashing the tab: its locks are released and it falls silent. */
   end(): void;
 }
 
@@ -37,7 +37,7 @@ export class Browser {
 
   readonly now = () => (this.#time += 1);
 
-  /** Jobs that can be submitted to and watched from a place that runs none, such as the service worker. */
+  /** Job access from a place that runs no jobs, such as the service worker. */
   jobs(store = this.store): StoredJobs {
     return this.#open(store, null).jobs;
   }
@@ -61,7 +61,7 @@ export class Browser {
       newId: () => String((this.#ids += 1)),
     });
     const turn = new Turn(locks as unknown as LockManager);
-    // Where nobody resolves nobody takes a turn.
+    // Without a resolver no one takes a turn.
     const receiver = resolve
       ? new Receiver(jobs, turn, resolve, { now: this.now })
       : (null as unknown as Tab['receiver']);

@@ -1,5 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
+import { drawChoices, hasChoices } from '../src/core/choices.ts';
+import { promptProblems } from '../src/core/prompt_problems.ts';
+import { automatic1111Chunks, comfyuiChunks, type KnownEmbeddings } from '../src/text/prompt_chunks.ts';
+import { composedPrompts, promptSchedule, scheduledAt } from '../src/text/prompt_schedule.ts';
+import { automatic1111Weights, comfyuiWeights } from '../src/text/weighted_words.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { TokenizerFiles } from '../src/text/clip_tokenizer.ts';
 import { ClipTokenizer } from '../src/text/clip_tokenizer.ts';
@@ -119,4 +124,109 @@ describe('files that are missing or broken', () => {
   ])('%s: %s = %s is damage', (checkpoint, name, text) => {
     expect(thrownBy(() => new ClipTokenizer(filesOf(checkpoint, { [name]: text }))).code).toBe('checkpoint_damaged');
   });
+});
+
+describe('prompts as other tools read them', () => {
+  interface Goldens {
+    steps: number;
+    schedules: { prompt: string; schedule: [number, string][] }[];
+    composed: { prompt: string; parts: [string, number][] }[];
+    weights: { prompt: string; automatic1111: [string, number][]; comfyui: [string, number][] }[];
+  }
+  interface Chunks {
+    tool: 'automatic1111' | 'comfyui';
+    name: string;
+    prompt: string;
+    tokens: number | null;
+    ids: number[][];
+    weights: number[][];
+  }
+  const read = (file: string): unknown =>
+    JSON.parse(readFileSync(new URL(`goldens/prompts/${file}`, import.meta.url), 'utf8'));
+  const { steps, schedules, composed, weights } = read('prompts.json') as Goldens;
+  const tokenizer = new ClipTokenizer(filesOf('tiny-sd15'));
+  const known: KnownEmbeddings = {
+    find: (words) => (/^tiny[ _]style/.test(words) ? { name: words.slice(0, 10), vectors: 3 } : null),
+  };
+  const close = (pairs: { text: string; weight: number }[]) =>
+    pairs.map(({ text, weight }) => [text, Number(weight.toFixed(9))]);
+  const expected = (pairs: [string, number][]) => pairs.map(([text, weight]) => [text, Number(weight.toFixed(9))]);
+
+  test.each(schedules)('editing: $prompt', ({ prompt, schedule }) => {
+    expect(promptSchedule(prompt, steps).map(({ until, text }) => [until, text])).toEqual(schedule);
+  });
+
+  test.each(composed)('AND: $prompt', ({ prompt, parts }) => {
+    expect(composedPrompts(prompt).map(({ text, weight }) => [text, weight])).toEqual(parts);
+  });
+
+  test.each(weights)('weights: $prompt', (golden) => {
+    expect(close(automatic1111Weights(golden.prompt))).toEqual(expected(golden.automatic1111));
+    expect(close(comfyuiWeights(golden.prompt))).toEqual(expected(golden.comfyui));
+  });
+
+  test.each(read('chunks.json') as Chunks[])('rows of $tool: $name', ({ tool, prompt, ids, weights, tokens }) => {
+    const chunked = tool === 'automatic1111' ? automatic1111Chunks : comfyuiChunks;
+    const given = chunked(prompt, tokenizer, known);
+    expect(given.chunks.map((chunk) => [...chunk.ids])).toEqual(ids);
+    expect(given.chunks.map((chunk) => [...chunk.weights].map((weight) => weight.toFixed(6)))).toEqual(
+      weights.map((row) => row.map((weight) => weight.toFixed(6))),
+    );
+    if (tokens !== null) {
+      expect(given.tokens).toBe(tokens);
+    }
+  });
+
+  test('a call of the network is given the text that is its turn', () => {
+    const schedule = promptSchedule('[a:b:0.5]', 10);
+    expect([0, 5, 6, 9, 10].map((call) => scheduledAt(schedule, call).text)).toEqual(['a', 'a', 'b', 'b', 'b']);
+  });
+});
+
+describe('what a prompt leaves to the seed', () => {
+  test('the same seed draws the same, others others, and only what is listed', () => {
+    const prompt = 'a {red|blue|green} __thing__ {2$$x|y|z}, {0::never|always} \\{a|b\\}';
+    const lists = { thing: ['chair', '{tin|brass} kettle'] };
+    const drawn = Array.from({ length: 60 }, (_, seed) => drawChoices(prompt, String(seed), 0, lists));
+    expect(drawChoices(prompt, '7', 0, lists)).toBe(drawn[7]);
+    expect(new Set(drawn).size).toBeGreaterThan(10);
+    for (const text of drawn) {
+      expect(text).toMatch(/^a (red|blue|green) (chair|(tin|brass) kettle) [xyz], [xyz], always \{a\|b\}$/);
+    }
+    expect(new Set(drawn.map((text) => text.split(' ')[1])).size).toBe(3);
+  });
+
+  test('braces without a choice and lists that are not there stay', () => {
+    for (const prompt of ['a {b} c', '__nothing__', '{', 'a | b }', '{{x}}']) {
+      expect(hasChoices(prompt)).toBe(false);
+      expect(drawChoices(prompt, '1', 0)).toBe(prompt);
+    }
+  });
+
+  test('a list that names itself ends', () => {
+    expect(drawChoices('__a__', '1', 0, { a: ['x __a__'] }).length).toBeLessThan(2000);
+  });
+});
+
+test.each([
+  [
+    'a (b',
+    'automatic1111',
+    ['The bracket "(" at character 3 is never closed; close it, or write \\( where it is meant as a word.'],
+  ],
+  [
+    'a b] (c)',
+    'automatic1111',
+    ['The bracket "]" at character 4 closes nothing; write \\] where it is meant as a word.'],
+  ],
+  ['a b] (c)', 'comfyui', []],
+  [
+    '(a:much)',
+    'comfyui',
+    ['"(a:much)" at character 1 has no number behind its colon, so the colon is read as a word.'],
+  ],
+  ['(a:1.2) \\( [b:c:0.5] (d: 1.1 )', 'automatic1111', []],
+  ['((', 'literal', []],
+] as const)('what is wrong in %s (%s)', (prompt, syntax, sentences) => {
+  expect(promptProblems(prompt, syntax).map(({ sentence }) => sentence)).toEqual(sentences);
 });

@@ -1,4 +1,4 @@
-/** With how many threads the processor computes: what is chosen, what is measured and when, and what is said. */
+/** The number of threads on the processor: the choice, the measurement and its timing, and what is said about it. */
 import 'fake-indexeddb/auto';
 import { beforeEach, describe, expect, test } from 'vitest';
 import { ThreadMeasurement, candidates, fastest, threadsFor } from '../src/engine/threads.ts';
@@ -62,7 +62,7 @@ describe('the measurement', () => {
     expect(fastest(of(1, 1.8, 2.4))).toBe(3);
     expect(fastest(of(1, 1.8, 1.82))).toBe(2);
     expect(fastest(of(1, 0.7, 0.6))).toBe(1);
-    // Each step counts from the best before it.
+    // Each step is relative to the best so far.
     expect(fastest(of(1, 1.04, 1.08))).toBe(3);
   });
 

@@ -146,7 +146,7 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
   });
 
   test('whatever range is asked for, tiny tensors that are fetched together and large ones give their own bytes', async () => {
-    // 3 MB in which every byte tells where it lies; tensors of all sizes, some beside each other and some far away.
+    // 3 MB in which every byte encodes its position; tensors of all sizes, some adjacent and some far apart.
     const bytes = Uint8Array.from({ length: 3_000_000 }, (_, i) => (i * 31 + (i >> 8) * 7) & 255);
     const blobs = new Map([['a', new ComposedBlob(cut(bytes, [1000, 1001, 700_000, 2_999_999]))]]);
     const ranges: [number, number][] = [
@@ -164,7 +164,7 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
       files: [{ data }],
     } = mount(externals, blobs, 'jspi', (length) => (asked += length));
     for (const [begin, end] of [...ranges, [2, 90_010], [0, 3_000_000]]) {
-      // Buffers compare themselves; element by element the test takes twenty seconds.
+      // Uses Buffer's comparison; element by element the test takes twenty seconds.
       const read = await readVirtual((data as Blob).slice(begin, end));
       expect(Buffer.compare(read, bytes.subarray(begin, end))).toBe(0);
     }
@@ -204,7 +204,7 @@ describe('virtual files (JSPI: read as Blob slices)', () => {
       await whole(range);
     }
     weights.close();
-    // A part that somebody keeps is empty once its memory is read into again, and not mistaken for another one.
+    // A part kept too long becomes empty when its memory is reused, rather than showing other data.
     expect([...memories].some(({ byteLength }) => byteLength === 0)).toBe(true);
   });
 
@@ -253,7 +253,7 @@ describe('uploads while a session is made', () => {
     vi.unstubAllGlobals();
   });
 
-  /** What the runtime calls, and what came of it in order. */
+  /** The runtime's calls and their outcomes in order. */
   class FakeDevice {
     readonly calls: unknown[] = [];
     readonly queue = {
@@ -276,7 +276,7 @@ describe('uploads while a session is made', () => {
     }
   }
 
-  /** As the runtime's JavaScript part does with one weight. */
+  /** What the runtime's JavaScript does with one weight. */
   function upload(device: GPUDevice, bytes: Uint8Array, to: object, label?: string): void {
     const size = 16 * Math.ceil(bytes.length / 16);
     const staging = device.createBuffer({

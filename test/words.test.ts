@@ -1,4 +1,4 @@
-/** Steps that a language model carries out, with one that says what the test wants: what is sent, told, recorded, given and refused. */
+/** Language model steps with a scripted model: what is sent, streamed, recorded, passed on and refused. */
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
 import * as p5js from '../chunks/output_code_p5js.ts';
@@ -16,7 +16,7 @@ import { JobWatchers } from '../src/jobs/job_watchers.ts';
 import type { Delta } from '../src/core/job.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 
-/** A model that answers with this, in two pieces. */
+/** A model that gives this answer, in two pieces. */
 function stage(answer: Partial<TextResult> = {}) {
   const sent: StepTextRequest[] = [];
   const told: { text: string; thinking: boolean }[] = [];

@@ -1,4 +1,4 @@
-/** What worker code uses and the DOM declarations of this world lack. */
+/** Globals that worker code uses and this compile world's DOM declarations lack. */
 declare class FileReaderSync {
   readAsArrayBuffer(blob: Blob): ArrayBuffer;
 }

@@ -133,7 +133,7 @@ def write_manifest(out: Path, name: str, size: Size, steps: int, guidance: float
     manifest = {
         "name": name,
         "license": "Apache-2.0",
-        "default": {"width": size.picture, "height": size.picture, "steps": steps, "guidance_scale": guidance},
+        "default": {"width": size.picture, "height": size.picture, "steps": steps, "guidance_scale": guidance, "upscale": 4},
         "prompts": example_prompts(size),
     }
     (out / "manifest.json").write_text(json.dumps(manifest | {"files": list_files(out)}, indent=2, ensure_ascii=False) + "\n")

@@ -1,13 +1,15 @@
-/** Whole operations, from the prompt to the pixels: every folder of test/goldens/pipelines and test/goldens/architectures, run in Node. */
+/** Whole operations, from the prompt to the pixels: every folder of test/goldens/{pipelines,architectures,transformers}, run in Node. */
 import { join } from 'node:path';
-import { architectureFiles, lorasOf } from '../architecture_checkpoints.ts';
-import { folderFiles } from '../checkpoint_folder.ts';
+import { architectureFiles, additionsOf, lorasOf } from '../architecture_checkpoints.ts';
+import { filesOf, folderFiles } from '../checkpoint_folder.ts';
 import { differencesFrom, goldenCases, type GoldenCase, type PictureDifferences } from '../golden_pictures.ts';
+import { weightlessContents } from '../weightless_checkpoints.ts';
 import type { FidelityArea, FidelityCell } from './fidelity.ts';
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const PIPELINES = join(ROOT, 'test', 'goldens', 'pipelines');
 const ARCHITECTURES = join(ROOT, 'test', 'goldens', 'architectures');
+const TRANSFORMERS = join(ROOT, 'test', 'goldens', 'transformers');
 
 const measured = new Map<string, Promise<PictureDifferences>>();
 
@@ -21,7 +23,13 @@ function differencesOf(root: string, one: GoldenCase): Promise<PictureDifference
 function run(root: string, one: GoldenCase): Promise<PictureDifferences> {
   const { checkpoint } = one;
   if (root === ARCHITECTURES) {
-    return differencesFrom(root, one, architectureFiles(checkpoint), lorasOf(one.name));
+    return differencesFrom(root, one, architectureFiles(checkpoint), {
+      loras: lorasOf(one.name),
+      additions: additionsOf(one.parameters),
+    });
+  }
+  if (root === TRANSFORMERS) {
+    return differencesFrom(root, one, filesOf(checkpoint, weightlessContents(checkpoint)));
   }
   const folder = checkpoint.startsWith('builtin:')
     ? join(ROOT, 'public', 'checkpoints', checkpoint.slice('builtin:'.length))
@@ -61,7 +69,7 @@ export const areas: FidelityArea[] = [
   {
     title: 'Further architectures: latents',
     about:
-      'Stable Diffusion XL, inpainting networks of 9 channels and distilled ones, with weights that follow from a formula (`reference/architectures.py`); else as above.',
+      'Stable Diffusion XL, inpainting networks of 9 channels, distilled ones, what ControlNets lead, what pictures say through IP-Adapters, and other autoencoders, with weights that follow from a formula (`reference/architectures.py`, `reference/controlnets.py`, `reference/image_prompts.py`, `reference/vaes.py`); else as above.',
     columns,
     limit: 1e-3,
     cells: cellsOf(ARCHITECTURES, ({ latents }) => latents),
@@ -72,5 +80,21 @@ export const areas: FidelityArea[] = [
     columns,
     limit: 2,
     cells: cellsOf(ARCHITECTURES, ({ pixels }) => pixels),
+  },
+  {
+    title: 'Flow transformers: latents',
+    about:
+      'Z-Image, FLUX.2 klein, Stable Diffusion 3 and 3.5, FLUX.1 and Qwen-Image, with weights that follow from a formula (`reference/flow_pipelines.py`, `reference/mmdit_pipelines.py`, `reference/qwen_pipelines.py`); else as above.',
+    columns,
+    limit: 1e-3,
+    cells: cellsOf(TRANSFORMERS, ({ latents }) => latents),
+  },
+  {
+    title: 'Flow transformers: pixels',
+    about:
+      "The same runs, decoded: the greatest difference of a colour, of 255. Latents that diffusers' inpainting pipeline of Stable Diffusion 3 made are decoded as its two other pipelines do it: it leaves the autoencoder's shift out.",
+    columns,
+    limit: 2,
+    cells: cellsOf(TRANSFORMERS, ({ pixels }) => pixels),
   },
 ];

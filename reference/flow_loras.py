@@ -1,0 +1,107 @@
+"""
+LoRAs of flow transformers in their trainers' layouts, and the weights that diffusers and PEFT make with them: test/goldens/flow_loras.
+
+Of each case the file lies there, and in `expected.safetensors`, below the case's name, of the merged weights of every layer that it changes
+column 3 and the row in the middle. A
+file in another layout than diffusers' goes through diffusers' own conversion. Environment as for mmdit_pipelines.py.
+
+    python reference/flow_loras.py
+"""
+
+import inspect
+import json
+
+import torch
+from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel, QwenImageTransformer2DModel, SD3Transformer2DModel, WanTransformer3DModel, ZImageTransformer2DModel
+from diffusers.loaders import lora_conversion_utils as conversion
+
+from files import GOLDENS, ROOT, fresh_folder, write_json, write_tensors
+from weightless import hashed
+
+FOLDER = GOLDENS / "flow_loras"
+SCALE = 0.8
+RANK = 4
+COLUMN = 3
+
+
+def transformer(checkpoint: str, kind):
+    folder = ROOT / "test" / "weightless" / checkpoint
+    model = kind.from_config(json.loads((folder / "transformer" / "config.json").read_text()))
+    [table] = [file["tensors"] for file in json.loads((folder / "weights.json").read_text())["files"] if file["path"].startswith("transformer/")]
+    model.load_state_dict({row["name"]: hashed(row["number"], tuple(row["shape"]), row["scale"], row["add"]) for row in table}, strict=True)
+    return model.eval()
+
+
+def kohya_flux1(state: dict) -> dict:
+    # The conversion knows the published width and depth alone.
+    source = inspect.getsource(conversion._convert_kohya_flux_lora_to_diffusers)
+    inner = next(value for name, value in state.items() if name.endswith("single_blocks_0_linear2.lora_up.weight")).shape[0]
+    scope = dict(vars(conversion))
+    exec(source.replace("3072", str(inner)).replace("12288", str(4 * inner)).replace("range(19)", "range(2)").replace("range(38)", "range(2)"), scope)
+    return scope["_convert_kohya_flux_lora_to_diffusers"](dict(state))
+
+
+def kohya(name: str) -> str:
+    return "lora_unet_" + name.replace(".", "_")
+
+
+QWEN_LAYERS = [*(f"transformer_blocks.0.attn.{name}" for name in ("to_q", "add_k_proj", "to_out.0", "to_add_out")), "transformer_blocks.1.img_mlp.net.0.proj", "transformer_blocks.1.txt_mlp.net.2", "transformer_blocks.1.img_mod.1"]
+
+
+# case: checkpoint, class, names of layers as [rows, columns], how a name and its two matrices are written, diffusers' conversion
+def cases(width: dict[str, int]) -> dict:
+    plain = lambda prefix: (lambda name: f"{prefix}{name}", ("lora_A.weight", "lora_B.weight"), None)
+    f, z, k, s = width["tiny-flux1-dev"], width["tiny-z-image"], width["tiny-flux2-klein"], width["tiny-sd35"]
+    w = width["tiny-wan"]
+    return {
+        "flux1-peft": ("tiny-flux1-dev", FluxTransformer2DModel, ["transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.net.0.proj", "transformer_blocks.0.norm1.linear", "single_transformer_blocks.1.proj_out", "x_embedder"], *plain("transformer.")),
+        "flux1-kohya": ("tiny-flux1-dev", FluxTransformer2DModel, {"double_blocks.0.img_attn.qkv": (3 * f, f), "double_blocks.1.txt_attn.proj": (f, f), "double_blocks.1.img_mlp.0": (4 * f, f), "double_blocks.0.txt_mod.lin": (6 * f, f), "single_blocks.0.linear1": (7 * f, f), "single_blocks.0.linear2": (f, 5 * f), "single_blocks.1.modulation.lin": (3 * f, f)}, kohya, ("lora_down.weight", "lora_up.weight"), kohya_flux1),
+        "sd35-peft": ("tiny-sd35", SD3Transformer2DModel, ["transformer_blocks.0.attn.to_k", "transformer_blocks.0.attn.add_v_proj", "transformer_blocks.1.ff.net.2", "proj_out"], *plain("transformer.")),
+        "z-image-ai-toolkit": ("tiny-z-image", ZImageTransformer2DModel, ["layers.0.attention.to_q", "layers.1.attention.to_out.0", "noise_refiner.0.feed_forward.w2"], lambda name: f"diffusion_model.{name}", ("lora_A.weight", "lora_B.weight"), conversion._convert_non_diffusers_z_image_lora_to_diffusers),
+        "flux2-comfyui": ("tiny-flux2-klein", Flux2Transformer2DModel, {"double_blocks.0.img_attn.qkv": (3 * k, k), "double_blocks.1.txt_attn.qkv": (3 * k, k), "double_blocks.0.img_attn.proj": (k, k), "double_blocks.1.img_mlp.2": (k, 3 * k), "single_blocks.0.linear1": (9 * k, k), "single_blocks.1.linear2": (k, 4 * k)}, lambda name: f"diffusion_model.{name}", ("lora_A.weight", "lora_B.weight"), conversion._convert_non_diffusers_flux2_lora_to_diffusers),
+        "qwen-kohya": ("tiny-qwen-image", QwenImageTransformer2DModel, QWEN_LAYERS, kohya, ("lora_down.weight", "lora_up.weight"), conversion._convert_non_diffusers_qwen_lora_to_diffusers),
+        "qwen-lightning": ("tiny-qwen-image", QwenImageTransformer2DModel, QWEN_LAYERS, lambda name: name, ("lora_down.weight", "lora_up.weight"), conversion._convert_non_diffusers_qwen_lora_to_diffusers),
+        "qwen-comfyui": ("tiny-qwen-image", QwenImageTransformer2DModel, QWEN_LAYERS, lambda name: f"diffusion_model.{name}", ("lora_A.weight", "lora_B.weight"), conversion._convert_non_diffusers_qwen_lora_to_diffusers),
+        "wan-peft": ("tiny-wan", WanTransformer3DModel, ["blocks.0.attn1.to_q", "blocks.1.attn2.to_out.0", "blocks.1.ffn.net.0.proj", "proj_out"], *plain("transformer.")),
+        "wan-comfyui": ("tiny-wan", WanTransformer3DModel, {"blocks.0.self_attn.q": (w, w), "blocks.1.self_attn.o": (w, w), "blocks.0.cross_attn.k": (w, w), "blocks.1.ffn.0": (2 * w, w), "blocks.0.ffn.2": (w, 2 * w)}, lambda name: f"diffusion_model.{name}", ("lora_down.weight", "lora_up.weight"), conversion._convert_non_diffusers_wan_lora_to_diffusers),
+    }
+
+
+def main() -> None:
+    fresh_folder(FOLDER)
+    kinds = {"tiny-flux1-dev": FluxTransformer2DModel, "tiny-sd35": SD3Transformer2DModel, "tiny-z-image": ZImageTransformer2DModel, "tiny-flux2-klein": Flux2Transformer2DModel, "tiny-qwen-image": QwenImageTransformer2DModel, "tiny-wan": WanTransformer3DModel}
+    widths = {}
+    for checkpoint, kind in kinds.items():
+        model = transformer(checkpoint, kind)
+        widths[checkpoint] = getattr(model, "inner_dim", None) or getattr(model.config, "dim", None) or model.config.num_attention_heads * model.config.attention_head_dim
+    generator = torch.Generator().manual_seed(16)
+    expected, table = {}, {}
+    for case, (checkpoint, kind, layers, nameOf, (down, up), convert) in cases(widths).items():
+        model = transformer(checkpoint, kind)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        if isinstance(layers, list):
+            layers = {name: tuple(model.get_submodule(name).weight.shape) for name in layers}
+        state = {}
+        for name, (rows, columns) in layers.items():
+            state[f"{nameOf(name)}.{down}"] = torch.randn(RANK, columns, generator=generator) * 0.2
+            state[f"{nameOf(name)}.{up}"] = torch.randn(rows, RANK, generator=generator) * 0.2
+            if down.startswith("lora_down"):
+                state[f"{nameOf(name)}.alpha"] = torch.tensor(2.0)
+        write_tensors(FOLDER / f"{case}.safetensors", state)
+        converted = convert(dict(state)) if convert else state
+        # Files come without what a pipeline calls the network.
+        converted = {name if name.startswith("transformer.") else f"transformer.{name}": value for name, value in converted.items()}
+        model.load_lora_adapter(converted, prefix="transformer", adapter_name="a")
+        model.fuse_lora(lora_scale=SCALE, adapter_names=["a"])
+        model.unload_lora()
+        changed = {name: value for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+        print(case, len(state), "tensors change", sorted(changed))
+        # A column and a row of each tell whether all of it is right.
+        expected.update({f"{case}/{name}": torch.cat([value[:, COLUMN], value[len(value) // 2]]) for name, value in changed.items()})
+        table[case] = {"checkpoint": checkpoint}
+    write_json(FOLDER / "cases.json", {"scale": SCALE, "cases": table})
+    write_tensors(FOLDER / "expected.safetensors", expected)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+/** What ControlNets refuse and record, and edge detection; their pictures are compared by test/fidelity/pictures.ts. */
+import 'fake-indexeddb/auto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { describe, expect, test } from 'vitest';
+import { parameters } from '../chunks/output_image_stable_diffusion.ts';
+import { canny, detected, lineart } from '../src/formats/edges.ts';
+import { openModel } from '../src/models/family.ts';
+import { isControlNet, requireControlNet } from '../src/weights/controlnet_file.ts';
+import { architectureFile, architectureFiles, renamed, same } from './architecture_checkpoints.ts';
+import { startNodeEngine } from './node_engine.ts';
+import { readTensors } from './onnx_node.ts';
+import { pngPixels } from '../src/package/node_picture.ts';
+
+const EDGES = join(import.meta.dirname, 'goldens', 'edges');
+
+test('edges are those of OpenCV, and lines those of the formula', () => {
+  for (const [name, { dims, data }] of readTensors(join(EDGES, 'expected.safetensors'))) {
+    const [picture, detector, low, high] = name.split('.');
+    const given = pngPixels(readFileSync(join(EDGES, `${picture}.png`)));
+    const found = detector === 'canny' ? canny(given, { low: Number(low), high: Number(high) }) : lineart(given);
+    expect([found.height, found.width]).toEqual(dims);
+    const greatest = Array.from(data).reduce(
+      (most, value, i) => Math.max(most, Math.abs(value - found.data[4 * i])),
+      0,
+    );
+    expect(greatest).toBeLessThanOrEqual(detector === 'canny' ? 0 : 1);
+  }
+  // At the size of the result; a picture without edges yields none.
+  const plain = { width: 3, height: 2, data: new Uint8ClampedArray(24).fill(255) };
+  for (const detector of ['canny', 'lineart'] as const) {
+    const { width, height, data } = detected(plain, detector, { width: 16, height: 8 });
+    expect([width, height, Math.max(...data.filter((_, i) => i % 4 !== 3))]).toEqual([16, 8, 0]);
+  }
+  expect(detected(plain, 'none', { width: 16, height: 8 })).toBe(plain);
+});
+
+describe('a ControlNet', () => {
+  const open = () => openModel(architectureFiles('sd1'), startNodeEngine().engine);
+
+  test('is known in both layouts, with and without their prefix', async () => {
+    const model = await open();
+    for (const file of [
+      renamed('control-sd1', same),
+      renamed('control-sd1-original', same),
+      renamed('control-sd1-original', (name) => name.replace('control_model.', '')),
+    ]) {
+      expect(await isControlNet(file, 'x')).toBe(true);
+      await model.checkAddition?.('controlnet', { file, name: 'x' });
+    }
+    const files = [architectureFile('sdxl-kohya.safetensors'), architectureFile('sdxl.safetensors')];
+    for (const file of files) {
+      expect(await isControlNet(new Blob([file]), 'x')).toBe(false);
+    }
+  });
+
+  test.each<[string, Blob, string]>([
+    [
+      'of Stable Diffusion XL',
+      renamed('control-xl', same),
+      'The ControlNet "x" was made for another kind of model: its cross_attention_dim is 80, and that of "sd1" is 32; choose one for this kind of checkpoint.',
+    ],
+    [
+      'with a tensor that is unknown',
+      renamed('control-sd1', (name) => name.replace('conv_in.bias', 'conv_in.more.bias')),
+      'The ControlNet "x" has a tensor "conv_in.more.bias" that Darkroom does not know, so it would not be run as it was trained; choose another one.',
+    ],
+    [
+      'that is incomplete',
+      renamed('control-sd1', (name) => (name === 'controlnet_mid_block.weight' ? null : name)),
+      'The checkpoint lacks the tensor "controlnet_mid_block.weight" of its ControlNetModel; download or copy it again, or choose another checkpoint.',
+    ],
+    [
+      'that is a Control-LoRA',
+      renamed('control-sd1', (name) => (name === 'conv_in.bias' ? 'lora_controlnet' : name)),
+      'x is a Control-LoRA, which Darkroom cannot run; choose a plain ControlNet.',
+    ],
+    [
+      'for several kinds of pictures',
+      renamed('control-sd1', (name) => (name === 'conv_in.bias' ? 'task_embedding' : name)),
+      'x is a ControlNet for several kinds of pictures (union), which Darkroom cannot run; choose a plain ControlNet.',
+    ],
+    [
+      'that is only a difference',
+      renamed('control-sd1-original', (name) => (name.endsWith('input_blocks.0.0.bias') ? 'difference' : name)),
+      'x holds only how a ControlNet differs from its checkpoint, which Darkroom cannot run; choose a whole ControlNet.',
+    ],
+  ])('%s is refused in one sentence, and nothing is changed', async (_, file, message) => {
+    const model = await open();
+    await model.useAdditions?.({ controlnets: [{ file: renamed('control-sd1', same), name: 'good' }] });
+    await expect(model.useAdditions?.({ controlnets: [{ file, name: 'x' }] })).rejects.toMatchObject({ message });
+    expect((await model.provenance()).controlnets).toMatchObject([{ name: 'good' }]);
+  });
+
+  test('that is none is refused', async () => {
+    await expect(requireControlNet(new Blob([architectureFile('sdxl-kohya.safetensors')]), 'kohya')).rejects.toThrow(
+      'kohya is not a ControlNet; choose one for Stable Diffusion 1, 2 or XL.',
+    );
+  });
+
+  test('is recorded with how it is used', async () => {
+    const model = await open();
+    const use = { weight: 0.5, start: 0, end: 1, detector: 'canny' };
+    const file = new Blob([architectureFile('control-sd1.safetensors')]);
+    const addition = { file, name: 'lines', ref: 'controlnet:import:lines', sha256: 'abc', use };
+    await model.useAdditions?.({ controlnets: [addition] });
+    expect((await model.provenance()).controlnets).toEqual([
+      { controlnet: 'controlnet:import:lines', name: 'lines', sha256: 'abc', ...use },
+    ]);
+  });
+
+  test('counts in the estimate as what it is on the device', async () => {
+    const model = await open();
+    const request = {
+      operation: 'image_generation',
+      width: 32,
+      height: 32,
+      batch_size: 1,
+      steps: 4,
+      guidance_scale: 7,
+    };
+    const [plain, led] = await Promise.all([model.toLoad(request), model.toLoad({ ...request, controlnets: 1 })]);
+    const unet = led.get('unet') ?? 0;
+    expect(unet).toBe(plain.get('unet'));
+    expect(led.get('controlnet.0')).toBeGreaterThan(unet / 4);
+    expect(led.get('controlnet.0')).toBeLessThan(unet);
+  });
+});
+
+test('an operation has a picture for each ControlNet, and each starts before it ends', () => {
+  const wrong = (more: object) => {
+    const result = v.safeParse(parameters, { operation: 'image_generation', prompt: 'a fox', ...more });
+    return result.issues?.[0].message;
+  };
+  const picture = 'data:image/png;base64,AA==';
+  const control = { controlnet: 'lines' };
+  expect(wrong({ controlnets: [control], control_images: [picture] })).toBeUndefined();
+  expect(wrong({ controlnets: [control] })).toBe(
+    'control_images must be as many pictures as there are controlnets, in the same order; give each ControlNet its picture.',
+  );
+  expect(wrong({ controlnets: [{ ...control, start: 0.5, end: 0.5 }], control_images: [picture] })).toBe(
+    'The start of a ControlNet must lie before its end.',
+  );
+  expect(wrong({ controlnets: [{ ...control, weight: 9 }], control_images: [picture] })).toBe(
+    'weight must be a number from 0 to 4.',
+  );
+});

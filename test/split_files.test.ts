@@ -1,0 +1,145 @@
+/** Models in files of their own, `.safetensors` and `.gguf`: the pictures that diffusers makes with the same networks, and what is refused. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { openModel, type LoadedModel } from '../src/models/family.ts';
+import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } from '../src/weights/safetensors.ts';
+import { filesOf, type Contents } from './checkpoint_folder.ts';
+import { ggufFile } from './gguf_file.ts';
+import { differencesFrom, goldenCases } from './golden_pictures.ts';
+import { startNodeEngine } from './node_engine.ts';
+import { VOCABULARIES, splitFiles, splitFlux1Gguf, splitZImage } from './split_files.ts';
+
+const GOLDENS = join(import.meta.dirname, 'goldens');
+const caseOf = (folder: string, name: string) => {
+  const root = join(GOLDENS, folder);
+  const one = goldenCases(root).find((each) => each.name === name);
+  return { root, one: one! };
+};
+
+function open(contents: Contents, name = 'models', weights: 'full' | 'q8' | 'q4' = 'full'): Promise<LoadedModel> {
+  return openModel(filesOf(name, contents), startNodeEngine().engine, { weights });
+}
+
+// CLIP's vocabulary is an asset of the page, which Node reads from disk.
+beforeAll(() => {
+  vi.stubGlobal('fetch', (url: URL) => Promise.resolve(new Response(readFileSync(fileURLToPath(url)))));
+});
+afterAll(() => {
+  vi.unstubAllGlobals();
+});
+
+describe('the picture is that of diffusers for', () => {
+  const withT5 = (contents: Contents): Contents =>
+    new Map([...contents, ['spiece.model', new Uint8Array(VOCABULARIES.t5)]]);
+
+  test.each([
+    ['FLUX.1', 'original_layouts', 'flux1', () => withT5(splitFiles('flux1'))],
+    ['Stable Diffusion 3.5 without T5', 'original_layouts', 'sd35', () => splitFiles('sd35')],
+    ['Z-Image', 'split_files', 'z-image', splitZImage],
+    ['FLUX.1 whose transformer is a GGUF of eight types', 'split_files', 'flux1-gguf', splitFlux1Gguf],
+  ] as const)('%s', async (_, folder, name, contents) => {
+    const { root, one } = caseOf(folder, name);
+    const { latents, pixels } = await differencesFrom(root, one, filesOf(name, contents()));
+    console.log(`${name}: latents ${latents.toExponential(1)}, pixels ${pixels}`);
+    expect(latents).toBeLessThanOrEqual(1e-3);
+    expect(pixels).toBeLessThanOrEqual(2);
+  });
+});
+
+test('what is told of a GGUF: its files, and that its own 4 bits stay on the device', async () => {
+  const { summary } = await open(splitFlux1Gguf(), 'flux1-dev-Q4_0.gguf');
+  expect(summary).toMatchObject({
+    name: 'flux1-dev-Q4_0',
+    pipelineClass: 'FluxPipeline',
+    needs: [
+      'text_encoders/clip_l.safetensors',
+      'text_encoders/t5xxl_fp16.safetensors',
+      'vae/ae.safetensors',
+      'flux1-dev-Q4_0.gguf',
+      'text_encoders/spiece.model',
+    ],
+    variants: ['full', 'q8', 'q4'],
+    defaults: { steps: 28, guidance_scale: 3.5 },
+  });
+  const { summary: whole } = await open(
+    new Map([...splitFiles('flux1'), ['spiece.model', new Uint8Array(VOCABULARIES.t5)]]),
+  );
+  expect(summary.memoryBytes).toBeLessThan(whole.memoryBytes);
+});
+
+describe('refused in a sentence is', () => {
+  /** Everything except what a picked file is meant to lack. */
+  const without = (contents: Contents, ...patterns: RegExp[]): Contents =>
+    new Map([...contents].filter(([path]) => !patterns.some((pattern) => pattern.test(path))));
+
+  test.each([
+    [
+      'a transformer alone',
+      without(splitFlux1Gguf(), /^text_encoders|^vae/),
+      'flux1-dev-Q4_0.gguf is FLUX.1 without its CLIP (clip_l), autoencoder (VAE) and T5 (t5xxl); choose what is missing with it, or a folder that holds all of it: clip_l.safetensors (comfyanonymous/flux_text_encoders), ae.safetensors (Comfy-Org/Lumina_Image_2.0_Repackaged), t5xxl_fp16.safetensors (comfyanonymous/flux_text_encoders), spiece.model (google/t5-v1_1-xxl). A diffusers folder has everything in it.',
+    ],
+    [
+      'one that lacks its autoencoder',
+      without(splitZImage(), /^vae/),
+      '"models" is Z-Image without its autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: ae.safetensors (Comfy-Org/Lumina_Image_2.0_Repackaged). A diffusers folder has everything in it.',
+    ],
+    [
+      'one without a vocabulary',
+      without(splitZImage(), /tokenizer/),
+      `"models" does not have Qwen3's vocabulary in it, as no such file has, and Z-Image cannot read words without it; choose tokenizer.json (Qwen/Qwen3-4B) with it, or a folder that holds both.`,
+    ],
+    [
+      'the same part twice',
+      new Map([...splitZImage(), ['vae/other.safetensors', splitFiles('z_image').get('vae/ae.safetensors')!]]),
+      'vae/ae.safetensors and vae/other.safetensors in "models" hold the same part of a model; choose only the files that belong together.',
+    ],
+    [
+      'no transformer',
+      without(splitZImage(), /^diffusion_models/),
+      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, Stable Diffusion 3 and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+    ],
+    [
+      'a GGUF of another architecture',
+      new Map([['wan.gguf', ggufFile({ metadata: { 'general.architecture': 'wan' } })]]),
+      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, Stable Diffusion 3 and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+    ],
+    [
+      'a GGUF that breaks off',
+      new Map([['flux.gguf', splitFlux1Gguf().get('flux1-dev-Q4_0.gguf')!.slice(0, 90_000)]]),
+      /^The file flux\.gguf is damaged: it ends after 90000 bytes, but ".*" reaches to \d+; get it again\.$/,
+    ],
+  ])('%s', async (_, contents, message) => {
+    await expect(open(contents)).rejects.toThrow(message);
+  });
+
+  test('a GGUF with a type that is not known', async () => {
+    const contents = splitFlux1Gguf();
+    const file = contents.get('flux1-dev-Q4_0.gguf')!;
+    // The number of the type follows the name, the rank and the two sides.
+    const name = new TextEncoder().encode('double_blocks.0.img_attn.qkv.weight');
+    const at = file.findIndex((_, i) => name.every((byte, k) => file[i + k] === byte)) + name.length + 4 + 16;
+    new DataView(file.buffer, file.byteOffset).setUint32(at, 16, true);
+    await expect(open(contents)).rejects.toThrow(
+      /^flux1-dev-Q4_0\.gguf has its weights stored as IQ2_XXS \(such as "double_blocks\.0\.img_attn\.qkv\.weight"\), which Darkroom cannot read; get this model as Q8_0/,
+    );
+  });
+
+  test('parts of different models, by what does not fit', async () => {
+    const contents = splitFlux1Gguf();
+    const encoder = contents.get('text_encoders/clip_l.safetensors')!;
+    const length = safetensorsHeaderLength(encoder.subarray(0, 8), encoder.length, 'clip');
+    const { tensors } = parseSafetensorsHeader(encoder.subarray(8, 8 + length), encoder.length, 'clip');
+    const narrow = [...tensors.values()].map(
+      ({ name, shape }): [string, { dims: number[]; data: Float32Array<ArrayBuffer> }] => {
+        const dims = shape.map((side) => (side === 64 ? 32 : side));
+        return [name, { dims, data: new Float32Array(dims.reduce((all, side) => all * side, 1)) }];
+      },
+    );
+    contents.set('text_encoders/clip_l.safetensors', writeSafetensors(narrow));
+    await expect(open(contents)).rejects.toThrow(
+      'The transformer of "models" takes 64 numbers of the text as a whole and its text encoders give 32; take all from one checkpoint.',
+    );
+  });
+});

@@ -1,0 +1,277 @@
+/** Videos made here: refusals, and how they are written without an encoder. Their frames are compared in `test/fidelity/videos.ts`. */
+import { describe, expect, test } from 'vitest';
+import * as v from 'valibot';
+import { parameters } from '../chunks/output_video_animatediff.ts';
+import { parameters as wanParameters } from '../chunks/output_video_wan.ts';
+import { estimateRequest } from '../src/core/fit.ts';
+import { FrameNoise } from '../src/core/frame_noise.ts';
+import { TorchGenerator } from '../src/core/random.ts';
+import * as autoencoder from '../src/graphs/autoencoder_kl_wan.ts';
+import type { StoredTensor } from '../src/graphs/graph.ts';
+import * as wan from '../src/graphs/wan_transformer3d.ts';
+import { openModel } from '../src/models/family.ts';
+import { openVideoWriter } from '../src/media/video/writing.ts';
+import { filesOf, type Contents } from './checkpoint_folder.ts';
+import { paint } from './golden_pictures.ts';
+import { startNodeEngine } from './node_engine.ts';
+import shapes from './goldens/wan_shapes.json';
+import { weightlessContents } from './weightless_checkpoints.ts';
+
+function open(name: string, change: (contents: Contents) => void = () => undefined) {
+  const contents = weightlessContents(name);
+  change(contents);
+  return openModel(filesOf(name, contents), startNodeEngine().engine);
+}
+
+const replaced = (path: string, change: (values: Record<string, unknown>) => void) => (contents: Contents) => {
+  const values = JSON.parse(new TextDecoder().decode(contents.get(path))) as Record<string, unknown>;
+  change(values);
+  contents.set(path, new TextEncoder().encode(JSON.stringify(values)));
+};
+
+describe('a checkpoint of AnimateDiff', () => {
+  test('says how many frames its videos have at most, whichever way its modules lie', async () => {
+    const whole = await open('tiny-animatediff');
+    expect(whole.summary).toMatchObject({ pipelineClass: 'AnimateDiffPipeline', mostFrames: 24 });
+    const beside = await open('tiny-sd15-motion');
+    expect(beside.summary).toMatchObject({ pipelineClass: 'AnimateDiffPipeline', mostFrames: 24 });
+    expect(beside.summary.needs).toEqual(
+      expect.arrayContaining(['motion_adapter/config.json', 'motion_adapter/diffusion_pytorch_model.safetensors']),
+    );
+  });
+
+  test('without its folder of modules makes pictures', async () => {
+    const { summary } = await open('tiny-sd15-motion', (contents) => {
+      [...contents.keys()]
+        .filter((path) => path.startsWith('motion_adapter/'))
+        .forEach((path) => contents.delete(path));
+    });
+    expect(summary.pipelineClass).toBe('StableDiffusionPipeline');
+    expect(summary.mostFrames).toBeUndefined();
+  });
+
+  test.each([
+    [
+      'tiny-animatediff',
+      'a plain UNet and no modules',
+      (contents: Contents) => {
+        replaced('model_index.json', (index) => (index.unet = ['diffusers', 'UNet2DConditionModel']))(contents);
+        replaced('unet/config.json', (config) => {
+          config.down_block_types = ['CrossAttnDownBlock2D', 'DownBlock2D'];
+          config.up_block_types = ['UpBlock2D', 'CrossAttnUpBlock2D'];
+        })(contents);
+        contents.delete('motion_adapter/config.json');
+      },
+      /has no motion modules; put a motion adapter for Stable Diffusion 1.5 into its folder motion_adapter/,
+    ],
+    [
+      'tiny-sd15-motion',
+      'modules for another UNet',
+      replaced('motion_adapter/config.json', (config) => (config.block_out_channels = [32, 32])),
+      /it was made for a UNet of other widths and layers \(32, 64 are those of this one\)/,
+    ],
+    [
+      'tiny-sd15-motion',
+      'modules that are shown pictures',
+      replaced('motion_adapter/config.json', (config) => (config.conv_in_channels = 9)),
+      /has "conv_in_channels": 9, which Darkroom cannot run/,
+    ],
+    [
+      'tiny-sd15-motion',
+      'no weights of its modules',
+      (contents: Contents) => contents.delete('motion_adapter/diffusion_pytorch_model.safetensors'),
+      /has no \.safetensors weights in motion_adapter\//,
+    ],
+  ] as const)('%s with %s is refused in a sentence', async (name, _, change, message) => {
+    await expect(open(name, change)).rejects.toThrow(message);
+  });
+
+  test('more frames than it has places for are refused, and the nearest number is said', async () => {
+    const model = await open('tiny-animatediff');
+    const operation = { operation: 'video_generation', config: 'animatediff' };
+    await expect(paint(model, { ...operation, parameters: { prompt: '', frames: 30 } }, '')).rejects.toThrow(
+      '"tiny-animatediff" makes videos of at most 24 frames, not 30; the nearest is 24.',
+    );
+  });
+
+  test('takes more memory and time for more frames', async () => {
+    const model = await open('tiny-animatediff');
+    const planned = async (frames: number, image?: Blob) => {
+      const step = { operation: 'video_generation', parameters: { steps: 4, guidance_scale: 2, frames, image } };
+      const request = estimateRequest(step, model.summary);
+      const estimate = await model.estimate(request as NonNullable<typeof request>, {
+        device: startNodeEngine().engine.report,
+        budget: { bytes: 2 ** 32, source: 'set' },
+        rates: { measured: {}, pictures: {} },
+        downloadBytes: 0,
+      });
+      return { flops: estimate.flops?.total ?? 0, peak: estimate.variants[0].memory.peak };
+    };
+    const [few, many, given] = [await planned(4), await planned(16), await planned(4, new Blob([]))];
+    expect(many.flops).toBeGreaterThan(3.5 * few.flops);
+    expect(many.peak).toBeGreaterThan(few.peak);
+    expect(given.peak).toBeGreaterThan(few.peak);
+  });
+});
+
+describe('a checkpoint of Wan', () => {
+  const operation = { operation: 'video_generation', config: 'wan' };
+
+  test.each([
+    ['tiny-wan', 'WanPipeline', 16, undefined],
+    ['tiny-wan-ti2v', 'WanPipeline', 32, 'may'],
+    ['tiny-wan-experts', 'WanPipeline', 16, undefined],
+    ['tiny-wan-i2v', 'WanImageToVideoPipeline', 16, 'must'],
+  ] as const)('%s says what its videos are like', async (name, pipelineClass, multiple, firstFrame) => {
+    const { summary } = await open(name);
+    expect(summary).toMatchObject({ pipelineClass, multiple, mostFrames: 4093 });
+    expect(summary.takesLoras).toBe(!/wan-(?:experts|i2v)$/.test(name));
+    expect(summary.firstFrame).toBe(firstFrame);
+    expect(summary.needs.some((path) => path.startsWith('transformer_2/'))).toBe(/wan-(?:experts|i2v)$/.test(name));
+  });
+
+  test.each([
+    ['tiny-wan', { image: 'image.png' }, '"tiny-wan" makes videos from words alone; leave image out'],
+    ['tiny-wan-i2v', {}, '"tiny-wan-i2v" makes videos that begin with a picture; give one as image'],
+    ['tiny-wan-ti2v', { width: 48, height: 64 }, 'multiples of 32 pixels, not 48×64; the nearest size is 64×64.'],
+  ] as const)('%s refuses %j in a sentence', async (name, more, message) => {
+    const asked = { ...operation, parameters: { prompt: '', frames: 5, width: 32, height: 32, steps: 1, ...more } };
+    await expect(paint(await open(name), asked, '')).rejects.toThrow(message);
+  });
+
+  test.each([
+    ['the vision encoder of Wan 2.1', 'transformer/config.json', { image_dim: 1280 }, /has "image_dim": 1280/],
+    [
+      'latents of another width',
+      'transformer/config.json',
+      { in_channels: 8, out_channels: 8 },
+      /takes latents of 8 channels/,
+    ],
+    [
+      'channels that nothing here makes',
+      'transformer/config.json',
+      { in_channels: 48 },
+      /is shown 32 channels beside the video/,
+    ],
+    ['text of another width', 'transformer/config.json', { text_dim: 64 }, /reads 64 numbers of each token/],
+    ['attention in its autoencoder', 'vae/config.json', { attn_scales: [0.5] }, /has "attn_scales/],
+  ] as const)('with %s is refused in a sentence', async (_, path, wrong, message) => {
+    const change = replaced(path, (values) => Object.assign(values, wrong));
+    await expect(open('tiny-wan', change)).rejects.toThrow(message);
+  });
+
+  test.each([
+    [6, 'frames must be 1 more than a multiple of 4, from 1 to 1021; the nearest is 5.'],
+    [2000, 'frames must be 1 more than a multiple of 4, from 1 to 1021; the nearest is 1021.'],
+    ['many', 'frames must be 1 more than a multiple of 4, from 1 to 1021.'],
+  ])('frames: %j is refused, and the nearest number is said', (frames, message) => {
+    const { issues } = v.safeParse(wanParameters, { operation: 'video_generation', prompt: '', frames });
+    expect(issues?.map((issue) => issue.message)).toEqual([message]);
+  });
+
+  test('takes more memory and time for more frames, and for a picture to begin with', async () => {
+    const model = await open('tiny-wan-ti2v');
+    const planned = async (frames: number, image?: Blob) => {
+      const step = { operation: 'video_generation', parameters: { steps: 4, guidance_scale: 2, frames, image } };
+      const request = estimateRequest(step, model.summary);
+      const estimate = await model.estimate(request as NonNullable<typeof request>, {
+        device: startNodeEngine().engine.report,
+        budget: { bytes: 2 ** 36, source: 'set' },
+        rates: { measured: {}, pictures: {} },
+        downloadBytes: 0,
+      });
+      return estimate.flops?.total ?? 0;
+    };
+    const [few, many, given] = [await planned(5), await planned(17), await planned(5, new Blob([]))];
+    expect(many).toBeGreaterThan(2 * few);
+    expect(given).toBeGreaterThan(few);
+  });
+
+  test.each(Object.entries(shapes))('%s is planned at full size, with every tensor that it has', (_, published) => {
+    const { transformer, vae } = published;
+    const config = wan.parseConfig(transformer.config);
+    const index = indexOf(transformer.tensors, config.num_layers);
+    const options = { provider: 'webgpu', dtype: 'f32', batch: 1 } as const;
+    const video = { frames: 21, height: 60, width: 104 };
+    const graph = wan.build(config, index, { ...options, ...video, weights: 'full' });
+    expect([...index.names()].filter((name) => !index.used.has(name))).toEqual([]);
+    expect(graph.weightBytes).toBeGreaterThanOrEqual(4 * transformer.parameters);
+    expect(graph.weightBytes).toBeLessThan(4.01 * transformer.parameters);
+    const small = wan.build(config, index, { ...options, ...video, weights: 'q4' });
+    expect(small.weightBytes).toBeLessThan(0.75 * transformer.parameters);
+
+    const pictures = autoencoder.parseConfig(vae.config);
+    const own = indexOf(vae.tensors, 0);
+    for (const isFirst of [true, false]) {
+      autoencoder.buildDecoder(pictures, own, { ...options, height: 30, width: 52, isFirst });
+      autoencoder.buildEncoder(pictures, own, { ...options, height: 480, width: 832, isFirst });
+    }
+    expect([...own.names()].filter((name) => !own.used.has(name))).toEqual([]);
+  });
+});
+
+/** Tensors without bytes; blocks after the first are like it. */
+function indexOf(tensors: Record<string, number[]>, layers: number) {
+  const all = new Map(
+    Object.entries(tensors).flatMap(([name, shape]): [string, number[]][] =>
+      name.startsWith('blocks.0.')
+        ? Array.from({ length: layers }, (_, n) => [name.replace('blocks.0.', `blocks.${n}.`), shape])
+        : [[name, shape]],
+    ),
+  );
+  const used = new Set<string>();
+  return {
+    used,
+    names: () => all.keys(),
+    get(name: string): StoredTensor | undefined {
+      used.add(name);
+      const shape = all.get(name);
+      const length = 4 * (shape ?? []).reduce((product, dim) => product * dim, 1);
+      return shape && { name, dtype: 'F32', shape, file: 'weights.safetensors', offset: 0, length };
+    },
+  };
+}
+
+test.each([
+  [{ width: 50 }, 'width must be a multiple of 8 from 16 to 2048 pixels; the nearest is 48.'],
+  [{ height: 5000 }, 'height must be a multiple of 8 from 16 to 2048 pixels; the nearest is 2048.'],
+  [{ width: 'wide' }, 'width must be a multiple of 8 from 16 to 2048 pixels.'],
+  [{ frames: 2.5 }, 'frames must be a whole number from 1 to 256.'],
+  [{ rate: 0 }, 'rate must be a number from 1 to 60.'],
+  [{ format: 'gif' }, 'format must be auto, mp4, webm or zip.'],
+  [{ strength: 0.5 }, /^strength and background count only where an image is given/],
+])('%j is refused in a sentence', (wrong, message) => {
+  const { issues } = v.safeParse(parameters, { operation: 'video_generation', prompt: '', ...wrong });
+  expect(issues?.map((issue) => issue.message).join(' ')).toMatch(message);
+});
+
+test('the noise of a video is drawn channel by channel, over all its frames', () => {
+  const dims = [2, 3, 4, 4] as const;
+  const drawn = new TorchGenerator('5').ofStart([1, 3, 8, 4]);
+  const noise = new FrameNoise(new TorchGenerator('5'), false).ofStart(dims);
+  for (const [frame, channel] of [
+    [0, 0],
+    [1, 0],
+    [0, 2],
+    [1, 2],
+  ]) {
+    const own = noise.subarray((frame * 3 + channel) * 16, (frame * 3 + channel + 1) * 16);
+    expect([...own]).toEqual([...drawn.subarray((channel * 2 + frame) * 16, (channel * 2 + frame + 1) * 16)]);
+  }
+});
+
+describe('where nothing encodes videos, as in Node', () => {
+  const request = { width: 16, height: 16, rate: 8 };
+
+  test('one becomes a ZIP of its frames, and that is said', async () => {
+    const { notice } = await openVideoWriter({ ...request, format: 'auto' });
+    expect(notice).toMatch(/^This browser encodes no videos, so the frames are kept as pictures in a ZIP/);
+    expect((await openVideoWriter({ ...request, format: 'zip' })).notice).toBeNull();
+  });
+
+  test('a format that is asked for by name is refused', async () => {
+    await expect(openVideoWriter({ ...request, format: 'webm' })).rejects.toThrow(
+      'This browser has no encoder for WebM (VP9 or AV1) of 16×16 pixels; choose auto, which takes one that it has.',
+    );
+  });
+});
