@@ -22,6 +22,8 @@ export default ts.config(
       'bench/.dist',
       'bench/.dist_app',
       '.cache',
+      'package/dist',
+      'examples',
     ],
   },
   js.configs.recommended,
@@ -31,7 +33,13 @@ export default ts.config(
     languageOptions: {
       globals: { ...globals.browser, ...globals.worker },
       parserOptions: {
-        project: ['tsconfig.app.json', 'tsconfig.core.json', 'tsconfig.worker.json', 'tsconfig.node.json'],
+        project: [
+          'tsconfig.app.json',
+          'tsconfig.core.json',
+          'tsconfig.worker.json',
+          'tsconfig.package.json',
+          'tsconfig.node.json',
+        ],
         extraFileExtensions: ['.svelte'],
         tsconfigRootDir: import.meta.dirname,
       },
@@ -49,7 +57,7 @@ export default ts.config(
     languageOptions: { parserOptions: { parser: ts.parser } },
   },
   {
-    files: ['cli/**', 'bench/**', 'test/**', 'e2e/**', '*.config.*'],
+    files: ['cli/**', 'package/**', 'bench/**', 'test/**', 'e2e/**', '*.config.*'],
     languageOptions: { globals: globals.node },
   },
   {

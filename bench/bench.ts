@@ -54,7 +54,7 @@ function start(backend: Provider): Promise<Engine> {
   return engine;
 }
 
-/** One graph alone in this page; the page is made anew for the next, so that none slows another. */
+/** One graph alone in this page; each gets a fresh page, so that none slows the next. */
 async function measure(backend: Provider, name: NetworkName, which: 'ours' | Exporter, runs: number): Promise<Row> {
   const { runtime, arithmetic, ledger, device } = await start(backend);
   const { blobs, index, transposed } = makeWeights(name);
@@ -234,7 +234,7 @@ async function loop(backend: Provider, steps: number): Promise<LoopRow> {
   return { deviceMs: median(deviceTimes.slice(1)), cpuMs: median(cpuTimes.slice(1)), difference };
 }
 
-/** Loads our UNet and samples what memory it takes on the way. */
+/** Loads our UNet and samples memory use along the way. */
 async function memory(backend: Provider): Promise<MemoryRow> {
   const { runtime, ledger, device } = await start(backend);
   const { blobs, index } = makeWeights('unet');
@@ -275,7 +275,7 @@ function worst(a: Float32Array, b: Float32Array): number {
   return a.reduce((most, value, i) => Math.max(most, Math.abs(value - b[i])), 0);
 }
 
-/** Milliseconds until it is safe to store, in a page that is the first of its origin: in IndexedDB, and in both file systems at once. */
+/** Milliseconds until storing is safe, in the first page of an origin: in IndexedDB, and in both file systems at once. */
 async function storing(): Promise<{ databaseMs: number; filesMs: number }> {
   const [files, recordings] = await Promise.all([defaultFiles(), recordingsFiles()]);
   const began = performance.now();

@@ -1,10 +1,10 @@
-/** The language engine against plain transformers.js: the same model in the same page, by turns. */
+/** The language engine against plain transformers.js: the same model in the same page, alternating. */
 import { inStudio } from './studio.js';
 
 /** @typedef {import('../src/core/text_service.ts').ChatMessage} ChatMessage */
 
 /**
- * Greedy, so that both write the same; the first warms up and is not counted.
+ * Greedy, so that both write the same; the first is a warm-up and is not counted.
  * @type {ChatMessage[][]}
  */
 const CHATS = [
@@ -31,7 +31,7 @@ const CHATS = [
  */
 export function raceLanguage(browser, backend, folder, count, tokens) {
   return inStudio(browser, backend, async (page) => {
-    // The page empties its own fields once it has taken what is in them.
+    // The page clears its file fields once it has taken the files.
     await page.evaluate(() => {
       const input = document.createElement('input');
       Object.assign(input, { type: 'file', id: 'raced', webkitdirectory: true });
@@ -79,7 +79,7 @@ async function race({ backend, count, tokens, chats }) {
     });
 
   /**
-   * Seen from the page, on which words are shown.
+   * Timed in the page, where the words are shown.
    * @param {(onToken: () => void) => Promise<number[]>} write
    */
   const timed = async (write) => {
@@ -111,7 +111,7 @@ async function race({ backend, count, tokens, chats }) {
   const pairs = [];
   for (let pair = 0; pair < count; pair++) {
     const messages = chats[1 + (pair % (chats.length - 1))];
-    // Whoever comes first has the quieter machine or the other way round.
+    // Alternate who goes first, in case that is an advantage.
     const [one, other] = pair % 2 === 0 ? [ours, plain] : [plain, ours];
     const [first, second] = [await one(messages), await other(messages)];
     pairs.push(one === ours ? { ours: first, plain: second } : { ours: second, plain: first });

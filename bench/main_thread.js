@@ -4,7 +4,7 @@ import { inStudio } from './studio.js';
 /** @typedef {{ longestMs: number, over50: number, watchedMs: number }} Watched `longestMs` is 0 when no task took 50 ms or more */
 
 /**
- * Presses Generate as a newcomer would and watches the main thread from the press to the picture.
+ * Presses Generate like a newcomer and watches the main thread from the press to the picture.
  * @param {import('playwright').Browser} browser
  * @param {'webgpu' | 'wasm'} backend
  */
@@ -18,7 +18,7 @@ export function watchPicture(browser, backend) {
 }
 
 /**
- * Opens a language model from its folder, has it write and watches the main thread from the press, so with the loading, to the last word.
+ * Opens a language model from its folder, lets it write and watches the main thread from the press, loading included, to the last word.
  * @param {import('playwright').Browser} browser
  * @param {'webgpu' | 'wasm'} backend
  * @param {string} folder
@@ -52,7 +52,7 @@ async function watched(page, act) {
     /** @type {number[]} */
     const tasks = [];
     Object.assign(globalThis, { longTasks: tasks, watchedSince: performance.now() });
-    // Only tasks of 50 ms and more are told.
+    // Only tasks of 50 ms and more are reported.
     new PerformanceObserver((list) => {
       tasks.push(...list.getEntries().map(({ duration }) => duration));
     }).observe({ type: 'longtask' });

@@ -1,7 +1,6 @@
 /**
- * The networks of the benchmark: ours, and what `torch.onnx` exports from the same modules, on the same weights. The
- * exports are committed without weights (`reference/export_bench.py`); the weights are made here by the hash that made
- * them there, so all graphs compute the same function.
+ * The networks of the benchmark: ours, and what `torch.onnx` exports from the same modules, on the same weights. The exports are committed
+ * without weights (`reference/export_bench.py`); the same hash makes the weights here and there, so all graphs compute the same function.
  */
 import * as autoencoderKl from '../src/graphs/autoencoder_kl.ts';
 import type { Graph, Provider, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';

@@ -1,6 +1,6 @@
 /**
- * transformers.js as its own documentation uses it, in a worker: its loader, its runtime, its greedy search. What the language engine is raced
- * against. Takes `open` with the files of a checkpoint, then `generate` with messages; answers each with messages on the same port.
+ * transformers.js as its own documentation uses it, in a worker: its loader, its runtime, its greedy search. The baseline for the language
+ * engine. Takes `open` with the files of a checkpoint, then `generate` with messages, and answers each on the same port.
  */
 import { AutoModelForCausalLM, AutoTokenizer, BaseStreamer, env } from '@huggingface/transformers';
 import wasmModule from 'onnxruntime-web/ort-wasm-simd-threaded.asyncify.mjs?url';

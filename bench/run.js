@@ -1,8 +1,8 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--language=FOLDER]`: builds the
- * benchmark's page, runs it in Chromium and prints the tables; all but the first three choose parts. `--language` wants the folder of a language
- * model, such as `reference/smollm2.py` makes, and runs only where one is given. Times are of this machine and compare only within one run;
- * launches and bytes are exact and carry over to other GPUs.
+ * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--pool]
+ * [--language=FOLDER]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose parts.
+ * `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and runs only where one is given. Times hold for
+ * this machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
 import { cpus } from 'node:os';
@@ -12,13 +12,14 @@ import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchWords } from './main_thread.js';
+import { racePool } from './pool.js';
 
 const HERE = import.meta.dirname;
 const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing'];
+const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing', 'pool'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const parts = named.length > 0 || model !== undefined ? named : PARTS;
@@ -41,7 +42,7 @@ const server = await serveFolder(DIST);
 const browser = await chromium.launch({ executablePath, args: [...chromiumFlags(), '--enable-precise-memory-info'] });
 
 /**
- * Asks a fresh page, so that no session slows the next one.
+ * Asks a fresh page, so that no session slows the next.
  * @template Answer
  * @param {string} question a call on `bench`
  * @returns {Promise<Answer>}
@@ -113,7 +114,16 @@ try {
       `passing torn logs before anything is stored: IndexedDB ${median(0)} ms, both file systems ${median(1)} ms (median of 5)`,
     );
   }
-  for (const backend of backends) {
+  if (parts.includes('pool')) {
+    const { done, of, twice, busy, idleMs, recordMs, seconds, made } = await racePool(browser, quick ? 12 : 60);
+    console.log(
+      `pool of 3 ComfyUI servers, the second killed and the third slow: ${done} of ${of} jobs done in ${seconds.toFixed(1)} s (${made.join(', ')} by each), ${twice} recorded other than once`,
+    );
+    console.log(
+      `busy while there was something to give: ${busy.map((share) => `${(100 * share).toFixed(0)} %`).join(' and ')}; our side adds ${idleMs.toFixed(0)} ms before a job and ${recordMs.toFixed(0)} ms after it until all is recorded (medians)`,
+    );
+  }
+  for (const backend of parts.every((part) => part === 'pool' || part === 'storing') ? [] : backends) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
     console.log(
       `\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`,

@@ -1,4 +1,4 @@
-/** The studio as it is built, for what is measured in it. */
+/** The built studio, for measurements in it. */
 import { join } from 'node:path';
 import { build } from 'vite';
 import { serveFolder } from '../cli/server.js';
@@ -33,7 +33,7 @@ export async function inStudio(browser, backend, use) {
   }
 }
 
-/** The studio, and beside it what its language engine is raced against, so that both run in one page. */
+/** The studio with the language engine's baseline beside it, so that both run in one page. */
 async function buildAll() {
   await build({ root: join(HERE, '..'), logLevel: 'error', build: { outDir: APP, emptyOutDir: true } });
   await build({

@@ -1,4 +1,4 @@
-/** The command line's arguments, and the operation that they name. */
+/** The command line's arguments, and the operation they name. */
 import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { dirname, extname, resolve } from 'node:path';
@@ -8,10 +8,13 @@ import { parseJson } from './json.js';
 import { decodeText } from './text_file.js';
 
 const USAGE =
-  'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--language DIR|ORG/NAME[@REVISION]] [--backend webgpu|wasm]';
+  'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--language DIR|ORG/NAME[@REVISION]|openai_chat@ADDRESS#MODEL] [--backend webgpu|wasm|cpu]';
 
-/** Parameters that hold a picture; in an operation's file they are paths relative to that file. */
+/** Parameters that contain a picture; in an operation's file they are paths relative to it. */
 const PICTURES = ['image', 'mask_image'];
+
+/** How a language model on a server is named (`readRemoteModel` of `src/core/remote.ts`). */
+const REMOTE_MODEL = /^[a-z][a-z0-9_]*@https?:\/\/[^#]+#.+$/;
 
 /** @type {Record<string, string>} */
 const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.webp': 'image/webp' };
@@ -26,7 +29,8 @@ const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image
  * @property {Origin | null} origin where one is to be fetched from
  * @property {string | null} language folder of a language model or voice
  * @property {Origin | null} languageOrigin where one is to be fetched from
- * @property {'auto' | 'webgpu' | 'wasm'} backend
+ * @property {string | null} languageRef of one on a server
+ * @property {'auto' | 'webgpu' | 'wasm' | 'cpu'} backend `cpu` needs no browser
  */
 
 /**
@@ -55,11 +59,12 @@ export function parseArguments(words, from) {
   if (positionals.length !== 1 || values.out === undefined) {
     throw new Failure('usage', `One operation file and --out are needed; use: ${USAGE}`);
   }
-  if (backend !== 'auto' && backend !== 'webgpu' && backend !== 'wasm') {
+  if (backend !== 'auto' && backend !== 'webgpu' && backend !== 'wasm' && backend !== 'cpu') {
     throw new Failure('usage', `The backend "${backend}" does not exist; use: ${USAGE}`);
   }
   const { path: checkpoint, origin } = placeOf(values.checkpoint, from);
-  const { path: language, origin: languageOrigin } = placeOf(values.language, from);
+  const languageRef = REMOTE_MODEL.test(values.language ?? '') ? (values.language ?? null) : null;
+  const { path: language, origin: languageOrigin } = placeOf(languageRef === null ? values.language : undefined, from);
   return {
     operation: resolve(from, positionals[0]),
     out: resolve(from, values.out),
@@ -67,12 +72,13 @@ export function parseArguments(words, from) {
     origin,
     language,
     languageOrigin,
+    languageRef,
     backend,
   };
 }
 
 /**
- * A folder of that name comes first; a path such as ./a/b is never a repository.
+ * A folder of that name takes precedence; a path such as ./a/b is never a repository.
  * @param {string | undefined} text
  * @param {string} from
  * @returns {{ path: string | null, origin: Origin | null }}
@@ -99,9 +105,8 @@ export function parseOrigin(text) {
   return parts && { kind: 'hub', repo: parts[1], revision: parts[2] ?? null };
 }
 
-/**
- * Reads an operation's file and puts the pictures that it names into it, as data URLs. What else it says is judged by
- * the page, with the same words as everywhere.
+/** Reads an operation's file and inlines the pictures it names as data URLs. The page validates everything else, with the * same messages
+ * as everywhere.
  * @param {string} path
  * @param {(sentence: string) => void} say
  * @returns {Promise<unknown>}

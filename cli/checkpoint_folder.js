@@ -1,4 +1,4 @@
-/** The files of a checkpoint's folder, through links: browsers do not follow them, and the Hugging Face cache is made of them. */
+/** The files of a checkpoint's folder, following links: browsers do not, and the Hugging Face cache consists of them. */
 import { readFile, readdir, readlink, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { Failure } from './failure.js';
@@ -35,7 +35,7 @@ async function snapshotOf(path) {
     return path;
   }
   if (kept.length === 0) {
-    // A folder that is only called like one of the cache's.
+    // A folder that merely has a name like the cache's.
     return path;
   }
   if (basename(path) === 'blobs') {
@@ -58,7 +58,7 @@ async function snapshotOf(path) {
 /**
  * @param {string} folder
  * @param {string} path of the folder, for the result
- * @param {Set<string>} above real paths of the folders that this one lies in, as links may lead back
+ * @param {Set<string>} above real paths of the enclosing folders, since links may lead back
  * @returns {Promise<{ path: string, file: string }[]>}
  */
 async function filesBelow(folder, path, above) {

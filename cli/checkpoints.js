@@ -1,6 +1,6 @@
 /**
  * The checkpoints that the command line's browser keeps: `npm run --silent checkpoints -- list | look WHAT | fetch WHAT [--variant full|q8|q4] |
- * remove REF`, where WHAT is `ORG/NAME[@REVISION]` or an address. Standard output gets JSON, standard error everything else. Exit codes as of
+ * remove REF | servers`, where WHAT is `ORG/NAME[@REVISION]` or an address. Standard output gets JSON, standard error everything else. Exit codes as of
  * `generate.js`.
  */
 import { existsSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { Session } from './session.js';
 
 const DIST = fileURLToPath(new URL('../dist', import.meta.url));
 const USAGE =
-  'npm run --silent checkpoints -- list | look ORG/NAME[@REVISION]|ADDRESS | fetch ORG/NAME[@REVISION]|ADDRESS [--variant full|q8|q4] | remove REF';
+  'npm run --silent checkpoints -- list | look ORG/NAME[@REVISION]|ADDRESS | fetch ORG/NAME[@REVISION]|ADDRESS [--variant full|q8|q4] | remove REF | servers';
 
 /** @param {string[]} words */
 async function main(words) {
@@ -24,7 +24,8 @@ async function main(words) {
   }
   const session = await Session.open(DIST, 'auto', profile());
   try {
-    let answer = await session.askEngine(question, asked);
+    let answer =
+      question === 'servers' ? await session.probeServers(process.env) : await session.askEngine(question, asked);
     if (question === 'fetch') {
       answer = await session.untilFetched(/** @type {{ ref: string }} */ (answer).ref, (done, total) => {
         process.stderr.write(`download ${total === 0 ? 100 : Math.floor((100 * done) / total)} %\n`);
@@ -38,11 +39,14 @@ async function main(words) {
 
 /**
  * @param {string[]} words
- * @returns {{ question: import('../src/jobs/engine_questions.ts').EngineQuestion, asked: object }}
+ * @returns {{ question: import('../src/jobs/engine_questions.ts').EngineQuestion | 'servers', asked: object }}
  */
 function understand(words) {
   const { values, positionals } = parsed(words);
   const [verb, what, ...more] = positionals;
+  if (verb === 'servers' && what === undefined) {
+    return { question: verb, asked: {} };
+  }
   if (verb === 'list' && what === undefined) {
     return { question: 'checkpoints', asked: {} };
   }
@@ -61,7 +65,7 @@ function understand(words) {
     origin.kind === 'url'
       ? { url: origin.url }
       : { repo: origin.repo, ...(origin.revision === null ? {} : { revision: origin.revision }) };
-  // Whoever fetches by this command accepts the licence, as with generate.
+  // Fetching with this command accepts the licence, as with generate.
   const fetching = verb === 'fetch' ? { variant: values.variant ?? 'full', accept_license: true } : {};
   return { question: verb, asked: { ...place, ...token, ...fetching } };
 }

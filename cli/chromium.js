@@ -58,7 +58,7 @@ export async function provideChromium({ find = findChromium, install = installCh
   }
   say('No Chromium was found; Playwright downloads one now, once.');
   const fault = await install(say);
-  // What it failed at may be one of the tools beside the browser.
+  // It may have failed at one of the tools beside the browser.
   const installed = find();
   if (installed === undefined) {
     const reason = fault ?? 'it is not where Playwright said';
@@ -83,7 +83,7 @@ export function installChromium(
   return new Promise((done) => {
     const [program, ...words] = command;
     const child = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe'] });
-    // What it reports in the end is only that it did not succeed; the cause is what it wrote to standard error before.
+    // In the end it only reports failure; the cause is what it wrote to standard error before.
     const errors = { stdout: /** @type {string[]} */ ([]), stderr: /** @type {string[]} */ ([]) };
     let told = '';
     for (const stream of /** @type {const} */ (['stdout', 'stderr'])) {
@@ -93,7 +93,7 @@ export function installChromium(
         if (error) {
           errors[stream].push(error[1]);
         } else if (/^Downloading|\d% of /.test(line) && line !== told) {
-          // It tries several times, and says so each time.
+          // It retries several times, reporting each.
           told = line;
           say(line);
         }
@@ -110,7 +110,7 @@ export function installChromium(
   });
 }
 
-/** Playwright's own, unless its download was broken off. */
+/** Playwright's own, unless its download was interrupted. */
 function playwrightChromium() {
   const path = chromium.executablePath();
   const folder = /^.*[\\/]chromium-\d+(?=[\\/])/.exec(path)?.[0];
@@ -126,7 +126,7 @@ function toStandardError(line) {
   process.stderr.write(`${line}\n`);
 }
 
-/** The Chromium that somebody chose, whether it can be started or not. */
+/** The chosen Chromium, whether or not it can be started. */
 function namedChromium() {
   const variable = ['DARKROOM_CHROMIUM', 'CHROMIUM_PATH'].find((name) => process.env[name]);
   return variable === undefined ? null : { variable, path: process.env[variable] ?? '' };
@@ -147,7 +147,7 @@ export function chromiumFlags() {
     '--disable-quic',
   ];
   if (process.env.DARKROOM_SWIFTSHADER === '1' || !hasGraphicsCard()) {
-    // Chromium takes a GPU process that is busy for ten seconds for a hanging one; without a card, on a busy machine, it is not.
+    // Chromium takes a GPU process that is busy for ten seconds for a hanging one, but without a card, on a busy machine, it is not.
     flags.push('--use-webgpu-adapter=swiftshader', '--enable-unsafe-swiftshader', '--disable-gpu-watchdog');
   } else if (process.platform === 'linux') {
     flags.push('--enable-features=Vulkan', '--use-angle=vulkan', '--disable-vulkan-surface', '--ignore-gpu-blocklist');
@@ -158,7 +158,7 @@ export function chromiumFlags() {
   return flags;
 }
 
-/** Linux shows cards as device nodes; other systems are taken to have one, as Chromium falls back by itself there. */
+/** Linux shows cards as device nodes; other systems are assumed to have one, since Chromium falls back automatically there. */
 function hasGraphicsCard() {
   if (process.platform !== 'linux') {
     return true;

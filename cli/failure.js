@@ -1,4 +1,4 @@
-/** Whatever ends the command line early: a code and one sentence, told without a trace. */
+/** Anything that ends the command line early: a code and one sentence, printed without a stack trace. */
 export class Failure extends Error {
   /**
    * @param {string} code
@@ -9,7 +9,7 @@ export class Failure extends Error {
     this.code = code;
   }
 
-  /** 2 when the request must change, 1 when something else went wrong. */
+  /** 2 if the request must change, 1 if something else went wrong. */
   get exitCode() {
     return this.code === 'invalid_operation' || this.code === 'usage' ? 2 : 1;
   }

@@ -1,7 +1,7 @@
 /**
  * The command line door: `npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE|ORG/NAME] [--language DIR|ORG/NAME]
  * [--backend …]`.
- * Drives a headless Chromium over the built page. Standard output gets one JSON line per recorded entity, standard
+ * Drives a headless Chromium over the built page, or with `--backend cpu` ONNX Runtime in Node. Standard output gets one JSON line per recorded entity, standard
  * error everything else. Exit codes: 0 done, 2 the request is not valid (nothing is written), 1 it failed.
  */
 import { existsSync } from 'node:fs';
@@ -10,16 +10,20 @@ import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { checkCheckpoint, checkLanguageFolder, isObject, parseArguments, readOperation } from './arguments.js';
 import { Failure } from './failure.js';
+import { runInNode } from './in_node.js';
 import { profile } from './profile.js';
 import { Session } from './session.js';
 
-/** @typedef {import('../src/core/job.ts').Job} Job */
+/**
+ * @typedef {import('../src/core/job.ts').Job} Job
+ * @typedef {{ filename: string, type: string, sha256: string, metadata: Record<string, unknown>, content: Uint8Array | Blob }} Recorded
+ */
 
 const DIST = fileURLToPath(new URL('../dist', import.meta.url));
 
 /** @param {string[]} words */
 async function generate(words) {
-  // npm runs scripts in the package's folder and says here where the person was.
+  // npm runs scripts in the package's folder; this is where the person was.
   const request = parseArguments(words, process.env.INIT_CWD ?? process.cwd());
   const operation = await readOperation(request.operation, say);
   if (request.checkpoint !== null) {
@@ -27,6 +31,13 @@ async function generate(words) {
   }
   if (request.language !== null) {
     await checkLanguageFolder(request.language);
+  }
+  if (request.backend === 'cpu') {
+    const started = Date.now();
+    const result = await runInNode(request, operation, say);
+    const files = result.files.map(({ blob, ...file }) => ({ ...file, content: blob }));
+    await deliver(files, result.metadata, { seed: result.seed, ms: Date.now() - started }, request.out);
+    return;
   }
   const token = process.env.HF_TOKEN || null;
   if (!existsSync(join(DIST, 'index.html'))) {
@@ -43,22 +54,32 @@ async function generate(words) {
       : request.checkpoint && (await session.openFolder(request.checkpoint));
     const language = request.languageOrigin
       ? await session.fetchCheckpoint(request.languageOrigin, 'language', token, say, transferTeller())
-      : request.language && (await session.openFolder(request.language, 'language'));
+      : request.language === null
+        ? request.languageRef
+        : await session.openFolder(request.language, 'language');
     const asked = onCheckpoint(operation, checkpoint);
     const teller = new Teller();
-    const job = await session.run(language === null ? asked : await session.withLanguage(asked, language), teller);
+    const whole = language === null ? asked : await session.withLanguage(asked, language);
+    await session.enterServers(whole, process.env, say);
+    const job = await session.run(whole, teller);
     teller.end();
     if (job.state !== 'completed') {
       throw new Failure(job.error?.code ?? 'cancelled', job.error?.message ?? 'The job was cancelled.');
     }
-    await deliver(session, job, request.out);
+    const run = job.run ?? '';
+    const files = await Promise.all(
+      job.entities.map(async (entity) => ({ ...entity, content: await session.entity(run, entity.filename) })),
+    );
+    const seed = job.entities.map(({ metadata }) => metadata.seed).find((value) => value !== undefined) ?? null;
+    const ms = (job.finishedAt ?? 0) - (job.startedAt ?? 0);
+    await deliver(files, await session.entity(run, 'metadata.json'), { seed, ms }, request.out);
   } finally {
     await session.close();
   }
 }
 
 /**
- * The operation runs on the checkpoint that was given, unless it names its own checkpoint.
+ * The operation with the given checkpoint, unless it names its own.
  * @param {unknown} operation
  * @param {string | null} checkpoint
  */
@@ -67,32 +88,30 @@ function onCheckpoint(operation, checkpoint) {
 }
 
 /**
- * Writes the run's files, then tells of them.
- * @param {Session} session
- * @param {Job} job
+ * Writes the run's files, then lists them.
+ * @param {readonly Recorded[]} files
+ * @param {Uint8Array | Blob} metadata of the run
+ * @param {{ seed: unknown, ms: number | null }} whole said of files that say neither themselves
  * @param {string} out
  */
-async function deliver(session, job, out) {
-  const run = job.run ?? '';
-  const ms = (job.finishedAt ?? 0) - (job.startedAt ?? 0);
-  const seed = job.entities.map(({ metadata }) => metadata.seed).find((value) => value !== undefined) ?? null;
+async function deliver(files, metadata, whole, out) {
   await mkdir(out, { recursive: true });
-  for (const name of [...job.entities.map(({ filename }) => filename), 'metadata.json']) {
-    await writeFile(join(out, name), await session.entity(run, name));
+  for (const { filename, content } of [...files, { filename: 'metadata.json', content: metadata }]) {
+    await writeFile(join(out, filename), content instanceof Blob ? content.stream() : content);
   }
-  for (const { filename, type, sha256, metadata } of job.entities) {
+  for (const { filename, type, sha256, metadata: said } of files) {
     const line = {
       file: resolve(out, filename),
       entity_type: type,
       sha256,
-      seed: metadata.seed ?? seed,
-      ms: metadata.ms ?? ms,
+      seed: said.seed ?? whole.seed,
+      ms: said.ms ?? whole.ms,
     };
     process.stdout.write(`${JSON.stringify(line)}\n`);
   }
 }
 
-/** One line about a download: rewritten on a terminal, else told anew for each tenth. */
+/** One line about a download: rewritten on a terminal, else repeated for each tenth. */
 function transferTeller() {
   let last = '';
   return (
@@ -111,11 +130,11 @@ function transferTeller() {
   };
 }
 
-/** Says each stage once, every step while sampling, each notice once, and words while they are written, in place of how many there are. */
+/** Prints each stage once, every sampling step, each notice once, and words as they are written instead of their count. */
 class Teller {
   #last = '';
   #told = 0;
-  /** The step whose words were told last, and whether those were thoughts. */
+  /** The step whose words were printed last, and whether those were thoughts. */
   #speaks = '';
   #isInLine = false;
 

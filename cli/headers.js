@@ -1,4 +1,4 @@
-/** The Hugging Face hub and the hosts that it sends downloads on to. */
+/** The Hugging Face hub and the hosts it redirects downloads to. */
 const HUB = ['https://huggingface.co', 'https://*.hf.co'];
 
 /**
@@ -38,7 +38,7 @@ export function headers({ development }) {
     `object-src 'none'`,
     `base-uri 'none'`,
     `form-action 'none'`,
-    // Pages of this origin may hold Darkroom in a frame (docs/API.md); no other page may.
+    // Only pages of this origin may embed Darkroom in a frame (docs/API.md).
     `frame-ancestors 'self'`,
   ];
   return {
@@ -80,12 +80,12 @@ export const REMOTE_POLICY = [
   `worker-src 'none'`,
 ].join('; ');
 
-/** With this one a server is known to be there that does not let the page read its answer; isolation is the same. */
+/** Lets the page detect a server whose answers it may not read; isolation is the same. */
 const REMOTE_EMBEDDER = 'credentialless';
 
 const REMOTE_WORKER = /^[^?#]*\/remote\.worker[.-][^/?#]*\?/;
 
-/** What a policy can name, and nothing that means more than one host. */
+/** An origin that a policy can name, and that stands for a single host. */
 const ORIGIN = /^https?:\/\/[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$/;
 
 /**

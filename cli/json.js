@@ -1,13 +1,13 @@
-/** JSON as people write it by hand: where it is broken, it is said in which line and column, and how. */
+/** Handwritten JSON: reports line, column and kind of an error. */
 
 /** What may follow a backslash; `u` takes four hexadecimal digits. */
 const ESCAPES = '"\\/bfnrtu';
 
 /**
- * As `JSON.parse`, whose messages name a place only sometimes, and another way in every version of Node.
+ * Like `JSON.parse`, whose messages only sometimes give a position, differently in every version of Node.
  * @param {string} text without a byte order mark
  * @returns {unknown}
- * @throws {SyntaxError} its message is such as `line 3, column 5: a comma or "}" is expected`
+ * @throws {SyntaxError} with a message such as `line 3, column 5: a comma or "}" is expected`
  */
 export function parseJson(text) {
   try {
@@ -19,7 +19,7 @@ export function parseJson(text) {
 }
 
 /**
- * The place of an offset as editors count it, both from 1; a line ends with LF, CR or both.
+ * The line and column of an offset, both from 1; a line ends with LF, CR or both.
  * @param {string} text
  * @param {number} offset
  */
@@ -29,7 +29,7 @@ export function placeOf(text, offset) {
 }
 
 /**
- * The first character that JSON's grammar (RFC 8259) does not allow, or the text's end where something is missing.
+ * The first character that JSON's grammar (RFC 8259) does not allow, or the end of the text if something is missing.
  * @param {string} text
  * @returns {{ at: number, what: string } | null} null for valid JSON
  */
@@ -91,7 +91,7 @@ export function findFault(text) {
 }
 
 /**
- * What people write who know other languages.
+ * Mistakes that come from other languages.
  * @param {string} text
  * @param {number} at
  */

@@ -1,4 +1,4 @@
-/** Where fetched checkpoints stay from run to run: the profile of a browser that is used for nothing else. */
+/** Where fetched checkpoints stay between runs: a browser profile used for nothing else. */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 

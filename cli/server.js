@@ -24,16 +24,23 @@ const TYPES = {
 /**
  * @param {string} folder what is served
  * @param {number} [port] 0 = any free one
+ * @param {import('./server_proxy.js').ServerProxy} [proxy] answers what is for servers on other machines
  * @returns {Promise<{ url: string, close: () => Promise<void> }>}
  */
-export async function serveFolder(folder, port = 0) {
+export async function serveFolder(folder, port = 0, proxy) {
   const root = resolve(folder);
   const server = createServer((request, response) => {
+    if (proxy?.answer(request, response)) {
+      return;
+    }
     answer(root, request, response).catch(() => {
-      // The reader went away, or the file did while it was read.
+      // The reader disappeared, or the file did while being read.
       response.destroy();
     });
   });
+  if (proxy) {
+    server.on('upgrade', (...asked) => proxy.upgrade(...asked));
+  }
   await new Promise((listening, failed) => {
     server.once('error', failed);
     server.listen(port, '127.0.0.1', () => listening(undefined));
@@ -69,7 +76,7 @@ async function answer(root, request, response) {
     ...common,
     'Content-Type': TYPES[extname(file.path)] ?? 'application/octet-stream',
     'Content-Length': file.size,
-    // Names in assets/ hold a hash of what is in them; everything else is asked for again, the service worker above all.
+    // Names in assets/ contain a hash of the content; everything else is revalidated, especially the service worker.
     'Cache-Control': file.isHashed ? 'public, max-age=31536000, immutable' : 'no-cache',
   });
   if (request.method === 'HEAD') {

@@ -7,6 +7,8 @@ import { filesOfFolder } from './checkpoint_folder.js';
 import { chromiumFlags, provideChromium } from './chromium.js';
 import { Failure } from './failure.js';
 import { serveFolder } from './server.js';
+import { ServerProxy } from './server_proxy.js';
+import { checkServers, serversIn } from './servers.js';
 
 /**
  * @typedef {import('../src/core/job.ts').Job} Job
@@ -15,15 +17,20 @@ import { serveFolder } from './server.js';
  */
 
 export class Session {
-  /** Whether the page can say already what it fetches. */
+  /** Whether the page can already report what it fetches. */
   #isHeard = false;
+
+  /** @type {ServerProxy} */
+  #proxy;
 
   /**
    * @param {import('playwright').Page} page
+   * @param {ServerProxy} proxy of the page's own origin
    * @param {() => Promise<void>} close
    */
-  constructor(page, close) {
+  constructor(page, proxy, close) {
     this.page = page;
+    this.#proxy = proxy;
     this.close = close;
   }
 
@@ -35,9 +42,10 @@ export class Session {
    */
   static async open(folder, backend, profile = null) {
     const executablePath = await provideChromium();
-    const server = await serve(folder, profile);
+    const proxy = new ServerProxy();
+    const server = await serve(folder, profile, proxy);
     const launch = { executablePath, args: chromiumFlags() };
-    // Whoever fetches into a profile must be the only one there; the port is taken first, so that is sure by now.
+    // Only one process may fetch into a profile; having the port ensures that.
     const browser = await (
       profile === null ? chromium.launch(launch) : chromium.launchPersistentContext(profile, launch)
     ).catch(async (error) => {
@@ -48,13 +56,13 @@ export class Session {
       await browser.close();
       await server.close();
     };
-    // Nobody types beside it.
+    // Nobody is typing beside it.
     const threads = Math.min(availableParallelism(), MOST_THREADS);
     try {
       const page = await browser.newPage();
       await page.goto(`${server.url}/?door=cli&backend=${backend}&threads=${threads}`);
       await page.waitForFunction(() => globalThis.darkroom !== undefined);
-      return new Session(page, close);
+      return new Session(page, proxy, close);
     } catch (error) {
       await close();
       throw new Failure('internal', `The built page did not open (${firstLine(error)}); run "npm run build" again.`);
@@ -109,7 +117,7 @@ export class Session {
    */
   async openFolder(path, kind = 'image') {
     const files = isWeightFile(path) ? [{ path: basename(path), file: path }] : await filesOfFolder(path);
-    // Given one by one: of a folder Chromium leaves out what is a link.
+    // Passed one by one, since Chromium skips links in a folder.
     const input = await this.page.evaluateHandle(() => {
       const made = Object.assign(document.createElement('input'), { type: 'file', multiple: true, id: 'given-files' });
       made.hidden = true;
@@ -133,7 +141,7 @@ export class Session {
   }
 
   /**
-   * Fetches a checkpoint into the library unless it is there, and goes on with one that was begun.
+   * Fetches a checkpoint into the library unless it is there, resuming an earlier attempt.
    * @param {import('../src/weights/library/library_api.ts').Origin} origin
    * @param {'image' | 'language'} kind of what is there
    * @param {string | null} token
@@ -169,7 +177,7 @@ export class Session {
         try {
           listing = await door.library.look(given.origin, given.token);
         } catch (error) {
-          // What is here runs without a network.
+          // A stored checkpoint runs offline.
           if (stored.length === 0 || /** @type {{ code?: string }} */ (error).code !== 'origin_unavailable') {
             throw error;
           }
@@ -213,6 +221,68 @@ export class Session {
   }
 
   /**
+   * Enters the servers that the environment names, if the operation needs any. Their keys stay here.
+   * @param {unknown} operation
+   * @param {Record<string, string | undefined>} environment
+   * @param {(sentence: string) => void} say
+   */
+  async enterServers(operation, environment, say) {
+    const { engines: needed } = await this.#ask((door, asked) => door.requirements(asked), operation);
+    if (needed.length > 0) {
+      const { engines, servers } = await this.#serversIn(environment);
+      checkServers(
+        engines.filter(({ id }) => needed.includes(id)),
+        servers,
+        say,
+      );
+      await this.#enter(servers.filter(({ engine }) => needed.includes(engine)));
+    }
+  }
+
+  /**
+   * What the servers are that the environment names.
+   * @param {Record<string, string | undefined>} environment
+   * @returns {Promise<object[]>}
+   */
+  async probeServers(environment) {
+    const { servers } = await this.#serversIn(environment);
+    const entered = await this.#enter(servers);
+    return this.#ask(async (door, given) => {
+      const remote = await door.remote();
+      return Promise.all(
+        given.map(async ({ server, standIn }) => {
+          const { isUp, sentence, models } = await remote.probe(server, standIn);
+          return { engine: server.engine, address: server.address, is_up: isUp, sentence, models: models ?? [] };
+        }),
+      );
+    }, entered);
+  }
+
+  /** @param {Record<string, string | undefined>} environment */
+  async #serversIn(environment) {
+    const engines = await this.#ask(async (door) => (await door.remote()).engines(), null);
+    const servers = await serversIn(engines, environment, (typed) =>
+      this.#ask(async (door, address) => (await door.remote()).readAddress(address), typed),
+    );
+    return { engines, servers };
+  }
+
+  /** @param {import('./servers.js').NamedServer[]} servers */
+  async #enter(servers) {
+    const { origin } = new URL(this.page.url());
+    const entered = servers.map(({ key, ...named }, at) => {
+      const { path, standIn } = this.#proxy.add(named.address, key);
+      const server = { ...named, id: `environment-${at}`, hasKey: key !== null, through: `${origin}${path}` };
+      return { server, standIn };
+    });
+    await this.#ask(async (door, given) => {
+      given.forEach(({ server, standIn }) => door.setSecret(`server:${server.id}`, standIn));
+      await (await door.remote()).enter(given.map(({ server }) => server));
+    }, entered);
+    return entered;
+  }
+
+  /**
    * The operation with this language model for each of its steps that needs one and names none.
    * @param {unknown} operation
    * @param {string} ref
@@ -223,7 +293,7 @@ export class Session {
       (door, { asked, model }) => {
         /** @type {Record<string, string>} */
         const chosen = {};
-        for (const { id } of door.languageSteps(asked)) {
+        for (const { id } of door.requirements(asked).languageSteps) {
           chosen[id] = model;
         }
         const { checkpoints, ...others } = /** @type {{ checkpoints?: object }} */ (asked);
@@ -245,7 +315,7 @@ export class Session {
       teller.words(delta),
     );
     return this.#ask(async (door, given) => {
-      // What an earlier command that was killed left in this profile is nobody's any more.
+      // Anything an earlier, killed command left in this profile is abandoned.
       await door.cancelAll();
       const { id } = await door.submit(given);
       door.deltas(id, (delta) =>
@@ -254,14 +324,14 @@ export class Session {
       /** @type {Promise<never>} */
       const held = new Promise((_, reject) => {
         door.follow(id, (job) => {
-          // Only what is told on the way; the operation may hold whole pictures.
+          // Only the progress, since the operation may contain whole pictures.
           const { progress, notices, obstacle } = job;
           /** @type {{ darkroomJobChanged?: (news: object) => void }} */ (globalThis).darkroomJobChanged?.({
             progress,
             notices,
           });
           if (obstacle !== null) {
-            // Nobody is there to do something about it.
+            // Nobody is there to act on it.
             reject(Object.assign(new Error(obstacle), { code: 'checkpoint_incomplete' }));
           }
         });
@@ -294,7 +364,7 @@ export class Session {
   }
 
   /**
-   * Runs `question` in the page; errors come back with their codes, which Playwright alone would drop.
+   * Runs `question` in the page; errors keep their codes, which Playwright would drop.
    * @template Given, Answer
    * @param {(door: import('../src/jobs/door.ts').Door, given: Given) => Answer | Promise<Answer>} question must not use
    *   anything around it
@@ -317,21 +387,22 @@ export class Session {
   }
 }
 
-/** More than these the engine does not take (src/engine/threads.ts). */
+/** The engine takes no more (src/engine/threads.ts). */
 const MOST_THREADS = 16;
 
-/** What a browser stores belongs to the address of the page, port included. */
+/** A browser's storage belongs to the page's origin, including the port. */
 const PORT = 41_837;
 
 /**
  * @param {string} folder
  * @param {string | null} profile
+ * @param {ServerProxy} proxy
  */
-async function serve(folder, profile) {
+async function serve(folder, profile, proxy) {
   if (profile === null) {
-    return serveFolder(folder);
+    return serveFolder(folder, 0, proxy);
   }
-  return serveFolder(folder, PORT).catch(() => {
+  return serveFolder(folder, PORT, proxy).catch(() => {
     throw new Failure(
       'storage_unavailable',
       `Another run that fetches a checkpoint is under way (port ${PORT} is in use); wait for its end.`,

@@ -1,4 +1,4 @@
-/** Text files as editors and shells save them: UTF-8, or what a byte order mark says. */
+/** Text files as saved by editors and shells: UTF-8, or as a byte order mark says. */
 import { Failure } from './failure.js';
 import { placeOf } from './json.js';
 
@@ -13,7 +13,7 @@ const MARKS = [
  * @param {Uint8Array} bytes
  * @param {string} path for the message
  * @returns {{ text: string, encoding: 'UTF-8' | 'UTF-16LE' | 'UTF-16BE' }} the text without its byte order mark
- * @throws {Failure} `invalid_operation` for text in another encoding: letters would be lost silently
+ * @throws {Failure} `invalid_operation` for text in another encoding, which would silently lose characters
  */
 export function decodeText(bytes, path) {
   const marked = MARKS.find(({ mark }) => mark.every((byte, i) => bytes[i] === byte));

@@ -42,19 +42,19 @@ interface Refusal {
   message: string;
 }
 
-/** One way in, as the shared cases use it; every answer can cross from a page to the test. */
+/** One door, as the shared cases use it; every answer can be passed from a page to the test. */
 interface Way {
   submit: (operation: unknown) => Promise<string | Refusal>;
   get: (id: string) => Promise<Job | Refusal>;
   list: () => Promise<Job[]>;
   cancel: (id: string) => Promise<Job | Refusal>;
-  /** Everything that is told of a job until its end, without entities and operation, and then the job. */
+  /** Every event of a job until it ends, without entities and operation, then the job itself. */
   follow: (id: string) => Promise<{ told: Pick<Job, 'state' | 'progress'>[]; job: Job }>;
   /** SHA-256 of a recorded file. */
   entity: (run: string, filename: string) => Promise<string>;
 }
 
-/** Makes the ways in a page; runs there. */
+/** Creates the doors in a page; runs there. */
 function makeWays(): void {
   const sha256 = async (blob: Blob) =>
     Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', await blob.arrayBuffer())), (byte) =>
@@ -176,7 +176,7 @@ function through(page: Page, way: string): Call {
     ) as ReturnType<Way[typeof name]>;
 }
 
-/** Until the service worker answers for this page. */
+/** Resolves when the service worker controls this page. */
 async function controlled(page: Page): Promise<void> {
   await page.evaluate(async () => {
     const { serviceWorker } = navigator;
@@ -187,7 +187,7 @@ async function controlled(page: Page): Promise<void> {
   });
 }
 
-/** Darkroom in one tab, which runs the jobs; in another one a page of the same origin that is no part of it. */
+/** One tab with Darkroom, which runs the jobs, and one with an unrelated page of the same origin. */
 async function openBoth(context: BrowserContext, url: string): Promise<{ darkroom: Page; guest: Page }> {
   const darkroom = await context.newPage();
   await darkroom.goto(`${url}/?door=cli&backend=wasm`);
@@ -248,7 +248,7 @@ test.describe.serial('the same cases', () => {
   let guest: Page;
   let stop: () => Promise<void>;
   let transform: object;
-  /** Of the picture from words and of the one from a picture, as the first door made them. */
+  /** Of the text-to-image and the image-to-image result, as the first door made them. */
   let reference: { words: string; picture: string } | null = null;
 
   const expectSame = (made: { words: string; picture: string }) => {
@@ -429,7 +429,7 @@ test.describe.serial('the same cases', () => {
           const events = new EventSource(`/v1/jobs/${id}/stream`);
           events.addEventListener('open', () => (seen.opened += 1));
           events.addEventListener('error', () => {
-            // As docs/API.md says: Chromium gives up on a stream whose service worker is gone.
+            // As docs/API.md says, Chromium gives up on a stream whose service worker is gone.
             if (events.readyState === EventSource.CLOSED) {
               follow();
             }
@@ -478,7 +478,7 @@ test.describe.serial('the same cases', () => {
     expect(await ask('list')).toHaveLength(before + 1);
     await darkroom.close();
     darkroom = second;
-    // Until the other tab has taken over nobody hears, and whoever is not answered says it again.
+    // Nobody listens until the other tab has taken over, so an unanswered request is repeated.
     const { state } = await guest.evaluate(async (operation) => {
       const updates = new BroadcastChannel('task_updates:handed-over');
       const tasks = new BroadcastChannel('tasks:pending');
@@ -512,7 +512,7 @@ test.describe.serial('the same cases', () => {
     await new Promise<void>((listening) => foreign.listen(0, '127.0.0.1', listening));
     try {
       const page = await context.newPage();
-      // Another site: its name differs, not only its port.
+      // A different site: the host name differs, not just the port.
       await page.goto(`http://localhost:${(foreign.address() as AddressInfo).port}/`);
       expect(page.frames().at(-1)?.url()).not.toContain(home.origin);
       const read = (path: string) =>
@@ -542,7 +542,7 @@ test.describe.serial('the same cases', () => {
   });
 });
 
-/** The blocks of docs/API.md that have a file's name, by it. */
+/** The blocks of docs/API.md that have a file name, by that name. */
 function examples(): Map<string, string> {
   const text = readFileSync(join(PROJECT, 'docs', 'API.md'), 'utf8');
   return new Map([...text.matchAll(/^```\w+ (\S+)\n([^]*?)^```$/gm)].map(([, name, code]) => [name, code]));

@@ -1,4 +1,4 @@
-/** What the engine promises beside right numbers: nothing is read back on the way, nothing leaks, either build works. */
+/** What the engine promises besides correct numbers: no read-backs along the way, no leaks, both builds work. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -28,9 +28,9 @@ test('between the first step and the picture no buffer is mapped for reading', a
   const after = await ledger(page);
   expect(job.state).toBe('completed');
   expect(pictures).toHaveLength(1);
-  // The one map is the picture itself.
+  // The single mapped buffer is the picture itself.
   expect(after.readMaps - before.readMaps).toBe(1);
-  // Where the job stood was kept beside it, without anything waiting for that.
+  // The resume point was saved alongside, and nothing waited for it.
   expect(after.snapshotMaps - before.snapshotMaps).toBeGreaterThanOrEqual(1);
 });
 
@@ -138,7 +138,7 @@ test('a full-size Stable Diffusion 2.1 UNet (866 M parameters) loads, and its we
   baseURL,
 }, info) => {
   test.setTimeout(900_000);
-  // A browser of its own, so that what it holds is gone with it.
+  // A separate browser, whose memory goes with it.
   const browser = await playwright.chromium.launch(info.project.use.launchOptions);
   const folder = mkdtempSync(join(tmpdir(), 'darkroom-scale-'));
   try {
@@ -156,7 +156,7 @@ test('a full-size Stable Diffusion 2.1 UNet (866 M parameters) loads, and its we
     );
     expect(growth).toBeLessThanOrEqual(64 * 2 ** 20);
     expect(after.liveBytes).toBeGreaterThan(865_000_000 * 4);
-    // The runtime's own way takes a staging buffer for each weight (src/engine/weight_uploads.ts); only the largest go it.
+    // The runtime itself uploads through a staging buffer per weight (src/engine/weight_uploads.ts); only the largest weights go that way.
     expect(after.createdBuffers - after.liveBuffers).toBeLessThan(after.liveBuffers / 2);
   } finally {
     await browser.close();
@@ -177,7 +177,7 @@ test('weights arrive while the browser collects garbage all the time', async ({ 
     await openDoor(page, 'webgpu');
     await openFolder(page, folder);
     const worker = page.workers().find((one) => one.url().includes('generation'));
-    // A stream that nothing refers to is collected while it is read (src/weights/weight_source.ts).
+    // A stream that nothing references is collected while being read (src/weights/weight_source.ts).
     const collects = await worker?.evaluate(() => {
       const { gc } = globalThis as { gc?: () => void };
       setInterval(() => gc?.(), 3);

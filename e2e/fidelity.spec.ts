@@ -1,9 +1,9 @@
 /**
- * Every golden picture of the reference (diffusers on the CPU, f32), made again in the browser on both backends: same
- * checkpoint, prompt, seed and settings. Prints the table of differences. Of the flow transformers, which the unit tests compare on the
- * processor, one of each family is made on the software GPU.
+ * Every golden picture of the reference (diffusers on the CPU, f32), reproduced in the browser on both backends: same checkpoint, prompt,
+ * seed and settings. Prints the table of differences. The unit tests compare the flow transformers on the processor; here one of each family
+ * runs on the software GPU.
  */
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
@@ -16,21 +16,29 @@ import {
   openFolder,
   readGolden,
   runOperation,
+  storeAddition,
   type Golden,
 } from './fixtures/door.ts';
-import { writeWeightless } from './fixtures/weightless.ts';
+import { additionsOf } from '../test/architecture_checkpoints.ts';
+import { originalLayoutFile } from '../test/weightless_checkpoints.ts';
+import { splitFlux1Gguf, splitZImage } from '../test/split_files.ts';
+import { writeFiles, writeWeightless } from './fixtures/weightless.ts';
 
 const LATENTS = 1e-3;
 const PIXELS = 2;
 const SHARE_WITHIN_ONE = 0.995;
 
-/** Those with a LoRA would have it in the library, as journeys/loras.spec.ts does; test/architectures.test.ts compares them. */
+/** Goldens with a LoRA would need it in the library, as in journeys/loras.spec.ts; test/architectures.test.ts compares them. */
 const architectures = readdirSync(ARCHITECTURE_GOLDENS)
   .filter((name) => !name.endsWith('-lora'))
   .sort();
-/** One of each architecture and operation, as a software GPU is slow. */
+/** One per architecture and operation, as a software GPU is slow. */
 const ON_WEBGPU = [
   'bk-sdm-text',
+  'control-sd2-transform',
+  'control-sdxl-transform',
+  'image-prompt-sd1-two',
+  'image-prompt-sdxl-text',
   'sd1-inpaint-06',
   'sd2-inpaint-10',
   'sdxl-inpaint-07',
@@ -42,12 +50,25 @@ const ON_WEBGPU = [
 ];
 
 const TRANSFORMER_GOLDENS = join(PIPELINE_GOLDENS, '..', 'transformers');
-const ON_GPU = /^(z-image-guided|flux2-klein-picture)$/;
+const ORIGINAL_LAYOUTS = join(PIPELINE_GOLDENS, '..', 'original_layouts');
+const VIDEO_GOLDENS = join(PIPELINE_GOLDENS, '..', 'videos');
+const SPLIT_FILES = join(PIPELINE_GOLDENS, '..', 'split_files');
+const ON_GPU =
+  /^(z-image-guided|flux2-klein-picture|sd35-skip-layers|flux1-dev-transform|qwen-image-(?:german|transform|inpaint)|animatediff-picture-all|wan-text-short)$/;
+
+/** The network is shown pictures to edit at a megapixel, which takes seconds: one for each kind of checkpoint, and none on the software GPU. */
+const NOT_HERE = /^qwen-edit-(?:german|plus|plus-two|2511)$/;
+
+/** The magnitude of latents from random networks that were given only noise. */
+function spreadOf(values: Float32Array): number {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
+}
 
 const made = mkdtempSync(join(tmpdir(), 'darkroom-transformers-'));
 test.afterAll(() => rmSync(made, { recursive: true, force: true }));
 
-const goldens = [PIPELINE_GOLDENS, TRANSFORMER_GOLDENS].flatMap((root) =>
+const goldens = [PIPELINE_GOLDENS, TRANSFORMER_GOLDENS, VIDEO_GOLDENS].flatMap((root) =>
   readdirSync(root)
     .sort()
     .map((name) => ({ root, name })),
@@ -96,8 +117,8 @@ for (const backend of ['wasm', 'webgpu'] as const) {
       expect(share).toBeGreaterThanOrEqual(SHARE_WITHIN_ONE);
     }
 
-    const here = goldens.filter(
-      ({ root, name }) => backend === 'wasm' || root === PIPELINE_GOLDENS || ON_GPU.test(name),
+    const here = goldens.filter(({ root, name }) =>
+      backend === 'wasm' ? !NOT_HERE.test(name) : root === PIPELINE_GOLDENS || ON_GPU.test(name),
     );
     for (const { root, name } of here) {
       test(name, async () => {
@@ -110,6 +131,35 @@ for (const backend of ['wasm', 'webgpu'] as const) {
           );
           opened = golden.checkpoint;
         }
+        if (root === VIDEO_GOLDENS) {
+          // Lossless, for comparison.
+          golden.operation.parameters.format = 'zip';
+        }
+        await compare(golden, root === VIDEO_GOLDENS ? LATENTS * spreadOf(golden.latents) : LATENTS);
+      });
+    }
+
+    // A software GPU is slow, and the folders are compared on it already.
+    if (backend === 'wasm') {
+      test('sd35 of one file', async () => {
+        const golden = readGolden('sd35', ORIGINAL_LAYOUTS);
+        const path = join(made, golden.checkpoint);
+        writeFileSync(path, originalLayoutFile('sd35'));
+        opened = await openFile(page, path);
+        await compare(golden, LATENTS);
+      });
+    }
+
+    if (backend === 'wasm') {
+      test('flux1 in files of their own, its transformer a GGUF', async () => {
+        const golden = readGolden('flux1-gguf', SPLIT_FILES);
+        opened = await openFile(page, writeFiles(made, splitFlux1Gguf()));
+        await compare(golden, LATENTS);
+      });
+
+      test('z-image in files of their own', async () => {
+        const golden = readGolden('z-image', SPLIT_FILES);
+        opened = await openFile(page, writeFiles(made, splitZImage()));
         await compare(golden, LATENTS);
       });
     }
@@ -122,6 +172,9 @@ for (const backend of ['wasm', 'webgpu'] as const) {
           const path = folders.write(checkpoint);
           await (checkpoint.endsWith('.safetensors') ? openFile(page, path) : openFolder(page, path));
           opened = checkpoint;
+        }
+        for (const { name, file } of Object.values(additionsOf(golden.operation.parameters)).flat()) {
+          await storeAddition(page, name, new Uint8Array(await file.arrayBuffer()));
         }
         const { latents } = golden;
         const mean = latents.reduce((sum, value) => sum + value, 0) / latents.length;

@@ -1,6 +1,6 @@
 /**
- * The language engine in the page: the tokens and sounds of transformers on both backends, from an opened folder and from the library,
- * without a request to anybody.
+ * The language engine in the page: transformers' tokens and sounds on both backends, from an opened folder and from the library, without a
+ * request to anyone.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -17,10 +17,10 @@ import {
 import { readTensors } from '../test/onnx_node.ts';
 import { openDoor } from './fixtures/door.ts';
 
-/** Tokens per chat: a software GPU takes its time for each. */
+/** Tokens per chat: a software GPU is slow. */
 const LONGEST = { wasm: 24, webgpu: 10 };
 
-/** Writes a tiny checkpoint to the disk of this test and gives it to the page's folder field. */
+/** Writes a tiny checkpoint to this test's disk and gives it to the page's folder field. */
 async function choose(page: Page, name: string, change: (contents: Map<string, Uint8Array>) => void = () => undefined) {
   const folder = join(test.info().outputPath(), name);
   const contents = languageContents(name);
@@ -134,7 +134,7 @@ test('cancelling and the end of the worker each end one request, and the next on
   const [before] = await generate(page, [asked(ref)]);
   expect(before.result.ids).toEqual(languageGoldens('tiny-llama').cases[0].ids);
 
-  // The worker is closed under its request.
+  // The worker is closed during its request.
   const worker = page.workers().find((one) => one.url().includes('language.worker'));
   const failed = page.evaluate(
     async (request) =>

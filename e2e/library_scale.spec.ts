@@ -1,6 +1,6 @@
 /**
- * A checkpoint of gigabytes in the library: what it costs in memory to bring it to the GPU, and how fast its UNet's session is made
- * beside the least that anybody has to do, reading the same Blobs and writing them to GPU buffers. `SCALE_GB=5` takes a larger one.
+ * A checkpoint of gigabytes in the library: the memory it takes to bring it to the GPU, and how fast its UNet's session is created compared
+ * with the bare minimum, reading the same Blobs and writing them to GPU buffers. `SCALE_GB=5` takes a larger one.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -10,18 +10,18 @@ import { openDoor, untilSampling } from './fixtures/door.ts';
 import { writeLargeCheckpoint, type Size } from './fixtures/large_checkpoint.ts';
 
 /**
- * SD 2.1's topology in f32, narrower or wider than published. It reads narrow text: a software GPU takes seconds for text of the
- * published width, and would still compute it while the UNet is loaded.
+ * SD 2.1's topology in f32, narrower or wider than published. Its text embeddings are narrow: on a software GPU text of the published width
+ * takes seconds and would still be running while the UNet loads.
  */
 const SIZES: Record<string, Size> = {
   '2': { channels: [256, 512, 1024, 1024], textWidth: 64, type: 'F32' },
   '5': { channels: [384, 768, 1536, 1536], textWidth: 64, type: 'F32' },
 };
-/** In MiB: the runtime keeps room for the largest tensor, which has 72 and 162. */
+/** In MiB: the runtime reserves space for the largest tensor, of 72 and 162. */
 const HEAPS: Record<string, number> = { '2': 300, '5': 400 };
 const SCALE = process.env.SCALE_GB ?? '2';
 
-/** How often its speed is measured. */
+/** Number of speed measurements. */
 const TIMES = 2;
 
 const MIB = 2 ** 20;
@@ -35,7 +35,7 @@ test(`a checkpoint of ${SCALE} GB loads from the library within small heaps`, as
   test.setTimeout(1_800_000);
   const folder = mkdtempSync(join(tmpdir(), 'darkroom-library-'));
   const profile = mkdtempSync(join(tmpdir(), 'darkroom-profile-'));
-  // An ordinary profile on disk, as people have: a private one keeps what it stores in memory and cannot read so much back.
+  // An ordinary profile on disk, as people have: a private one stores in memory and cannot read this much back.
   const launch = () =>
     playwright.chromium.launchPersistentContext(profile, {
       ...info.project.use.launchOptions,
@@ -68,9 +68,9 @@ test(`a checkpoint of ${SCALE} GB loads from the library within small heaps`, as
     expect(growth).toBeLessThanOrEqual(64 * MIB);
     await leave(page, id);
 
-    // Again without anybody who counts heaps, which slows the workers down, each time between two runs of what that is compared with, as
-    // the machine is never equally quick, and each in a browser of its own: a software GPU goes on with a job's step for long after it
-    // was cancelled, and takes the processor from what comes next.
+    // Again without heap sampling, which slows the workers down. Each measurement sits between two of its baseline, as the machine's
+    // speed varies, and has a browser of its own: a software GPU keeps computing a cancelled step for long and takes the processor from what
+    // comes next.
     const alone = async (measure: (context: BrowserContext, ref: string) => Promise<Pace>): Promise<Pace> => {
       context = await launch();
       const pace = await measure(context, ref);
@@ -122,13 +122,13 @@ const load = (page: Page, checkpoint: string) =>
     parameters: { prompt: 'a cat', steps: 1, guidance_scale: 0, width: 16, height: 16, seed: '1' },
   });
 
-/** Ends the browser with the job, of which nothing is to be taken up again. */
+/** Ends the browser along with the job, which must not be resumed. */
 async function leave(page: Page, id: string): Promise<void> {
   await page.evaluate((running) => globalThis.darkroom?.cancel(running), id);
   await page.context().close();
 }
 
-/** Loads in a page that nobody watches, and says how fast the session of the UNet was made. */
+/** Loads in a page without sampling, and returns how fast the UNet's session was created. */
 async function loadAlone(context: BrowserContext, ref: string): Promise<Pace> {
   const page = await context.newPage();
   await openDoor(page, 'webgpu');
@@ -152,7 +152,7 @@ async function sessionPace(page: Page): Promise<Pace> {
   return pace;
 }
 
-/** In a page of its own: every piece of the UNet from IndexedDB to GPU buffers that stay, as weights have to, 4 MiB at a time. */
+/** In a separate page: copies every piece of the UNet from IndexedDB to GPU buffers that stay, like weights, 4 MiB at a time. */
 async function readAndWrite(context: BrowserContext, ref: string): Promise<Pace> {
   const other = await context.newPage();
   await other.goto('/theme.js');
@@ -229,7 +229,7 @@ class WorkerHeaps {
         );
         heaps.samples++;
       }
-      // The next question follows the answer, so a busy worker is asked as often as it can answer.
+      // Each question waits for the previous answer, so a busy worker is asked as often as it can answer.
       heaps.#ask(session, sessionId);
     });
     await session.send('Target.setAutoAttach', { autoAttach: true, waitForDebuggerOnStart: false, flatten: false });
@@ -242,7 +242,7 @@ class WorkerHeaps {
 
   #ask(session: CDPSession, sessionId: string): void {
     if (this.#isWatching && this.#workers.has(sessionId)) {
-      // A worker that ends meanwhile answers no more.
+      // A worker that ends meanwhile no longer answers.
       session
         .send('Target.sendMessageToTarget', {
           sessionId,

@@ -1,6 +1,6 @@
 /**
- * Ready-made ONNX repositories in the page: the optimum layout, on both backends, against the same golden of diffusers as the folder that
- * it was exported from; each published export against a golden of its own; and static half precision, many steps, against the optimum one.
+ * Ready-made ONNX repositories in the page: the optimum layout on both backends against the diffusers golden of the folder it was exported
+ * from; each published export against a golden of its own; and static half precision, over many steps, against the optimum layout.
  */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -58,13 +58,13 @@ for (const id of readdirSync(EXPORT_GOLDENS)) {
     expect(made.job.error).toBeNull();
     const [worst, most] = [largest(made.latents, latents), largest(rgb(made), pixels)];
     console.log(`${id} on wasm: latents ${worst.toExponential(1)}, pixels ${most} of 255`);
-    // Most in half precision, one of them for several steps (test/onnx_checkpoint.test.ts).
+    // Most are half precision, one of them over several steps (test/onnx_checkpoint.test.ts).
     expect(worst).toBeLessThanOrEqual(0.1);
     expect(most).toBeLessThanOrEqual(operation.parameters.steps === 1 ? PIXELS : 2 * PIXELS);
   });
 }
 
-/** Half precision all through: the difference is rounding, which grows with steps and guidance (test/onnx_checkpoint.test.ts). */
+/** Half precision throughout: the difference is rounding, which grows with steps and guidance (test/onnx_checkpoint.test.ts). */
 test('static half-precision networks of batch two give nearly the same picture on wasm', async ({ page }) => {
   const settings = { steps: 5, guidance_scale: 2, sampler: 'euler', schedule: 'leading' };
   await openDoor(page, 'wasm');

@@ -1,11 +1,11 @@
-/** What the planner foretells, against what the engine then really holds and does. */
+/** The planner's estimates against what the engine then actually holds and does. */
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
 import { DEFAULT_CHECKPOINT } from '../src/core/builtin_checkpoints.ts';
 import type { Estimate, EstimateRequest } from '../src/core/model.ts';
 import { CHECKPOINTS, openDoor, openFolder, runOperation } from './fixtures/door.ts';
 
-/** Estimated and real peak of the device's memory are within this factor of each other. */
+/** Estimated and actual peak of device memory are within this factor of each other. */
 const FACTOR = 1.5;
 
 function request(size: number, more: Partial<EstimateRequest> = {}): EstimateRequest {
@@ -46,13 +46,13 @@ for (const { name, size, more } of [
   test(`${name} at ${size} pixels takes about the memory that was estimated`, async ({ page }) => {
     await openDoor(page, 'webgpu');
     const ref = name === DEFAULT_CHECKPOINT ? name : await openFolder(page, join(CHECKPOINTS, name));
-    // More steps take no more memory.
+    // More steps need no more memory.
     const asked = request(size, { steps: 1, ...more });
     const estimated = await estimate(page, ref, asked);
     const before = await ledger(page);
     const { job } = await runOperation(page, operation(asked));
     expect(job.error).toBeNull();
-    // The runtime keeps its buffers for the next picture, so what is held after a picture is what it took.
+    // The runtime keeps its buffers for the next picture, so what is held afterwards is what the picture took.
     const held = (await ledger(page)).liveBytes - before.liveBytes;
     const { memory, runsHere } = estimated.variants[0];
     expect(runsHere).toBe(true);
@@ -75,7 +75,7 @@ test('seconds come from a self-measurement, then from pictures that were made', 
   const second = await estimate(page, DEFAULT_CHECKPOINT, asked);
   expect(second.rate).toBe('pictures');
   expect(second.seconds).toBeGreaterThan(0);
-  // Kept for the next visit.
+  // Stored for the next visit.
   await page.reload();
   await page.waitForFunction(() => globalThis.darkroom !== undefined);
   expect((await estimate(page, DEFAULT_CHECKPOINT, asked)).rate).toBe('pictures');

@@ -1,4 +1,4 @@
-/** Without a GPU, in the page: how many threads compute, what is decoded in tiles by itself, and an engine that is ready before it is asked. */
+/** Without a GPU, in the page: the number of threads, automatic tiled decoding, and an engine that is ready before it is needed. */
 import { join } from 'node:path';
 import { expect, test } from '@playwright/test';
 import { CHECKPOINTS, openDoor, openFolder, readGolden, runOperation } from './fixtures/door.ts';
@@ -91,7 +91,7 @@ test('what an operation runs on is on the device before it is asked, makes the s
   const worst = made.latents!.reduce((most, value, i) => Math.max(most, Math.abs(value - golden.latents[i])), 0);
   expect(worst).toBeLessThanOrEqual(1e-3);
   expect((await sessions())?.liveBuffers).toBe(before?.liveBuffers);
-  // Prepared in the middle of a job, nothing is done; what begins while it is prepared goes first.
+  // Preparing during a job does nothing; a job that starts during preparation goes first.
   const [both] = await page.evaluate(async (operation) => {
     const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
     await door.unload();
@@ -148,6 +148,7 @@ test.describe('over HTTP', () => {
     expect(answers.checkpoints.body.checkpoints).toMatchObject([
       { ref: 'builtin:scenes', state: 'builtin' },
       { ref: 'builtin:scenes-4-steps', state: 'builtin' },
+      { ref: 'builtin:realesr-animevideov3', state: 'builtin' },
     ]);
     expect(answers.refused).toMatchObject({ status: 400, body: { error: { code: 'invalid_operation' } } });
   });

@@ -1,6 +1,6 @@
 /**
- * What generated code can reach from inside its frame: nothing of the page, and nobody outside. Every probe is a sketch, run as a person runs one,
- * and a server on another origin notes whatever arrives. That the probes work is shown first, on a page without a sandbox.
+ * What generated code can reach from inside its frame: nothing of the page and nobody outside. Every probe is a sketch, run as a person runs
+ * one, and a server on another origin logs whatever arrives. A page without a sandbox first shows that the probes work.
  */
 import { createSocket, type Socket } from 'node:dgram';
 import { readFileSync } from 'node:fs';
@@ -11,7 +11,7 @@ import { chromiumFlags, findChromium } from '../cli/chromium.js';
 import { SANDBOX_POLICY, headers } from '../cli/headers.js';
 import { serveFolder } from '../cli/server.js';
 
-/** A host that somebody would like to send data to: answers everything, and counts requests, bytes and datagrams. */
+/** A host to leak data to: answers everything and counts requests, bytes and datagrams. */
 class Foreign {
   readonly requests: string[] = [];
   bytes = 0;
@@ -74,7 +74,7 @@ const test = base.extend<{ foreign: Foreign }>({
   },
 });
 
-// A camera and a microphone that nobody is asked about: what refuses them is the frame's own lack of permission.
+// A camera and a microphone without a prompt: only the frame's lack of permission refuses them.
 test.use({
   launchOptions: {
     executablePath: findChromium(),
@@ -120,20 +120,20 @@ const CHANNELS: Record<string, string> = {
   transport: `const t = new WebTransport(to('transport').replace('http:', 'https:')); await t.ready`,
 };
 
-/** They take the document with them, so that each has a run of its own. */
+/** They navigate the document away, so each needs a run of its own. */
 const DEPARTURES: Record<string, string> = {
   navigation: `location.href = to('navigation')`,
   replace: `location.replace(to('replace'))`,
   refresh: `add('meta', { httpEquiv: 'refresh', content: '0;url=' + to('refresh') })`,
   link: `add('a', { href: to('link') }).click()`,
   self: `window.open(to('self'), '_self')`,
-  // To another origin it is an ordinary link.
+  // Across origins it is an ordinary link.
   download: `add('a', { href: to('download'), download: 'x' }).click()`,
-  // The address of the stage, to which a frame of a sketch cannot go either.
+  // The stage's own address, which a sketch's frame cannot navigate to either.
   ping: `add('a', { href: '#x', ping: to('ping') }).click()`,
 };
 
-/** What belongs to the page, as expressions that are true when it was reached. */
+/** Things that belong to the page, as expressions that are true if they were reached. */
 const ACCESS: Record<string, string> = {
   'local storage': `localStorage.length >= 0`,
   'session storage': `sessionStorage.length >= 0`,
@@ -179,7 +179,7 @@ const PRELUDE = (url: string) => `
   const add = (tag, values) => { const one = Object.assign(document.createElement(tag), values); (document.body ?? document.head).append(one); return one; };
 `;
 
-/** A sketch that tries everything at once and writes what came of it. */
+/** A sketch that tries everything at once and logs the outcome. */
 function probing(url: string, probes: Record<string, string>, form: (body: string) => string): string {
   const attempts = Object.entries(probes).map(
     ([name, body]) => `[${JSON.stringify(name)}, async () => { ${form(body)} }],`,
@@ -206,13 +206,13 @@ async function runSketch(page: Page, source: string, language: 'p5' | 'tonejs' =
   await page.getByRole('button', { name: 'Run', exact: true }).click();
 }
 
-/** Whatever comes of a probe is a line of the console. */
+/** Each probe's outcome is a console line. */
 const said = (page: Page) => page.getByLabel('Lines of the console');
 
 test('the probes reach a foreign host from a page without a sandbox', async ({ page, foreign }) => {
   await page.goto(`${foreign.url}/page`);
   await page.addScriptTag({ content: probing(`http://localhost:${foreign.port}`, CHANNELS, (body) => body) });
-  // The others need HTTPS, a click, or are left to the browser's judgement.
+  // The others need HTTPS or a click, or are up to the browser.
   await expect.poll(() => foreign.arrived().length, { timeout: 60_000 }).toBeGreaterThanOrEqual(24);
 });
 
@@ -234,9 +234,9 @@ test(`nothing leaves the frame of a sketch, by ${Object.keys(CHANNELS).length} c
 for (const [name, body] of Object.entries(DEPARTURES)) {
   test(`a sketch does not leave by ${name}`, async ({ page, foreign }) => {
     await runSketch(page, `${PRELUDE(foreign.url)}\nsetTimeout(() => console.log('still here'), 1500);\n${body};`);
-    // A frame that is refused its way shows nothing any more, and is removed.
+    // A frame whose navigation is refused shows nothing and is removed.
     await expect(page.locator('.seen')).toContainText(/still here|did not answer/, { timeout: 120_000 });
-    // The browser may open a connection before it asks the policy; nothing is sent over it.
+    // The browser may open a connection before checking the policy; nothing is sent over it.
     expect(foreign.requests).toEqual([]);
     expect(foreign.bytes).toBe(0);
     expect(new URL(page.url()).hash).toBe('#sketches');
@@ -259,7 +259,7 @@ test(`nothing of the page is reached from the frame of a sketch, in ${Object.key
 });
 
 test('the page takes nothing from the frame but messages of the port that pass their schema', async ({ page }) => {
-  // A sketch that takes hold of our own port, as one can that replaces what the frame's script uses.
+  // A sketch that gets hold of our port, by replacing what the frame's script uses.
   await runSketch(
     page,
     `const data = Object.getOwnPropertyDescriptor(MessageEvent.prototype, 'data').get;

@@ -1,6 +1,6 @@
 /**
- * What keeps others out and secrets in: the headers of every served path in every way of serving, the recipes for hosts, and a token that is
- * looked for in everything that the page leaves behind.
+ * What keeps others out and secrets in: the headers of every path in every way of serving, the recipes for hosts, and a token that is
+ * searched for in everything the page leaves behind.
  */
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { createServer as createPlainServer } from 'node:http';
@@ -32,7 +32,7 @@ const asset = (pattern: RegExp) => {
   return `/assets/${name}`;
 };
 
-/** As any host has them; of the others browsers make what they want. */
+/** As on any host; browsers guess the others. */
 const TYPES: Record<string, string> = {
   '.html': 'text/html',
   '.js': 'text/javascript',
@@ -41,7 +41,7 @@ const TYPES: Record<string, string> = {
   '.wasm': 'application/wasm',
 };
 
-/** What is asked for of the built page, and the status that it has. */
+/** Requested paths of the built page and their status. */
 const BUILT: [string, () => string, number][] = [
   ['the page', () => '/', 200],
   ['a script', () => asset(/^index-.*\.js$/), 200],
@@ -75,7 +75,7 @@ base.describe('headers', () => {
       `object-src 'none'`,
       `base-uri 'none'`,
       `form-action 'none'`,
-      // Not 'none', so that pages of this origin can hold Darkroom in a frame.
+      // Not 'none', so that pages of this origin can embed Darkroom in a frame.
       `frame-ancestors 'self'`,
     ]) {
       expect(policy).toContain(rule);
@@ -113,7 +113,7 @@ base.describe('headers', () => {
       root: PROJECT,
       cacheDir,
       logLevel: 'error',
-      // The page itself is not run here.
+      // The page itself does not run here.
       optimizeDeps: { noDiscovery: true },
       server: { port: 0, host: '127.0.0.1', ws: false, watch: null },
     });
@@ -206,7 +206,7 @@ base.describe('headers', () => {
             Object.keys(SENT),
           ] as const,
         );
-        // The worker that reaches servers has the same policy here as where the server makes it.
+        // The worker that contacts servers has the same policy here as when the server sets it.
         const remote = `${asset(/^remote\.worker-.*\.js$/)}?connect=http://127.0.0.1:8188&connect=*&connect=https://*.example.org`;
         const policy = await page.evaluate(
           async (path) => (await fetch(path)).headers.get('Content-Security-Policy'),
@@ -238,7 +238,7 @@ base.describe('headers', () => {
     for (const host of ['Netlify', 'Cloudflare Pages', 'nginx', 'GitHub Pages']) {
       expect(recipes).toContain(`**${host}`.replace('**Cloudflare', 'Cloudflare'));
     }
-    // What the recipe's sed makes of the file are nginx's directives, one for each header.
+    // The recipe's sed turns the file into nginx directives, one per header.
     const command = /sed -n '(.*?)' dist\/_headers/.exec(recipes)?.[1] ?? '';
     expect(command).toBe(String.raw`/^\/assets/q; s/^  \([^:]*\): \(.*\)$/add_header \1 "\2" always;/p`);
     const until = written.findIndex((line) => line.startsWith('/assets'));
@@ -248,7 +248,7 @@ base.describe('headers', () => {
     expect(directives).toEqual(Object.entries(SENT).map(([name, value]) => `${name} ${value}`));
     expect(Object.values(SENT).join('')).not.toMatch(/["$\\]/);
     expect(recipes.match(/include darkroom\.conf;/g)).toHaveLength(2);
-    // Said there: Cloudflare Pages takes no file above 25 MiB, and only the larger build of ONNX Runtime is one.
+    // The recipe says so: Cloudflare Pages accepts no file above 25 MiB, and only ONNX Runtime's larger build is one.
     const large = readdirSync(join(DIST, 'assets')).filter(
       (name) => statSync(join(DIST, 'assets', name)).size > 25 * 2 ** 20,
     );
@@ -261,7 +261,7 @@ function lowered(record: Record<string, string>): Record<string, string> {
   return Object.fromEntries(Object.entries(record).map(([name, value]) => [name.toLowerCase(), value]));
 }
 
-/** The forms in which a text may lie somewhere: as UTF-8 and UTF-16, and within base64, whatever stands before it. */
+/** The encodings in which a text may be found: UTF-8, UTF-16, and base64 at any alignment. */
 function formsOf(text: string): string[] {
   const inBase64 = [0, 1, 2].map((shift) => {
     const encoded = Buffer.from('x'.repeat(shift) + text).toString('base64');
@@ -270,7 +270,7 @@ function formsOf(text: string): string[] {
   return [text, [...text].join('\0'), ...inBase64];
 }
 
-/** Where in the page's storage one of the forms lies, by the names of its places; every byte of it is read. */
+/** Where in the page's storage one of the encodings occurs, by name; reads every byte. */
 function find(page: Page, forms: string[]): Promise<{ places: string[]; read: Record<string, number> }> {
   return page.evaluate(async (needles) => {
     const places: string[] = [];
@@ -445,7 +445,7 @@ test.describe.serial('a token of the hub', () => {
       await expect(sheet).toContainText('Its owners want to know who fetches it');
       await page.getByText('Hub token').click();
       const token = page.getByRole('textbox', { name: 'Token', exact: true });
-      // One that is refused first, so that the refusal is looked at, too.
+      // One refused first, so that the refusal is checked too.
       hub.token = 'hf_another';
       await token.fill(CANARY);
       await sheet.getByRole('button', { name: 'Look again' }).click();
@@ -581,7 +581,7 @@ test.describe.serial('a token of the hub', () => {
 
   test('and nothing on the whole way was against the policy', async () => {
     expect(violations).toEqual([]);
-    // It would have been heard.
+    // It would have been received.
     expect(
       await page.evaluate(() =>
         fetch('https://evil.example/').then(

@@ -1,4 +1,4 @@
-/** Steps of language models within jobs: words, code and voice, alone and before a picture; what they say meanwhile, and what goes wrong. */
+/** Language model steps within jobs: words, code and voice, alone and before a picture; what they stream meanwhile, and what goes wrong. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
@@ -8,7 +8,7 @@ import { openDoor } from './fixtures/door.ts';
 
 const RULE = { en: 'Describe it as seen from above.', de: 'Beschreibe es von oben.' };
 
-/** Opens a tiny checkpoint as a person opens a folder. @param change of its files, by path */
+/** Opens a tiny checkpoint as a person opens a folder. @param change edits to its files, by path */
 async function open(page: Page, name: string, change: (files: Map<string, Uint8Array>) => void = () => undefined) {
   const contents = languageContents(name);
   change(contents);
@@ -179,7 +179,7 @@ test('a disk that is full when a voice has spoken is told in one sentence, and n
       [before.job.run ?? '', before.job.entities.at(-1)?.filename ?? ''] as const,
     );
 
-  // Room for what a run begins with, and none for so long a recording.
+  // Space for what a run starts with, but not for so long a recording.
   const long = speech('smoke rises from the chimney '.repeat(60));
   const devtools = await page.context().newCDPSession(page);
   const origin = new URL(page.url()).origin;

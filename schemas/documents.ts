@@ -9,7 +9,7 @@ import { ERROR_CODES } from '../src/core/errors.ts';
 import type { Catalogue, Config } from '../src/core/catalogue.ts';
 import { operationSchema } from '../src/core/operation.ts';
 import { operationKinds } from '../src/core/plan.ts';
-import { courseOf, entriesOf, openEntries, valuesOf } from '../src/core/steps.ts';
+import { asAsked, courseOf, entriesOf, openEntries, valuesOf } from '../src/core/steps.ts';
 import type { Course, Wire } from '../src/core/steps.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 
@@ -45,7 +45,12 @@ export function operationDocument(from: Catalogue): JsonSchema {
       if: { properties: { config: { const: config.id } }, required: ['config'] },
       then: ofConfig(config, course),
     })),
-    definitions: Object.fromEntries(configs.map(({ config, course }) => [config.id, parametersOf(config, course)])),
+    definitions: Object.fromEntries([
+      ...configs.flatMap(({ config, course }) =>
+        coursesOf(config, course).map(({ name, asked }) => [name, parametersOf(config, asked)] as const),
+      ),
+      ...Object.values(from.chunks).map((chunk) => [definitionOf(chunk), valuesFor(chunk)] as const),
+    ]),
   };
 }
 
@@ -59,13 +64,37 @@ export function errorDocument(): JsonSchema {
   return { ...converted(v.strictObject({ error })), title: 'Darkroom error' };
 }
 
+/** The steps of a config with and without those that are optional, the latter first; each with the name of its parameters. */
+function coursesOf({ id }: Config, course: Course): { name: string; asked: Course }[] {
+  const optional = course.steps.flatMap((step) => (step.isOptional ? [step.id] : []));
+  const always = { name: id, asked: asAsked(course, []) };
+  return optional.length === 0 ? [always] : [always, { name: `${id}_with_${optional.join('_')}`, asked: course }];
+}
+
 function ofConfig(config: Config, course: Course): JsonSchema {
+  const [always, whole] = coursesOf(config, course).map(({ name, asked }) => ofSteps(config, asked, name));
+  const named = course.steps
+    .filter(({ isOptional }) => isOptional)
+    .flatMap(({ id }) =>
+      ['checkpoints', 'given'].map((field) => ({ required: [field], properties: { [field]: { required: [id] } } })),
+    );
+  return named.length === 0 ? always : { if: { anyOf: named }, then: whole, else: always };
+}
+
+/** @param name of the definition of its parameters */
+function ofSteps(config: Config, course: Course, name: string): JsonSchema {
   const { operations, main, steps } = course;
   const ids = steps.map(({ id }) => id);
+  const pictures = operations.flatMap((kind) => {
+    const parameters = picturesFor(kind, main.chunk, Object.keys(main.wires));
+    return parameters
+      ? [{ if: { properties: { operation: { const: kind } } }, then: { properties: { parameters } } }]
+      : [];
+  });
   return {
     properties: {
       operation: { enum: operations },
-      parameters: { $ref: `#/definitions/${config.id}` },
+      parameters: { $ref: `#/definitions/${name}` },
       until: { enum: ids },
       checkpoints: { propertyNames: { enum: ids } },
       given: {
@@ -86,12 +115,8 @@ function ofConfig(config: Config, course: Course): JsonSchema {
     if: { not: { required: ['given'] } },
     then: {
       properties: { parameters: { required: requiredOf(config, course) } },
-      allOf: operations.flatMap((kind) => {
-        const parameters = picturesFor(kind, main.chunk, Object.keys(main.wires));
-        return parameters
-          ? [{ if: { properties: { operation: { const: kind } } }, then: { properties: { parameters } } }]
-          : [];
-      }),
+      // JSON Schema knows no empty list of schemas.
+      ...(pictures.length > 0 && { allOf: pictures }),
     },
   };
 }
@@ -120,13 +145,22 @@ function parametersOf(config: Config, { steps }: Course): JsonSchema {
   ]);
   const alone = steps.map(({ id, chunk }): [string, JsonSchema] => [
     id,
-    { type: 'object', properties: propertiesOf(chunk), additionalProperties: false },
+    { $ref: `#/definitions/${definitionOf(chunk)}` },
   ]);
   return {
     type: 'object',
     properties: Object.fromEntries([...merged, ...(steps.length > 1 ? alone : [])]),
     additionalProperties: false,
   };
+}
+
+function definitionOf({ meta }: ChunkContract): string {
+  return `values_of_${meta.id}`;
+}
+
+/** Values for one step alone. */
+function valuesFor(chunk: ChunkContract): JsonSchema {
+  return { type: 'object', properties: propertiesOf(chunk), additionalProperties: false };
 }
 
 /** Fields without which no step can begin. What the config says, or what a step's own object may say, can be left out. */

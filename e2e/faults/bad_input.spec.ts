@@ -1,4 +1,4 @@
-/** What people get wrong: each time one clear sentence with a code, and a page that goes on working. */
+/** What people get wrong: every time one clear sentence with a code, and a page that keeps working. */
 import {
   cpSync,
   mkdirSync,
@@ -99,9 +99,9 @@ const FOLDERS: [string, (folder: string) => void, string, RegExp][] = [
   ],
   [
     'an unknown pipeline',
-    (folder) => editJson(join(folder, 'model_index.json'), (index) => (index._class_name = 'FluxPipeline')),
+    (folder) => editJson(join(folder, 'model_index.json'), (index) => (index._class_name = 'AuraFlowPipeline')),
     'checkpoint_unsupported',
-    /FluxPipeline/,
+    /AuraFlowPipeline/,
   ],
   [
     'an unknown network',

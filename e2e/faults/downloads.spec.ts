@@ -1,6 +1,6 @@
 /**
  * Downloads on a bad day, in a real browser with the page's real policy and host names, against a local hub that misbehaves on purpose.
- * After each: what was there is had at most once more by one piece, the model is right or refused, and nothing else is lost.
+ * After each: at most one piece is fetched twice, the model is correct or refused, and nothing else is lost.
  */
 import { join } from 'node:path';
 import type { Door } from '../../src/jobs/door.ts';
@@ -30,7 +30,7 @@ import {
 import { expect } from '@playwright/test';
 
 const isUnet = ({ path }: Asked) => path === UNET;
-/** The n-th request for the large file; every piece of it takes four. */
+/** The n-th request for the large file; each piece takes four. */
 const once =
   (n: number, work: (asked: Asked) => Promise<unknown> | void): Fault =>
   async (asked) => {
@@ -64,7 +64,7 @@ test('200 in answer to a range', async ({ door, hub }) => {
   });
   expect(await download(door, HUB(LARGE))).toMatchObject({ stored: { state: 'complete' } });
   await expectRight(door, REF);
-  // What was under way of that piece, and what a cancelled answer had put into the pipes.
+  // What was in flight of that piece, plus what a cancelled response had left in the pipes.
   expect(hub.sent).toBeLessThanOrEqual(sizeOf(largeOf(hub)) + 2 * PIECE);
 });
 
@@ -121,7 +121,7 @@ test('a size that changes is refused at a pinned commit, and taken anew from an 
   expect(await download(door, REF)).toMatchObject({ stored: { state: 'complete' }, error: null });
   await expectRight(door, REF);
 
-  // The same files at an address, of which one becomes another while it is fetched.
+  // A file changes at the same address while it is being fetched.
   hub.begin();
   hub.fault = once(6, ({ response }) => {
     hub.repositories.set(LARGE, { files: new Map([...files, [UNET, grown.get(UNET) as Buffer]]) });
@@ -159,7 +159,7 @@ test('one flipped byte', async ({ door, context, hub }) => {
   await expectRight(door, TINY_REF);
   await expectRuns(context, TINY_REF);
 
-  // Once only, the download bears it by itself.
+  // If it happens once, the download recovers by itself.
   hub.fault = async (asked) => asked.count < 4 && (await flip(asked));
   expect(await download(door, HUB(LARGE))).toMatchObject({ stored: { state: 'complete' } });
   await expectRight(door, REF);
@@ -270,7 +270,7 @@ test('a pause from another tab', async ({ door, context, hub }) => {
 test('a full disk at every write', async ({ door, context, hub }) => {
   const devtools = await context.newCDPSession(door);
   const origin = new URL(door.url()).origin;
-  // Before the first use, and then only upwards: for half a minute Chromium reckons with the room that it found last.
+  // Set before the first use, then only raised: Chromium caches the free space it last found for half a minute.
   await devtools.send('Storage.overrideQuotaForOrigin', { origin, quotaSize: 8 * 2 ** 20 });
   expect(await download(door, HUB(TINY))).toMatchObject({ stored: { state: 'complete' } });
   const total = sizeOf(largeOf(hub));
@@ -293,7 +293,7 @@ test('a full disk at every write', async ({ door, context, hub }) => {
     last = mine;
   }
   expect(fails).toBeGreaterThan(2);
-  // Each failed write had fetched the piece that it could not keep.
+  // Each failed write had already fetched the piece that it could not store.
   expect(hub.asked).toBeLessThanOrEqual(total + fails * PIECE);
   await expectRight(door, REF);
   await expectRight(door, TINY_REF);
@@ -321,7 +321,7 @@ test('a tab killed at 20 random moments', async ({ door, context, hub }) => {
     const hold = hub.holdAfter(Math.floor(random() * Math.min(left, 1.5 * PIECE)));
     const going = download(page, HUB(LARGE)).catch(() => undefined);
     await Promise.race([hold.reached, going]);
-    // With the bytes of one half of the kills still coming in.
+    // In half of the kills bytes were still arriving.
     if (random() < 0.5) {
       hold.go();
     }
@@ -368,7 +368,7 @@ test('a store that an older version wrote', async ({ door, context, hub }) => {
   await expectRefused(context, REF);
   hub.begin();
   expect(await download(page, HUB(LARGE))).toMatchObject({ stored: { state: 'complete' } });
-  // What is good of it is kept.
+  // The intact part is kept.
   expect(hub.asked).toBe(largeOf(hub).get('model_index.json')?.length);
   await expectRight(page, REF);
   await page.evaluate(() => (globalThis.darkroom as Door).library.remove('hub:gone/away@0'));

@@ -1,7 +1,7 @@
 /**
- * The GPU fails in every way that could be thought of, at every stage: the job goes on in a new worker, and the picture is the same to the
- * byte as the undisturbed one of the same browser; or it ends with one sentence. Nothing in the product knows of these tests: the faults are
- * put in front of the worker's script, or come from the browser itself.
+ * The GPU fails in every way we could think of, at every stage: the job continues in a new worker and the picture equals the undisturbed one
+ * of the same browser byte for byte, or it ends with one sentence. Nothing in the product knows about these tests: the faults are prepended
+ * to the worker's script or come from the browser itself.
  */
 import { join } from 'node:path';
 import { expect, test, type Browser, type Page, type Worker } from '@playwright/test';
@@ -10,7 +10,7 @@ import { CHECKPOINTS, openDoor, openFolder, passUntilRestart, runOperation, type
 
 const CHECKPOINT = join(CHECKPOINTS, 'tiny-turbo');
 
-/** Its sampler goes on from the step before, so more than the latents has to be kept. */
+/** Its sampler continues from the previous step, so more than the latents must be saved. */
 const OPERATION = {
   operation: 'image_generation',
   config: 'stable_diffusion',
@@ -26,14 +26,14 @@ const OPERATION = {
   record: ['latents'],
 };
 
-/** What happens to a worker once it tells of `stage` for the `count`-th time. */
+/** What happens to a worker when it reports `stage` for the `count`-th time. */
 interface Fault {
   what: 'lost' | 'hang' | 'nan';
   stage: string;
   count: number;
 }
 
-/** Runs in the worker, before its own script. */
+/** Runs in the worker before its own script. */
 function sabotage(self: { fault: Fault | null; device: GPUDevice | null }, fault: Fault | null): void {
   Object.assign(self, { fault, device: null });
   /* eslint-disable @typescript-eslint/unbound-method -- called with their own `this` */
@@ -66,7 +66,7 @@ function sabotage(self: { fault: Fault | null; device: GPUDevice | null }, fault
   const { postMessage } = MessagePort.prototype;
   MessagePort.prototype.postMessage = function (message: unknown, ...rest) {
     (postMessage as (...given: unknown[]) => void).call(this, message, ...rest);
-    // What is told of a job is a call of the page's listener.
+    // Job events are calls to the page's listener.
     const told = (message as { argumentList?: { value?: { progress?: { stage: string } } }[] } | null)?.argumentList;
     if (self.fault && told?.[0]?.value?.progress?.stage === self.fault.stage && --self.fault.count === 0) {
       const { what } = self.fault;
@@ -81,7 +81,7 @@ test.describe.configure({ mode: 'serial' });
 test.describe('on one page', () => {
   let page: Page;
   let undisturbed: Outcome;
-  /** Of the workers that are made from now on, in order; an empty text is a worker without a fault. */
+  /** For workers created from now on, in order; an empty string is a worker without a fault. */
   const next: (Fault | string)[] = [];
 
   test.beforeAll(async ({ browser, baseURL }, info) => {
@@ -103,14 +103,14 @@ test.describe('on one page', () => {
 
   test.afterAll(() => page.context().close());
 
-  /** The worker that is there now. */
+  /** The current worker. */
   function generator(): Worker {
     const workers = page.workers().filter((worker) => worker.url().includes('generation.worker'));
     expect(workers).toHaveLength(1);
     return workers[0];
   }
 
-  /** A lost one was replaced. */
+  /** Resolves when a lost one was replaced. */
   const started = () => page.evaluate(() => globalThis.darkroom?.device());
 
   const befall = (fault: Fault) =>
@@ -125,7 +125,7 @@ test.describe('on one page', () => {
     await gone;
   };
 
-  /** The same picture and latents, with every entity recorded once, and in that many attempts. */
+  /** The same picture and latents, every entity recorded once, in that many attempts. */
   function expectSame({ job, latents, pictures }: Outcome, attempts: number): void {
     expect(job).toMatchObject({ state: 'completed', attempts, error: null });
     expect(job.notices.filter((notice) => notice.startsWith('The GPU was lost; '))).toHaveLength(attempts - 1);
@@ -226,7 +226,7 @@ test.describe('on one page', () => {
     await befall({ what: 'hang', stage: 'sample', count: 3 });
     await page.clock.install();
     const outcome = runOperation(page, OPERATION);
-    // Until it hangs, which shows as the worker without its fault.
+    // Until it hangs, visible as the worker without its fault.
     const worker = generator();
     await expect
       .poll(() => worker.evaluate(() => (globalThis as unknown as { fault: unknown }).fault), { timeout: 120_000 })
@@ -241,7 +241,7 @@ test.describe('on one page', () => {
     expect(pictures).toEqual(undisturbed.pictures);
   });
 
-  /** The step at which each attempt at the next job begins to sample; resolves when that job has ended. */
+  /** The step at which each attempt at the next job starts to sample; resolves when that job has ended. */
   function firstSteps(): Promise<number[]> {
     return page.evaluate(
       () =>
@@ -271,7 +271,7 @@ test.describe('on one page', () => {
 });
 
 test('lost while sampling, as the GPU process crashes', async ({ playwright, baseURL }, info) => {
-  // A browser of its own: after repeated crashes a browser gives up its GPU.
+  // A separate browser: after repeated crashes a browser gives up its GPU.
   const browser: Browser = await playwright.chromium.launch(info.project.use.launchOptions);
   try {
     const page = await (await browser.newContext({ baseURL, serviceWorkers: 'block' })).newPage();

@@ -1,7 +1,7 @@
 /**
- * The browser is killed, all of it, at random moments while it records, and started again: everything that was reported as stored is
- * there, byte for byte. What is killed at what, how often, and which moments: KILLS (20), KILL_AT (recorder, studio, download, queue),
- * KILL_VICTIM (browser, renderer, storage, gpu), KILL_SEED (another one each day) and KILL_BUSY (both cores busy); `npm run soak` sets them.
+ * The whole browser is killed at random moments while it records, then restarted: everything reported as stored is there, byte for byte.
+ * Environment variables choose what is killed, when and how often: KILLS (20), KILL_AT (recorder, studio, download, queue), KILL_VICTIM
+ * (browser, renderer, storage, gpu), KILL_SEED (a new one each day) and KILL_BUSY (both cores busy); `npm run soak` sets them.
  */
 import { spawn } from 'node:child_process';
 import { cpSync } from 'node:fs';
@@ -20,7 +20,7 @@ const SEED = Number(process.env.KILL_SEED ?? Math.floor(Date.now() / DAY_MS));
 const AT = process.env.KILL_AT ?? 'recorder';
 const VICTIM = VICTIMS.find((victim) => victim === (process.env.KILL_VICTIM ?? 'browser'));
 const IS_BUSY = process.env.KILL_BUSY === '1';
-/** Kills between two lines of a long soak. */
+/** Number of kills between progress lines of a long soak. */
 const REPORTED_EVERY = 10;
 
 const SCENARIOS: Record<
@@ -80,7 +80,7 @@ test(`${KILLS} kills of the ${VICTIM} at work on the ${AT} lose nothing that was
       await Promise.race([browser.ended, new Promise((over) => setTimeout(over, life))]);
       await browser.kill(victim);
       if (victim !== 'browser') {
-        // The browser lives on, and must have kept everything; then it ends well, and its next start must find it.
+        // The browser survives and must have kept everything; then it exits cleanly, and its next start must find it.
         await check(browser, round + 1, false);
         await browser.close();
       }

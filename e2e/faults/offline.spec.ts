@@ -1,4 +1,4 @@
-/** Without a network, with a bad one, and when a new version arrives: what is kept on this device goes on working. */
+/** Without a network, with a bad one, and when a new version arrives: what is stored on this device keeps working. */
 import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, unlinkSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -17,7 +17,7 @@ const LONG_JOB = {
   parameters: { prompt: 'a red circle', width: 64, height: 64, steps: 150, seed: '7' },
 };
 
-/** A host whose folder can be replaced, as a new version replaces it, and which can go away. */
+/** A host whose folder can be replaced, as by a new version, and which can go down. */
 class Host {
   private constructor(
     readonly url: string,
@@ -38,7 +38,7 @@ class Host {
   }
 }
 
-/** A host that sends no headers of ours, notes what it is asked for, and breaks off one file in the middle when told to. */
+/** A host that sends none of our headers, logs requests, and breaks off one file in the middle on demand. */
 class PlainHost {
   readonly asked: string[] = [];
   cut: string | null = null;
@@ -70,7 +70,7 @@ class PlainHost {
   }
 }
 
-/** Notes every request that leaves this machine, of pages, workers and service workers. */
+/** Logs every request that leaves this machine, from pages, workers and service workers. */
 function watchHosts(context: BrowserContext, foreign: string[]): void {
   context.on('request', (request) => {
     const { hostname, protocol } = new URL(request.url());
@@ -101,7 +101,7 @@ async function open(page: Page, url: string): Promise<void> {
   await expect(page.getByRole('button', { name: 'Generate', exact: true })).toBeEnabled();
 }
 
-/** Opens the page, and waits until all of it is kept and it runs from what is kept. */
+/** Opens the page and waits until it is completely cached and runs from the cache. */
 async function visit(page: Page, url: string): Promise<void> {
   await open(page, url);
   await page.evaluate(async () => {
@@ -138,7 +138,7 @@ function keptFiles(page: Page): Promise<{ path: string; bytes: number }[]> {
   });
 }
 
-/** What has to be kept of a build by a browser with JSPI, as Chromium is. */
+/** What a browser with JSPI, such as Chromium, must cache of a build. */
 function filesToKeep(folder: string): { path: string; bytes: number }[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
@@ -149,7 +149,7 @@ function filesToKeep(folder: string): { path: string; bytes: number }[] {
 }
 
 async function buildInto(folder: string, config: InlineConfig): Promise<void> {
-  // Playwright sets it to "test", which would make a development build.
+  // Playwright sets it to "test", which would produce a development build.
   const before = process.env.NODE_ENV;
   process.env.NODE_ENV = 'production';
   try {
@@ -289,7 +289,7 @@ test.describe('what is kept', () => {
       host.asked.length = 0;
       await visit(page, host.url);
       expect(await keptFiles(page)).toEqual(filesToKeep(DIST));
-      // So it is with icons of this size, and they had arrived.
+      // Icons of this size show it, and they had arrived.
       expect(before.map(({ path }) => path)).toContain('icon-512.png');
       expect(host.asked).not.toContain('/icon-512.png');
       expect(host.asked.filter((path) => path === chunk)).toHaveLength(1);
@@ -346,7 +346,7 @@ test.describe('a new version', () => {
   const offer = (page: Page) => page.getByText('A new version is ready.');
   const reload = (page: Page) => page.getByRole('button', { name: 'Reload' });
 
-  /** Looks for the new version, and waits until all of it is here. */
+  /** Checks for the new version and waits until all of it is here. */
   const fetchVersion = (page: Page) =>
     page.evaluate(async () => {
       const registration = await navigator.serviceWorker.ready;
@@ -372,7 +372,7 @@ test.describe('a new version', () => {
     await fetchVersion(page);
     await expect(offer(page)).toBeVisible();
     await expect(heading(page)).toHaveText('Darkroom');
-    // A reload of one's own does not change the version; nor is the offer forgotten.
+    // Reloading by hand does not change the version, nor is the offer forgotten.
     await open(page, host.url);
     await expect(heading(page)).toHaveText('Darkroom');
     await expect(offer(page)).toBeVisible();
@@ -384,7 +384,7 @@ test.describe('a new version', () => {
     await expect(page.getByRole('button', { name: 'Generate', exact: true })).toBeEnabled();
     await expect(offer(page)).toBeHidden();
     expect(loads).toBe(1);
-    // Nothing of the old one is left.
+    // Nothing is left of the old one.
     await page.evaluate(() => navigator.serviceWorker.ready);
     expect(await keptFiles(page)).toEqual(filesToKeep(second));
   });

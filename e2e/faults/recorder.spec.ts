@@ -1,4 +1,4 @@
-/** Recordings in a real browser: they outlast a reload, leftovers and missing storage, and a full disk loses nothing. */
+/** Recordings in a real browser: they survive a reload, leftovers and missing storage, and a full disk loses nothing. */
 import { createHash } from 'node:crypto';
 import { readFileSync, readdirSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
@@ -237,7 +237,7 @@ test('earlier recordings are seen where they lie, and new ones go into a bucket 
   expect(told.bucket).not.toContain('2026-03-04');
 });
 
-/** What was saved, by the hashes of what was handed in, and calls to recorders that the page holds under names. */
+/** What was saved, as hashes of the input, and calls to recorders that the page holds by name. */
 class Bench {
   readonly #page: Page;
   #devtools: CDPSession | null = null;
@@ -305,7 +305,7 @@ class Bench {
     this.#saved = this.#saved.filter((entity) => entity.run !== run);
   }
 
-  /** Leaves this much room; Infinity gives all of it back. */
+  /** Leaves this much space; Infinity gives all of it back. */
   async leave(bytes: number): Promise<void> {
     this.#devtools ??= await this.#page.context().newCDPSession(this.#page);
     const origin = new URL(this.#page.url()).origin;
@@ -317,7 +317,7 @@ class Bench {
     await this.#devtools.send('Storage.overrideQuotaForOrigin', { origin, quotaSize: Math.ceil(usage) + bytes });
   }
 
-  /** As a reload would: the recorder ends and a new one starts. */
+  /** Like a reload: the recorder ends and a new one starts. */
   async restart(): Promise<void> {
     await this.#page.evaluate(() => {
       const bench = globalThis as unknown as { recorder?: Recorder };
@@ -326,7 +326,7 @@ class Bench {
     });
   }
 
-  /** That everything that was saved is there, for a recorder that starts now. */
+  /** Checks that a recorder started now finds everything that was saved. */
   async expectAllSaved(): Promise<RunRecord[]> {
     await this.restart();
     const records = (await this.call('listRuns', { limit: 99 })).answer as RunRecord[];
@@ -349,7 +349,7 @@ class Bench {
   }
 }
 
-/** What runs into the full disk, with this much room left, and what shows afterwards that it was done. */
+/** What hits the full disk, with this much space left, and the check that it was done in the end. */
 const FULL_DISK: Record<string, (bench: Bench, run: string) => Promise<void>> = {
   'opening a run': async (bench) => {
     await bench.leave(0);

@@ -1,19 +1,19 @@
-/** Several tabs and one queue: whoever closes, crashes, hangs, is old, is robbed or reloads, every job is done once and none is lost. */
+/** Several tabs and one queue: tabs close, crash, hang, are outdated, lose their turn or reload; every job is done once and none is lost. */
 import { readFileSync } from 'node:fs';
 import { expect, test } from '@playwright/test';
 import { quick, Tab } from '../fixtures/queue.ts';
 import { QUIET_PAGE, openRecorders, recorderScript } from '../fixtures/recorder.ts';
 
-/** What the issue allows between the end of one owner and the next one at work, in milliseconds. */
+/** Milliseconds that may pass between one owner's end and the next one's first work. */
 const HAND_OVER_MS = 2000;
 
-/** Long enough to be in the middle of it, short enough to wait for its end. */
+/** Long enough to act in the middle of it, short enough to wait for. */
 const LONG = quick('a long one', { steps: 150, sampler: 'euler', width: 32, height: 32 });
 
-/** Long enough to be given away and taken back by hand. */
+/** Long enough to be handed over and taken back by hand. */
 const LONGER = { ...LONG, parameters: { ...LONG.parameters, width: 128, height: 128 } };
 
-/** What an undisturbed run of the same makes, byte by byte. */
+/** The result of an undisturbed run, byte for byte. */
 let undisturbed: string;
 
 test.beforeAll(async ({ browser, baseURL }) => {
@@ -45,7 +45,7 @@ for (const [name, end] of Object.entries({
   'the owner closes': async (owner: Tab) => owner.page.close(),
   'the owner crashes': async (owner: Tab) => {
     const session = await owner.page.context().newCDPSession(owner.page);
-    // Never answers: the one who would is gone.
+    // Never answers: its owner is gone.
     void session.send('Page.crash').catch(() => undefined);
     await owner.page.waitForEvent('crash');
   },
@@ -98,7 +98,7 @@ test('the owner hangs: whoever takes over does not wait for it, and what it says
     .evaluate(() => {
       const until = Date.now() + 8000;
       while (Date.now() < until) {
-        // A page that does not answer while the other one takes over.
+        // A page that does not respond while the other takes over.
       }
     })
     .catch(() => undefined);

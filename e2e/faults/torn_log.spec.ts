@@ -1,6 +1,6 @@
 /**
- * A kill can leave a torn record at the end of one of the browser's logs; what the next session stores is gone at the start after that
- * (src/storage/torn_log.ts). Here the records are torn to order, between sessions that all end well. TEARS=all tries every place.
+ * A kill can leave a torn record at the end of one of the browser's logs, and what the next session stores is gone at the start after that
+ * (src/storage/torn_log.ts). These tests tear the records on purpose, between sessions that all end cleanly. TEARS=all tries every place.
  */
 import { cpSync, statSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -52,7 +52,7 @@ for (const torn of ['recordings', 'files without buckets', 'database'] satisfies
           }
           expect(await missing(page, [before, stored])).toEqual([]);
           if (torn === 'database') {
-            // The witnesses are written a moment after what they witness.
+            // Witnesses are written a moment after the data they witness.
             await expect.poll(() => inBucket(page, 'witness', 'library.json')).toContain(stored.licenses[0]);
             await expect.poll(() => inBucket(page, 'witness', 'queue.json')).toContain(stored.jobs[0]);
           }
@@ -67,10 +67,10 @@ for (const torn of ['recordings', 'files without buckets', 'database'] satisfies
             }
           } else if (torn === 'database') {
             await page.goto(QUIET_PAGE);
-            // Whoever opens it first is told an error, and then it is new.
+            // The first to open it gets an error; then it is a new one.
             await page.evaluate(() => indexedDB.databases().catch(() => []));
             expect(await page.evaluate(() => indexedDB.databases())).toEqual([]);
-            // What is witnessed elsewhere comes back.
+            // Whatever has a witness elsewhere comes back.
             expect(await missing(page, [before, after])).toEqual([]);
           } else {
             const { run } = after.files[0];
@@ -180,7 +180,7 @@ test('an emptied database: the page says what is gone, and each thing comes back
     (operation) => globalThis.darkroom?.submit(operation).then((job) => job.id),
     quick('a'),
   );
-  // The witnesses are written a moment after what they witness.
+  // Witnesses are written a moment after the data they witness.
   await expect.poll(() => inBucket(door, 'witness', 'library.json')).toContain('"complete":true');
   await expect.poll(() => inBucket(door, 'witness', 'queue.json')).toContain(id);
   await door.goto(QUIET_PAGE);
@@ -219,7 +219,7 @@ test('recordings that are gone: the page says which, shows what is known of them
   }, quick('a lamp that goes out'));
   const picture = made[0].entities.find(({ type }) => type === 'output_image')?.sha256;
   expect(picture).toMatch(/^[0-9a-f]{64}$/);
-  // The small picture is remembered a moment after the run has ended.
+  // The thumbnail is stored a moment after the run has ended.
   await expect.poll(() => inBucket(page, 'exports', 'runs.index')).toMatch(/data:image[^]*data:image/);
   await page.goto(QUIET_PAGE);
   await page.evaluate(async () => {
@@ -284,7 +284,7 @@ function lostRuns(page: Page): Promise<LostRun[]> {
   return page.evaluate(() => (globalThis.darkroom as Door).recordings.lost());
 }
 
-/** The text of a file that lies in the bucket; empty where there is none. */
+/** The text of a file in the bucket; empty if there is none. */
 function inBucket(page: Page, folder: string, name: string): Promise<string> {
   return page.evaluate(
     async ([where, what]) => {
@@ -303,7 +303,7 @@ function inBucket(page: Page, folder: string, name: string): Promise<string> {
   );
 }
 
-/** What nobody misses, and goes over a block's end: the kill comes while it is stored. */
+/** Data that nobody misses and that crosses a block's end: the kill comes while it is being stored. */
 const SACRIFICE: Record<'recordings' | 'database', () => Promise<void>> = {
   recordings: async () => {
     const { storageBuckets } = navigator as unknown as {

@@ -1,4 +1,4 @@
-/** Workers that are missing, die, hang or speak in tongues: every call ends with one sentence, and the job goes on or says why not. */
+/** Workers that are missing, die, hang or send nonsense: every call ends with one sentence, and the job continues or says why not. */
 import { expect, test, type Page } from '@playwright/test';
 import type { Job } from '../../src/core/job.ts';
 import type { Door } from '../../src/jobs/door.ts';
@@ -15,7 +15,7 @@ async function open(page: Page): Promise<void> {
   await page.waitForFunction(() => globalThis.darkroom !== undefined);
 }
 
-/** The job, and the SHA-256 of its picture's pixels where it made one. */
+/** The job, and the SHA-256 of its picture's pixels if it made one. */
 function generate(page: Page, operation: unknown = OPERATION): Promise<{ job: Job; pixels: string }> {
   return page.evaluate(async (given) => {
     const door = globalThis.darkroom as Door;
@@ -49,7 +49,7 @@ for (const name of ['generation', 'recorder']) {
   });
 }
 
-/** Runs in the worker, before its own script: what it is told to do once it tells of `stage` for the `count`-th time. */
+/** Runs in the worker before its own script: what happens when it reports `stage` for the `count`-th time. */
 function planted(self: { onTold?: (stage: string, count: number, act: () => void) => void }): void {
   let waiting: { stage: string; count: number; act: () => void } | null = null;
   self.onTold = (stage, count, act) => {
@@ -59,7 +59,7 @@ function planted(self: { onTold?: (stage: string, count: number, act: () => void
   const { postMessage } = MessagePort.prototype;
   MessagePort.prototype.postMessage = function (message: unknown, ...rest) {
     (postMessage as (...given: unknown[]) => void).call(this, message, ...rest);
-    // What is told of a job is a call of the page's listener.
+    // Job events are calls to the page's listener.
     const told = (message as { argumentList?: { value?: { progress?: { stage: string } } }[] } | null)?.argumentList;
     if (waiting && told?.[0]?.value?.progress?.stage === waiting.stage && --waiting.count === 0) {
       const { act } = waiting;
@@ -90,15 +90,15 @@ test.describe('a generator', () => {
 
   test.afterAll(() => page.context().close());
 
-  /** The next job runs on a worker that has this before its own script. */
+  /** The next job runs on a worker with this prepended to its script. */
   async function plant(source: string): Promise<void> {
     fault = source;
-    // One that was ended for hanging may be on its way out beside the one that took its place.
+    // A worker terminated for hanging may still be around beside its replacement.
     const generators = page.workers().filter((one) => one.url().includes('generation.worker'));
     await Promise.all(
       generators.map(async (worker) => {
         const gone = worker.waitForEvent('close');
-        // It may be gone before it has answered.
+        // It may be gone before it answers.
         await worker.evaluate(() => close()).catch(() => undefined);
         await gone;
       }),
@@ -134,7 +134,7 @@ test.describe('a generator', () => {
   });
 
   test('that hangs in an endless loop: the watchdog ends it, and the job goes on in another one', async () => {
-    // What it posts before leaves it all the same.
+    // Messages it posted before still arrive.
     await plant(`onTold('sample', 3, () => { new BroadcastChannel('fault').postMessage('hangs'); for (;;); });`);
     await page.clock.install();
     const hangs = page.evaluate(

@@ -1,4 +1,4 @@
-/** Names, roles, order and contrast, computed from the page as the browser lays it out. */
+/** Names, roles, order and contrast, computed from the page as laid out by the browser. */
 import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
@@ -25,7 +25,7 @@ async function openLibrary(page: Page): Promise<void> {
   await expect(page.getByText('is not a name like org/name')).toBeVisible();
 }
 
-/** With runs, some of them selected, what is kept unfolded, and a wrong value in it. */
+/** With runs, some selected, the retention settings unfolded and a wrong value in them. */
 async function openRecordings(page: Page): Promise<void> {
   await page.goto('/#recordings');
   await expect(page.getByRole('heading', { level: 2, name: 'Recordings' })).toBeFocused();
@@ -50,7 +50,7 @@ async function showRecording(page: Page): Promise<void> {
   await expect(page.getByRole('dialog').getByRole('img', { name: 'one.png' })).toBeVisible();
 }
 
-/** With jobs that wait, one that failed and all that ended. */
+/** With waiting jobs, a failed one and all ended ones. */
 async function openQueue(page: Page): Promise<void> {
   await page.goto('/');
   await expect(page.getByText('leaves this device')).toBeVisible();
@@ -68,7 +68,7 @@ async function openQueue(page: Page): Promise<void> {
   await expect(queue.getByRole('list', { name: 'Ended jobs' })).toBeVisible();
 }
 
-/** What Tab comes to in the form of words, in this order. */
+/** What Tab visits in the text form, in this order. */
 const FORM_OF_WORDS = ['Prompt', 'Regel', 'Temperatur', 'Längste Antwort'];
 
 async function chooseMedium(page: Page, name: string): Promise<void> {
@@ -289,7 +289,7 @@ for (const [device, viewport] of Object.entries(SIZES)) {
       expectDownwards(stops.filter(({ name }) => !/^(Generate|Keep generating|\d+ wait)/.test(name)));
     });
 
-    // One page for all of it: to record and to select takes longer than to look.
+    // One page for all of it: recording and selecting takes longer than checking.
     test('the recordings and one of them: Tab, targets, width, contrast', async ({ page }) => {
       const look = () => expectLegible(page);
       await openRecordings(page);
@@ -304,7 +304,7 @@ for (const [device, viewport] of Object.entries(SIZES)) {
   });
 }
 
-/** Everything that can be used has a name, and no id stands twice. */
+/** Every control has a name, and no id occurs twice. */
 async function expectNames(page: Page): Promise<void> {
   const nameless = await page.evaluate(() =>
     [...document.querySelectorAll('button, a[href], input, select, textarea, summary')]
@@ -322,7 +322,7 @@ async function expectNames(page: Page): Promise<void> {
   expect(new Set(ids).size).toBe(ids.length);
 }
 
-/** Targets, width and contrast of what is on show. */
+/** Target sizes, width and contrast of what is visible. */
 async function expectLegible(page: Page): Promise<void> {
   expect(await tooSmall(page)).toEqual([]);
   expect(await overflow(page)).toBeLessThanOrEqual(0);
@@ -344,7 +344,7 @@ test('motion rests for those who ask for it', async ({ page }) => {
   expect(moving).toBe(0);
 });
 
-/** What is smaller than a finger or a pointer needs (WCAG 2.2, 2.5.8). */
+/** Targets below the minimum size (WCAG 2.2, 2.5.8). */
 function tooSmall(page: Page): Promise<string[]> {
   return page.evaluate(() =>
     [...document.querySelectorAll('button, a[href], select, input:not([type=file]), textarea, summary')]
@@ -370,13 +370,13 @@ interface Stop {
 }
 
 async function tabThrough(page: Page): Promise<Stop[]> {
-  // Where one clicked last is where Tab goes on from.
+  // Tab continues from the last click.
   await page.getByRole('heading', { level: 1 }).click();
   const stops: Stop[] = [];
-  for (let i = 0; i < 80; i++) {
+  for (let i = 0; i < 200; i++) {
     await page.keyboard.press('Tab');
     const stop = await page.evaluate(async () => {
-      // What a person sees is what was painted after the key.
+      // A person sees what was painted after the key press.
       await new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)));
       const element = document.activeElement;
       if (!element || element === document.body) {

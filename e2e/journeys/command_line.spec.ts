@@ -1,4 +1,4 @@
-/** The command line door, as a program sees it: arguments in; lines, files and exit codes out. */
+/** The command line door as a program sees it: arguments in; lines, files and exit codes out. */
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
@@ -7,6 +7,7 @@ import { request } from 'node:http';
 import { dirname, join, resolve } from 'node:path';
 import { expect, test } from '@playwright/test';
 import { serveFolder } from '../../cli/server.js';
+import { FakeComfyUi } from '../../test/fake_comfyui.ts';
 import { languageContents } from '../../test/language_checkpoints.ts';
 
 const CHECKPOINT = resolve('test/checkpoints/tiny-sd15');
@@ -58,7 +59,7 @@ function expectRefusal(result: Result, exit: number, code: string, sentence: Reg
   expect(result.err).not.toMatch(/^\s+at /m);
 }
 
-/** Writes an operation into the test's own folder and gives its name. */
+/** Writes an operation into the test's own folder and returns its name. */
 async function put(folder: string, operation: unknown): Promise<string> {
   await mkdir(folder, { recursive: true });
   const text = typeof operation === 'string' ? operation : JSON.stringify(operation);
@@ -211,7 +212,7 @@ test.describe('what is not valid exits with 2 and writes nothing:', () => {
       [],
       ['a.json'],
       ['a.json', 'b.json', '--out', 'x'],
-      ['a.json', '--out', 'x', '--backend', 'cpu'],
+      ['a.json', '--out', 'x', '--backend', 'gpu'],
       ['--oops'],
     ]) {
       expectRefusal(await generate(words, info.outputPath()), 2, 'usage', /operation\.json --out DIR/);
@@ -240,7 +241,7 @@ test('a Chromium that cannot be started is named', async () => {
 
 test('its server gives out the built page and nothing beside it', async () => {
   const server = await serveFolder('dist');
-  // Sent as they are: `fetch` and `new URL` would tidy the path up first.
+  // Sent verbatim: `fetch` and `new URL` would normalise the path.
   const get = (path: string, method = 'GET') =>
     new Promise<{ status?: number; type?: string; isolated: boolean }>((done, failed) => {
       request(server.url, { path, method }, (response) => {
@@ -297,4 +298,33 @@ test('takes a language model for the steps that write, tells their words and sav
   expectRefusal(lost, 1, 'checkpoint_incomplete', /nowhere of a language model does not exist/);
   const without = await generate([file, '--backend', 'wasm', '--out', 'other'], folder);
   expectRefusal(without, 1, 'checkpoint_incomplete', /No language model is chosen for the step "output"/);
+});
+
+test('has things made by a server that lets no page ask, and its key is found nowhere', async () => {
+  const folder = test.info().outputPath('server');
+  const parameters = { prompt: 'a lighthouse', seed: '7' };
+  const file = await put(folder, { operation: 'image_generation', config: 'comfyui_sd15', parameters });
+  expectRefusal(await generate([file, '--out', 'none'], folder), 2, 'invalid_operation', /set .* COMFYUI_URL to its/);
+
+  const key = 'a-key-that-nobody-may-find';
+  const fake = await FakeComfyUi.start('sd_txt2img', { cors: false });
+  fake.models = ['v1-5-pruned-emaonly-fp16.safetensors'];
+  try {
+    const result = await generate([file, '--out', 'out'], folder, { COMFYUI_URL: fake.url, COMFYUI_API_KEY: key });
+    expect(result.code, result.err).toBe(0);
+    expect(lines(result).map(({ entity_type }) => entity_type)).toEqual(['input', 'config', 'output_image']);
+    expect(result.err).toContain(`${fake.url}: Your words, settings and pictures go to this server`);
+    expect(fake.accepted?.['2'].inputs.text).toBe('a lighthouse');
+    expect(new Set(fake.heard.map(({ headers }) => headers.authorization))).toEqual(new Set([`Bearer ${key}`]));
+    expect(fake.heard.filter(({ headers }) => headers.origin !== undefined)).toEqual([]);
+    const metadata = await readFile(join(folder, 'out', 'metadata.json'), 'utf8');
+    expect(metadata).toContain(`"server": "${fake.url}"`);
+    const written = await Promise.all(
+      (await readdir(join(folder, 'out'))).map((name) => readFile(join(folder, 'out', name))),
+    );
+    expect(written.filter((bytes) => bytes.includes(key))).toEqual([]);
+    expect(result.out + result.err).not.toContain(key);
+  } finally {
+    await fake.stop();
+  }
 });

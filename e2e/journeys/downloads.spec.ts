@@ -1,4 +1,4 @@
-/** Checkpoints from the hub: looked at, fetched once, run, quantised on arrival, from the page's door and from the command line. */
+/** Checkpoints from the hub: inspected, fetched once, run, quantised on arrival, from the page's door and from the command line. */
 import { spawn } from 'node:child_process';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';

@@ -1,7 +1,7 @@
 /**
- * "Adding a capability adds files and edits none": chunks, configs, a pipeline, an engine and a family are dropped into a copy of the project, which
- * is built and run by page, door and command line. A second picture chunk with parameters of its own; a tone; three steps in a row, of which two
- * use one chunk; an engine, and a family of checkpoints that are two colours.
+ * "Adding a capability adds files and edits none": chunks, configs, a pipeline, an engine and a family are dropped into a copy of the
+ * project, which is built and run through page, door and command line. A second picture chunk with parameters of its own; a tone; three
+ * steps in a row, of which two use one chunk; an engine, and a family of checkpoints that are two colours.
  */
 import { execFile } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -140,7 +140,7 @@ test.describe.serial('what is dropped in', () => {
     const made = await page.evaluate(async () => (await globalThis.darkroom?.runs({ limit: 1 }))?.[0]);
     expect(made?.operation).toMatchObject({ config: 'tone', parameters: { prompt: 'a', frequency: 220 } });
 
-    // Pictures of other parameters stand beside those of a checkpoint.
+    // Picture configs with parameters of their own are offered beside the checkpoint's.
     await page.getByRole('radio', { name: 'Picture' }).check({ force: true });
     await page.getByRole('combobox', { name: 'What to make it with' }).selectOption({ label: 'Gradient' });
     const width = page.getByRole('textbox', { name: 'Width', exact: true });
@@ -148,7 +148,7 @@ test.describe.serial('what is dropped in', () => {
     await width.fill('64');
     await page.getByRole('button', { name: /^Generate/ }).click();
     await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
-    // What made the sound comes back with it.
+    // A sound brings its settings back.
     await page.getByRole('button', { name: 'Show: a', exact: true }).click();
     await page.getByRole('button', { name: 'Use these settings' }).click();
     await expect(page.getByRole('radio', { name: 'Sound' })).toBeChecked();
@@ -173,13 +173,19 @@ test.describe.serial('what is dropped in', () => {
     await one.setInputFiles(solid('red.png', [255, 0, 0]));
     await expect(field('Picture').getByRole('img', { name: 'red.png' })).toBeVisible();
     await expect(wrong('Picture is missing.')).toHaveCount(0);
-    // One takes the place of the other; several stand in their order, as many as there may be.
+    // A single picture replaces the previous one; a list keeps its order, up to its maximum.
     await one.setInputFiles(solid('green.png', [0, 255, 0]));
     await expect(field('Picture').getByRole('img')).toHaveCount(1);
     await several.setInputFiles([solid('blue.png', [0, 0, 255]), solid('red.png', [255, 0, 0])]);
-    await several.setInputFiles(solid('white.png', [255, 255, 255]));
-    await field('Others').getByRole('button', { name: 'Remove red.png' }).click();
+    await several.setInputFiles(['white', 'grey', 'black'].map((name) => solid(`${name}.png`, [255, 255, 255])));
+    await expect(wrong('Others must be at most 3 pictures.')).toBeVisible();
+    for (const name of ['red.png', 'grey.png', 'black.png']) {
+      await field('Others')
+        .getByRole('button', { name: `Remove ${name}` })
+        .click();
+    }
     await expect(field('Others').getByRole('img')).toHaveCount(2);
+    await expect(wrong('at most 3 pictures')).toHaveCount(0);
 
     await page.reload();
     await expect(field('Picture').getByRole('img', { name: 'green.png' })).toBeVisible();
@@ -212,14 +218,28 @@ test.describe.serial('what is dropped in', () => {
       [0, 0, 255],
       [255, 255, 255],
     ]);
-    // They come back with the settings of a run.
-    await field('Picture')
-      .getByRole('button', { name: /^Remove / })
-      .click();
-    await expect(field('Picture')).toHaveCount(0);
-    await page.getByRole('button', { name: 'Use these settings' }).click();
-    await expect(field('Picture').getByRole('img')).toHaveCount(1);
-    await expect(field('Others').getByRole('img')).toHaveCount(2);
+    // They come back with a run's settings, even if it exists only in the recordings.
+    for (const isAnotherDay of [false, true]) {
+      await field('Picture')
+        .getByRole('button', { name: /^Remove / })
+        .click();
+      await field('Others')
+        .getByRole('button', { name: /^Remove / })
+        .first()
+        .click();
+      if (isAnotherDay) {
+        await page.reload();
+        await page
+          .getByRole('region', { name: 'Made so far' })
+          .getByRole('button', { name: /^Show:/ })
+          .click();
+      }
+      await expect(field('Picture')).toHaveCount(0);
+      await expect(field('Others').getByRole('img')).toHaveCount(1);
+      await page.getByRole('button', { name: 'Use these settings' }).click();
+      await expect(field('Picture').getByRole('img')).toHaveCount(1);
+      await expect(field('Others').getByRole('img')).toHaveCount(2);
+    }
   });
 
   test('runs step by step, each an entity of the run, with words that are told while they are written', async ({
@@ -260,7 +280,7 @@ test.describe.serial('what is dropped in', () => {
     expect(strange.job.error?.message).toBe(
       'The parameter object has an unknown field "words"; remove it or check its spelling.',
     );
-    // What a step gives is judged like what a person types.
+    // A step's output is validated like what a person types.
     const long = await make(page, { parameters: { prompt: 'a'.repeat(39) } });
     expect(long.job.error?.message).toBe('text must be at most 40 letters.');
   });
@@ -335,7 +355,7 @@ test.describe.serial('what is dropped in', () => {
   }
 });
 
-/** A picture of one colour, as a person picks it. */
+/** A picture of a single colour, as a person would pick one. */
 function solid(name: string, [red, green, blue]: [number, number, number]) {
   const [header, rows] = [Buffer.alloc(13), Buffer.alloc(2 * (1 + 2 * 3))];
   header.writeUInt32BE(2, 0);

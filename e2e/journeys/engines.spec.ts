@@ -1,4 +1,4 @@
-/** A server on another origin: entered, made with, explained where it does not answer, and taken off again. It replays a recorded conversation. */
+/** A server on another origin: entered, used, explained when it does not answer, and removed again. It replays a recorded conversation. */
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -6,6 +6,7 @@ import { extname, join } from 'node:path';
 import { expect, test } from '@playwright/test';
 import { headers } from '../../cli/headers.js';
 import { FakeComfyUi, recording } from '../../test/fake_comfyui.ts';
+import { WorkingComfyUi } from '../../test/working_comfyui.ts';
 
 const MODEL = 'v1-5-pruned-emaonly-fp16.safetensors';
 const KEY = 'a-key-that-nobody-may-find';
@@ -32,7 +33,10 @@ test.describe('a ComfyUI server', () => {
     await expect(page.getByText('ComfyUI 0.33.0 (cpu) answers')).toBeVisible();
 
     await page.getByRole('link', { name: 'Studio' }).click();
+    await expect(page.getByText('leaves this device unless you choose a server')).toBeVisible();
     await page.getByLabel('What to make it with').selectOption({ label: 'Stable Diffusion 1.5 on ComfyUI' });
+    await expect(page.getByText('leaves this device')).toHaveCount(0);
+    await expect(page.getByText('your words, settings and pictures are sent to it')).toBeVisible();
     await page.getByRole('textbox', { name: 'Prompt', exact: true }).fill('a lighthouse');
     await page.getByRole('button', { name: /^Generate/ }).click();
     await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
@@ -48,7 +52,7 @@ test.describe('a ComfyUI server', () => {
       made_by: { engine: 'comfyui', server: fake.url, node: '7', file: { filename: 'sd_00001_.png' } },
     });
 
-    // The page itself may not ask it, and nobody asked anybody else.
+    // The page itself may not contact it, and no other host was contacted.
     const refused = await page.evaluate(
       (url) =>
         fetch(url).then(
@@ -121,7 +125,7 @@ test.describe('a ComfyUI server', () => {
       return globalThis.darkroom!.wait(id);
     });
     expect(job.error).toBeNull();
-    // Behind a key the queue is asked, as a browser sends no header with a socket.
+    // With a key the queue is polled, as browsers send no headers with a socket.
     expect(fake.heard.filter(({ method }) => method === 'WS')).toEqual([]);
     expect(fake.heard.filter(({ path }) => path.includes(KEY))).toEqual([]);
     expect(JSON.stringify(job)).not.toContain(KEY);
@@ -165,6 +169,149 @@ test.describe('a ComfyUI server', () => {
     await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
     expect(fake.accepted?.['2'].inputs.text).toBe('a ship');
     expect(fake.accepted?.['5'].inputs).toMatchObject({ steps: 4, cfg: 7, sampler_name: 'euler' });
+  });
+
+  test('takes a dropped workflow in three actions, says what it lacks, and keeps it under a name', async ({ page }) => {
+    const { cases } = JSON.parse(
+      readFileSync(join(import.meta.dirname, '..', '..', 'test', 'goldens', 'comfyui', 'ui_to_api.json'), 'utf8'),
+    ) as { cases: { ui: object; api: Record<string, object> }[] };
+    await page.goto('/?backend=wasm#engines');
+    await page.getByRole('textbox', { name: 'Address' }).fill(fake.url);
+    await page.getByRole('button', { name: 'Enter', exact: true }).click();
+    await expect(page.getByText('ComfyUI 0.33.0 (cpu) answers')).toBeVisible();
+
+    // As saved by the editor, dropped anywhere on the page, with a model that the server lacks.
+    const ui = JSON.parse(JSON.stringify(cases[0].ui).replaceAll('tiny_sd', 'absent')) as object;
+    const dropped = async (content: object) => {
+      const transfer = await page.evaluateHandle((text) => {
+        const files = new DataTransfer();
+        files.items.add(new File([text], 'workflow.json', { type: 'application/json' }));
+        return files;
+      }, JSON.stringify(content));
+      await page.dispatchEvent('body', 'drop', { dataTransfer: transfer });
+    };
+    await dropped(ui);
+    await expect(page.getByRole('status').filter({ hasText: 'lacks the model' })).toBeVisible();
+    await expect(page.getByText(`${Object.keys(cases[0].api).length} nodes`)).toBeVisible();
+    expect(fake.heard.filter(({ method }) => method === 'POST')).toEqual([]);
+
+    const graph = recording('sd_txt2img').http[0].request.json as { prompt: object };
+    await dropped(graph.prompt);
+    await expect(page.getByText(`${fake.url} has all that it needs.`)).toBeVisible();
+    await page.getByLabel('CLIPTextEncode: text').first().fill('a harbour');
+    await page.getByLabel('Name of the workflow').fill('Lighthouses');
+    await page.getByRole('button', { name: 'Save it' }).click();
+    await expect(page.getByLabel('Saved workflows')).toHaveValue('Lighthouses');
+
+    await page.reload();
+    await page.getByLabel('Workflow', { exact: true }).waitFor();
+    await dropped(ui);
+    await expect(page.getByRole('status').filter({ hasText: 'lacks the model' })).toBeVisible();
+    await page.getByLabel('Saved workflows').selectOption('Lighthouses');
+    await expect(page.getByLabel('CLIPTextEncode: text').first()).toHaveValue('a harbour');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
+    expect(fake.accepted?.['2'].inputs.text).toBe('a harbour');
+    await page.getByRole('button', { name: 'Remove it' }).click();
+    await expect(page.getByLabel('Saved workflows')).toHaveCount(0);
+  });
+
+  test('makes what this device can make, too, or cannot: one entry with a choice of where, and an offer', async ({
+    page,
+  }) => {
+    await page.goto('/?backend=wasm#engines');
+    await page.getByRole('textbox', { name: 'Address' }).fill(fake.url);
+    await page.getByRole('button', { name: 'Enter', exact: true }).click();
+    await expect(page.getByText('ComfyUI 0.33.0 (cpu) answers')).toBeVisible();
+    await page.getByRole('link', { name: 'Studio' }).click();
+    await expect(page.getByLabel('Where', { exact: true })).toHaveCount(0);
+    await page.getByRole('radio', { name: 'Sound' }).check();
+    const entries = page.getByLabel('What to make it with');
+    await entries.selectOption({ label: 'Stable Audio Open 1.0' });
+    await expect(entries.getByRole('option', { name: 'Stable Audio Open on ComfyUI' })).toHaveCount(0);
+    const where = page.getByLabel('Where', { exact: true });
+    await expect(where.getByRole('option')).toHaveText(['On this device', 'Stable Audio Open on ComfyUI']);
+    await where.selectOption({ label: 'Stable Audio Open on ComfyUI' });
+    await expect(page.getByText('your words, settings and pictures are sent to it')).toBeVisible();
+    await expect(entries).toHaveValue('stable_audio_open');
+    await page.reload();
+    await expect(where).toHaveValue('stableaudio_open');
+    await where.selectOption({ label: 'On this device' });
+    await expect(page.getByText('leaves this device unless you choose a server')).toBeVisible();
+
+    const [refused, made] = await page.evaluate(async () => {
+      const door = globalThis.darkroom!;
+      await door.planWith(2 ** 20);
+      const { id } = await door.submit({
+        operation: 'image_generation',
+        config: 'stable_diffusion_1_5',
+        checkpoint: 'builtin:scenes',
+        parameters: { prompt: 'a lighthouse', seed: '7', sampler: 'euler', weights: 'full' },
+      });
+      const failed = await door.wait(id);
+      const offered = failed.offer && (await door.submit(failed.offer.operation));
+      return [failed, offered && (await door.wait(offered.id))];
+    });
+    expect(refused?.error?.code).toBe('does_not_fit');
+    expect(refused?.offer).toEqual({
+      label: 'Make it with Stable Diffusion 1.5 on ComfyUI, without sampler',
+      operation: expect.objectContaining({
+        config: 'comfyui_sd15',
+        parameters: { prompt: 'a lighthouse', seed: '7' },
+        checkpoint: null,
+      }) as unknown,
+    });
+    expect(made?.error).toBeNull();
+    // The recipe says which of them made it.
+    expect(made?.operation.config).toBe('comfyui_sd15');
+    expect(fake.accepted?.['5'].inputs.seed).toBe('7');
+  });
+
+  test('shares its jobs with others, and the queue shows who makes what', async ({ page }) => {
+    const servers = await Promise.all([WorkingComfyUi.start(60_000), WorkingComfyUi.start(60_000)]);
+    try {
+      await page.goto('/?backend=wasm#engines');
+      for (const { url } of servers) {
+        await page.getByRole('textbox', { name: 'Address' }).fill(url);
+        await page.getByRole('button', { name: 'Enter', exact: true }).click();
+        await expect(page.getByRole('article').filter({ hasText: url }).getByText('answers')).toBeVisible();
+      }
+      const ids = await page.evaluate(() =>
+        Promise.all(
+          ['a ship', 'a boat'].map(async (prompt) => {
+            const job = await globalThis.darkroom!.submit({
+              operation: 'image_generation',
+              config: 'comfyui_sd15',
+              parameters: { prompt },
+            });
+            return job.id;
+          }),
+        ),
+      );
+      await page.getByRole('link', { name: 'Studio' }).click();
+      const queue = page.getByRole('region', { name: /^Queue: 2 running/ });
+      for (const { url } of servers) {
+        await expect(queue.getByText(`on ${new URL(url).host}`)).toBeVisible();
+      }
+      // The job of a server that dies goes to the other, busy one; cancelling one job cancels no other.
+      await queue.getByRole('button', { name: 'Stop: a ship' }).click();
+      const stopped = await page.evaluate((id) => globalThis.darkroom!.wait(id), ids[0]);
+      expect(stopped.state).toBe('cancelled');
+      const accepted = servers.flatMap((server) => [...server.accepted.values()]);
+      await expect.poll(() => accepted.filter(({ isCancelled }) => isCancelled)).toHaveLength(1);
+      const [ship, boat] = [0, 1].map((at) =>
+        servers.find((server) => [...server.accepted.values()].some(({ isCancelled }) => isCancelled === (at === 0))),
+      );
+      ship!.msPerJob = 20;
+      await boat!.kill();
+      const done = await page.evaluate((id) => globalThis.darkroom!.wait(id), ids[1]);
+      expect(done.state).toBe('completed');
+      expect(done.notices.join()).toContain('Another server goes on with it: ComfyUI');
+      const outputs = done.entities.filter(({ type }) => type === 'output_image');
+      expect(outputs.map(({ metadata }) => metadata.made_by)).toMatchObject([{ server: ship!.url }]);
+    } finally {
+      await Promise.all(servers.map((server) => server.kill()));
+    }
   });
 
   test('is named in the policy of its worker, and nothing that means more than one host can be', async ({

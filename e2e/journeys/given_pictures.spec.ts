@@ -1,5 +1,5 @@
 /**
- * Pictures that people give, with transparent parts in every form and turned by their camera: what is made from them starts at what Pillow shows
+ * Given pictures with every kind of transparency and camera rotation: what is made from them starts from what Pillow shows
  * (reference/make_background_goldens.py), through the page, the door and the command line alike.
  */
 import { spawnSync } from 'node:child_process';
@@ -72,7 +72,7 @@ async function given(page: Page, operation: string, parameters: Record<string, u
   return lastJob(page);
 }
 
-/** How far two pictures of one size are apart, of 255. */
+/** Largest difference between two pictures of one size, out of 255. */
 function difference(a: Pixels, b: Pixels): number {
   expect([a.width, a.height]).toEqual([b.width, b.height]);
   return a.rgba.reduce((most, value, i) => Math.max(most, Math.abs(value - b.rgba[i])), 0);
@@ -107,7 +107,7 @@ test.describe('what is made starts at what Pillow shows, within 1 of 255:', () =
         const apart = difference(await pixelsOf(page, input), shown);
         expect(apart, `${name} over ${colour}`).toBeLessThanOrEqual(1);
         expect([operation.parameters.background, parameters.background]).toEqual([background, background]);
-        // Nobody chose white, so it is said, unless nothing shows through.
+        // Nobody chose white, so the page says so, unless nothing shows through.
         const isOpaque = /^opaque|\.jpg$/.test(name);
         expect(notices.some((notice) => notice.includes('filled with white'))).toBe(!isOpaque && !background);
       }
@@ -196,7 +196,7 @@ test('the page shows the colour below a transparent picture, and it, the door an
   const wanted = await pixelsOf(page, dataUrl(`${name}.blue.png`));
   expect(difference(await pixelsOf(page, byPage.input), wanted)).toBeLessThanOrEqual(1);
 
-  // Another shape: the middle is cut out before, with its transparency.
+  // Another shape: the middle is cropped first, transparency included.
   await page.getByLabel('Width', { exact: true }).fill('24');
   await generate.click();
   await expect.poll(async () => (await lastJob(page)).parameters.width, { timeout: 180_000 }).toBe(24);

@@ -1,4 +1,4 @@
-/** Language models and voices in the library: looked at, fetched in one precision, used without a network, read in from a folder. */
+/** Language models and voices in the library: inspected, fetched in one precision, used offline, imported from a folder. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect } from '@playwright/test';
@@ -91,7 +91,7 @@ test('a repository in which a network is missing, one that speaks phonemes and o
   const torn = repository('tiny-qwen3', (files) => files.delete('onnx/model.onnx_data'));
   const { summary } = await look(torn);
   expect(summary?.kind).toBe('text');
-  // Without its weights it arrives whole, as far as its list of files goes, and says what is missing when it is asked.
+  // Without weights its file list is still complete; it says what is missing when used.
   const { stored } = await download(door, torn);
   expect(stored).toMatchObject({ kind: 'text', state: 'complete' });
   const refused = await door.evaluate(

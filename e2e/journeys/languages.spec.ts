@@ -1,18 +1,18 @@
-/** The page in German: by the browser's wish, by the switch, and what is made and refused in it. */
+/** The page in German: by the browser's preference and by the switch, with what is made and refused in it. */
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
 
 const CATALOGUE = join(import.meta.dirname, '..', '..', 'src/app/messages/de');
 
-/** English texts whose German is another one, without values in them. */
+/** English texts without placeholders that differ in German. */
 const english = ['page', 'told']
   .flatMap((kind) => readdirSync(join(CATALOGUE, kind)).map((name) => join(CATALOGUE, kind, name)))
   .flatMap((file) => Object.entries(JSON.parse(readFileSync(file, 'utf8')) as Record<string, string>))
   .filter(([text, own]) => text !== own && !/[{|@]/.test(text))
   .map(([text]) => text.trim());
 
-/** By name, what is unfolded or chosen there before one looks. */
+/** By name: what to unfold or choose there before checking. */
 const ROOMS: Record<string, (page: Page) => Promise<void>> = {
   studio: async (page) => {
     await page.getByText('Weitere Einstellungen').click();
@@ -65,7 +65,7 @@ test.describe('a browser that speaks German', () => {
           .getByRole('radio', { name: medium, exact: true })
           .check({ force: true });
         await expect(page.getByText(/^Dafür wird (?:ein Sprachmodell|eine Stimme) gebraucht/)).toBeVisible();
-        // The first of them unfolds it for all.
+        // The first one unfolds it for all.
         const more = page.locator('details', { hasText: 'Weitere Einstellungen' });
         if ((await more.count()) > 0) {
           await more.evaluate((fold) => fold.setAttribute('open', ''));
@@ -123,13 +123,13 @@ test('a German catalogue that cannot be fetched leaves the page in English, and 
   await expect(page.getByRole('radio', { name: 'English' })).toBeChecked();
 });
 
-/** No word of English, and nothing that German, being longer, pushes off the page. */
+/** No English words, and nothing pushed off the page by longer German ones. */
 async function expectGerman(page: Page): Promise<void> {
   expect((await wordsOf(page)).filter((text) => english.includes(text))).toEqual([]);
   expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)).toBeLessThanOrEqual(0);
 }
 
-/** Each text, label and placeholder of the page that is on show. */
+/** Every visible text, label and placeholder of the page. */
 function wordsOf(page: Page): Promise<string[]> {
   return page.evaluate(() => {
     const texts: string[] = [];

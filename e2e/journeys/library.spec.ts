@@ -1,4 +1,4 @@
-/** Getting, keeping and giving checkpoints on the library page, against a local hub behind the real host names. */
+/** Getting, keeping and sharing checkpoints on the library page, against a local hub behind the real host names. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test as base, type Locator, type Page, type TestInfo } from '@playwright/test';
@@ -23,7 +23,7 @@ interface Journey {
   hub: Hub;
 }
 
-/** Every journey ends without an error of the page's own. */
+/** Every journey ends without an error from the page. */
 const test = base.extend<object, Journey>({
   hub: [
     // eslint-disable-next-line no-empty-pattern -- Playwright wants a pattern, and it needs no fixture
@@ -87,7 +87,7 @@ class LibraryPage {
     await expect(this.card(BUILTIN_CHECKPOINTS[0].name).getByRole('link', { name: 'In use' })).toBeVisible();
   }
 
-  /** Of something stored, on disk or built in. */
+  /** The card of something stored, on disk or built in. */
   card(name: string): Locator {
     return this.page.getByRole('listitem', { name, exact: true });
   }
@@ -127,7 +127,7 @@ class LibraryPage {
   }
 }
 
-/** Whatever is picked, the person picks a folder of this name in the page's own file system. */
+/** The folder picker always returns a folder of this name in the page's own file system. */
 async function pickByItself(page: Page, name: string): Promise<void> {
   await page.addInitScript((folder) => {
     Object.assign(window, {
@@ -190,7 +190,7 @@ for (const [device, viewport] of Object.entries({ phone: PHONE, desktop: DESKTOP
       await card.getByRole('button', { name: 'Delete', exact: true }).click();
       await expect(card).toBeHidden();
       await expect(library.card(BUILTIN_CHECKPOINTS[0].name).getByRole('link', { name: 'In use' })).toBeVisible();
-      // The licence stays accepted: once is enough.
+      // The licence stays accepted.
       await expect(await library.ask(RESTRICTED)).toContainText('You accepted its licence.');
     });
   });
@@ -319,19 +319,19 @@ test('eight bits, a LoRA over them, and a checkpoint of one file are got on the 
 
   const shelf = page.getByRole('region', { name: 'LoRAs' });
   const get = async (path: string) => {
-    await shelf.getByRole('textbox', { name: 'Where the LoRA is' }).fill(LORAS);
+    await shelf.getByRole('textbox', { name: 'Where the LoRA or ControlNet is' }).fill(LORAS);
     await shelf.getByRole('button', { name: 'Look for a LoRA' }).click();
-    const found = shelf.getByRole('group', { name: `LoRA of ${LORAS}` });
+    const found = shelf.getByRole('group', { name: `LoRA or ControlNet of ${LORAS}` });
     await found.getByRole('combobox', { name: 'File' }).selectOption(path);
     return found;
   };
   const wrong = await get('styles/other.safetensors');
-  await wrong.getByRole('button', { name: 'Get this LoRA' }).click();
+  await wrong.getByRole('button', { name: 'Get this file' }).click();
   await expect(library.status).toHaveText('Accept the licence first.');
   await wrong.getByRole('checkbox', { name: 'I have read the licence and accept it.' }).check();
-  await wrong.getByRole('button', { name: 'Get this LoRA' }).click();
+  await wrong.getByRole('button', { name: 'Get this file' }).click();
   await expect(page.getByRole('alert')).toContainText('styles/other.safetensors is not a LoRA; if it is a checkpoint');
-  await (await get('styles/kohya.safetensors')).getByRole('button', { name: 'Get this LoRA' }).click();
+  await (await get('styles/kohya.safetensors')).getByRole('button', { name: 'Get this file' }).click();
   await expect(shelf.getByRole('listitem', { name: 'kohya', exact: true })).toContainText('creativeml-openrail-m');
 
   await card.getByRole('button', { name: `Use ${OPEN}`, exact: true }).click();
@@ -444,7 +444,7 @@ test('a gated repository is explained, opens with a token, and the token is kept
   await expect(token).toHaveValue('');
 });
 
-/** Whether the token lies open in the page's storage, and whether its key can be taken out. */
+/** Whether the token is stored in the clear, and whether its key can be extracted. */
 function whatIsKept(page: Page): Promise<{ isReadable: boolean; isExtractable: boolean }> {
   return page.evaluate(async () => {
     const opened = indexedDB.open('darkroom-kept');
@@ -482,7 +482,7 @@ test.describe('folders', () => {
     await card.getByRole('button', { name: `Use ${OPEN}`, exact: true }).click();
     await library.draw('from a stick');
 
-    // The same folder, read where it lies.
+    // The same folder, read in place.
     await page.getByRole('link', { name: 'Library', exact: true }).first().click();
     await page.getByRole('region', { name: 'On your disk' }).getByText('Open a folder …').click();
     await expect(page.getByRole('region', { name: 'Checkpoint' })).toContainText('From your disk');

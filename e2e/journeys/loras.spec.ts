@@ -1,9 +1,12 @@
 /** LoRAs and checkpoints of one file, from the disk to the picture: the numbers of diffusers through the door, and what a person sees. */
-import { readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
 import { BUILTIN_CHECKPOINTS } from '../../src/core/builtin_checkpoints.ts';
 import { readMetadata } from '../../src/formats/container.ts';
+import { pngOf } from '../../test/picture_files.ts';
 import {
   CHECKPOINTS,
   openDoor,
@@ -13,13 +16,19 @@ import {
   runOperation,
   type Golden,
 } from '../fixtures/door.ts';
+import { writeWeightless } from '../fixtures/weightless.ts';
 
 const TEST = join(import.meta.dirname, '..', '..', 'test');
 const LORA = join(TEST, 'goldens', 'lora', 'kohya.safetensors');
+const FLUX_LORA = join(TEST, 'goldens', 'flow_loras', 'flux1-kohya.safetensors');
+const TRANSFORMERS = join(TEST, 'goldens', 'transformers');
 const TINY = join(CHECKPOINTS, 'tiny-sd15');
 const single = (name: string) => join(TEST, 'single_files', `${name}.safetensors`);
 
-/** Differences from a golden: of latents the largest, of pixels the largest of 255. */
+const made = mkdtempSync(join(tmpdir(), 'darkroom-loras-'));
+test.afterAll(() => rmSync(made, { recursive: true, force: true }));
+
+/** Largest differences from a golden: of latents, and of pixels out of 255. */
 async function compare(page: Page, golden: Golden, operation: unknown) {
   const { job, latents, pictures } = await runOperation(page, operation);
   expect(job.error).toBeNull();
@@ -30,19 +39,45 @@ async function compare(page: Page, golden: Golden, operation: unknown) {
   return { job, latents: worst, pixels };
 }
 
+test('a LoRA of a flow transformer, in kohya’s layout, changes its picture and is recorded', async ({ page }) => {
+  await openDoor(page, 'wasm');
+  await openFolder(page, writeWeightless(made, 'tiny-flux1-dev'));
+  await page.getByTestId('checkpoint-file').setInputFiles(FLUX_LORA);
+  const stored = await page.evaluate(async () => {
+    const [file] = document.querySelector<HTMLInputElement>('[data-testid="checkpoint-file"]')?.files ?? [];
+    return globalThis.darkroom?.library.importAddition(file, () => undefined);
+  });
+  const golden = readGolden('flux1-dev', TRANSFORMERS);
+  const asked = (prompt: string) => ({
+    ...golden.operation,
+    parameters: { ...golden.operation.parameters, prompt, steps: 1 },
+  });
+  const words = String(golden.operation.parameters.prompt);
+  const plain = await runOperation(page, asked(words));
+  const changed = await runOperation(page, asked(`${words}<lora:flux1-kohya:0.5>`));
+  expect(changed.job.error).toBeNull();
+  const difference = changed.latents?.reduce(
+    (most, value, i) => Math.max(most, Math.abs(value - (plain.latents?.[i] ?? NaN))),
+    0,
+  );
+  expect(difference).toBeGreaterThan(0.01);
+  const recorded = changed.job.entities.find(({ type }) => type === 'output_image')?.metadata;
+  expect(recorded?.loras).toMatchObject([{ lora: 'lora:import:flux1-kohya', sha256: stored?.sha256, weight: 0.5 }]);
+});
+
 test('on WebGPU a LoRA and a checkpoint of one file give what diffusers gives', async ({ page }) => {
   await openDoor(page, 'webgpu');
   await openFolder(page, TINY);
   await page.getByTestId('checkpoint-file').setInputFiles(LORA);
   const stored = await page.evaluate(async () => {
     const [file] = document.querySelector<HTMLInputElement>('[data-testid="checkpoint-file"]')?.files ?? [];
-    return globalThis.darkroom?.library.importLora(file, () => undefined);
+    return globalThis.darkroom?.library.importAddition(file, () => undefined);
   });
   expect(stored).toMatchObject({ ref: 'lora:import:kohya', name: 'kohya', state: 'complete' });
 
   const golden = readGolden('../lora/picture');
   const asked = golden.operation.parameters;
-  // Once in the list and once in the words: together they are the golden's weight.
+  // Once in the list and once in the prompt: together they add up to the golden's weight.
   const loras = [{ lora: 'lora:import:kohya', weight: 0.5 }];
   const prompt = `${String(asked.prompt)}<lora:kohya:0.3>`;
   const { job, latents, pixels } = await compare(page, golden, {
@@ -72,7 +107,7 @@ test('on WebGPU a LoRA and a checkpoint of one file give what diffusers gives', 
   console.log(`one file: latents ${alone.latents.toExponential(1)}, pixels ${alone.pixels}`);
   expect(alone.latents).toBeLessThanOrEqual(1e-3);
   expect(alone.pixels).toBeLessThanOrEqual(2);
-  // Of the LoRA's layers this checkpoint has a few by chance: these are used, and the rest is told of.
+  // This checkpoint happens to have a few of the LoRA's layers: they are used, the rest is reported.
   const misfit = await runOperation(page, { ...golden.operation, parameters: { ...asked, loras } });
   expect(misfit.job.error).toBeNull();
   expect(misfit.job.notices).toContainEqual(
@@ -143,7 +178,7 @@ for (const [device, viewport, colorScheme] of [
       expect(infotext).toMatch(/^a boat <lora:kohya:0\.8>\n/);
       expect(infotext).toMatch(/Lora hashes: "kohya: [0-9a-f]{12}"/);
 
-      // Brought back from the picture, while it is stored here.
+      // Restored from the picture while it is stored here.
       await lora.getByRole('checkbox').uncheck();
       await expect(page.getByText('1 in use')).toBeHidden();
       await drop(page, 'boat.png', picture);
@@ -155,7 +190,23 @@ for (const [device, viewport, colorScheme] of [
       await expect(lora.getByRole('checkbox')).toBeChecked();
       await expect(weight).toHaveValue('0.8');
 
-      // One of another kind is listed, and says why it is not used.
+      // First another file of that name made the picture, then this very one.
+      const digits = createHash('sha256').update(readFileSync(LORA)).digest('hex').slice(0, 10);
+      for (const [name, hash, told] of [
+        ['kohya', '0123456789', 'the exact LoRA kohya (another file of that name is used)'],
+        ['renamed', digits, null],
+      ] as const) {
+        const line = `Steps: 2, Sampler: Euler, Schedule type: Normal, CFG scale: 4, Seed: 1, Size: 64x64, Lora hashes: "${name}: ${hash}"`;
+        const parameters = `a boat <lora:${name}:0.5>\nNegative prompt: fog\n${line}`;
+        await drop(page, `${name}.png`, pngOf({ parameters }));
+        await use.click();
+        await expect(weight).toHaveValue('0.5');
+        await expect(page.getByRole('main').getByText('the exact LoRA')).toHaveCount(told === null ? 0 : 1);
+        await expect(page.getByRole('main').getByText(told ?? 'Its settings are in the form now')).toBeVisible();
+      }
+      await weight.fill('0.8');
+
+      // One of another kind is listed with the reason why it is not used.
       await page.getByRole('button', { name: `Use ${BUILTIN_CHECKPOINTS[0].name} Built in`, exact: true }).click();
       await expect(
         lora.getByText(/^Left out: The LoRA kohya changes .*; choose a LoRA that was made for/),
@@ -163,7 +214,7 @@ for (const [device, viewport, colorScheme] of [
       await page.reload();
       await expect(lora.getByText(/^Left out: /)).toBeVisible();
 
-      // A checkpoint of one file is dropped, a pickle is not taken, and the LoRA does not fit there either.
+      // A single-file checkpoint is dropped, a pickle is refused, and the LoRA does not fit there either.
       await drop(page, 'old.ckpt', new Uint8Array(8));
       await expect(
         page.getByText(/^old\.ckpt is a pickle, which can run code; get the \.safetensors version/),
@@ -181,15 +232,13 @@ for (const [device, viewport, colorScheme] of [
       await expect(
         page.getByRole('region', { name: 'Stored here' }).getByRole('listitem', { name: 'kohya' }),
       ).toHaveCount(0);
-      await shelf
-        .getByTestId('library-lora-file')
-        .setInputFiles(join(TINY, 'vae', 'diffusion_pytorch_model.safetensors'));
-      await expect(page.getByText(/^diffusion_pytorch_model\.safetensors is not a LoRA; /)).toBeVisible();
+      await shelf.getByTestId('library-lora-file').setInputFiles(join(TINY, 'text_encoder', 'model.safetensors'));
+      await expect(page.getByText(/^model\.safetensors is not a LoRA; /)).toBeVisible();
       await card.getByRole('button', { name: 'Delete … kohya' }).click();
       await card.getByRole('button', { name: 'Delete', exact: true }).click();
       await expect(card).toBeHidden();
 
-      // Without it, what the picture brings along is listed as lost.
+      // Without it, the picture's settings list it as missing.
       await page.getByRole('link', { name: 'Studio' }).first().click();
       await drop(page, 'boat.png', picture);
       await use.click();

@@ -1,4 +1,4 @@
-/** What else than pictures is made on the page, and how words are rewritten before a picture is made of them. The models are tiny and say nothing wise. */
+/** What the page makes besides pictures, and how prompts are rewritten before painting. The models are tiny and say nothing wise. */
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, type Locator, type Page } from '@playwright/test';
@@ -7,7 +7,7 @@ import { VOICE, languageContents, saying } from '../../test/language_checkpoints
 import { modelFolders, writeModel } from '../fixtures/models.ts';
 import { writeWeightless } from '../fixtures/weightless.ts';
 
-/** A model that answers with one sketch whatever it is asked, which fails in its fifth line. */
+/** A model that answers everything with one sketch, which fails in its fifth line. */
 const PROGRAMMER = 'tiny-programmer';
 const UNDEFINED = 'dots is not defined';
 const FAILING = `function setup() {
@@ -27,7 +27,7 @@ test.beforeAll(() => {
 });
 test.afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Of the page, not of the sketch that fails on purpose. */
+/** Errors of the page, not of the sketch that fails on purpose. */
 const errors: string[] = [];
 test.beforeEach(({ page }) => {
   errors.length = 0;
@@ -49,6 +49,8 @@ class Making {
   async open(): Promise<void> {
     await this.page.goto('/?backend=wasm');
     await expect(this.page.getByText('leaves this device')).toBeVisible();
+    // The checkpoint brings a prompt with it, which must not come in the middle of what is typed.
+    await expect(this.generate).toBeEnabled({ timeout: 60_000 });
   }
 
   async choose(medium: string): Promise<void> {
@@ -179,6 +181,7 @@ test('a rule rewrites the words, which are seen, changed and gone on from', asyn
   // With one, the words come first.
   await making.choose('Text');
   await making.openModel('tiny-llama');
+  await expect(page.getByText(/^Opened (?!Darkroom)/)).toBeAttached();
   await making.choose('Picture');
   await rule.selectOption({ label: 'Write a rule of my own …' });
   await page.getByRole('textbox', { name: 'Name', exact: true }).fill('Mine');
@@ -196,7 +199,7 @@ test('a rule rewrites the words, which are seen, changed and gone on from', asyn
   });
   await making.steps.getByRole('button', { name: 'Make it again from here' }).isVisible();
 
-  // Rules of one's own outlast a reload, and can be deleted.
+  // A person's own rules survive a reload and can be deleted.
   await page.reload();
   await expect(page.getByText('Mine', { exact: true }).first()).toBeVisible();
   await page.getByText('Rewrite first').click();
@@ -226,7 +229,7 @@ test('without a model words are translated by hand, after a rule and alone', asy
   });
   await expect(making.steps.getByRole('textbox')).toHaveCount(2);
 
-  // What was written for other words says so, until it is begun again.
+  // A result for an earlier prompt says so until it is redone.
   await page.getByRole('combobox', { name: 'Rule' }).selectOption({ label: 'None' });
   await expect(translation).toHaveValue('a plank');
   await expect(page.getByText('This was written when your words were others.')).toBeVisible();
@@ -268,7 +271,7 @@ test('a picture is made at once of words that a rule rewrites, where one does no
   const operation = await making.last();
   expect(operation).toMatchObject({ config: 'interception_less', parameters: { prompt: 'an old boat' } });
   expect(operation).not.toHaveProperty('until');
-  // What was written can be read all the same, and gone on from.
+  // What was written can still be read and continued from.
   await expect(making.steps.getByRole('textbox', { name: 'Rewritten' })).not.toHaveValue('');
   await expect(making.steps.getByRole('button', { name: 'Make it again from here' })).toBeVisible();
 });
@@ -306,7 +309,7 @@ test('a sketch that a model wrote is tried where it is shown, and sent back once
   });
   expect(sent).toContain('This sketch fails in line 5, which is: circle(dots, 30, 10);');
 
-  // This model does no better, and is not asked again; a person can mend it, here or in the room of sketches.
+  // This model does no better and is not asked again; a person can fix it here or in the room of sketches.
   await tries.click();
   await expect(problem).toContainText(UNDEFINED);
   await expect(page.getByRole('button', { name: 'Have it mended' })).toHaveCount(0);
@@ -327,7 +330,7 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   await making.open();
   const picture = page.getByRole('figure').getByRole('img').first();
 
-  // One that is painted with has the form of pictures, without what says nothing to it.
+  // A config that paints has the picture form, without the fields it ignores.
   await openCheckpoint(page, 'tiny-z-image-turbo');
   await making.set({ Width: '72', Height: '64' });
   await expect(making.field('Steps')).toHaveValue('8');
@@ -340,7 +343,7 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   await expect(picture).toBeVisible({ timeout: 150_000 });
   expect(await making.last()).toMatchObject({ config: 'z_image', parameters: { width: 80, height: 64, steps: 2 } });
 
-  // One that works from pictures has a form of its own, which opening it shows.
+  // A config that works from pictures has a form of its own, shown when it opens.
   await openCheckpoint(page, 'tiny-flux2-klein');
   await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, PICTURE]);
   await making.set({ Width: '64', Height: '64', Steps: '2' });
@@ -352,6 +355,18 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
       const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
       return run?.entities.filter(({ type }) => type === 'input_images').length;
     });
+  await expect.poll(shown).toBe(2);
+
+  // So has Qwen-Image-Edit, which is made for them.
+  await expect(picture).toHaveAttribute('alt', 'both of them by night', { timeout: 150_000 });
+  await openCheckpoint(page, 'tiny-qwen-image-edit-2509');
+  await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, PICTURE]);
+  await making.set({ Width: '64', Height: '128', Steps: '1', Shift: '3' });
+  await making.prompt.fill('the first on the second');
+  await making.generate.click();
+  await expect
+    .poll(() => making.last(), { timeout: 150_000 })
+    .toMatchObject({ config: 'qwen_image_edit', parameters: { width: 64, height: 128, shift: 3 } });
   await expect.poll(shown).toBe(2);
 });
 

@@ -1,4 +1,4 @@
-/** What runs make besides pictures: recorded, listed, shown, played, saved, served, and brought back with its settings. */
+/** What runs make besides pictures: recorded, listed, shown, played, saved, served, and restored with its settings. */
 import { execFile } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -46,7 +46,7 @@ async function bytesOf(download: Download): Promise<Uint8Array<ArrayBuffer>> {
   return new Uint8Array(await readFile(await download.path()));
 }
 
-/** How many colours a canvas shows; 0 for one that was not drawn. */
+/** Number of colours on a canvas; 0 if nothing was drawn. */
 function colours(canvas: Locator): Promise<number> {
   return canvas.evaluate(async (element: HTMLCanvasElement) => {
     if (element.width === 0) {
@@ -126,7 +126,7 @@ test('a sound shows its waveform, plays, loops, and is sought by keyboard and po
   await expect(position).toHaveAttribute('aria-valuetext', '3.0 of 3.0 seconds');
   await page.keyboard.press('Shift+ArrowLeft');
   await expect(position).toHaveAttribute('aria-valuetext', '0.0 of 3.0 seconds');
-  // The arrows were for the sound, and not for the next run.
+  // The arrow keys acted on the sound, not on the next run.
   await expect(sound).toBeVisible();
   const box = await position.boundingBox();
   await page.mouse.click((box?.x ?? 0) + (box?.width ?? 0) / 2, (box?.y ?? 0) + (box?.height ?? 0) / 2);
@@ -169,7 +169,7 @@ test('a sound is saved as WAV, FLAC and what the browser encodes; each brings it
   await take('WAV, 16 bits', actions.getByRole('button', { name: 'Save as WAV, 16 bits' }));
   await expect(media.alert).toContainText('% of the samples were louder than this format can hold');
   await take('FLAC', actions.getByRole('button', { name: 'Save as FLAC' }));
-  // Whatever Chromium is used, it has this one.
+  // Every Chromium has this one.
   await take('Opus', actions.getByRole('button', { name: 'Save as Opus' }));
   const aac = actions.getByRole('button', { name: 'Save as AAC' });
   if ((await aac.count()) > 0) {
@@ -190,14 +190,14 @@ test('a sound is saved as WAV, FLAC and what the browser encodes; each brings it
     await expect(page.getByText(/^Its settings are in the form now/).first()).toBeVisible();
   }
 
-  // Without settings nothing of them leaves.
+  // Switched off, no settings leave with the file.
   await media.open();
   await actions.getByRole('checkbox', { name: 'Write settings into saved sounds' }).uncheck();
   await take('bare', actions.getByRole('button', { name: 'Save as FLAC' }));
   expect(Buffer.from(saved.get('bare')?.bytes ?? []).includes('bell in the rain')).toBe(false);
   expect(Buffer.from(saved.get('FLAC')?.bytes ?? []).includes('bell in the rain')).toBe(true);
 
-  // What was encoded is the same sound when it is opened again, of the same length.
+  // Decoded again, it is the same sound of the same length.
   const opus = saved.get('Opus')?.bytes ?? new Uint8Array();
   await page.reload();
   await page
@@ -234,7 +234,7 @@ test('a text is shown with its lines, copied and saved; a sketch with numbered l
   ]);
   expect(download.suggestedFilename()).toMatch(/^darkroom-.*\.txt$/);
   expect(new TextDecoder().decode(await bytesOf(download))).toBe(TEXT);
-  // There is no place in a text for settings.
+  // A text has no place for settings.
   await expect(media.details.getByRole('checkbox', { name: /Write settings/ })).toHaveCount(0);
 
   await media.choose(3);
@@ -243,7 +243,7 @@ test('a text is shown with its lines, copied and saved; a sketch with numbered l
   await expect(code.locator('.line')).toHaveCount(14);
   await media.details.getByRole('button', { name: 'Copy' }).click();
   await expect.poll(clipboard).toBe(SKETCHES[0]?.source);
-  // Whoever walks along the results by keyboard stays there.
+  // Moving along the results by keyboard keeps the focus there.
   await expect(media.results.getByRole('radio').nth(2)).toBeChecked();
   await media.results.getByRole('radio').nth(2).focus();
   await page.keyboard.press('ArrowRight');
@@ -331,7 +331,7 @@ test('a medium and its viewer that are dropped in are recorded, listed, shown an
       const show = page.getByRole('button', { name: `Show: ${PROMPT}` });
       await expect(show.locator('.photo')).toHaveText('Scent');
       await show.click();
-      // Words that stream in are shown as they come.
+      // Streaming words are shown as they arrive.
       const told = page.getByRole('region', { name: PROMPT });
       await expect(told).toHaveText('rose');
       await expect(told).toHaveAttribute('aria-busy', 'true');

@@ -1,4 +1,4 @@
-/** How a picture was made travels in its file: out of other tools, into ours, out again, and not at all when that is switched off. */
+/** How a picture was made travels in its file: from other tools into ours and out again, or not at all when switched off. */
 import { readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
@@ -29,7 +29,7 @@ async function saved(page: Page, format: 'PNG' | 'WebP' | 'JPEG'): Promise<Uint8
   return new Uint8Array(readFileSync(await (await download).path()));
 }
 
-/** What the form holds, in the fields' words. */
+/** The form's values, as the fields show them. */
 async function form(page: Page): Promise<Record<string, string>> {
   const values: Record<string, string> = {};
   for (const name of ['Prompt', 'Negative prompt', 'Steps', 'Guidance', 'Seed', 'Width', 'Height']) {
@@ -55,13 +55,9 @@ test('the settings of a dropped picture make a picture that brings them along', 
   await expect(page.getByText('Made with AUTOMATIC1111.')).toBeVisible();
   await page.getByText('Made with').getByRole('button', { name: 'Use its settings' }).click();
   await expect(
-    page
-      .getByRole('main')
-      .getByText(
-        'Its settings are in the form now, except for the checkpoint boats_v1 and the effect of weights such as (blue:1.2).',
-      ),
+    page.getByRole('main').getByText('Its settings are in the form now, except for the checkpoint boats_v1.'),
   ).toBeVisible();
-  // The picture came out of these settings; a run of them starts from nothing.
+  // The picture is the result of these settings; a run with them starts from noise alone.
   await expect(page.getByRole('img', { name: 'The starting picture, boat.png' })).toBeHidden();
   expect(await form(page)).toEqual({
     Prompt: PROMPT,
@@ -110,7 +106,7 @@ test('the settings of a dropped picture make a picture that brings them along', 
     expect(await readMetadata(await saved(page, format)), format).toEqual(nothing);
   }
 
-  // What is made from now on is recorded without them as well, and the choice outlasts a reload.
+  // From now on recordings go without them too, and the choice survives a reload.
   await generate.click();
   await expect(page.getByRole('region', { name: 'Made so far' }).getByRole('button', { name: /^Show:/ })).toHaveCount(
     2,
@@ -133,7 +129,7 @@ test('the settings of a dropped picture make a picture that brings them along', 
   await expect(off).not.toBeChecked();
 });
 
-/** A picture of AUTOMATIC1111 whose values are those that the checkpoint which opens first suggests, or any others. */
+/** A picture by AUTOMATIC1111 with the default checkpoint's suggested values, or any others. */
 function picture(line: string, prompt = 'a copper kettle'): Uint8Array {
   return pngOf({
     parameters: `${prompt}\nNegative prompt: fog\n${line}, Seed: 31, Model: tiny-sd15, Version: v1.10.1`,
@@ -176,7 +172,7 @@ test('what was brought back stays, whichever checkpoint opens then, until one pr
   await expect(page.getByRole('button', { name: /^Generate/ })).toBeEnabled();
   expect(await form(page)).toMatchObject({ ...KEPT, Prompt: 'a copper kettle' });
 
-  // The same of what was typed, be it what is suggested.
+  // The same for typed values, even if they equal the suggestion.
   await openTiny(page);
   const own = page.getByRole('button', { name: "Use this checkpoint's own settings" });
   await own.click();
@@ -191,7 +187,7 @@ test('what was brought back stays, whichever checkpoint opens then, until one pr
     .click();
   await expect(page.getByRole('textbox', { name: 'Width', exact: true })).toHaveValue('128');
   expect(await form(page)).toMatchObject({ Steps: ofTiny.Steps, Guidance: '4', Height: '128' });
-  // In sight also where the settings are not.
+  // Visible even where the settings are folded.
   await page.getByText('More settings').click();
   await own.click();
   await page.getByText('More settings').click();
@@ -252,7 +248,7 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   await expect(main.getByText('The file does not give the size or seed, so that stays as it was.')).toBeVisible();
   await expect(prompt).toHaveValue('');
 
-  // More than one sentence can hold is a list, in words.
+  // What does not fit one sentence becomes a list, in words.
   const resources =
     'Civitai resources: [{"type":"lora","weight":0.7,"modelName":"Brass"},{"type":"embed","modelName":"Easy"}]';
   await use(
@@ -265,13 +261,18 @@ test('a file says what it lacks, and words that cannot be read leave the box', a
   await expect(main.getByText('So a new picture may look different.')).toBeVisible();
   await expect(main).not.toContainText('{');
 
-  // A picture that will differ is not said to perhaps differ, and an embedding that stands in no prompt is not among its words.
+  // A picture that will differ is not said to differ perhaps, and an embedding that no prompt uses is not mentioned.
   const ancestral =
     'Steps: 20, Sampler: Euler a, Schedule type: Normal, CFG scale: 4, Size: 128x128, TI hashes: "easy: c7"';
   await use(page, 'ancestral.png', picture(ancestral));
   await expect(main.getByText('and the effect of the embedding easy.')).toBeVisible();
-  await expect(main.getByText('so the picture will be another one.')).toBeVisible();
-  await expect(main.getByText('So a new picture may look different.')).toBeHidden();
+  // Step noise is drawn as the file says.
+  await expect(main.getByText('so the picture will look different.')).toBeHidden();
+  await expect(main.getByText('So a new picture may look different.')).toBeVisible();
+  await expect(main.getByText('These words stay in the prompt')).toBeHidden();
+  await expect(main.getByText('An embedding acts once')).toBeHidden();
+  await use(page, 'embedding.png', picture(`${OF_SCENES}, TI hashes: "easy: c7"`, 'a kettle, easy'));
+  await expect(main.getByText('An embedding acts once its file is added to the LoRAs in the library.')).toBeVisible();
   await expect(main.getByText('These words stay in the prompt')).toBeHidden();
 });
 

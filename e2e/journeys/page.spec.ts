@@ -21,7 +21,7 @@ async function redPicture(page: Page): Promise<Buffer> {
   return Buffer.from(bytes);
 }
 
-/** How many pixels of a picture have exactly that red. */
+/** Number of pixels in a picture with exactly that red. */
 function redPixels(picture: Locator): Promise<number> {
   return picture.evaluate((image: HTMLImageElement) => {
     const { naturalWidth, naturalHeight } = image;
@@ -38,7 +38,7 @@ function redPixels(picture: Locator): Promise<number> {
   });
 }
 
-/** Every journey ends with a silent console, and no request has left the origin. */
+/** Every journey ends with a silent console and without a request to another origin. */
 const test = base.extend({
   page: async ({ page, baseURL }, use) => {
     const troubles: string[] = [];
@@ -327,7 +327,7 @@ test.describe('with a small checkpoint', () => {
     await expect(studio.result).toBeVisible({ timeout: 60_000 });
 
     await page.reload();
-    // What was typed is there again, and so is what was made.
+    // The typed text is back, and so are the results.
     await expect(studio.prompt).toHaveValue('remember me');
     await expect(studio.runs).toHaveCount(1);
     await studio.prompt.fill('something else');

@@ -1,14 +1,14 @@
-/** The queue as people use it: it outlasts reloads and the browser's death, and stays quick when it is long. */
+/** The queue as people use it: it survives reloads and the browser's death, and stays quick when long. */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { chromium, expect, test, type Locator, type Page } from '@playwright/test';
 import { quick, Tab } from '../fixtures/queue.ts';
 
-/** Held in the line for as long as nobody opens the folder. */
+/** Stays in the queue until somebody opens the folder. */
 const HELD = { ...quick('held'), checkpoint: 'folder:closed' };
 
-/** Long enough to look at what waits behind it. */
+/** Long enough to inspect what waits behind it. */
 const LONG = quick('a long one', { steps: 150 });
 
 class Line {
@@ -48,7 +48,7 @@ test('SIGKILL of the browser: jobs and their pictures are still there when it op
 }, info) => {
   const profile = await mkdtemp(join(tmpdir(), 'darkroom-queue-'));
   const { launchOptions: launch } = info.project.use;
-  // A pipe to the browser would end with it; its process is asked for by the profile, which nobody else uses.
+  // A pipe would close with the browser; its process is found by the profile, which nobody else uses.
   const open = () => chromium.launchPersistentContext(profile, { ...launch, ...(baseURL ? { baseURL } : {}) });
   try {
     const first = await open();
@@ -101,7 +101,7 @@ test('pause, order, front, out, repeat, keep generating, failed ones, the title 
   await line.button('Move number 3 up').click();
   await expect.poll(() => line.words()).toEqual(['one', 'three', 'two']);
   await expect(status).toHaveText('Place 2 of 3.');
-  // The focus stays with the row, so that the keys go on.
+  // Focus stays on the row, so that the keys keep working.
   await expect(line.button('Move number 2 up')).toBeFocused();
   await page.keyboard.press('ArrowDown');
   await expect.poll(() => line.words()).toEqual(['one', 'two', 'three']);

@@ -1,4 +1,4 @@
-/** Recordings as people use them: found, starred, looked at, taken away, brought back, deleted; many of them, and for a long time. */
+/** Recordings as people use them: found, starred, viewed, exported, imported, deleted; many of them, and over a long session. */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { expect, test, type Locator, type Page } from '@playwright/test';
@@ -10,8 +10,8 @@ const RUNS = 10_000;
 /** The issue's bound for listing and searching that many. */
 const WITHIN_MS = 200;
 /**
- * All of the issue's 200, on a GPU, in `npm run soak -- --pictures 200`. Here fewer and on the processor: a software GPU takes minutes to begin. Live GPU
- * buffers over 100 pictures are in engine.spec.ts.
+ * All of the issue's 200, on a GPU, in `npm run soak -- --pictures 200`. Fewer here, and on the processor: a software GPU takes minutes to
+ * start. Live GPU buffers over 100 pictures are in engine.spec.ts.
  */
 const PICTURES = Number(process.env.FLAT ?? 60);
 const BACKEND = process.env.FLAT_BACKEND ?? 'wasm';
@@ -58,7 +58,7 @@ async function redPicture(page: Page): Promise<Buffer> {
   return Buffer.from(bytes);
 }
 
-/** The record, and of each file the hash of the bytes that come out. */
+/** The record, and the hash of each file's bytes as read back. */
 function readWhole(page: Page, run: string): Promise<{ record: RunRecord; hashes: Record<string, string> }> {
   return page.evaluate(async (id) => {
     const { recordings } = globalThis.darkroom as Door;
@@ -94,7 +94,7 @@ test('a run is found, starred, looked at, saved to a folder, deleted, and read i
   await recordings.open();
   await expect(page.getByText('Nothing is recorded yet.')).toBeVisible();
 
-  // One that is made while this view is on show, two that are brought.
+  // One made while this view is open, two imported.
   const run = await page.evaluate(async (operation) => {
     const door = globalThis.darkroom as Door;
     const job = await door.wait((await door.submit(operation)).id);
@@ -193,7 +193,7 @@ test('a run is found, starred, looked at, saved to a folder, deleted, and read i
   await page.getByTestId('import-run').click();
   await expect(alert).toContainText(`The run "${run}" is recorded here already.`);
 
-  // What the folder lost or changed is said in one sentence, and nothing of it is recorded.
+  // What is missing or changed in the folder is reported in one sentence, and none of it is recorded.
   await page.evaluate((id) => (globalThis.darkroom as Door).recordings.delete(id), run);
   const inFolder = (name: string, content: string | null) =>
     page.evaluate(
@@ -230,7 +230,7 @@ test('a run is found, starred, looked at, saved to a folder, deleted, and read i
   expect(await page.evaluate(() => (globalThis.darkroom as Door).recordings.find({ limit: 9 }))).toHaveLength(2);
   await page.getByRole('button', { name: 'Put this message away' }).click();
 
-  // What is kept: said before anything goes.
+  // Retention: announced before anything is deleted.
   await page.reload();
   await expect(runs).toHaveCount(2);
   await page.getByRole('heading', { name: 'Space' }).click();
@@ -287,7 +287,7 @@ test(`${RUNS} runs are listed and searched within ${WITHIN_MS} ms, and the page 
   const { runs, search } = new RecordingsPage(page);
   await page.goto('/?backend=wasm#recordings');
   await expect(page.getByText('10,000 runs · ')).toBeVisible();
-  // The engine's start takes every core that there is.
+  // The engine's start uses every core.
   await expect(page.getByRole('status')).toHaveText(/^Opened /);
 
   const times = await page.evaluate(async (count) => {
@@ -405,6 +405,6 @@ test(`memory is flat from picture ${SETTLED} to picture ${PICTURES}`, async ({ p
   expect(later.wasmHeapBytes).toBe(settled.wasmHeapBytes);
   expect(later.urls).toBeLessThanOrEqual(settled.urls + 2);
   expect(later.nodes).toBeLessThanOrEqual(settled.nodes + 200);
-  // What the queue keeps of an ended job, and nothing of the size of a picture.
+  // What the queue keeps per ended job, nothing as large as a picture.
   expect(slope).toBeLessThan(32 * 1024);
 });

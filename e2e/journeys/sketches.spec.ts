@@ -1,9 +1,9 @@
-/** Sketches, as a person meets them: begun, written, run, stopped, looked at, recorded, kept and opened again. */
+/** Sketches as a person meets them: started, written, run, stopped, viewed, recorded, kept and reopened. */
 import { readFileSync } from 'node:fs';
 import { expect, test, type Download, type Page } from '@playwright/test';
 import { chromiumFlags, findChromium } from '../../cli/chromium.js';
 
-// As browsers are for people: no sound before a gesture.
+// The default for people: no sound before a gesture.
 test.use({
   launchOptions: {
     executablePath: findChromium(),
@@ -22,7 +22,7 @@ const STILL = `function setup() {
 }
 `;
 
-/** The room with a sketch in it, which was kept from the last time. */
+/** The room with a sketch kept from last time. */
 async function openSketch(page: Page, source: string, language: 'p5' | 'tonejs' = 'p5'): Promise<void> {
   await page.goto('/#sketches');
   await page.evaluate((kept) => localStorage.setItem('darkroom.sketch', JSON.stringify(kept)), {
@@ -31,7 +31,7 @@ async function openSketch(page: Page, source: string, language: 'p5' | 'tonejs' 
     source,
   });
   await page.reload();
-  // The editor itself: until it is loaded, the code is plain text, in which Tab goes to the next field.
+  // The editor itself: until it loads, the code is a plain text field, where Tab moves on.
   await expect(page.locator('.cm-content')).toBeVisible();
 }
 
@@ -46,7 +46,7 @@ async function runs(page: Page): Promise<void> {
   await expect(page.getByRole('status').filter({ hasText: 'The sketch runs.' })).toBeAttached();
 }
 
-/** What lies on the disk after Save. */
+/** What is on disk after Save. */
 async function saved(page: Page, save: () => Promise<void>): Promise<{ name: string; bytes: Buffer }> {
   const waiting = page.waitForEvent('download');
   await save();
@@ -54,12 +54,12 @@ async function saved(page: Page, save: () => Promise<void>): Promise<{ name: str
   return { name: file.suggestedFilename(), bytes: readFileSync(await file.path()) };
 }
 
-/** A recording has a length of its own: nothing else says when it is long enough. */
+/** A recording needs a duration: nothing else says when it is long enough. */
 function hearFor(page: Page, milliseconds: number): Promise<void> {
   return page.evaluate((time) => new Promise<void>((done) => setTimeout(done, time)), milliseconds);
 }
 
-/** How many different colours the newest picture has, and its size. */
+/** Number of colours in the newest picture, and its size. */
 function picture(page: Page): Promise<{ width: number; height: number; colours: number }> {
   return page.evaluate(async () => {
     const image = document.querySelector<HTMLImageElement>('section img[src^="blob:"]');
@@ -233,7 +233,7 @@ test.describe('what never returns is stopped, and the page goes on', () => {
   for (const [name, source, sentence] of [
     ['a loop in draw', 'function draw() {\n  let n = 0;\n  while (true) n++;\n}', 'Line 3 This kept the sketch busy'],
     ['a loop at the top', 'for (;;);', 'Line 1 This kept the sketch busy'],
-    // Whichever of the two notices it first.
+    // Either of the two may notice first.
     [
       'promises',
       'function spin() { return Promise.resolve().then(spin); }\nspin();',
@@ -292,7 +292,7 @@ test('files are opened, replaced and saved without a loss', async ({ page }) => 
   await open('empty.js', ' ');
   await expect(page.getByText('"empty.js" holds no code')).toBeVisible();
   await expect(code(page)).toContainText('Tone.Synth');
-  // What another sketch took the place of is one undo away, too.
+  // A replaced sketch is one undo away too.
   await page.getByRole('button', { name: 'Tide' }).click();
   await expect(code(page)).toContainText('The moon');
   await code(page).press('ControlOrMeta+z');

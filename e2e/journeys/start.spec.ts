@@ -1,4 +1,4 @@
-/** What a newcomer's browser has to load before the first Generate. */
+/** What a newcomer's browser must load before the first Generate. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -10,7 +10,7 @@ const LIMIT = 150_000;
 test(`main-thread JavaScript before Generate is at most ${LIMIT / 1000} kB gzipped`, async ({ page }) => {
   await page.goto('/?backend=wasm');
   await expect(page.getByRole('button', { name: 'Generate', exact: true })).toBeEnabled();
-  // The page's own timeline: of workers it has their entry scripts, which run elsewhere, and what those import statically, which counts here.
+  // The page's own timeline: it includes the workers' entry scripts, which run elsewhere, and their static imports, which count here.
   const scripts = await page.evaluate(() =>
     performance
       .getEntriesByType('resource')

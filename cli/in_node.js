@@ -1,0 +1,90 @@
+/** `--backend cpu`: the command line without a browser, on the npm package's engine for Node. */
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { isObject } from './arguments.js';
+import { Failure } from './failure.js';
+import { checkServers, serversIn } from './servers.js';
+
+/**
+ * @typedef {import('../src/package/contract.ts').Darkroom} Darkroom
+ * @typedef {import('../src/package/contract.ts').DarkroomOptions} DarkroomOptions
+ * @typedef {import('../src/package/contract.ts').Operation} Operation
+ * @typedef {import('../src/package/contract.ts').Result} Result
+ * @typedef {{ createDarkroom: (options: DarkroomOptions) => Darkroom }} Module
+ * @typedef {typeof import('../src/package/command_line.ts')} Questions
+ */
+
+const PACKAGE = new URL('../package/dist/', import.meta.url);
+const MODULE = fileURLToPath(new URL('node.js', PACKAGE));
+
+/**
+ * The servers that the environment names, for an operation that needs any.
+ * @param {unknown} operation
+ * @param {(sentence: string) => void} say
+ */
+async function serversFor(operation, say) {
+  const { enginesFor, readAddress } = /** @type {Questions} */ (await load('command_line.js'));
+  const needed = await enginesFor(operation).catch(refused);
+  const servers = await serversIn(needed, process.env, (typed) => Promise.resolve(typed).then(readAddress));
+  checkServers(needed, servers, say);
+  return servers;
+}
+
+/**
+ * @param {string} name
+ * @returns {Promise<unknown>}
+ */
+async function load(name) {
+  return import(new URL(name, PACKAGE).href);
+}
+
+/**
+ * @param {unknown} error
+ * @returns {never}
+ */
+function refused(error) {
+  const { code, message } = /** @type {import('../src/package/contract.ts').DarkroomError} */ (error);
+  throw new Failure(code, message);
+}
+
+/**
+ * @param {import('./arguments.js').Request} request
+ * @param {unknown} operation
+ * @param {(sentence: string) => void} say
+ * @returns {Promise<Result>}
+ */
+export async function runInNode(request, operation, say) {
+  if (request.origin || request.language !== null || request.languageOrigin || request.languageRef) {
+    throw new Failure(
+      'invalid_operation',
+      'With --backend cpu nothing is fetched and no language model runs; name a folder or file as --checkpoint, or take another backend.',
+    );
+  }
+  if (!existsSync(MODULE)) {
+    throw new Failure('not_built', 'The package is not built yet; run "npm run build:package" first.');
+  }
+  const { createDarkroom } = /** @type {Module} */ (await load('node.js'));
+  const darkroom = createDarkroom({
+    servers: await serversFor(operation, say),
+    ...(request.checkpoint === null ? {} : { checkpoints: { given: request.checkpoint } }),
+  });
+  let last = '';
+  try {
+    say((await darkroom.device()).note ?? 'Runs on the processor.');
+    const job = darkroom.run(/** @type {Operation} */ (/** @type {unknown} */ (isObject(operation) ? operation : {})), {
+      onNotice: say,
+      onProgress: ({ stage, step, steps, secondsLeft }) => {
+        const now = steps > 0 ? `${stage} ${step}/${steps}` : stage;
+        if (now !== last) {
+          last = now;
+          say(secondsLeft === null ? now : `${now}, about ${Math.ceil(secondsLeft)} s left`);
+        }
+      },
+    });
+    return await job.result;
+  } catch (error) {
+    refused(error);
+  } finally {
+    await darkroom.dispose();
+  }
+}

@@ -1,0 +1,240 @@
+/** Videos made in the tab: from the prompt to a file that plays, steps, says how it was made and starts the next one. */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { expect, test, type Locator, type Page } from '@playwright/test';
+import type { Door } from '../../src/jobs/door.ts';
+import { medium } from '../../src/media/video.ts';
+import { openDoor, openFolder } from '../fixtures/door.ts';
+import { writeWeightless } from '../fixtures/weightless.ts';
+
+const run = promisify(execFile);
+
+let root: string;
+let folder: string;
+test.beforeAll(() => {
+  root = mkdtempSync(join(tmpdir(), 'darkroom-videos-'));
+  folder = writeWeightless(root, 'tiny-animatediff');
+});
+test.afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+/** What ffprobe reports about a file; null without ffmpeg. */
+async function probed(path: string): Promise<Record<string, string> | null> {
+  const asked = ['-v', 'error', '-count_frames', '-select_streams', 'v', '-show_entries'];
+  const entries = 'stream=codec_name,width,height,avg_frame_rate,nb_read_frames:format=duration:format_tags';
+  try {
+    const { stdout } = await run('ffprobe', [...asked, entries, '-of', 'json', path]);
+    const { streams, format } = JSON.parse(stdout) as {
+      streams: Record<string, string>[];
+      format: { duration: string; tags?: Record<string, string> };
+    };
+    return { ...streams[0], duration: format.duration, ...format.tags };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') {
+      return null;
+    }
+    throw error;
+  }
+}
+
+class VideoPage {
+  readonly video: Locator;
+  readonly frames: Locator;
+
+  constructor(readonly page: Page) {
+    this.video = page.getByRole('figure').locator('video').first();
+    this.frames = page.getByRole('group', { name: 'Frames' }).first();
+  }
+
+  field(name: string): Locator {
+    return this.page.getByRole('textbox', { name, exact: true });
+  }
+
+  async set(values: Record<string, string>): Promise<void> {
+    for (const [name, value] of Object.entries(values)) {
+      await this.field(name).fill(value);
+    }
+  }
+}
+
+test('a video is made from words, played, stepped through, saved with its recipe, and begun from one of its frames', async ({
+  page,
+}, { outputDir }) => {
+  const view = new VideoPage(page);
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await page.goto('/?backend=wasm');
+  await page.getByTestId('checkpoint-folder').setInputFiles(folder);
+  await expect(page.getByRole('radio', { name: 'Video', exact: true })).toBeChecked();
+  await view.set({ Prompt: 'a red house at the edge of the forest', Frames: '6', 'Frames per second': '4' });
+  await page.getByText('More settings').click();
+  await view.set({ Steps: '2', Guidance: '2', Width: '50', Height: '64' });
+  await view.field('Prompt').click();
+  await expect(
+    page.getByText('Width must be a multiple of 8 from 16 to 2048 pixels; the nearest is 48.'),
+  ).toBeVisible();
+  await view.set({ Width: '64' });
+  await page.getByRole('button', { name: /^Generate/ }).click();
+
+  await expect(view.video).toBeVisible({ timeout: 120_000 });
+  await expect.poll(() => view.video.evaluate((one: HTMLVideoElement) => one.duration)).toBeCloseTo(1.5, 1);
+  expect(await view.video.evaluate((one: HTMLVideoElement) => [one.videoWidth, one.videoHeight])).toEqual([64, 64]);
+  await page.screenshot({ path: join(outputDir, 'video-1440.png'), fullPage: true });
+
+  const [saved] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('link', { name: /^Save as/ }).click(),
+  ]);
+  const path = join(root, saved.suggestedFilename());
+  await saved.saveAs(path);
+  const bytes = new Uint8Array(await readFile(path));
+  const kind = medium.recognise(bytes);
+  expect(path.endsWith(`.${kind?.extension}`)).toBe(true);
+  const texts = (await medium.readMetadata?.(bytes))?.texts;
+  expect(JSON.parse(texts?.get('darkroom') ?? '{}')).toMatchObject({
+    operation: { config: 'animatediff', parameters: { frames: 6, rate: 4, steps: 2 } },
+  });
+  const about = await probed(path);
+  if (about) {
+    expect(about).toMatchObject({ width: 64, height: 64, nb_read_frames: '6', avg_frame_rate: '4/1' });
+    expect(Number(about.duration)).toBeCloseTo(1.5, 1);
+  }
+
+  await expect(view.frames).toContainText('Frame 1 of 6');
+  await view.frames.getByRole('button', { name: 'Next frame' }).click();
+  await expect(view.frames).toContainText('Frame 2 of 6');
+  await view.frames.getByRole('button', { name: 'Previous frame' }).click();
+  await view.frames.getByRole('button', { name: 'Previous frame' }).click();
+  await expect(view.frames).toContainText('Frame 6 of 6');
+  const [frame] = await Promise.all([
+    page.waitForEvent('download'),
+    page.getByRole('button', { name: 'Save this frame' }).click(),
+  ]);
+  expect(frame.suggestedFilename()).toMatch(/_6\.png$/);
+  expect([...(await readFile(await frame.path())).subarray(1, 4)]).toEqual([0x50, 0x4e, 0x47]);
+
+  await page.getByRole('button', { name: 'Start from the last frame' }).click();
+  await page.getByRole('button', { name: /^Generate/ }).click();
+  const ended = () =>
+    page.evaluate(async () => {
+      const job = (await (globalThis.darkroom as Door).list()).at(-1);
+      return [job?.state, ...(job?.entities ?? []).map(({ type }) => type)];
+    });
+  await expect
+    .poll(ended, { timeout: 120_000 })
+    .toEqual(['completed', 'input_image', 'input', 'config', 'encoded_prompt', 'output_video']);
+
+  await page.setViewportSize({ width: 390, height: 844 });
+  await expect(view.frames).toBeVisible();
+  await page.screenshot({ path: join(outputDir, 'video-390.png'), fullPage: true });
+  expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
+});
+
+test('Wan makes one, of as many frames as it can, and who has no checkpoint of it is told where to get one', async ({
+  page,
+}, { outputDir }) => {
+  const view = new VideoPage(page);
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await page.goto('/?backend=wasm');
+  await expect(page.getByRole('button', { name: 'Generate', exact: true })).toBeEnabled();
+  await page.getByRole('radio', { name: 'Video', exact: true }).click();
+  await page.getByRole('combobox', { name: 'What to make it with' }).selectOption({ label: 'Wan' });
+  await expect(
+    page.getByText('Choose a checkpoint of Wan first: open its folder, or get one, under Library.').first(),
+  ).toBeVisible();
+  await page.screenshot({ path: join(outputDir, 'wan-missing-1440.png'), fullPage: true });
+  await page.getByTestId('checkpoint-folder').setInputFiles(writeWeightless(root, 'tiny-wan'));
+  await view.set({ Prompt: 'a red house at the edge of the forest', Frames: '6' });
+  await view.field('Prompt').click();
+  await expect(
+    page.getByText('Frames must be 1 more than a multiple of 4, from 1 to 1021; the nearest is 5.'),
+  ).toBeVisible();
+  await view.set({ Frames: '9' });
+  await page.getByText('More settings').click();
+  await view.set({ Steps: '2', Guidance: '2', Width: '64', Height: '48' });
+  await page.getByRole('button', { name: /^Generate/ }).click();
+
+  await expect(view.video).toBeVisible({ timeout: 120_000 });
+  await expect.poll(() => view.video.evaluate((one: HTMLVideoElement) => one.duration)).toBeCloseTo(9 / 16, 1);
+  expect(await view.video.evaluate((one: HTMLVideoElement) => [one.videoWidth, one.videoHeight])).toEqual([64, 48]);
+  await expect(view.frames).toContainText('Frame 1 of 9');
+  await page.screenshot({ path: join(outputDir, 'wan-1440.png'), fullPage: true });
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.screenshot({ path: join(outputDir, 'wan-390.png'), fullPage: true });
+  expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
+});
+
+test('a video that is cancelled half way keeps its frames so far', async ({ page }) => {
+  await openDoor(page, 'wasm');
+  const checkpoint = await openFolder(page, folder);
+  const { types, video } = await page.evaluate(async (ref) => {
+    const door = globalThis.darkroom as Door;
+    const parameters = { prompt: 'a fox', frames: 24, rate: 8, width: 256, height: 256, steps: 1, guidance_scale: 1 };
+    const { id } = await door.submit({
+      operation: 'video_generation',
+      config: 'animatediff',
+      checkpoint: ref,
+      parameters: { ...parameters, format: 'zip' },
+    });
+    door.follow(id, ({ progress }) => {
+      if (progress?.stage === 'decode' && progress.step >= 3) {
+        void door.cancel(id);
+      }
+    });
+    const ended = await door.wait(id);
+    const { entities } = await door.recordings.read(ended.run ?? '');
+    const found = entities.find(({ type }) => type === 'output_video');
+    return { types: [ended.state, ...entities.map(({ type }) => type)], video: found?.metadata };
+  }, checkpoint);
+  expect(types).toEqual(['cancelled', 'input', 'config', 'encoded_prompt', 'output_video']);
+  expect(video).toMatchObject({ is_part: true, width: 256, height: 256 });
+  const { frames } = video as { frames: number };
+  expect(frames).toBeGreaterThanOrEqual(3);
+  expect(frames).toBeLessThan(24);
+});
+
+test('every format that the browser encodes is read back with the right length and size, or refused in a sentence', async ({
+  page,
+}) => {
+  await openDoor(page, 'wasm');
+  const checkpoint = await openFolder(page, folder);
+  for (const format of ['webm', 'mp4', 'zip'] as const) {
+    const { error, name, base64 } = await page.evaluate(
+      async ([ref, asked]) => {
+        const door = globalThis.darkroom as Door;
+        const parameters = { prompt: 'a fox', frames: 5, rate: 10, width: 64, height: 48, steps: 1, guidance_scale: 1 };
+        const { id } = await door.submit({
+          operation: 'video_generation',
+          config: 'animatediff',
+          checkpoint: ref,
+          parameters: { ...parameters, format: asked },
+        });
+        const ended = await door.wait(id);
+        const entity = ended.entities.find(({ type }) => type === 'output_video');
+        const blob = entity && ended.run !== null ? await door.entity(ended.run, entity.filename) : new Blob([]);
+        const content = new Uint8Array(await blob.arrayBuffer());
+        return {
+          error: ended.error?.message ?? null,
+          name: entity?.filename ?? '',
+          base64: btoa(Array.from(content, (byte) => String.fromCharCode(byte)).join('')),
+        };
+      },
+      [checkpoint, format] as const,
+    );
+    if (error !== null) {
+      // Chromium's free builds have no encoder for H.264.
+      expect([format, error]).toEqual([
+        'mp4',
+        expect.stringMatching(/^This browser has no encoder for MP4 \(H\.264\)/),
+      ]);
+      continue;
+    }
+    expect(name).toMatch(new RegExp(`\\.${format}$`));
+    const bytes = new Uint8Array(Buffer.from(base64, 'base64'));
+    const video = await medium.decode(new Blob([bytes]));
+    expect(video).toMatchObject({ width: 64, height: 48 });
+    expect(medium.facts(video).seconds).toBeCloseTo(0.5, 2);
+  }
+});
