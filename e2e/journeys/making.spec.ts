@@ -49,7 +49,6 @@ class Making {
   async open(): Promise<void> {
     await this.page.goto('/?backend=wasm');
     await expect(this.page.getByText('leaves this device')).toBeVisible();
-    // The checkpoint brings a prompt with it, which must not come in the middle of what is typed.
     await expect(this.generate).toBeEnabled({ timeout: 60_000 });
   }
 
@@ -85,6 +84,29 @@ class Making {
     );
   }
 }
+
+test('what somebody begins while the first checkpoint opens stays: their words, and what to make', async ({ page }) => {
+  const making = new Making(page);
+  let release: () => void = () => undefined;
+  const hold = () => new Promise<void>((resolve) => (release = resolve));
+  let held = hold();
+  await page.route('**/checkpoints/**', async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.goto('/?backend=wasm');
+  await making.prompt.focus();
+  release();
+  await expect(making.generate).toBeEnabled({ timeout: 60_000 });
+  await making.prompt.pressSequentially('an owl');
+  await expect(making.prompt).toHaveValue('an owl');
+
+  held = hold();
+  await page.reload();
+  await making.choose('Video');
+  release();
+  await expect(page.getByText(/^Choose a checkpoint of /)).toBeVisible({ timeout: 60_000 });
+});
 
 test('Stable Diffusion XL is chosen like any other checkpoint, and its sizes are set among the other settings', async ({
   page,

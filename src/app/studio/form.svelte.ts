@@ -139,10 +139,12 @@ export class Form {
   });
 
   #example = $state('');
+  /** Whether somebody is about to write: an example that came now would end up among their words. */
+  #isWriting = $state(false);
   readonly prompt = this.#entry(
     'prompt',
     () => t('Prompt'),
-    () => this.#example,
+    () => (this.#isWriting ? '' : this.#example),
   );
   readonly steps = this.#entry(
     'steps',
@@ -314,6 +316,11 @@ export class Form {
       });
     this.#loraWeights[ref] = entry;
     return entry;
+  }
+
+  /** @param isInBox whether the box of the prompt has the focus */
+  write(isInBox: boolean): void {
+    this.#isWriting = isInBox && this.prompt.text === '';
   }
 
   /** From now on the fields that nobody chose follow another checkpoint. Without an example the words stay. */

@@ -58,6 +58,8 @@ export class Making {
   problem = $state<string | null>(null);
   /** Opened from a folder, for as long as the page is open. */
   opened = $state.raw<LanguageSummary[]>([]);
+  /** Whether anything was chosen since the page was opened. */
+  isChosen = false;
   readonly #kept = new Persisted('darkroom.making', keptSchema);
   readonly #shelf: Shelf;
 
@@ -156,6 +158,7 @@ export class Making {
 
   /** @param way a config's id, or {@link PAINTING}; the last one of the medium where nothing is said */
   async choose(medium: string, way?: string): Promise<void> {
+    this.isChosen = true;
     this.#kept.current.medium = medium;
     if (way !== undefined) {
       this.#kept.current.ways[medium] = way;

@@ -53,9 +53,9 @@ export class Opened {
   readonly #library: Library;
   readonly #told: Told;
   readonly #kept: Kept;
-  readonly #onOpen: () => void;
+  readonly #onOpen: (isAtStart: boolean) => void;
 
-  constructor(client: JobClient, library: Library, told: Told, kept: Kept, onOpen: () => void) {
+  constructor(client: JobClient, library: Library, told: Told, kept: Kept, onOpen: (isAtStart: boolean) => void) {
     this.#client = client;
     this.#library = library;
     this.#told = told;
@@ -149,7 +149,7 @@ export class Opened {
         this.#turn.open = turn;
         this.checkpoint = checkpoint;
         this.diskFolder = null;
-        this.#onOpen();
+        this.#onOpen(turn === AT_START);
         this.#told.announce(`Opened ${checkpoint.name}.`);
         if (checkpoint.lacks) {
           this.#told.tell(checkpoint.lacks.join(' '));

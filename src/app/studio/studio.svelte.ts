@@ -79,7 +79,7 @@ export class Studio {
     this.#address = address;
     this.#client = client;
     this.library = new Library(client, this.told);
-    this.opened = new Opened(client, this.library, this.told, this.#kept, () => this.#suggest());
+    this.opened = new Opened(client, this.library, this.told, this.#kept, (isAtStart) => this.#suggest(isAtStart));
     this.newest = new NewestRuns(client);
     this.recordings = new Recordings(client.recordings, this.told, (run) => this.newest.forget(run));
     this.loras = new Loras(client, this.library, this.form);
@@ -449,11 +449,14 @@ export class Studio {
   }
 
   /** What the config of the checkpoint that was just opened suggests. */
-  #suggest(): void {
+  #suggest(isAtStart: boolean): void {
     const { config, checkpoint } = this.opened;
     if (config) {
       this.form.suggest(config.suggestions);
     }
-    void this.making.follow(checkpoint?.pipelineClass ?? '', config !== null);
+    // What somebody chose while the last checkpoint was opening stays.
+    if (!isAtStart || !this.making.isChosen) {
+      void this.making.follow(checkpoint?.pipelineClass ?? '', config !== null);
+    }
   }
 }
