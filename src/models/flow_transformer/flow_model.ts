@@ -11,7 +11,6 @@ import type {
   CheckpointSummary,
   Conditioning,
   DecodeRequest,
-  Estimate,
   EstimateRequest,
   ImageRequest,
   Latents,
@@ -22,7 +21,6 @@ import type { NoiseSource } from '../../core/noise.ts';
 import { TorchGenerator } from '../../core/random.ts';
 import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
-import type { Loading } from '../../engine/network_shelf.ts';
 import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
@@ -33,13 +31,12 @@ import { planSampling } from '../../schedulers/plan.ts';
 import { schedulers } from '../../schedulers/registry.ts';
 import { schedules } from '../../schedules/registry.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
-import { fingerprint } from '../../weights/fingerprint.ts';
-import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
+import type { LoadedModel } from '../family.ts';
 import { blendOf } from '../latent_diffusion/blend.ts';
-import { estimate, plannedNetworks } from '../latent_diffusion/estimate.ts';
 import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import { LatentDecoder } from '../latent_diffusion/latent_decoder.ts';
+import { OpenedCheckpoint } from '../latent_diffusion/opened_checkpoint.ts';
 import { Held } from './base_networks.ts';
 import type { EncodedText, FlowNetworks } from './flow_networks.ts';
 import { OneByOne } from './one_by_one.ts';
@@ -85,37 +82,21 @@ export interface LatentShape extends LatentSize {
   frames?: number | undefined;
 }
 
-export class FlowModel implements LoadedModel {
+export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
+  extends OpenedCheckpoint<Networks>
+  implements LoadedModel
+{
   readonly #decoder: LatentDecoder;
-  #used: Record<string, unknown> = {};
 
   constructor(
-    readonly files: CheckpointFiles,
-    readonly engine: Engine,
-    readonly networks: FlowNetworks,
-    readonly scheduler: SchedulerConfig,
-    readonly summary: CheckpointSummary,
+    files: CheckpointFiles,
+    engine: Engine,
+    networks: Networks,
+    scheduler: SchedulerConfig,
+    summary: CheckpointSummary,
   ) {
+    super(files, engine, networks, scheduler, summary);
     this.#decoder = new LatentDecoder(engine, networks);
-  }
-
-  set onLoading(listener: ((loading: Loading) => void) | null) {
-    this.networks.shelf.onLoading = listener;
-  }
-
-  async provenance(): Promise<Record<string, unknown>> {
-    const { files, facts } = await this.networks.provenance();
-    const { name, ref, pipelineClass } = this.summary;
-    const sha256: Record<string, string> = {};
-    for (const file of files) {
-      sha256[file] = await fingerprint(this.files, file);
-    }
-    return {
-      checkpoint: { name, ref, pipeline_class: pipelineClass, sha256 },
-      scheduler_config: this.scheduler.values,
-      ...facts,
-      ...this.#used,
-    };
   }
 
   async encodeText(request: TextRequest): Promise<Conditioning> {
@@ -132,10 +113,6 @@ export class FlowModel implements LoadedModel {
         features.dispose();
       });
     }
-  }
-
-  get onDevice(): readonly string[] {
-    return this.networks.shelf.names;
   }
 
   async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
@@ -219,11 +196,12 @@ export class FlowModel implements LoadedModel {
       },
       { samplers, schedules, schedulers },
     );
-    this.#used = {
+    this.used = {
       sampler: plan.sampler,
       schedule: plan.schedule,
       guidance_mode: text.negative ? 'serial' : 'none',
     };
+    this.beginHashing();
     const dims = [batch, channels, height, width] as const;
     const count = batch * channels * height * width;
     const state = readState(request.resume, plan, count);
@@ -301,40 +279,6 @@ export class FlowModel implements LoadedModel {
   protected shapeOf({ batch_size: batch, height, width }: PictureShape): LatentShape {
     const { factor } = this.networks.latents;
     return { batch, height: height / factor, width: width / factor };
-  }
-
-  useLoras(loras: readonly ModelLora[]): Promise<string[]> {
-    return this.networks.useLoras(loras);
-  }
-
-  checkLora(lora: ModelLora): Promise<string | null> {
-    return this.networks.checkLora(lora);
-  }
-
-  estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate> {
-    return estimate(this.networks, this.summary.variants, request, circumstances);
-  }
-
-  async toLoad(request: EstimateRequest): Promise<Map<string, number>> {
-    const onDevice = new Set(this.networks.shelf.names);
-    const planned = (await plannedNetworks(this.networks, request)).filter(({ name }) => !onDevice.has(name));
-    const bytes = planned.map((network): [string, number] => {
-      const precision = network.precision ?? this.engine.report.precision;
-      return [network.name, network.cost(precision, request.weights ?? 'full').weightBytes];
-    });
-    return new Map(bytes);
-  }
-
-  isFrom(files: CheckpointFiles): boolean {
-    const paths = this.files.paths();
-    return (
-      files.paths().length === paths.length &&
-      paths.every((path) => files.has(path) && files.version(path) === this.files.version(path))
-    );
-  }
-
-  release(): Promise<void> {
-    return this.networks.clear();
   }
 }
 

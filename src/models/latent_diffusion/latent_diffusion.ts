@@ -10,7 +10,6 @@ import type {
   CheckpointSummary,
   Conditioning,
   DecodeRequest,
-  Estimate,
   EstimateRequest,
   ImageRequest,
   Latents,
@@ -20,7 +19,6 @@ import type {
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { RescaledGuidance } from '../../engine/guidance.ts';
-import type { Loading } from '../../engine/network_shelf.ts';
 import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
@@ -29,77 +27,28 @@ import { readState } from '../../samplers/state.ts';
 import { withPrediction } from '../../schedulers/config.ts';
 import { planSampling } from '../../schedulers/plan.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
-import { fingerprint } from '../../weights/fingerprint.ts';
-import type { Circumstances, LoadedModel, ModelAddition, ModelAdditions, ModelLora } from '../family.ts';
+import type { LoadedModel, ModelAddition, ModelAdditions } from '../family.ts';
+import { OpenedCheckpoint } from './opened_checkpoint.ts';
 import { blendOf } from './blend.ts';
 import { controlRequests } from './control_pictures.ts';
 import { ConditionedTexts, type TextConditioning } from './conditioned_texts.ts';
 import { DeviceLatents } from './device_latents.ts';
-import { estimate, plannedNetworks } from './estimate.ts';
 import { ImageEncoding } from './image_encoding.ts';
 import { LatentDecoder } from './latent_decoder.ts';
-import type { ImagePromptRequest, Sizes } from './networks.ts';
+import type { ImagePromptRequest, Networks, Sizes } from './networks.ts';
 import { OFFERS } from './sampling_offers.ts';
 import { TextEncoding, type ModelParts } from './text_encoding.ts';
 
-export class LatentDiffusion implements LoadedModel {
+export class LatentDiffusion extends OpenedCheckpoint<Networks> implements LoadedModel {
   readonly #texts: TextEncoding;
   readonly #images: ImageEncoding;
   readonly #decoder: LatentDecoder;
-  #used: Record<string, unknown> = {};
-  /** SHA-256 of weight files, by path. */
-  readonly #hashes = new Map<string, Promise<string>>();
 
-  constructor(
-    readonly files: CheckpointFiles,
-    readonly engine: Engine,
-    readonly parts: ModelParts,
-    readonly summary: CheckpointSummary,
-  ) {
+  constructor(files: CheckpointFiles, engine: Engine, parts: ModelParts, summary: CheckpointSummary) {
+    super(files, engine, parts.networks, parts.scheduler, summary);
     this.#texts = new TextEncoding(engine, parts);
     this.#images = new ImageEncoding(engine, parts.networks);
     this.#decoder = new LatentDecoder(engine, parts.networks);
-  }
-
-  set onLoading(listener: ((loading: Loading) => void) | null) {
-    this.parts.networks.shelf.onLoading = listener;
-  }
-
-  async provenance(): Promise<Record<string, unknown>> {
-    const { files, facts } = await this.parts.networks.provenance();
-    const sha256: Record<string, string> = {};
-    for (const file of files) {
-      sha256[file] = await this.#hash(file);
-    }
-    return {
-      checkpoint: {
-        name: this.summary.name,
-        ref: this.summary.ref,
-        pipeline_class: this.summary.pipelineClass,
-        sha256,
-      },
-      scheduler_config: this.parts.scheduler.values,
-      ...facts,
-      ...this.#used,
-    };
-  }
-
-  /** Started together with sampling, so that it is done when the picture is: hashing gigabytes takes seconds. */
-  async #beginHashing(): Promise<void> {
-    for (const file of (await this.parts.networks.provenance()).files) {
-      await this.#hash(file);
-    }
-  }
-
-  #hash(file: string): Promise<string> {
-    let hash = this.#hashes.get(file);
-    if (!hash) {
-      hash = fingerprint(this.files, file);
-      this.#hashes.set(file, hash);
-      // The file may be back for the next picture.
-      hash.catch(() => this.#hashes.delete(file));
-    }
-    return hash;
   }
 
   async encodeText(request: TextRequest): Promise<Conditioning> {
@@ -117,13 +66,9 @@ export class LatentDiffusion implements LoadedModel {
     return new DeviceLatents(this.engine.arithmetic.upload(data, dims), this.engine);
   }
 
-  get onDevice(): readonly string[] {
-    return this.parts.networks.shelf.names;
-  }
-
   async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
     const { arithmetic, device } = this.engine;
-    const { networks } = this.parts;
+    const { networks } = this;
     const { channels, factor } = networks.latents;
     const { batch_size: batch, guidance_scale: guidance, tile_size: tile = Infinity } = request;
     const [height, width] = [request.height / factor, request.width / factor];
@@ -184,8 +129,8 @@ export class LatentDiffusion implements LoadedModel {
   async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
     const { engine } = this;
     const { arithmetic } = engine;
-    const { networks } = this.parts;
-    const scheduler = withPrediction(this.parts.scheduler, request);
+    const { networks } = this;
+    const scheduler = withPrediction(this.scheduler, request);
     const { channels, factor } = networks.latents;
     const text = conditioning as TextConditioning;
     const plan = planSampling(
@@ -203,15 +148,14 @@ export class LatentDiffusion implements LoadedModel {
     const guided = text.negative !== null;
     const batched = guided && text.isSingle && (await this.#guidanceIsBatched(request, 2 * batch, height, width));
     const rows = batched ? 2 * batch : batch;
-    this.#used = {
+    this.used = {
       scheduler_config: scheduler.values,
       sampler: plan.sampler,
       schedule: plan.schedule,
       follows: plan.follows,
       guidance_mode: guided ? (batched ? 'batched' : 'serial') : 'none',
     };
-    // Errors are reported when the hashes are needed.
-    this.#beginHashing().catch(() => undefined);
+    this.beginHashing();
 
     const dims = [batch, channels, height, width] as const;
     const count = batch * channels * height * width;
@@ -292,59 +236,20 @@ export class LatentDiffusion implements LoadedModel {
     return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
   }
 
-  useLoras(loras: readonly ModelLora[]): Promise<string[]> {
-    return this.parts.networks.useLoras(loras);
-  }
-
-  checkLora(lora: ModelLora): Promise<string | null> {
-    return this.parts.networks.checkLora(lora);
-  }
-
   async useAdditions(additions: Partial<ModelAdditions>): Promise<void> {
-    if (await this.parts.networks.useAdditions?.(additions)) {
+    if (await this.networks.useAdditions?.(additions)) {
       this.#decoder.forgetColours();
     }
   }
 
   async checkAddition(kind: CheckedAddition, addition: ModelAddition): Promise<void> {
-    await this.parts.networks.checkAddition?.(kind, addition);
-  }
-
-  estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate> {
-    return estimate(this.parts.networks, this.summary.variants, request, circumstances);
-  }
-
-  async toLoad(request: EstimateRequest): Promise<Map<string, number>> {
-    const { networks } = this.parts;
-    const onDevice = new Set(networks.shelf.names);
-    const { precision } = this.engine.report;
-    const planned = await plannedNetworks(networks, request);
-    return new Map(
-      planned
-        .filter(({ name }) => request.phased === true || !onDevice.has(name))
-        .map((network) => [
-          network.name,
-          network.cost(network.precision ?? precision, request.weights ?? 'full').weightBytes,
-        ]),
-    );
-  }
-
-  isFrom(files: CheckpointFiles): boolean {
-    const paths = this.files.paths();
-    return (
-      files.paths().length === paths.length &&
-      paths.every((path) => files.has(path) && files.version(path) === this.files.version(path))
-    );
-  }
-
-  release(): Promise<void> {
-    return this.parts.networks.clear();
+    await this.networks.checkAddition?.(kind, addition);
   }
 
   /** In phased mode, frees the previous phase's networks. */
   async #begin({ phased }: { phased?: boolean | undefined }): Promise<void> {
     if (phased) {
-      await this.parts.networks.clear();
+      await this.networks.clear();
     }
   }
 
@@ -354,7 +259,7 @@ export class LatentDiffusion implements LoadedModel {
     guided: boolean,
     hold: (tensor: DeviceTensor) => DeviceTensor,
   ): Promise<ImagePromptRequest[]> {
-    const seen = await this.parts.networks.seePictures?.(
+    const seen = await this.networks.seePictures?.(
       prompts.map(({ pictures }) => pictures),
       guided,
       (dims) => hold(this.engine.arithmetic.empty(dims)),
@@ -380,7 +285,7 @@ export class LatentDiffusion implements LoadedModel {
     height: number,
     width: number,
   ): Promise<boolean> {
-    return mode === 'auto' ? this.parts.networks.batchesGuidance(rows, { height, width }) : mode === 'batched';
+    return mode === 'auto' ? this.networks.batchesGuidance(rows, { height, width }) : mode === 'batched';
   }
 }
 

@@ -126,6 +126,7 @@ export class AceStepModel extends SoundCheckpoint<AceStepNetworks> implements Lo
       schedule: plan.schedule,
       guidance_mode: nothing ? 'projected' : 'none',
     };
+    this.beginHashing();
     const dims = [batch, channels, 1, length] as const;
     const count = channels * length;
     const state = readState(request.resume, plan, batch * count);

@@ -76,6 +76,7 @@ export class StableAudioModel extends SoundCheckpoint<StableAudioNetworks> imple
     const { start, random } = request;
     const plan = planCosine(this.settings, request.steps, start && request.strength);
     this.used = { sampler: plan.sampler, schedule: plan.schedule, guidance_mode: away ? 'serial' : 'none' };
+    this.beginHashing();
     const dims = [request.batch_size, channels, 1, length] as const;
     const state = readState(request.resume, plan, elements(dims));
     if (state?.done === plan.steps.length) {

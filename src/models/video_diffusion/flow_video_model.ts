@@ -6,7 +6,6 @@
 import { StudioError } from '../../core/errors.ts';
 import type { PixelImage } from '../../core/media.ts';
 import type {
-  CheckpointSummary,
   Conditioning,
   DecodeRequest,
   Estimate,
@@ -17,10 +16,7 @@ import type {
   TextRequest,
 } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
-import type { Engine } from '../../engine/engine.ts';
 import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
-import type { SchedulerConfig } from '../../schedulers/config.ts';
-import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { Circumstances } from '../family.ts';
 import { FlowModel, type LatentShape, type PictureShape } from '../flow_transformer/flow_model.ts';
 import type { FlowNetworks } from '../flow_transformer/flow_networks.ts';
@@ -39,17 +35,7 @@ export interface FlowVideoNetworks extends FlowNetworks {
   settle(latents: DeviceTensor, frames: number, begun: DeviceTensor): void;
 }
 
-export class FlowVideoModel extends FlowModel {
-  constructor(
-    files: CheckpointFiles,
-    engine: Engine,
-    override readonly networks: FlowVideoNetworks,
-    scheduler: SchedulerConfig,
-    summary: CheckpointSummary,
-  ) {
-    super(files, engine, networks, scheduler, summary);
-  }
-
+export class FlowVideoModel extends FlowModel<FlowVideoNetworks> {
   override async encodeText(request: TextRequest): Promise<Conditioning> {
     await this.#begin(request);
     return super.encodeText(request);
