@@ -60,6 +60,27 @@ class VideoPage {
   }
 }
 
+/** How many frames the browser decodes of a moving picture, and the milliseconds that they take. */
+function decoded(page: Page, bytes: Uint8Array, type: string): Promise<{ frames: number; time: number; sides: number[] }> {
+  return page.evaluate(
+    async ([base64, mime]) => {
+      const data = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+      const decoder = new ImageDecoder({ data, type: mime });
+      await decoder.completed;
+      const frames = decoder.tracks.selectedTrack?.frameCount ?? 0;
+      let [time, sides] = [0, [0, 0]];
+      for (let frameIndex = 0; frameIndex < frames; frameIndex++) {
+        const { image } = await decoder.decode({ frameIndex });
+        time += (image.duration ?? 0) / 1000;
+        sides = [image.displayWidth, image.displayHeight];
+        image.close();
+      }
+      return { frames, time, sides };
+    },
+    [Buffer.from(bytes).toString('base64'), type] as const,
+  );
+}
+
 test('a video is made from words, played, stepped through, saved with its recipe, and begun from one of its frames', async ({
   page,
 }, { outputDir }) => {
@@ -101,6 +122,27 @@ test('a video is made from words, played, stepped through, saved with its recipe
     expect(about).toMatchObject({ width: 64, height: 64, nb_read_frames: '6', avg_frame_rate: '4/1' });
     expect(Number(about.duration)).toBeCloseTo(1.5, 1);
   }
+
+  for (const [label, extension] of [
+    ['GIF', 'gif'],
+    ['Animated WebP', 'webp'],
+  ]) {
+    const [moving] = await Promise.all([
+      page.waitForEvent('download'),
+      page.getByRole('button', { name: `Save as ${label}` }).click(),
+    ]);
+    expect(moving.suggestedFilename()).toMatch(new RegExp(`\\.${extension}$`));
+    const content = new Uint8Array(await readFile(await moving.path()));
+    expect(await decoded(page, content, `image/${extension}`)).toEqual({ frames: 6, time: 1500, sides: [64, 64] });
+    const recipe = extension === 'webp' ? 'a red house' : 'GIF89a';
+    expect(Buffer.from(content).includes(recipe)).toBe(true);
+  }
+
+  const small = page.getByRole('region', { name: 'Made so far' }).getByRole('button').first();
+  await small.hover();
+  await expect.poll(() => small.locator('video').evaluate((one: HTMLVideoElement) => one.currentTime)).toBeGreaterThan(0);
+  await view.field('Prompt').hover();
+  await expect(small.locator('video')).toHaveCount(0);
 
   await expect(view.frames).toContainText('Frame 1 of 6');
   await view.frames.getByRole('button', { name: 'Next frame' }).click();
@@ -193,6 +235,10 @@ test('a video that is cancelled half way keeps its frames so far', async ({ page
   const { frames } = video as { frames: number };
   expect(frames).toBeGreaterThanOrEqual(3);
   expect(frames).toBeLessThan(24);
+  // Whoever watches is shown it, and told.
+  const shown = page.getByRole('region', { name: 'Video' });
+  await expect(shown.getByText(`Cancelled after ${frames} of 24 frames, which are kept as a shorter video.`)).toBeVisible();
+  await expect(shown.getByText(`Frame 1 of ${frames}`)).toBeVisible();
 });
 
 test('every format that the browser encodes is read back with the right length and size, or refused in a sentence', async ({
