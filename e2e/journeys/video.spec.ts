@@ -61,7 +61,11 @@ class VideoPage {
 }
 
 /** How many frames the browser decodes of a moving picture, and the milliseconds that they take. */
-function decoded(page: Page, bytes: Uint8Array, type: string): Promise<{ frames: number; time: number; sides: number[] }> {
+function decoded(
+  page: Page,
+  bytes: Uint8Array,
+  type: string,
+): Promise<{ frames: number; time: number; sides: number[] }> {
   return page.evaluate(
     async ([base64, mime]) => {
       const data = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -140,7 +144,9 @@ test('a video is made from words, played, stepped through, saved with its recipe
 
   const small = page.getByRole('region', { name: 'Made so far' }).getByRole('button').first();
   await small.hover();
-  await expect.poll(() => small.locator('video').evaluate((one: HTMLVideoElement) => one.currentTime)).toBeGreaterThan(0);
+  await expect
+    .poll(() => small.locator('video').evaluate((one: HTMLVideoElement) => one.currentTime))
+    .toBeGreaterThan(0);
   await view.field('Prompt').hover();
   await expect(small.locator('video')).toHaveCount(0);
 
@@ -208,9 +214,9 @@ test('Wan makes one, of as many frames as it can, and who has no checkpoint of i
   expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
 });
 
-test('a video that is cancelled half way keeps its frames so far, which is shown and told', async ({
-  page,
-}, { outputDir }) => {
+test('a video that is cancelled half way keeps its frames so far, which is shown and told', async ({ page }, {
+  outputDir,
+}) => {
   const view = new VideoPage(page);
   await page.setViewportSize({ width: 1440, height: 900 });
   await page.goto('/?backend=wasm');

@@ -31,7 +31,10 @@ export function spectrogramOf({ rate, channels }: Sound, columns: number, rows: 
   const { size } = fourier;
   const [lowest, highest] = [Math.max(LOWEST, rate / size), rate / 2];
   /** Where a row begins among the frequencies of a piece. */
-  const edges = Array.from({ length: rows + 1 }, (_, row) => (lowest * (highest / lowest) ** (row / rows) * size) / rate);
+  const edges = Array.from(
+    { length: rows + 1 },
+    (_, row) => (lowest * (highest / lowest) ** (row / rows) * size) / rate,
+  );
   const levels = new Uint8ClampedArray(columns * rows);
   const hop = frames / columns;
   const pieces = Math.min(MOST_PIECES, Math.max(1, Math.ceil(hop / size)));

@@ -6,7 +6,7 @@ import type { PreviewLook } from '../medium.ts';
 export function canvasOf(
   width: number,
   height: number,
-  settings?: CanvasRenderingContext2DSettings,
+  settings?: { willReadFrequently: boolean },
 ): { canvas: OffscreenCanvas; context: OffscreenCanvasRenderingContext2D } {
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext('2d', settings);

@@ -26,7 +26,7 @@ export interface ShownFrame {
 /** Where the name of an archive's first file ends. */
 const HEAD = 64;
 /** Canvases whose pixels are read again and again. */
-const READ: CanvasRenderingContext2DSettings = { willReadFrequently: true };
+const READ = { willReadFrequently: true };
 
 /** @throws StudioError `media_unreadable` */
 export async function openFrames(file: Blob): Promise<VideoFrames> {
