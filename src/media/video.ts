@@ -54,7 +54,7 @@ export const medium: Medium<Video> = {
   readMetadata: async (bytes) => (await import('../formats/media/tags.ts')).readMediaMetadata(bytes),
   saving: {
     async choices(file) {
-      return [recorded(file), ...(await (await import('./video/animation.ts')).animations())];
+      return [recorded(file), ...(await (await moving()).animations())];
     },
     convert,
   },
@@ -63,14 +63,18 @@ export const medium: Medium<Video> = {
   preview: async (file, { size }) => (await import('./video/reading.ts')).poster(file, size),
 };
 
+function moving() {
+  return import('./video/animation.ts');
+}
+
 function recorded({ type }: Blob): SaveChoice {
   const format = medium.formats.find(({ mime }) => mime === type) ?? MP4;
   return { id: format.extension, label: format.label, format };
 }
 
 async function convert(file: Blob, choice: string, inscription: Inscription | null): Promise<Saved> {
-  const moving = await (await import('./video/animation.ts')).animated(file, choice, inscription);
-  return moving ?? { file: await inscribe(file, inscription), notices: [] };
+  const animated = await (await moving()).animated(file, choice, inscription);
+  return animated ?? { file: await inscribe(file, inscription), notices: [] };
 }
 
 async function inscribe(file: Blob, inscription: Inscription | null): Promise<Blob> {
