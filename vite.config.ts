@@ -186,7 +186,7 @@ function offline() {
     injectManifest: {
       rollupFormat: 'iife',
       // It reads what was recorded and makes no sound: what the page imports late would be built into it, and started with every visit.
-      rollupOptions: { external: /\/(?:audio\/(?:codecs|flac)|video\/reading)\.ts$/ },
+      rollupOptions: { external: /\/(?:audio\/(?:codecs|flac)|video\/(?:reading|animation))\.ts$/ },
       globPatterns: [
         '**/*.{html,js,css,wasm,svg,png,webmanifest}',
         'schemas/*.json',

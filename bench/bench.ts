@@ -23,6 +23,7 @@ import {
   type Exporter,
   type NetworkName,
 } from './networks.ts';
+import { writeVideo } from './video.ts';
 
 export interface Row {
   graph: 'ours' | Exporter;
@@ -285,6 +286,13 @@ async function storing(): Promise<{ databaseMs: number; filesMs: number }> {
   return { databaseMs: between - began, filesMs: performance.now() - between };
 }
 
-const bench = { device: async (backend: Provider) => (await start(backend)).report, measure, loop, memory, storing };
+const bench = {
+  device: async (backend: Provider) => (await start(backend)).report,
+  measure,
+  loop,
+  memory,
+  storing,
+  writeVideo,
+};
 export type Bench = typeof bench;
 Object.assign(globalThis, { bench });

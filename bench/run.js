@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--pool]
+ * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--pool] [--video]
  * [--language=FOLDER]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose parts.
  * `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and runs only where one is given. Times hold for
  * this machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
@@ -13,16 +13,21 @@ import { serveFolder } from '../cli/server.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchWords } from './main_thread.js';
 import { racePool } from './pool.js';
+import { watchWriting } from './video_memory.js';
 
 const HERE = import.meta.dirname;
 const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing', 'pool'];
+const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing', 'pool', 'video'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const parts = named.length > 0 || model !== undefined ? named : PARTS;
+/** Parts that run no network. */
+const ON_NO_BACKEND = ['pool', 'storing', 'video'];
+/** Of the 300 MB that one of these may take. */
+const LONG_VIDEO = { seconds: 20, side: 512, rate: 24 };
 const RUNS = quick ? 1 : 5;
 const LOOP_STEPS = quick ? 2 : 4;
 /** Of the race of language engines. */
@@ -123,7 +128,13 @@ try {
       `busy while there was something to give: ${busy.map((share) => `${(100 * share).toFixed(0)} %`).join(' and ')}; our side adds ${idleMs.toFixed(0)} ms before a job and ${recordMs.toFixed(0)} ms after it until all is recorded (medians)`,
     );
   }
-  for (const backend of parts.every((part) => part === 'pool' || part === 'storing') ? [] : backends) {
+  if (parts.includes('video')) {
+    const { frames, seconds, bytes, kind, ms, peakBytes } = await watchWriting(browser, server.url, LONG_VIDEO);
+    console.log(
+      `video of ${frames} frames of ${LONG_VIDEO.side}×${LONG_VIDEO.side} pixels (${seconds} s, ${kind}, ${(bytes / 1e6).toFixed(1)} MB) in ${(ms / 1000).toFixed(1)} s: at most ${(peakBytes / 1e6).toFixed(0)} MB of JavaScript heap and buffers`,
+    );
+  }
+  for (const backend of parts.every((part) => ON_NO_BACKEND.includes(part)) ? [] : backends) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
     console.log(
       `\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`,

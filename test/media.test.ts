@@ -21,6 +21,8 @@ import { inscriptionOf, type Settings } from '../src/formats/settings.ts';
 import { medium as audio } from '../src/media/audio.ts';
 import { writeId3 } from '../src/media/audio/id3.ts';
 import { peaksOf } from '../src/media/audio/peaks.ts';
+import { spectrogramOf } from '../src/media/audio/spectrogram.ts';
+import { trimmed } from '../src/media/audio/trimming.ts';
 import { writeVorbisComment } from '../src/media/audio/vorbis_comment.ts';
 import { medium as code } from '../src/media/code.ts';
 import type { Medium } from '../src/media/medium.ts';
@@ -576,6 +578,49 @@ test('peaks are the extremes of each column', () => {
   ]);
   expect([...peaksOf({ channels: [Float32Array.of(1)] }, 2).high]).toEqual([1, 1]);
   expect([...peaksOf({ channels: [new Float32Array(0)] }, 2).high]).toEqual([0, 0]);
+});
+
+test('a spectrogram has each tone in its row, as loud as it is, and silence where there is none', () => {
+  const rate = 8000;
+  const [columns, rows] = [20, 64];
+  // First a tone of full scale, then one of a hundredth, which is 40 decibels less, then nothing.
+  const plane = Float32Array.from({ length: 3 * rate }, (_, i) =>
+    i < rate
+      ? Math.sin((2 * Math.PI * 500 * i) / rate)
+      : i < 2 * rate
+        ? Math.sin((2 * Math.PI * 2000 * i) / rate) / 100
+        : 0,
+  );
+  const { levels, lowest, highest } = spectrogramOf({ rate, channels: [plane, plane] }, columns, rows);
+  expect(highest).toBe(4000);
+  const columnOf = (column: number) => Array.from({ length: rows }, (_, row) => levels[row * columns + column]);
+  for (const [column, hertz, decibels] of [
+    [3, 500, 0],
+    [10, 2000, -40],
+  ]) {
+    const found = columnOf(column);
+    const loudest = found.indexOf(Math.max(...found));
+    const at = lowest * (highest / lowest) ** ((rows - loudest - 0.5) / rows);
+    expect(Math.abs(Math.log2(at / hertz))).toBeLessThan(0.1);
+    expect(Math.abs(found[loudest] - 255 * (1 + decibels / 90))).toBeLessThan(6);
+  }
+  expect(Math.max(...columnOf(17))).toBe(0);
+  expect(spectrogramOf({ rate, channels: [new Float32Array(0)] }, 2, 2).levels).toEqual(new Uint8ClampedArray(4));
+});
+
+test('a part of a sound has the samples between its edges, and at least one', async () => {
+  const sound = { rate: 10, channels: [Float32Array.of(0, 1, 2, 3), Float32Array.of(4, 5, 6, 7)] };
+  const part = async (start: number, end: number) =>
+    (await audio.decode(trimmed(sound, { start, end }))).channels.map((plane) => [...plane]);
+  expect(await part(0.1, 0.3)).toEqual([
+    [1, 2],
+    [5, 6],
+  ]);
+  expect(await part(0, 9)).toEqual([
+    [0, 1, 2, 3],
+    [4, 5, 6, 7],
+  ]);
+  expect(await part(0.4, 0.4)).toEqual([[3], [7]]);
 });
 
 describe('code and text', () => {

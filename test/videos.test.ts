@@ -3,8 +3,12 @@ import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
 import { parameters } from '../chunks/output_video_animatediff.ts';
 import { parameters as wanParameters } from '../chunks/output_video_wan.ts';
+import type { Context } from '../src/core/chunk.ts';
+import { cancelled } from '../src/core/errors.ts';
+import { film } from '../src/core/filming.ts';
 import { estimateRequest } from '../src/core/fit.ts';
 import { FrameNoise } from '../src/core/frame_noise.ts';
+import type { Latents, Model } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import * as autoencoder from '../src/graphs/autoencoder_kl_wan.ts';
 import type { StoredTensor } from '../src/graphs/graph.ts';
@@ -258,6 +262,45 @@ test('the noise of a video is drawn channel by channel, over all its frames', ()
     const own = noise.subarray((frame * 3 + channel) * 16, (frame * 3 + channel + 1) * 16);
     expect([...own]).toEqual([...drawn.subarray((channel * 2 + frame) * 16, (channel * 2 + frame + 1) * 16)]);
   }
+});
+
+test.each([
+  [0, []],
+  [3, ['Cancelled after 3 of 9 frames, which are kept as a shorter video.']],
+])('of a video that is cancelled after %i frames, those are kept, and that is told', async (decoded, told) => {
+  const controller = new AbortController();
+  const [notices, kept, written]: [string[], unknown[], number[]] = [[], [], []];
+  const writer = {
+    add: () => Promise.resolve(void written.push(1)),
+    finish: () => Promise.resolve({ frames: written.length }),
+    discard: () => Promise.resolve(),
+  };
+  const context = {
+    progress: () => undefined,
+    signal: controller.signal,
+    notice: (sentence: string) => notices.push(sentence),
+    writeVideo: () => Promise.resolve(writer),
+    keepPart: (output: string, video: unknown) => Promise.resolve(void kept.push([output, video])),
+  };
+  const model = {
+    async decode(_: unknown, { take }: { take: (frame: unknown) => Promise<void> }) {
+      for (let frame = 0; frame < decoded; frame++) {
+        await take({});
+      }
+      controller.abort();
+      throw cancelled();
+    },
+  };
+  const filming = film(
+    { frames: 9, rate: 8, format: 'auto' },
+    { width: 16, height: 16 },
+    {} as Latents,
+    model as unknown as Model,
+    context as unknown as Context,
+  );
+  await expect(filming).rejects.toThrow('cancelled');
+  expect(notices).toEqual(told);
+  expect(kept).toEqual(decoded > 0 ? [['video', { frames: decoded }]] : []);
 });
 
 describe('where nothing encodes videos, as in Node', () => {

@@ -325,8 +325,7 @@ export class Execution {
       notices: this.#notices,
       ms: Math.round(performance.now() - this.#started),
     };
-    // A video of another program keeps what that one wrote into it.
-    const inscribe = origin && medium.id === 'video' ? null : medium.inscribe;
+    const inscribe = origin && medium.keepsOrigin ? null : medium.inscribe;
     const settings = this.prepared.inscribes && inscribe ? settingsOf(all) : null;
     const inscribed = settings && inscribe ? await inscribe(file, inscriptionOf(settings)) : file;
     const type = this.#entityType(step, output);

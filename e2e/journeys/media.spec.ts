@@ -148,6 +148,66 @@ test('a sound shows its waveform, plays, loops, and is sought by keyboard and po
   await expect(sound.getByRole('button', { name: 'Play' })).toBeVisible();
 });
 
+test('a part of a sound is chosen by keyboard and pointer, saved, and used as a start; its tones are shown', async ({
+  page,
+  request,
+}, { outputDir }) => {
+  await openRecorders(page, await recorderScript(request));
+  const original = bells();
+  await recordMedia(page, original);
+  const media = new MediaPage(page);
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await media.open();
+  const sound = media.details.getByRole('group', { name: PROMPT });
+  await sound.getByRole('button', { name: 'Spectrogram' }).click();
+  await expect(sound.getByRole('img', { name: /^Spectrogram/ })).toBeVisible();
+  await expect.poll(() => colours(sound.locator('canvas').nth(1))).toBeGreaterThan(50);
+
+  await sound.getByRole('button', { name: 'Trim' }).click();
+  const [start, end] = ['Start of the part', 'End of the part'].map((name) => sound.getByRole('slider', { name }));
+  await start.focus();
+  await page.keyboard.press('Shift+ArrowRight');
+  await page.keyboard.press('ArrowRight');
+  await expect(start).toHaveAttribute('aria-valuetext', '1.1 of 3.0 seconds');
+  await expect(sound.getByRole('spinbutton', { name: 'From second' })).toHaveValue('1.1');
+  await end.press('ArrowLeft');
+  await expect(end).toHaveAttribute('aria-valuetext', '2.9 of 3.0 seconds');
+  const box = await end.boundingBox();
+  if (box) {
+    const [x, y] = [box.x + 7 + ((box.width - 14) * 2.9) / 3, box.y + box.height / 2];
+    await page.mouse.move(x, y);
+    await page.mouse.down();
+    await page.mouse.move(x - (box.width - 14) / 3, y, { steps: 4 });
+    await page.mouse.up();
+  }
+  await expect(end).toHaveAttribute('aria-valuetext', /^1\.9 of 3\.0 seconds$/);
+  await sound.getByRole('spinbutton', { name: 'to second' }).fill('1.6');
+  await sound.getByRole('spinbutton', { name: 'to second' }).press('Tab');
+  await expect(end).toHaveAttribute('aria-valuetext', '1.6 of 3.0 seconds');
+  for (const [width, height] of [
+    [1440, 900],
+    [390, 844],
+  ]) {
+    await page.setViewportSize({ width, height });
+    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+    await page.screenshot({ path: join(outputDir, `trim-${width}.png`) });
+  }
+
+  const [download] = await Promise.all([
+    page.waitForEvent('download'),
+    sound.getByRole('button', { name: 'Save this part as WAV' }).click(),
+  ]);
+  expect(download.suggestedFilename()).toMatch(/-part\.wav$/);
+  const { rate, channels } = original;
+  const part = { rate, channels: channels.map((plane) => plane.slice(1.1 * rate, 1.6 * rate)) };
+  expect(await audio.decode(new Blob([await bytesOf(download)]))).toEqual(part);
+
+  await sound.getByRole('button', { name: 'Start from this part' }).click();
+  await expect(media.details).toHaveCount(0);
+  await expect(page.getByRole('radio', { name: 'Sound', exact: true })).toBeChecked();
+  await expect(page.getByText(/-part\.wav 0\.5 s/)).toBeVisible();
+});
+
 test('a sound is saved as WAV, FLAC and what the browser encodes; each brings its settings back when it is dropped', async ({
   page,
   request,

@@ -60,6 +60,31 @@ class VideoPage {
   }
 }
 
+/** How many frames the browser decodes of a moving picture, and the milliseconds that they take. */
+function decoded(
+  page: Page,
+  bytes: Uint8Array,
+  type: string,
+): Promise<{ frames: number; time: number; sides: number[] }> {
+  return page.evaluate(
+    async ([base64, mime]) => {
+      const data = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+      const decoder = new ImageDecoder({ data, type: mime });
+      await Promise.all([decoder.completed, decoder.tracks.ready]);
+      const frames = decoder.tracks.selectedTrack?.frameCount ?? 0;
+      let [time, sides] = [0, [0, 0]];
+      for (let frameIndex = 0; frameIndex < frames; frameIndex++) {
+        const { image } = await decoder.decode({ frameIndex });
+        time += (image.duration ?? 0) / 1000;
+        sides = [image.displayWidth, image.displayHeight];
+        image.close();
+      }
+      return { frames, time, sides };
+    },
+    [Buffer.from(bytes).toString('base64'), type] as const,
+  );
+}
+
 test('a video is made from words, played, stepped through, saved with its recipe, and begun from one of its frames', async ({
   page,
 }, { outputDir }) => {
@@ -101,6 +126,29 @@ test('a video is made from words, played, stepped through, saved with its recipe
     expect(about).toMatchObject({ width: 64, height: 64, nb_read_frames: '6', avg_frame_rate: '4/1' });
     expect(Number(about.duration)).toBeCloseTo(1.5, 1);
   }
+
+  for (const [label, extension] of [
+    ['GIF', 'gif'],
+    ['Animated WebP', 'webp'],
+  ]) {
+    const [moving] = await Promise.all([
+      page.waitForEvent('download'),
+      page.getByRole('button', { name: `Save as ${label}` }).click(),
+    ]);
+    expect(moving.suggestedFilename()).toMatch(new RegExp(`\\.${extension}$`));
+    const content = new Uint8Array(await readFile(await moving.path()));
+    expect(await decoded(page, content, `image/${extension}`)).toEqual({ frames: 6, time: 1500, sides: [64, 64] });
+    const recipe = extension === 'webp' ? 'a red house' : 'GIF89a';
+    expect(Buffer.from(content).includes(recipe)).toBe(true);
+  }
+
+  const small = page.getByRole('region', { name: 'Made so far' }).getByRole('button').first();
+  await small.hover();
+  await expect
+    .poll(() => small.locator('video').evaluate((one: HTMLVideoElement) => one.currentTime))
+    .toBeGreaterThan(0);
+  await view.field('Prompt').hover();
+  await expect(small.locator('video')).toHaveCount(0);
 
   await expect(view.frames).toContainText('Frame 1 of 6');
   await view.frames.getByRole('button', { name: 'Next frame' }).click();
@@ -166,18 +214,22 @@ test('Wan makes one, of as many frames as it can, and who has no checkpoint of i
   expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
 });
 
-test('a video that is cancelled half way keeps its frames so far', async ({ page }) => {
-  await openDoor(page, 'wasm');
-  const checkpoint = await openFolder(page, folder);
-  const { types, video } = await page.evaluate(async (ref) => {
+test('a video that is cancelled half way keeps its frames so far, which is shown and told', async ({ page }, {
+  outputDir,
+}) => {
+  const view = new VideoPage(page);
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await page.goto('/?backend=wasm');
+  await page.getByTestId('checkpoint-folder').setInputFiles(folder);
+  await expect(page.getByRole('radio', { name: 'Video', exact: true })).toBeChecked();
+  await view.set({ Prompt: 'a fox', Frames: '24' });
+  await page.getByText('More settings').click();
+  await view.set({ Steps: '1', Guidance: '1', Width: '256', Height: '256' });
+  await page.getByRole('button', { name: /^Generate/ }).click();
+  await expect(page.getByRole('button', { name: 'Cancel' })).toBeVisible();
+  const { types, video } = await page.evaluate(async () => {
     const door = globalThis.darkroom as Door;
-    const parameters = { prompt: 'a fox', frames: 24, rate: 8, width: 256, height: 256, steps: 1, guidance_scale: 1 };
-    const { id } = await door.submit({
-      operation: 'video_generation',
-      config: 'animatediff',
-      checkpoint: ref,
-      parameters: { ...parameters, format: 'zip' },
-    });
+    const { id } = (await door.list()).at(-1) as { id: string };
     door.follow(id, ({ progress }) => {
       if (progress?.stage === 'decode' && progress.step >= 3) {
         void door.cancel(id);
@@ -187,12 +239,18 @@ test('a video that is cancelled half way keeps its frames so far', async ({ page
     const { entities } = await door.recordings.read(ended.run ?? '');
     const found = entities.find(({ type }) => type === 'output_video');
     return { types: [ended.state, ...entities.map(({ type }) => type)], video: found?.metadata };
-  }, checkpoint);
+  });
   expect(types).toEqual(['cancelled', 'input', 'config', 'encoded_prompt', 'output_video']);
   expect(video).toMatchObject({ is_part: true, width: 256, height: 256 });
   const { frames } = video as { frames: number };
   expect(frames).toBeGreaterThanOrEqual(3);
   expect(frames).toBeLessThan(24);
+  await expect(
+    page.getByText(`Cancelled after ${frames} of 24 frames, which are kept as a shorter video.`),
+  ).toBeVisible();
+  await expect(view.frames).toContainText(`Frame 1 of ${frames}`);
+  await expect.poll(() => view.video.evaluate((one: HTMLVideoElement) => one.duration)).toBeCloseTo(frames / 8, 1);
+  await page.screenshot({ path: join(outputDir, 'cancelled-1440.png'), fullPage: true });
 });
 
 test('every format that the browser encodes is read back with the right length and size, or refused in a sentence', async ({

@@ -17,7 +17,7 @@ export async function film(
   size: { width: number; height: number },
   latents: Latents,
   model: Model,
-  { progress, signal, writeVideo, keepPart }: Context,
+  { progress, signal, notice, writeVideo, keepPart }: Context,
 ): Promise<Video> {
   const writer = await writeVideo({ ...size, rate, format });
   let done = 0;
@@ -36,7 +36,12 @@ export async function film(
     });
     return await writer.finish();
   } catch (error) {
-    await (signal.aborted && done > 0 ? keepPart('video', await writer.finish()) : writer.discard());
+    if (signal.aborted && done > 0) {
+      notice(`Cancelled after ${done} of ${frames} frames, which are kept as a shorter video.`);
+      await keepPart('video', await writer.finish());
+    } else {
+      await writer.discard();
+    }
     throw error;
   }
 }

@@ -9,11 +9,15 @@ import { MAX_PARTS, MAX_TEXT, emptyMetadata } from './metadata.ts';
 import type { Inscription, Metadata } from './metadata.ts';
 import { writeXmp } from './xmp.ts';
 
-const ALPHA = 0x10;
+/** Flags of the extended header. */
+export const ALPHA = 0x10;
+export const ANIMATION = 0x02;
 const EXIF = 0x08;
 const XMP = 0x04;
+/** Frames are parts, too, and there are more of them than of anything else. */
+const MAX_FRAMES = 20_000;
 
-interface Chunk {
+export interface Chunk {
   type: string;
   data: Uint8Array<ArrayBuffer>;
 }
@@ -46,7 +50,12 @@ export function writeWebp(bytes: Uint8Array<ArrayBuffer>, inscription: Inscripti
     : [];
   // A simple file without new metadata stays simple.
   const first = before || inscription ? [{ type: 'VP8X', data: header }] : [];
-  const content = join([...first, ...kept, ...added].map(chunkBytes));
+  return webpOf([...first, ...kept, ...added]);
+}
+
+/** A file of these chunks. */
+export function webpOf(chunks: Chunk[]): Uint8Array<ArrayBuffer> {
+  const content = join(chunks.map(chunkBytes));
   const start = new Uint8Array(12);
   start.set(latin1Bytes('RIFF'));
   viewOf(start).setUint32(4, 4 + content.length, true);
@@ -54,13 +63,14 @@ export function writeWebp(bytes: Uint8Array<ArrayBuffer>, inscription: Inscripti
   return join([start, content]);
 }
 
-function* chunksOf(bytes: Uint8Array<ArrayBuffer>): Generator<Chunk> {
+/** @throws StudioError `image_unreadable` */
+export function* chunksOf(bytes: Uint8Array<ArrayBuffer>): Generator<Chunk> {
   const view = viewOf(bytes);
   const end = 8 + view.getUint32(4, true);
   if (end > bytes.length) {
     throw damaged('WebP', `it claims ${end} bytes and has ${bytes.length}`);
   }
-  let parts = 0;
+  let [parts, frames] = [0, 0];
   for (let position = 12; position < end;) {
     if (position + 8 > end) {
       throw damaged('WebP', 'it ends too early');
@@ -69,10 +79,10 @@ function* chunksOf(bytes: Uint8Array<ArrayBuffer>): Generator<Chunk> {
     if (length > end - position - 8) {
       throw damaged('WebP', `a chunk claims ${length} bytes where ${end - position - 8} are left`);
     }
-    if (++parts > MAX_PARTS) {
-      throw damaged('WebP', `it has more than ${MAX_PARTS} chunks`);
-    }
     const type = latin1(bytes.subarray(position, position + 4));
+    if (type === 'ANMF' ? ++frames > MAX_FRAMES : ++parts > MAX_PARTS) {
+      throw damaged('WebP', `it has more than ${type === 'ANMF' ? MAX_FRAMES : MAX_PARTS} chunks`);
+    }
     const data = bytes.subarray(position + 8, position + 8 + length);
     if (type === 'VP8X' && length !== 10) {
       throw damaged('WebP', 'its header has the wrong length');
@@ -101,13 +111,16 @@ function extendedHeader(chunks: Chunk[]): Uint8Array<ArrayBuffer> {
   if (width === 0 || height === 0) {
     throw damaged('WebP', 'it does not begin with a picture');
   }
-  [width - 1, height - 1].forEach((size, i) => {
-    header.set([size & 0xff, size >>> 8, 0], 4 + 3 * i);
-  });
+  header.set(sideBytes(width, height), 4);
   return header;
 }
 
-function chunkBytes({ type, data }: Chunk): Uint8Array<ArrayBuffer> {
+/** How headers give the sides of a picture. */
+export function sideBytes(width: number, height: number): number[] {
+  return [width - 1, height - 1].flatMap((side) => [side & 0xff, (side >>> 8) & 0xff, side >>> 16]);
+}
+
+export function chunkBytes({ type, data }: Chunk): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(8 + data.length + (data.length % 2));
   bytes.set(latin1Bytes(type));
   viewOf(bytes).setUint32(4, data.length, true);

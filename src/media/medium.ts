@@ -79,13 +79,17 @@ export interface Medium<Value = unknown> {
   readMetadata: ((bytes: Uint8Array<ArrayBuffer>) => Promise<Metadata | null>) | null;
   /** How results are saved; null = only as recorded. */
   saving: Saving | null;
+  /** What another program made keeps what that one wrote into it, instead of ours. */
+  keepsOrigin?: true;
+  /** Its files move: where they are small, they play while somebody points at them. */
+  moves?: true;
   /** A thumbnail of a file, for lists; null if there is nothing to draw. */
   preview: ((file: Blob, look: PreviewLook) => Promise<ImageBitmap>) | null;
 }
 
 export interface Saving {
-  /** The formats this browser can write, starting with the recorded one. */
-  choices(): Promise<readonly SaveChoice[]>;
+  /** The formats this browser can write, starting with the recorded one, which is that of the file or the first of all. */
+  choices(file: Blob): Promise<readonly SaveChoice[]>;
   /**
    * @param file as recorded
    * @param choice the id of one of the {@link choices}

@@ -1,7 +1,8 @@
 /** Videos: files as they were written or came, read frame by frame where one is shown. */
 import type { Video } from '../core/video.ts';
 import { latin1 } from '../formats/bytes.ts';
-import type { MediaFormat, Medium } from './medium.ts';
+import type { Inscription } from '../formats/metadata.ts';
+import type { MediaFormat, Medium, SaveChoice, Saved } from './medium.ts';
 
 const MP4: MediaFormat = {
   label: 'MP4',
@@ -49,8 +50,33 @@ export const medium: Medium<Video> = {
     seconds: Number(seconds.toFixed(3)),
     ...(frames !== undefined && { frames }),
   }),
-  inscribe: async (file, inscription) => (await import('./video/inscription.ts')).inscribeVideo(file, inscription),
+  inscribe,
   readMetadata: async (bytes) => (await import('../formats/media/tags.ts')).readMediaMetadata(bytes),
-  saving: null,
+  saving: {
+    async choices(file) {
+      return [recorded(file), ...(await (await moving()).animations())];
+    },
+    convert,
+  },
+  keepsOrigin: true,
+  moves: true,
   preview: async (file, { size }) => (await import('./video/reading.ts')).poster(file, size),
 };
+
+function moving() {
+  return import('./video/animation.ts');
+}
+
+function recorded({ type }: Blob): SaveChoice {
+  const format = medium.formats.find(({ mime }) => mime === type) ?? MP4;
+  return { id: format.extension, label: format.label, format };
+}
+
+async function convert(file: Blob, choice: string, inscription: Inscription | null): Promise<Saved> {
+  const animated = await (await moving()).animated(file, choice, inscription);
+  return animated ?? { file: await inscribe(file, inscription), notices: [] };
+}
+
+async function inscribe(file: Blob, inscription: Inscription | null): Promise<Blob> {
+  return (await import('./video/inscription.ts')).inscribeVideo(file, inscription);
+}

@@ -3,9 +3,13 @@ import type { Medium, SaveChoice, Saved } from '../../media/medium.ts';
 import { inscriptionOf, settingsOf } from '../../formats/settings.ts';
 
 /** The formats for saving this result of a medium, starting with the recorded one. */
-export function choicesOf(medium: Medium, { type }: Blob): Promise<readonly SaveChoice[]> {
+export function choicesOf(medium: Medium, file: Blob): Promise<readonly SaveChoice[]> {
+  return medium.saving?.choices(file) ?? Promise.resolve([recorded(medium, file)]);
+}
+
+function recorded(medium: Medium, { type }: Blob): SaveChoice {
   const format = medium.formats.find(({ mime }) => mime === type) ?? medium.formats[0];
-  return medium.saving?.choices() ?? Promise.resolve([{ id: format.extension, label: format.label, format }]);
+  return { id: format.extension, label: format.label, format };
 }
 
 /**
@@ -20,11 +24,14 @@ export async function outgoing(
   choice: string,
   metadata: Record<string, unknown> | null,
 ): Promise<Saved> {
-  const settings = metadata && settingsOf(metadata);
-  if (medium.saving) {
-    return medium.saving.convert(file, choice, settings && inscriptionOf(settings));
+  const isForeign = medium.keepsOrigin === true && metadata?.made_by !== undefined;
+  if (isForeign && choice === recorded(medium, file).id) {
+    return { file, notices: [] };
   }
-  // What another machine made keeps what that one wrote into it.
-  const inscribe = metadata?.made_by === undefined ? medium.inscribe : null;
-  return { file: inscribe ? await inscribe(file, settings && inscriptionOf(settings)) : file, notices: [] };
+  const settings = metadata && settingsOf(metadata);
+  const inscription = settings && inscriptionOf(settings);
+  if (medium.saving) {
+    return medium.saving.convert(file, choice, inscription);
+  }
+  return { file: medium.inscribe ? await medium.inscribe(file, inscription) : file, notices: [] };
 }

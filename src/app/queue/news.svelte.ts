@@ -19,7 +19,7 @@ export class JobNews {
   /** The jobs at the last check; null before the first. */
   #seen: Record<string, Job> | null = null;
 
-  /** @param onDone receives a completed job and returns its run, if any */
+  /** @param onDone receives a job that made something and returns its run, if any */
   constructor(queue: Queue, told: Told, onDone: (job: Job) => Run | null) {
     this.#queue = queue;
     this.#told = told;
@@ -61,7 +61,8 @@ export class JobNews {
         this.#told.announce(readySentence(run));
       }
     } else if (job.state === 'cancelled') {
-      this.#told.announce('Cancelled.');
+      const run = job.entities.some(({ metadata }) => metadata.is_part === true) ? this.#onDone(job) : null;
+      this.#told.announce(run ? `Cancelled; the ${wordOf(run.results[0])} is kept as far as it came.` : 'Cancelled.');
     } else if (job.state === 'failed' && job.error) {
       const { error, offer } = job;
       const again = error.retry === 'same' ? { label: 'Try again', run: () => void this.#queue.repeat(job.id) } : null;

@@ -39,6 +39,11 @@ export class Thumbnails {
     };
   }
 
+  /** The recorded file of a run, for what plays. */
+  read({ run_id, picture }: RunSummary, name = picture): Promise<Blob> {
+    return this.#recordings.file(run_id, name);
+  }
+
   #next(): void {
     // The last one requested is the visible one.
     const wish = [...this.#waiting].at(-1);
@@ -62,7 +67,7 @@ export class Thumbnails {
   async #fulfil(wish: Wish): Promise<void> {
     const { run, canvas, pixels } = wish;
     const name = run.picture || (await this.#resultOf(run));
-    const file = await this.#recordings.file(run.run_id, name);
+    const file = await this.read(run, name);
     await drawPreview(file, name, canvas, pixels, () => wish.isOver);
   }
 

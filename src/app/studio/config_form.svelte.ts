@@ -103,7 +103,16 @@ export class ConfigForm {
 
   /** The first that takes a picture; null where none does. */
   get picture(): Field | null {
-    return this.#all.find(({ description }) => description.control === 'picture') ?? null;
+    return this.#taking('picture');
+  }
+
+  /** The first that takes a sound; null where none does. */
+  get sound(): Field | null {
+    return this.#taking('sound');
+  }
+
+  #taking(control: string): Field | null {
+    return this.#all.find(({ description }) => description.control === control) ?? null;
   }
 
   get #all(): Field[] {

@@ -29,7 +29,7 @@ export class NewestRuns {
     this.follows = false;
   }
 
-  /** Takes in what a completed job made. @returns null where it recorded nothing */
+  /** Takes in what a job made, or a part of it. @returns null where it recorded nothing */
   add(job: Job): Run | null {
     const run = fromJob(job);
     if (run) {

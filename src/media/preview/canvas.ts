@@ -6,9 +6,10 @@ import type { PreviewLook } from '../medium.ts';
 export function canvasOf(
   width: number,
   height: number,
+  settings?: { willReadFrequently: boolean },
 ): { canvas: OffscreenCanvas; context: OffscreenCanvasRenderingContext2D } {
   const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext('2d');
+  const context = canvas.getContext('2d', settings);
   if (!context) {
     throw new StudioError(
       'out_of_memory',
