@@ -9,7 +9,16 @@ import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { ggufFile } from './gguf_file.ts';
 import { differencesFrom, goldenCases } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
-import { VOCABULARIES, splitFiles, splitFlux1Gguf, splitZImage } from './split_files.ts';
+import {
+  splitFiles,
+  splitFlux1,
+  splitFlux1Gguf,
+  splitFlux2,
+  splitQwenImage,
+  splitQwenImageGguf,
+  splitWan,
+  splitZImage,
+} from './split_files.ts';
 
 const GOLDENS = join(import.meta.dirname, 'goldens');
 const caseOf = (folder: string, name: string) => {
@@ -31,14 +40,27 @@ afterAll(() => {
 });
 
 describe('the picture is that of diffusers for', () => {
-  const withT5 = (contents: Contents): Contents =>
-    new Map([...contents, ['spiece.model', new Uint8Array(VOCABULARIES.t5)]]);
+  const scaled = (files: RegExp) => ({ files, spelling: 'scale_weight' as const });
+  const base = { 'diffusion_models/transformer.safetensors': 'diffusion_models/flux-2-klein-base-4b.safetensors' };
 
   test.each([
-    ['FLUX.1', 'original_layouts', 'flux1', () => withT5(splitFiles('flux1'))],
+    ['FLUX.1', 'original_layouts', 'flux1', () => splitFlux1()],
     ['Stable Diffusion 3.5 without T5', 'original_layouts', 'sd35', () => splitFiles('sd35')],
-    ['Z-Image', 'split_files', 'z-image', splitZImage],
+    ['Z-Image', 'split_files', 'z-image', () => splitZImage()],
     ['FLUX.1 whose transformer is a GGUF of eight types', 'split_files', 'flux1-gguf', splitFlux1Gguf],
+    ['Qwen-Image', 'split_files', 'qwen-image', () => splitQwenImage()],
+    ['Qwen-Image of two GGUF files', 'split_files', 'qwen-image-gguf', splitQwenImageGguf],
+    ['FLUX.2 klein', 'split_files', 'flux2-klein', () => splitFlux2()],
+    ['FLUX.2 klein that was not distilled', 'split_files', 'flux2-klein-base', () => splitFlux2({ named: base })],
+    ['Wan', 'split_files', 'wan', () => splitWan()],
+    ['FLUX.1 in scaled 8 bits', 'split_files', 'flux1-scaled', () => splitFlux1({ scaled: scaled(/transformer|t5/) })],
+    ['Wan in scaled 8 bits', 'split_files', 'wan-scaled', () => splitWan({ scaled: scaled(/transformer|umt5/) })],
+    [
+      'Qwen-Image in scaled 8 bits, as files of today spell them',
+      'split_files',
+      'qwen-image-scaled',
+      () => splitQwenImage({ scaled: { files: /transformer|qwen/, spelling: 'weight_scale' } }),
+    ],
   ] as const)('%s', async (_, folder, name, contents) => {
     const { root, one } = caseOf(folder, name);
     const { latents, pixels } = await differencesFrom(root, one, filesOf(name, contents()));
@@ -57,15 +79,13 @@ test('what is told of a GGUF: its files, and that its own 4 bits stay on the dev
       'text_encoders/clip_l.safetensors',
       'text_encoders/t5xxl_fp16.safetensors',
       'vae/ae.safetensors',
-      'flux1-dev-Q4_0.gguf',
       'text_encoders/spiece.model',
+      'flux1-dev-Q4_0.gguf',
     ],
     variants: ['full', 'q8', 'q4'],
     defaults: { steps: 28, guidance_scale: 3.5 },
   });
-  const { summary: whole } = await open(
-    new Map([...splitFiles('flux1'), ['spiece.model', new Uint8Array(VOCABULARIES.t5)]]),
-  );
+  const { summary: whole } = await open(splitFlux1());
   expect(summary.memoryBytes).toBeLessThan(whole.memoryBytes);
 });
 
@@ -98,12 +118,12 @@ describe('refused in a sentence is', () => {
     [
       'no transformer',
       without(splitZImage(), /^diffusion_models/),
-      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, Stable Diffusion 3 and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, FLUX.2 klein, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
     [
       'a GGUF of another architecture',
       new Map([['wan.gguf', ggufFile({ metadata: { 'general.architecture': 'wan' } })]]),
-      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, Stable Diffusion 3 and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, FLUX.2 klein, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
     [
       'a GGUF that breaks off',

@@ -1,5 +1,6 @@
-/** Qwen-Image from an unconverted diffusers folder. */
+/** Qwen-Image from an unconverted diffusers folder, or from files of the original layout. */
 import { Checkpoint } from '../weights/checkpoint.ts';
+import { MmditFile, mmditFileKind } from '../weights/mmdit_file.ts';
 import type { Family } from './family.ts';
 import { openQwenImage } from './flow_transformer/qwen_image_checkpoint.ts';
 
@@ -8,7 +9,12 @@ const PIPELINE_CLASSES = ['QwenImagePipeline', 'QwenImageImg2ImgPipeline', 'Qwen
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,
   recognises: async (files) =>
-    files.has('model_index.json') && PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass),
-  open: async (files, engine, { weights }) =>
-    openQwenImage(files, await Checkpoint.open(files), engine, weights, 'text'),
+    files.has('model_index.json')
+      ? PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass)
+      : (await mmditFileKind(files)) === 'qwen_image',
+  open: async (files, engine, { weights }) => {
+    const isFolder = files.has('model_index.json');
+    const checkpoint = isFolder ? await Checkpoint.open(files) : await MmditFile.open(files, 'qwen_image');
+    return openQwenImage(files, checkpoint, engine, weights, 'text');
+  },
 };

@@ -26,6 +26,18 @@ export interface ChatTokens {
   text: string;
 }
 
+/** What stands in for a tokenizer's settings where there is nothing but its vocabulary. */
+export interface UsualSettings {
+  template: string;
+  pad: string;
+}
+
+/** Qwen3's own template for one turn of the user, leaving room for thoughts or an empty thought, and what it fills up with. */
+export const QWEN3_USUAL: UsualSettings = {
+  template: String.raw`{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}`,
+  pad: '<|endoftext|>',
+};
+
 export class ChatTokenizer {
   /** Pads to a fixed length. */
   readonly pad: number;
@@ -35,18 +47,18 @@ export class ChatTokenizer {
   /**
    * @param limit the most tokens that are read
    * @param variables for the template, such as whether it leaves room for thoughts
-   * @param usual template where the files have none
+   * @param usual where the files have none
    * @throws StudioError `checkpoint_incomplete` if a file is missing, `checkpoint_damaged` if one is not what it should be
    */
   constructor(
     files: TokenizerFiles,
     readonly limit: number,
     readonly variables: Readonly<Record<string, unknown>>,
-    usual?: string,
+    usual?: UsualSettings,
   ) {
     const config = readTokenizerJson(files, 'tokenizer_config.json', configSchema) ?? {};
     const definition = readTokenizerJson(files, 'tokenizer.json', definitionSchema);
-    const template = files.read('chat_template.jinja') ?? config.chat_template ?? usual;
+    const template = files.read('chat_template.jinja') ?? config.chat_template ?? usual?.template;
     if (!definition || !template) {
       throw new StudioError(
         'checkpoint_incomplete',
@@ -60,7 +72,8 @@ export class ChatTokenizer {
       const message = 'The tokenizer of this checkpoint cannot be read; get its files again.';
       throw new StudioError('checkpoint_damaged', message, { cause });
     }
-    const pad = typeof config.pad_token === 'string' ? config.pad_token : config.pad_token?.content;
+    const said = typeof config.pad_token === 'string' ? config.pad_token : config.pad_token?.content;
+    const pad = said ?? usual?.pad;
     this.pad = definition.added_tokens.find(({ content }) => content === pad)?.id ?? 0;
   }
 

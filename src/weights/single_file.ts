@@ -24,6 +24,7 @@ import {
 import { hasOpenClip, isOriginalLayout, originalNames, xlKind, type OriginalComponent } from './original_layout.ts';
 import { asFloats, requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.ts';
+import { rowsOf } from './tensor_rows.ts';
 import { isWeightFile } from './weight_file.ts';
 
 const CLASSES = {
@@ -252,16 +253,9 @@ export class SingleFile implements CheckpointComponents {
 
 /** The range of a tensor that a module has, under the module's name. */
 function viewOf(tensor: StoredTensor, name: string, third: 0 | 1 | 2 | undefined): StoredTensor {
-  const { shape, offset, length } = tensor;
+  const { shape } = tensor;
   if (third !== undefined) {
-    const rows = shape[0] / 3;
-    return {
-      ...tensor,
-      name,
-      shape: [rows, ...shape.slice(1)],
-      offset: offset + (third * length) / 3,
-      length: length / 3,
-    };
+    return rowsOf(tensor, { from: third, to: third + 1, of: 3 }, name);
   }
   // The autoencoder's attention is made of 1×1 convolutions there and of linear layers here: the same bytes.
   const isLinear = /\.mid_block\.attentions\.0\.to_/.test(name) && shape.length === 4;

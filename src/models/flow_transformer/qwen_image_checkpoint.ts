@@ -7,6 +7,7 @@ import * as qwenImage from '../../graphs/qwen_image_transformer2d.ts';
 import { PROMPT_FRAMES, QwenImageTokenizer } from '../../text/qwen_image_prompts.ts';
 import type { CheckpointComponents } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import { MmditFile } from '../../weights/mmdit_file.ts';
 import type { LoadedModel } from '../family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_checkpoint.ts';
 import { FlowModel } from './flow_model.ts';
@@ -36,7 +37,8 @@ export async function openQwenImage(
     openPart(checkpoint, 'vae', autoencoder.className),
   ]);
   const scheduler = await readScheduler(checkpoint);
-  const tokenizer = new QwenImageTokenizer(await tokenizerTexts(checkpoint), PROMPT_FRAMES[kind]);
+  const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : 'tokenizer';
+  const tokenizer = new QwenImageTokenizer(await tokenizerTexts(checkpoint, ofTokens), PROMPT_FRAMES[kind]);
   const settings = 'processor/preprocessor_config.json';
   const networks = new QwenImageNetworks(
     engine,
@@ -64,7 +66,7 @@ export async function openQwenImage(
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
-    ['tokenizer'],
+    [ofTokens],
     { width: SIDE, height: SIDE, ...HABITS[kind] },
     networks.latents.factor * qwenImage.PATCH,
   );
