@@ -1,31 +1,16 @@
-/** Models in files of their own, `.safetensors` and `.gguf`: the pictures that diffusers makes with the same networks, and what is refused. */
+/**
+ * Models in files of their own, `.safetensors` and `.gguf`: what is told of them, and what is refused. Their pictures are cells of
+ * `test/fidelity/split_files.ts`.
+ */
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { openModel, type LoadedModel } from '../src/models/family.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } from '../src/weights/safetensors.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { ggufFile } from './gguf_file.ts';
-import { differencesFrom, goldenCases } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
-import {
-  splitFiles,
-  splitFlux1,
-  splitFlux1Gguf,
-  splitFlux2,
-  splitQwenImage,
-  splitQwenImageGguf,
-  splitWan,
-  splitZImage,
-} from './split_files.ts';
-
-const GOLDENS = join(import.meta.dirname, 'goldens');
-const caseOf = (folder: string, name: string) => {
-  const root = join(GOLDENS, folder);
-  const one = goldenCases(root).find((each) => each.name === name);
-  return { root, one: one! };
-};
+import { splitFiles, splitFlux1, splitFlux1Gguf, splitZImage } from './split_files.ts';
 
 function open(contents: Contents, name = 'models', weights: 'full' | 'q8' | 'q4' = 'full'): Promise<LoadedModel> {
   return openModel(filesOf(name, contents), startNodeEngine().engine, { weights });
@@ -37,37 +22,6 @@ beforeAll(() => {
 });
 afterAll(() => {
   vi.unstubAllGlobals();
-});
-
-describe('the picture is that of diffusers for', () => {
-  const scaled = (files: RegExp) => ({ files, spelling: 'scale_weight' as const });
-  const base = { 'diffusion_models/transformer.safetensors': 'diffusion_models/flux-2-klein-base-4b.safetensors' };
-
-  test.each([
-    ['FLUX.1', 'original_layouts', 'flux1', () => splitFlux1()],
-    ['Stable Diffusion 3.5 without T5', 'original_layouts', 'sd35', () => splitFiles('sd35')],
-    ['Z-Image', 'split_files', 'z-image', () => splitZImage()],
-    ['FLUX.1 whose transformer is a GGUF of eight types', 'split_files', 'flux1-gguf', splitFlux1Gguf],
-    ['Qwen-Image', 'split_files', 'qwen-image', () => splitQwenImage()],
-    ['Qwen-Image of two GGUF files', 'split_files', 'qwen-image-gguf', splitQwenImageGguf],
-    ['FLUX.2 klein', 'split_files', 'flux2-klein', () => splitFlux2()],
-    ['FLUX.2 klein that was not distilled', 'split_files', 'flux2-klein-base', () => splitFlux2({ named: base })],
-    ['Wan', 'split_files', 'wan', () => splitWan()],
-    ['FLUX.1 in scaled 8 bits', 'split_files', 'flux1-scaled', () => splitFlux1({ scaled: scaled(/transformer|t5/) })],
-    ['Wan in scaled 8 bits', 'split_files', 'wan-scaled', () => splitWan({ scaled: scaled(/transformer|umt5/) })],
-    [
-      'Qwen-Image in scaled 8 bits, as files of today spell them',
-      'split_files',
-      'qwen-image-scaled',
-      () => splitQwenImage({ scaled: { files: /transformer|qwen/, spelling: 'weight_scale' } }),
-    ],
-  ] as const)('%s', async (_, folder, name, contents) => {
-    const { root, one } = caseOf(folder, name);
-    const { latents, pixels } = await differencesFrom(root, one, filesOf(name, contents()));
-    console.log(`${name}: latents ${latents.toExponential(1)}, pixels ${pixels}`);
-    expect(latents).toBeLessThanOrEqual(1e-3);
-    expect(pixels).toBeLessThanOrEqual(2);
-  });
 });
 
 test('what is told of a GGUF: its files, and that its own 4 bits stay on the device', async () => {

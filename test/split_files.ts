@@ -10,9 +10,11 @@ import { originalLayoutFile } from './weightless_checkpoints.ts';
 
 const HERE = import.meta.dirname;
 
+const TRANSFORMER = 'diffusion_models/transformer.safetensors';
+
 /** A part's name prefix in the whole file, and the file it comes in. */
 const FILES: Record<string, string> = {
-  'model.diffusion_model.': 'diffusion_models/transformer.safetensors',
+  'model.diffusion_model.': TRANSFORMER,
   'text_encoders.clip_l.transformer.': 'text_encoders/clip_l.safetensors',
   'text_encoders.clip_g.transformer.': 'text_encoders/clip_g.safetensors',
   'text_encoders.t5xxl.transformer.': 'text_encoders/t5xxl_fp16.safetensors',
@@ -77,7 +79,7 @@ export function splitFlux1(how?: Split): Contents {
 /** The same, its transformer a GGUF of several types; see `reference/split_files.py`. */
 export function splitFlux1Gguf(): Contents {
   const contents = splitFlux1();
-  contents.delete('diffusion_models/transformer.safetensors');
+  contents.delete(TRANSFORMER);
   contents.set('flux1-dev-Q4_0.gguf', new Uint8Array(readFileSync(joinPath(HERE, 'split_files', 'flux1.gguf'))));
   return contents;
 }
@@ -103,7 +105,7 @@ export function splitQwenImage(how?: Split): Contents {
 /** The same, its transformer a GGUF of several types, its text encoder one that has llama.cpp's names and no eyes. */
 export function splitQwenImageGguf(): Contents {
   const contents = splitQwenImage();
-  contents.delete('diffusion_models/transformer.safetensors');
+  contents.delete(TRANSFORMER);
   contents.set('qwen-image-Q4_0.gguf', new Uint8Array(readFileSync(joinPath(HERE, 'split_files', 'qwen_image.gguf'))));
   const path = 'text_encoders/qwen_2.5_vl_7b.safetensors';
   const file = contents.get(path) as Uint8Array;
@@ -135,3 +137,46 @@ function llamaFile(file: Uint8Array): Uint8Array<ArrayBuffer> {
 
 /** Wan in split files; its text encoder's file has the vocabulary in it. */
 export const splitWan = (how?: Split): Contents => splitFiles('wan', how);
+
+const scaled = (files: RegExp) => ({ scaled: { files, spelling: 'scale_weight' as const } });
+
+/** The cases of `goldens`, with the files that they are made from. */
+export const SPLIT_CASES: { what: string; goldens: string; name: string; contents: () => Contents }[] = [
+  { what: 'FLUX.1', goldens: 'original_layouts', name: 'flux1', contents: splitFlux1 },
+  {
+    what: 'Stable Diffusion 3.5 without T5',
+    goldens: 'original_layouts',
+    name: 'sd35',
+    contents: () => splitFiles('sd35'),
+  },
+  { what: 'Z-Image', goldens: 'split_files', name: 'z-image', contents: splitZImage },
+  { what: 'FLUX.1, a GGUF of eight types', goldens: 'split_files', name: 'flux1-gguf', contents: splitFlux1Gguf },
+  { what: 'Qwen-Image', goldens: 'split_files', name: 'qwen-image', contents: splitQwenImage },
+  { what: 'Qwen-Image, two GGUF files', goldens: 'split_files', name: 'qwen-image-gguf', contents: splitQwenImageGguf },
+  { what: 'FLUX.2 klein', goldens: 'split_files', name: 'flux2-klein', contents: splitFlux2 },
+  {
+    what: 'FLUX.2 klein that was not distilled',
+    goldens: 'split_files',
+    name: 'flux2-klein-base',
+    contents: () => splitFlux2({ named: { [TRANSFORMER]: 'diffusion_models/flux-2-klein-base-4b.safetensors' } }),
+  },
+  { what: 'Wan', goldens: 'split_files', name: 'wan', contents: splitWan },
+  {
+    what: 'FLUX.1 in scaled 8 bits',
+    goldens: 'split_files',
+    name: 'flux1-scaled',
+    contents: () => splitFlux1(scaled(/transformer|t5/)),
+  },
+  {
+    what: 'Wan in scaled 8 bits',
+    goldens: 'split_files',
+    name: 'wan-scaled',
+    contents: () => splitWan(scaled(/transformer|umt5/)),
+  },
+  {
+    what: 'Qwen-Image in scaled 8 bits, in the newer spelling',
+    goldens: 'split_files',
+    name: 'qwen-image-scaled',
+    contents: () => splitQwenImage({ scaled: { files: /transformer|qwen/, spelling: 'weight_scale' } }),
+  },
+];
