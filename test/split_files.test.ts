@@ -10,7 +10,15 @@ import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } fro
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { ggufFile } from './gguf_file.ts';
 import { startNodeEngine } from './node_engine.ts';
-import { splitFiles, splitFlux1, splitFlux1Gguf, splitZImage } from './split_files.ts';
+import {
+  splitFiles,
+  splitFlux1,
+  splitFlux1Gguf,
+  splitFlux2,
+  splitQwenImage,
+  splitWan,
+  splitZImage,
+} from './split_files.ts';
 
 function open(contents: Contents, name = 'models', weights: 'full' | 'q8' | 'q4' = 'full'): Promise<LoadedModel> {
   return openModel(filesOf(name, contents), startNodeEngine().engine, { weights });
@@ -48,7 +56,11 @@ describe('refused in a sentence is', () => {
   const without = (contents: Contents, ...patterns: RegExp[]): Contents =>
     new Map([...contents].filter(([path]) => !patterns.some((pattern) => pattern.test(path))));
 
-  test.each([
+  /** A file of empty tensors of these names. */
+  const named = (...names: string[]) =>
+    writeSafetensors(names.map((name) => [name, { dims: [0], data: new Float32Array() }]));
+
+  test.each<[string, Contents, string | RegExp]>([
     [
       'a transformer alone',
       without(splitFlux1Gguf(), /^text_encoders|^vae/),
@@ -79,6 +91,79 @@ describe('refused in a sentence is', () => {
       new Map([['wan.gguf', ggufFile({ metadata: { 'general.architecture': 'wan' } })]]),
       'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, FLUX.2 klein, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
+    [
+      'Qwen-Image without its text encoder',
+      without(splitQwenImage(), /^text_encoders/),
+      '"models" is Qwen-Image without its Qwen2.5-VL (qwen_2.5_vl_7b); choose what is missing with it, or a folder that holds all of it: qwen_2.5_vl_7b_fp8_scaled.safetensors (Comfy-Org/Qwen-Image_ComfyUI), tokenizer.json (Qwen/Qwen2.5-VL-7B-Instruct). A diffusers folder has everything in it.',
+    ],
+    [
+      'FLUX.2 klein with the autoencoder of FLUX.1',
+      new Map([...splitFlux2(), ['vae/ae.safetensors', splitFiles('flux1').get('vae/ae.safetensors')!]]),
+      '"models" is FLUX.2 klein without its autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: flux2-vae.safetensors (Comfy-Org/flux2-dev). A diffusers folder has everything in it.',
+    ],
+    [
+      'Wan alone, whose text encoder brings the vocabulary',
+      without(splitWan(), /^text_encoders|^vae/),
+      'diffusion_models/transformer.safetensors is Wan without its UMT5 (umt5_xxl) and autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: umt5_xxl_fp8_e4m3fn_scaled.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged), wan_2.1_vae.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged). A diffusers folder has everything in it.',
+    ],
+    [
+      'both transformers of Wan 2.2',
+      new Map(
+        ['high', 'low'].map((noise) => [
+          `wan2.2_t2v_${noise}_noise_14B_fp16.safetensors`,
+          splitWan().get('diffusion_models/transformer.safetensors')!,
+        ]),
+      ),
+      'wan2.2_t2v_high_noise_14B_fp16.safetensors and wan2.2_t2v_low_noise_14B_fp16.safetensors are the two transformers of Wan 2.2 A14B, which Darkroom takes together from a diffusers folder only; open one such as Wan-AI/Wan2.2-T2V-A14B-Diffusers.',
+    ],
+    [
+      'the autoencoder of Wan 2.2 5B',
+      new Map([
+        ...splitWan(),
+        [
+          'vae/ae.safetensors',
+          named('decoder.middle.0.residual.0.gamma', 'decoder.upsamples.0.upsamples.0.residual.2.weight'),
+        ],
+      ]),
+      'vae/ae.safetensors is the autoencoder of Wan 2.2 5B, which Darkroom takes from a diffusers folder only; open Wan-AI/Wan2.2-TI2V-5B-Diffusers, or choose a transformer of Wan 2.1 with wan_2.1_vae.safetensors.',
+    ],
+    [
+      'FLUX.2 dev',
+      new Map([
+        [
+          'flux2_dev.safetensors',
+          named(
+            'double_blocks.0.img_attn.qkv.weight',
+            'single_stream_modulation.lin.weight',
+            'guidance_in.in_layer.weight',
+          ),
+        ],
+      ]),
+      'flux2_dev.safetensors is FLUX.2 dev, whose text encoder Darkroom cannot run; choose FLUX.2 klein.',
+    ],
+    ...(
+      [
+        ['NF4 (bitsandbytes)', ['double_blocks.0.img_attn.qkv.weight.quant_state.bitsandbytes__nf4']],
+        ['SVDQuant (Nunchaku)', ['transformer_blocks.0.qkv_proj.qweight', 'transformer_blocks.0.qkv_proj.wscales']],
+        ['int8 or int4 (torchao)', ['transformer_blocks.0.attn.to_q._weight_qdata']],
+        [
+          'NVFP4',
+          [
+            'txt_norm.weight',
+            'transformer_blocks.0.attn.add_q_proj.weight',
+            'transformer_blocks.0.img_mod.1.weight',
+            'transformer_blocks.0.img_mod.1.weight_scale_2',
+          ],
+        ],
+      ] as const
+    ).map(
+      ([format, names]) =>
+        [
+          `a transformer of ${format}`,
+          new Map([['packed.safetensors', named(...names)]]),
+          `packed.safetensors has its weights packed as ${format}, which Darkroom cannot run; get this model in BF16, F16 or 8-bit floating point (fp8), or as a GGUF file.`,
+        ] as [string, Contents, string],
+    ),
     [
       'a GGUF that breaks off',
       new Map([['flux.gguf', splitFlux1Gguf().get('flux1-dev-Q4_0.gguf')!.slice(0, 90_000)]]),

@@ -16,6 +16,7 @@ import { isSpiece, mmditNames, type MmditComponent, type MmditKind, type MmditMe
 import { kindOf, readParts, requireSingle, weightFilesOf, type PartFile } from './mmdit_parts.ts';
 import { PUBLISHED } from './mmdit_published.ts';
 import { rowsOf } from './tensor_rows.ts';
+import { WAN22_VAE } from './wan_layout.ts';
 import type { FilePlace } from './weight_file.ts';
 
 const VOCABULARIES = /(?:^|\/)(?:tokenizer\.json|spiece\.model)$/;
@@ -53,6 +54,7 @@ export class MmditFile implements CheckpointComponents {
     requireSingle(files, parts);
     const vocabulary = files.paths().find((path) => VOCABULARIES.test(path)) ?? null;
     const names = parts.flatMap(({ file, nameOf }) => [...file.names].map(nameOf));
+    requireRunnable(kind, parts);
     const meaningsOf = mmditNames(kind, names);
     // Stable Diffusion 3 can do without T5, which it is only read with where it has a vocabulary.
     const isRead = ({ component }: MmditMeaning) =>
@@ -163,6 +165,25 @@ export class MmditFile implements CheckpointComponents {
       className: isProjected ? 'CLIPTextModelWithProjection' : 'CLIPTextModel',
       config: clipConfig(shapes, component === 'text_encoder_2'),
     };
+  }
+}
+
+/** @throws StudioError `checkpoint_unsupported` for relatives of what can be run, by what they are */
+function requireRunnable(kind: MmditKind, parts: readonly PartFile[]): void {
+  for (const { file } of parts) {
+    const ends = (name: string) => [...file.names].some((own) => own === name || own.endsWith(`.${name}`));
+    if (ends(WAN22_VAE)) {
+      throw new StudioError(
+        'checkpoint_unsupported',
+        `${file.path} is the autoencoder of Wan 2.2 5B, which Darkroom takes from a diffusers folder only; open Wan-AI/Wan2.2-TI2V-5B-Diffusers, or choose a transformer of Wan 2.1 with wan_2.1_vae.safetensors.`,
+      );
+    }
+    if (kind === 'flux2' && ends('guidance_in.in_layer.weight')) {
+      throw new StudioError(
+        'checkpoint_unsupported',
+        `${file.path} is FLUX.2 dev, whose text encoder Darkroom cannot run; choose FLUX.2 klein.`,
+      );
+    }
   }
 }
 

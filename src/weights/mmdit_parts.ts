@@ -6,6 +6,7 @@ import { StudioError } from '../core/errors.ts';
 import type { StoredTensor } from '../graphs/graph.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 import { PREFIXES, isWholeName, mmditKind, type MmditKind } from './mmdit_layout.ts';
+import { requireUnpacked } from './packed_formats.ts';
 import { WAN_VAE } from './wan_layout.ts';
 import { isWeightFile, readWeightFile, type WeightFile } from './weight_file.ts';
 
@@ -76,6 +77,13 @@ export function requireSingle(files: CheckpointFiles, parts: readonly PartFile[]
       const name = nameOf(own);
       const other = seen.get(name);
       if (other !== undefined && other !== file.path && isWholeName(name)) {
+        const noises = [other, file.path].map((path) => /(high|low)[-_]?noise/i.exec(path)?.[1]);
+        if (new Set(noises.filter(Boolean)).size === 2) {
+          throw new StudioError(
+            'checkpoint_unsupported',
+            `${other} and ${file.path} are the two transformers of Wan 2.2 A14B, which Darkroom takes together from a diffusers folder only; open one such as Wan-AI/Wan2.2-T2V-A14B-Diffusers.`,
+          );
+        }
         throw new StudioError(
           'checkpoint_unsupported',
           `${other} and ${file.path} in "${files.name}" hold the same part of a model; choose only the files that belong together.`,
@@ -95,6 +103,9 @@ export async function whatPartsAre(files: CheckpointFiles): Promise<StudioError 
     return null;
   }
   const parts = await readParts(files);
+  for (const { file } of parts) {
+    requireUnpacked(file.names, file.path);
+  }
   const said = parts.map(({ file }) => whatIs(file));
   return new StudioError(
     'checkpoint_unsupported',

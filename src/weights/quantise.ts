@@ -21,6 +21,7 @@ import { BLOCK, quantisedBits } from '../graphs/quantisation.ts';
 import { mmditKind, mmditNames } from './mmdit_layout.ts';
 import { isOriginalLayout, originalNames } from './original_layout.ts';
 import { BYTES, convert, fromHalf, toHalf, type FloatType } from './conversion.ts';
+import { requireUnpacked } from './packed_formats.ts';
 import type { PieceTransform, TransformMaker, TransformMakers } from './library/piece_transform.ts';
 import { parseSafetensorsHeader, writeSafetensorsHeader } from './safetensors.ts';
 import { isBesideWeights, scaleOf } from './scaled_weights.ts';
@@ -371,6 +372,7 @@ export function requireReadable(
       `${file} has its weights ${what}, which Darkroom cannot run; get this checkpoint in F16, BF16 or F32.`,
     );
   };
+  requireUnpacked(tensors.keys(), file);
   const own = [...tensors.values()].filter(
     ({ name }) => !metadata.has(METADATA_KEY) && !isBesideWeights(name) && isWeight(name),
   );

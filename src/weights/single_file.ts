@@ -22,6 +22,7 @@ import {
   unetEncoderConfig,
 } from './inferred_configs.ts';
 import { hasOpenClip, isOriginalLayout, originalNames, xlKind, type OriginalComponent } from './original_layout.ts';
+import { requireUnpacked } from './packed_formats.ts';
 import { asFloats, requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.ts';
 import { rowsOf } from './tensor_rows.ts';
@@ -138,6 +139,7 @@ export class SingleFile implements CheckpointComponents {
     const names = new Set([...header.tensors.keys(), ...stored.map(({ name }) => name)]);
     const has = (name: string) => names.has(name);
     if (!isOriginalLayout(has)) {
+      requireUnpacked(names, path);
       throw new StudioError('checkpoint_unsupported', whatElse(path, names));
     }
     const xl = xlKind(names);
@@ -325,5 +327,5 @@ function whatElse(path: string, names: ReadonlySet<string>): string {
   if (has(/^(conv_in|down_blocks\.0\..*|encoder\.conv_in|text_model\..*)\.weight$/)) {
     return `${path} is one part of a diffusers folder; open the whole folder, the one that holds model_index.json.`;
   }
-  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2, 3 and XL and of FLUX.1, and diffusers folders.`;
+  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2, 3 and XL, FLUX.1, FLUX.2 klein, Qwen-Image, Wan and Z-Image, and diffusers folders.`;
 }
