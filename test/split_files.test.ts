@@ -145,7 +145,7 @@ describe('refused in a sentence is', () => {
       [
         ['NF4 (bitsandbytes)', ['double_blocks.0.img_attn.qkv.weight.quant_state.bitsandbytes__nf4']],
         ['SVDQuant (Nunchaku)', ['transformer_blocks.0.qkv_proj.qweight', 'transformer_blocks.0.qkv_proj.wscales']],
-        ['int8 or int4 (torchao)', ['transformer_blocks.0.attn.to_q._weight_qdata']],
+        ['int8 (torchao)', ['transformer_blocks.0.attn.to_q._weight_qdata']],
         [
           'NVFP4',
           [

@@ -89,7 +89,7 @@ export const PUBLISHED: Record<MmditKind, Published> = {
       {
         component: 'text_encoder',
         has: 'model.embed_tokens.weight',
-        name: 'Qwen3 (qwen_3_4b or qwen_3_8b)',
+        name: 'Qwen3 (qwen_3)',
         file: (transformer) =>
           transformer.of('context_embedder.weight')[1] === KLEIN_9B
             ? 'qwen_3_8b_fp8mixed.safetensors (Comfy-Org/vae-text-encorder-for-flux-klein-9b)'

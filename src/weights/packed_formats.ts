@@ -7,8 +7,8 @@ const FORMATS: { name: string; has: readonly RegExp[] }[] = [
   { name: 'FP4 (bitsandbytes)', has: [/\.quant_state\.bitsandbytes__fp4$/] },
   { name: 'int8 (bitsandbytes)', has: [/\.SCB$/] },
   { name: 'SVDQuant (Nunchaku)', has: [/\.qweight$/, /\.(?:wscales|smooth(?:_factor|_orig)?)$/] },
-  { name: 'GPTQ or AWQ', has: [/\.qweight$/, /\.qzeros$/] },
-  { name: 'int8 or int4 (torchao)', has: [/[:_](?:qdata|int_data)$/] },
+  { name: 'GPTQ', has: [/\.qweight$/, /\.qzeros$/] },
+  { name: 'int8 (torchao)', has: [/[:_](?:qdata|int_data)$/] },
   { name: 'NVFP4', has: [/\.weight_scale_2$/] },
 ];
 
