@@ -22,6 +22,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
     Flux2Transformer2DModel,
+    QwenImageEditPlusPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     UniPCMultistepScheduler,
@@ -32,6 +33,7 @@ from diffusers.loaders import single_file_utils
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import dequantize, quantize
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import flow_pipelines
 import qwen_pipelines
@@ -106,7 +108,8 @@ def eyes_and_words(vocabulary: int) -> Qwen2_5_VLForConditionalGeneration:
                 vocab_size=vocabulary, hidden_size=256, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=4096, rms_norm_eps=1e-6,
                 rope_parameters={"rope_type": "default", "rope_theta": 1000000.0, "mrope_section": [16, 24, 24]}, bos_token_id=None, eos_token_id=0,
             ),
-            vision_config=dict(depth=1, hidden_size=32, intermediate_size=44, num_heads=2, out_hidden_size=256, patch_size=14, window_size=112, fullatt_block_indexes=[0]),
+            # As many heads as published, and every fourth part of its layers ends with one that sees everything.
+            vision_config=dict(depth=8, hidden_size=64, intermediate_size=44, num_heads=16, out_hidden_size=256, patch_size=14, window_size=112, fullatt_block_indexes=[1, 3, 5, 7]),
             tie_word_embeddings=True,
         )
     )
@@ -154,6 +157,38 @@ def qwen_image() -> None:
     write_case(RESULTS / "qwen-image-scaled", "qwen_image", qwen_pipeline(scaled), qwen_pipelines.results, QWEN, "qwen_image")
     read = through_gguf(FILES / "qwen_image.gguf", "qwen_image", without(tensors, TRANSFORMER), [(r"\.bias$|norm", "F32"), (r"^(img_in|txt_in|proj_out|time_text_embed)\.", "BF16"), (r"_mod\.1\.", "Q5_1"), (r"_mlp\.", "Q8_0"), (r"", "Q4_0")])
     write_case(RESULTS / "qwen-image-gguf", "qwen_image", qwen_pipeline({**tensors, **{TRANSFORMER + name: value for name, value in read.items()}}), qwen_pipelines.results, QWEN, "qwen_image")
+
+
+def qwen_edit() -> None:
+    """With two pictures, as Qwen-Image-Edit-2511 takes them; its autoencoder, which makes few latents of them, in diffusers' names."""
+    vocabulary = qwen_pipelines.words()
+    transformer = QwenImageTransformer2DModel(num_layers=2, attention_head_dim=32, num_attention_heads=1, joint_attention_dim=256, axes_dims_rope=(4, 14, 14), zero_cond_t=True)
+    reader, vae = eyes_and_words(len(vocabulary)), AutoencoderKLQwenImage(base_dim=4, num_res_blocks=1, dim_mult=[1, 1, 1, 2, 2, 4], temperal_downsample=[False, False, False, True, True])
+    image = vocabulary.convert_tokens_to_ids("<|image_pad|>")
+    reader.config.image_token_id = image
+    shapes = {
+        **prefixed(TRANSFORMER, shapes_of(transformer)),
+        **prefixed("text_encoders.qwen25_7b.transformer.", {published_name(name): shape for name, shape in shapes_of(reader).items() if name != "lm_head.weight"}),
+        **prefixed("vae.", shapes_of(vae)),
+    }
+    table: list[dict] = []
+    tensors = filled(shapes, table, {"decoder.conv_out": 0.5})
+    write_table("qwen_image_edit", table)
+    load(transformer, without(tensors, TRANSFORMER))
+    states = without(tensors, "text_encoders.qwen25_7b.transformer.")
+    load(reader, {name: states["model.embed_tokens.weight" if name == "lm_head.weight" else published_name(name)] for name in reader.state_dict()})
+    load(vae, without(tensors, "vae."))
+    # The published limits of pixels.
+    eyes = Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16384})
+    pipeline = QwenImageEditPlusPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**qwen_pipelines.SCHEDULER), vae=vae, text_encoder=reader, tokenizer=vocabulary, processor=qwen_pipelines.Processor(eyes, vocabulary), transformer=transformer
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    qwen_pipelines.positioned(reader, image)
+    parameters = dict(prompt="put the first beside the second", negative_prompt=" ", steps=2, guidance_scale=3, seed=10, width=128, height=64, images=[(64, 64, 0), (80, 48, 1)])
+    # Where operations with pictures are written to.
+    flow_pipelines.PIPELINES = RESULTS
+    flow_pipelines.write_case("qwen-edit", "qwen_image_edit", "qwen_image_edit", "two pictures in split files, with guidance", pipeline, parameters, None, qwen_pipelines.results)
 
 
 def through_gguf(path: Path, architecture: str, tensors: dict[str, torch.Tensor], types: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
@@ -297,6 +332,7 @@ def flux1_scaled() -> None:
 
 def make_split_flows() -> None:
     qwen_image()
+    qwen_edit()
     flux2()
     wan()
     flux1_scaled()

@@ -102,7 +102,17 @@ export function splitQwenImage(how?: Split): Contents {
   ]);
 }
 
-/** The same, its transformer a GGUF of several types, its text encoder one that has llama.cpp's names and no eyes. */
+/** Qwen-Image-Edit-2511 in split files, as its name says. */
+export function splitQwenImageEdit(): Contents {
+  return new Map([
+    ...splitFiles('qwen_image_edit', {
+      named: { [TRANSFORMER]: 'diffusion_models/qwen_image_edit_2511_bf16.safetensors' },
+    }),
+    ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwenVl)],
+  ]);
+}
+
+/** Qwen-Image, its transformer a GGUF of several types, its text encoder one that has llama.cpp's names and no eyes. */
 export function splitQwenImageGguf(): Contents {
   const contents = splitQwenImage();
   contents.delete(TRANSFORMER);
@@ -153,6 +163,7 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
   { what: 'FLUX.1, a GGUF of eight types', goldens: 'split_files', name: 'flux1-gguf', contents: splitFlux1Gguf },
   { what: 'Qwen-Image', goldens: 'split_files', name: 'qwen-image', contents: splitQwenImage },
   { what: 'Qwen-Image, two GGUF files', goldens: 'split_files', name: 'qwen-image-gguf', contents: splitQwenImageGguf },
+  { what: 'Qwen-Image-Edit-2511', goldens: 'split_files', name: 'qwen-edit', contents: splitQwenImageEdit },
   { what: 'FLUX.2 klein', goldens: 'split_files', name: 'flux2-klein', contents: splitFlux2 },
   {
     what: 'FLUX.2 klein that was not distilled',

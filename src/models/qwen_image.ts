@@ -1,8 +1,8 @@
 /** Qwen-Image from an unconverted diffusers folder, or from files of the original layout. */
 import { Checkpoint } from '../weights/checkpoint.ts';
-import { MmditFile, mmditFileKind } from '../weights/mmdit_file.ts';
 import type { Family } from './family.ts';
 import { openQwenImage } from './flow_transformer/qwen_image_checkpoint.ts';
+import { openQwenImageFile, qwenImageFileKind } from './flow_transformer/qwen_image_files.ts';
 
 const PIPELINE_CLASSES = ['QwenImagePipeline', 'QwenImageImg2ImgPipeline', 'QwenImageInpaintPipeline'];
 
@@ -11,10 +11,10 @@ export const family: Family = {
   recognises: async (files) =>
     files.has('model_index.json')
       ? PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass)
-      : (await mmditFileKind(files)) === 'qwen_image',
+      : (await qwenImageFileKind(files)) === 'text',
   open: async (files, engine, { weights }) => {
     const isFolder = files.has('model_index.json');
-    const checkpoint = isFolder ? await Checkpoint.open(files) : await MmditFile.open(files, 'qwen_image');
+    const checkpoint = isFolder ? await Checkpoint.open(files) : await openQwenImageFile(files);
     return openQwenImage(files, checkpoint, engine, weights, 'text');
   },
 };

@@ -43,6 +43,8 @@ export class ChatTokenizer {
   readonly pad: number;
   readonly #tokenizer: Tokenizer;
   readonly #template: Template;
+  /** Of tokens that stand for themselves. */
+  readonly #ids: ReadonlyMap<string, number>;
 
   /**
    * @param limit the most tokens that are read
@@ -74,7 +76,13 @@ export class ChatTokenizer {
     }
     const said = typeof config.pad_token === 'string' ? config.pad_token : config.pad_token?.content;
     const pad = said ?? usual?.pad;
-    this.pad = definition.added_tokens.find(({ content }) => content === pad)?.id ?? 0;
+    this.#ids = new Map(definition.added_tokens.map(({ content, id }) => [content, id]));
+    this.pad = this.idOf(pad ?? '') ?? 0;
+  }
+
+  /** Of a token that stands for itself; undefined where the vocabulary has none such. */
+  idOf(token: string): number | undefined {
+    return this.#ids.get(token);
   }
 
   /** @param more variables for the template, of this prompt alone */

@@ -175,8 +175,33 @@ export function qwenVlConfig(shapes: Shapes): Record<string, unknown> {
     rms_norm_eps: 1e-6,
     rope_theta: 1_000_000,
     rope_scaling: { rope_type: 'default', mrope_section: [16, 24, 24] },
+    ...qwenVisionConfig(shapes),
   };
 }
+
+/** Its eyes, which GGUF files have not. */
+function qwenVisionConfig(shapes: Shapes): Record<string, unknown> {
+  const root = shapes.has(`visual.${PATCH_EMBEDDING}`) ? 'visual' : 'model.visual';
+  const depth = shapes.count(/^(?:model\.)?visual\.blocks\.(\d+)\./);
+  const [width] = shapes.of(`${root}.${PATCH_EMBEDDING}`);
+  return depth === 0
+    ? {}
+    : {
+        vision_config: {
+          depth,
+          hidden_size: width,
+          intermediate_size: shapes.of(`${root}.blocks.0.mlp.gate_proj.weight`)[0],
+          num_heads: 16,
+          patch_size: shapes.of(`${root}.${PATCH_EMBEDDING}`)[3],
+          temporal_patch_size: shapes.of(`${root}.${PATCH_EMBEDDING}`)[2],
+          out_hidden_size: shapes.of(`${root}.merger.mlp.2.weight`)[0],
+          // The last layer of each quarter sees everything.
+          fullatt_block_indexes: each(4, (quarter) => ((quarter + 1) * depth) / 4 - 1),
+        },
+      };
+}
+
+const PATCH_EMBEDDING = 'patch_embed.proj.weight';
 
 /** @returns what `at` gives for 0 to `count` − 1 */
 export function each<T>(count: number, at: (index: number) => T): T[] {

@@ -17,20 +17,38 @@ import { kindOf, readParts, requireSingle, weightFilesOf, type PartFile } from '
 import { PUBLISHED } from './mmdit_published.ts';
 import { rowsOf } from './tensor_rows.ts';
 import { WAN22_VAE } from './wan_layout.ts';
-import type { FilePlace } from './weight_file.ts';
+import type { FilePlace, WeightFile } from './weight_file.ts';
 
 const VOCABULARIES = /(?:^|\/)(?:tokenizer\.json|spiece\.model)$/;
 
 /** Which family what was opened is of; null for anything else, and for files that cannot be read. */
 export async function mmditFileKind(files: CheckpointFiles): Promise<MmditKind | null> {
+  return (await mmditTransformer(files))?.kind ?? null;
+}
+
+/** As {@link mmditFileKind}, with the file that the transformer is in. */
+export async function mmditTransformer(files: CheckpointFiles): Promise<{ kind: MmditKind; file: WeightFile } | null> {
   if (weightFilesOf(files).length === 0) {
     return null;
   }
   try {
-    return kindOf(await readParts(files));
+    for (const part of await readParts(files)) {
+      const kind = kindOf([part]);
+      if (kind) {
+        return { kind, file: part.file };
+      }
+    }
   } catch {
-    return null;
+    // What is wrong with them is said when they are opened.
   }
+  return null;
+}
+
+/** What no tensor tells, but the published file's name or a mark in it. */
+export interface Told {
+  pipelineClass?: string;
+  /** Of its config. */
+  transformer?: Readonly<Record<string, unknown>>;
 }
 
 export class MmditFile implements CheckpointComponents {
@@ -42,12 +60,13 @@ export class MmditFile implements CheckpointComponents {
     /** Where the vocabulary lies: a folder of what was opened, '' for the outermost; null where there is none. */
     readonly vocabularyFolder: string | null,
     readonly spieceAt: FilePlace | null,
+    readonly told: Told,
   ) {}
 
   /**
    * @throws StudioError `checkpoint_damaged`, `checkpoint_incomplete` (a part is missing), `checkpoint_unsupported`
    */
-  static async open(files: CheckpointFiles, kind: MmditKind): Promise<MmditFile> {
+  static async open(files: CheckpointFiles, kind: MmditKind, told: Told = {}): Promise<MmditFile> {
     const published = PUBLISHED[kind];
     const { reader } = published;
     const parts = await readParts(files);
@@ -93,11 +112,11 @@ export class MmditFile implements CheckpointComponents {
         `${what} does not have ${reader.name}'s vocabulary in it, as no such file has, and ${published.name} cannot read words without it; choose ${reader.vocabulary} with it, or a folder that holds both.`,
       );
     }
-    return new MmditFile(files, kind, tensors, vocabulary === null ? null : folderOf(vocabulary), spiece);
+    return new MmditFile(files, kind, tensors, vocabulary === null ? null : folderOf(vocabulary), spiece, told);
   }
 
   get pipelineClass(): string {
-    return PUBLISHED[this.kind].pipelineClass;
+    return this.told.pipelineClass ?? PUBLISHED[this.kind].pipelineClass;
   }
 
   get name(): string {
@@ -149,7 +168,7 @@ export class MmditFile implements CheckpointComponents {
   #described(component: MmditComponent, shapes: Shapes): Pick<Component, 'className' | 'config'> {
     if (component === 'transformer') {
       const { className, configOf } = TRANSFORMERS[this.kind];
-      return { className, config: configOf(shapes) };
+      return { className, config: { ...configOf(shapes), ...this.told.transformer } };
     }
     if (component === 'vae') {
       const { className, configOf } = VAES[this.kind];

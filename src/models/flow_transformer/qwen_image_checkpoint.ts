@@ -23,6 +23,14 @@ const HABITS = {
   edit_plus: { steps: 40, guidance_scale: 4 },
 };
 
+const SETTINGS = 'processor/preprocessor_config.json';
+/** As all are published; files of the original layout have none. */
+const USUAL_SETTINGS = JSON.stringify({ min_pixels: 56 * 56, max_pixels: 28 * 28 * 16384 });
+
+function settingsOf(checkpoint: CheckpointComponents): Promise<string | undefined> {
+  return checkpoint instanceof MmditFile ? Promise.resolve(USUAL_SETTINGS) : checkpoint.text(SETTINGS);
+}
+
 /** @param kind whether it works from words alone, from a picture, or from several */
 export async function openQwenImage(
   files: CheckpointFiles,
@@ -39,14 +47,13 @@ export async function openQwenImage(
   const scheduler = await readScheduler(checkpoint);
   const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : 'tokenizer';
   const tokenizer = new QwenImageTokenizer(await tokenizerTexts(checkpoint, ofTokens), PROMPT_FRAMES[kind]);
-  const settings = 'processor/preprocessor_config.json';
   const networks = new QwenImageNetworks(
     engine,
     files,
     { textEncoder, transformer, vae },
     tokenizer,
     weights,
-    kind === 'text' ? null : { kind, settings: readVisionSettings(await checkpoint.text(settings)) },
+    kind === 'text' ? null : { kind, settings: readVisionSettings(await settingsOf(checkpoint)) },
   );
   requireFit(files, {
     text: { read: networks.config.joint_attention_dim, given: networks.text.width },
@@ -70,6 +77,6 @@ export async function openQwenImage(
     { width: SIDE, height: SIDE, ...HABITS[kind] },
     networks.latents.factor * qwenImage.PATCH,
   );
-  const needs = kind !== 'text' && files.has(settings) ? [...summary.needs, settings] : summary.needs;
+  const needs = kind !== 'text' && files.has(SETTINGS) ? [...summary.needs, SETTINGS] : summary.needs;
   return new FlowModel(files, engine, networks, scheduler, { ...summary, needs });
 }
