@@ -18,7 +18,9 @@ import {
   splitQwenImage,
   splitWan,
   splitZImage,
+  VOCABULARIES,
 } from './split_files.ts';
+import { originalLayoutFile } from './weightless_checkpoints.ts';
 
 function open(contents: Contents, name = 'models', weights: 'full' | 'q8' | 'q4' = 'full'): Promise<LoadedModel> {
   return openModel(filesOf(name, contents), startNodeEngine().engine, { weights });
@@ -49,6 +51,19 @@ test('what is told of a GGUF: its files, and that its own 4 bits stay on the dev
   });
   const { summary: whole } = await open(splitFlux1());
   expect(summary.memoryBytes).toBeLessThan(whole.memoryBytes);
+});
+
+test.each([
+  ['Qwen-Image', 'qwen_image', splitQwenImage],
+  ['FLUX.2 klein', 'flux2', splitFlux2],
+  ['Wan', 'wan', splitWan],
+])('%s in one file is the same as in several', async (_, name, split) => {
+  const several = split();
+  const vocabulary = [...several].filter(([path]) => !path.endsWith('.safetensors'));
+  const own = vocabulary.length > 0 ? vocabulary : ([['spiece.model', new Uint8Array(VOCABULARIES.t5)]] as const);
+  const { summary } = await open(new Map([['whole.safetensors', originalLayoutFile(name)], ...own]));
+  const { parameters, pipelineClass, memoryBytes, samplers, multiple } = (await open(several)).summary;
+  expect(summary).toMatchObject({ parameters, pipelineClass, memoryBytes, samplers, multiple });
 });
 
 describe('refused in a sentence is', () => {

@@ -32,16 +32,15 @@ export async function mmditTransformer(files: CheckpointFiles): Promise<{ kind: 
     return null;
   }
   try {
-    for (const part of await readParts(files)) {
-      const kind = kindOf([part]);
-      if (kind) {
-        return { kind, file: part.file };
-      }
-    }
+    const parts = await readParts(files);
+    const kind = kindOf(parts);
+    // One that is in several files is in none of them alone.
+    const { file } = parts.find((part) => kindOf([part])) ?? parts[0];
+    return kind && { kind, file };
   } catch {
     // What is wrong with them is said when they are opened.
+    return null;
   }
-  return null;
 }
 
 /** What no tensor tells, but the published file's name or a mark in it. */
