@@ -287,13 +287,21 @@ def wan_networks():
     return words, transformer, t5.umt5(len(words)), AutoencoderKLWan(**CAUSAL)
 
 
+SECOND = "low_noise."
+
+
 def wan_pipeline(tensors: dict[str, torch.Tensor]) -> WanPipeline:
+    """With two experts, where there are two."""
     words, transformer, reader, vae = wan_networks()
+    second = None
+    if own := without(tensors, SECOND):
+        _, second, _, _ = wan_networks()
+        load(second, single_file_utils.convert_wan_transformer_to_diffusers(own))
     load(transformer, single_file_utils.convert_wan_transformer_to_diffusers(without(tensors, TRANSFORMER)))
     states = without(tensors, "text_encoders.umt5xxl.transformer.")
     load(reader, {**states, "encoder.embed_tokens.weight": states["shared.weight"]})
     load(vae, single_file_utils.convert_wan_vae_to_diffusers(without(tensors, "vae.")))
-    return WanPipeline(tokenizer=words, text_encoder=reader, vae=vae, scheduler=UniPCMultistepScheduler(**UNIPC, flow_shift=3.0), transformer=transformer)
+    return WanPipeline(tokenizer=words, text_encoder=reader, vae=vae, scheduler=UniPCMultistepScheduler(**UNIPC, flow_shift=3.0), transformer=transformer, transformer_2=second, boundary_ratio=0.875 if second else None)
 
 
 def write_video(name: str, pipeline: WanPipeline) -> None:
@@ -306,21 +314,28 @@ def write_video(name: str, pipeline: WanPipeline) -> None:
     print(f"{name}: latents {tuple(latents.shape)} std {latents.std():.3f}, pixels {pixels.shape} from {pixels.min()} to {pixels.max()}")
     folder = fresh_folder(RESULTS / name)
     write_json(folder / "operation.json", {"operation": "video_generation", "config": "wan", "parameters": {**parameters, "seed": "42"}, "record": ["latents"]})
-    write_json(folder / "case.json", {"checkpoint": "wan"})
+    write_json(folder / "case.json", {"checkpoint": name})
     write_tensors(folder / "expected.safetensors", {"latents": latents.float().contiguous(), "pixels": torch.from_numpy(pixels)})
 
 
-def wan() -> None:
+def wan_tensors(name: str, experts: bool) -> dict[str, torch.Tensor]:
     _, transformer, reader, vae = wan_networks()
     shapes = {
         **prefixed(TRANSFORMER, renamed(transformer, WAN)),
+        **(prefixed(SECOND, renamed(transformer, WAN)) if experts else {}),
         **prefixed("text_encoders.umt5xxl.transformer.", {name: shape for name, shape in shapes_of(reader).items() if name != "encoder.embed_tokens.weight"}),
         **prefixed("vae.", causal_shapes(vae)),
     }
     table: list[dict] = []
     tensors = filled(shapes, table, {"modulation": 2.0, "head.head": 0.7})
-    write_table("wan", table)
+    write_table(name, table)
+    return tensors
+
+
+def wan() -> None:
+    tensors = wan_tensors("wan", False)
     write_video("wan", wan_pipeline(tensors))
+    write_video("wan-experts", wan_pipeline(wan_tensors("wan_experts", True)))
     write_video("wan-scaled", wan_pipeline(dequantised(tensors, (TRANSFORMER, "text_encoders."))))
 
 

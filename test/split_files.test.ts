@@ -17,6 +17,7 @@ import {
   splitFlux2,
   splitQwenImage,
   splitWan,
+  splitWanExperts,
   splitZImage,
   VOCABULARIES,
 } from './split_files.ts';
@@ -122,14 +123,14 @@ describe('refused in a sentence is', () => {
       'diffusion_models/transformer.safetensors is Wan without its UMT5 (umt5_xxl) and autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: umt5_xxl_fp8_e4m3fn_scaled.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged), wan_2.1_vae.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged). A diffusers folder has everything in it.',
     ],
     [
-      'both transformers of Wan 2.2',
-      new Map(
-        ['high', 'low'].map((noise) => [
-          `wan2.2_t2v_${noise}_noise_14B_fp16.safetensors`,
-          splitWan().get('diffusion_models/transformer.safetensors')!,
-        ]),
-      ),
-      'wan2.2_t2v_high_noise_14B_fp16.safetensors and wan2.2_t2v_low_noise_14B_fp16.safetensors are the two transformers of Wan 2.2 A14B, which Darkroom takes together from a diffusers folder only; open one such as Wan-AI/Wan2.2-T2V-A14B-Diffusers.',
+      'one of the two transformers of Wan 2.2',
+      without(splitWanExperts(), /low_noise/),
+      'diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors is one of the two transformers of Wan 2.2 A14B, that for high noise; choose the other one with it.',
+    ],
+    [
+      'the other one',
+      without(splitWanExperts(), /high_noise/),
+      'diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors is one of the two transformers of Wan 2.2 A14B, that for low noise; choose the other one with it.',
     ],
     [
       'the autoencoder of Wan 2.2 5B',

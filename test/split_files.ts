@@ -15,6 +15,7 @@ const TRANSFORMER = 'diffusion_models/transformer.safetensors';
 /** A part's name prefix in the whole file, and the file it comes in. */
 const FILES: Record<string, string> = {
   'model.diffusion_model.': TRANSFORMER,
+  'low_noise.': 'diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors',
   'text_encoders.clip_l.transformer.': 'text_encoders/clip_l.safetensors',
   'text_encoders.clip_g.transformer.': 'text_encoders/clip_g.safetensors',
   'text_encoders.t5xxl.transformer.': 'text_encoders/t5xxl_fp16.safetensors',
@@ -148,6 +149,13 @@ function llamaFile(file: Uint8Array): Uint8Array<ArrayBuffer> {
 /** Wan in split files; its text encoder's file has the vocabulary in it. */
 export const splitWan = (how?: Split): Contents => splitFiles('wan', how);
 
+/** Wan with two transformers, told apart by their names. */
+export function splitWanExperts(): Contents {
+  return splitFiles('wan_experts', {
+    named: { [TRANSFORMER]: 'diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors' },
+  });
+}
+
 const scaled = (files: RegExp) => ({ scaled: { files, spelling: 'scale_weight' as const } });
 
 /** The cases of `goldens`, with the files that they are made from. */
@@ -171,6 +179,7 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
     name: 'flux2-klein-base',
     contents: () => splitFlux2({ named: { [TRANSFORMER]: 'diffusion_models/flux-2-klein-base-4b.safetensors' } }),
   },
+  { what: 'Wan with two transformers', goldens: 'split_files', name: 'wan-experts', contents: splitWanExperts },
   { what: 'Wan', goldens: 'split_files', name: 'wan', contents: splitWan },
   {
     what: 'FLUX.1 in scaled 8 bits',

@@ -1,4 +1,4 @@
-/** Wan 2.1 and 2.2 from an unconverted diffusers folder; 2.1 from files of the original layout, too. */
+/** Wan 2.1 and 2.2 from an unconverted diffusers folder; 2.1 and 2.2 A14B from files of the original layout, too. */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { Engine } from '../engine/engine.ts';
@@ -31,7 +31,10 @@ const USUAL = { width: 832, height: 480, steps: 50, guidance_scale: 5 };
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
   const isFolder = files.has('model_index.json');
   const checkpoint = isFolder ? await Checkpoint.open(files) : await MmditFile.open(files, 'wan');
-  const said = checkpoint instanceof MmditFile ? null : await checkpoint.json('model_index.json');
+  const said =
+    checkpoint instanceof MmditFile
+      ? { boundary_ratio: await boundaryOf(checkpoint) }
+      : await checkpoint.json('model_index.json');
   const index = v.safeParse(indexSchema, said);
   const { boundary_ratio: boundary, expand_timesteps: expandsTimesteps } = index.success
     ? index.output
@@ -79,6 +82,12 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
     ...(shown > 0 ? { firstFrame: 'must' } : expandsTimesteps && { firstFrame: 'may' }),
     mostFrames: autoencoder.framesPerLatent(networks.videos.config) * (config.rope_max_seq_len - 1) + 1,
   });
+}
+
+/** Of the published pairs of transformers, for words and for a picture to begin with; null where there is one. */
+async function boundaryOf(checkpoint: MmditFile): Promise<number | null> {
+  const { config } = await checkpoint.component('transformer');
+  return !checkpoint.hasSecond ? null : config.in_channels === config.out_channels ? 0.875 : 0.9;
 }
 
 /** One that lies beside the weights comes before the one in them. */

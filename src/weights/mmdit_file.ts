@@ -13,7 +13,7 @@ import type { CheckpointFiles } from './checkpoint_files.ts';
 import { Shapes, clipConfig } from './inferred_configs.ts';
 import { READERS, TRANSFORMERS, VAES } from './mmdit_configs.ts';
 import { isSpiece, mmditNames, type MmditComponent, type MmditKind, type MmditMeaning } from './mmdit_layout.ts';
-import { kindOf, readParts, requireSingle, weightFilesOf, type PartFile } from './mmdit_parts.ts';
+import { kindOf, noiseOf, readParts, requireSingle, weightFilesOf, type PartFile } from './mmdit_parts.ts';
 import { PUBLISHED } from './mmdit_published.ts';
 import { rowsOf } from './tensor_rows.ts';
 import { WAN22_VAE } from './wan_layout.ts';
@@ -127,6 +127,11 @@ export class MmditFile implements CheckpointComponents {
     return [...this.#transformer.tensors.values()][0].file;
   }
 
+  /** Whether there is a second transformer, for little noise. */
+  get hasSecond(): boolean {
+    return this.tensors.has('transformer_2');
+  }
+
   /** Whether the text encoder that needs a vocabulary is there and can be read with. */
   get hasReader(): boolean {
     return this.tensors.has(PUBLISHED[this.kind].reader.component);
@@ -165,7 +170,7 @@ export class MmditFile implements CheckpointComponents {
   }
 
   #described(component: MmditComponent, shapes: Shapes): Pick<Component, 'className' | 'config'> {
-    if (component === 'transformer') {
+    if (component === 'transformer' || component === 'transformer_2') {
       const { className, configOf } = TRANSFORMERS[this.kind];
       return { className, config: { ...configOf(shapes), ...this.told.transformer } };
     }
@@ -194,6 +199,13 @@ function requireRunnable(kind: MmditKind, parts: readonly PartFile[]): void {
       throw new StudioError(
         'checkpoint_unsupported',
         `${file.path} is the autoencoder of Wan 2.2 5B, which Darkroom takes from a diffusers folder only; open Wan-AI/Wan2.2-TI2V-5B-Diffusers, or choose a transformer of Wan 2.1 with wan_2.1_vae.safetensors.`,
+      );
+    }
+    const noise = kind === 'wan' ? noiseOf(file.path) : null;
+    if (noise && !parts.some((other) => ![null, noise].includes(noiseOf(other.file.path)))) {
+      throw new StudioError(
+        'checkpoint_incomplete',
+        `${file.path} is one of the two transformers of Wan 2.2 A14B, that for ${noise} noise; choose the other one with it.`,
       );
     }
     if (kind === 'flux2' && ends('guidance_in.in_layer.weight')) {

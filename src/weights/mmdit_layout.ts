@@ -13,7 +13,8 @@ import { isBesideWeights } from './scaled_weights.ts';
 import { WAN_VAE, wanParts, wanPaths, wanTable, wanVaePaths } from './wan_layout.ts';
 
 export type MmditKind = 'sd3' | 'flux1' | 'flux2' | 'z_image' | 'qwen_image' | 'wan';
-export type MmditComponent = 'transformer' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3';
+export type MmditComponent =
+  'transformer' | 'transformer_2' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3';
 
 /** What a tensor of the file, or a part of its rows, is for. */
 export interface MmditMeaning {
@@ -25,6 +26,8 @@ export interface MmditMeaning {
 /** How the names of a part's tensors begin. */
 export const PREFIXES = {
   transformer: 'model.diffusion_model.',
+  /** Of Wan 2.2's second, which is for little noise and always in a file of its own. */
+  second: 'model.diffusion_model_2.',
   vae: 'vae.',
   clipL: 'text_encoders.clip_l.transformer.',
   clipG: 'text_encoders.clip_g.transformer.',
@@ -47,7 +50,7 @@ export function isWholeName(name: string): boolean {
 export function mmditKind(has: (name: string) => boolean): MmditKind | null {
   const own = (prefix: string): MmditKind | null =>
     (Object.keys(KINDS) as MmditKind[]).find((kind) => KINDS[kind].has.every((name) => has(prefix + name))) ?? null;
-  return own('') ?? own(TRANSFORMER);
+  return own('') ?? own(TRANSFORMER) ?? own(PREFIXES.second);
 }
 
 /** Reads names of this layout, as `originalNames` does; `names` are all of the file. */
@@ -73,16 +76,19 @@ export function mmditNames(kind: MmditKind, names: Iterable<string>): (name: str
       const own = vaeName(vae);
       return own === null ? [] : [{ component: 'vae', name: own }];
     }
-    const table = KINDS[kind].table?.(starts(root) ?? '');
+    const second = starts(PREFIXES.second);
+    const component = second === null ? 'transformer' : 'transformer_2';
+    const inner = second ?? starts(root) ?? '';
+    const table = KINDS[kind].table?.(inner);
     if (table !== undefined) {
-      return [{ component: 'transformer', name: table }];
+      return [{ component, name: table }];
     }
-    const [, path, ending] = /^(.*)\.(weight|bias|scale)$/.exec(starts(root) ?? '') ?? [];
+    const [, path, ending] = /^(.*)\.(weight|bias|scale)$/.exec(inner) ?? [];
     if (path === undefined) {
       return [];
     }
     return KINDS[kind].parts(path, last).map(({ path: own, rows }) => ({
-      component: 'transformer',
+      component,
       name: `${own}.${ending === 'scale' ? 'weight' : ending}`,
       ...(rows && { rows }),
     }));

@@ -77,13 +77,6 @@ export function requireSingle(files: CheckpointFiles, parts: readonly PartFile[]
       const name = nameOf(own);
       const other = seen.get(name);
       if (other !== undefined && other !== file.path && isWholeName(name)) {
-        const noises = [other, file.path].map((path) => /(high|low)[-_]?noise/i.exec(path)?.[1]);
-        if (new Set(noises.filter(Boolean)).size === 2) {
-          throw new StudioError(
-            'checkpoint_unsupported',
-            `${other} and ${file.path} are the two transformers of Wan 2.2 A14B, which Darkroom takes together from a diffusers folder only; open one such as Wan-AI/Wan2.2-T2V-A14B-Diffusers.`,
-          );
-        }
         throw new StudioError(
           'checkpoint_unsupported',
           `${other} and ${file.path} in "${files.name}" hold the same part of a model; choose only the files that belong together.`,
@@ -127,8 +120,10 @@ function namesIn(file: WeightFile, clips: readonly WeightFile[]): PartFile['name
     return (name) => name;
   }
   const has = (name: string) => file.names.has(name);
-  if (mmditKind(has)) {
-    return (name) => PREFIXES.transformer + name;
+  const kind = mmditKind(has);
+  if (kind) {
+    const prefix = kind === 'wan' && noiseOf(file.path) === 'low' ? PREFIXES.second : PREFIXES.transformer;
+    return (name) => prefix + name;
   }
   const place = clips.indexOf(file);
   if (place >= 0) {
@@ -137,6 +132,12 @@ function namesIn(file: WeightFile, clips: readonly WeightFile[]): PartFile['name
   }
   const part = PARTS.find((each) => each.has.some(has));
   return (name) => (part?.prefix ?? '') + name;
+}
+
+/** For how much noise a transformer of Wan 2.2 A14B is, as its name says; null for every other one. */
+export function noiseOf(path: string): 'high' | 'low' | null {
+  const said = /(high|low)[-_]?noise/i.exec(path)?.[1].toLowerCase();
+  return said === 'high' || said === 'low' ? said : null;
 }
 
 function clipWidth({ tensors }: WeightFile): number {
