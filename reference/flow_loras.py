@@ -3,7 +3,8 @@ LoRAs of flow transformers in their trainers' layouts, and the weights that diff
 
 Of each case the file lies there, and in `expected.safetensors`, below the case's name, of the merged weights of every layer that it changes
 column 3 and the row in the middle. A
-file in another layout than diffusers' goes through diffusers' own conversion. Environment as for mmdit_pipelines.py.
+file in another layout than diffusers' goes through diffusers' own conversion; for kohya's of Stable Diffusion 3 there is none, so the products
+are computed in the original layout and go through the conversion of checkpoints. Environment as for mmdit_files.py.
 
     python reference/flow_loras.py
 """
@@ -14,8 +15,10 @@ import json
 import torch
 from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel, QwenImageTransformer2DModel, SD3Transformer2DModel, WanTransformer3DModel, ZImageTransformer2DModel
 from diffusers.loaders import lora_conversion_utils as conversion
+from diffusers.loaders import single_file_utils
 
 from files import GOLDENS, ROOT, fresh_folder, write_json, write_tensors
+from mmdit_files import SD3, original_names
 from weightless import hashed
 
 FOLDER = GOLDENS / "flow_loras"
@@ -41,10 +44,23 @@ def kohya_flux1(state: dict) -> dict:
     return scope["_convert_kohya_flux_lora_to_diffusers"](dict(state))
 
 
+def kohya_sd3_changes(model: torch.nn.Module, state: dict) -> dict[str, torch.Tensor]:
+    """What is added to each weight, by diffusers' names."""
+    layers = {name.removesuffix(".weight").replace(".", "_"): name for name in original_names(model, SD3, False)}
+    whole = {name: torch.zeros(shape) for name, shape in original_names(model, SD3, False).items()}
+    for key in state:
+        if key.endswith(".alpha"):
+            path = key.removesuffix(".alpha")
+            down, up = state[f"{path}.lora_down.weight"], state[f"{path}.lora_up.weight"]
+            whole[layers[path.removeprefix("lora_unet_")]] += state[key] / len(down) * (up @ down)
+    return {name: value for name, value in single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers(whole).items() if value.abs().max() > 0}
+
+
 def kohya(name: str) -> str:
     return "lora_unet_" + name.replace(".", "_")
 
 
+DOWN_UP = ("lora_down.weight", "lora_up.weight")
 QWEN_LAYERS = [*(f"transformer_blocks.0.attn.{name}" for name in ("to_q", "add_k_proj", "to_out.0", "to_add_out")), "transformer_blocks.1.img_mlp.net.0.proj", "transformer_blocks.1.txt_mlp.net.2", "transformer_blocks.1.img_mod.1"]
 
 
@@ -64,7 +80,18 @@ def cases(width: dict[str, int]) -> dict:
         "qwen-comfyui": ("tiny-qwen-image", QwenImageTransformer2DModel, QWEN_LAYERS, lambda name: f"diffusion_model.{name}", ("lora_A.weight", "lora_B.weight"), conversion._convert_non_diffusers_qwen_lora_to_diffusers),
         "wan-peft": ("tiny-wan", WanTransformer3DModel, ["blocks.0.attn1.to_q", "blocks.1.attn2.to_out.0", "blocks.1.ffn.net.0.proj", "proj_out"], *plain("transformer.")),
         "wan-comfyui": ("tiny-wan", WanTransformer3DModel, {"blocks.0.self_attn.q": (w, w), "blocks.1.self_attn.o": (w, w), "blocks.0.cross_attn.k": (w, w), "blocks.1.ffn.0": (2 * w, w), "blocks.0.ffn.2": (w, 2 * w)}, lambda name: f"diffusion_model.{name}", ("lora_down.weight", "lora_up.weight"), conversion._convert_non_diffusers_wan_lora_to_diffusers),
+        "sd35-kohya": ("tiny-sd35", SD3Transformer2DModel, {"joint_blocks.0.x_block.attn.qkv": (3 * s, s), "joint_blocks.1.context_block.attn.qkv": (3 * s, s), "joint_blocks.0.x_block.attn2.proj": (s, s), "joint_blocks.0.context_block.attn.proj": (s, s), "joint_blocks.1.x_block.mlp.fc1": (4 * s, s), "joint_blocks.0.context_block.mlp.fc2": (s, 4 * s), "joint_blocks.0.context_block.adaLN_modulation.1": (6 * s, s), "context_embedder": (s, 96)}, kohya, DOWN_UP, kohya_sd3_changes),
+        "z-image-kohya": ("tiny-z-image", ZImageTransformer2DModel, ["layers.0.attention.to_q", "layers.1.attention.to_out.0", "context_refiner.0.feed_forward.w1", "noise_refiner.0.attention.to_v", "layers.0.adaLN_modulation.0"], kohya, DOWN_UP, conversion._convert_non_diffusers_z_image_lora_to_diffusers),
+        "flux2-kohya": ("tiny-flux2-klein", Flux2Transformer2DModel, {"double_blocks.0.img_attn.qkv": (3 * k, k), "double_blocks.1.txt_attn.qkv": (3 * k, k), "double_blocks.1.txt_attn.proj": (k, k), "double_blocks.0.txt_mlp.0": (6 * k, k), "double_blocks.1.img_mlp.2": (k, 3 * k), "single_blocks.1.linear1": (9 * k, k), "single_blocks.0.linear2": (k, 4 * k)}, kohya, DOWN_UP, conversion._convert_kohya_flux2_lora_to_diffusers),
     }
+
+
+def fuse(model: torch.nn.Module, lora: dict) -> None:
+    # Files come without what a pipeline calls the network.
+    named = {name if name.startswith("transformer.") else f"transformer.{name}": value for name, value in lora.items()}
+    model.load_lora_adapter(named, prefix="transformer", adapter_name="a")
+    model.fuse_lora(lora_scale=SCALE, adapter_names=["a"])
+    model.unload_lora()
 
 
 def main() -> None:
@@ -88,12 +115,11 @@ def main() -> None:
             if down.startswith("lora_down"):
                 state[f"{nameOf(name)}.alpha"] = torch.tensor(2.0)
         write_tensors(FOLDER / f"{case}.safetensors", state)
-        converted = convert(dict(state)) if convert else state
-        # Files come without what a pipeline calls the network.
-        converted = {name if name.startswith("transformer.") else f"transformer.{name}": value for name, value in converted.items()}
-        model.load_lora_adapter(converted, prefix="transformer", adapter_name="a")
-        model.fuse_lora(lora_scale=SCALE, adapter_names=["a"])
-        model.unload_lora()
+        if convert is kohya_sd3_changes:
+            for name, change in kohya_sd3_changes(model, state).items():
+                model.state_dict()[name].add_(SCALE * change)
+        else:
+            fuse(model, convert(dict(state)) if convert else state)
         changed = {name: value for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
         print(case, len(state), "tensors change", sorted(changed))
         # A column and a row of each tell whether all of it is right.

@@ -3,25 +3,23 @@ Flow transformers in files of their own, as ComfyUI users have them, and the pic
 
 `z-image` is Z-Image in the original layout, whose weights follow from test/original_layouts/z_image.json. `flux1-gguf` is the FLUX.1 of
 mmdit_files.py with its transformer in test/split_files/flux1.gguf, written by the `gguf` package, in several of its types; diffusers gets the
-numbers that the package reads from it. Environment as for mmdit_files.py, and
+numbers that the package reads from it. Qwen-Image, FLUX.2 klein and Wan are in split_flows.py. Environment as for mmdit_files.py, and
 
-    pip install gguf==0.19.0
+    pip install gguf==0.19.0 ftfy
     python reference/split_files.py
 """
 
 import re
 
-import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 from diffusers.loaders import single_file_utils
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
-from gguf.quants import dequantize, quantize
 
 from files import GOLDENS, ROOT, fresh_folder
 from flow_pipelines import qwen3, results, tokenizer
 from mmdit_files import FLUX1, autoencoder, filled, flux1_pipeline, flux1_tensors, load, prefixed, shapes_of, vae_shapes, without, write_case, write_table
 from mmdit_pipelines import unpacked_results
+from split_flows import make_split_flows, through_gguf
 
 RESULTS = GOLDENS / "split_files"
 FILES = ROOT / "test" / "split_files"
@@ -81,16 +79,7 @@ TYPES = [
 def flux1_gguf() -> None:
     tensors, _ = flux1_tensors()
     prefix = "model.diffusion_model."
-    path = FILES / "flux1.gguf"
-    writer = GGUFWriter(path, "flux")
-    for name, value in without(tensors, prefix).items():
-        kind = GGMLQuantizationType[next(kind for pattern, kind in TYPES if re.search(pattern, name))]
-        writer.add_tensor(name, quantize(np.ascontiguousarray(value.numpy()), kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    read = {tensor.name: torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)).reshape(list(tensors[prefix + tensor.name].shape)) for tensor in GGUFReader(path).tensors}
+    read = through_gguf(FILES / "flux1.gguf", "flux", without(tensors, prefix), TYPES)
     pipeline = flux1_pipeline({**tensors, **{prefix + name: value for name, value in read.items()}})
     write_case(RESULTS / "flux1-gguf", "flux1", pipeline, unpacked_results, FLUX1, "flux1")
 
@@ -100,3 +89,4 @@ if __name__ == "__main__":
     fresh_folder(FILES)
     z_image()
     flux1_gguf()
+    make_split_flows()

@@ -571,10 +571,10 @@ test('weights in types that cannot be read are called by their name, and never d
   }
   await openModel(retyped('F8_E4M3'), startNodeEngine().engine);
   const scales = retyped('F8_E4M3', [
-    ['model.diffusion_model.input_blocks.0.0.scale_weight', { dtype: 'F32', shape: [], length: 4 }],
+    ['model.diffusion_model.input_blocks.0.0.weight_scale_inv', { dtype: 'F32', shape: [1, 1], length: 4 }],
   ]);
   await expect(openModel(scales, startNodeEngine().engine)).rejects.toThrow(
-    /in 8 bits with scales of their own \(".*scale_weight"\)/,
+    /in 8 bits with scales of their own \(".*weight_scale_inv"\)/,
   );
 });
 

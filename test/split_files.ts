@@ -1,57 +1,202 @@
 /** The parts of a single-file checkpoint in separate files, as ComfyUI users have them. */
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } from '../src/weights/safetensors.ts';
+import { join as joinPath } from 'node:path';
+import { join } from '../src/formats/bytes.ts';
+import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensorsHeader } from '../src/weights/safetensors.ts';
 import type { Contents } from './checkpoint_folder.ts';
+import { ggufFile } from './gguf_file.ts';
+import { scaledFloat8, type FileTensor, type Spelling } from './scaled_float8.ts';
 import { originalLayoutFile } from './weightless_checkpoints.ts';
 
 const HERE = import.meta.dirname;
 
+const TRANSFORMER = 'diffusion_models/transformer.safetensors';
+
 /** A part's name prefix in the whole file, and the file it comes in. */
 const FILES: Record<string, string> = {
-  'model.diffusion_model.': 'diffusion_models/transformer.safetensors',
+  'model.diffusion_model.': TRANSFORMER,
+  'low_noise.': 'diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors',
   'text_encoders.clip_l.transformer.': 'text_encoders/clip_l.safetensors',
   'text_encoders.clip_g.transformer.': 'text_encoders/clip_g.safetensors',
   'text_encoders.t5xxl.transformer.': 'text_encoders/t5xxl_fp16.safetensors',
   'text_encoders.qwen3_4b.transformer.': 'text_encoders/qwen_3_4b.safetensors',
+  'text_encoders.qwen25_7b.transformer.': 'text_encoders/qwen_2.5_vl_7b.safetensors',
+  'text_encoders.umt5xxl.transformer.': 'text_encoders/umt5_xxl_fp16.safetensors',
   'first_stage_model.': 'vae/ae.safetensors',
   'vae.': 'vae/ae.safetensors',
 };
 
+export interface Split {
+  /** The part's files whose matrices are in 8 bits, and how these are spelled. */
+  scaled?: { files: RegExp; spelling: Spelling };
+  /** Files that come under another name. */
+  named?: Readonly<Record<string, string>>;
+}
+
 /** @param name of a file of `test/original_layouts` */
-export function splitFiles(name: string): Contents {
+export function splitFiles(name: string, { scaled, named = {} }: Split = {}): Contents {
   const whole = originalLayoutFile(name);
   const length = safetensorsHeaderLength(whole.subarray(0, 8), whole.length, name);
   const header = parseSafetensorsHeader(whole.subarray(8, 8 + length), whole.length, name);
-  const parts = new Map<string, [string, { dims: number[]; data: Float32Array<ArrayBuffer> }][]>();
+  const parts = new Map<string, [name: string, shape: number[], data: Float32Array<ArrayBuffer>][]>();
   for (const { name: each, shape, offset, length: bytes } of header.tensors.values()) {
     const prefix = Object.keys(FILES).find((start) => each.startsWith(start)) ?? '';
     const tensors = parts.get(FILES[prefix]) ?? [];
-    const data = new Float32Array(whole.slice(offset, offset + bytes).buffer);
-    tensors.push([each.slice(prefix.length), { dims: shape, data }]);
+    tensors.push([each.slice(prefix.length), shape, new Float32Array(whole.slice(offset, offset + bytes).buffer)]);
     parts.set(FILES[prefix], tensors);
   }
-  return new Map([...parts].map(([path, tensors]) => [path, writeSafetensors(tensors)]));
+  return new Map(
+    [...parts].map(([path, tensors]) => {
+      const own = scaled?.files.test(path) ? scaledFloat8(tensors, scaled.spelling) : new Map<string, FileTensor>();
+      for (const [each, shape, data] of own.size > 0 ? [] : tensors) {
+        own.set(each, { dtype: 'F32', shape, bytes: new Uint8Array(data.buffer) });
+      }
+      if (/umt5/.test(path)) {
+        const bytes = new Uint8Array(VOCABULARIES.t5);
+        own.set('spiece_model', { dtype: 'U8', shape: [bytes.length], bytes });
+      }
+      return [named[path] ?? path, fileOf(own)];
+    }),
+  );
 }
 
-/** T5's and Qwen3's, of the tiny checkpoints. */
+/** A safetensors file of tensors of any type. */
+export function fileOf(tensors: ReadonlyMap<string, FileTensor>): Uint8Array<ArrayBuffer> {
+  return join([writeSafetensorsHeader(tensors), ...[...tensors.values()].map(({ bytes }) => bytes)]);
+}
+
+/** Of the tiny checkpoints. */
 export const VOCABULARIES = {
-  t5: readFileSync(join(HERE, 'weightless', 'tiny-flux1-schnell', 'tokenizer_2', 'spiece.model')),
-  qwen3: readFileSync(join(HERE, 'weightless', 'tiny-z-image-turbo', 'tokenizer', 'tokenizer.json')),
+  t5: readFileSync(joinPath(HERE, 'weightless', 'tiny-flux1-schnell', 'tokenizer_2', 'spiece.model')),
+  qwen3: readFileSync(joinPath(HERE, 'weightless', 'tiny-z-image-turbo', 'tokenizer', 'tokenizer.json')),
+  qwenVl: readFileSync(joinPath(HERE, 'weightless', 'tiny-qwen-image', 'tokenizer', 'tokenizer.json')),
 } as const;
 
-/** FLUX.1 in split files, its transformer a GGUF of several types; see `reference/split_files.py`. */
+/** FLUX.1 in split files. */
+export function splitFlux1(how?: Split): Contents {
+  return new Map([...splitFiles('flux1', how), ['text_encoders/spiece.model', new Uint8Array(VOCABULARIES.t5)]]);
+}
+
+/** The same, its transformer a GGUF of several types; see `reference/split_files.py`. */
 export function splitFlux1Gguf(): Contents {
-  const contents = splitFiles('flux1');
-  contents.delete('diffusion_models/transformer.safetensors');
-  contents.set('flux1-dev-Q4_0.gguf', new Uint8Array(readFileSync(join(HERE, 'split_files', 'flux1.gguf'))));
-  contents.set('text_encoders/spiece.model', new Uint8Array(VOCABULARIES.t5));
+  const contents = splitFlux1();
+  contents.delete(TRANSFORMER);
+  contents.set('flux1-dev-Q4_0.gguf', new Uint8Array(readFileSync(joinPath(HERE, 'split_files', 'flux1.gguf'))));
   return contents;
 }
 
 /** Z-Image in split files. */
-export function splitZImage(): Contents {
-  const contents = splitFiles('z_image');
-  contents.set('text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwen3));
+export function splitZImage(how?: Split): Contents {
+  return new Map([...splitFiles('z_image', how), ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwen3)]]);
+}
+
+/** FLUX.2 klein in split files. */
+export function splitFlux2(how?: Split): Contents {
+  return new Map([...splitFiles('flux2', how), ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwen3)]]);
+}
+
+/** Qwen-Image in split files. */
+export function splitQwenImage(how?: Split): Contents {
+  return new Map([
+    ...splitFiles('qwen_image', how),
+    ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwenVl)],
+  ]);
+}
+
+/** Qwen-Image-Edit-2511 in split files, as its name says. */
+export function splitQwenImageEdit(): Contents {
+  return new Map([
+    ...splitFiles('qwen_image_edit', {
+      named: { [TRANSFORMER]: 'diffusion_models/qwen_image_edit_2511_bf16.safetensors' },
+    }),
+    ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwenVl)],
+  ]);
+}
+
+/** Qwen-Image, its transformer a GGUF of several types, its text encoder one that has llama.cpp's names and no eyes. */
+export function splitQwenImageGguf(): Contents {
+  const contents = splitQwenImage();
+  contents.delete(TRANSFORMER);
+  contents.set('qwen-image-Q4_0.gguf', new Uint8Array(readFileSync(joinPath(HERE, 'split_files', 'qwen_image.gguf'))));
+  const path = 'text_encoders/qwen_2.5_vl_7b.safetensors';
+  const file = contents.get(path) as Uint8Array;
+  contents.delete(path);
+  contents.set('text_encoders/Qwen2.5-VL-7B.gguf', llamaFile(file));
   return contents;
 }
+
+const LLAMA: [RegExp, string][] = [
+  [/^model\.layers\.(\d+)\.self_attn\.([qkv])_proj\./, 'blk.$1.attn_$2.'],
+  [/^model\.layers\.(\d+)\.self_attn\.o_proj\./, 'blk.$1.attn_output.'],
+  [/^model\.layers\.(\d+)\.input_layernorm\./, 'blk.$1.attn_norm.'],
+  [/^model\.layers\.(\d+)\.post_attention_layernorm\./, 'blk.$1.ffn_norm.'],
+  [/^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\./, 'blk.$1.ffn_$2.'],
+  [/^model\.embed_tokens\./, 'token_embd.'],
+  [/^model\.norm\./, 'output_norm.'],
+];
+
+/** The words of a Qwen2.5-VL as llama.cpp's converter calls them, in f32. */
+function llamaFile(file: Uint8Array): Uint8Array<ArrayBuffer> {
+  const length = safetensorsHeaderLength(file.subarray(0, 8), file.length, 'encoder');
+  const { tensors } = parseSafetensorsHeader(file.subarray(8, 8 + length), file.length, 'encoder');
+  const written = [...tensors.values()].flatMap(({ name, shape, offset, length: bytes }) => {
+    const rule = LLAMA.find(([pattern]) => pattern.test(name));
+    return rule ? [{ name: name.replace(...rule), type: 0, shape, bytes: file.slice(offset, offset + bytes) }] : [];
+  });
+  return ggufFile({ metadata: { 'general.architecture': 'qwen2vl' }, tensors: written });
+}
+
+/** Wan in split files; its text encoder's file has the vocabulary in it. */
+export const splitWan = (how?: Split): Contents => splitFiles('wan', how);
+
+/** Wan with two transformers, told apart by their names. */
+export function splitWanExperts(): Contents {
+  return splitFiles('wan_experts', {
+    named: { [TRANSFORMER]: 'diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors' },
+  });
+}
+
+const scaled = (files: RegExp) => ({ scaled: { files, spelling: 'scale_weight' as const } });
+
+/** The cases of `goldens`, with the files that they are made from. */
+export const SPLIT_CASES: { what: string; goldens: string; name: string; contents: () => Contents }[] = [
+  { what: 'FLUX.1', goldens: 'original_layouts', name: 'flux1', contents: splitFlux1 },
+  {
+    what: 'Stable Diffusion 3.5 without T5',
+    goldens: 'original_layouts',
+    name: 'sd35',
+    contents: () => splitFiles('sd35'),
+  },
+  { what: 'Z-Image', goldens: 'split_files', name: 'z-image', contents: splitZImage },
+  { what: 'FLUX.1, a GGUF of eight types', goldens: 'split_files', name: 'flux1-gguf', contents: splitFlux1Gguf },
+  { what: 'Qwen-Image', goldens: 'split_files', name: 'qwen-image', contents: splitQwenImage },
+  { what: 'Qwen-Image, two GGUF files', goldens: 'split_files', name: 'qwen-image-gguf', contents: splitQwenImageGguf },
+  { what: 'Qwen-Image-Edit-2511', goldens: 'split_files', name: 'qwen-edit', contents: splitQwenImageEdit },
+  { what: 'FLUX.2 klein', goldens: 'split_files', name: 'flux2-klein', contents: splitFlux2 },
+  {
+    what: 'FLUX.2 klein that was not distilled',
+    goldens: 'split_files',
+    name: 'flux2-klein-base',
+    contents: () => splitFlux2({ named: { [TRANSFORMER]: 'diffusion_models/flux-2-klein-base-4b.safetensors' } }),
+  },
+  { what: 'Wan with two transformers', goldens: 'split_files', name: 'wan-experts', contents: splitWanExperts },
+  { what: 'Wan', goldens: 'split_files', name: 'wan', contents: splitWan },
+  {
+    what: 'FLUX.1 in scaled 8 bits',
+    goldens: 'split_files',
+    name: 'flux1-scaled',
+    contents: () => splitFlux1(scaled(/transformer|t5/)),
+  },
+  {
+    what: 'Wan in scaled 8 bits',
+    goldens: 'split_files',
+    name: 'wan-scaled',
+    contents: () => splitWan(scaled(/transformer|umt5/)),
+  },
+  {
+    what: 'Qwen-Image in scaled 8 bits, in the newer spelling',
+    goldens: 'split_files',
+    name: 'qwen-image-scaled',
+    contents: () => splitQwenImage({ scaled: { files: /transformer|qwen/, spelling: 'weight_scale' } }),
+  },
+];

@@ -25,6 +25,8 @@ export interface StoredTensor {
   quantised?: QuantisedBytes;
   /** Present if the file stores it in GGUF's blocks, one after another; `length` is theirs. */
   blocks?: BlockType;
+  /** What its numbers are multiplied by on their way to the device: one number, or one for each row. Only of 8-bit types. */
+  scale?: StoredTensor;
   /** What is added to it on its way to the device. */
   deltas?: readonly WeightDelta[];
   /** The length to scale each row to on the way to the device (torch's `weight_norm`); such a tensor has no deltas. */
@@ -149,8 +151,8 @@ export function filesOf(external: External): string[] {
       return [external.file];
     case 'cast':
     case 'quantised': {
-      const { file, deltas = [], gains } = external.tensor;
-      const others = [...deltas.flatMap(tensorsOf), ...(gains ? [gains] : [])];
+      const { file, deltas = [], gains, scale } = external.tensor;
+      const others = [...deltas.flatMap(tensorsOf), ...(gains ? [gains] : []), ...(scale ? [scale] : [])];
       return [...new Set([file, ...others.map((one) => one.file)])];
     }
   }

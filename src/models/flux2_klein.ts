@@ -1,11 +1,12 @@
-/** FLUX.2 klein, distilled and not, from an unconverted diffusers folder. */
+/** FLUX.2 klein, distilled and not, from an unconverted diffusers folder, or from files of the original layout. */
 import type { Engine } from '../engine/engine.ts';
 import * as autoencoder from '../graphs/autoencoder_kl_flux2.ts';
 import * as flux2 from '../graphs/flux2_transformer2d.ts';
 import * as qwen3 from '../graphs/qwen3.ts';
-import { ChatTokenizer } from '../text/chat_tokenizer.ts';
+import { ChatTokenizer, QWEN3_USUAL } from '../text/chat_tokenizer.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import { MmditFile, mmditFileKind } from '../weights/mmdit_file.ts';
 import type { Family, LoadedModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_transformer/flow_checkpoint.ts';
 import { FlowModel } from './flow_transformer/flow_model.ts';
@@ -20,16 +21,29 @@ const SIDE = 1024;
 /** The authors' recommendation for the distilled model, and diffusers' for the other. */
 const HABITS = { distilled: { steps: 4, guidance_scale: 1 }, base: { steps: 50, guidance_scale: 4 } };
 
+/** No tensor tells the two apart, but the published files are called so (`flux-2-klein-base-4b.safetensors`). */
+const UNDISTILLED = /(?:^|[-_.])base(?=[-_.])[^/]*$/i;
+
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
-  const checkpoint = await Checkpoint.open(files);
+  const isFolder = files.has('model_index.json');
+  const checkpoint = isFolder ? await Checkpoint.open(files) : await MmditFile.open(files, 'flux2');
+  const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : 'tokenizer';
   const [textEncoder, transformer, vae] = await Promise.all([
     openPart(checkpoint, 'text_encoder', qwen3.className),
     openPart(checkpoint, 'transformer', flux2.className),
     openPart(checkpoint, 'vae', autoencoder.className),
   ]);
   const scheduler = await readScheduler(checkpoint);
-  const isDistilled = (await checkpoint.json('model_index.json')).is_distilled === true;
-  const tokenizer = new ChatTokenizer(await tokenizerTexts(checkpoint), LONGEST_PROMPT, { enable_thinking: false });
+  const isDistilled =
+    checkpoint instanceof MmditFile
+      ? !UNDISTILLED.test(checkpoint.transformerPath)
+      : (await checkpoint.json('model_index.json')).is_distilled === true;
+  const tokenizer = new ChatTokenizer(
+    await tokenizerTexts(checkpoint, ofTokens),
+    LONGEST_PROMPT,
+    { enable_thinking: false },
+    isFolder ? undefined : QWEN3_USUAL,
+  );
   const networks = new Flux2Networks(engine, files, { textEncoder, transformer, vae }, tokenizer, weights, isDistilled);
   requireFit(files, {
     text: { read: networks.config.joint_attention_dim, given: networks.text.width },
@@ -44,7 +58,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
-    ['tokenizer'],
+    [ofTokens],
     { width: SIDE, height: SIDE, ...(isDistilled ? HABITS.distilled : HABITS.base) },
     networks.latents.factor,
   );
@@ -57,6 +71,8 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,
   recognises: async (files) =>
-    files.has('model_index.json') && PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass),
+    files.has('model_index.json')
+      ? PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass)
+      : (await mmditFileKind(files)) === 'flux2',
   open,
 };

@@ -1,13 +1,14 @@
-/** Wan 2.1 and 2.2 from an unconverted diffusers folder. */
+/** Wan 2.1 and 2.2 from an unconverted diffusers folder; 2.1 and 2.2 A14B from files of the original layout, too. */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { Engine } from '../engine/engine.ts';
 import * as autoencoder from '../graphs/autoencoder_kl_wan.ts';
 import * as t5Encoder from '../graphs/t5_encoder.ts';
 import * as wan from '../graphs/wan_transformer3d.ts';
-import { T5Tokenizer } from '../text/t5_tokenizer.ts';
+import { T5Tokenizer, type T5Files } from '../text/t5_tokenizer.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import { MmditFile, mmditFileKind } from '../weights/mmdit_file.ts';
 import type { Family, LoadedModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, t5Files } from './flow_transformer/flow_checkpoint.ts';
 import { FlowVideoModel } from './video_diffusion/flow_video_model.ts';
@@ -16,6 +17,8 @@ import { MASK_CHANNELS, TEXT_TOKENS, WanNetworks } from './video_diffusion/wan_n
 const FROM_PICTURES = 'WanImageToVideoPipeline';
 const PIPELINE_CLASSES = ['WanPipeline', FROM_PICTURES];
 const TOKENIZER = 'tokenizer';
+/** Marks for gaps in UMT5's vocabulary, behind all others. */
+const UMT5_GAPS = 300;
 
 const indexSchema = v.looseObject({
   boundary_ratio: v.nullish(v.number(), null),
@@ -26,8 +29,13 @@ const indexSchema = v.looseObject({
 const USUAL = { width: 832, height: 480, steps: 50, guidance_scale: 5 };
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
-  const checkpoint = await Checkpoint.open(files);
-  const index = v.safeParse(indexSchema, await checkpoint.json('model_index.json'));
+  const isFolder = files.has('model_index.json');
+  const checkpoint = isFolder ? await Checkpoint.open(files) : await MmditFile.open(files, 'wan');
+  const said =
+    checkpoint instanceof MmditFile
+      ? { boundary_ratio: await boundaryOf(checkpoint) }
+      : await checkpoint.json('model_index.json');
+  const index = v.safeParse(indexSchema, said);
   const { boundary_ratio: boundary, expand_timesteps: expandsTimesteps } = index.success
     ? index.output
     : { boundary_ratio: null, expand_timesteps: false };
@@ -38,7 +46,8 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
     openPart(checkpoint, 'vae', autoencoder.className),
   ]);
   const scheduler = await readScheduler(checkpoint);
-  const tokenizer = new T5Tokenizer(await t5Files(checkpoint, TOKENIZER), TEXT_TOKENS);
+  const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : TOKENIZER;
+  const tokenizer = new T5Tokenizer(await vocabularyOf(checkpoint, ofTokens), TEXT_TOKENS);
   const components = { textEncoder, transformer, second, vae };
   const networks = new WanNetworks(engine, files, components, { boundary, expandsTimesteps }, tokenizer, weights);
   const { config, latents, text } = networks;
@@ -63,7 +72,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       ...(second ? [{ component: second, weights }] : []),
       { component: vae, weights: 'full' },
     ],
-    [TOKENIZER],
+    [ofTokens],
     USUAL,
     latents.factor * wan.PATCH,
   );
@@ -75,9 +84,30 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   });
 }
 
+/** Of the published pairs of transformers, for words and for a picture to begin with; null where there is one. */
+async function boundaryOf(checkpoint: MmditFile): Promise<number | null> {
+  const { config } = await checkpoint.component('transformer');
+  return !checkpoint.hasSecond ? null : config.in_channels === config.out_channels ? 0.875 : 0.9;
+}
+
+/** One that lies beside the weights comes before the one in them. */
+async function vocabularyOf(checkpoint: Checkpoint | MmditFile, folder: string): Promise<T5Files> {
+  if (!(checkpoint instanceof MmditFile) || checkpoint.vocabularyFolder !== null) {
+    return t5Files(checkpoint, folder);
+  }
+  const settings = JSON.stringify({ extra_ids: UMT5_GAPS });
+  return {
+    folder,
+    read: (name) => (name === 'tokenizer_config.json' ? settings : undefined),
+    spiece: (await checkpoint.spiece()) ?? undefined,
+  };
+}
+
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,
   recognises: async (files) =>
-    files.has('model_index.json') && PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass),
+    files.has('model_index.json')
+      ? PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass)
+      : (await mmditFileKind(files)) === 'wan',
   open,
 };

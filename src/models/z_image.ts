@@ -3,7 +3,7 @@ import type { Engine } from '../engine/engine.ts';
 import * as autoencoderKl from '../graphs/autoencoder_kl.ts';
 import * as qwen3 from '../graphs/qwen3.ts';
 import * as zImage from '../graphs/z_image_transformer2d.ts';
-import { ChatTokenizer } from '../text/chat_tokenizer.ts';
+import { ChatTokenizer, QWEN3_USUAL } from '../text/chat_tokenizer.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import { MmditFile, mmditFileKind } from '../weights/mmdit_file.ts';
@@ -30,7 +30,12 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   ]);
   const scheduler = await readScheduler(checkpoint);
   const texts = await tokenizerTexts(checkpoint, ofTokens);
-  const tokenizer = new ChatTokenizer(texts, LONGEST_PROMPT, { enable_thinking: true }, single ? TEMPLATE : undefined);
+  const tokenizer = new ChatTokenizer(
+    texts,
+    LONGEST_PROMPT,
+    { enable_thinking: true },
+    single ? QWEN3_USUAL : undefined,
+  );
   const networks = new ZImageNetworks(engine, files, { textEncoder, transformer, vae }, tokenizer, weights);
   requireFit(files, {
     text: { read: networks.config.cap_feat_dim, given: networks.text.width },
@@ -51,9 +56,6 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   );
   return new FlowModel(files, engine, networks, scheduler, summary);
 }
-
-/** Beside single files there is often nothing but the vocabulary: Qwen3's own template for one turn of the user, leaving room for thoughts. */
-const TEMPLATE = String.raw`{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}`;
 
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,

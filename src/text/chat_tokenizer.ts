@@ -26,27 +26,41 @@ export interface ChatTokens {
   text: string;
 }
 
+/** What stands in for a tokenizer's settings where there is nothing but its vocabulary. */
+export interface UsualSettings {
+  template: string;
+  pad: string;
+}
+
+/** Qwen3's own template for one turn of the user, leaving room for thoughts or an empty thought, and what it fills up with. */
+export const QWEN3_USUAL: UsualSettings = {
+  template: String.raw`{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}`,
+  pad: '<|endoftext|>',
+};
+
 export class ChatTokenizer {
   /** Pads to a fixed length. */
   readonly pad: number;
   readonly #tokenizer: Tokenizer;
   readonly #template: Template;
+  /** Of tokens that stand for themselves. */
+  readonly #ids: ReadonlyMap<string, number>;
 
   /**
    * @param limit the most tokens that are read
    * @param variables for the template, such as whether it leaves room for thoughts
-   * @param usual template where the files have none
+   * @param usual where the files have none
    * @throws StudioError `checkpoint_incomplete` if a file is missing, `checkpoint_damaged` if one is not what it should be
    */
   constructor(
     files: TokenizerFiles,
     readonly limit: number,
     readonly variables: Readonly<Record<string, unknown>>,
-    usual?: string,
+    usual?: UsualSettings,
   ) {
     const config = readTokenizerJson(files, 'tokenizer_config.json', configSchema) ?? {};
     const definition = readTokenizerJson(files, 'tokenizer.json', definitionSchema);
-    const template = files.read('chat_template.jinja') ?? config.chat_template ?? usual;
+    const template = files.read('chat_template.jinja') ?? config.chat_template ?? usual?.template;
     if (!definition || !template) {
       throw new StudioError(
         'checkpoint_incomplete',
@@ -60,8 +74,15 @@ export class ChatTokenizer {
       const message = 'The tokenizer of this checkpoint cannot be read; get its files again.';
       throw new StudioError('checkpoint_damaged', message, { cause });
     }
-    const pad = typeof config.pad_token === 'string' ? config.pad_token : config.pad_token?.content;
-    this.pad = definition.added_tokens.find(({ content }) => content === pad)?.id ?? 0;
+    const said = typeof config.pad_token === 'string' ? config.pad_token : config.pad_token?.content;
+    const pad = said ?? usual?.pad;
+    this.#ids = new Map(definition.added_tokens.map(({ content, id }) => [content, id]));
+    this.pad = this.idOf(pad ?? '') ?? 0;
+  }
+
+  /** Of a token that stands for itself; undefined where the vocabulary has none such. */
+  idOf(token: string): number | undefined {
+    return this.#ids.get(token);
   }
 
   /** @param more variables for the template, of this prompt alone */

@@ -18,6 +18,8 @@ export interface PromptFrame {
   picture(number: number): string;
 }
 
+const PICTURE = '<|image_pad|>';
+
 const EDITING = {
   instruction: written.edit,
   dropped: 64,
@@ -51,6 +53,11 @@ export class QwenImageTokenizer {
       frame.dropped + frame.longest,
       {},
     );
+  }
+
+  /** The token that stands for a picture; undefined where the vocabulary has none. */
+  get picture(): number | undefined {
+    return this.#chat.idOf(PICTURE);
   }
 
   /** The most tokens that are read. */

@@ -4,6 +4,7 @@ import type { CheckpointFiles } from './checkpoint_files.ts';
 import { BYTES } from './conversion.ts';
 import { BLOCKS, unpackBlocks } from './gguf_blocks.ts';
 import { asFloats } from './quantise.ts';
+import { applyScale, scaleCount } from './scaled_weights.ts';
 
 /**
  * @param table [rows, width], or a tensor whose leading dimensions together are its rows
@@ -21,6 +22,7 @@ export async function readRows(
     ? (width / BLOCKS[table.blocks].elements) * BLOCKS[table.blocks].bytes
     : width * BYTES[table.dtype];
   const blob = await files.blob(table.file);
+  const scales = await scalesOf(files, table);
   const rows = new Map<number, Float32Array>();
   await Promise.all(
     neighbours(ids).map(async ([first, count]) => {
@@ -28,6 +30,9 @@ export async function readRows(
       const part = blob.slice(offset, offset + count * bytes);
       const read = new Uint8Array(await part.arrayBuffer());
       const values = table.blocks ? unpackBlocks(read, table.blocks) : asFloats(read, table.dtype);
+      if (scales) {
+        applyScale(values, 0, width, scales.length === 1 ? scales : scales.subarray(first, first + count));
+      }
       for (let row = 0; row < count; row++) {
         rows.set(first + row, values.subarray(row * width, (row + 1) * width));
       }
@@ -38,6 +43,19 @@ export async function readRows(
     all.set(rows.get(id) as Float32Array, at * width);
   });
   return all;
+}
+
+/** Of all rows, where the table has such. */
+async function scalesOf(
+  files: Pick<CheckpointFiles, 'blob'>,
+  { scale }: StoredTensor,
+): Promise<Float32Array<ArrayBuffer> | null> {
+  if (!scale) {
+    return null;
+  }
+  const { file, offset, dtype } = scale;
+  const bytes = (await files.blob(file)).slice(offset, offset + scaleCount(scale) * BYTES[dtype]);
+  return asFloats(new Uint8Array(await bytes.arrayBuffer()), dtype);
 }
 
 /** The distinct rows, in contiguous runs that are read together. */

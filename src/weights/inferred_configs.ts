@@ -3,6 +3,8 @@ import type { StoredTensor } from '../graphs/graph.ts';
 
 /** Of attention in CLIP's text encoders and in Stable Diffusion 2's UNet, in every published one. */
 export const HEAD_WIDTH = 64;
+/** Of attention in Qwen2.5-VL. */
+const QWEN_VL_HEAD_WIDTH = 128;
 /** Of every published autoencoder. */
 const GROUPS = 32;
 
@@ -72,7 +74,7 @@ export function transformerDepths(shapes: Shapes, block: string, layers: number)
 /** @param numbers that cannot be inferred from shapes */
 export function autoencoderConfig(
   shapes: Shapes,
-  numbers: { scaling_factor: number; shift_factor?: number },
+  numbers: { scaling_factor?: number; shift_factor?: number },
 ): Record<string, unknown> {
   // From the decoder, which every file has; its blocks are reversed and have one more layer each.
   const blocks = shapes.count(/^decoder\.up_blocks\.(\d+)\./);
@@ -88,6 +90,21 @@ export function autoencoderConfig(
     ...numbers,
     use_quant_conv: shapes.has('quant_conv.weight'),
     use_post_quant_conv: shapes.has('post_quant_conv.weight'),
+  };
+}
+
+/** The causal autoencoder for videos, of Wan 2.1 and Qwen-Image. */
+export function causalAutoencoderConfig(shapes: Shapes): Record<string, unknown> {
+  const blocks = shapes.count(/^decoder\.up_blocks\.(\d+)\./);
+  const [base] = shapes.of('decoder.norm_out.gamma');
+  // The decoder has the levels of the encoder backwards.
+  const levels = each(blocks, (i) => `decoder.up_blocks.${blocks - 1 - i}`);
+  return {
+    base_dim: base,
+    z_dim: shapes.of('decoder.conv_in.weight')[1],
+    dim_mult: levels.map((level) => shapes.of(`${level}.resnets.0.conv2.weight`)[0] / base),
+    num_res_blocks: shapes.count(/^decoder\.up_blocks\.0\.resnets\.(\d+)\./) - 1,
+    temperal_downsample: levels.slice(1).map((level) => shapes.has(`${level}.upsamplers.0.time_conv.weight`)),
   };
 }
 
@@ -142,6 +159,49 @@ export function qwen3Config(shapes: Shapes): Record<string, unknown> {
     rope_theta: 1_000_000,
   };
 }
+
+/** As {@link qwen3Config}. */
+export function qwenVlConfig(shapes: Shapes): Record<string, unknown> {
+  const root = shapes.has('model.language_model.norm.weight') ? 'model.language_model' : 'model';
+  const [vocabulary, width] = shapes.of(`${root}.embed_tokens.weight`);
+  const first = `${root}.layers.0`;
+  return {
+    vocab_size: vocabulary,
+    hidden_size: width,
+    intermediate_size: shapes.of(`${first}.mlp.gate_proj.weight`)[0],
+    num_hidden_layers: shapes.count(/^model\.(?:language_model\.)?layers\.(\d+)\./),
+    num_attention_heads: width / QWEN_VL_HEAD_WIDTH,
+    num_key_value_heads: shapes.of(`${first}.self_attn.k_proj.weight`)[0] / QWEN_VL_HEAD_WIDTH,
+    rms_norm_eps: 1e-6,
+    rope_theta: 1_000_000,
+    rope_scaling: { rope_type: 'default', mrope_section: [16, 24, 24] },
+    ...qwenVisionConfig(shapes),
+  };
+}
+
+/** Its eyes, which GGUF files have not. */
+function qwenVisionConfig(shapes: Shapes): Record<string, unknown> {
+  const root = shapes.has(`visual.${PATCH_EMBEDDING}`) ? 'visual' : 'model.visual';
+  const depth = shapes.count(/^(?:model\.)?visual\.blocks\.(\d+)\./);
+  const [width] = shapes.of(`${root}.${PATCH_EMBEDDING}`);
+  return depth === 0
+    ? {}
+    : {
+        vision_config: {
+          depth,
+          hidden_size: width,
+          intermediate_size: shapes.of(`${root}.blocks.0.mlp.gate_proj.weight`)[0],
+          num_heads: 16,
+          patch_size: shapes.of(`${root}.${PATCH_EMBEDDING}`)[3],
+          temporal_patch_size: shapes.of(`${root}.${PATCH_EMBEDDING}`)[2],
+          out_hidden_size: shapes.of(`${root}.merger.mlp.2.weight`)[0],
+          // The last layer of each quarter sees everything.
+          fullatt_block_indexes: each(4, (quarter) => ((quarter + 1) * depth) / 4 - 1),
+        },
+      };
+}
+
+const PATCH_EMBEDDING = 'patch_embed.proj.weight';
 
 /** @returns what `at` gives for 0 to `count` − 1 */
 export function each<T>(count: number, at: (index: number) => T): T[] {

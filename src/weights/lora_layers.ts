@@ -8,6 +8,7 @@ import type { FactoredDelta, StoredTensor } from '../graphs/graph.ts';
 import { deltaShape } from './factored_delta.ts';
 import { LORA_NETWORKS, type LoraNetwork, type Place } from './lora_names.ts';
 import type { TensorEntry } from './safetensors.ts';
+import { rowsOf } from './tensor_rows.ts';
 
 /** The change of one layer. */
 export type LoraLayer = ProductLayer | FactoredLayer;
@@ -47,7 +48,7 @@ export function layerAt(
   given: number | undefined,
   adapter: Adapter | undefined,
 ): ProductLayer | string {
-  const up = rows ? rowsOf(wholeUp, rows) : wholeUp;
+  const up = rows ? rowsOf(wholeUp, rows, `${wholeUp.name}[${rows.from}:${rows.to}]`) : wholeUp;
   const rank = down.shape[0] ?? 0;
   const fits =
     rank > 0 &&
@@ -126,19 +127,6 @@ function fitting(weight: StoredTensor, factored: FactoredDelta, alpha: number, s
   return shape.rows === weight.shape[0] && shape.rows * shape.columns === size(weight)
     ? { factored, alpha, scale }
     : `[${shape.rows}, ${shape.columns}], but this checkpoint has [${weight.shape.join(', ')}]`;
-}
-
-/** Some of a matrix's rows. */
-function rowsOf(tensor: StoredTensor, { from, to, of }: NonNullable<Place['rows']>): StoredTensor {
-  const { shape, offset, length } = tensor;
-  const share = (to - from) / of;
-  return {
-    ...tensor,
-    name: `${tensor.name}[${from}:${to}]`,
-    shape: [shape[0] * share, ...shape.slice(1)],
-    offset: offset + (length * from) / of,
-    length: length * share,
-  };
 }
 
 /** @param fail is called where the configuration cannot be read */

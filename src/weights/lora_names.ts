@@ -1,7 +1,7 @@
 /** How LoRA files call the layers that they change, and which of a checkpoint's layers these are. See lora.ts for the spellings. */
 import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
 import { originalTransformerLayers } from './lora_transformer_names.ts';
-import type { LayerPart } from './mmdit_layout.ts';
+import type { LayerPart } from './layer_parts.ts';
 import { originalTextLayers, originalUnetLayer } from './original_layout.ts';
 
 export const LORA_NETWORKS = ['unet', 'transformer', 'text_encoder', 'text_encoder_2'] as const;

@@ -1,32 +1,41 @@
 /**
- * The layout of Stable Diffusion 3's, FLUX.1's and Z-Image's original code, in which ComfyUI keeps whole checkpoints in one file: which tensor
- * of it is which of diffusers' and transformers' modules. Nothing is copied; where the original keeps several layers in one tensor, each is a
- * range of its rows.
+ * The layout of the original code of flow transformers, in which ComfyUI keeps whole checkpoints in one file: which tensor of it is which of
+ * diffusers' and transformers' modules. Nothing is copied; where the original keeps several layers in one tensor, each is a range of its rows.
+ * Qwen-Image's transformer is called there as in diffusers; FLUX.2 and Wan are in flux2_layout.ts and wan_layout.ts.
  *
  * Reference: diffusers/loaders/single_file_utils.py (convert_sd3_transformer_checkpoint_to_diffusers,
  * convert_flux_transformer_checkpoint_to_diffusers, convert_z_image_transformer_checkpoint_to_diffusers)
  */
+import { flux2Parts, flux2Paths, flux2VaePath } from './flux2_layout.ts';
+import { HEAD_MODULATION, shiftFirst, together, whole, type LayerPart, type Rows } from './layer_parts.ts';
 import { lastUpBlock, vaePath } from './original_layout.ts';
+import { isBesideWeights } from './scaled_weights.ts';
+import { WAN_VAE, wanParts, wanPaths, wanTable, wanVaePaths } from './wan_layout.ts';
 
-export type MmditKind = 'sd3' | 'flux1' | 'z_image';
-export type MmditComponent = 'transformer' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3';
+export type MmditKind = 'sd3' | 'flux1' | 'flux2' | 'z_image' | 'qwen_image' | 'wan';
+export type MmditComponent =
+  'transformer' | 'transformer_2' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3';
 
 /** What a tensor of the file, or a part of its rows, is for. */
 export interface MmditMeaning {
   component: MmditComponent;
   name: string;
-  /** Of `of` equal shares of the rows, those from `from` to before `to`; absent = all rows. */
-  rows?: { from: number; to: number; of: number };
+  rows?: Rows;
 }
 
 /** How the names of a part's tensors begin. */
 export const PREFIXES = {
   transformer: 'model.diffusion_model.',
+  /** Of Wan 2.2's second, which is for little noise and always in a file of its own. */
+  second: 'model.diffusion_model_2.',
   vae: 'vae.',
   clipL: 'text_encoders.clip_l.transformer.',
   clipG: 'text_encoders.clip_g.transformer.',
   t5: 'text_encoders.t5xxl.transformer.',
+  umt5: 'text_encoders.umt5xxl.transformer.',
   qwen3: 'text_encoders.qwen3_4b.transformer.',
+  qwen3Large: 'text_encoders.qwen3_8b.transformer.',
+  qwenVl: 'text_encoders.qwen25_7b.transformer.',
 } as const;
 
 const TRANSFORMER = PREFIXES.transformer;
@@ -39,87 +48,132 @@ export function isWholeName(name: string): boolean {
 
 /** Which family these tensors are of, or at least their transformer's; null for anything else. */
 export function mmditKind(has: (name: string) => boolean): MmditKind | null {
-  const [prefix] = ['', TRANSFORMER].filter((start) => has(`${start}final_layer.linear.weight`));
-  if (prefix === undefined) {
-    return null;
-  }
-  if (has(`${prefix}joint_blocks.0.x_block.attn.qkv.weight`)) {
-    return 'sd3';
-  }
-  // Lumina 2 has the same layers and fills nothing up.
-  if (has(`${prefix}noise_refiner.0.attention.qkv.weight`) && has(`${prefix}x_pad_token`)) {
-    return 'z_image';
-  }
-  // FLUX.2 and others have double blocks, too, but are told nothing of the text as a whole.
-  return has(`${prefix}double_blocks.0.img_attn.qkv.weight`) && has(`${prefix}vector_in.in_layer.weight`)
-    ? 'flux1'
-    : null;
+  const own = (prefix: string): MmditKind | null =>
+    (Object.keys(KINDS) as MmditKind[]).find((kind) => KINDS[kind].has.every((name) => has(prefix + name))) ?? null;
+  return own('') ?? own(TRANSFORMER) ?? own(PREFIXES.second);
 }
 
 /** Reads names of this layout, as `originalNames` does; `names` are all of the file. */
 export function mmditNames(kind: MmditKind, names: Iterable<string>): (name: string) => MmditMeaning[] {
   const all = [...names];
   const root = all.some((name) => name.startsWith(TRANSFORMER)) ? TRANSFORMER : '';
-  const lastUp = Math.max(...VAES.map((prefix) => lastUpBlock(all, prefix)));
-  // diffusers' own file, picked by itself.
-  const isModules = all.some((name) => VAES.some((prefix) => name.startsWith(`${prefix}decoder.mid_block.`)));
+  const vaeName = vaeNames(all);
   const blocks = all.flatMap((name) => /(?:^|\.)joint_blocks\.(\d+)\./.exec(name)?.[1] ?? []);
   const last = Math.max(0, ...blocks.map(Number));
   return (name) => {
     const starts = (prefix: string) => (name.startsWith(prefix) ? name.slice(prefix.length) : null);
-    for (const [part, component] of Object.entries(TEXT_ENCODERS[kind])) {
+    for (const [part, component] of Object.entries(KINDS[kind].texts)) {
       const own = starts(PREFIXES[part as keyof typeof PREFIXES]);
       if (own !== null) {
-        return [{ component, name: own }];
+        return isBesideWeights(own) || isSpiece(name) ? [] : [{ component, name: own }];
       }
     }
     if (name.startsWith(TEXTS)) {
       return [];
     }
     const vae = VAES.map(starts).find((rest) => rest !== null);
-    const [, path, ending] = /^(.*)\.(weight|bias|scale)$/.exec(vae ?? starts(root) ?? '') ?? [];
     if (vae !== undefined) {
-      const own = path === undefined || isModules ? (path ?? null) : vaePath(path, lastUp);
-      return own === null ? [] : [{ component: 'vae', name: `${own}.${ending}` }];
+      const own = vaeName(vae);
+      return own === null ? [] : [{ component: 'vae', name: own }];
     }
-    if (kind === 'sd3' && starts(root) === 'pos_embed') {
-      return [{ component: 'transformer', name: 'pos_embed.pos_embed' }];
+    const second = starts(PREFIXES.second);
+    const component = second === null ? 'transformer' : 'transformer_2';
+    const inner = second ?? starts(root) ?? '';
+    const table = KINDS[kind].table?.(inner);
+    if (table !== undefined) {
+      return [{ component, name: table }];
     }
-    if (kind === 'z_image' && /^(x|cap)_pad_token$/.test(starts(root) ?? '')) {
-      return [{ component: 'transformer', name: starts(root) ?? '' }];
-    }
+    const [, path, ending] = /^(.*)\.(weight|bias|scale)$/.exec(inner) ?? [];
     if (path === undefined) {
       return [];
     }
-    const parts = LAYERS[kind](path, last);
-    return parts.map(({ path: own, rows }) => ({
-      component: 'transformer',
+    return KINDS[kind].parts(path, last).map(({ path: own, rows }) => ({
+      component,
       name: `${own}.${ending === 'scale' ? 'weight' : ending}`,
       ...(rows && { rows }),
     }));
   };
 }
 
+/** Reads the autoencoder's names without their prefix. @returns null for what is no tensor of it */
+function vaeNames(names: readonly string[]): (name: string) => string | null {
+  const own = names.flatMap((name) =>
+    VAES.flatMap((prefix) => (name.startsWith(prefix) ? [name.slice(prefix.length)] : [])),
+  );
+  // diffusers' own file, picked by itself.
+  if (own.some((name) => name.startsWith('decoder.mid_block.'))) {
+    return (name) => (/\.(?:weight|bias|gamma|running_mean|running_var)$/.test(name) ? name : null);
+  }
+  const isStandardised = own.includes('bn.running_mean');
+  const lastUp = lastUpBlock(own, '');
+  const pathOf = own.includes(WAN_VAE)
+    ? wanVaePaths(own)
+    : (path: string) => (isStandardised ? flux2VaePath : vaePath)(path, lastUp);
+  return (name) => {
+    if (/^bn\.running_(?:mean|var)$/.test(name)) {
+      return name;
+    }
+    const [, path, ending] = /^(.*)\.(weight|bias|gamma)$/.exec(name) ?? [];
+    const module = path === undefined ? null : pathOf(path);
+    return module === null ? null : `${module}.${ending}`;
+  };
+}
+
+/** Whether it is SentencePiece's file, which ComfyUI keeps among UMT5's tensors. */
+export function isSpiece(name: string): boolean {
+  return /^text_encoders\.umt5xxl\.(?:transformer\.)?spiece_model$/.test(name);
+}
+
 const TEXTS = 'text_encoders.';
 
-/** Which of a family's text encoders lies under which name. */
-const TEXT_ENCODERS: Record<MmditKind, Partial<Record<keyof typeof PREFIXES, MmditComponent>>> = {
-  sd3: { clipL: 'text_encoder', clipG: 'text_encoder_2', t5: 'text_encoder_3' },
-  flux1: { clipL: 'text_encoder', t5: 'text_encoder_2' },
-  z_image: { qwen3: 'text_encoder' },
-};
-
-const LAYERS: Record<MmditKind, (path: string, last: number) => LayerPart[]> = {
-  sd3: sd3Parts,
-  flux1: fluxParts,
-  z_image: zImageParts,
-};
-
-/** A layer of diffusers' modules, and which rows of the original's it has. */
-export interface LayerPart {
-  path: string;
-  rows?: MmditMeaning['rows'];
+interface Layout {
+  /** Tensors of its transformer, by which it is told from the others. */
+  has: readonly string[];
+  /** Which of its text encoders lies under which name. */
+  texts: Partial<Record<keyof typeof PREFIXES, MmditComponent>>;
+  /** @param last number of the last block */
+  parts: (path: string, last: number) => LayerPart[];
+  /** A tensor that is no weight or bias of a layer, by its name in diffusers' modules. */
+  table?: (name: string) => string | undefined;
 }
+
+const KINDS: Record<MmditKind, Layout> = {
+  sd3: {
+    has: ['final_layer.linear.weight', 'joint_blocks.0.x_block.attn.qkv.weight'],
+    texts: { clipL: 'text_encoder', clipG: 'text_encoder_2', t5: 'text_encoder_3' },
+    parts: sd3Parts,
+    table: (name) => (name === 'pos_embed' ? 'pos_embed.pos_embed' : undefined),
+  },
+  z_image: {
+    // Lumina 2 has the same layers and fills nothing up.
+    has: ['final_layer.linear.weight', 'noise_refiner.0.attention.qkv.weight', 'x_pad_token'],
+    texts: { qwen3: 'text_encoder' },
+    parts: zImageParts,
+    table: (name) => (/^(?:x|cap)_pad_token$/.test(name) ? name : undefined),
+  },
+  flux1: {
+    // Others have double blocks, too, but are told nothing of the text as a whole.
+    has: ['final_layer.linear.weight', 'double_blocks.0.img_attn.qkv.weight', 'vector_in.in_layer.weight'],
+    texts: { clipL: 'text_encoder', t5: 'text_encoder_2' },
+    parts: fluxParts,
+  },
+  flux2: {
+    has: ['double_blocks.0.img_attn.qkv.weight', 'single_stream_modulation.lin.weight'],
+    texts: { qwen3: 'text_encoder', qwen3Large: 'text_encoder' },
+    parts: flux2Parts,
+  },
+  qwen_image: {
+    has: ['txt_norm.weight', 'transformer_blocks.0.attn.add_q_proj.weight', 'transformer_blocks.0.img_mod.1.weight'],
+    texts: { qwenVl: 'text_encoder' },
+    parts: whole,
+  },
+  wan: {
+    has: ['head.modulation', 'blocks.0.self_attn.q.weight'],
+    texts: { umt5: 'text_encoder' },
+    parts: wanParts,
+    table: wanTable,
+  },
+};
 
 /**
  * The original code's layers, by their paths in it with what they are in diffusers' modules.
@@ -152,15 +206,21 @@ export function originalLayers(kind: MmditKind, blocks: number): Map<string, Lay
     z_image: () => [
       'x_embedder',
       'final_layer.linear',
-      'final_layer.adaLN_modulation.1',
       ...each((n) =>
         ['layers', 'noise_refiner', 'context_refiner'].flatMap((stack) =>
           ['attention.qkv', 'attention.out'].map((rest) => `${stack}.${n}.${rest}`),
         ),
       ),
     ],
+    flux2: () => flux2Paths(blocks),
+    wan: () => wanPaths(blocks),
+    qwen_image: () => [],
   };
-  return new Map([...paths[kind](), 'final_layer.adaLN_modulation.1'].map((path) => [path, LAYERS[kind](path, last)]));
+  return new Map(
+    [...paths[kind](), HEAD_MODULATION]
+      .map((path): [string, LayerPart[]] => [path, KINDS[kind].parts(path, last)])
+      .filter(([, parts]) => parts.length > 0),
+  );
 }
 
 const SD3_LAYERS: Record<string, string> = {
@@ -220,7 +280,7 @@ const WIDE = 4;
 
 /** @param last number of the last block, whose words are only scaled and shifted */
 function sd3Parts(path: string, last: number): LayerPart[] {
-  if (path === 'final_layer.adaLN_modulation.1') {
+  if (path === HEAD_MODULATION) {
     return shiftFirst('norm_out.linear');
   }
   const [, block, stream, rest] = /^joint_blocks\.(\d+)\.(x|context)_block\.(.+)$/.exec(path) ?? [];
@@ -240,7 +300,7 @@ function sd3Parts(path: string, last: number): LayerPart[] {
 }
 
 function fluxParts(path: string): LayerPart[] {
-  if (path === 'final_layer.adaLN_modulation.1') {
+  if (path === HEAD_MODULATION) {
     return shiftFirst('norm_out.linear');
   }
   const [, double, stream, rest] = /^double_blocks\.(\d+)\.(img|txt)_(.+)$/.exec(path) ?? [];
@@ -288,21 +348,4 @@ function zImageParts(path: string): LayerPart[] {
   return rest === 'attention.qkv'
     ? together(`${block}.attention`, false)
     : whole(`${block}.${Z_IMAGE_ATTENTION[rest] ?? rest}`);
-}
-
-function whole(path: string | undefined): LayerPart[] {
-  return path === undefined ? [] : [{ path }];
-}
-
-/** Queries, keys and values in one tensor. */
-function together(attention: string, words: boolean): LayerPart[] {
-  return ['q', 'k', 'v'].map((part, i) => ({
-    path: `${attention}.${words ? `add_${part}_proj` : `to_${part}`}`,
-    rows: { from: i, to: i + 1, of: 3 },
-  }));
-}
-
-/** The shift before the scale, which diffusers has the other way round: each half is a layer of its own here. */
-function shiftFirst(path: string): LayerPart[] {
-  return ['shift', 'scale'].map((part, i) => ({ path: `${path}.${part}`, rows: { from: i, to: i + 1, of: 2 } }));
 }

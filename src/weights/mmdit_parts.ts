@@ -6,6 +6,8 @@ import { StudioError } from '../core/errors.ts';
 import type { StoredTensor } from '../graphs/graph.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 import { PREFIXES, isWholeName, mmditKind, type MmditKind } from './mmdit_layout.ts';
+import { requireUnpacked } from './packed_formats.ts';
+import { WAN_VAE } from './wan_layout.ts';
 import { isWeightFile, readWeightFile, type WeightFile } from './weight_file.ts';
 
 /** A file, and what its tensors would be called in a file that has all parts. */
@@ -19,16 +21,27 @@ interface Part {
   /** For people. */
   name: string;
   prefix: string;
-  /** A tensor that it has. */
-  has: string;
+  /** Tensors, of which it has one. */
+  has: readonly string[];
 }
 
 const CLIP = 'text_model.encoder.layers.0.mlp.fc1.weight';
 
+/** What tells UMT5 from T5 comes before what both have. */
 const PARTS: readonly Part[] = [
-  { name: 'T5', prefix: PREFIXES.t5, has: 'encoder.block.0.layer.0.SelfAttention.q.weight' },
-  { name: 'Qwen3', prefix: PREFIXES.qwen3, has: 'model.layers.0.self_attn.q_norm.weight' },
-  { name: 'VAE', prefix: PREFIXES.vae, has: 'decoder.conv_in.weight' },
+  {
+    name: 'UMT5',
+    prefix: PREFIXES.umt5,
+    has: ['encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight'],
+  },
+  { name: 'T5', prefix: PREFIXES.t5, has: ['encoder.block.0.layer.0.SelfAttention.q.weight'] },
+  { name: 'Qwen3', prefix: PREFIXES.qwen3, has: ['model.layers.0.self_attn.q_norm.weight'] },
+  {
+    name: 'Qwen2.5-VL',
+    prefix: PREFIXES.qwenVl,
+    has: ['model.layers.0.self_attn.k_proj.bias', 'model.language_model.layers.0.self_attn.k_proj.bias'],
+  },
+  { name: 'VAE', prefix: PREFIXES.vae, has: ['decoder.conv_in.weight', WAN_VAE] },
 ];
 
 /** From this width on a CLIP that lies there alone is the larger one, OpenCLIP. */
@@ -83,16 +96,21 @@ export async function whatPartsAre(files: CheckpointFiles): Promise<StudioError 
     return null;
   }
   const parts = await readParts(files);
+  for (const { file } of parts) {
+    requireUnpacked(file.names, file.path);
+  }
   const said = parts.map(({ file }) => whatIs(file));
   return new StudioError(
     'checkpoint_unsupported',
-    `Darkroom finds no model in "${files.name}" that it can run: ${said.slice(0, 6).join(', ')}. It runs transformers of FLUX.1, Stable Diffusion 3 and Z-Image together with their text encoders and autoencoder, and diffusers folders.`,
+    `Darkroom finds no model in "${files.name}" that it can run: ${said.slice(0, 6).join(', ')}. It runs transformers of FLUX.1, FLUX.2 klein, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.`,
   );
 }
 
 /** Its path, with what it is as far as that is known. */
 function whatIs({ path, names, architecture }: WeightFile): string {
-  const part = names.has(CLIP) ? 'CLIP' : (PARTS.find(({ has }) => names.has(has))?.name ?? architecture);
+  const part = names.has(CLIP)
+    ? 'CLIP'
+    : (PARTS.find(({ has }) => has.some((name) => names.has(name)))?.name ?? architecture);
   return part === null ? path : `${path} (${part})`;
 }
 
@@ -102,16 +120,24 @@ function namesIn(file: WeightFile, clips: readonly WeightFile[]): PartFile['name
     return (name) => name;
   }
   const has = (name: string) => file.names.has(name);
-  if (mmditKind(has)) {
-    return (name) => PREFIXES.transformer + name;
+  const kind = mmditKind(has);
+  if (kind) {
+    const prefix = kind === 'wan' && noiseOf(file.path) === 'low' ? PREFIXES.second : PREFIXES.transformer;
+    return (name) => prefix + name;
   }
   const place = clips.indexOf(file);
   if (place >= 0) {
     const isLarger = clips.length > 1 ? place > 0 : clipWidth(file) >= OPEN_CLIP_WIDTH;
     return (name) => (isLarger ? PREFIXES.clipG : PREFIXES.clipL) + name;
   }
-  const part = PARTS.find((each) => has(each.has));
+  const part = PARTS.find((each) => each.has.some(has));
   return (name) => (part?.prefix ?? '') + name;
+}
+
+/** For how much noise a transformer of Wan 2.2 A14B is, as its name says; null for every other one. */
+export function noiseOf(path: string): 'high' | 'low' | null {
+  const said = /(high|low)[-_]?noise/i.exec(path)?.[1].toLowerCase();
+  return said === 'high' || said === 'low' ? said : null;
 }
 
 function clipWidth({ tensors }: WeightFile): number {
@@ -131,7 +157,7 @@ const T5_LAYERS: Record<string, string> = {
   ffn_norm: 'layer.1.layer_norm',
 };
 
-const QWEN3_LAYERS: Record<string, string> = {
+const QWEN_LAYERS: Record<string, string> = {
   attn_q: 'self_attn.q_proj',
   attn_k: 'self_attn.k_proj',
   attn_v: 'self_attn.v_proj',
@@ -151,11 +177,11 @@ const QWEN3_LAYERS: Record<string, string> = {
  */
 function withTransformersNames(file: WeightFile): WeightFile {
   const isT5 = file.names.has('enc.blk.0.attn_q.weight');
-  const isQwen3 = file.names.has('blk.0.attn_q_norm.weight');
-  if (!isT5 && !isQwen3) {
+  const isQwen = file.names.has('blk.0.attn_q_norm.weight') || file.names.has('blk.0.attn_q.bias');
+  if (!isT5 && !isQwen) {
     return file;
   }
-  const nameOf = isT5 ? t5Name : qwen3Name;
+  const nameOf = isT5 ? t5Name : qwenName;
   const own = new Map([...file.names].map((name) => [nameOf(name), name]));
   return {
     ...file,
@@ -179,10 +205,11 @@ function t5Name(name: string): string {
   return ends[name] ?? name;
 }
 
-function qwen3Name(name: string): string {
-  const [, block, layer] = /^blk\.(\d+)\.(\w+)\.weight$/.exec(name) ?? [];
-  if (block !== undefined && QWEN3_LAYERS[layer] !== undefined) {
-    return `model.layers.${block}.${QWEN3_LAYERS[layer]}.weight`;
+/** Of Qwen3, and of Qwen2.5-VL without its eyes, whose layers have biases and no norms of heads. */
+function qwenName(name: string): string {
+  const [, block, layer, ending] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
+  if (block !== undefined && QWEN_LAYERS[layer] !== undefined) {
+    return `model.layers.${block}.${QWEN_LAYERS[layer]}.${ending}`;
   }
   const ends: Record<string, string> = {
     'token_embd.weight': 'model.embed_tokens.weight',

@@ -21,8 +21,10 @@ import { BLOCK, quantisedBits } from '../graphs/quantisation.ts';
 import { mmditKind, mmditNames } from './mmdit_layout.ts';
 import { isOriginalLayout, originalNames } from './original_layout.ts';
 import { BYTES, convert, fromHalf, toHalf, type FloatType } from './conversion.ts';
+import { requireUnpacked } from './packed_formats.ts';
 import type { PieceTransform, TransformMaker, TransformMakers } from './library/piece_transform.ts';
 import { parseSafetensorsHeader, writeSafetensorsHeader } from './safetensors.ts';
+import { isBesideWeights, scaleOf } from './scaled_weights.ts';
 import type { NewTensor, SafetensorsHeader } from './safetensors.ts';
 
 const METADATA_KEY = 'darkroom_quantised';
@@ -162,7 +164,8 @@ export function quantisingTransform(
       return null;
     }
     const { tensors, metadata } = parseSafetensorsHeader(header.subarray(8), fileSize, path);
-    if (metadata.has(METADATA_KEY)) {
+    // What has scales of its own is in 8 bits as it is.
+    if (metadata.has(METADATA_KEY) || [...tensors.values()].some((tensor) => scaleOf(tensors, tensor) !== null)) {
       return null;
     }
     const sections: Section[] = [{ kind: 'dropped', begin: 0, end: header.length }];
@@ -344,8 +347,11 @@ export function storedTensors({ tensors, metadata }: SafetensorsHeader, file: st
   }
   for (const { name, dtype, shape, offset, length } of tensors.values()) {
     // Integer tensors (position_ids) are bookkeeping of the reference and not weights.
-    if (isReadable(dtype) && !scalesUsed.has(name)) {
-      stored.push({ name, dtype, shape, file, offset, length });
+    if (isReadable(dtype) && !scalesUsed.has(name) && !isBesideWeights(name)) {
+      const scale = scaleOf(tensors, { name, dtype, shape, offset, length });
+      const own = { name, dtype, shape, file, offset, length };
+      const times = scale !== null && typeof scale !== 'string' && { ...scale, dtype: scale.dtype as FloatType, file };
+      stored.push(times ? { ...own, scale: times } : own);
     }
   }
   return stored;
@@ -366,13 +372,16 @@ export function requireReadable(
       `${file} has its weights ${what}, which Darkroom cannot run; get this checkpoint in F16, BF16 or F32.`,
     );
   };
-  const own = [...tensors.values()].filter(({ name }) => !metadata.has(METADATA_KEY) && isWeight(name));
+  requireUnpacked(tensors.keys(), file);
+  const own = [...tensors.values()].filter(
+    ({ name }) => !metadata.has(METADATA_KEY) && !isBesideWeights(name) && isWeight(name),
+  );
   const unreadable = own.find(({ dtype }) => !isReadable(dtype));
   if (unreadable) {
     refuse(`stored as ${unreadable.dtype} (such as "${unreadable.name}")`);
   }
-  const scale = [...tensors.keys()].find((name) => /(?:^|\.)(?:scaled_fp8|scale_weight|weight_scale)$/.test(name));
-  if (scale !== undefined && own.some(({ dtype }) => dtype.startsWith('F8_'))) {
+  const [scale] = own.map((tensor) => scaleOf(tensors, tensor)).filter((each) => typeof each === 'string');
+  if (scale !== undefined) {
     refuse(`in 8 bits with scales of their own ("${scale}")`);
   }
 }

@@ -22,8 +22,10 @@ import {
   unetEncoderConfig,
 } from './inferred_configs.ts';
 import { hasOpenClip, isOriginalLayout, originalNames, xlKind, type OriginalComponent } from './original_layout.ts';
+import { requireUnpacked } from './packed_formats.ts';
 import { asFloats, requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader, type SafetensorsHeader } from './safetensors.ts';
+import { rowsOf } from './tensor_rows.ts';
 import { isWeightFile } from './weight_file.ts';
 
 const CLASSES = {
@@ -137,6 +139,7 @@ export class SingleFile implements CheckpointComponents {
     const names = new Set([...header.tensors.keys(), ...stored.map(({ name }) => name)]);
     const has = (name: string) => names.has(name);
     if (!isOriginalLayout(has)) {
+      requireUnpacked(names, path);
       throw new StudioError('checkpoint_unsupported', whatElse(path, names));
     }
     const xl = xlKind(names);
@@ -252,16 +255,9 @@ export class SingleFile implements CheckpointComponents {
 
 /** The range of a tensor that a module has, under the module's name. */
 function viewOf(tensor: StoredTensor, name: string, third: 0 | 1 | 2 | undefined): StoredTensor {
-  const { shape, offset, length } = tensor;
+  const { shape } = tensor;
   if (third !== undefined) {
-    const rows = shape[0] / 3;
-    return {
-      ...tensor,
-      name,
-      shape: [rows, ...shape.slice(1)],
-      offset: offset + (third * length) / 3,
-      length: length / 3,
-    };
+    return rowsOf(tensor, { from: third, to: third + 1, of: 3 }, name);
   }
   // The autoencoder's attention is made of 1×1 convolutions there and of linear layers here: the same bytes.
   const isLinear = /\.mid_block\.attentions\.0\.to_/.test(name) && shape.length === 4;
@@ -331,5 +327,5 @@ function whatElse(path: string, names: ReadonlySet<string>): string {
   if (has(/^(conv_in|down_blocks\.0\..*|encoder\.conv_in|text_model\..*)\.weight$/)) {
     return `${path} is one part of a diffusers folder; open the whole folder, the one that holds model_index.json.`;
   }
-  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2, 3 and XL and of FLUX.1, and diffusers folders.`;
+  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2, 3 and XL, FLUX.1, FLUX.2 klein, Qwen-Image, Wan and Z-Image, and diffusers folders.`;
 }

@@ -12,6 +12,7 @@ import { BYTES, convert, type FloatType } from './conversion.ts';
 import { addFactored } from './factored_delta.ts';
 import { BLOCKS, repackBlocks, unpackBlocks } from './gguf_blocks.ts';
 import { asFloats, dequantise, quantise } from './quantise.ts';
+import { applyScale, scaleCount } from './scaled_weights.ts';
 import { Reading, type Content, type Part } from './reading.ts';
 import { LONGEST, WeightSource, type Bytes, type Range } from './weight_source.ts';
 
@@ -64,8 +65,8 @@ function expected(external: External): Range[] {
     case 'file':
       return (external.ranges ?? []).map(([begin, end]) => ({ file: external.file, begin, end }));
     case 'cast': {
-      const { file, offset, length, quantised, blocks, deltas, gains } = external.tensor;
-      return quantised || blocks || deltas || gains ? [] : [{ file, begin: offset, end: offset + length }];
+      const { file, offset, length } = external.tensor;
+      return isPlain(external.tensor) ? [{ file, begin: offset, end: offset + length }] : [];
     }
     case 'quantised':
     case 'fill':
@@ -94,7 +95,7 @@ function contentOf(external: External, source: WeightSource): Content {
         // Ranges are whole elements.
         *parts(begin, end) {
           for (const [from, until] of steps(begin / width, end / width, PART / width)) {
-            if (tensor.quantised || tensor.blocks || tensor.deltas || tensor.gains) {
+            if (!isPlain(tensor)) {
               const { ranges, make } = (tensor.gains ? normalised : elements)(tensor, from, until);
               yield { ranges, make: (contents) => convert(bytesOf(make(contents)), 'F32', FLOAT_TYPE[to]) };
             } else {
@@ -122,6 +123,11 @@ function contentOf(external: External, source: WeightSource): Content {
       };
     }
   }
+}
+
+/** Whether its numbers are its bytes in the file. */
+function isPlain({ quantised, blocks, deltas, gains, scale }: StoredTensor): boolean {
+  return !quantised && !blocks && !deltas && !gains && !scale;
 }
 
 /** The blocks or the scales of one tensor; ranges are whole blocks, or whole scales. */
@@ -184,16 +190,19 @@ function blocksOf(
 
 /**
  * The numbers of a tensor's elements [from, until), dequantised where the file has it in blocks (of which, where they are ours, both are
- * then borders), and with its deltas.
+ * then borders), times its scale and with its deltas.
  */
 function elements(tensor: StoredTensor, from: number, until: number) {
-  const { quantised, blocks, deltas = [], dtype } = tensor;
+  const { quantised, blocks, deltas = [], dtype, scale } = tensor;
   const columns = tensor.shape.slice(1).reduce((product, dimension) => product * dimension, 1);
   const [firstRow, lastRow] = [Math.floor(from / columns), Math.ceil(until / columns)];
   const packed = blocks && { type: blocks, ...blocksOf(tensor, blocks, from, until) };
   const own = quantised
     ? storedBlocks(tensor, quantised, from / BLOCK, until / BLOCK)
-    : [packed?.range ?? stored(tensor, from, until)];
+    : [
+        packed?.range ?? stored(tensor, from, until),
+        ...(scale ? [scaleCount(scale) === 1 ? stored(scale, 0, 1) : stored(scale, firstRow, lastRow)] : []),
+      ];
   const added = deltas.map((delta) => {
     if ('kind' in delta) {
       return tensorsOf(delta).map((part) =>
@@ -215,6 +224,9 @@ function elements(tensor: StoredTensor, from: number, until: number) {
         : packed
           ? unpackBlocks(contents[0], packed.type).subarray(packed.before, packed.before + until - from)
           : asFloats(contents[0], dtype);
+      if (scale) {
+        applyScale(values, from, columns, asFloats(contents[1], scale.dtype));
+      }
       const unchanged = deltas.some((delta) => 'kind' in delta && delta.kind.startsWith('scaled'))
         ? values.slice()
         : values;

@@ -6,6 +6,13 @@ import { architectureOf, ggufTensors, readGgufHeader, unreadableOf, type GgufVal
 import { requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader } from './safetensors.ts';
 
+/** Bytes of a file. */
+export interface FilePlace {
+  path: string;
+  offset: number;
+  length: number;
+}
+
 export interface WeightFile {
   path: string;
   /** Of all tensors, also of those that cannot be read. */
@@ -21,6 +28,8 @@ export interface WeightFile {
    * @throws StudioError `checkpoint_unsupported` where a weight is of a type that cannot be read, by its name
    */
   requireReadable(isWeight: (name: string) => boolean): void;
+  /** Where a tensor of any type lies, by its name in the file; null for what is no tensor of it, and in GGUF files. */
+  placeOf(name: string): FilePlace | null;
 }
 
 const GGUF = /\.gguf$/i;
@@ -49,6 +58,7 @@ export async function readWeightFile(files: CheckpointFiles, path: string): Prom
           );
         }
       },
+      placeOf: () => null,
     };
   }
   const header = await readSafetensorsHeader(blob, path);
@@ -61,6 +71,10 @@ export async function readWeightFile(files: CheckpointFiles, path: string): Prom
     metadata: new Map(),
     requireReadable: (isWeight) => {
       requireReadable(header, path, isWeight);
+    },
+    placeOf: (name) => {
+      const tensor = header.tensors.get(name);
+      return tensor ? { path, offset: tensor.offset, length: tensor.length } : null;
     },
   };
 }

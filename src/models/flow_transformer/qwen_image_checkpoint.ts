@@ -7,6 +7,7 @@ import * as qwenImage from '../../graphs/qwen_image_transformer2d.ts';
 import { PROMPT_FRAMES, QwenImageTokenizer } from '../../text/qwen_image_prompts.ts';
 import type { CheckpointComponents } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import { MmditFile } from '../../weights/mmdit_file.ts';
 import type { LoadedModel } from '../family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_checkpoint.ts';
 import { FlowModel } from './flow_model.ts';
@@ -22,6 +23,14 @@ const HABITS = {
   edit_plus: { steps: 40, guidance_scale: 4 },
 };
 
+const SETTINGS = 'processor/preprocessor_config.json';
+/** As all are published; files of the original layout have none. */
+const USUAL_SETTINGS = JSON.stringify({ min_pixels: 56 * 56, max_pixels: 28 * 28 * 16384 });
+
+function settingsOf(checkpoint: CheckpointComponents): Promise<string | undefined> {
+  return checkpoint instanceof MmditFile ? Promise.resolve(USUAL_SETTINGS) : checkpoint.text(SETTINGS);
+}
+
 /** @param kind whether it works from words alone, from a picture, or from several */
 export async function openQwenImage(
   files: CheckpointFiles,
@@ -36,15 +45,15 @@ export async function openQwenImage(
     openPart(checkpoint, 'vae', autoencoder.className),
   ]);
   const scheduler = await readScheduler(checkpoint);
-  const tokenizer = new QwenImageTokenizer(await tokenizerTexts(checkpoint), PROMPT_FRAMES[kind]);
-  const settings = 'processor/preprocessor_config.json';
+  const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : 'tokenizer';
+  const tokenizer = new QwenImageTokenizer(await tokenizerTexts(checkpoint, ofTokens), PROMPT_FRAMES[kind]);
   const networks = new QwenImageNetworks(
     engine,
     files,
     { textEncoder, transformer, vae },
     tokenizer,
     weights,
-    kind === 'text' ? null : { kind, settings: readVisionSettings(await checkpoint.text(settings)) },
+    kind === 'text' ? null : { kind, settings: readVisionSettings(await settingsOf(checkpoint)) },
   );
   requireFit(files, {
     text: { read: networks.config.joint_attention_dim, given: networks.text.width },
@@ -64,10 +73,10 @@ export async function openQwenImage(
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
-    ['tokenizer'],
+    [ofTokens],
     { width: SIDE, height: SIDE, ...HABITS[kind] },
     networks.latents.factor * qwenImage.PATCH,
   );
-  const needs = kind !== 'text' && files.has(settings) ? [...summary.needs, settings] : summary.needs;
+  const needs = kind !== 'text' && files.has(SETTINGS) ? [...summary.needs, SETTINGS] : summary.needs;
   return new FlowModel(files, engine, networks, scheduler, { ...summary, needs });
 }

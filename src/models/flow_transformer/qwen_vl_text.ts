@@ -46,7 +46,7 @@ export class QwenVlText {
   async encode(prompt: string, seen: readonly SeenPicture[] = []): Promise<EncodedText> {
     const { tokenizer } = this;
     const { ids, tokens, text } = tokenizer.encode(prompt, seen.length);
-    const prompt_embeds = await this.#read(placed(ids, seen, this.config.image_token_id));
+    const prompt_embeds = await this.#read(placed(ids, seen, tokenizer.picture ?? this.config.image_token_id));
     return { tensors: { prompt_embeds }, tokens, limit: tokenizer.limit, text };
   }
 
