@@ -54,10 +54,14 @@ const ORIGINAL_LAYOUTS = join(PIPELINE_GOLDENS, '..', 'original_layouts');
 const VIDEO_GOLDENS = join(PIPELINE_GOLDENS, '..', 'videos');
 const SPLIT_FILES = join(PIPELINE_GOLDENS, '..', 'split_files');
 const ON_GPU =
-  /^(z-image-guided|flux2-klein-picture|sd35-skip-layers|flux1-dev-transform|qwen-image-(?:german|transform|inpaint)|animatediff-picture-all|wan-text-short)$/;
+  /^(z-image-guided|flux2-klein-picture|sd35-skip-layers|flux1-dev-transform|qwen-image-(?:german|transform|inpaint)|animatediff-picture-all|wan-text-short|ltx-text-single)$/;
 
-/** The network is shown pictures to edit at a megapixel, which takes seconds: one for each kind of checkpoint, and none on the software GPU. */
-const NOT_HERE = /^qwen-edit-(?:german|plus|plus-two|2511)$/;
+/**
+ * Left to Node: of networks that are shown pictures to edit at a megapixel, which takes seconds, all but one for each kind of checkpoint, and of
+ * LTX-Video, whose decoder is a network for each stage, what differs only in words and lengths.
+ */
+const NOT_HERE =
+  /^(?:qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last))$/;
 
 /** The magnitude of latents from random networks that were given only noise. */
 function spreadOf(values: Float32Array): number {

@@ -97,6 +97,11 @@ def scale_of(name: str, shape: tuple[int, ...], gain: float) -> tuple[float, flo
     # The logarithm of what a sine is divided by. GPUs compute sines coarsely, which a decoder that was taught is not sensitive to.
     if name.endswith(".beta"):
         return 0.25, 2.0
+    # Of latents that are near 1, and what a time is multiplied by.
+    if name.endswith("latents_std"):
+        return 0.25, 1.0
+    if name.endswith("timestep_scale_multiplier"):
+        return 0.0, 1000.0
     # A factor for each channel, which has axes for what it is broadcast over.
     if name.endswith("gamma"):
         return 0.25, 1.0

@@ -82,11 +82,11 @@ CASES = {
 }
 
 
-def write_case(name: str, checkpoint: str, about: str, pipeline, parameters: dict, source: tuple | None) -> None:
-    """One operation, to its latents [1, channels, frames, height, width] and the pixels of all frames."""
+def write_case(name: str, checkpoint: str, about: str, pipeline, parameters: dict, source: tuple | None, config: str = "wan", unpacked=lambda latents: latents) -> None:
+    """One operation, to its latents [1, channels, frames, height, width] and the pixels of all frames. @param unpacked makes the former of what the pipeline gives"""
     folder = fresh_folder(VIDEOS / name)
     call = dict(parameters)
-    renamed = {"steps": "num_inference_steps", "frames": "num_frames"}
+    renamed = {"steps": "num_inference_steps", "frames": "num_frames", "rate": "frame_rate"}
     seed = call.pop("seed")
     given = {renamed.get(key, key): value for key, value in call.items()}
     shown = {}
@@ -98,11 +98,11 @@ def write_case(name: str, checkpoint: str, about: str, pipeline, parameters: dic
         shown = {"image": torch.from_numpy(np.asarray(image).copy())}
     run = lambda output: pipeline(**given, generator=torch.Generator("cpu").manual_seed(seed), output_type=output).frames
     with torch.no_grad():
-        latents = run("latent")
+        latents = unpacked(run("latent"))
         pixels = (run("np")[0] * 255).round().astype("uint8")
     spread = (pixels.min(), int(np.median(pixels)), pixels.max(), float(np.abs(pixels[1:].astype(float) - pixels[:-1]).mean()) if len(pixels) > 1 else 0)
     print(f"{name}: latents {tuple(latents.shape)} std {latents.std():.3f}, pixels {pixels.shape} {spread}")
-    write_json(folder / "operation.json", {"operation": "video_generation", "config": "wan", "parameters": {**parameters, "seed": str(seed)}, "record": ["latents"]})
+    write_json(folder / "operation.json", {"operation": "video_generation", "config": config, "parameters": {**parameters, "seed": str(seed)}, "record": ["latents"]})
     write_json(folder / "case.json", {"about": about, "checkpoint": checkpoint, "timesteps": [float(t) for t in pipeline.scheduler.timesteps]})
     write_tensors(folder / "expected.safetensors", {"latents": latents.float().contiguous(), "pixels": torch.from_numpy(pixels), **shown})
 

@@ -13,8 +13,8 @@ MODELS = {
 }
 
 
-def tensors(module: torch.nn.Module) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in module.state_dict().items() if not name.startswith("blocks.") or name.startswith("blocks.0.")}
+def tensors(module: torch.nn.Module, blocks: str = "blocks.") -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in module.state_dict().items() if not name.startswith(blocks) or name.startswith(f"{blocks}0.")}
 
 
 def make_shapes() -> None:

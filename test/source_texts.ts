@@ -24,7 +24,7 @@ interface Node {
  * (`Refusal`).
  */
 const UNSEEN_CALLS =
-  /^(?:Refusal|LayerWriter|CausalWriter|OnnxWriter|encode|assert|is|fetch|querySelector(?:All)?|matches|closest|getElementById|startsWith|endsWith|includes|test|split|join|replaceAll|replace|addEventListener|removeEventListener|getContext|matchMedia|has|get|set|hasOwn|Error|TypeError|RangeError|SyntaxError|AggregateError|DOMException|RegExp|Worker|URL|toLocaleString|getItem|setItem|log|warn|error|info|postMessage|openStore|setAttribute|createElement|readKept|keep)$/;
+  /^(?:Refusal|LayerWriter|CausalWriter|LtxWriter|OnnxWriter|encode|assert|is|fetch|querySelector(?:All)?|matches|closest|getElementById|startsWith|endsWith|includes|test|split|join|replaceAll|replace|addEventListener|removeEventListener|getContext|matchMedia|has|get|set|hasOwn|Error|TypeError|RangeError|SyntaxError|AggregateError|DOMException|RegExp|Worker|URL|toLocaleString|getItem|setItem|log|warn|error|info|postMessage|openStore|setAttribute|createElement|readKept|keep)$/;
 
 /** Properties of components that nobody reads. */
 const UNSEEN_PROPERTIES = /^(?:name|icon|testid|id|href|accept|control|class)$/;

@@ -11,7 +11,6 @@ import { FrameNoise } from '../src/core/frame_noise.ts';
 import type { Latents, Model } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import * as autoencoder from '../src/graphs/autoencoder_kl_wan.ts';
-import type { StoredTensor } from '../src/graphs/graph.ts';
 import * as wan from '../src/graphs/wan_transformer3d.ts';
 import { openModel } from '../src/models/family.ts';
 import { openVideoWriter } from '../src/media/video/writing.ts';
@@ -19,6 +18,7 @@ import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { paint } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import shapes from './goldens/wan_shapes.json';
+import { indexOf } from './published_shapes.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 function open(name: string, change: (contents: Contents) => void = () => undefined) {
@@ -194,7 +194,7 @@ describe('a checkpoint of Wan', () => {
   test.each(Object.entries(shapes))('%s is planned at full size, with every tensor that it has', (_, published) => {
     const { transformer, vae } = published;
     const config = wan.parseConfig(transformer.config);
-    const index = indexOf(transformer.tensors, config.num_layers);
+    const index = indexOf(transformer.tensors, 'blocks', config.num_layers);
     const options = { provider: 'webgpu', dtype: 'f32', batch: 1 } as const;
     const video = { frames: 21, height: 60, width: 104 };
     const graph = wan.build(config, index, { ...options, ...video, weights: 'full' });
@@ -205,7 +205,7 @@ describe('a checkpoint of Wan', () => {
     expect(small.weightBytes).toBeLessThan(0.75 * transformer.parameters);
 
     const pictures = autoencoder.parseConfig(vae.config);
-    const own = indexOf(vae.tensors, 0);
+    const own = indexOf(vae.tensors);
     for (const isFirst of [true, false]) {
       autoencoder.buildDecoder(pictures, own, { ...options, height: 30, width: 52, isFirst });
       autoencoder.buildEncoder(pictures, own, { ...options, height: 480, width: 832, isFirst });
@@ -213,28 +213,6 @@ describe('a checkpoint of Wan', () => {
     expect([...own.names()].filter((name) => !own.used.has(name))).toEqual([]);
   });
 });
-
-/** Tensors without bytes; blocks after the first are like it. */
-function indexOf(tensors: Record<string, number[]>, layers: number) {
-  const all = new Map(
-    Object.entries(tensors).flatMap(([name, shape]): [string, number[]][] =>
-      name.startsWith('blocks.0.')
-        ? Array.from({ length: layers }, (_, n) => [name.replace('blocks.0.', `blocks.${n}.`), shape])
-        : [[name, shape]],
-    ),
-  );
-  const used = new Set<string>();
-  return {
-    used,
-    names: () => all.keys(),
-    get(name: string): StoredTensor | undefined {
-      used.add(name);
-      const shape = all.get(name);
-      const length = 4 * (shape ?? []).reduce((product, dim) => product * dim, 1);
-      return shape && { name, dtype: 'F32', shape, file: 'weights.safetensors', offset: 0, length };
-    },
-  };
-}
 
 test.each([
   [{ width: 50 }, 'width must be a multiple of 8 from 16 to 2048 pixels; the nearest is 48.'],

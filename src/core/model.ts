@@ -59,6 +59,8 @@ export interface CheckpointSummary {
   mostFrames?: number;
   /** Whether its videos may, or must, begin with a given picture; absent = they cannot. */
   firstFrame?: 'may' | 'must';
+  /** Whether its videos may end with a given picture; absent = they cannot. */
+  lastFrame?: 'may';
   /** The longest sound that it makes, in seconds; absent = it makes none. */
   seconds?: number;
   /** Latents of a second of sound, where its work grows with the length of what is made; absent = it does not. */
@@ -235,6 +237,8 @@ export interface ImageRequest {
   width: number;
   height: number;
   batch_size: number;
+  /** Whether it is the frame that a video ends with, in place of the first. */
+  isLast?: boolean | undefined;
   /** Draws the sample of the encoder's posterior before the initial noise, from the same generator, as diffusers does. */
   random: NoiseSource;
 }
@@ -300,6 +304,10 @@ export interface SampleRequest {
   imagePrompts?: readonly ImagePrompt[] | undefined;
   /** Reference pictures beside the prompt, in order; see {@link Model.encodeShown}. */
   shown?: readonly Latents[] | undefined;
+  /** The frame that a video ends with, see {@link ImageRequest.isLast}; undefined = none is given. */
+  last?: Latents | undefined;
+  /** Frames per second of a video, for a network that is told; undefined = as it was trained. */
+  rate?: number | undefined;
   /**
    * Skip-layer guidance of Stable Diffusion 3: away from the prediction without these blocks, in the steps between `start` and `stop`,
    * given as shares of all steps. Needs guidance.
@@ -331,6 +339,16 @@ export interface StepReport {
   preview: ((canvas: OffscreenCanvas) => void) | null;
 }
 
+/** How much noise a decoder is told of that takes the rest of it away itself, and is given. */
+export interface DecodingNoise {
+  /** From 0, none, to 1. */
+  timestep?: number | undefined;
+  /** The share of fresh noise in what is decoded. */
+  share?: number | undefined;
+  /** Draws that noise, after all that sampling drew. */
+  random: NoiseSource;
+}
+
 export interface DecodeRequest {
   /**
    * Side of the overlapping tiles to decode one by one and blend, like diffusers' `tiled_decode`: less memory, more time, and not exactly
@@ -341,6 +359,8 @@ export interface DecodeRequest {
   phased?: boolean | undefined;
   /** Of the video, where latents stand for more frames than one; undefined = each is a picture. */
   frames?: number | undefined;
+  /** For a decoder that is told of it; others leave it alone. Undefined = as its authors use it, without any. */
+  noise?: DecodingNoise | undefined;
   /** Pastes `picture` over the results wherever `mask` is black; both of any size. Undefined = leave them as painted. */
   overlay?: { picture: PixelImage; mask: PixelImage } | undefined;
   signal: AbortSignal;

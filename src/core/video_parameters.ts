@@ -43,6 +43,38 @@ export const videoEntries = ({ multiple, rate }: { multiple: number; rate: numbe
   ),
 });
 
+/**
+ * How many frames there are, where each of the latents but the first stands for some.
+ * @param piece that number
+ * @param most and
+ * @param usual are 1 more than a multiple of it
+ * @param slider ends
+ */
+export function framesEntry(piece: number, most: number, usual: number, slider: { min: number; max: number }) {
+  const nearest = (frames: number) => Math.min(most, Math.max(1, Math.round((frames - 1) / piece) * piece + 1));
+  const problem = ({ input }: { input: unknown }) => {
+    const rule = `frames must be 1 more than a multiple of ${piece}, from 1 to ${most}`;
+    return typeof input === 'number' && Number.isFinite(input)
+      ? `${rule}; the nearest is ${nearest(input)}.`
+      : `${rule}.`;
+  };
+  return v.optional(
+    v.pipe(
+      v.number(problem),
+      v.check((frames) => frames === nearest(frames), problem),
+      v.metadata({
+        label: { en: 'Frames', de: 'Bilder' },
+        slider: { ...slider, step: piece },
+        group: 'main',
+      } satisfies FieldMetadata),
+    ),
+    usual,
+  );
+}
+
+/** What checkpoints that begin with a picture may be given, beside words. */
+export const BACKGROUND_PROBLEM = 'background counts only where an image is given; leave it out.';
+
 function side(name: string, multiple: number) {
   const message = ({ input }: { input: unknown }) => {
     const sentence = `${name} must be a multiple of ${multiple} from ${SMALLEST} to ${LARGEST} pixels`;

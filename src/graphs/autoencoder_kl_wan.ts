@@ -8,8 +8,9 @@ import * as v from 'valibot';
 import { count, counts, flag, parseNetworkConfig, unused } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { picture } from './elements.ts';
-import { LayerWriter } from './layers.ts';
-import { float, size, type Value } from './onnx.ts';
+import { FrameWriter, patched, perChannel, unpatched } from './frame_layers.ts';
+import type { LayerWriter } from './layers.ts';
+import { float, type Value } from './onnx.ts';
 
 export const className = 'AutoencoderKLWan';
 
@@ -76,19 +77,15 @@ export interface Options extends GraphOptions {
   isFirst: boolean;
 }
 
-/** Names of the frames that a layer has seen, and of those that it will have to be shown: 1 is the latest. */
-export const SEEN = /^(.+)\/seen\.([12])$/;
-export const KEPT = /^(.+)\/kept\.([12])$/;
-
 /**
  * Input `latent_sample` [1, z_dim, height, width], as sampling leaves it; output `sample` [frames, 3, H, W] around [-1, 1], of one frame if it
- * is the first. Beside them inputs that match {@link SEEN} and outputs that match {@link KEPT}, [1, channels, h, w]. All float32.
+ * is the first. Beside them inputs that match `SEEN` of `frame_layers.ts` and outputs that match `KEPT`, [1, channels, h, w]. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function buildDecoder(config: Config, weights: WeightIndex, options: Options): Graph {
   const { z_dim, num_res_blocks, is_residual, dim_mult, temperal_downsample, out_channels } = config;
   const base = config.decoder_base_dim ?? config.base_dim;
-  const g = new CausalWriter(`${className} decoder`, weights, options);
+  const g = new CausalWriter(`${className} decoder`, weights, options, options.isFirst);
   const widths = [...dim_mult].reverse().map((multiple) => multiple * base);
   const doublesTime = [...temperal_downsample].reverse();
 
@@ -117,7 +114,7 @@ export function buildDecoder(config: Config, weights: WeightIndex, options: Opti
   const active = frames.map((frame) => channelNorm(g, 'decoder.norm_out', frame));
   const pictures = g
     .causal('decoder.conv_out', active, out_channels)
-    .map((frame, n) => unpatched(g, `sample/${n}`, frame, config));
+    .map((frame, n) => unpatched(g, `sample/${n}`, frame, config.patch_size ?? 1));
   g.finish('sample', pictures.length === 1 ? pictures[0] : g.concat('sample/frames', pictures, 0));
   return g.graph();
 }
@@ -129,7 +126,7 @@ export function buildDecoder(config: Config, weights: WeightIndex, options: Opti
  */
 export function buildEncoder(config: Config, weights: WeightIndex, options: Options): Graph {
   const { z_dim, num_res_blocks, is_residual, dim_mult, temperal_downsample, base_dim } = config;
-  const g = new CausalWriter(`${className} encoder`, weights, options);
+  const g = new CausalWriter(`${className} encoder`, weights, options, options.isFirst);
   const count = options.isFirst ? 1 : framesPerLatent(config);
 
   const sample = g.floats('sample', [count, 3, options.height, options.width]);
@@ -139,7 +136,7 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Opti
     Array.from({ length: count }, () => 1),
     0,
   );
-  let frames = each.map((frame, n) => patched(g, `sample/${n}`, frame, config));
+  let frames = each.map((frame, n) => patched(g, `sample/${n}`, frame, config.patch_size ?? 1));
   frames = g.causal('encoder.conv_in', frames, base_dim);
   let block = 0;
   dim_mult.forEach((multiple, level) => {
@@ -180,80 +177,26 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Opti
   return g.graph();
 }
 
-/** Frames are values of their own, [1, channels, height, width], so that what is kept of them is copied nowhere. */
-class CausalWriter extends LayerWriter {
-  readonly isFirst: boolean;
-  readonly #kept: { name: string; frame: Value }[] = [];
-
-  constructor(name: string, weights: WeightIndex, options: Options) {
-    super(name, weights, options);
-    this.isFirst = options.isFirst;
-  }
-
+/** Before the first frame of a video lies nothing. */
+class CausalWriter extends FrameWriter {
   /** WanCausalConv3d: a convolution over each frame and the two before it, in space and time. */
   causal(path: string, frames: readonly Value[], out: number, kernel = 3): Value[] {
     const all = this.afterSeen(path, frames, 2);
-    return frames.map((_, n) => this.overThree(path, n, all.slice(n, n + 3), out, kernel));
+    return frames.map((_, n) => this.overThree(path, n, all.slice(n, n + 3), out, { kernel }));
   }
 
   /** The frames behind those that the layer `path` saw before them, the earliest first; null where the video had not begun. */
   afterSeen(path: string, frames: readonly Value[], most: 1 | 2): (Value | null)[] {
     this.keep(path, frames, most);
-    const [{ dims }] = frames;
-    const ages = Array.from({ length: most }, (_, n) => most - n);
-    return [...ages.map((age) => (this.isFirst ? null : this.floats(`${path}/seen.${age}`, dims))), ...frames];
-  }
-
-  /** Lets the next piece see the last of these frames. */
-  keep(path: string, frames: readonly Value[], most: 1 | 2): void {
-    const latest = frames.slice(-most).reverse();
-    this.#kept.push(...latest.map((frame, n) => ({ name: `${path}/kept.${n + 1}`, frame })));
-  }
-
-  /** Reads the weight [out, channels, 3, kernel, kernel] where it lies, as that of a picture whose channels are each of three frames. */
-  overThree(path: string, n: number, window: readonly (Value | null)[], out: number, kernel: number): Value {
-    const there = window.filter((frame) => frame !== null);
-    const [, channels, height, width] = picture(there[0]);
-    const rows = there.map((frame, k) => this.reshape(`${path}/${n}/row.${k}`, frame, [channels, 1, height * width]));
-    const present = rows.length === 1 ? rows[0] : this.concat(`${path}/${n}/rows`, rows, 1);
-    const missing = window.length - there.length;
-    const all = missing === 0 ? present : this.#behindNothing(`${path}/${n}/filled`, present, missing);
-    return this.conv(path, this.reshape(`${path}/${n}/stacked`, all, [1, 3 * channels, height, width]), out, {
-      kernel,
-    });
-  }
-
-  /** Puts `missing` rows of zeros before those of each channel. */
-  #behindNothing(name: string, x: Value, missing: number): Value {
-    const [channels, rows, pixels] = x.dims;
-    const pads = this.constant([0, missing, 0, 0, 0, 0]);
-    return this.node(name, 'Pad', [x, pads], [channels, rows + missing, pixels], { type: x.type });
-  }
-
-  /** DupUp3D's and AvgDown3D's counterpart of {@link overThree}: the frames of a group in turn, channel by channel, [channels, group, rest]. */
-  inTurn(name: string, group: readonly (Value | null)[], rest: number): Value {
-    const there = group.filter((frame) => frame !== null);
-    const rows = there.map((frame, k) => this.reshape(`${name}/row.${k}`, frame, [size(frame.dims) / rest, 1, rest]));
-    const present = rows.length === 1 ? rows[0] : this.concat(`${name}/rows`, rows, 1);
-    const missing = group.length - there.length;
-    return missing === 0 ? present : this.#behindNothing(`${name}/filled`, present, missing);
+    const seen = this.isFirst ? Array.from({ length: most }, () => null) : this.seen(path, frames[0].dims, most);
+    return [...seen, ...frames];
   }
 
   /** Names the results, when nothing is to be computed from them any more. */
   finish(name: string, result: Value): void {
     this.output(name, result);
-    this.#kept.forEach((one) => {
-      this.output(one.name, one.frame);
-    });
+    this.outputKept();
   }
-}
-
-/** x · scale + shift, of each channel its own. */
-function perChannel(g: LayerWriter, name: string, x: Value, scale: readonly number[], shift: readonly number[]): Value {
-  const column = (part: string, values: readonly number[]) =>
-    g.reshape(`${name}/${part}`, g.constant(values, 'f32'), [1, values.length, 1, 1]);
-  const scaled = g.binary(`${name}/scaled`, 'Mul', x, column('scale', scale));
-  return g.add(`${name}/shifted`, scaled, column('shift', shift));
 }
 
 /** WanRMS_norm over the channels, and the SiLU that follows it but in attention. */
@@ -335,7 +278,7 @@ function downsampled(
   }
   const all = g.afterSeen(`${path}.time_conv`, smaller, 1);
   return Array.from({ length: smaller.length / 2 }, (_, n) =>
-    g.overThree(`${path}.time_conv`, n, all.slice(2 * n, 2 * n + 3), width, 1),
+    g.overThree(`${path}.time_conv`, n, all.slice(2 * n, 2 * n + 3), width, { kernel: 1 }),
   );
 }
 
@@ -392,27 +335,4 @@ function averaged(
 
 function sums(g: LayerWriter, name: string, frames: readonly Value[], others: readonly Value[]): Value[] {
   return frames.map((frame, n) => g.add(name, frame, others[n]));
-}
-
-/** `unpatchify`: of a cell's pixels those of a column follow one another. */
-function unpatched(g: LayerWriter, name: string, x: Value, { patch_size: patch }: Config): Value {
-  if (patch === null || patch === 1) {
-    return x;
-  }
-  const [, , height, width] = picture(x);
-  const cells = g.reshape(`${name}/cells`, x, [3, patch, patch, height, width]);
-  const rows = g.transpose(`${name}/rows`, cells, [0, 3, 2, 4, 1]);
-  return g.reshape(`${name}/picture`, rows, [1, 3, height * patch, width * patch]);
-}
-
-/** `patchify`: the way back from {@link unpatched}. */
-function patched(g: LayerWriter, name: string, x: Value, { patch_size: patch }: Config): Value {
-  if (patch === null || patch === 1) {
-    return x;
-  }
-  const [, channels, height, width] = picture(x);
-  const [rows, columns] = [height / patch, width / patch];
-  const pixels = g.reshape(`${name}/pixels`, x, [channels, rows, patch, columns, patch]);
-  const cells = g.transpose(`${name}/cells`, pixels, [0, 4, 2, 1, 3]);
-  return g.reshape(`${name}/patches`, cells, [1, channels * patch * patch, rows, columns]);
 }

@@ -268,6 +268,14 @@ export class LayerWriter extends ElementWriter {
     });
   }
 
+  /** torch.nn.RMSNorm without weights of its own. */
+  plainRmsNorm(name: string, x: Value, epsilon: number): Value {
+    const width = x.dims.at(-1) as number;
+    return this.node(name, 'SimplifiedLayerNormalization', [x, this.fill(1, [width])], x.dims, {
+      attributes: { axis: -1, epsilon: float(epsilon) },
+    });
+  }
+
   /**
    * Rotates every head by the angles of its token's position.
    * @param x [rows, heads·width]

@@ -124,3 +124,48 @@ export function unpatched(
 export function oneMore(g: LayerWriter, name: string, x: Value): Value {
   return g.add(name, x, g.fill(1, [1]));
 }
+
+/** Of each time in `all`, [times, 3 · sets · dim], on top of the table of `path`, its `sets` of shift, scale and gate. */
+export function modulationSets(g: LayerWriter, path: string, all: Value, sets: number): Modulation[][] {
+  const [times, width] = all.dims;
+  const table = g.weight(`${path}.scale_shift_table`, [1, width]);
+  const each = g.split(
+    `${path}/times`,
+    g.add(`${path}/modulation`, all, table),
+    Array.from({ length: times }, () => 1),
+    0,
+  );
+  return each.map((one, k) => modulations(g, `${path}/${k}`, one, width / (3 * sets), sets));
+}
+
+/** Applies `change` to each group of tokens by itself: `groups` are their sizes. */
+export function inGroups(
+  g: LayerWriter,
+  name: string,
+  x: Value,
+  groups: readonly number[],
+  change: (part: Value, k: number, name: string) => Value,
+): Value {
+  if (groups.length === 1 || groups[1] === 0) {
+    return change(x, 0, name);
+  }
+  const parts = g.split(`${name}/groups`, x, groups, 0);
+  return g.concat(
+    `${name}/joined`,
+    parts.map((part, k) => change(part, k, `${name}/${k}`)),
+    0,
+  );
+}
+
+/** The same of what is added to a stream, each group through a gate of its own. */
+export function gatedInGroups(
+  g: LayerWriter,
+  name: string,
+  x: Value,
+  change: Value,
+  groups: readonly number[],
+  sets: readonly Modulation[],
+): Value {
+  const changes = groups.length === 1 || groups[1] === 0 ? [change] : g.split(`${name}/changes`, change, groups, 0);
+  return inGroups(g, `${name}/gate`, x, groups, (part, k, own) => gated(g, own, part, changes[k], sets[k]));
+}

@@ -9,13 +9,13 @@ import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter, type Angles } from './layers.ts';
 import {
   feedForward,
-  gated,
+  gatedInGroups,
+  inGroups,
   modulated,
-  modulations,
+  modulationSets,
   oneMore,
   patches,
   unpatched,
-  type Modulation,
 } from './modulation.ts';
 import type { Value } from './onnx.ts';
 import { anglesInput, rotaryTables, timestepWaves, type RotaryTables } from './rotary.ts';
@@ -136,7 +136,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
 
   for (let layer = 0; layer < config.num_layers; layer++) {
     const path = `blocks.${layer}`;
-    const sets = modulationsOf(g, path, all, 2);
+    const sets = modulationSets(g, path, all, 2);
     const normal = inGroups(g, `${path}.norm1`, x, groups, (part, k, name) =>
       modulated(g, name, part, sets[k][0], eps),
     );
@@ -183,7 +183,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
 }
 
 /** What the transformer looks at: the sample, with what it is shown beside it or in place of the first frame. */
-function withCondition(g: LayerWriter, sample: Value, config: Config, { frames = 1, height, isBegun }: Options): Value {
+function withCondition(g: LayerWriter, sample: Value, config: Config, { height, isBegun }: Options): Value {
   const [, channels, rows, width] = sample.dims;
   const shown = shownChannels(config);
   if (shown > 0) {
@@ -193,55 +193,11 @@ function withCondition(g: LayerWriter, sample: Value, config: Config, { frames =
     return sample;
   }
   const first = g.floats('condition', [1, channels, height, width]);
-  if (frames === 1) {
+  if (rows === height) {
     return first;
   }
   const [, rest] = g.split('sample/frames', sample, [height, rows - height], 2);
   return g.concat('sample/begun', [first, rest], 2);
-}
-
-/** Of each time, its `sets` of shift, scale and gate. */
-function modulationsOf(g: LayerWriter, path: string, all: Value, sets: number): Modulation[][] {
-  const [times, width] = all.dims;
-  const table = g.weight(`${path}.scale_shift_table`, [1, width]);
-  const each = g.split(
-    `${path}/times`,
-    g.add(`${path}/modulation`, all, table),
-    Array.from({ length: times }, () => 1),
-    0,
-  );
-  return each.map((one, k) => modulations(g, `${path}/${k}`, one, width / (3 * sets), sets));
-}
-
-/** Applies `change` to each group of tokens by itself. */
-function inGroups(
-  g: LayerWriter,
-  name: string,
-  x: Value,
-  groups: readonly number[],
-  change: (part: Value, k: number, name: string) => Value,
-): Value {
-  if (groups.length === 1 || groups[1] === 0) {
-    return change(x, 0, name);
-  }
-  const parts = g.split(`${name}/groups`, x, groups, 0);
-  return g.concat(
-    `${name}/joined`,
-    parts.map((part, k) => change(part, k, `${name}/${k}`)),
-    0,
-  );
-}
-
-function gatedInGroups(
-  g: LayerWriter,
-  name: string,
-  x: Value,
-  change: Value,
-  groups: readonly number[],
-  sets: readonly Modulation[],
-): Value {
-  const changes = groups.length === 1 || groups[1] === 0 ? [change] : g.split(`${name}/changes`, change, groups, 0);
-  return inGroups(g, `${name}/gate`, x, groups, (part, k, own) => gated(g, own, part, changes[k], sets[k]));
 }
 
 /** Shift and scale after the last block, [times, 2 · dim]: the time twice, on top of a table. */

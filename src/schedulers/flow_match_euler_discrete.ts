@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot';
 import { predictions } from '../predictions/registry.ts';
+import { linearQuadratic } from '../schedules/linear_quadratic.ts';
 import { linspace } from '../schedules/schedule.ts';
 import { flag, off, readSettings } from './config.ts';
 import { USUAL_OPTIONS, flowTable, type FlowCourse, type Scheduler } from './scheduler.ts';
@@ -62,11 +63,17 @@ export const scheduler: Scheduler = {
 };
 
 /** The levels that the config itself asks for, noisiest first, without the final 0. */
-function spaced(settings: Settings, { least }: FlowCourse, steps: number, shift: (level: number) => number): number[] {
+function spaced(
+  settings: Settings,
+  { least, levels: schedule }: FlowCourse,
+  steps: number,
+  shift: (level: number) => number,
+): number[] {
   const { num_train_timesteps: length, use_dynamic_shifting, shift_terminal: terminal } = settings;
   // With a constant shift diffusers' smallest level is already shifted, so it is shifted twice.
   const smallest = use_dynamic_shifting ? 1 / length : shift(1 / length);
-  const levels = linspace(1, least === 'step' ? 1 / steps : smallest, steps).map(shift);
+  const even = () => linspace(1, least === 'step' ? 1 / steps : smallest, steps);
+  const levels = (schedule === 'linear_quadratic' ? linearQuadratic(steps) : even()).map(shift);
   if (terminal === null || terminal === 0) {
     return levels;
   }

@@ -62,6 +62,8 @@ export interface FlowCourse {
   shift: 'linear' | 'empirical';
   /** The least noisy level before the shift: one step's share, or training's smallest. */
   least: 'step' | 'trained';
+  /** Id of the schedule whose levels are shifted, in place of even ones from noise to the least. */
+  levels?: 'linear_quadratic';
 }
 
 export interface Scheduler {

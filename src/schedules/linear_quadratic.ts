@@ -7,11 +7,16 @@ const THRESHOLD = 0.025;
 export const schedule: Schedule = {
   id: 'linear_quadratic',
   points({ steps, range }) {
-    const even = Math.floor(steps / 2);
-    const quadratic = steps - even;
-    const bend = (even - THRESHOLD * steps) / quadratic ** 2;
-    const done = (i: number) =>
-      i < even ? (i * THRESHOLD) / even : (bend / even) * (i ** 2 + even ** 2) + (THRESHOLD / even - 2 * bend) * i;
-    return { sigmas: Array.from({ length: steps }, (_, i) => range.max * (i === 0 ? 1 : 1 - done(i))) };
+    return { sigmas: linearQuadratic(steps).map((level) => range.max * level) };
   },
 };
+
+/** The levels between 1 and 0, without the latter. */
+export function linearQuadratic(steps: number): number[] {
+  const even = Math.floor(steps / 2);
+  const quadratic = steps - even;
+  const bend = (even - THRESHOLD * steps) / quadratic ** 2;
+  const done = (i: number) =>
+    i < even ? (i * THRESHOLD) / even : (bend / even) * (i ** 2 + even ** 2) + (THRESHOLD / even - 2 * bend) * i;
+  return Array.from({ length: steps }, (_, i) => (i === 0 ? 1 : 1 - done(i)));
+}

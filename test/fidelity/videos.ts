@@ -31,7 +31,7 @@ export const areas: FidelityArea[] = [
   {
     title: 'Videos: latents',
     about:
-      "AnimateDiff and Wan, with weights that follow from a formula (`reference/animate_diff.py`, `reference/wan.py`): against diffusers on the CPU in f32, in Node's ONNX Runtime. What the sampler leaves, in units of the spread of the expected latents.",
+      "AnimateDiff, Wan and LTX-Video, with weights that follow from a formula (`reference/animate_diff.py`, `reference/wan.py`, `reference/ltx.py`): against diffusers on the CPU in f32, in Node's ONNX Runtime. What the sampler leaves, in units of the spread of the expected latents.",
     columns,
     limit: 1e-3,
     cells: cells(({ latents }) => latents),

@@ -125,7 +125,10 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
       if (!signal.aborted && !networks.sight) {
         const guidance = guidance_scale;
         const { height, width, frames } = this.shapeOf(request);
-        (await networks.denoiser({ height, width, frames, texts: [text.prompt], shown: [], guidance })).dispose();
+        const random = new TorchGenerator('0');
+        (
+          await networks.denoiser({ height, width, frames, texts: [text.prompt], shown: [], guidance, random })
+        ).dispose();
       }
       if (!signal.aborted) {
         await this.#decoder.colours();
@@ -226,7 +229,10 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     try {
       const guidance = request.guidance_scale;
       const skipped = skipping?.layers;
-      const single = hold(await networks.denoiser({ height, width, frames, texts, shown, guidance, skipped }));
+      const { rate, random } = request;
+      const last = (request.last as DeviceLatents | undefined)?.tensor;
+      const about = { height, width, frames, rate, texts, shown, last, guidance, random, skipped };
+      const single = hold(await networks.denoiser(about));
       const denoiser = hold(new OneByOne(engine, single, dims, isMixed ? 1 : texts.length));
       const away = skipping && hold(arithmetic.empty(dims));
       const colours = request.previews ? await this.#decoder.colours() : null;

@@ -1,5 +1,6 @@
 /** What a flow transformer needs from its networks. All tensors are float32 on the engine's device and owned by the receiver. */
 import type { PixelImage } from '../../core/media.ts';
+import type { NoiseSource } from '../../core/noise.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { FlowCourse } from '../../schedulers/scheduler.ts';
 import type { CommonNetworks, Denoiser, EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
@@ -22,10 +23,16 @@ export interface FlowDenoiserRequest extends LatentSize {
   texts: readonly EncodedText[];
   /** Frames of a video, which lie below each other: the height is that of all. */
   frames?: number | undefined;
+  /** Frames per second; undefined = as the network was trained. */
+  rate?: number | undefined;
   /** Reference pictures as latents [1, channels, h, w] each; they outlive the denoiser. */
   shown: readonly DeviceTensor[];
   /** The guidance scale, for a network that takes it as an input, or a denoiser that guides by itself. */
   guidance: number;
+  /** The frame that a video ends with, like those that are shown. */
+  last?: DeviceTensor | undefined;
+  /** Draws what is drawn in each step, where anything is. */
+  random: NoiseSource;
   /** Blocks to leave out for the last of the texts, if any. */
   skipped?: readonly number[] | undefined;
 }

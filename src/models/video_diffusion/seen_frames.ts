@@ -1,7 +1,7 @@
 /** What the layers of a causal autoencoder have seen of the pieces of a video before: on the device, two frames of each layer. */
 import type { Arithmetic, DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Network } from '../../engine/runtime.ts';
-import { KEPT, SEEN } from '../../graphs/autoencoder_kl_wan.ts';
+import { KEPT, SEEN } from '../../graphs/frame_layers.ts';
 
 export class SeenFrames {
   /** By layer, the latest first. */

@@ -18,6 +18,7 @@ import { T5Text } from '../flow_transformer/t5_text.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import type { FlowVideoNetworks } from './flow_video_model.ts';
+import { putFrame } from './latent_frames.ts';
 import { WanVideos } from './wan_videos.ts';
 
 /** Tokens of the text, padding included. */
@@ -115,11 +116,7 @@ export class WanNetworks extends BaseNetworks implements FlowVideoNetworks {
   /** Puts the frame that was given in the place of the first that was made, as no noise was taken from it. */
   settle(latents: DeviceTensor, frames: number, condition: DeviceTensor): void {
     if (wan.shownChannels(this.config) === 0) {
-      const [, channels, rows, width] = latents.dims;
-      const plane = (rows / frames) * width;
-      for (let channel = 0; channel < channels; channel++) {
-        this.engine.arithmetic.copy(condition, channel * plane, latents, channel * frames * plane, plane);
-      }
+      putFrame(this.engine.arithmetic, condition, latents, frames, 0);
     }
   }
 

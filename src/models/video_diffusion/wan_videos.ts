@@ -3,7 +3,6 @@
  * seen stays on the device between the pieces, so together they are what the whole would be.
  */
 import { cancelled } from '../../core/errors.ts';
-import type { PixelImage } from '../../core/media.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
@@ -12,15 +11,11 @@ import * as wan from '../../graphs/autoencoder_kl_wan.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { GraphCosts, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
+import { putFrame, takeFrame } from './latent_frames.ts';
 import { SeenFrames } from './seen_frames.ts';
+import type { VideoDecoding } from './video_decoding.ts';
 
 const F32 = { batch: 1, dtype: 'f32' as const };
-
-export interface VideoDecoding {
-  signal: AbortSignal;
-  /** Takes each frame, in order. */
-  take: (frame: PixelImage) => Promise<void>;
-}
 
 export class WanVideos {
   readonly config: wan.Config;
@@ -52,7 +47,6 @@ export class WanVideos {
     const { arithmetic } = engine;
     const [, channels, rows, width] = latents.dims;
     const height = rows / frames;
-    const plane = height * width;
     const one = arithmetic.empty([1, channels, height, width]);
     const seen = new SeenFrames(arithmetic);
     try {
@@ -61,9 +55,7 @@ export class WanVideos {
           throw cancelled();
         }
         const network = await this.#decoder({ height, width }, n === 0);
-        for (let channel = 0; channel < channels; channel++) {
-          arithmetic.copy(latents, (channel * frames + n) * plane, one, channel * plane, plane);
-        }
+        takeFrame(arithmetic, latents, frames, n, one);
         const sample = arithmetic.empty(dimsOf(network, 'sample'));
         try {
           const outputs = { sample, ...seen.outputs(network) };
@@ -93,7 +85,6 @@ export class WanVideos {
     const { arithmetic } = engine;
     const { channels, factor } = this.latents;
     const [, , height, width] = picture.dims;
-    const plane = (height / factor) * (width / factor);
     const latents = arithmetic.empty([1, channels, (frames * height) / factor, width / factor]);
     const one = arithmetic.empty([1, channels, height / factor, width / factor]);
     const rest = wan.framesPerLatent(config);
@@ -109,9 +100,7 @@ export class WanVideos {
         const outputs = { latents: one, ...seen.outputs(network) };
         await engine.run(network, { sample: isFirst || !grey ? picture : grey, ...seen.inputs(network) }, outputs);
         seen.advance();
-        for (let channel = 0; channel < channels; channel++) {
-          arithmetic.copy(one, channel * plane, latents, (channel * frames + n) * plane, plane);
-        }
+        putFrame(arithmetic, one, latents, frames, n);
       }
       return latents;
     } catch (error) {
