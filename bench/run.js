@@ -12,7 +12,7 @@ import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchWords } from './main_thread.js';
-import { racePool } from './pool.js';
+import { raceJob, racePool } from './pool.js';
 
 const HERE = import.meta.dirname;
 const DIST = join(HERE, '.dist');
@@ -69,16 +69,32 @@ function tellTasks(what, { watchedMs, over50, longestMs }) {
   );
 }
 
+/** @param {Awaited<ReturnType<typeof raceJob>>} pairs */
+function tellAdded(pairs) {
+  const of = (/** @type {'ours' | 'bare'} */ who) => {
+    const [before, after] = /** @type {const} */ (['before', 'after']).map((when) =>
+      middle(pairs.map((pair) => pair[who][when])),
+    );
+    return { before, after, all: middle(pairs.map(({ [who]: added }) => added.before + added.after)) };
+  };
+  const [ours, bare] = [of('ours'), of('bare')];
+  console.log(
+    `one job at a time by turns, medians of ${pairs.length} pairs: beside the server's own time the bare requests take ${bare.before.toFixed(0)} ms before it and ${bare.after.toFixed(0)} ms after it, the studio ${ours.before.toFixed(0)} and ${ours.after.toFixed(0)} ms with queue and recording: ${(ours.all / bare.all).toFixed(1)}x, ${(ours.all - bare.all).toFixed(0)} ms more`,
+  );
+}
+
+/** @param {number[]} values */
+function middle(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+}
+
 /**
  * Ratios above 1 are in favour of the language engine.
  * @param {import('./language.js').Pair[]} pairs
  * @param {string} precision
  */
 function tellRace(pairs, precision) {
-  const middle = (/** @type {number[]} */ values) => {
-    const sorted = values.toSorted((a, b) => a - b);
-    return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
-  };
   const isSame = pairs.every(({ ours, plain }) => ours.ids.join() === plain.ids.join());
   console.log(`\nlanguage engine and plain transformers.js by turns, ${precision}, medians of ${pairs.length} pairs`);
   for (const [what, of, isBetterHigh] of /** @type {const} */ ([
@@ -122,6 +138,7 @@ try {
     console.log(
       `busy while there was something to give: ${busy.map((share) => `${(100 * share).toFixed(0)} %`).join(' and ')}; our side adds ${idleMs.toFixed(0)} ms before a job and ${recordMs.toFixed(0)} ms after it until all is recorded (medians)`,
     );
+    tellAdded(await raceJob(browser, quick ? 5 : 21));
   }
   for (const backend of parts.every((part) => part === 'pool' || part === 'storing') ? [] : backends) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
