@@ -329,7 +329,7 @@ test('in Node, words come from the model of a server that --language names, and 
     const stranger = await generate(`openai_chat@${fake.url}/v1#qwen3:8b`, 'http://127.0.0.1:9/v1');
     expect(stranger).toMatchObject({
       code: 2,
-      stderr: expect.stringContaining(`${fake.url}/v1 is not entered`) as unknown,
+      stderr: expect.stringContaining(`${fake.url}/v1 is not entered`),
     });
     expect(fake.heard).toHaveLength(1);
   } finally {
