@@ -356,10 +356,17 @@ test('the package is what its manifest says, types and sizes too', async () => {
      createDarkroom({ threads: 'many' });
      export {};`,
   );
-  for (const [module, resolution] of [
-    ['node16', 'node16'],
-    ['nodenext', 'nodenext'],
-    ['esnext', 'bundler'],
+  // What is no module can import it as it runs.
+  writeFileSync(
+    join(folder, 'other.cts'),
+    `import type { Darkroom } from 'darkroom' with { 'resolution-mode': 'import' };
+     const opening: Promise<Darkroom> = import('darkroom').then(({ createDarkroom }) => createDarkroom({ threads: 2 }));
+     void opening.then((darkroom) => darkroom.dispose());`,
+  );
+  for (const [module, resolution, files] of [
+    ['node16', 'node16', ['main.ts', 'other.cts']],
+    ['nodenext', 'nodenext', ['main.ts', 'other.cts']],
+    ['esnext', 'bundler', ['main.ts']],
   ]) {
     const options = {
       module,
@@ -370,7 +377,7 @@ test('the package is what its manifest says, types and sizes too', async () => {
       noEmit: true,
       types: [],
     };
-    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: options, files: ['main.ts'] }));
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: options, files }));
     writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
     execFileSync('node', [join(PROJECT, 'node_modules/typescript/bin/tsc'), '-p', folder], { stdio: 'inherit' });
   }
