@@ -1,8 +1,9 @@
 /**
  * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--pool] [--video]
- * [--language=FOLDER]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose parts.
- * `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and runs only where one is given. Times hold for
- * this machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
+ * [--language=FOLDER] [--processor[=FOLDER]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
+ * parts. `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and `--processor` the exports of
+ * `reference/export_processor.py`; both run only where they are named. Times hold for this machine and compare only within one run; launches and bytes
+ * are exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
 import { cpus } from 'node:os';
@@ -12,7 +13,8 @@ import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchWords } from './main_thread.js';
-import { racePool } from './pool.js';
+import { raceJob, racePool } from './pool.js';
+import { missingExports, peakMemory, raceProcessor } from './processor.js';
 import { watchWriting } from './video_memory.js';
 
 const HERE = import.meta.dirname;
@@ -23,7 +25,9 @@ const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wa
 const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing', 'pool', 'video'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
-const parts = named.length > 0 || model !== undefined ? named : PARTS;
+const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
+const exports = processor?.split('=')[1] ?? join(HERE, '.processor');
+const parts = named.length > 0 || model !== undefined || processor !== undefined ? named : PARTS;
 /** Parts that run no network. */
 const ON_NO_BACKEND = ['pool', 'storing', 'video'];
 /** Of the 300 MB that one of these may take. */
@@ -33,6 +37,11 @@ const LOOP_STEPS = quick ? 2 : 4;
 /** Of the race of language engines. */
 const [PAIRS, TOKENS] = quick ? [2, 16] : [6, 48];
 
+const missing = processor === undefined ? null : missingExports(exports);
+if (missing !== null) {
+  console.error(missing);
+  process.exit(1);
+}
 const executablePath = await provideChromium().catch((error) => {
   console.error(error instanceof Error ? error.message : error);
   process.exit(1);
@@ -44,7 +53,8 @@ await build({
   build: { target: 'esnext', outDir: DIST, emptyOutDir: true, assetsInlineLimit: 0 },
 });
 const server = await serveFolder(DIST);
-const browser = await chromium.launch({ executablePath, args: [...chromiumFlags(), '--enable-precise-memory-info'] });
+const launch = () => chromium.launch({ executablePath, args: [...chromiumFlags(), '--enable-precise-memory-info'] });
+const browser = await launch();
 
 /**
  * Asks a fresh page, so that no session slows the next.
@@ -74,16 +84,58 @@ function tellTasks(what, { watchedMs, over50, longestMs }) {
   );
 }
 
+/** @param {Awaited<ReturnType<typeof raceJob>>} pairs */
+function tellAdded(pairs) {
+  const of = (/** @type {'ours' | 'bare'} */ who) => {
+    const [before, after] = /** @type {const} */ (['before', 'after']).map((when) =>
+      middle(pairs.map((pair) => pair[who][when])),
+    );
+    return { before, after, all: middle(pairs.map(({ [who]: added }) => added.before + added.after)) };
+  };
+  const [ours, bare] = [of('ours'), of('bare')];
+  console.log(
+    `one job at a time by turns, medians of ${pairs.length} pairs: beside the server's own time the bare requests take ${bare.before.toFixed(0)} ms before it and ${bare.after.toFixed(0)} ms after it, the studio ${ours.before.toFixed(0)} and ${ours.after.toFixed(0)} ms with queue and recording: ${(ours.all / bare.all).toFixed(1)}x, ${(ours.all - bare.all).toFixed(0)} ms more`,
+  );
+}
+
+/** @param {Awaited<ReturnType<typeof raceProcessor>>} raced ratios above 1 are in favour of ours */
+function tellProcessor({ threads, rows, firsts }) {
+  const seconds = (/** @type {number} */ ms) => `${(ms / 1000).toFixed(2)} s`;
+  const each = (/** @type {number[]} */ ratios) =>
+    `${middle(ratios).toFixed(2)}x (each pair: ${ratios.map((ratio) => ratio.toFixed(2)).join(', ')})`;
+  console.log(`\npictures on the processor, whole, ${threads} threads, medians of ${firsts.length} pairs by turns`);
+  for (const { run, pairs, difference } of rows) {
+    const steps = run.steps === 1 ? 'one step' : `${run.steps} ${run.guidance > 1 ? 'guided ' : ''}steps`;
+    console.log(`${run.side} x ${run.side}, ${steps}: ours ${seconds(middle(pairs.map(({ ours }) => ours)))}`);
+    for (const [which, what] of /** @type {const} */ ([
+      ['same', 'with as many threads'],
+      ['usual', "with ONNX Runtime's own number of threads"],
+    ])) {
+      const ratios = pairs.map((pair) => pair[which] / pair.ours);
+      console.log(
+        `  a plain loop over torch's exports ${what}: ${seconds(middle(pairs.map((pair) => pair[which])))}, ${each(ratios)}`,
+      );
+    }
+    console.log(`  the pictures differ by ${difference}/255 at most`);
+  }
+  const ratios = firsts.map(({ first, next }) => first / next);
+  console.log(
+    `first picture after opening, once prepared: ${seconds(middle(firsts.map(({ first }) => first)))}, the next one ${seconds(middle(firsts.map(({ next }) => next)))}, ${each(ratios)}`,
+  );
+}
+
+/** @param {number[]} values */
+function middle(values) {
+  const sorted = values.toSorted((a, b) => a - b);
+  return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
+}
+
 /**
  * Ratios above 1 are in favour of the language engine.
  * @param {import('./language.js').Pair[]} pairs
  * @param {string} precision
  */
 function tellRace(pairs, precision) {
-  const middle = (/** @type {number[]} */ values) => {
-    const sorted = values.toSorted((a, b) => a - b);
-    return (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) / 2;
-  };
   const isSame = pairs.every(({ ours, plain }) => ours.ids.join() === plain.ids.join());
   console.log(`\nlanguage engine and plain transformers.js by turns, ${precision}, medians of ${pairs.length} pairs`);
   for (const [what, of, isBetterHigh] of /** @type {const} */ ([
@@ -127,6 +179,7 @@ try {
     console.log(
       `busy while there was something to give: ${busy.map((share) => `${(100 * share).toFixed(0)} %`).join(' and ')}; our side adds ${idleMs.toFixed(0)} ms before a job and ${recordMs.toFixed(0)} ms after it until all is recorded (medians)`,
     );
+    tellAdded(await raceJob(browser, quick ? 5 : 21));
   }
   if (parts.includes('video')) {
     const { frames, seconds, bytes, kind, ms, peakBytes } = await watchWriting(browser, server.url, LONG_VIDEO);
@@ -134,7 +187,18 @@ try {
       `video of ${frames} frames of ${LONG_VIDEO.side}×${LONG_VIDEO.side} pixels (${seconds} s, ${kind}, ${(bytes / 1e6).toFixed(1)} MB) in ${(ms / 1000).toFixed(1)} s: at most ${(peakBytes / 1e6).toFixed(0)} MB of JavaScript heap and buffers`,
     );
   }
-  for (const backend of parts.every((part) => ON_NO_BACKEND.includes(part)) ? [] : backends) {
+  if (processor !== undefined) {
+    tellProcessor(await raceProcessor(browser, exports, quick ? 2 : 5));
+    const peaks = await peakMemory(launch, exports);
+    if (peaks) {
+      const [ours, plain] = [peaks.ours, peaks.plain].map((bytes) => `${(bytes / 2 ** 20).toFixed(0)} MiB`);
+      console.log(
+        `most memory of the page's process for two pictures of one step: ours ${ours}, the plain loop ${plain} (${(peaks.plain / peaks.ours).toFixed(2)}x)`,
+      );
+    }
+  }
+  const isOverAlready = model === undefined && parts.every((part) => ON_NO_BACKEND.includes(part));
+  for (const backend of isOverAlready ? [] : backends) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
     console.log(
       `\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`,

@@ -33,7 +33,7 @@ export async function inStudio(browser, backend, use) {
   }
 }
 
-/** The studio with the language engine's baseline beside it, so that both run in one page. */
+/** The studio with what it is compared with beside it, so that both run in one page. */
 async function buildAll() {
   await build({ root: join(HERE, '..'), logLevel: 'error', build: { outDir: APP, emptyOutDir: true } });
   await build({
@@ -47,8 +47,8 @@ async function buildAll() {
       emptyOutDir: true,
       assetsInlineLimit: 0,
       rolldownOptions: {
-        input: join(HERE, 'plain_language.ts'),
-        output: { entryFileNames: 'plain_language.js' },
+        input: ['plain_language', 'plain_pictures'].map((name) => join(HERE, `${name}.ts`)),
+        output: { entryFileNames: '[name].js' },
       },
     },
   });

@@ -78,6 +78,18 @@ export function parseArguments(words, from) {
 }
 
 /**
+ * The operation with this language model for each of these steps, unless it names another.
+ * @param {unknown} operation
+ * @param {readonly string[]} steps
+ * @param {string} ref
+ * @returns {unknown}
+ */
+export function withModel(operation, steps, ref) {
+  const { checkpoints, ...others } = /** @type {{ checkpoints?: object }} */ (operation);
+  return { ...others, checkpoints: { ...Object.fromEntries(steps.map((step) => [step, ref])), ...checkpoints } };
+}
+
+/**
  * A folder of that name takes precedence; a path such as ./a/b is never a repository.
  * @param {string | undefined} text
  * @param {string} from

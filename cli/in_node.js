@@ -1,7 +1,7 @@
 /** `--backend cpu`: the command line without a browser, on the npm package's engine for Node. */
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { isObject } from './arguments.js';
+import { isObject, withModel } from './arguments.js';
 import { Failure } from './failure.js';
 import { checkServers, serversIn } from './servers.js';
 
@@ -20,14 +20,30 @@ const MODULE = fileURLToPath(new URL('node.js', PACKAGE));
 /**
  * The servers that the environment names, for an operation that needs any.
  * @param {unknown} operation
+ * @param {Questions} questions
  * @param {(sentence: string) => void} say
  */
-async function serversFor(operation, say) {
-  const { enginesFor, readAddress } = /** @type {Questions} */ (await load('command_line.js'));
+async function serversFor(operation, { enginesFor, readAddress }, say) {
   const needed = await enginesFor(operation).catch(refused);
   const servers = await serversIn(needed, process.env, (typed) => Promise.resolve(typed).then(readAddress));
   checkServers(needed, servers, say);
   return servers;
+}
+
+/**
+ * @param {unknown} operation
+ * @param {string | null} ref of a language model on a server
+ * @param {Questions} questions
+ */
+function withServersModel(operation, ref, { languageStepsOf }) {
+  if (ref === null) {
+    return operation;
+  }
+  try {
+    return withModel(operation, languageStepsOf(operation), ref);
+  } catch (error) {
+    return refused(error);
+  }
 }
 
 /**
@@ -54,24 +70,26 @@ function refused(error) {
  * @returns {Promise<Result>}
  */
 export async function runInNode(request, operation, say) {
-  if (request.origin || request.language !== null || request.languageOrigin || request.languageRef) {
+  if (request.origin || request.language !== null || request.languageOrigin) {
     throw new Failure(
       'invalid_operation',
-      'With --backend cpu nothing is fetched and no language model runs; name a folder or file as --checkpoint, or take another backend.',
+      'With --backend cpu nothing is fetched, and language models run on servers only; name a folder or file as --checkpoint, or take another backend.',
     );
   }
   if (!existsSync(MODULE)) {
     throw new Failure('not_built', 'The package is not built yet; run "npm run build:package" first.');
   }
   const { createDarkroom } = /** @type {Module} */ (await load('node.js'));
+  const questions = /** @type {Questions} */ (await load('command_line.js'));
+  const whole = withServersModel(operation, request.languageRef, questions);
   const darkroom = createDarkroom({
-    servers: await serversFor(operation, say),
+    servers: await serversFor(whole, questions, say),
     ...(request.checkpoint === null ? {} : { checkpoints: { given: request.checkpoint } }),
   });
   let last = '';
   try {
     say((await darkroom.device()).note ?? 'Runs on the processor.');
-    const job = darkroom.run(/** @type {Operation} */ (/** @type {unknown} */ (isObject(operation) ? operation : {})), {
+    const job = darkroom.run(/** @type {Operation} */ (/** @type {unknown} */ (isObject(whole) ? whole : {})), {
       onNotice: say,
       onProgress: ({ stage, step, steps, secondsLeft }) => {
         const now = steps > 0 ? `${stage} ${step}/${steps}` : stage;

@@ -2,7 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import { chromium } from 'playwright';
-import { isWeightFile } from './arguments.js';
+import { isWeightFile, withModel } from './arguments.js';
 import { filesOfFolder } from './checkpoint_folder.js';
 import { chromiumFlags, provideChromium } from './chromium.js';
 import { Failure } from './failure.js';
@@ -288,19 +288,12 @@ export class Session {
    * @param {string} ref
    * @returns {Promise<unknown>}
    */
-  withLanguage(operation, ref) {
-    return this.#ask(
-      (door, { asked, model }) => {
-        /** @type {Record<string, string>} */
-        const chosen = {};
-        for (const { id } of door.requirements(asked).languageSteps) {
-          chosen[id] = model;
-        }
-        const { checkpoints, ...others } = /** @type {{ checkpoints?: object }} */ (asked);
-        return { ...others, checkpoints: { ...chosen, ...checkpoints } };
-      },
-      { asked: operation, model: ref },
+  async withLanguage(operation, ref) {
+    const steps = await this.#ask(
+      (door, asked) => door.requirements(asked).languageSteps.map(({ id }) => id),
+      operation,
     );
+    return withModel(operation, steps, ref);
   }
 
   /**

@@ -9,7 +9,7 @@ import { publint } from 'publint';
 import type { Darkroom, Operation } from '../src/package/contract.ts';
 import type { createDarkroom } from '../src/package/darkroom.ts';
 import { pngPixels } from '../src/package/node_picture.ts';
-import { FakeService, json } from '../test/fake_service.ts';
+import { FakeService, events, json } from '../test/fake_service.ts';
 import { CHECKPOINTS, readGolden } from './fixtures/door.ts';
 import { writeLargeCheckpoint } from './fixtures/large_checkpoint.ts';
 import { ISOLATED, PUBLIC, serve, type Origin } from './fixtures/origins.ts';
@@ -295,6 +295,48 @@ test('in Node, a server that lets no page ask makes a picture, with its key in a
   }
 });
 
+test('in Node, words come from the model of a server that --language names, and what is wrong with it is said', async () => {
+  const info = test.info();
+  const [operation, out] = [info.outputPath('operation.json'), info.outputPath('out')];
+  const parameters = { prompt: 'an apple', instruction: 'Make it red.', seed: '7' };
+  writeFileSync(
+    operation,
+    JSON.stringify({ operation: 'text_transformation', config: 'text_transformation', parameters }),
+  );
+  const said = (content: string) => ({ choices: [{ index: 0, delta: { content }, finish_reason: null }] });
+  const stop = { choices: [{ index: 0, delta: {}, finish_reason: 'stop' }] };
+  const fake = await FakeService.start({
+    'POST /v1/chat/completions': events([said('A red '), said('apple.'), stop, 'data: [DONE]']),
+  });
+  fake.cors = 'none';
+  const generate = (model: string, url: string) => {
+    const words = [join(PROJECT, 'cli/generate.js'), operation, '--out', out, '--backend', 'cpu', '--language', model];
+    const env = { ...process.env, OPENAI_CHAT_URL: url, OPENAI_CHAT_API_KEY: 'secret' };
+    return promisify(execFile)('node', words, { env }).catch((failed: { code: number; stderr: string }) => failed);
+  };
+  try {
+    const made = await generate(`openai_chat@${fake.url}/v1#qwen3:8b`, `${fake.url}/v1`);
+    expect(made).toHaveProperty('stdout', expect.stringContaining('"entity_type":"output_text"'));
+    const name = readdirSync(out).find((file) => file.endsWith('_output_text.txt')) ?? '';
+    expect(readFileSync(join(out, name), 'utf8')).toBe('A red apple.');
+    const [asked] = fake.heard;
+    expect(asked.headers.authorization).toBe('Bearer secret');
+    expect(JSON.parse(asked.body.toString())).toMatchObject({ model: 'qwen3:8b', stream: true });
+    const written = readdirSync(out).map((file) => readFileSync(join(out, file), 'latin1'));
+    expect(written.join()).not.toContain('secret');
+
+    // A server that was not entered is not asked, whatever the operation names.
+    const stranger = await generate(`openai_chat@${fake.url}/v1#qwen3:8b`, 'http://127.0.0.1:9/v1');
+    expect(stranger).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining(`${fake.url}/v1 is not entered`),
+    });
+    expect(fake.heard).toHaveLength(1);
+  } finally {
+    await fake.stop();
+  }
+});
+
 test('the package is what its manifest says, types and sizes too', async () => {
   const info = test.info();
   const { messages } = await publint({ pkgDir: DIST, level: 'warning', strict: true, pack: false });
@@ -314,9 +356,17 @@ test('the package is what its manifest says, types and sizes too', async () => {
      createDarkroom({ threads: 'many' });
      export {};`,
   );
-  for (const [module, resolution] of [
-    ['nodenext', 'nodenext'],
-    ['esnext', 'bundler'],
+  // What is no module can import it as it runs.
+  writeFileSync(
+    join(folder, 'other.cts'),
+    `import type { Darkroom } from 'darkroom' with { 'resolution-mode': 'import' };
+     const opening: Promise<Darkroom> = import('darkroom').then(({ createDarkroom }) => createDarkroom({ threads: 2 }));
+     void opening.then((darkroom) => darkroom.dispose());`,
+  );
+  for (const [module, resolution, files] of [
+    ['node16', 'node16', ['main.ts', 'other.cts']],
+    ['nodenext', 'nodenext', ['main.ts', 'other.cts']],
+    ['esnext', 'bundler', ['main.ts']],
   ]) {
     const options = {
       module,
@@ -327,7 +377,7 @@ test('the package is what its manifest says, types and sizes too', async () => {
       noEmit: true,
       types: [],
     };
-    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: options, files: ['main.ts'] }));
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: options, files }));
     writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
     execFileSync('node', [join(PROJECT, 'node_modules/typescript/bin/tsc'), '-p', folder], { stdio: 'inherit' });
   }

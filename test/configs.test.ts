@@ -2,7 +2,9 @@
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
 import { configFileSchema } from '../src/core/config_file.ts';
+import { parseOperation } from '../src/core/operation.ts';
 import { courseOf } from '../src/core/steps.ts';
+import { configsElsewhere, offerElsewhere } from '../src/jobs/elsewhere.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { offers } from '../src/pipelines/config_files.ts';
 
@@ -71,6 +73,31 @@ describe.each(Object.entries(files))('config %s', (path, file) => {
       expect([width % 8, height % 8]).toEqual([0, 0]);
     });
   }
+});
+
+describe('elsewhere', () => {
+  const offered = (config: string, checkpoint: string, engines: string[]) => {
+    const parameters = { prompt: 'a lighthouse', steps: 4, guidance_scale: 1 };
+    const operation = parseOperation({ operation: 'image_generation', config, checkpoint, parameters });
+    return offerElsewhere(operation, catalogue, engines);
+  };
+  const SDXL = 'hub:stabilityai/stable-diffusion-xl-base-1.0@0123456';
+
+  test('the same weights go on with the same numbers, others of the family with their own', () => {
+    const same = offered('stable_diffusion', SDXL, ['comfyui']);
+    expect(same?.label).toBe('Make it with Stable Diffusion XL on ComfyUI');
+    expect(same?.operation).toMatchObject({ config: 'comfyui_sdxl', parameters: { steps: 4, guidance_scale: 1 } });
+    const other = offered('flux2', 'hub:someone/klein@0123456', ['gemini', 'comfyui']);
+    expect(other?.label).toBe('Make it with FLUX.2 on ComfyUI, without steps, guidance_scale');
+    expect(other?.operation).toMatchObject({ config: 'comfyui_flux2', parameters: { prompt: 'a lighthouse' } });
+    expect(other?.operation.parameters).not.toHaveProperty('steps');
+  });
+
+  test('nothing is offered without a server, or for a checkpoint that nobody has there', () => {
+    expect(offered('stable_diffusion', SDXL, [])).toBeNull();
+    expect(offered('stable_diffusion', 'hub:someone/else@0123456', ['comfyui'])).toBeNull();
+    expect(configsElsewhere('stable_diffusion', null, catalogue)).toEqual([]);
+  });
 });
 
 describe('a config file is refused', () => {

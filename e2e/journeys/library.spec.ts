@@ -5,6 +5,7 @@ import { expect, test as base, type Locator, type Page, type TestInfo } from '@p
 import { BUILTIN_CHECKPOINTS } from '../../src/core/builtin_checkpoints.ts';
 import { chromiumFlags, findChromium } from '../../cli/chromium.js';
 import { CHECKPOINTS } from '../fixtures/door.ts';
+import { WorkingComfyUi } from '../../test/working_comfyui.ts';
 import { COMMIT, Hub, filesOf } from '../fixtures/hub.ts';
 
 const PHONE = { width: 390, height: 844 };
@@ -367,6 +368,42 @@ test('a card of the catalogue leads to the same look', async ({ page }) => {
   await expect(page.getByText(/There is no public repository/).first()).toBeVisible();
   await page.getByRole('button', { name: 'Put away' }).click();
   await expect(library.field).toBeFocused();
+});
+
+test('what fits in no way is offered from another machine, after one was entered there', async ({
+  page,
+  hub,
+}, info) => {
+  const repo = 'stable-diffusion-v1-5/stable-diffusion-v1-5';
+  hub.repositories.set(repo, { files: filesOf(TINY) });
+  const server = await WorkingComfyUi.start(1000);
+  try {
+    const library = new LibraryPage(page);
+    await library.open();
+    await page.evaluate(() => globalThis.darkroom?.planWith(2 ** 20));
+    const sheet = await library.ask(repo);
+    await expect(
+      sheet.getByText('None of these fits here. “Stable Diffusion 1.5 on ComfyUI” can make it on another machine.'),
+    ).toBeVisible();
+    for (const [name, size] of Object.entries({ phone: PHONE, desktop: DESKTOP })) {
+      await page.setViewportSize(size);
+      await library.photograph(info, `elsewhere-${name}`);
+    }
+    await sheet.getByRole('button', { name: 'Enter a server' }).click();
+    await page.getByRole('textbox', { name: 'Address' }).fill(server.url);
+    await page.getByRole('button', { name: 'Enter', exact: true }).click();
+    await expect(page.getByRole('article').filter({ hasText: server.url }).getByText('answers')).toBeVisible();
+    await page.getByRole('link', { name: 'Library' }).click();
+    await (await library.ask(repo)).getByRole('button', { name: 'Make it there' }).click();
+    await expect(
+      page
+        .getByRole('combobox', { name: 'Where' })
+        .or(page.getByRole('combobox', { name: 'What to make it with' }))
+        .first(),
+    ).toHaveValue('comfyui_sd15');
+  } finally {
+    await server.kill();
+  }
 });
 
 test('what cannot be had gets one sentence each, and a next step', async ({ page, hub }, info) => {

@@ -7,6 +7,11 @@ import { RemoteOwner } from '../../workers/remote_owner.ts';
 
 export { readAddress } from '../core/remote.ts';
 
+/** The steps of an operation that a language model or a voice runs, and that name none. @throws StudioError `invalid_operation` */
+export function languageStepsOf(operation: unknown): string[] {
+  return requirementsOf(parseOperation(operation), catalogue).languageSteps.map(({ id }) => id);
+}
+
 /** The engines on other machines that an operation needs. @throws StudioError `invalid_operation` */
 export async function enginesFor(operation: unknown): Promise<EngineFacts[]> {
   const { engines } = requirementsOf(parseOperation(operation), catalogue);

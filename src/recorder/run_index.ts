@@ -129,6 +129,11 @@ export class RunIndex {
     await this.#change(entries.map((entry) => ({ record: 'put', entry })));
   }
 
+  /** Like {@link put}, for a run whose entry says that it runs: should the power fail before the new one is on disk, recovery looks at it. */
+  async putEnded(entry: IndexEntry): Promise<void> {
+    await this.#change([{ record: 'put', entry }], { flush: false });
+  }
+
   /**
    * @param memory new details to remember about a run
    * @param entries to add in the same write
@@ -175,20 +180,20 @@ export class RunIndex {
     return (this.#sorted ??= [...this.#listed.values()].sort(byNewest));
   }
 
-  async #change(changes: Change[]): Promise<void> {
+  async #change(changes: Change[], { flush = true } = {}): Promise<void> {
     if (changes.length === 0) {
       return;
     }
     changes.forEach((change) => this.#apply(change));
     this.#unwritten.push(...changes);
     await this.#locks
-      .within(LOCK, () => this.#write())
+      .within(LOCK, () => this.#write(flush))
       .catch(() => {
         // They stay in memory until the next change writes them, or the next start finds them in the folders.
       });
   }
 
-  async #write(): Promise<void> {
+  async #write(flush: boolean): Promise<void> {
     await this.#catchUp();
     const changes = this.#unwritten;
     const file = await this.#store.append(`${FOLDER}/${NAME}`);
@@ -205,7 +210,7 @@ export class RunIndex {
       // The last good line may be followed by a torn one.
       await file.truncate(length);
       await file.write(added, length);
-      await file.flush();
+      await (flush ? file.flush() : undefined);
       header ||= headerOf(added);
       lines += values.length;
       length += added.length;

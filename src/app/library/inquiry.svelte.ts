@@ -1,3 +1,4 @@
+import type { Config } from '../../core/catalogue.ts';
 import { StudioError } from '../../core/errors.ts';
 import { isLanguageLayout } from '../../core/language.ts';
 import type { LanguagePrecision, LanguageSummary, PrecisionChoice } from '../../core/language.ts';
@@ -7,6 +8,7 @@ import { estimateRequest } from '../../core/fit.ts';
 import { checkpointStep } from '../../core/plan.ts';
 import { courseOf, fieldsOf } from '../../core/steps.ts';
 import type { JobClient } from '../../jobs/client.ts';
+import { configsElsewhere } from '../../jobs/elsewhere.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { Listing, Origin } from '../../weights/library/library_api.ts';
 import { catalogue } from '../../pipelines/catalogue.ts';
@@ -24,6 +26,8 @@ export class Inquiry {
   /** Instead of {@link summary}, for a language model or a voice. */
   language = $state.raw<LanguageSummary | null>(null);
   estimate = $state.raw<Estimate | null>(null);
+  /** The configs that make the same on other machines, and of which of their engines a server is entered. */
+  #others = $state.raw<{ config: Config; isEntered: boolean }[]>([]);
   /** A sentence about what went wrong; what is already known stays. */
   error = $state<string | null>(null);
   isBusy = $state(true);
@@ -87,6 +91,12 @@ export class Inquiry {
     return here.filter(({ variant }, index) => here.findIndex((other) => other.variant === variant) === index);
   });
 
+  /** Where what fits nowhere here can be made, a server that is entered before one that is not; null if it fits, or nobody makes it. */
+  readonly elsewhere = $derived.by(() => {
+    const isTooLarge = this.variants.length > 0 && this.variants.every(({ misfit }) => misfit !== null);
+    return isTooLarge ? (this.#others.find(({ isEntered }) => isEntered) ?? this.#others[0] ?? null) : null;
+  });
+
   /** Asks the origin, reads configs and headers, and estimates. Errors go to {@link error}. */
   async start(): Promise<void> {
     try {
@@ -117,6 +127,7 @@ export class Inquiry {
     if (!listing || !summary || !way) {
       return;
     }
+    this.#others = await this.#otherMachines(way.config, listing.ref);
     const operation = parseOperation({
       operation: way.operation,
       config: way.config,
@@ -134,6 +145,18 @@ export class Inquiry {
     if (this.size === size) {
       this.estimate = estimate;
     }
+  }
+
+  async #otherMachines(config: string, ref: string): Promise<{ config: Config; isEntered: boolean }[]> {
+    const found = configsElsewhere(config, ref, catalogue);
+    if (found.length === 0) {
+      return [];
+    }
+    const servers = await (await this.#client.remote).servers().catch(() => []);
+    return found.map((one) => ({
+      config: one.config,
+      isEntered: servers.some(({ engine }) => engine === one.engine),
+    }));
   }
 }
 
