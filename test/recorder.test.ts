@@ -289,45 +289,6 @@ describe('reading', () => {
   });
 });
 
-describe('metadata.json', () => {
-  test('follows what is saved within a second, and at once for whoever asks the recorder for it', async () => {
-    vi.useFakeTimers();
-    try {
-      const { recorder, run, store, folder } = await open();
-      const described = async () => ((await json(store, `${folder}/metadata.json`)) as RunRecord).entities.length;
-      await recorder.saveEntity(run, 'note', 'a');
-      expect(await described()).toBe(0);
-      const asked = JSON.parse(await (await recorder.readEntity(run, 'metadata.json')).text()) as RunRecord;
-      expect(asked.entities).toHaveLength(1);
-      await recorder.saveEntity(run, 'note', 'b');
-      await vi.advanceTimersByTimeAsync(1000);
-      await vi.waitFor(async () => expect(await described()).toBe(2));
-    } finally {
-      vi.useRealTimers();
-    }
-  });
-
-  test('costs an entity and the end of its run one write together', async () => {
-    const disk = new Disk();
-    const recorder = new Recorder(disk, () => NOON);
-    const run = await recorder.openRun(opening);
-    const done: string[] = [];
-    disk.fault = (_operation, kind, path) => {
-      if (kind === 'write' || kind === 'flush') {
-        done.push(`${kind} ${path.slice(path.lastIndexOf('/') + 1)}`);
-      }
-      return null;
-    };
-    await recorder.saveEntity(run, 'note', 'a');
-    await recorder.closeRun(run, 'completed');
-    expect(done.filter((one) => one.startsWith('flush'))).toEqual(['flush journal', 'flush journal']);
-    expect(done.filter((one) => one.startsWith('write') && one.endsWith('.part'))).toEqual([
-      'write 01_note.txt.part',
-      'write metadata.json.part',
-    ]);
-  });
-});
-
 describe('changes', () => {
   test('an interrupted run is known as that, and goes on under the next number', async () => {
     const { recorder, run, store } = await open();

@@ -7,17 +7,12 @@ interface Movable {
   move?(name: string): Promise<void>;
 }
 
-/** Folders whose handles are kept: of the runs being written, and those above them. */
-const FOLDERS_KEPT = 16;
-
 /** Delays before retrying a locked file; a dead tab releases its files within two seconds. */
 const BACK_OFF_MS = [10, 20, 40, 80, 160, 320, 640, 730];
 
 export class OpfsFileStore implements FileStore {
   readonly persistent = true;
   readonly #root: FileSystemDirectoryHandle;
-  /** By path, since the way from the root costs a message to another process per level. */
-  readonly #folders = new Map<string, FileSystemDirectoryHandle>();
 
   private constructor(root: FileSystemDirectoryHandle) {
     this.#root = root;
@@ -45,8 +40,8 @@ export class OpfsFileStore implements FileStore {
 
   async write(path: string, content: Blob): Promise<void> {
     const { folder, name } = split(path);
-    const file = await this.#within(folder, true, (directory) => directory.getFileHandle(name, { create: true }));
-    const handle = await openHandle(file);
+    const directory = await this.#directory(folder, true);
+    const handle = await openHandle(await directory.getFileHandle(name, { create: true }));
     try {
       handle.truncate(0);
       let at = 0;
@@ -62,87 +57,55 @@ export class OpfsFileStore implements FileStore {
   }
 
   async move(folder: string, from: string, to: string): Promise<void> {
-    await this.#within(folder, false, async (directory) => {
-      const file: FileSystemFileHandle & Movable = await directory.getFileHandle(from);
-      if (file.move) {
-        await file.move(to);
-        return;
-      }
-      // A writable's content becomes visible when it is closed, so the copy is either whole or absent.
-      const stream = await (await directory.getFileHandle(to, { create: true })).createWritable();
-      try {
-        await stream.write(await file.getFile());
-      } catch (error) {
-        await stream.abort().catch(() => {});
-        throw error;
-      }
-      await stream.close();
-      await directory.removeEntry(from);
-    });
+    const directory = await this.#directory(folder, false);
+    const file: FileSystemFileHandle & Movable = await directory.getFileHandle(from);
+    if (file.move) {
+      await file.move(to);
+      return;
+    }
+    // A writable's content becomes visible when it is closed, so the copy is either whole or absent.
+    const stream = await (await directory.getFileHandle(to, { create: true })).createWritable();
+    try {
+      await stream.write(await file.getFile());
+    } catch (error) {
+      await stream.abort().catch(() => {});
+      throw error;
+    }
+    await stream.close();
+    await directory.removeEntry(from);
   }
 
   async read(path: string): Promise<Blob | null> {
     const { folder, name } = split(path);
-    return absentAsNull(() =>
-      this.#within(folder, false, async (directory) => (await directory.getFileHandle(name)).getFile()),
-    );
+    return absentAsNull(async () => {
+      const directory = await this.#directory(folder, false);
+      const file = await directory.getFileHandle(name);
+      return file.getFile();
+    });
   }
 
   async list(folder: string): Promise<{ name: string; kind: 'file' | 'folder' }[]> {
-    const found = await absentAsNull(() =>
-      this.#within(folder, false, async (directory) => {
-        const entries: { name: string; kind: 'file' | 'folder' }[] = [];
-        for await (const [name, handle] of directory) {
-          entries.push({ name, kind: handle.kind === 'directory' ? 'folder' : 'file' });
-        }
-        return entries;
-      }),
-    );
-    return found ?? [];
+    const directory = await absentAsNull(() => this.#directory(folder, false));
+    const found: { name: string; kind: 'file' | 'folder' }[] = [];
+    for await (const [name, handle] of directory ?? []) {
+      found.push({ name, kind: handle.kind === 'directory' ? 'folder' : 'file' });
+    }
+    return found;
   }
 
   async remove(path: string): Promise<void> {
     const { folder, name } = split(path);
-    for (const known of this.#folders.keys()) {
-      if (known === path || known.startsWith(`${path}/`)) {
-        this.#folders.delete(known);
-      }
-    }
-    await absentAsNull(() =>
-      this.#within(folder, false, (directory) => directory.removeEntry(name, { recursive: true })),
-    );
+    await absentAsNull(async () => {
+      const directory = await this.#directory(folder, false);
+      await directory.removeEntry(name, { recursive: true });
+      return null;
+    });
   }
 
   async append(path: string): Promise<AppendFile> {
     const { folder, name } = split(path);
-    const file = await this.#within(folder, true, (directory) => directory.getFileHandle(name, { create: true }));
-    return new OpfsAppendFile(await openHandle(file));
-  }
-
-  /** @param use is called again if something was missing, since another tab may have removed the known folder, or made it anew */
-  async #within<T>(
-    path: string,
-    create: boolean,
-    use: (directory: FileSystemDirectoryHandle) => Promise<T>,
-  ): Promise<T> {
-    const known = this.#folders.get(path);
-    if (known) {
-      try {
-        return await use(known);
-      } catch (error) {
-        if (!isAbsent(error)) {
-          throw error;
-        }
-        this.#folders.delete(path);
-      }
-    }
-    const directory = await this.#directory(path, create);
-    const [oldest] = this.#folders.keys();
-    if (oldest !== undefined && this.#folders.size >= FOLDERS_KEPT) {
-      this.#folders.delete(oldest);
-    }
-    this.#folders.set(path, directory);
-    return use(directory);
+    const directory = await this.#directory(folder, true);
+    return new OpfsAppendFile(await openHandle(await directory.getFileHandle(name, { create: true })));
   }
 
   async #directory(path: string, create: boolean): Promise<FileSystemDirectoryHandle> {
@@ -229,13 +192,9 @@ async function absentAsNull<T>(look: () => Promise<T>): Promise<T | null> {
   try {
     return await look();
   } catch (error) {
-    if (isAbsent(error)) {
+    if (error instanceof DOMException && error.name === 'NotFoundError') {
       return null;
     }
     throw error;
   }
-}
-
-function isAbsent(error: unknown): boolean {
-  return error instanceof DOMException && error.name === 'NotFoundError';
 }

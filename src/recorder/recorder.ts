@@ -9,7 +9,6 @@ import type { Entity } from '../core/job.ts';
 import { withoutPictures } from '../core/operation.ts';
 import type { LostRun, Retention, RunEnd, RunOpening, RunQuery, RunRecord, RunSummary } from './recorder_api.ts';
 import { mimeOf } from '../media/registry.ts';
-import { fileAt } from './address.ts';
 import { toFile } from './entity_content.ts';
 import { ENTITY_TYPE, parseFilename, throughJson } from './entity_file.ts';
 import type { FileStore } from './file_store.ts';
@@ -32,9 +31,6 @@ const DEVICE_ID = 'device_id.txt';
 /** A closed tab quickly releases its runs, and others only hold them briefly. */
 const PATIENCE_MS = 2000;
 
-/** How far the `metadata.json` of a run that is being written may lag behind, since writing it takes as long as saving an entity. */
-const LAG_MS = 1000;
-
 export interface Surroundings {
   /** Shared by all recorders of the same files. */
   locks?: Locks;
@@ -51,8 +47,6 @@ interface OpenRun {
   readonly release: () => void;
   /** Pending work; changes of one run are serialised. */
   last: Promise<unknown>;
-  /** Until its `metadata.json` is written. */
-  lag: ReturnType<typeof setTimeout> | null;
   /** Its outcome, if that could not be written. */
   ending: RunRecord['current_state'] | null;
 }
@@ -142,13 +136,11 @@ export class Recorder {
     metadata: Record<string, unknown> = {},
   ): Promise<Entity> {
     assert(ENTITY_TYPE.test(entityType), `"${entityType}" is an entity type like "output_image"`);
-    return this.#inTurn(run, async (open) => {
-      const { folder } = open;
+    return this.#inTurn(run, async ({ folder }) => {
       const file = await toFile(content, metadata.format);
       const saved = await folder.save(entityType, file, this.#now().toISOString(), throughJson(metadata));
       const entity = entityOf(saved);
       this.#verified.add(`${run}/${entity.filename}`);
-      this.#describeSoon(run, open);
       return { run, ...entity };
     });
   }
@@ -166,8 +158,16 @@ export class Recorder {
     url: string,
     metadata: Record<string, unknown> = {},
   ): Promise<Entity> {
-    const { blob, source } = await fileAt(url, this.#fetch);
-    return this.saveEntity(run, entityType, blob, { ...source, ...metadata });
+    const address = URL.canParse(url) ? new URL(url) : null;
+    if (!address || !['blob:', 'data:', 'http:', 'https:'].includes(address.protocol)) {
+      throw new StudioError(
+        'invalid_operation',
+        'The URL to save from must be a blob:, data:, http: or https: address.',
+      );
+    }
+    // A query string may contain a key.
+    const source = address.protocol.startsWith('http') ? { source: `${address.origin}${address.pathname}` } : {};
+    return this.saveEntity(run, entityType, await this.#fetched(url), { ...source, ...metadata });
   }
 
   async closeRun(run: string, stage: RunEnd, error?: StudioErrorData): Promise<void> {
@@ -214,9 +214,6 @@ export class Recorder {
   async readEntity(run: string, name: string): Promise<Blob> {
     return guarded(async () => {
       const path = await this.#list.folder(run);
-      if (name === METADATA && this.#open.has(run)) {
-        await this.#inTurn(run, ({ folder }) => folder.describe()).catch(() => {});
-      }
       // An untrusted path must not leave the run's folder.
       const known = name === METADATA || parseFilename(name) !== null;
       const file = known ? await this.#store.read(`${path}/${name}`) : null;
@@ -290,7 +287,7 @@ export class Recorder {
         return;
       }
       await this.#inTurn(run, async ({ folder, release }) => {
-        this.#forget(run, open);
+        this.#open.delete(run);
         try {
           await this.#list.index.put({ ...entryOf(folder), due: true, leaving: true });
           await folder.delete();
@@ -334,21 +331,8 @@ export class Recorder {
     return result;
   }
 
-  #describeSoon(run: string, open: OpenRun): void {
-    open.lag ??= setTimeout(() => {
-      open.lag = null;
-      // It may end in between, and then is described.
-      this.#inTurn(run, ({ folder }) => folder.describe()).catch(() => {});
-    }, LAG_MS);
-  }
-
-  #forget(run: string, open: OpenRun): void {
-    clearTimeout(open.lag ?? undefined);
-    this.#open.delete(run);
-  }
-
   async #keepOpen(run: string, folder: RunFolder, release: () => void): Promise<void> {
-    this.#open.set(run, { folder, release, last: Promise.resolve(), lag: null, ending: null });
+    this.#open.set(run, { folder, release, last: Promise.resolve(), ending: null });
     const operation = folder.record.operation as Memory['operation'];
     await this.#list.index.remember(run, { operation }, entryOf(folder));
   }
@@ -356,8 +340,8 @@ export class Recorder {
   async #end(run: string, open: OpenRun, ending: RunRecord['current_state']): Promise<void> {
     open.ending = ending;
     await open.folder.say(stateFact(ending, this.#now().toISOString()));
-    await this.#list.index.putEnded(entryOf(open.folder));
-    this.#forget(run, open);
+    await this.#list.index.put(entryOf(open.folder));
+    this.#open.delete(run);
     await open.folder.close();
     open.release();
     void this.#sketch(entryOf(open.folder));
@@ -451,6 +435,26 @@ export class Recorder {
       );
     }
     this.#verified.add(`${run}/${name}`);
+  }
+
+  async #fetched(url: string): Promise<Blob> {
+    let response: Response;
+    try {
+      response = await this.#fetch(url);
+      if (response.ok) {
+        return await response.blob();
+      }
+    } catch (cause) {
+      throw new StudioError(
+        'origin_unavailable',
+        'What should be saved could not be fetched; check its address and the connection, then try again.',
+        { retry: 'same', cause },
+      );
+    }
+    throw new StudioError(
+      'origin_unavailable',
+      `What should be saved could not be fetched (the server answers ${response.status}); check its address.`,
+    );
   }
 
   async #lock(run: string): Promise<() => void> {

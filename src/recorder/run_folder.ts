@@ -1,7 +1,7 @@
 /**
  * One run's folder and the protocol for writing it: write the entity's file under an ignored name, move it to its own name, append a line
- * to the journal, flush; only then is it saved. `metadata.json` is derived from the journal and may lag behind until {@link RunFolder.describe}
- * or recovery. Whoever creates or opens a RunFolder holds the run's lock.
+ * to the journal, flush; only then is it saved. `metadata.json` is derived from the journal and may lag behind until recovery. Whoever
+ * creates or opens a RunFolder holds the run's lock.
  */
 import { StudioError } from '../core/errors.ts';
 import type { RunEntity, RunRecord } from './recorder_api.ts';
@@ -67,7 +67,7 @@ export class RunFolder {
         retry: 'same',
       });
     }
-    await folder.describe();
+    await folder.#describe();
     return folder;
   }
 
@@ -96,7 +96,7 @@ export class RunFolder {
     try {
       await folder.#mend(names, described, now);
       folder.#behind = text !== (await folder.#metadata().text());
-      await folder.describe();
+      await folder.#describe();
       return folder;
     } catch (error) {
       await folder.close();
@@ -117,7 +117,7 @@ export class RunFolder {
     return !this.#behind;
   }
 
-  /** Resolves once the entity is saved, not yet described. If it rejects, nothing was saved and the folder is still writable. */
+  /** Resolves once the entity is saved. If it rejects, nothing was saved and the folder is still writable. */
   async save(type: string, { blob, extension }: EntityFile, timestamp: string, metadata: Saved['metadata']) {
     const sequence = this.#next;
     const name = filename(sequence, type, extension);
@@ -139,6 +139,7 @@ export class RunFolder {
       throw error;
     }
     this.#next = sequence + 1;
+    await this.#describe();
     return saved;
   }
 
@@ -153,7 +154,7 @@ export class RunFolder {
   /** Ends, reopens or stars the run. */
   async say(fact: Fact): Promise<void> {
     await this.append(fact);
-    await this.describe();
+    await this.#describe();
   }
 
   /** Appends a line to the journal; resolves once it is on disk. */
@@ -275,7 +276,7 @@ export class RunFolder {
   }
 
   /** Writes metadata.json. A failure does no harm: the next change or recovery writes it. */
-  async describe(): Promise<void> {
+  async #describe(): Promise<void> {
     if (this.#behind) {
       await writeWhole(this.#store, this.path, METADATA, this.#metadata()).then(
         () => {

@@ -129,11 +129,6 @@ export class RunIndex {
     await this.#change(entries.map((entry) => ({ record: 'put', entry })));
   }
 
-  /** Like {@link put}, for a run whose entry says that it runs: should the power fail before the new one is on disk, recovery looks at it. */
-  async putEnded(entry: IndexEntry): Promise<void> {
-    await this.#change([{ record: 'put', entry }], { flush: false });
-  }
-
   /**
    * @param memory new details to remember about a run
    * @param entries to add in the same write
@@ -180,20 +175,20 @@ export class RunIndex {
     return (this.#sorted ??= [...this.#listed.values()].sort(byNewest));
   }
 
-  async #change(changes: Change[], { flush = true } = {}): Promise<void> {
+  async #change(changes: Change[]): Promise<void> {
     if (changes.length === 0) {
       return;
     }
     changes.forEach((change) => this.#apply(change));
     this.#unwritten.push(...changes);
     await this.#locks
-      .within(LOCK, () => this.#write(flush))
+      .within(LOCK, () => this.#write())
       .catch(() => {
         // They stay in memory until the next change writes them, or the next start finds them in the folders.
       });
   }
 
-  async #write(flush: boolean): Promise<void> {
+  async #write(): Promise<void> {
     await this.#catchUp();
     const changes = this.#unwritten;
     const file = await this.#store.append(`${FOLDER}/${NAME}`);
@@ -210,7 +205,7 @@ export class RunIndex {
       // The last good line may be followed by a torn one.
       await file.truncate(length);
       await file.write(added, length);
-      await (flush ? file.flush() : undefined);
+      await file.flush();
       header ||= headerOf(added);
       lines += values.length;
       length += added.length;
