@@ -230,6 +230,14 @@ export interface TextRequest {
   phased?: boolean | undefined;
 }
 
+/** What latents of a picture are before sampling where a mask is white. */
+export interface GroundRequest {
+  /** As {@link SampleRequest.mask}. */
+  mask: PixelImage;
+  /** Draws them; null = zeros. */
+  noise: NoiseSource | null;
+}
+
 export interface ImageRequest {
   /** Target size in pixels; the picture is first scaled to it (Lanczos). */
   width: number;
@@ -237,6 +245,8 @@ export interface ImageRequest {
   batch_size: number;
   /** Draws the sample of the encoder's posterior before the initial noise, from the same generator, as diffusers does. */
   random: NoiseSource;
+  /** Undefined = what the picture shows there. */
+  ground?: GroundRequest | undefined;
 }
 
 /** What a ControlNet sees, and how much it counts. */

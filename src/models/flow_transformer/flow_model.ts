@@ -36,6 +36,7 @@ import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
 import type { Circumstances, LoadedModel, ModelLora } from '../family.ts';
 import { blendOf } from '../latent_diffusion/blend.ts';
+import { onGround } from '../latent_diffusion/new_ground.ts';
 import { estimate, plannedNetworks } from '../latent_diffusion/estimate.ts';
 import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
@@ -158,9 +159,11 @@ export class FlowModel implements LoadedModel {
     }
   }
 
-  encodeImage(image: PixelImage, { width, height, batch_size, random }: ImageRequest): Promise<Latents> {
+  async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
+    const { width, height, batch_size, random, ground } = request;
     const encode = (pixels: DeviceTensor) => this.networks.encodeImage(pixels);
-    return this.#encode(resizeLanczos(image, width, height), batch_size, random, encode);
+    const latents = await this.#encode(resizeLanczos(image, width, height), batch_size, random, encode);
+    return ground ? await onGround(latents, ground, request) : latents;
   }
 
   /** A picture of the size that it is seen at; only families whose pictures are no Gaussians are shown any, so nothing is drawn. */
@@ -177,7 +180,7 @@ export class FlowModel implements LoadedModel {
     batch: number,
     random: NoiseSource,
     encode: (pixels: DeviceTensor) => Promise<EncodedPicture>,
-  ): Promise<Latents> {
+  ): Promise<DeviceLatents> {
     const { arithmetic } = this.engine;
     const { channels, factor, scale, shift = 0 } = this.networks.latents;
     const pixels = imageToTensor(image);

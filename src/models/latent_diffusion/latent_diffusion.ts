@@ -39,6 +39,7 @@ import { estimate, plannedNetworks } from './estimate.ts';
 import { ImageEncoding } from './image_encoding.ts';
 import { LatentDecoder } from './latent_decoder.ts';
 import type { ImagePromptRequest, Sizes } from './networks.ts';
+import { onGround } from './new_ground.ts';
 import { OFFERS } from './sampling_offers.ts';
 import { TextEncoding, type ModelParts } from './text_encoding.ts';
 
@@ -108,9 +109,10 @@ export class LatentDiffusion implements LoadedModel {
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
-    const { width, height, batch_size, random } = request;
+    const { width, height, batch_size, random, ground } = request;
     const pixels = imageToTensor(resizeLanczos(image, width, height));
-    return new DeviceLatents(await this.#images.encode(pixels, batch_size, random), this.engine);
+    const latents = new DeviceLatents(await this.#images.encode(pixels, batch_size, random), this.engine);
+    return ground ? await onGround(latents, ground, request) : latents;
   }
 
   latentsFrom({ dims, data }: CpuTensor): Latents {
