@@ -56,9 +56,12 @@ function requireSide(how: 'wide' | 'high', side: number, added: number, multiple
   if (over === 0) {
     return whole;
   }
+  const more = added + multiple - over;
   throw new StudioError(
     'invalid_operation',
-    `The new frame would be ${whole} pixels ${how}, and this checkpoint needs a multiple of ${multiple}; add ${added + multiple - over} pixels to that side of ${side} in place of ${added}.`,
+    how === 'wide'
+      ? `The new frame would be ${whole} pixels wide, and this checkpoint needs a multiple of ${multiple}; add ${more} pixels to the width in place of ${added}.`
+      : `The new frame would be ${whole} pixels high, and this checkpoint needs a multiple of ${multiple}; add ${more} pixels to the height in place of ${added}.`,
   );
 }
 

@@ -2,6 +2,7 @@ import * as v from 'valibot';
 import * as hires from '../../core/hires.ts';
 import type { LoraUse } from '../../core/loras.ts';
 import type { OperationInput } from '../../core/operation.ts';
+import { OUTPAINT_CONTENTS, SIDES, outpaintFeather } from '../../core/outpainting_parameters.ts';
 import * as parameter from '../../core/parameters.ts';
 import { UPSCALER } from '../../core/builtin_checkpoints.ts';
 import type { PromptSyntax } from '../../core/model.ts';
@@ -72,13 +73,26 @@ const CHOSEN = {
   variation_seed: { to: String, schema: () => parameter.seed('variation_seed') },
   variation_strength: { to: Number, schema: parameter.variationStrength },
   eta_noise_seed_delta: { to: Number, schema: parameter.etaNoiseSeedDelta },
-} satisfies Record<string, { to: (text: string) => unknown; schema: () => v.GenericSchema }>;
+  outpaint_left: { to: Number, schema: margin('outpaint_left') },
+  outpaint_top: { to: Number, schema: margin('outpaint_top') },
+  outpaint_right: { to: Number, schema: margin('outpaint_right') },
+  outpaint_bottom: { to: Number, schema: margin('outpaint_bottom') },
+  outpaint_feather: { to: Number, schema: outpaintFeather },
+  outpaint_content: { to: String, schema: () => v.picklist(OUTPAINT_CONTENTS) },
+} satisfies Record<string, { to: (text: string) => unknown; schema: (multiple: number) => v.GenericSchema }>;
 export type ChosenName = keyof typeof CHOSEN;
 
 const CHOSEN_NAMES = Object.keys(CHOSEN) as ChosenName[];
 
 /** Those that checkpoints whose noise is a flow take, too. */
-const OF_FLOWS = /^(noise|variation|eta)/;
+const OF_FLOWS = /^(noise|variation|eta|outpaint)/;
+
+/** Those that are about the starting picture, or say how the prompt is read, whatever the checkpoint. */
+const OF_GIVEN = /^(prompt_syntax|outpaint_)/;
+
+function margin(name: string) {
+  return (multiple: number) => parameter.size(name, 0, 2048, multiple);
+}
 
 /** The id of what these parameters say; empty where they say nothing. */
 export function predictionOf({ prediction_type, rescale_betas_zero_snr }: Record<string, unknown>): string {
@@ -102,6 +116,8 @@ export interface Suggestions {
   schedule: string;
   prediction: string;
   takesSizes: boolean;
+  /** Whether a picture can grow into a larger frame. */
+  outpaints: boolean;
   upscale: number;
   /** Of which width and height are, in pixels. */
   multiple: number;
@@ -133,6 +149,7 @@ export class Form {
     schedule: '',
     prediction: '',
     takesSizes: false,
+    outpaints: false,
     upscale: 1,
     multiple: 8,
     samplers: null,
@@ -172,7 +189,7 @@ export class Form {
   readonly strength = this.#entry(
     'strength',
     () => t('Strength'),
-    () => parameter.usualStrength(this.#hasMask()),
+    () => parameter.usualStrength(this.outpaints || this.#hasMask()),
     () => parameter.strength(),
   );
   /** Free while every picture gets a new seed, so its text is judged only when it is kept. */
@@ -199,6 +216,14 @@ export class Form {
     String(hires.USUAL_HIRES.strength),
   );
 
+  readonly margins = {
+    left: this.#chosenEntry('outpaint_left', () => t('Left'), '0'),
+    top: this.#chosenEntry('outpaint_top', () => t('Top'), '0'),
+    right: this.#chosenEntry('outpaint_right', () => t('Right'), '0'),
+    bottom: this.#chosenEntry('outpaint_bottom', () => t('Bottom'), '0'),
+  };
+  readonly feather = this.#chosenEntry('outpaint_feather', () => t('Soft seam'), '0');
+
   constructor(hasMask: () => boolean) {
     this.#hasMask = hasMask;
   }
@@ -206,6 +231,11 @@ export class Form {
   /** Whether the checkpoint's noise levels are a flow's, so that nothing is to be said of what its network predicts. */
   get isFlow(): boolean {
     return this.suggestions.prediction === 'flow_prediction';
+  }
+
+  /** Whether the starting picture, where there is one, grows into a larger frame. */
+  get outpaints(): boolean {
+    return this.suggestions.outpaints && SIDES.some((side) => !['', '0'].includes(this.chosen(`outpaint_${side}`)));
   }
 
   /** As somebody chose, else as the checkpoint suggests. */
@@ -265,7 +295,7 @@ export class Form {
       },
       suggestion: () => suggestion,
       check: (one) => {
-        const result = v.safeParse(schema(), to(one.text.trim()), { abortEarly: true });
+        const result = v.safeParse(schema(this.suggestions.multiple), to(one.text.trim()), { abortEarly: true });
         return one.text === suggestion || result.success
           ? null
           : said(result.issues[0].message).replace(/^\w+/, one.label);
@@ -281,7 +311,8 @@ export class Form {
       (name === 'guidance_rescale' && !(Number(this.chosen(name)) > 0)) ||
       (!varies && name.startsWith('variation')) ||
       (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||
-      (!isPerPicture && name === 'eta_noise_seed_delta');
+      (!isPerPicture && name === 'eta_noise_seed_delta') ||
+      ((isFromWords || !this.outpaints) && name.startsWith('outpaint'));
     const names = CHOSEN_NAMES.filter(
       (name) => this.chosen(name) !== '' && !isIdle(name) && (!this.isFlow || OF_FLOWS.test(name)),
     );
@@ -340,7 +371,7 @@ export class Form {
       this.hiresStrength,
     );
     if (kind !== 'image_generation') {
-      needed.push(this.strength);
+      needed.push(this.strength, ...(this.outpaints ? [...Object.values(this.margins), this.feather] : []));
     }
     return needed.map((entry) => entry.ask()).every(Boolean);
   }
@@ -355,8 +386,9 @@ export class Form {
     if (Number(this.chosen('variation_strength')) > 0 && this.chosen('variation_seed') === '') {
       this.choose('variation_seed', randomSeed());
     }
+    const outpaints = pictures !== null && this.outpaints;
     return {
-      operation: operationKind(pictures),
+      operation: outpaints ? 'image_outpaint' : operationKind(pictures),
       config,
       checkpoint,
       ...(checkpoints ? { checkpoints } : {}),
@@ -364,8 +396,8 @@ export class Form {
         ...(scale === undefined ? {} : { scale }),
         prompt: this.prompt.text,
         negative_prompt: options.negative,
-        width: this.width.value,
-        height: this.height.value,
+        // The frame says it.
+        ...(outpaints ? {} : { width: this.width.value, height: this.height.value }),
         steps: this.steps.value,
         guidance_scale: this.guidance.value,
         seed: this.seed.text.trim(),
@@ -382,8 +414,8 @@ export class Form {
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
         ...(pictures?.isTransparent ? { background: options.background } : {}),
-        ...(pictures?.mask ? { mask_image: pictures.mask } : {}),
-        ...(pictures?.mask && !options.overlays ? { overlay_inpaint: false } : {}),
+        ...(pictures?.mask && !outpaints ? { mask_image: pictures.mask } : {}),
+        ...((outpaints || pictures?.mask) && !options.overlays ? { overlay_inpaint: false } : {}),
       },
     };
   }
@@ -441,7 +473,7 @@ export class Form {
     return (
       this.#followers.some((entry) => entry.differs) ||
       [sampler, schedule, prediction].some((own) => own !== '') ||
-      CHOSEN_NAMES.some((name) => name !== 'prompt_syntax' && this.chosen(name) !== '')
+      CHOSEN_NAMES.some((name) => !OF_GIVEN.test(name) && this.chosen(name) !== '')
     );
   }
 
@@ -451,7 +483,7 @@ export class Form {
     this.options.schedule = '';
     this.options.prediction = '';
     this.options.chosen = Object.fromEntries(
-      Object.entries(this.options.chosen).filter(([name]) => name === 'prompt_syntax'),
+      Object.entries(this.options.chosen).filter(([name]) => OF_GIVEN.test(name)),
     );
   }
 

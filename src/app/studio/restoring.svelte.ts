@@ -115,6 +115,10 @@ export class Restoring {
       } else if (typeof image === 'string') {
         await picture.put(await this.#client.entity(run.id, image), image);
       }
+      if (run.operation?.operation === 'image_outpaint' && picture.loaded) {
+        form.width.text = String(picture.loaded.width);
+        form.height.text = String(picture.loaded.height);
+      }
       this.#told.announce('These settings are in the form now.');
     });
   }

@@ -212,7 +212,7 @@ export class Studio {
       return false;
     }
     await this.#run(async () => {
-      const pictures = await this.picture.prepare(form.width.value, form.height.value);
+      const pictures = await this.picture.prepare(form.width.value, form.height.value, form.outpaints);
       const asked = form.operation(config.id, checkpoint.ref, pictures, loras);
       const operation = guides?.applyTo(asked, checkpoint) ?? asked;
       return this.rewriting?.applyTo(operation) ?? operation;
