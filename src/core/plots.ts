@@ -89,7 +89,10 @@ function listOf(text: string): string[] {
 export function cellsOf(axes: readonly PlotAxis[]): number[][] {
   const count = axes.reduce((product, { values }) => product * values.length, 1);
   if (count > MOST_CELLS) {
-    throw new StudioError('invalid_operation', `A plot of ${count} pictures is too large; make it at most ${MOST_CELLS}.`);
+    throw new StudioError(
+      'invalid_operation',
+      `A plot of ${count} pictures is too large; make it at most ${MOST_CELLS}.`,
+    );
   }
   return Array.from({ length: count }, (_, cell) => {
     let rest = cell;

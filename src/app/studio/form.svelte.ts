@@ -2,12 +2,13 @@ import * as v from 'valibot';
 import * as hires from '../../core/hires.ts';
 import type { LoraUse } from '../../core/loras.ts';
 import type { OperationInput } from '../../core/operation.ts';
-import { OUTPAINT_CONTENTS, SIDES, outpaintFeather } from '../../core/outpainting_parameters.ts';
+import { SIDES } from '../../core/outpainting_parameters.ts';
 import * as parameter from '../../core/parameters.ts';
 import { UPSCALER } from '../../core/builtin_checkpoints.ts';
 import type { PromptSyntax } from '../../core/model.ts';
 import { WHITE } from '../../formats/background.ts';
 import { randomSeed } from '../fields/seed.ts';
+import { CHOSEN, CHOSEN_NAMES, OF_FLOWS, OF_GIVEN, type ChosenName } from './chosen.ts';
 import { Entry } from './entry.svelte.ts';
 import { said, t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
@@ -58,41 +59,6 @@ const PREDICTIONS: Partial<Record<string, Record<string, unknown>>> = {
   velocity: { prediction_type: 'v_prediction', rescale_betas_zero_snr: false },
   velocity_zero_snr: { prediction_type: 'v_prediction', rescale_betas_zero_snr: true },
 };
-
-/** Parameters that are kept as typed, and what an operation wants of them. */
-const CHOSEN = {
-  prompt_syntax: { to: String, schema: parameter.promptSyntax },
-  clip_skip: { to: Number, schema: parameter.clipSkip },
-  guidance_rescale: { to: Number, schema: parameter.guidanceRescale },
-  follows: { to: String, schema: parameter.follows },
-  hires_scale: { to: Number, schema: hires.hiresScale },
-  hires_steps: { to: Number, schema: hires.hiresSteps },
-  hires_denoising_strength: { to: Number, schema: hires.hiresStrength },
-  hires_upscaler: { to: String, schema: hires.hiresUpscaler },
-  noise: { to: String, schema: parameter.noise },
-  variation_seed: { to: String, schema: () => parameter.seed('variation_seed') },
-  variation_strength: { to: Number, schema: parameter.variationStrength },
-  eta_noise_seed_delta: { to: Number, schema: parameter.etaNoiseSeedDelta },
-  outpaint_left: { to: Number, schema: margin('outpaint_left') },
-  outpaint_top: { to: Number, schema: margin('outpaint_top') },
-  outpaint_right: { to: Number, schema: margin('outpaint_right') },
-  outpaint_bottom: { to: Number, schema: margin('outpaint_bottom') },
-  outpaint_feather: { to: Number, schema: outpaintFeather },
-  outpaint_content: { to: String, schema: () => v.picklist(OUTPAINT_CONTENTS) },
-} satisfies Record<string, { to: (text: string) => unknown; schema: (multiple: number) => v.GenericSchema }>;
-export type ChosenName = keyof typeof CHOSEN;
-
-const CHOSEN_NAMES = Object.keys(CHOSEN) as ChosenName[];
-
-/** Those that checkpoints whose noise is a flow take, too. */
-const OF_FLOWS = /^(noise|variation|eta|outpaint)/;
-
-/** Those that are about the starting picture, or say how the prompt is read, whatever the checkpoint. */
-const OF_GIVEN = /^(prompt_syntax|outpaint_)/;
-
-function margin(name: string) {
-  return (multiple: number) => parameter.size(name, 0, 2048, multiple);
-}
 
 /** The id of what these parameters say; empty where they say nothing. */
 export function predictionOf({ prediction_type, rescale_betas_zero_snr }: Record<string, unknown>): string {
