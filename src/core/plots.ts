@@ -118,14 +118,15 @@ function withValue(operation: Operation, { parameter, kind, values }: PlotAxis, 
   const set = (more: Record<string, unknown>): Operation => ({ ...operation, parameters: { ...parameters, ...more } });
   if (kind === 'replace') {
     const names = ['prompt', 'negative_prompt'];
-    const found = names.filter((name) => String(parameters[name] ?? '').includes(values[0]));
+    const textOf = (name: string) => (typeof parameters[name] === 'string' ? parameters[name] : '');
+    const found = names.filter((name) => textOf(name).includes(values[0]));
     if (found.length === 0) {
       throw new StudioError(
         'invalid_operation',
         `"${values[0]}" stands neither in the prompt nor in the negative prompt; the first of the values is the one to replace.`,
       );
     }
-    return set(Object.fromEntries(found.map((name) => [name, String(parameters[name]).replaceAll(values[0], value)])));
+    return set(Object.fromEntries(found.map((name) => [name, textOf(name).replaceAll(values[0], value)])));
   }
   if (parameter.startsWith('lora:')) {
     const loras = (parameters.loras ?? []) as { lora: string }[];

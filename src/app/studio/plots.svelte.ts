@@ -41,7 +41,7 @@ export class Plots {
   /** Newest first. */
   list = $state.raw<Plot[]>([]);
   /** States of the cells' jobs, by id. */
-  #states = $state.raw<ReadonlyMap<string, JobState>>(new Map());
+  #states = $state.raw<Readonly<Partial<Record<string, JobState>>>>({});
   readonly #studio: Studio;
   readonly #client: JobClient;
   #recording = Promise.resolve();
@@ -99,7 +99,7 @@ export class Plots {
 
   cell(plot: Plot, cell: number): Cell {
     const made = plot.made[cell];
-    return { made, state: made ? 'completed' : (this.#states.get(jobOf(plot, cell)) ?? 'missing') };
+    return { made, state: made ? 'completed' : (this.#states[jobOf(plot, cell)] ?? 'missing') };
   }
 
   /** The cells that nobody is making and that are not made. */
@@ -142,13 +142,13 @@ export class Plots {
   }
 
   #take(jobs: readonly Job[]): void {
-    const states = new Map<string, JobState>();
-    const changed = new Map<string, Plot>();
+    const states: Partial<Record<string, JobState>> = {};
+    const changed: Partial<Record<string, Plot>> = {};
     for (const { id, state, run, entities } of jobs) {
       const match = /^plot-([0-9a-f]{8})-(\d+)-(\d+)$/.exec(id);
-      const plot = match && (changed.get(match[1]) ?? this.list.find((one) => one.id === match[1]));
+      const plot = match && (changed[match[1]] ?? this.list.find((one) => one.id === match[1]));
       if (match && plot) {
-        states.set(id, state);
+        states[id] = state;
         const cell = Number(match[2]);
         const file = entities.find((entity) => resultMedium(entity) !== null)?.filename;
         if (
@@ -158,14 +158,12 @@ export class Plots {
           cell < plot.made.length &&
           !plot.made[cell]
         ) {
-          changed.set(plot.id, { ...plot, made: plot.made.with(cell, { run, file }) });
+          changed[plot.id] = { ...plot, made: plot.made.with(cell, { run, file }) };
         }
       }
     }
     this.#states = states;
-    for (const plot of changed.values()) {
-      this.#replace(plot);
-    }
+    Object.values(changed).forEach((plot) => plot && this.#replace(plot));
     for (const plot of this.list) {
       if (plot.run === null && plot.made.every((one) => one !== null)) {
         this.#recording = this.#recording.then(() => this.#record(plot.id));
