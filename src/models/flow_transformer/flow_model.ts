@@ -17,6 +17,7 @@ import type {
   Latents,
   SampleRequest,
   TextRequest,
+  TokenCount,
 } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import { TorchGenerator } from '../../core/random.ts';
@@ -157,6 +158,10 @@ export class FlowModel implements LoadedModel {
     } finally {
       text.dispose();
     }
+  }
+
+  countTokens(prompt: string): TokenCount[] {
+    return this.networks.countTokens?.(prompt) ?? [];
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {

@@ -14,8 +14,10 @@ import type {
   EstimateRequest,
   ImageRequest,
   Latents,
+  PromptSyntax,
   SampleRequest,
   TextRequest,
+  TokenCount,
 } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -106,6 +108,10 @@ export class LatentDiffusion implements LoadedModel {
   async encodeText(request: TextRequest): Promise<Conditioning> {
     await this.#begin(request);
     return this.#texts.encode(request);
+  }
+
+  countTokens(prompt: string, syntax: PromptSyntax): TokenCount[] {
+    return this.#texts.count(prompt, syntax);
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
