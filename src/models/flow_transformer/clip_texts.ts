@@ -91,7 +91,7 @@ export function tokensOfClip(tokenizers: readonly ClipTokenizer[], prompt: strin
 
 /** What people call the CLIP encoders of a checkpoint, from 0. */
 export function nameOfClip(n: number): string {
-  return n === 0 ? 'CLIP' : `CLIP ${n + 1}`;
+  return n === 0 ? 'CLIP' : `CLIP-${n + 1}`;
 }
 
 /** The part of a prompt that CLIP dropped but T5 still reads. */
