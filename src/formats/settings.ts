@@ -140,9 +140,7 @@ export function inscriptionOf(settings: Settings): Inscription {
         loraHashes: loraHashes(loras),
         hires: hiresOf(parameters),
         upscale: upscale && { scale: upscale.scale, name: upscale.checkpoint.name },
-        strength: startsFromPicture
-          ? (number('strength') ?? usualStrength(hasMask(operation.operation)))
-          : undefined,
+        strength: startsFromPicture ? (number('strength') ?? usualStrength(hasMask(operation.operation))) : undefined,
         software,
       }),
     }),
