@@ -11,7 +11,7 @@ import { flowShift, guidanceScale, prompt } from '../src/core/parameters.ts';
 export const meta = {
   id: 'output_image_qwen_image',
   media: 'image',
-  operations: ['image_generation', 'image_transform', 'image_inpaint'],
+  operations: ['image_generation', 'image_transform', 'image_inpaint', 'image_outpaint'],
   needs: { gpu: true, checkpoint: ['QwenImagePipeline', 'QwenImageImg2ImgPipeline', 'QwenImageInpaintPipeline'] },
   stages: PAINTING_STAGES,
   outputs: { images: { medium: 'image', many: true } },

@@ -1,6 +1,6 @@
 /**
- * A picture from words with any checkpoint of the Stable Diffusion family: from scratch, from another picture, or in the white part of a
- * mask. In: prompt and settings. Out: `batch_size` pictures. Cost: two UNet calls per step with guidance.
+ * A picture from words with any checkpoint of the Stable Diffusion family: from scratch, from another picture, in the white part of a mask,
+ * or around a picture. In: prompt and settings. Out: `batch_size` pictures. Cost: two UNet calls per step with guidance.
  */
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
@@ -17,7 +17,8 @@ import type {
   Model,
   SampleRequest,
 } from '../src/core/model.ts';
-import { hasItsStart, startProblem } from '../src/core/painting_parameters.ts';
+import { givenPicture } from '../src/core/painting.ts';
+import { hasItsStart, maskEntries, startProblem } from '../src/core/painting_parameters.ts';
 import {
   background,
   CONTROL_IMAGES,
@@ -30,6 +31,7 @@ import {
   guidanceRescale,
   guidanceScale,
   hasControlImages,
+  hasMask,
   hasPromptImages,
   image,
   imageEncoder,
@@ -37,7 +39,6 @@ import {
   ipAdapters,
   loras,
   noiseEntries,
-  overlayInpaint,
   pixels,
   predictionType,
   prompt,
@@ -56,7 +57,7 @@ import {
 export const meta = {
   id: 'output_image_stable_diffusion',
   media: 'image',
-  operations: ['image_generation', 'image_transform', 'image_inpaint'],
+  operations: ['image_generation', 'image_transform', 'image_inpaint', 'image_outpaint'],
   needs: {
     gpu: true,
     checkpoint: [
@@ -108,9 +109,8 @@ export const parameters = v.pipe(
     strength: v.optional(strength()),
     ...hiresEntries(),
     image: v.optional(image('image')),
-    mask_image: v.optional(image('mask_image')),
+    ...maskEntries(),
     background: v.optional(background()),
-    overlay_inpaint: v.optional(overlayInpaint()),
     original_width: v.optional(pixels('original_width', 1)),
     original_height: v.optional(pixels('original_height', 1)),
     crop_top: v.optional(pixels('crop_top')),
@@ -155,12 +155,11 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   }
   const model = await models.load(context.checkpoint, { ...input, loras: [...(input.loras ?? []), ...tagged] });
   requireUsed(input, model.summary);
-  const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');
-  const mask = input.mask_image === undefined ? undefined : await context.readImage(input.mask_image, 'mask_image');
+  const { picture, mask, ground, ...framed } = await givenPicture(input, 8, context);
   if ((input.guidance_rescale ?? 0) > 0 && input.guidance_scale <= 1) {
     context.notice('guidance_rescale does something only with a guidance_scale above 1, so it changed nothing.');
   }
-  const { width, height } = pictureSize(input, picture, model.summary.defaults, context);
+  const { width, height } = pictureSize({ ...input, ...framed }, picture, model.summary.defaults, context);
   const controls = await controlsOf(input, context);
   const imagePrompts = await imagePromptsOf(input, context);
   const { noiseSource } = await import('../src/core/noise_sources.ts');
@@ -177,11 +176,11 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
       negative_prompt: text.texts.negative,
       tokens: text.tokens,
     });
-    const amount = input.strength ?? usualStrength(mask !== undefined);
+    const amount = input.strength ?? usualStrength(hasMask(input.operation));
     // At full strength an inpainting checkpoint starts from noise alone; the reference then draws no noise for the picture.
     start =
       picture && !(model.summary.inpaints && amount === 1)
-        ? await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random })
+        ? await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random, ground })
         : undefined;
 
     const request: SampleRequest = {
@@ -290,7 +289,7 @@ async function wordsOf(input: Input, { notice }: Context): Promise<{ prompt: str
 
 /** @throws StudioError `invalid_operation` for anything this checkpoint cannot do or would ignore */
 function requireUsed(input: Input, { name, inpaints, takesSizes }: CheckpointSummary): void {
-  if (inpaints && input.operation !== 'image_inpaint') {
+  if (inpaints && !hasMask(input.operation)) {
     throw new StudioError(
       'invalid_operation',
       `"${name}" only paints in the white part of a mask; give it a picture and a mask, or choose another checkpoint.`,

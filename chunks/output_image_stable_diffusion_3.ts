@@ -13,7 +13,7 @@ import { guidanceScale, prompt, real } from '../src/core/parameters.ts';
 export const meta = {
   id: 'output_image_stable_diffusion_3',
   media: 'image',
-  operations: ['image_generation', 'image_transform', 'image_inpaint'],
+  operations: ['image_generation', 'image_transform', 'image_inpaint', 'image_outpaint'],
   needs: {
     gpu: true,
     checkpoint: ['StableDiffusion3Pipeline', 'StableDiffusion3Img2ImgPipeline', 'StableDiffusion3InpaintPipeline'],

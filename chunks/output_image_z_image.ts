@@ -11,7 +11,7 @@ import { guidanceScale, prompt } from '../src/core/parameters.ts';
 export const meta = {
   id: 'output_image_z_image',
   media: 'image',
-  operations: ['image_generation', 'image_transform', 'image_inpaint'],
+  operations: ['image_generation', 'image_transform', 'image_inpaint', 'image_outpaint'],
   needs: { gpu: true, checkpoint: ['ZImagePipeline', 'ZImageImg2ImgPipeline', 'ZImageInpaintPipeline'] },
   stages: PAINTING_STAGES,
   outputs: { images: { medium: 'image', many: true } },

@@ -10,6 +10,7 @@ from files import GOLDENS, fresh_folder
 from float8 import make_float8
 from flows import make_flows
 from loras import make_loras
+from outpainting import make_outpainting
 from pipelines import make_pipelines
 from resampling import make_resampling
 from samplers import make_samplers
@@ -29,6 +30,7 @@ def main() -> None:
     make_loras()
     make_tiling()
     make_pipelines()
+    make_outpainting(set())
 
 
 if __name__ == "__main__":

@@ -192,6 +192,15 @@ describe('the plan', () => {
       /mask_image is needed by image_inpaint and only by it/,
     ],
     ['image_inpaint', { image: PICTURE }, /mask_image is needed by image_inpaint/],
+    ['image_inpaint', { image: PICTURE, mask_image: PICTURE, outpaint_left: 8 }, /outpaint_left counts only for/],
+    ['image_outpaint', { image: PICTURE }, /image_outpaint needs at least one of outpaint_left/],
+    ['image_outpaint', { image: PICTURE, outpaint_top: 2049 }, /outpaint_top must be a whole number from 0 to 2048/],
+    ['image_outpaint', { outpaint_top: 8 }, /image is missing/],
+    [
+      'image_outpaint',
+      { image: PICTURE, mask_image: PICTURE, outpaint_top: 8 },
+      /mask_image is needed by image_inpaint/,
+    ],
   ])('%s refuses %j', (kind, parameters, sentence) => {
     expect(refusal(parameters, { operation: kind }).message).toMatch(sentence);
   });

@@ -5,7 +5,14 @@ import { StudioError } from '../src/core/errors.ts';
 import { estimateRequest, fit } from '../src/core/fit.ts';
 import type { DeviceReport, EngineState, JobEvent, LedgerReport } from '../src/core/job.ts';
 import type { LoraUse } from '../src/core/loras.ts';
-import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../src/core/model.ts';
+import type {
+  CheckpointSummary,
+  Estimate,
+  EstimateRequest,
+  MemoryBudget,
+  PromptSyntax,
+  TokenCount,
+} from '../src/core/model.ts';
 import type { CheckedAddition } from '../src/core/additions.ts';
 import { parseOperation } from '../src/core/operation.ts';
 import { checkpointStep, plan, type Plan, type PlanResult } from '../src/core/plan.ts';
@@ -334,6 +341,11 @@ export class GenerationOwner implements GenerationApi {
       await this.#speed.measured(precisions, workloads(this.#started));
     }
     return model.estimate(request, await this.#circumstances(source, model.summary));
+  }
+
+  async countTokens(source: CheckpointSource, prompt: string, syntax: PromptSyntax): Promise<TokenCount[]> {
+    const model = await this.#models.open(this.#started, source, null);
+    return 'countTokens' in model ? (model.countTokens?.(prompt, syntax) ?? []) : [];
   }
 
   async checkLoras(source: CheckpointSource): Promise<LoraFit[]> {

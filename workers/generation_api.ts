@@ -2,7 +2,14 @@
 import type { CheckedAddition } from '../src/core/additions.ts';
 import type { DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
 import type { ComfySurvey } from '../src/core/comfyui.ts';
-import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../src/core/model.ts';
+import type {
+  CheckpointSummary,
+  Estimate,
+  EstimateRequest,
+  MemoryBudget,
+  PromptSyntax,
+  TokenCount,
+} from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
 import type { EngineFacts, Probe, RemoteServer, SignInProof, Usage } from '../src/core/remote.ts';
 import type { Change } from '../src/core/smaller.ts';
@@ -131,6 +138,8 @@ export interface GenerationApi extends JobExecutor {
   /** Draws an unfinished picture from elsewhere on that canvas, unless a job runs here. */
   show(picture: Blob): Promise<void>;
   ledger(): Promise<LedgerReport>;
+  /** How much of each text encoder of a checkpoint a prompt takes; no weights are read. Empty where nothing is known of that. */
+  countTokens(source: CheckpointSource, prompt: string, syntax: PromptSyntax): Promise<TokenCount[]>;
   /** Which stored LoRAs fit a checkpoint, judged by headers only. Empty if it takes none. */
   checkLoras(source: CheckpointSource): Promise<LoraFit[]>;
   /** Which stored additions of a kind fit a checkpoint, judged by headers only. Empty if it takes none. */

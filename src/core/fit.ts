@@ -1,5 +1,6 @@
 /** Whether a plan fits the device: which variant of the weights to run and how long that takes, or why it does not fit and what would. */
 import { hiresSide } from './hires.ts';
+import { outpainted } from './outpainting_parameters.ts';
 import { isFile } from './parameters.ts';
 import type { IpAdapterUse } from './image_prompts.ts';
 import { isVariant } from './model.ts';
@@ -23,6 +24,9 @@ export function estimateRequest(
     return typeof value === 'number' ? value : otherwise;
   };
   const usual = picture ?? checkpoint.defaults;
+  const added = outpainted(parameters);
+  // The frame of a picture that is widened follows from its size.
+  const side = (name: 'width' | 'height') => (added[name] > 0 ? usual[name] : number(name, usual[name])) + added[name];
   const times = number('hires_scale', 1);
   const larger = (side: number) => (times > 1 ? hiresSide(side, times) : side);
   const {
@@ -38,9 +42,9 @@ export function estimateRequest(
     operation,
     width:
       checkpoint.latentsPerSecond === undefined || typeof parameters.seconds !== 'number'
-        ? larger(number('width', usual.width))
+        ? larger(side('width'))
         : Math.ceil(parameters.seconds * checkpoint.latentsPerSecond),
-    height: larger(number('height', usual.height)),
+    height: larger(side('height')),
     batch_size:
       checkpoint.mostFrames === undefined ? number('batch_size', picture?.batch_size ?? 1) : number('frames', 1),
     // Two passes take about as long as all steps at the larger size: the first is small, and the second skips some.

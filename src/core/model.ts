@@ -209,6 +209,18 @@ export interface Latents {
 export const PROMPT_SYNTAXES = ['literal', 'automatic1111', 'comfyui'] as const;
 export type PromptSyntax = (typeof PROMPT_SYNTAXES)[number];
 
+/** How much of a text encoder a prompt takes. */
+export interface TokenCount {
+  /** What people call the encoder, such as "CLIP". */
+  encoder: string;
+  /** Begin and end included. */
+  tokens: number;
+  /** What it reads at a time, begin and end included. */
+  limit: number;
+  /** How often it reads: more than once only in a tool's syntax, in which a prompt may have any length. */
+  rows: number;
+}
+
 export interface TextRequest {
   prompt: string;
   negative_prompt: string;
@@ -232,6 +244,14 @@ export interface TextRequest {
   phased?: boolean | undefined;
 }
 
+/** What latents of a picture are before sampling where a mask is white. */
+export interface GroundRequest {
+  /** As {@link SampleRequest.mask}. */
+  mask: PixelImage;
+  /** Draws them; null = zeros. */
+  noise: NoiseSource | null;
+}
+
 export interface ImageRequest {
   /** Target size in pixels; the picture is first scaled to it (Lanczos). */
   width: number;
@@ -241,6 +261,8 @@ export interface ImageRequest {
   isLast?: boolean | undefined;
   /** Draws the sample of the encoder's posterior before the initial noise, from the same generator, as diffusers does. */
   random: NoiseSource;
+  /** Undefined = what the picture shows there. */
+  ground?: GroundRequest | undefined;
 }
 
 /** What a ControlNet sees, and how much it counts. */
@@ -397,6 +419,8 @@ export interface Upscaler extends OpenedCheckpoint {
 }
 
 export interface Model extends OpenedCheckpoint {
+  /** Counts tokens without reading any weights, for each encoder; absent where nothing is known of that. */
+  countTokens?(prompt: string, syntax: PromptSyntax): TokenCount[];
   encodeText(request: TextRequest): Promise<Conditioning>;
   encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents>;
   /** Encodes a picture for {@link SampleRequest.shown} at the size the network takes; absent if it takes none. */

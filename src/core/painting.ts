@@ -3,9 +3,10 @@ import type { Context, StageDeclaration } from './chunk.ts';
 import { StudioError } from './errors.ts';
 import { takeLoraTags, type LoraUse } from './loras.ts';
 import type { PixelImage } from './media.ts';
-import type { Latents, Model, SampleRequest } from './model.ts';
+import type { GroundRequest, Latents, Model, SampleRequest } from './model.ts';
 import type { NoiseRequest } from './noise.ts';
-import { usualStrength, type ImageSource } from './parameters.ts';
+import type { OutpaintRequest } from './outpainting_parameters.ts';
+import { hasMask, usualStrength, type ImageSource } from './parameters.ts';
 
 export const PAINTING_STAGES = [
   { id: 'encode', label: { en: 'Reading your words', de: 'Liest deine Worte' } },
@@ -21,7 +22,9 @@ export const FILMING_STAGES = [
 ] as const satisfies readonly StageDeclaration[];
 
 /** The parameters of a painting, already validated by the chunk. */
-export interface Painting extends NoiseRequest {
+export interface Painting extends NoiseRequest, OutpaintRequest {
+  /** Its kind. */
+  operation: string;
   prompt: string;
   negative_prompt: string;
   width?: number | undefined;
@@ -36,6 +39,7 @@ export interface Painting extends NoiseRequest {
   /** Reference pictures, in order. */
   images?: ImageSource[] | undefined;
   strength?: number | undefined;
+  background?: string | undefined;
   loras?: LoraUse[] | undefined;
   tile_size?: number | undefined;
   /** See `SampleRequest`. */
@@ -59,14 +63,13 @@ export async function paint(
   const { words, loras: tagged } = takeLoraTags(input.prompt);
   const model = await context.models.load(context.checkpoint, { loras: [...(input.loras ?? []), ...tagged] });
   sayWhatIsIgnored(input, model, context);
-  const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');
-  const mask = input.mask_image === undefined ? undefined : await context.readImage(input.mask_image, 'mask_image');
+  const { picture, mask, ground, ...framed } = await givenPicture(input, model.summary.multiple, context);
   const given: PixelImage[] = [];
   for (const one of input.images ?? []) {
     given.push(await context.readImage(one, 'images'));
   }
   const usual = sizeFor && given.length > 0 ? sizeFor(given, model) : {};
-  const size = pictureSize({ ...usual, ...input }, picture ?? given.at(0), model, context);
+  const size = pictureSize({ ...usual, ...input, ...framed }, picture ?? given.at(0), model, context);
   requireRoom(size, model);
   const { noiseSource } = await import('./noise_sources.ts');
   const random = noiseSource(input);
@@ -82,7 +85,7 @@ export async function paint(
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
     text.notices?.forEach(context.notice);
     await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
-    start = picture && (await model.encodeImage(picture, { ...size, batch_size: input.batch_size, random }));
+    start = picture && (await model.encodeImage(picture, { ...size, batch_size: input.batch_size, random, ground }));
     for (const one of given) {
       shown.push(await showTo(model, one));
     }
@@ -90,7 +93,7 @@ export async function paint(
       ...input,
       ...size,
       shown,
-      strength: input.strength ?? usualStrength(mask !== undefined),
+      strength: input.strength ?? usualStrength(hasMask(input.operation)),
       guidance_mode: 'auto',
       random,
       start,
@@ -114,6 +117,46 @@ export async function paint(
       one?.dispose();
     }
   }
+}
+
+/** The picture to start from. */
+export interface GivenPicture {
+  picture?: PixelImage;
+  mask?: PixelImage;
+  ground?: GroundRequest | undefined;
+  /** In pixels, where the new frame of the picture says it and nothing else does. */
+  width?: number;
+  height?: number;
+}
+
+/**
+ * Reads the picture to start from and its mask, and puts the picture into its new frame where the operation asks for that.
+ * @param multiple of which the frame's sides must be; see `CheckpointSummary`
+ * @throws StudioError `invalid_operation` for a frame of another size
+ */
+export async function givenPicture(
+  input: Pick<Painting, 'operation' | 'image' | 'mask_image' | 'width' | 'height' | 'background'> &
+    OutpaintRequest &
+    NoiseRequest,
+  multiple = 8,
+  { readImage, notice }: Pick<Context, 'readImage' | 'notice'>,
+): Promise<GivenPicture> {
+  if (input.image === undefined) {
+    return {};
+  }
+  const picture = await readImage(input.image, 'image');
+  if (input.operation !== 'image_outpaint') {
+    return input.mask_image === undefined
+      ? { picture }
+      : { picture, mask: await readImage(input.mask_image, 'mask_image') };
+  }
+  const { framed, groundOf } = await import('./outpainting.ts');
+  const frame = framed(picture, input, multiple);
+  const { width, height } = frame.picture;
+  if ((input.width ?? width) !== width || (input.height ?? height) !== height) {
+    notice(`The picture with its new ground has ${width}×${height} pixels; width and height do not count here.`);
+  }
+  return { ...frame, ground: groundOf(input, frame.mask, input), width, height };
 }
 
 /** @throws StudioError `invalid_operation` for a request that this checkpoint cannot fulfil */

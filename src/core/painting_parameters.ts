@@ -1,12 +1,14 @@
 /** The common parameters of chunks that call `paint`, and the rules between them. */
 import * as v from 'valibot';
 import type { NoiseRequest } from './noise.ts';
+import { outpaintEntries, outpaintProblem, type OutpaintRequest } from './outpainting_parameters.ts';
 import {
   HALF_A_VARIATION,
   UNKNOWN_DELTA,
   background,
   batchSize,
   drawnSeed,
+  hasMask,
   image,
   isKnownDelta,
   isWholeVariation,
@@ -49,13 +51,14 @@ export const paintingEntries = ({ multiple, usualSteps }: { multiple: number; us
   tile_size: v.optional(tileSize()),
 });
 
-/** For chunks that can also inpaint. */
+/** For chunks that can also inpaint and outpaint. */
 export const maskEntries = () => ({
   mask_image: v.optional(image('mask_image')),
+  ...outpaintEntries(),
   overlay_inpaint: v.optional(overlayInpaint()),
 });
 
-interface Start extends Partial<NoiseRequest> {
+interface Start extends Partial<NoiseRequest>, OutpaintRequest {
   operation: string;
   image?: ImageSource | undefined;
   mask_image?: ImageSource | undefined;
@@ -68,9 +71,9 @@ export const hasItsStart = (input: Start): boolean => problemOf(input) === null;
 
 export const startProblem = ({ input }: { input: Start }): string => problemOf(input) ?? '';
 
-function problemOf({ operation, image, mask_image, overlay_inpaint, background, ...noise }: Start): string | null {
+function problemOf({ operation, image, mask_image, overlay_inpaint, background, ...rest }: Start): string | null {
   if (operation !== 'image_generation' && image === undefined) {
-    return 'image is missing: image_transform and image_inpaint start from a picture.';
+    return 'image is missing: image_transform, image_inpaint and image_outpaint start from a picture.';
   }
   if (operation === 'image_generation' && image !== undefined) {
     return 'image is given, but image_generation starts from nothing; use image_transform.';
@@ -78,16 +81,20 @@ function problemOf({ operation, image, mask_image, overlay_inpaint, background, 
   if ((operation === 'image_inpaint') !== (mask_image !== undefined)) {
     return 'mask_image is needed by image_inpaint and only by it: white is changed, black is kept.';
   }
-  if (operation !== 'image_inpaint' && overlay_inpaint !== undefined) {
-    return 'overlay_inpaint counts only for image_inpaint; leave it out.';
+  if (!hasMask(operation) && overlay_inpaint !== undefined) {
+    return 'overlay_inpaint counts only for image_inpaint and image_outpaint; leave it out.';
+  }
+  const outpainting = outpaintProblem({ operation, ...rest });
+  if (outpainting !== null) {
+    return outpainting;
   }
   if (image === undefined && background !== undefined) {
     return 'background counts only where an image is given; leave it out.';
   }
-  if (!isWholeVariation(noise)) {
+  if (!isWholeVariation(rest)) {
     return HALF_A_VARIATION;
   }
-  if (!isKnownDelta(noise)) {
+  if (!isKnownDelta(rest)) {
     return UNKNOWN_DELTA;
   }
   return null;

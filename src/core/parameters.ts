@@ -67,6 +67,11 @@ export const strength = (name = 'strength') => {
   return v.pipe(v.number(message), v.gtValue(0, message), v.maxValue(1, message));
 };
 
+/** Whether an operation of this kind paints anew in a part of a picture only. */
+export function hasMask(operation: string): boolean {
+  return operation === 'image_inpaint' || operation === 'image_outpaint';
+}
+
 /** diffusers' defaults, for inpainting and for a picture without a mask. */
 export function usualStrength(hasMask: boolean): number {
   return hasMask ? 1 : 0.8;

@@ -3,7 +3,7 @@ import * as v from 'valibot';
 import { loraTags, withoutLoraTags } from '../core/loras.ts';
 import { StudioError } from '../core/errors.ts';
 import { USUAL_HIRES } from '../core/hires.ts';
-import { usualStrength } from '../core/parameters.ts';
+import { hasMask, usualStrength } from '../core/parameters.ts';
 import { hiresFields, infotextFields, writeInfotext } from './infotext.ts';
 import { asciiJson, isObject, readJsonObject } from './json.ts';
 import type { Inscription } from './metadata.ts';
@@ -140,9 +140,7 @@ export function inscriptionOf(settings: Settings): Inscription {
         loraHashes: loraHashes(loras),
         hires: hiresOf(parameters),
         upscale: upscale && { scale: upscale.scale, name: upscale.checkpoint.name },
-        strength: startsFromPicture
-          ? (number('strength') ?? usualStrength(operation.operation === 'image_inpaint'))
-          : undefined,
+        strength: startsFromPicture ? (number('strength') ?? usualStrength(hasMask(operation.operation))) : undefined,
         software,
       }),
     }),

@@ -4,7 +4,14 @@ import type { CheckedAddition } from '../core/additions.ts';
 import { DEFAULT_CHECKPOINT, defaultCheckpoint } from '../core/builtin_checkpoints.ts';
 import type { ComfySurvey } from '../core/comfyui.ts';
 import type { Delta, DeviceReport, EngineState, Job, LedgerReport } from '../core/job.ts';
-import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
+import type {
+  CheckpointSummary,
+  Estimate,
+  EstimateRequest,
+  MemoryBudget,
+  PromptSyntax,
+  TokenCount,
+} from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
 import { requirementsOf } from '../core/plan.ts';
@@ -161,6 +168,11 @@ export class JobClient implements JobService {
   /** Frees the device, unless a job runs. */
   async unload(): Promise<void> {
     await (await this.#workers.started()).call('unload');
+  }
+
+  /** How much of each text encoder of an open, built-in or stored checkpoint a prompt takes. */
+  async countTokens(checkpoint: string, prompt: string, syntax: PromptSyntax): Promise<TokenCount[]> {
+    return (await this.#workers.started()).call('countTokens', this.#sources.get(checkpoint), prompt, syntax);
   }
 
   /** Which stored LoRAs fit an open, built-in or stored checkpoint, by its ref. */

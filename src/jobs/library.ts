@@ -2,6 +2,7 @@
 import * as Comlink from 'comlink';
 import type { Addition } from '../core/additions.ts';
 import type { WeightVariant } from '../core/model.ts';
+import type { ModelHashes } from '../core/model_hashes.ts';
 import type {
   LibraryApi,
   Listing,
@@ -30,6 +31,7 @@ const LONG = {
   resume: hours,
   verify: hours,
   exportFolder: hours,
+  hashes: hours,
   importFolder: hours,
 };
 
@@ -78,6 +80,10 @@ export class LibraryClient implements LibraryApi {
 
   list(): Promise<StoredCheckpoint[]> {
     return this.#link.call('list');
+  }
+
+  hashes(ref: string): Promise<ModelHashes | null> {
+    return this.#link.call('hashes', ref);
   }
 
   remove(ref: string): Promise<void> {

@@ -67,6 +67,23 @@ export class RecordingsClient {
   }
 
   /**
+   * Records the grid of a plot as a run of its own.
+   * @param sheet its labelled picture
+   * @param plot what it is of, and the runs of its cells
+   * @param metadata of the picture; its `name` is what the run is found by
+   * @returns the run
+   */
+  async keepPlot(sheet: Blob, plot: object, metadata: Record<string, unknown>): Promise<string> {
+    const recorder = this.#link();
+    const expected = ['plot', 'output_image'];
+    const run = await recorder.call('openRun', { config_name: 'plot', operation: null, expected_outputs: expected });
+    await recorder.call('saveEntity', run, 'plot', plot);
+    await recorder.call('saveFromBlob', run, 'output_image', sheet, metadata);
+    await recorder.call('closeRun', run, 'completed');
+    return run;
+  }
+
+  /**
    * Records a file that was not made here, as the `input_image`, `input_audio` … of a run of its own.
    * @param file its bytes, or the address to fetch a picture from; `name` is what it is found by
    * @throws StudioError `origin_unavailable` for an address that gives nothing, `image_unreadable` for one that gives no picture,

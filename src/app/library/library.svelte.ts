@@ -13,7 +13,7 @@ import type {
   TransferProgress,
 } from '../../weights/library/library_api.ts';
 import { Disk, pickFolder } from './disk.svelte.ts';
-import { Inquiry } from './inquiry.svelte.ts';
+import type { Inquiry } from './inquiry.svelte.ts';
 import { KeptSecret } from '../parts/kept_secret.svelte.ts';
 import type { Transfer, TransferKind } from './transfer.ts';
 import { transferSentence } from './transfer.ts';
@@ -153,6 +153,7 @@ export class Library {
 
   /** Asks an origin what it has; the answer appears in {@link inquiry}. Nothing is stored. */
   async ask(origin: Origin): Promise<void> {
+    const { Inquiry } = await import('./inquiry.svelte.ts');
     const inquiry = new Inquiry(this.#client, origin, this.token.current);
     this.inquiry = inquiry;
     this.#told.announce('Looking …');

@@ -7,6 +7,7 @@ export function entityWords(type: string): string {
     input: () => t('what was asked for'),
     config: () => t('all settings'),
     sent_messages: () => t('what the model was told'),
+    plot: () => t('the values of a plot, and its pictures'),
     reply: () => t('what the model replied'),
     thinking: () => t('what the model thought'),
     interception: () => t('the words, rewritten'),

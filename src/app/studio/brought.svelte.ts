@@ -1,9 +1,12 @@
 import type { Reading } from '../../formats/reading.ts';
 import type * as SamplerLabels from '../../formats/sampler_labels.ts';
 import type { Choice } from './sampling.ts';
+import type { JobClient } from '../../jobs/client.ts';
+import type { Library } from '../library/library.svelte.ts';
 import type { Outcome, outcomeOf } from './brought_outcome.ts';
 import type { Form } from './form.svelte.ts';
 import type { Loras } from './loras.svelte.ts';
+import type { MissingModel, RecipeModels } from './recipe_models.svelte.ts';
 
 /** The settings that a picture brought along, and what became of them. */
 export class Brought {
@@ -24,6 +27,17 @@ export class Brought {
   /** Says what became of them. */
   #tell: typeof outcomeOf | null = null;
   #labels: Pick<typeof SamplerLabels, 'samplerLabel' | 'scheduleLabel'> | null = null;
+  /** Finds what is named in it; null before the first look. */
+  models = $state.raw<RecipeModels | null>(null);
+  /** LoRAs that are not here, once the settings were used. */
+  #missing = $state.raw<MissingModel[]>([]);
+  readonly #library: Library;
+  readonly #client: JobClient;
+
+  constructor(library: Library, client: JobClient) {
+    this.#library = library;
+    this.#client = client;
+  }
 
   /** Looks for settings in a picture; the last one asked for counts. */
   async look(picture: Blob): Promise<void> {
@@ -32,15 +46,17 @@ export class Brought {
     let reading: Reading | null = null;
     let absence: string | null = null;
     try {
-      const [{ hasSettings, readPicture }, known, labels, telling] = await Promise.all([
+      const [{ hasSettings, readPicture }, known, labels, telling, { RecipeModels }] = await Promise.all([
         import('../../formats/recognition.ts'),
         import('./sampling.ts'),
         import('../../formats/sampler_labels.ts'),
         import('./brought_outcome.ts'),
+        import('./recipe_models.svelte.ts'),
       ]);
       this.#tell = telling.outcomeOf;
       this.#known = known;
       this.#labels = labels;
+      this.models ??= new RecipeModels(this.#library, this.#client);
       reading = await readPicture(picture);
       if (!reading) {
         absence = (await hasSettings(picture))
@@ -52,6 +68,10 @@ export class Brought {
       absence = 'The settings in it are damaged and cannot be read.';
     }
     if (this.#looking === picture) {
+      if (reading) {
+        // In the background: gigabytes may have to be read, and until then names tell.
+        void this.models?.learn(reading);
+      }
       this.reading = reading;
       this.absence = absence;
     }
@@ -60,9 +80,11 @@ export class Brought {
   /** Puts them into the form. */
   use(form: Form, loras: Loras): void {
     const { reading } = this;
-    if (!reading) {
+    if (!reading || !this.models) {
       return;
     }
+    const { lost, missing } = this.models.takeLoras(reading.loras, form);
+    this.#missing = missing;
     const { samplers, schedules } = this.#known;
     const { prompt = '', sampler, schedule, ...parameters } = reading.parameters;
     form.restore(
@@ -83,7 +105,7 @@ export class Brought {
       schedule !== undefined && !has(schedules, schedule)
         ? `the schedule ${this.#labels?.scheduleLabel(schedule) ?? schedule}`
         : null,
-      ...loras.take(reading.loras),
+      ...lost,
       ...reading.notRestored.filter((what) => !loras.hasEmbedding(what)),
     ].filter((what) => what !== null);
   }
@@ -95,14 +117,17 @@ export class Brought {
   }
 
   /**
-   * @param checkpoint the name of the one that is open, or null
+   * @param checkpoint the one that is open, or null
    * @returns null before they were used
    */
-  outcome(checkpoint: string | null): Outcome | null {
+  outcome(checkpoint: { ref: string; name: string } | null): Outcome | null {
     const { reading } = this;
     const [lost, isWhole] = [this.#lost, this.#isWhole];
     const { noisy } = this.#known;
-    return reading && lost && this.#tell ? this.#tell({ reading, lost, isWhole, noisy }, checkpoint) : null;
+    const open = checkpoint && { name: checkpoint.name, hashes: this.models?.hashesOf(checkpoint.ref) ?? {} };
+    return reading && lost && this.#tell
+      ? this.#tell({ reading, lost, isWhole, noisy, missing: this.#missing }, open)
+      : null;
   }
 
   forget(): void {
@@ -111,6 +136,7 @@ export class Brought {
     this.absence = null;
     this.#lost = null;
     this.#isWhole = false;
+    this.#missing = [];
   }
 }
 

@@ -1,5 +1,7 @@
 /** What became of settings that a file brought along, in sentences. */
+import { isHashOf, type ModelHashes } from '../../core/model_hashes.ts';
 import type { Reading, ReadParameters } from '../../formats/reading.ts';
+import { stem, type MissingModel } from './recipe_models.svelte.ts';
 
 /** What became of the settings, for the person who asked for them. */
 export interface Outcome {
@@ -10,6 +12,8 @@ export interface Outcome {
   whole: string;
   /** Further sentences. */
   notes: string[];
+  /** What it was made with and is not here. */
+  missing: MissingModel[];
 }
 
 const allOf = new Intl.ListFormat('en');
@@ -34,16 +38,24 @@ export interface UsedSettings {
   isWhole: boolean;
   /** Samplers that draw noise in each step. */
   noisy: readonly string[];
+  /** LoRAs that are not here. */
+  missing: readonly MissingModel[];
 }
 
-/** @param checkpoint the name of the one that is open, or null */
-export function outcomeOf(settings: UsedSettings, checkpoint: string | null): Outcome {
+/** @param checkpoint the one that is open, or null */
+export function outcomeOf(settings: UsedSettings, checkpoint: { name: string; hashes: ModelHashes } | null): Outcome {
   const { reading } = settings;
   const { name, hash } = reading.checkpoint;
+  const isIt = hash !== null && checkpoint ? isHashOf(hash, checkpoint.hashes) : null;
+  const isCalledSo = name !== null && stem(name).toLowerCase() === stem(checkpoint?.name ?? '').toLowerCase();
   const other =
-    name !== null
-      ? stem(name).toLowerCase() !== stem(checkpoint ?? '').toLowerCase() && `the checkpoint ${stem(name)}`
-      : hash !== null && `the checkpoint, which it names by the hash ${hash.slice(0, 12)} alone`;
+    isIt === true
+      ? false
+      : name !== null
+        ? isCalledSo
+          ? isIt === false && `the exact checkpoint ${stem(name)} (another file of that name is open)`
+          : `the checkpoint ${stem(name)}`
+        : hash !== null && `the checkpoint, which it names by the hash ${hash.slice(0, 12)} alone`;
   const lost = [...(other ? [other] : []), ...settings.lost];
   const inPrompt = lost.filter((what) => isInPrompt(what, reading.parameters));
   const isUsed = Object.keys(reading.parameters).length > 0;
@@ -54,6 +66,7 @@ export function outcomeOf(settings: UsedSettings, checkpoint: string | null): Ou
   const isNoisy = settings.noisy.includes(sampler) && noise === undefined && reading.tool !== 'Darkroom';
   const silent = USUAL.filter(([parameter, , said]) => isSilent(parameter, said)).map(([, what]) => what);
   return {
+    missing: [...(other ? [{ name: stem(name ?? hash ?? '') }] : []), ...settings.missing],
     sentence: isUsed ? usedExcept(lost, isList) : unused(lost, isList),
     lost: isList ? lost : [],
     whole: isUsed ? usedExcept(lost, false) : unused(lost, false),
@@ -109,9 +122,4 @@ function unused(lost: string[], isList: boolean): string {
   return isList
     ? 'None of its settings could be used, such as:'
     : `None of its settings could be used, such as ${allOf.format(lost)}.`;
-}
-
-/** Tools name files in folders, with endings; we name folders. */
-function stem(name: string): string {
-  return name.replace(/^.*[\\/]/, '').replace(/\.(safetensors|ckpt|pt|bin|gguf)$/i, '');
 }

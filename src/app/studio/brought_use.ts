@@ -24,12 +24,16 @@ export async function useBrought(forms: Forms, brought: Brought, isRecording: bo
     const place = recipe.index > 0 ? [`that it was number ${recipe.index + 1} of several made at once`] : [];
     brought.taken([...new Set(kinds), ...place]);
   } else {
+    const stored = brought.reading && brought.models?.checkpoint(brought.reading);
+    if (stored && stored.ref !== opened.checkpoint?.ref) {
+      await opened.openStored(stored.ref);
+    }
     brought.use(form, loras);
     if (!isRecording) {
       // It came out of the settings and is not what they start from.
       picture.remove();
     }
   }
-  const outcome = brought.outcome(opened.checkpoint?.name ?? null);
+  const outcome = brought.outcome(opened.checkpoint);
   return outcome ? [outcome.whole, ...outcome.notes].join(' ') : '';
 }

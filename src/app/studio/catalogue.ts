@@ -68,7 +68,10 @@ export function configFor(checkpoint: CheckpointSummary): { id: string; suggesti
       null,
     );
     if (result.ok) {
-      return { id, suggestions: suggestions(checkpoint, checkpointStep(result.plan)?.parameters ?? {}) };
+      const step = checkpointStep(result.plan);
+      const { operations = [] } = step ? catalogue.chunks[step.chunk].meta : {};
+      const outpaints = operations.includes('image_outpaint');
+      return { id, suggestions: { ...suggestions(checkpoint, step?.parameters ?? {}), outpaints } };
     }
   }
   return null;
@@ -144,7 +147,7 @@ export function stepName(step: string): string {
   return known[step]?.() ?? readable(step);
 }
 
-function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unknown>): Suggestions {
+function suggestions(checkpoint: CheckpointSummary, planned: Record<string, unknown>): Omit<Suggestions, 'outpaints'> {
   const number = (name: string, otherwise: number) => (typeof planned[name] === 'number' ? planned[name] : otherwise);
   const { width, height, sampler, schedule } = checkpoint.defaults;
   return {

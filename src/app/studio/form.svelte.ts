@@ -2,11 +2,13 @@ import * as v from 'valibot';
 import * as hires from '../../core/hires.ts';
 import type { LoraUse } from '../../core/loras.ts';
 import type { OperationInput } from '../../core/operation.ts';
+import { SIDES } from '../../core/outpainting_parameters.ts';
 import * as parameter from '../../core/parameters.ts';
 import { UPSCALER } from '../../core/builtin_checkpoints.ts';
 import type { PromptSyntax } from '../../core/model.ts';
 import { WHITE } from '../../formats/background.ts';
 import { randomSeed } from '../fields/seed.ts';
+import { CHOSEN, CHOSEN_NAMES, OF_FLOWS, OF_GIVEN, type ChosenName } from './chosen.ts';
 import { Entry } from './entry.svelte.ts';
 import { said, t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
@@ -58,28 +60,6 @@ const PREDICTIONS: Partial<Record<string, Record<string, unknown>>> = {
   velocity_zero_snr: { prediction_type: 'v_prediction', rescale_betas_zero_snr: true },
 };
 
-/** Parameters that are kept as typed, and what an operation wants of them. */
-const CHOSEN = {
-  prompt_syntax: { to: String, schema: parameter.promptSyntax },
-  clip_skip: { to: Number, schema: parameter.clipSkip },
-  guidance_rescale: { to: Number, schema: parameter.guidanceRescale },
-  follows: { to: String, schema: parameter.follows },
-  hires_scale: { to: Number, schema: hires.hiresScale },
-  hires_steps: { to: Number, schema: hires.hiresSteps },
-  hires_denoising_strength: { to: Number, schema: hires.hiresStrength },
-  hires_upscaler: { to: String, schema: hires.hiresUpscaler },
-  noise: { to: String, schema: parameter.noise },
-  variation_seed: { to: String, schema: () => parameter.seed('variation_seed') },
-  variation_strength: { to: Number, schema: parameter.variationStrength },
-  eta_noise_seed_delta: { to: Number, schema: parameter.etaNoiseSeedDelta },
-} satisfies Record<string, { to: (text: string) => unknown; schema: () => v.GenericSchema }>;
-export type ChosenName = keyof typeof CHOSEN;
-
-const CHOSEN_NAMES = Object.keys(CHOSEN) as ChosenName[];
-
-/** Those that checkpoints whose noise is a flow take, too. */
-const OF_FLOWS = /^(noise|variation|eta)/;
-
 /** The id of what these parameters say; empty where they say nothing. */
 export function predictionOf({ prediction_type, rescale_betas_zero_snr }: Record<string, unknown>): string {
   return prediction_type === 'v_prediction'
@@ -102,6 +82,8 @@ export interface Suggestions {
   schedule: string;
   prediction: string;
   takesSizes: boolean;
+  /** Whether a picture can grow into a larger frame. */
+  outpaints: boolean;
   upscale: number;
   /** Of which width and height are, in pixels. */
   multiple: number;
@@ -133,6 +115,7 @@ export class Form {
     schedule: '',
     prediction: '',
     takesSizes: false,
+    outpaints: false,
     upscale: 1,
     multiple: 8,
     samplers: null,
@@ -174,7 +157,7 @@ export class Form {
   readonly strength = this.#entry(
     'strength',
     () => t('Strength'),
-    () => parameter.usualStrength(this.#hasMask()),
+    () => parameter.usualStrength(this.outpaints || this.#hasMask()),
     () => parameter.strength(),
   );
   /** Free while every picture gets a new seed, so its text is judged only when it is kept. */
@@ -201,6 +184,14 @@ export class Form {
     String(hires.USUAL_HIRES.strength),
   );
 
+  readonly margins = {
+    left: this.#chosenEntry('outpaint_left', () => t('Left'), '0'),
+    top: this.#chosenEntry('outpaint_top', () => t('Top'), '0'),
+    right: this.#chosenEntry('outpaint_right', () => t('Right'), '0'),
+    bottom: this.#chosenEntry('outpaint_bottom', () => t('Bottom'), '0'),
+  };
+  readonly feather = this.#chosenEntry('outpaint_feather', () => t('Soft seam'), '0');
+
   constructor(hasMask: () => boolean) {
     this.#hasMask = hasMask;
   }
@@ -208,6 +199,11 @@ export class Form {
   /** Whether the checkpoint's noise levels are a flow's, so that nothing is to be said of what its network predicts. */
   get isFlow(): boolean {
     return this.suggestions.prediction === 'flow_prediction';
+  }
+
+  /** Whether the starting picture, where there is one, grows into a larger frame. */
+  get outpaints(): boolean {
+    return this.suggestions.outpaints && SIDES.some((side) => !['', '0'].includes(this.chosen(`outpaint_${side}`)));
   }
 
   /** As somebody chose, else as the checkpoint suggests. */
@@ -267,7 +263,7 @@ export class Form {
       },
       suggestion: () => suggestion,
       check: (one) => {
-        const result = v.safeParse(schema(), to(one.text.trim()), { abortEarly: true });
+        const result = v.safeParse(schema(this.suggestions.multiple), to(one.text.trim()), { abortEarly: true });
         return one.text === suggestion || result.success
           ? null
           : said(result.issues[0].message).replace(/^\w+/, one.label);
@@ -283,7 +279,8 @@ export class Form {
       (name === 'guidance_rescale' && !(Number(this.chosen(name)) > 0)) ||
       (!varies && name.startsWith('variation')) ||
       (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||
-      (!isPerPicture && name === 'eta_noise_seed_delta');
+      (!isPerPicture && name === 'eta_noise_seed_delta') ||
+      ((isFromWords || !this.outpaints) && name.startsWith('outpaint'));
     const names = CHOSEN_NAMES.filter(
       (name) => this.chosen(name) !== '' && !isIdle(name) && (!this.isFlow || OF_FLOWS.test(name)),
     );
@@ -347,7 +344,7 @@ export class Form {
       this.hiresStrength,
     );
     if (kind !== 'image_generation') {
-      needed.push(this.strength);
+      needed.push(this.strength, ...(this.outpaints ? [...Object.values(this.margins), this.feather] : []));
     }
     return needed.map((entry) => entry.ask()).every(Boolean);
   }
@@ -362,8 +359,9 @@ export class Form {
     if (Number(this.chosen('variation_strength')) > 0 && this.chosen('variation_seed') === '') {
       this.choose('variation_seed', randomSeed());
     }
+    const outpaints = pictures !== null && this.outpaints;
     return {
-      operation: operationKind(pictures),
+      operation: outpaints ? 'image_outpaint' : operationKind(pictures),
       config,
       checkpoint,
       ...(checkpoints ? { checkpoints } : {}),
@@ -371,8 +369,8 @@ export class Form {
         ...(scale === undefined ? {} : { scale }),
         prompt: this.prompt.text,
         negative_prompt: options.negative,
-        width: this.width.value,
-        height: this.height.value,
+        // The frame says it.
+        ...(outpaints ? {} : { width: this.width.value, height: this.height.value }),
         steps: this.steps.value,
         guidance_scale: this.guidance.value,
         seed: this.seed.text.trim(),
@@ -389,8 +387,8 @@ export class Form {
         ...(loras.length > 0 ? { loras } : {}),
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
         ...(pictures?.isTransparent ? { background: options.background } : {}),
-        ...(pictures?.mask ? { mask_image: pictures.mask } : {}),
-        ...(pictures?.mask && !options.overlays ? { overlay_inpaint: false } : {}),
+        ...(pictures?.mask && !outpaints ? { mask_image: pictures.mask } : {}),
+        ...((outpaints || pictures?.mask) && !options.overlays ? { overlay_inpaint: false } : {}),
       },
     };
   }
@@ -448,7 +446,7 @@ export class Form {
     return (
       this.#followers.some((entry) => entry.differs) ||
       [sampler, schedule, prediction].some((own) => own !== '') ||
-      CHOSEN_NAMES.some((name) => name !== 'prompt_syntax' && this.chosen(name) !== '')
+      CHOSEN_NAMES.some((name) => !OF_GIVEN.test(name) && this.chosen(name) !== '')
     );
   }
 
@@ -458,7 +456,7 @@ export class Form {
     this.options.schedule = '';
     this.options.prediction = '';
     this.options.chosen = Object.fromEntries(
-      Object.entries(this.options.chosen).filter(([name]) => name === 'prompt_syntax'),
+      Object.entries(this.options.chosen).filter(([name]) => OF_GIVEN.test(name)),
     );
   }
 

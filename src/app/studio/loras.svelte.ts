@@ -1,7 +1,6 @@
 import * as v from 'valibot';
 import { loraName, type LoraUse } from '../../core/loras.ts';
 import type { CheckpointSummary } from '../../core/model.ts';
-import type { ReadLora } from '../../formats/reading.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { LoraFit } from '../../../workers/generation_api.ts';
 import type { Form } from './form.svelte.ts';
@@ -104,44 +103,4 @@ export class Loras {
     const [, name] = /^the effect of (?:the embedding |embeddings such as embedding:)(.+)$/i.exec(what) ?? [];
     return name !== undefined && this.#library.loras.some((lora) => lora.name.toLowerCase() === name.toLowerCase());
   }
-
-  /**
-   * Takes over what was read from a picture.
-   * @returns what could not be, each as a part of a sentence
-   */
-  take(loras: readonly ReadLora[]): string[] {
-    this.#form.options.loras = [];
-    return loras.flatMap((lora) => {
-      const named = this.#library.loras.filter(({ name }) => name.toLowerCase() === lora.name.toLowerCase());
-      const stored =
-        this.#library.loras.find(({ sha256 }) => sha256 !== undefined && isHashOf(sha256, lora)) ??
-        named.find(({ sha256 }) => lora.sha256 === null || sha256 === undefined);
-      if (stored) {
-        this.#form.chooseLora(stored.ref, stored.name, true, lora.weight);
-        return isOther(stored.sha256, lora) ? [`the exact LoRA ${lora.name} (another file of that name is used)`] : [];
-      }
-      return [
-        named.length > 0
-          ? `the LoRA ${lora.name} at ${lora.weight} (another file of that name is stored here)`
-          : `the LoRA ${lora.name} at ${lora.weight}`,
-      ];
-    });
-  }
-}
-
-const FILE_HASH = /^([0-9a-f]{10}|[0-9a-f]{64})$/;
-
-/** Whether a file that was found by its name has another hash than the one that is asked for. */
-function isOther(sha256: string | undefined, lora: ReadLora): boolean {
-  return sha256 !== undefined && FILE_HASH.test(digitsOf(lora)) && !isHashOf(sha256, lora);
-}
-
-/** Other tools write the first ten digits; twelve are of the tensors alone, which is not known of what is stored. */
-function isHashOf(sha256: string, lora: ReadLora): boolean {
-  const digits = digitsOf(lora);
-  return sha256 === lora.sha256 || (FILE_HASH.test(digits) && sha256.startsWith(digits));
-}
-
-function digitsOf({ hash }: ReadLora): string {
-  return hash?.toLowerCase().replace(/^(0x|sha256:)/, '') ?? '';
 }

@@ -55,23 +55,36 @@ export class StartPicture {
     );
   }
 
-  /** What an operation of this size takes; null without a picture. */
-  async prepare(width: number, height: number): Promise<Pictures | null> {
+  /**
+   * What an operation of this size takes; null without a picture.
+   * @param isExact whether the picture is scaled to that size here, for an operation that leaves it as it is
+   */
+  async prepare(width: number, height: number, isExact = false): Promise<Pictures | null> {
     const picture = this.loaded;
     if (!picture) {
       return null;
+    }
+    const { isTransparent } = picture;
+    if (isExact) {
+      const isItsSize = picture.width === width && picture.height === height;
+      const shape = this.fit === 'stretch' ? picture.width / picture.height : width / height;
+      return {
+        image: isItsSize ? picture.blob : await crop(picture.blob, shape, { width, height }),
+        mask: null,
+        isTransparent,
+      };
     }
     const shrink = Math.min(1, LONGEST_SIDE / Math.max(picture.width, picture.height));
     const maskWidth = Math.round(picture.width * shrink);
     const maskHeight = Math.round(picture.height * shrink);
     const mask = this.mask.isEmpty ? null : await this.mask.toBlob(maskWidth, maskHeight);
     if (this.fit === 'stretch' || !this.hasOtherShape(width, height)) {
-      return { image: picture.blob, mask, isTransparent: picture.isTransparent };
+      return { image: picture.blob, mask, isTransparent };
     }
     return {
       image: await crop(picture.blob, width / height),
       mask: mask && (await crop(mask, width / height)),
-      isTransparent: picture.isTransparent,
+      isTransparent,
     };
   }
 
@@ -131,26 +144,25 @@ export class StartPicture {
   }
 }
 
-/** The middle of the picture in another shape; its transparency stays. */
-async function crop(blob: Blob, shape: number): Promise<Blob> {
+/**
+ * The middle of the picture in another shape; its transparency stays.
+ * @param size absent = its own, but for pictures that are larger than any checkpoint takes
+ */
+async function crop(blob: Blob, shape: number, size?: { width: number; height: number }): Promise<Blob> {
   const bitmap = await createImageBitmap(blob, AS_STORED);
   const width = Math.min(bitmap.width, Math.round(bitmap.height * shape));
   const height = Math.min(bitmap.height, Math.round(bitmap.width / shape));
   const shrink = Math.min(1, LONGEST_SIDE / Math.max(width, height));
-  const canvas = new OffscreenCanvas(Math.max(1, Math.round(width * shrink)), Math.max(1, Math.round(height * shrink)));
-  canvas
-    .getContext('2d')
-    ?.drawImage(
-      bitmap,
-      (bitmap.width - width) / 2,
-      (bitmap.height - height) / 2,
-      width,
-      height,
-      0,
-      0,
-      canvas.width,
-      canvas.height,
-    );
+  const canvas = new OffscreenCanvas(
+    size?.width ?? Math.max(1, Math.round(width * shrink)),
+    size?.height ?? Math.max(1, Math.round(height * shrink)),
+  );
+  const context = canvas.getContext('2d');
+  if (context) {
+    context.imageSmoothingQuality = size ? 'high' : 'low';
+    const [left, top] = [(bitmap.width - width) / 2, (bitmap.height - height) / 2];
+    context.drawImage(bitmap, left, top, width, height, 0, 0, canvas.width, canvas.height);
+  }
   bitmap.close();
   return canvas.convertToBlob({ type: 'image/png' });
 }

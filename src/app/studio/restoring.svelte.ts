@@ -9,6 +9,7 @@ import { Brought } from './brought.svelte.ts';
 import { rewritesWords } from './catalogue.ts';
 import type { Form } from './form.svelte.ts';
 import type { Guides } from './guides.svelte.ts';
+import type { Library } from '../library/library.svelte.ts';
 import type { Loras } from './loras.svelte.ts';
 import type { Making } from './making.svelte.ts';
 import type { Opened } from './opened.svelte.ts';
@@ -22,6 +23,7 @@ export interface Forms {
   readonly loras: Loras;
   readonly making: Making;
   readonly opened: Opened;
+  readonly library: Library;
   readonly rewriting: Rewriting | null;
   openRewriting(): Promise<void>;
   readonly guides: Guides | null;
@@ -30,7 +32,7 @@ export interface Forms {
 
 /** Settings that come back: those of a run, of one that the browser lost, and those that a given file says it was made with. */
 export class Restoring {
-  readonly brought = new Brought();
+  readonly brought: Brought;
   /** The name of the video or sound that {@link brought} is about; null where it is about the starting picture. */
   recordingOfSettings = $state<string | null>(null);
 
@@ -40,6 +42,7 @@ export class Restoring {
 
   constructor(forms: Forms, client: JobClient, told: Told) {
     this.#forms = forms;
+    this.brought = new Brought(forms.library, client);
     this.#client = client;
     this.#told = told;
   }
@@ -114,6 +117,10 @@ export class Restoring {
         await picture.put(image, 'Starting picture');
       } else if (typeof image === 'string') {
         await picture.put(await this.#client.entity(run.id, image), image);
+      }
+      if (run.operation?.operation === 'image_outpaint' && picture.loaded) {
+        form.width.text = String(picture.loaded.width);
+        form.height.text = String(picture.loaded.height);
       }
       this.#told.announce('These settings are in the form now.');
     });

@@ -4,7 +4,7 @@ import { UPSCALER } from '../../core/builtin_checkpoints.ts';
 import type { Delta, DeviceReport, Job } from '../../core/job.ts';
 import type { Sketch } from '../../core/media.ts';
 import type { MemoryBudget } from '../../core/model.ts';
-import { parseOperation, type OperationInput } from '../../core/operation.ts';
+import { parseOperation, type Operation, type OperationInput } from '../../core/operation.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { LostRun } from '../../recorder/recorder_api.ts';
@@ -30,6 +30,8 @@ import { Opened } from './opened.svelte.ts';
 import { StartPicture } from './picture.svelte.ts';
 import { Restoring } from './restoring.svelte.ts';
 import type { Rewriting } from './rewriting.svelte.ts';
+import type { Plots } from './plots.svelte.ts';
+import { hasPlots } from './plots_kept.ts';
 import { isRewriting } from './rewriting_kept.ts';
 
 /** For the next visit. */
@@ -61,6 +63,8 @@ export class Studio {
   rewriting = $state.raw<Rewriting | null>(null);
   /** What guides pictures beside the words; null until somebody uses it, as above. */
   guides = $state.raw<Guides | null>(null);
+  /** Pictures of one operation beside each other; null until somebody makes such a plot, or comes back to one. */
+  plots = $state.raw<Plots | null>(null);
   /** For the room of sketches, which takes it when it opens. */
   sketchToOpen: { sketch: Sketch; title: string } | null = null;
 
@@ -169,6 +173,9 @@ export class Studio {
       if (isRewriting()) {
         await this.openRewriting();
       }
+      if (hasPlots()) {
+        await this.openPlots();
+      }
       this.device = await this.#client.start({ ...this.#address, inscribes: this.inscribes });
       this.phase = 'ready';
       this.budget = await this.#client.planWith(this.#kept.current.memory);
@@ -191,8 +198,6 @@ export class Studio {
    * @param forever whether it is submitted again whenever its picture is done
    */
   async generate({ forever } = { forever: false }): Promise<boolean> {
-    const { form } = this;
-    const { checkpoint, config } = this.opened;
     if (this.obstacle !== null) {
       this.told.announce(this.obstacle);
       return false;
@@ -201,23 +206,34 @@ export class Studio {
     if (this.making.form) {
       return this.#generateConfig(this.making.form, forever);
     }
-    if (!checkpoint || !config) {
+    const compose = this.composed();
+    if (!compose) {
       return false;
+    }
+    await this.#run(compose, forever);
+    return true;
+  }
+
+  /** What makes an operation of the form of pictures; null when something in it is wrong, which the fields then say. */
+  composed(): (() => Promise<OperationInput>) | null {
+    const { form } = this;
+    const { checkpoint, config } = this.opened;
+    if (!checkpoint || !config) {
+      return null;
     }
     const loras = checkpoint.takesLoras ? this.loras.uses : [];
     const refs = loras.map(({ lora }) => lora);
     const { guides } = this;
     const isValid = form.isValid(this.picture.loaded ? 'image_transform' : 'image_generation', refs);
     if (guides?.isValid(checkpoint) === false || !isValid) {
-      return false;
+      return null;
     }
-    await this.#run(async () => {
-      const pictures = await this.picture.prepare(form.width.value, form.height.value);
+    return async () => {
+      const pictures = await this.picture.prepare(form.width.value, form.height.value, form.outpaints);
       const asked = form.operation(config.id, checkpoint.ref, pictures, loras);
       const operation = guides?.applyTo(asked, checkpoint) ?? asked;
       return this.rewriting?.applyTo(operation) ?? operation;
-    }, forever);
-    return true;
+    };
   }
 
   async #generateConfig(form: ConfigForm, forever: boolean): Promise<boolean> {
@@ -245,6 +261,27 @@ export class Studio {
   }
 
   async submit(input: OperationInput): Promise<Job> {
+    const operation = this.#judged(input);
+    this.newest.follows = true;
+    const isAlone = this.running === null;
+    const job = await this.#client.submit(operation);
+    if (!isAlone) {
+      this.told.announce(`Waiting in line, place ${this.waiting.length}.`);
+    }
+    return job;
+  }
+
+  /** Submits those operations all or none, each under an id of its own. */
+  async submitAll(inputs: readonly { id: string; operation: OperationInput }[]): Promise<void> {
+    const judged = inputs.map(({ id, operation }) => ({ id, operation: this.#judged(operation) }));
+    this.newest.follows = true;
+    for (const { id, operation } of judged) {
+      await this.#client.submit(operation, id);
+    }
+  }
+
+  /** @throws StudioError `invalid_operation` for what certainly cannot run */
+  #judged(input: OperationInput): Operation {
     const operation = parseOperation(input);
     const { checkpoint } = this.opened;
     const isOpen = checkpoint !== null && operation.checkpoint === checkpoint.ref;
@@ -254,13 +291,7 @@ export class Studio {
         throw new StudioError('invalid_operation', planned.reasons[0]?.message ?? 'This cannot run here.');
       }
     }
-    this.newest.follows = true;
-    const isAlone = this.running === null;
-    const job = await this.#client.submit(operation);
-    if (!isAlone) {
-      this.told.announce(`Waiting in line, place ${this.waiting.length}.`);
-    }
-    return job;
+    return operation;
   }
 
   cancel(id = this.running?.id): void {
@@ -352,6 +383,11 @@ export class Studio {
   openSketch(sketch: Sketch, title: string): void {
     this.sketchToOpen = { sketch, title };
     view.show('sketches');
+  }
+
+  async openPlots(): Promise<Plots> {
+    const { Plots } = await import('./plots.svelte.ts');
+    return (this.plots ??= new Plots(this, this.#client));
   }
 
   async openGuides(): Promise<Guides> {

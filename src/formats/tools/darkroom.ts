@@ -65,6 +65,10 @@ function fromSettings(settings: Settings): Reading | null {
   if (operation.operation === 'image_inpaint') {
     findings.lost('the mask');
   }
+  if (operation.operation === 'image_outpaint') {
+    findings.lost('by how much it was widened');
+    fields.all(/^outpaint_/);
+  }
   if (index > 0) {
     findings.lost(`that it was number ${index + 1} of pictures made at once`);
   }

@@ -1,7 +1,7 @@
 /** A flow transformer's CLIP text encoders, and what each reads of a prompt. */
 import type { Engine } from '../../engine/engine.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
-import type { WeightVariant } from '../../core/model.ts';
+import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import * as clipText from '../../graphs/clip_text.ts';
 import type { ClipTokenizer } from '../../text/clip_tokenizer.ts';
 import type { Component } from '../../weights/checkpoint.ts';
@@ -80,6 +80,18 @@ export function disposeAll(encoded: readonly EncodedText[]): void {
     states.dispose();
     pooled?.dispose();
   }
+}
+
+/** How much of each encoder a prompt takes. */
+export function tokensOfClip(tokenizers: readonly ClipTokenizer[], prompt: string): TokenCount[] {
+  return tokenizers.map((one, n) => {
+    return { encoder: nameOfClip(n), tokens: one.encode(prompt).tokens, limit: one.length, rows: 1 };
+  });
+}
+
+/** What people call the CLIP encoders of a checkpoint, from 0. */
+export function nameOfClip(n: number): string {
+  return n === 0 ? 'CLIP' : `CLIP-${n + 1}`;
 }
 
 /** The part of a prompt that CLIP dropped but T5 still reads. */

@@ -16,6 +16,7 @@ import type {
   Latents,
   SampleRequest,
   TextRequest,
+  TokenCount,
 } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import { TorchGenerator } from '../../core/random.ts';
@@ -33,6 +34,7 @@ import { schedules } from '../../schedules/registry.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { LoadedModel } from '../family.ts';
 import { blendOf } from '../latent_diffusion/blend.ts';
+import { onGround } from '../latent_diffusion/new_ground.ts';
 import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import { LatentDecoder } from '../latent_diffusion/latent_decoder.ts';
@@ -138,9 +140,15 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     }
   }
 
-  encodeImage(image: PixelImage, { width, height, batch_size, random }: ImageRequest): Promise<Latents> {
+  countTokens(prompt: string): TokenCount[] {
+    return this.networks.countTokens?.(prompt) ?? [];
+  }
+
+  async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
+    const { width, height, batch_size, random, ground } = request;
     const encode = (pixels: DeviceTensor) => this.networks.encodeImage(pixels);
-    return this.#encode(resizeLanczos(image, width, height), batch_size, random, encode);
+    const latents = await this.#encode(resizeLanczos(image, width, height), batch_size, random, encode);
+    return ground ? await onGround(latents, ground, request) : latents;
   }
 
   /** A picture of the size that it is seen at; only families whose pictures are no Gaussians are shown any, so nothing is drawn. */
@@ -157,7 +165,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     batch: number,
     random: NoiseSource,
     encode: (pixels: DeviceTensor) => Promise<EncodedPicture>,
-  ): Promise<Latents> {
+  ): Promise<DeviceLatents> {
     const { arithmetic } = this.engine;
     const { channels, factor, scale, shift = 0 } = this.networks.latents;
     const pixels = imageToTensor(image);

@@ -1,5 +1,6 @@
 /** What a flow transformer needs from its networks. All tensors are float32 on the engine's device and owned by the receiver. */
 import type { PixelImage } from '../../core/media.ts';
+import type { TokenCount } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { FlowCourse } from '../../schedulers/scheduler.ts';
@@ -66,6 +67,8 @@ export interface FlowNetworks extends CommonNetworks {
   readonly sight?: Sight;
   /** Whether the denoiser guides by itself: of the predictions for both texts it makes one. */
   readonly mixesGuidance?: true;
+  /** Of each text encoder; absent where it depends on more than the words. */
+  countTokens?(prompt: string): TokenCount[];
   /** @param seen by {@link sight} */
   encodeText(prompt: string, seen?: readonly SeenPicture[]): Promise<EncodedText>;
   /** For one picture at a time: {@link Denoiser.predict} takes [1, channels, height, width] and returns a prediction per text. */

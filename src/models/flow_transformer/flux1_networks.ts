@@ -2,7 +2,7 @@
  * The networks of FLUX.1 as our own graphs over a checkpoint's files: T5 encodes the text, CLIP its pooled form, a transformer paints and
  * an AutoencoderKL decodes. All compute in f32, with 8- or 4-bit weights if requested.
  */
-import type { WeightVariant } from '../../core/model.ts';
+import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import * as flux from '../../graphs/flux_transformer2d.ts';
@@ -14,7 +14,7 @@ import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import { BaseNetworks, Held } from './base_networks.ts';
-import { ClipTexts, readByT5Alone } from './clip_texts.ts';
+import { ClipTexts, readByT5Alone, tokensOfClip } from './clip_texts.ts';
 import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
 import { KlPictures } from './kl_pictures.ts';
 import { T5Text } from './t5_text.ts';
@@ -58,6 +58,10 @@ export class Flux1Networks extends BaseNetworks implements FlowNetworks {
 
   get latents(): LatentSpace {
     return this.pictures.latents;
+  }
+
+  countTokens(prompt: string): TokenCount[] {
+    return [...tokensOfClip(this.clip.tokenizers, prompt), this.t5.count(prompt)];
   }
 
   async encodeText(prompt: string): Promise<EncodedText> {

@@ -2,7 +2,7 @@
  * The networks of FLUX.2 klein as our own graphs over a checkpoint's files: Qwen3 encodes the text, a transformer paints, optionally from
  * reference pictures, and its own autoencoder decodes. All compute in f32, with 8- or 4-bit weights if requested.
  */
-import type { WeightVariant } from '../../core/model.ts';
+import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import * as autoencoder from '../../graphs/autoencoder_kl_flux2.ts';
@@ -59,6 +59,10 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
   get latents(): LatentSpace {
     const { block_out_channels } = this.#autoencoder;
     return { channels: autoencoder.channelsOf(this.#autoencoder), factor: 2 ** block_out_channels.length, scale: 1 };
+  }
+
+  countTokens(prompt: string): TokenCount[] {
+    return [this.text.count(prompt)];
   }
 
   encodeText(prompt: string): Promise<EncodedText> {

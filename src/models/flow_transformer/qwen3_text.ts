@@ -2,7 +2,7 @@
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
-import type { WeightVariant } from '../../core/model.ts';
+import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import type { StoredTensor } from '../../graphs/graph.ts';
 import * as qwen3 from '../../graphs/qwen3.ts';
 import type { ChatTokenizer } from '../../text/chat_tokenizer.ts';
@@ -40,6 +40,11 @@ export class Qwen3Text {
   /** Elements of a token. */
   get width(): number {
     return this.config.hidden_size * this.#after.length;
+  }
+
+  count(prompt: string): TokenCount {
+    const { tokens } = this.tokenizer.encode(prompt);
+    return { encoder: 'Qwen3', tokens, limit: this.tokenizer.limit, rows: 1 };
   }
 
   /** @returns `prompt_embeds` [1, tokens, {@link width}] */

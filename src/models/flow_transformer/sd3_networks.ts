@@ -3,7 +3,7 @@
  * the text, a transformer paints and an AutoencoderKL decodes. All compute in f32, with 8- or 4-bit weights if requested.
  */
 import { StudioError } from '../../core/errors.ts';
-import type { WeightVariant } from '../../core/model.ts';
+import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { StoredTensor } from '../../graphs/graph.ts';
@@ -17,7 +17,7 @@ import { readRows } from '../../weights/embedding_rows.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import { BaseNetworks, Held } from './base_networks.ts';
-import { ClipTexts, disposeAll, readByT5Alone } from './clip_texts.ts';
+import { ClipTexts, disposeAll, readByT5Alone, tokensOfClip } from './clip_texts.ts';
 import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
 import { KlPictures } from './kl_pictures.ts';
 import { T5Text } from './t5_text.ts';
@@ -73,6 +73,10 @@ export class Sd3Networks extends BaseNetworks implements FlowNetworks {
 
   get latents(): LatentSpace {
     return this.pictures.latents;
+  }
+
+  countTokens(prompt: string): TokenCount[] {
+    return [...tokensOfClip(this.clips.tokenizers, prompt), ...(this.t5 ? [this.t5.count(prompt)] : [])];
   }
 
   /** CLIP's tokens side by side, zero-padded, followed by T5's. */

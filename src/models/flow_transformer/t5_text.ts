@@ -2,7 +2,7 @@
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
-import type { WeightVariant } from '../../core/model.ts';
+import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import type { StoredTensor } from '../../graphs/graph.ts';
 import * as t5 from '../../graphs/t5_encoder.ts';
 import type { T5Tokenizer } from '../../text/t5_tokenizer.ts';
@@ -33,6 +33,11 @@ export class T5Text {
     readonly masked = false,
   ) {
     this.config = t5.parseConfig(component.config);
+  }
+
+  count(prompt: string): TokenCount {
+    const { tokens } = this.tokenizer.encode(prompt);
+    return { encoder: 'T5', tokens, limit: this.tokenizer.limit, rows: 1 };
   }
 
   async encode(prompt: string): Promise<T5States> {

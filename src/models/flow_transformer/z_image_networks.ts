@@ -2,7 +2,7 @@
  * The networks of Z-Image as our own graphs over a checkpoint's files: Qwen3 encodes the text, a transformer paints and an AutoencoderKL
  * decodes. All compute in f32, with 8- or 4-bit weights if requested: they were trained in bfloat16, whose range exceeds f16's.
  */
-import type { WeightVariant } from '../../core/model.ts';
+import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import * as zImage from '../../graphs/z_image_transformer2d.ts';
@@ -55,6 +55,10 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
 
   get latents(): LatentSpace {
     return this.pictures.latents;
+  }
+
+  countTokens(prompt: string): TokenCount[] {
+    return [this.text.count(prompt)];
   }
 
   encodeText(prompt: string): Promise<EncodedText> {

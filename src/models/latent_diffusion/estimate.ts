@@ -6,7 +6,7 @@
  */
 import type { DeviceReport } from '../../core/job.ts';
 import { AUTOMATIC_TILE } from '../../core/model.ts';
-import { usualStrength } from '../../core/parameters.ts';
+import { hasMask, usualStrength } from '../../core/parameters.ts';
 import type {
   Estimate,
   EstimateRequest,
@@ -206,7 +206,7 @@ async function plannedRun(networks: EstimatedNetworks, request: EstimateRequest)
   const batched =
     guided && (mode === 'auto' ? await networks.batchesGuidance(2 * batch, { height, width }) : mode === 'batched');
   const startsFromPicture = request.startsFromPicture ?? request.fromSound ?? !operation.endsWith('_generation');
-  const usual = request.fromSound ? 1 : usualStrength(operation === 'image_inpaint');
+  const usual = request.fromSound ? 1 : usualStrength(hasMask(operation));
   const strength = startsFromPicture ? (request.strength ?? usual) : 1;
   const rows = batched ? 2 * batch : batch;
   const calls = guided && !batched ? 2 : 1;

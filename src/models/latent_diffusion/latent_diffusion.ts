@@ -13,8 +13,10 @@ import type {
   EstimateRequest,
   ImageRequest,
   Latents,
+  PromptSyntax,
   SampleRequest,
   TextRequest,
+  TokenCount,
 } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -36,6 +38,7 @@ import { DeviceLatents } from './device_latents.ts';
 import { ImageEncoding } from './image_encoding.ts';
 import { LatentDecoder } from './latent_decoder.ts';
 import type { ImagePromptRequest, Networks, Sizes } from './networks.ts';
+import { onGround } from './new_ground.ts';
 import { OFFERS } from './sampling_offers.ts';
 import { TextEncoding, type ModelParts } from './text_encoding.ts';
 
@@ -56,10 +59,15 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
     return this.#texts.encode(request);
   }
 
+  countTokens(prompt: string, syntax: PromptSyntax): TokenCount[] {
+    return this.#texts.count(prompt, syntax);
+  }
+
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
-    const { width, height, batch_size, random } = request;
+    const { width, height, batch_size, random, ground } = request;
     const pixels = imageToTensor(resizeLanczos(image, width, height));
-    return new DeviceLatents(await this.#images.encode(pixels, batch_size, random), this.engine);
+    const latents = new DeviceLatents(await this.#images.encode(pixels, batch_size, random), this.engine);
+    return ground ? await onGround(latents, ground, request) : latents;
   }
 
   latentsFrom({ dims, data }: CpuTensor): Latents {

@@ -1,5 +1,5 @@
 /** Encodes prompts for a latent diffusion model, literally or in another tool's syntax. */
-import type { Conditioning, PromptSyntax, TextRequest } from '../../core/model.ts';
+import type { Conditioning, PromptSyntax, TextRequest, TokenCount } from '../../core/model.ts';
 import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { samplers } from '../../samplers/registry.ts';
@@ -7,6 +7,7 @@ import type { SchedulerConfig } from '../../schedulers/config.ts';
 import { planSampling } from '../../schedulers/plan.ts';
 import type { ClipTokenizer, Encoded } from '../../text/clip_tokenizer.ts';
 import { composedPrompts, promptSchedule } from '../../text/prompt_schedule.ts';
+import { nameOfClip, tokensOfClip } from '../flow_transformer/clip_texts.ts';
 import { TextConditioning, type TextSchedule } from './conditioned_texts.ts';
 import type { EncodedText, Networks } from './networks.ts';
 import { PromptReader } from './prompt_reader.ts';
@@ -60,6 +61,20 @@ export class TextEncoding {
       texts,
       request.guidance_scale,
     );
+  }
+
+  count(prompt: string, syntax: PromptSyntax): TokenCount[] {
+    const { networks, tokenizers } = this.#parts;
+    if (syntax === 'literal') {
+      return tokensOfClip(tokenizers, prompt);
+    }
+    const reader = new PromptReader(networks, this.#engine.arithmetic, tokenizers, syntax, {});
+    // Of a prompt that changes or consists of several, what is read first.
+    const [{ text }] = syntax === 'comfyui' ? [{ text: prompt }] : composedPrompts(prompt);
+    const [first] = syntax === 'comfyui' ? [{ text }] : promptSchedule(text, 1);
+    return reader.tokenize(first.text).prompts.map(({ tokens, chunks }, n) => {
+      return { encoder: nameOfClip(n), tokens: tokens + 2, limit: tokenizers[n].length, rows: chunks.length };
+    });
   }
 
   /** A prompt in a tool's syntax. Only AUTOMATIC1111's may consist of several, and change along the way. */

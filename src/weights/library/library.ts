@@ -9,12 +9,14 @@ import { isLanguageLayout, readLanguageConfig } from '../../core/language.ts';
 import { additionOf, type Addition } from '../../core/additions.ts';
 import { loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
+import type { ModelHashes } from '../../core/model_hashes.ts';
 import type { LibraryApi, Listing, Origin, SpaceReport, StoredCheckpoint } from './library_api.ts';
 import type { Witness } from '../../storage/witness.ts';
 import { lookAtAddress } from './address.ts';
 import { Delivery } from './delivery.ts';
 import { readFolder, writeFolder } from './exported_folder.ts';
 import type { FolderFile } from './exported_folder.ts';
+import { hashesOf } from '../fingerprint.ts';
 import { digestOf, sha256 } from './file_writer.ts';
 import { additionIn, requireAddition } from './addition_kinds.ts';
 import { lookAtHub, refusePickle, requireWeights } from './hub.ts';
@@ -54,6 +56,8 @@ const requestSchema = v.object({
   variant: variantSchema,
   token: v.nullable(v.string()),
 });
+
+const WEIGHTS = /\.(safetensors|gguf)$/i;
 
 export class Library implements LibraryApi {
   readonly #around: Surroundings;
@@ -167,6 +171,12 @@ export class Library implements LibraryApi {
       this.#changed(ref);
       await this.#delivery.copy(manifest, () => file, signal, tell);
     });
+  }
+
+  async hashes(ref: string): Promise<ModelHashes | null> {
+    const files = await StoredFiles.open(this.#store, ref, this.#around.makers);
+    const [path, ...others] = files.paths().filter((one) => WEIGHTS.test(one));
+    return path === undefined || others.length > 0 || files.sha256(path) === null ? null : hashesOf(files, path);
   }
 
   async resume(ref: string, token: string | null, onProgress: OnProgress): Promise<StoredCheckpoint> {
@@ -409,6 +419,8 @@ export class Library implements LibraryApi {
     );
     const there = (record: FileRecord | null) =>
       record?.pieces.reduce((sum, { length }, n) => sum + (record.missing.includes(n) ? 0 : length), 0) ?? 0;
+    const [weights, ...others] = manifest.files.flatMap(({ path }, i) => (WEIGHTS.test(path) ? [records[i]] : []));
+    const digest = others.length === 0 ? weights?.digest : null;
     return {
       ref,
       name,
@@ -423,7 +435,7 @@ export class Library implements LibraryApi {
       addedAt,
       usedAt,
       error,
-      ...(additionOf(ref) !== null && records[0]?.digest ? { sha256: records[0].digest } : {}),
+      ...(digest ? { sha256: digest } : {}),
     };
   }
 

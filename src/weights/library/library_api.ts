@@ -3,6 +3,7 @@ import type { Addition } from '../../core/additions.ts';
 import type { StudioErrorData } from '../../core/errors.ts';
 import type { LanguageKind } from '../../core/language.ts';
 import type { WeightVariant } from '../../core/model.ts';
+import type { ModelHashes } from '../../core/model_hashes.ts';
 
 /** Where a checkpoint comes from. */
 export type Origin =
@@ -70,7 +71,7 @@ export interface StoredCheckpoint {
   /** Stored bytes once complete, and so far. */
   bytes: number;
   storedBytes: number;
-  /** SHA-256 of a LoRA's file, once known. */
+  /** SHA-256 of what is one file of weights, once known: of a LoRA, or a checkpoint of one file. */
   sha256?: string;
   /** Milliseconds since 1970; `usedAt` is null before the first use. */
   addedAt: number;
@@ -137,6 +138,11 @@ export interface LibraryApi {
   /** Stops its download, in any tab. What has arrived stays. */
   pause(ref: string): Promise<void>;
   list(): Promise<StoredCheckpoint[]>;
+  /**
+   * All hashes by which tools name the one file that it is; the first call reads it. Null for a checkpoint of several files, or one that
+   * is stored quantised.
+   */
+  hashes(ref: string): Promise<ModelHashes | null>;
   remove(ref: string): Promise<void>;
   /** Verifies every byte; a wrong piece sets the state to `damaged` and is dropped, so that `resume` only fetches that. */
   verify(ref: string, onProgress: (progress: TransferProgress) => void): Promise<StoredCheckpoint>;

@@ -1,0 +1,40 @@
+/** What is chosen of a picture beside what every form has: kept as typed, by the names of the parameters. */
+import * as v from 'valibot';
+import * as hires from '../../core/hires.ts';
+import { OUTPAINT_CONTENTS, outpaintFeather } from '../../core/outpainting_parameters.ts';
+import * as parameter from '../../core/parameters.ts';
+
+/** Parameters that are kept as typed, and what an operation wants of them. */
+export const CHOSEN = {
+  prompt_syntax: { to: String, schema: parameter.promptSyntax },
+  clip_skip: { to: Number, schema: parameter.clipSkip },
+  guidance_rescale: { to: Number, schema: parameter.guidanceRescale },
+  follows: { to: String, schema: parameter.follows },
+  hires_scale: { to: Number, schema: hires.hiresScale },
+  hires_steps: { to: Number, schema: hires.hiresSteps },
+  hires_denoising_strength: { to: Number, schema: hires.hiresStrength },
+  hires_upscaler: { to: String, schema: hires.hiresUpscaler },
+  noise: { to: String, schema: parameter.noise },
+  variation_seed: { to: String, schema: () => parameter.seed('variation_seed') },
+  variation_strength: { to: Number, schema: parameter.variationStrength },
+  eta_noise_seed_delta: { to: Number, schema: parameter.etaNoiseSeedDelta },
+  outpaint_left: { to: Number, schema: margin('outpaint_left') },
+  outpaint_top: { to: Number, schema: margin('outpaint_top') },
+  outpaint_right: { to: Number, schema: margin('outpaint_right') },
+  outpaint_bottom: { to: Number, schema: margin('outpaint_bottom') },
+  outpaint_feather: { to: Number, schema: outpaintFeather },
+  outpaint_content: { to: String, schema: () => v.picklist(OUTPAINT_CONTENTS) },
+} satisfies Record<string, { to: (text: string) => unknown; schema: (multiple: number) => v.GenericSchema }>;
+export type ChosenName = keyof typeof CHOSEN;
+
+export const CHOSEN_NAMES = Object.keys(CHOSEN) as ChosenName[];
+
+/** Those that checkpoints whose noise is a flow take, too. */
+export const OF_FLOWS = /^(noise|variation|eta|outpaint)/;
+
+/** Those that are about the starting picture, or say how the prompt is read, whatever the checkpoint. */
+export const OF_GIVEN = /^(prompt_syntax|outpaint_)/;
+
+function margin(name: string) {
+  return (multiple: number) => parameter.size(name, 0, 2048, multiple);
+}
