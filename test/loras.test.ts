@@ -199,6 +199,21 @@ describe('spellings', () => {
   });
 });
 
+describe('lengths of DoRA', () => {
+  const lengthsOf = async (shape: number[], end = 'dora_scale', module = kohya(TO_Q)) =>
+    (await read([...pair(module), [`${module}.${end}`, shape]])).unet.get(TO_Q)?.lengths;
+
+  test.each<[string, number[], string, string]>([
+    ['LyCORIS’', [32, 1], 'dora_scale', 'rows'],
+    ['LyCORIS’ of before, OneTrainer’s', [1, 32], 'dora_scale', 'inputs'],
+    ['PEFT’s', [32], 'lora_magnitude_vector', 'rows'],
+    ['PEFT’s with an adapter’s name', [32], 'lora_magnitude_vector.default.weight', 'rows'],
+    ['PEFT’s of a convolution', [1, 32, 1, 1], 'lora_magnitude_vector', 'rows'],
+  ])('%s', async (_, shape, end, of) => {
+    expect(await lengthsOf(shape, end)).toMatchObject({ of, by: end === 'dora_scale' ? 'LyCORIS' : 'PEFT' });
+  });
+});
+
 describe('scales', () => {
   const scaleOf = async (tensors: Made[], metadata = {}) => (await read(tensors, metadata)).unet.get(TO_Q)?.scale;
 
@@ -305,17 +320,18 @@ describe('what has no place or cannot be applied is left out and named, and the 
       /attn2\.to_q" \(of another size in this checkpoint\)\.$/,
     ],
     [
-      'a DoRA layer',
-      [...pair(second), [`${second}.dora_scale`, [32, 1]]],
-      /attn2_to_q" \(DoRA, which Darkroom cannot apply\)\.$/,
+      'a DoRA layer with lengths of another size',
+      [...pair(second), [`${second}.dora_scale`, [64, 1]]],
+      /attn2\.to_q" \(of another size in this checkpoint\)\.$/,
     ],
+    ['lengths without a change', [[`${second}.dora_scale`, [32, 1]]], /attn2_to_q" \(incomplete in the file\)\.$/],
     [
-      'a DoRA layer of PEFT',
+      'half a GLoRA layer',
       [
-        ...pair(`unet.${TO_Q.replace('attn1', 'attn2')}`, PEFT),
-        [`unet.${TO_Q.replace('attn1', 'attn2')}.lora_magnitude_vector`, [32]],
+        [`${second}.a1.weight`, [32, 2]],
+        [`${second}.b1.weight`, [32, 2]],
       ],
-      /\(DoRA, which/,
+      /attn2_to_q" \(incomplete in the file\)\.$/,
     ],
     [
       'a layer in three parts that is no convolution here',
@@ -483,12 +499,16 @@ describe('a file of which nothing can be used is refused for the right reason', 
       /has only part of its change of "/,
     ],
     [
-      'DoRA',
+      'DoRA without its lengths',
       pair(`unet.${TO_Q}`, PEFT),
-      /\(DoRA\); use a plain LoRA/,
+      /has only part of its change of "/,
       { lora_adapter_metadata: '{"unet.use_dora": true}' },
     ],
-    ['DoRA of kohya', [...pair(to_q), [`${to_q}.dora_scale`, [32, 1]]], /\(DoRA\); use a plain LoRA/],
+    [
+      'GLoRA of another size',
+      (['a1', 'a2', 'b1', 'b2'] as const).map((part): Made => [`${to_q}.${part}.weight`, [2, 2]]),
+      /by matrices of \[2, 2\], .* but this checkpoint has \[32, 32\] there/,
+    ],
     ['an embedding alone', BUNDLE, /holds an embedding \("bundle_emb\.kettle\.clip_l"\) and no layers/],
   ])('%s', async (_, tensors, sentence, metadata = {}) => {
     await expect(read(tensors, metadata)).rejects.toThrow(
