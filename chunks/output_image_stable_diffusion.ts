@@ -149,7 +149,7 @@ const SIZES = [
 export async function execute(input: Input, context: Context): Promise<Outputs> {
   const { models, progress, recordTensors, signal } = context;
   const { prompt, negative_prompt } = await wordsOf(input, context);
-  const { words, loras: tagged } = takeLoraTags(prompt);
+  const { words, loras: tagged } = takeLoraTags(prompt, input.steps);
   if (/<(?:lora|lyco):/i.test(negative_prompt)) {
     context.notice('A LoRA counts only in the prompt; in the negative prompt its tag was read as words.');
   }

@@ -76,7 +76,7 @@ type Input = v.InferOutput<typeof parameters>;
 
 export async function execute(input: Input, context: Context): Promise<Outputs> {
   const { progress } = context;
-  const { words, loras: tagged } = takeLoraTags(input.prompt);
+  const { words, loras: tagged } = takeLoraTags(input.prompt, input.steps);
   const model = await context.models.load(context.checkpoint, { loras: [...(input.loras ?? []), ...tagged] });
   requireFrames(input, model);
   const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');

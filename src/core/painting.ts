@@ -56,7 +56,7 @@ export async function paint(
   sizeFor?: (given: readonly PixelImage[], model: Model) => { width: number; height: number },
 ): Promise<PixelImage[]> {
   const { progress, signal } = context;
-  const { words, loras: tagged } = takeLoraTags(input.prompt);
+  const { words, loras: tagged } = takeLoraTags(input.prompt, input.steps);
   const model = await context.models.load(context.checkpoint, { loras: [...(input.loras ?? []), ...tagged] });
   sayWhatIsIgnored(input, model, context);
   const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');

@@ -19,6 +19,10 @@ const loraSchema = v.object({
   lora: v.fallback(v.optional(text), undefined),
   name: text,
   weight: v.number(),
+  /** As in `LoraUse`. */
+  blocks: v.fallback(v.optional(v.array(v.number())), undefined),
+  start: v.fallback(v.optional(v.number()), undefined),
+  end: v.fallback(v.optional(v.number()), undefined),
   /** Hashes of the file, and of its tensors' bytes alone. */
   sha256: v.fallback(v.optional(text), undefined),
   data_sha256: v.fallback(v.optional(text), undefined),

@@ -158,13 +158,19 @@ export function leftOutOf({ leftOut, ...layers }: Lora, file: string): string | 
 /**
  * A network's weights with a LoRA's changes; graphs that are built from it merge them on the way to the device. Several may be applied
  * one over the other.
- * @param strength factor of all changes, usually 0 … 1
+ * @param strengthOf factor of all changes, usually 0 … 1, or that of each layer by its path
  */
-export function withLora(weights: WeightIndex, layers: ReadonlyMap<string, LoraLayer>, strength: number): WeightIndex {
+export function withLora(
+  weights: WeightIndex,
+  layers: ReadonlyMap<string, LoraLayer>,
+  strengthOf: number | ((path: string) => number),
+): WeightIndex {
   return {
     get(name) {
       const tensor = weights.get(name);
-      const layer = name.endsWith('.weight') ? layers.get(name.slice(0, -'.weight'.length)) : undefined;
+      const path = name.endsWith('.weight') ? name.slice(0, -'.weight'.length) : '';
+      const layer = layers.get(path);
+      const strength = typeof strengthOf === 'number' ? strengthOf : layer ? strengthOf(path) : 0;
       if (!tensor || !layer || strength === 0) {
         return tensor;
       }

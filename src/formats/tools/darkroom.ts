@@ -68,7 +68,9 @@ function fromSettings(settings: Settings): Reading | null {
   if (index > 0) {
     findings.lost(`that it was number ${index + 1} of pictures made at once`);
   }
-  loras.forEach(({ name, weight, sha256 = null }) => findings.lora(name, weight, { sha256 }));
+  loras.forEach(({ name, weight, sha256 = null, blocks, start, end }) =>
+    findings.lora(name, weight, { sha256, blocks, start, end }),
+  );
   // The background belongs to the input picture.
   fields.all(/^background$/);
   // The first of several is the one that is made alone, and how guidance is run and the weights are kept is the device's affair.

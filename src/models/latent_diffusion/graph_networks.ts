@@ -374,11 +374,23 @@ export class GraphNetworks implements Networks {
 
   async useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     for (const network of await this.#loras.use(loras)) {
-      for (const name of HOLDERS[network] ?? []) {
-        await this.shelf.drop(name);
-      }
+      await this.#drop(network);
     }
     return this.#loras.leftOut;
+  }
+
+  async moveLoras(call: number, calls: number): Promise<boolean> {
+    const isOther = this.#loras.moveTo(call, calls);
+    if (isOther) {
+      await this.#drop('unet');
+    }
+    return isOther;
+  }
+
+  async #drop(network: LoraNetwork): Promise<void> {
+    for (const name of HOLDERS[network] ?? []) {
+      await this.shelf.drop(name);
+    }
   }
 
   checkLora(lora: ModelLora): Promise<string | null> {

@@ -38,7 +38,7 @@ import { DeviceLatents } from './device_latents.ts';
 import { estimate, plannedNetworks } from './estimate.ts';
 import { ImageEncoding } from './image_encoding.ts';
 import { LatentDecoder } from './latent_decoder.ts';
-import type { ImagePromptRequest, Sizes } from './networks.ts';
+import type { DenoiserRequest, ImagePromptRequest, Sizes } from './networks.ts';
 import { OFFERS } from './sampling_offers.ts';
 import { TextEncoding, type ModelParts } from './text_encoding.ts';
 
@@ -238,20 +238,20 @@ export class LatentDiffusion implements LoadedModel {
       const imagePrompts = await this.#see(request, guided, hold);
       await this.#begin(request);
       const texts = new ConditionedTexts(arithmetic, text, batch, batched, plan.steps.length, hold);
-      const denoiser = hold(
-        await networks.denoiser({
-          batch: rows,
-          height,
-          width,
-          embeddings: texts.embeddings,
-          ...(networks.conditions.pooled && { pooled: texts.pooled, sizes: sizesOf(request) }),
-          ...(masked && { masked }),
-          controls: controlRequests(arithmetic, request, plan.steps.length, hold),
-          sides: texts.sides,
-          imagePrompts,
-          guidance: text.guidance,
-        }),
-      );
+      const asked: DenoiserRequest = {
+        batch: rows,
+        height,
+        width,
+        embeddings: texts.embeddings,
+        ...(networks.conditions.pooled && { pooled: texts.pooled, sizes: sizesOf(request) }),
+        ...(masked && { masked }),
+        controls: controlRequests(arithmetic, request, plan.steps.length, hold),
+        sides: texts.sides,
+        imagePrompts,
+        guidance: text.guidance,
+      };
+      await networks.moveLoras?.(state?.done ?? 0, plan.steps.length);
+      let denoiser = hold(await networks.denoiser(asked));
       const blend =
         request.mask && !masked
           ? hold(blendOf(arithmetic, request.mask, request, (request.start as DeviceLatents).tensor, noise))
@@ -269,6 +269,11 @@ export class LatentDiffusion implements LoadedModel {
         state,
         colours,
         predict: async (input, timestep, call) => {
+          if (await networks.moveLoras?.(call, plan.steps.length)) {
+            held.splice(held.indexOf(denoiser), 1);
+            denoiser.dispose();
+            denoiser = hold(await networks.denoiser(asked));
+          }
           const predictions = await denoiser.predict(input, timestep, texts.at(call), call);
           const prediction = texts.prediction(predictions, count);
           return rescaled ? rescaled.apply(prediction) : prediction;

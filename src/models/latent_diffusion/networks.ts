@@ -191,6 +191,12 @@ export interface Networks {
    * @returns a sentence for each of which something is left out
    */
   useLoras(loras: readonly ModelLora[]): Promise<string[]>;
+  /**
+   * Merges what counts at one call of the denoiser, where LoRAs count in a part of them; absent where none can.
+   * @param call from 0, of `calls`
+   * @returns whether the denoiser is to be asked for anew
+   */
+  moveLoras?(call: number, calls: number): Promise<boolean>;
   /** What {@link useLoras} would return or throw for this one; changes nothing. */
   checkLora(lora: ModelLora): Promise<string | null>;
   /**
