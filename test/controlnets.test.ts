@@ -9,6 +9,7 @@ import { canny, detected, lineart } from '../src/formats/edges.ts';
 import { openModel } from '../src/models/family.ts';
 import { isControlNet, requireControlNet } from '../src/weights/controlnet_file.ts';
 import { architectureFile, architectureFiles, renamed, same } from './architecture_checkpoints.ts';
+import { paint } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { readTensors } from './onnx_node.ts';
 import { pngPixels } from '../src/package/node_picture.ts';
@@ -77,11 +78,6 @@ describe('a ControlNet', () => {
       'x is a Control-LoRA, which Darkroom cannot run; choose a plain ControlNet.',
     ],
     [
-      'for several kinds of pictures',
-      renamed('control-sd1', (name) => (name === 'conv_in.bias' ? 'task_embedding' : name)),
-      'x is a ControlNet for several kinds of pictures (union), which Darkroom cannot run; choose a plain ControlNet.',
-    ],
-    [
       'that is only a difference',
       renamed('control-sd1-original', (name) => (name.endsWith('input_blocks.0.0.bias') ? 'difference' : name)),
       'x holds only how a ControlNet differs from its checkpoint, which Darkroom cannot run; choose a whole ControlNet.',
@@ -91,6 +87,28 @@ describe('a ControlNet', () => {
     await model.useAdditions?.({ controlnets: [{ file: renamed('control-sd1', same), name: 'good' }] });
     await expect(model.useAdditions?.({ controlnets: [{ file, name: 'x' }] })).rejects.toMatchObject({ message });
     expect((await model.provenance()).controlnets).toMatchObject([{ name: 'good' }]);
+  });
+
+  test.each([
+    [
+      'union-xl',
+      undefined,
+      'The ControlNet x is for several kinds of pictures; say in "kind" what its picture shows: pose, depth, scribble, lines, normal, segments.',
+    ],
+    [
+      'union-xl',
+      'tile',
+      'The ControlNet x is for several kinds of pictures; say in "kind" what its picture shows: pose, depth, scribble, lines, normal, segments.',
+    ],
+    ['control-xl', 'lines', 'The ControlNet x is for one kind of pictures, so "kind" changes nothing; leave it out.'],
+  ])('%s told of the kind %s is refused', async (name, kind, message) => {
+    const model = await openModel(architectureFiles('sdxl'), startNodeEngine().engine);
+    await model.useAdditions?.({ controlnets: [{ file: renamed(name, same), name: 'x' }] });
+    const one = { prompt: 'a', width: 16, height: 16, steps: 1, seed: '1', guidance_scale: 1 };
+    const controlnets = [{ controlnet: 'x', ...(kind && { kind }) }];
+    const parameters = { ...one, controlnets, control_images: ['small.png'] };
+    const run = paint(model, { operation: 'image_generation', config: 'stable_diffusion', parameters }, EDGES);
+    await expect(run).rejects.toMatchObject({ message });
   });
 
   test('that is none is refused', async () => {

@@ -5,7 +5,7 @@
 import * as v from 'valibot';
 import { ADDITIONS, type Addition } from './additions.ts';
 import type { FieldMetadata } from './field.ts';
-import { DETECTORS } from './controlnets.ts';
+import { CONTROL_KINDS, DETECTORS } from './controlnets.ts';
 import { GREATEST_LORA_WEIGHT, areBlocks } from './loras.ts';
 import { PROMPT_SYNTAXES, WEIGHT_VARIANTS } from './model.ts';
 import { NOISES, type NoiseRequest } from './noise.ts';
@@ -131,6 +131,7 @@ export const controlnets = () => {
           start: v.optional(share('start'), 0),
           end: v.optional(share('end'), 1),
           detector: v.optional(v.picklist(DETECTORS, 'detector must be none, canny or lineart.'), 'none'),
+          kind: v.optional(v.picklist(CONTROL_KINDS, `kind must be one of ${CONTROL_KINDS.join(', ')}.`)),
         }),
         v.check(({ start, end }) => start < end, 'The start of a ControlNet must lie before its end.'),
       ),

@@ -31,7 +31,6 @@ const BESIDE = /^(?:model\.diffusion_model|first_stage_model|cond_stage_model|mo
 /** Relatives that cannot be run, by a name that only they have. */
 const RELATIVES: [pattern: RegExp, what: string][] = [
   [/^lora_controlnet$/, 'a Control-LoRA'],
-  [/^(?:task_embedding|control_add_embedding\.)/, 'a ControlNet for several kinds of pictures (union)'],
   [/^(?:controlnet_blocks|controlnet_x_embedder|controlnet_mode_embedder)\b/, 'a ControlNet of a flow transformer'],
   [/^(?:adapter\.)?body\.0\.(?:resnets\.0\.)?block1\.weight$/, 'a T2I-Adapter'],
 ];
@@ -93,7 +92,7 @@ export async function readControlNet(
   const names = [...header.tensors.keys()];
   const [, prefix] = names.flatMap((one) => ORIGINAL.exec(one) ?? []);
   const nameOf = prefix === undefined ? (one: string) => one : originalControlNames(names, prefix);
-  requireReadable(header, name, (one) => /\.(weight|bias)$/.test(one) && !BESIDE.test(one));
+  requireReadable(header, name, (one) => /\.(weight|bias)$|^task_embedding$|\.in_proj_/.test(one) && !BESIDE.test(one));
   const tensors = new Map<string, StoredTensor>();
   for (const tensor of storedTensors(header, file).filter((one) => !BESIDE.test(one.name))) {
     const own = nameOf(tensor.name);
@@ -103,14 +102,35 @@ export async function readControlNet(
         `The ControlNet "${name}" has a tensor "${tensor.name}" that Darkroom does not know, so it would not be run as it was trained; choose another one.`,
       );
     }
-    tensors.set(own, { ...tensor, name: own });
+    const [, attention, rest] = IN_PROJ.exec(own) ?? [];
+    if (attention) {
+      ['q', 'k', 'v'].forEach((part, third) => {
+        tensors.set(`${attention}.${part}.${rest}`, thirdOf(tensor, `${attention}.${part}.${rest}`, third));
+      });
+    } else {
+      tensors.set(own, { ...tensor, name: own });
+    }
   }
   return { config: configOf(new Shapes(tensors), name, unet), weights: new TensorIndex(tensors) };
 }
 
-/** Modules of diffusers' ControlNetModel. */
+/** torch's attention has its queries, keys and values in one tensor. */
+const IN_PROJ = /^(transformer_layes\.\d+\.attn)\.in_proj_(weight|bias)$/;
+
+function thirdOf(tensor: StoredTensor, name: string, third: number): StoredTensor {
+  const { shape, offset, length } = tensor;
+  return {
+    ...tensor,
+    name,
+    shape: [shape[0] / 3, ...shape.slice(1)],
+    offset: offset + (third * length) / 3,
+    length: length / 3,
+  };
+}
+
+/** Modules of diffusers' ControlNetModel, and what its ControlNetUnionModel has beside them. */
 const KNOWN =
-  /^(?:conv_in|time_embedding\.linear_[12]|add_embedding\.linear_[12]|(?:down_blocks\.\d+|mid_block)\.(?:resnets|attentions|downsamplers)\.\d+\..+|controlnet_(?:down_blocks\.\d+|mid_block|cond_embedding\.(?:conv_in|conv_out|blocks\.\d+)))\.(?:weight|bias)$/;
+  /^task_embedding$|^transformer_layes\.\d+\.attn\.in_proj_(?:weight|bias)$|^(?:transformer_layes\.\d+\.(?:attn\.out_proj|ln_[12]|mlp\.c_(?:fc|proj))|spatial_ch_projs|control_add_embedding\.linear_[12])\.(?:weight|bias)$|^(?:conv_in|time_embedding\.linear_[12]|add_embedding\.linear_[12]|(?:down_blocks\.\d+|mid_block)\.(?:resnets|attentions|downsamplers)\.\d+\..+|controlnet_(?:down_blocks\.\d+|mid_block|cond_embedding\.(?:conv_in|conv_out|blocks\.\d+)))\.(?:weight|bias)$/;
 
 function configOf(shapes: Shapes, name: string, { config: unet, of }: { config: UNetConfig; of: string }) {
   const encoder = unetEncoderConfig(shapes);
@@ -140,8 +160,13 @@ function configOf(shapes: Shapes, name: string, { config: unet, of }: { config: 
   if (channels !== unet.out_channels) {
     refuse('in_channels', channels, unet.out_channels);
   }
+  const [kinds] = shapes.of('task_embedding');
+  if (kinds !== undefined && unet.addition_embed_type !== 'text_time') {
+    refuse('task_embedding', shapes.of('task_embedding'), null);
+  }
   const blocks = shapes.count(/^controlnet_cond_embedding\.blocks\.(\d+)\./);
-  return controlnet.parseConfig({
+  const union = { kinds, layers: shapes.count(/^transformer_layes\.(\d+)\./) };
+  const config = controlnet.parseConfig({
     ...unet,
     ...encoder,
     layers_per_block: layers,
@@ -161,4 +186,5 @@ function configOf(shapes: Shapes, name: string, { config: unet, of }: { config: 
       ),
     ],
   });
+  return kinds === undefined ? config : { ...config, union };
 }

@@ -1,10 +1,13 @@
 /** The ControlNets that lead a model: which are read, what they are on the device, and what they add to the UNet. */
+import { CONTROL_KINDS, type ControlKind } from '../../core/controlnets.ts';
+import { StudioError } from '../../core/errors.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
 import type { Network } from '../../engine/runtime.ts';
 import * as controlnet from '../../graphs/controlnet.ts';
+import { kindProjection, type Union } from '../../graphs/controlnet_union.ts';
 import type { GraphOptions, WeightIndex } from '../../graphs/graph.ts';
 import { residualNames, type Config as UNetConfig } from '../../graphs/unet2d_condition.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
@@ -64,21 +67,44 @@ export class ControlNets extends ReadAdditions<ControlNetFile> {
     hold: Hold,
   ): Promise<Lead> {
     const nets: ReadyControlNet[] = [];
+    requests.forEach(({ kind }, place) => {
+      this.#requireKind(place, kind);
+    });
     for (const [place, { weights }] of requests.entries()) {
-      nets.push({ ...(await this.#ready(place, sized, texts, requests[place].picture, hold)), weights });
+      nets.push({ ...(await this.#ready(place, sized, texts, requests[place], hold)), weights });
     }
     return new Residuals(this.engine, shapesOf(this.model.unet, sized), nets, hold);
+  }
+
+  /** @throws StudioError `invalid_operation` */
+  #requireKind(place: number, kind: ControlKind | undefined): void {
+    const { config, given } = this.list[place];
+    const { kinds = 0 } = config.union ?? {};
+    const known = CONTROL_KINDS.slice(0, kinds).join(', ');
+    if (kinds > 0 && (kind === undefined || CONTROL_KINDS.indexOf(kind) >= kinds)) {
+      throw new StudioError(
+        'invalid_operation',
+        `The ControlNet ${given.name} is for several kinds of pictures; say in "kind" what its picture shows: ${known}.`,
+      );
+    }
+    if (kinds === 0 && kind !== undefined) {
+      throw new StudioError(
+        'invalid_operation',
+        `The ControlNet ${given.name} is for one kind of pictures, so "kind" changes nothing; leave it out.`,
+      );
+    }
   }
 
   async #ready(
     place: number,
     sized: { batch: number; height: number; width: number; sequence: number },
     texts: readonly Record<string, DeviceTensor>[],
-    picture: DeviceTensor,
+    { picture, kind }: ControlRequest,
     hold: Hold,
   ): Promise<Omit<ReadyControlNet, 'weights'>> {
     const { engine, shelf } = this;
     const { config, weights } = this.list[place];
+    const told = config.union && this.#told(config, config.union, CONTROL_KINDS.indexOf(kind ?? 'pose'), hold);
     const { batch, height, width, sequence } = sized;
     const quantised = { weights: this.model.weights };
     const seeing = await shelf.get(`controlnet_hint.${place}`, { height, width }, (options) =>
@@ -93,13 +119,27 @@ export class ControlNets extends ReadAdditions<ControlNetFile> {
     for (const text of texts) {
       // All dimensions of our own graphs are static.
       const context = Object.fromEntries(reading.outputs.map(({ name, dims }) => [name, hold(dims as number[])]));
-      await engine.run(reading, text, context);
+      await engine.run(reading, { ...text, ...told?.text }, context);
       contexts.push(context);
     }
     const network = await shelf.get(`controlnet.${place}`, sized, (options) =>
       controlnet.build(config, weights, { ...options, ...quantised, ...sized }),
     );
-    return { network, hint, contexts };
+    return { network, fixed: { hint, ...told?.picture }, contexts };
+  }
+
+  /** What a union is told of the kind of its picture, beside the text and beside the picture. */
+  #told(config: controlnet.Config, union: Union, kind: number, hold: Hold) {
+    const write = (values: Float32Array<ArrayBuffer>) => {
+      const tensor = hold([1, values.length]);
+      this.engine.arithmetic.write(tensor, values);
+      return tensor;
+    };
+    const which = Float32Array.from({ length: union.kinds }, (_, other) => (other === kind ? 1 : 0));
+    return {
+      text: { control_time: write(kindProjection(config, union, kind)) },
+      picture: { control_kind: write(which) },
+    };
   }
 
   protected async read(given: ModelAddition, file: string): Promise<ControlNetFile> {
@@ -113,7 +153,8 @@ export class ControlNets extends ReadAdditions<ControlNetFile> {
 
 interface ReadyControlNet {
   network: Network;
-  hint: DeviceTensor;
+  /** What it sees at every step. */
+  fixed: Record<string, DeviceTensor>;
   /** By text. */
   contexts: Record<string, DeviceTensor>[];
   /** By call. */
@@ -142,13 +183,13 @@ class Residuals implements Lead {
   ): Promise<Record<string, DeviceTensor>> {
     const { arithmetic } = this.engine;
     let sum: Record<string, DeviceTensor> | null = null;
-    for (const { network, hint, contexts, weights } of this.nets) {
+    for (const { network, fixed, contexts, weights } of this.nets) {
       const weight = weights[call];
       if (weight === 0) {
         continue;
       }
       const given = this.#buffer('given');
-      await this.engine.run(network, { sample, time_proj: time, hint, ...contexts[text] }, given);
+      await this.engine.run(network, { sample, time_proj: time, ...fixed, ...contexts[text] }, given);
       const into: Record<string, DeviceTensor> = this.#buffer(sum === this.#buffers.sum ? 'next' : 'sum');
       for (const name of this.#names) {
         arithmetic.combine(into[name], weight, given[name], sum ? 1 : 0, sum?.[name] ?? null);
