@@ -185,7 +185,8 @@ def _control(folder: Path, operation: str, parameters: dict, controls: list[tupl
     kind = controls[0][2].get("kind")
     # Pipelines of unions name the picture alike in all operations, and take kinds by their numbers.
     union = {} if kind is None else {"control_mode": ["pose", "depth", "scribble", "lines", "normal", "segments", "tile", "repaint"].index(kind)}
-    return union | {
+    guess = {"guess_mode": True} if controls[0][2].get("guess") else {}
+    return union | guess | {
         "image" if operation == "image_generation" and not union else "control_image": drawn[0] if single else drawn,
         "controlnet_conditioning_scale": scales[0] if single else scales,
         "control_guidance_start": starts,

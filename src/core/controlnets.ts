@@ -28,4 +28,6 @@ export interface ControlNetUse {
   detector: Detector;
   /** What the picture shows, for a ControlNet for several kinds; absent for others. */
   kind?: ControlKind | undefined;
+  /** diffusers' guess mode: it leads what follows the prompt and not the negative prompt, and less where the picture is large; absent = no. */
+  guess?: boolean | undefined;
 }

@@ -247,6 +247,8 @@ export interface ControlPicture {
   detector: Detector;
   /** What it shows, for a ControlNet for several kinds of pictures. */
   kind?: ControlKind | undefined;
+  /** See `ControlNetUse.guess`. */
+  guess?: boolean | undefined;
   weight: number;
   /** It counts in the steps between these shares of all that are run. */
   start: number;

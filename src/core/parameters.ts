@@ -131,6 +131,7 @@ export const controlnets = () => {
           start: v.optional(share('start'), 0),
           end: v.optional(share('end'), 1),
           detector: v.optional(v.picklist(DETECTORS, 'detector must be none, canny or lineart.'), 'none'),
+          guess: v.optional(v.boolean('guess must be true or false.')),
           kind: v.optional(v.picklist(CONTROL_KINDS, `kind must be one of ${CONTROL_KINDS.join(', ')}.`)),
         }),
         v.check(({ start, end }) => start < end, 'The start of a ControlNet must lie before its end.'),

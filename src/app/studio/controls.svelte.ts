@@ -13,6 +13,7 @@ export class Control extends AdditionUse {
   detector = $state<Detector>('none');
   /** What the picture shows, for a ControlNet for several kinds; empty for others. */
   kind = $state<ControlKind | ''>('');
+  guess = $state(false);
   readonly start = numberEntry(() => t('Starts at'), '0', parameter.share('start'));
   readonly end = numberEntry(() => t('Ends at'), '1', parameter.share('end'));
 
@@ -47,6 +48,7 @@ const usesSchema = v.fallback(
       end: v.fallback(v.number(), 1),
       detector: v.fallback(v.picklist(['none', 'canny', 'lineart']), 'none'),
       kind: v.fallback(v.picklist([...CONTROL_KINDS, '']), ''),
+      guess: v.fallback(v.boolean(), false),
     }),
   ),
   [],
@@ -70,13 +72,14 @@ export class Controls extends AdditionUses<Control> {
     return led.length === 0
       ? {}
       : {
-          controlnets: led.map(({ ref, weight, start, end, detector, kind }) => ({
+          controlnets: led.map(({ ref, weight, start, end, detector, kind, guess }) => ({
             controlnet: ref,
             weight: weight.value,
             start: start.value,
             end: end.value,
             detector,
             ...(kind !== '' && { kind }),
+            ...(guess && { guess }),
           })),
           control_images: led.map(({ pictures }) => pictures[0].blob),
         };
@@ -89,6 +92,7 @@ export class Controls extends AdditionUses<Control> {
       const control = this.addNamed(use.controlnet);
       control.detector = use.detector;
       control.kind = use.kind;
+      control.guess = use.guess;
       for (const name of ['weight', 'start', 'end'] as const) {
         control[name].text = String(use[name]);
       }

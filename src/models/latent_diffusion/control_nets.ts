@@ -14,7 +14,7 @@ import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { readControlNet, type ControlNetFile } from '../../weights/controlnet_file.ts';
 import type { ModelAddition } from '../family.ts';
 import type { GraphCosts, NetworkRequest, PlannedNetwork } from './estimate.ts';
-import type { ControlRequest } from './networks.ts';
+import type { ControlRequest, Side } from './networks.ts';
 import { ReadAdditions, withShapes } from './read_additions.ts';
 
 /** What a ControlNet is on the device: what it makes of the picture, of the text, and at every step. */
@@ -58,22 +58,24 @@ export class ControlNets extends ReadAdditions<ControlNetFile> {
    * @param requests one for each; fewer where nothing is to be led yet
    * @param sized rows, latents and tokens of the UNet
    * @param texts the inputs of the UNet's own context, for each of the texts
+   * @param sides what the equally many parts of each text's rows are for
    * @param hold gives tensors that stay until the sampling is over
    */
   async lead(
     requests: readonly ControlRequest[],
     sized: { batch: number; height: number; width: number; sequence: number },
     texts: readonly Record<string, DeviceTensor>[],
+    sides: readonly (readonly Side[])[],
     hold: Hold,
   ): Promise<Lead> {
     const nets: ReadyControlNet[] = [];
     requests.forEach(({ kind }, place) => {
       this.#requireKind(place, kind);
     });
-    for (const [place, { weights }] of requests.entries()) {
-      nets.push({ ...(await this.#ready(place, sized, texts, requests[place], hold)), weights });
+    for (const [place, { weights, guess = false }] of requests.entries()) {
+      nets.push({ ...(await this.#ready(place, sized, texts, requests[place], hold)), weights, guess });
     }
-    return new Residuals(this.engine, shapesOf(this.model.unet, sized), nets, hold);
+    return new Residuals(this.engine, shapesOf(this.model.unet, sized), nets, sides, hold);
   }
 
   /** @throws StudioError `invalid_operation` */
@@ -101,7 +103,7 @@ export class ControlNets extends ReadAdditions<ControlNetFile> {
     texts: readonly Record<string, DeviceTensor>[],
     { picture, kind }: ControlRequest,
     hold: Hold,
-  ): Promise<Omit<ReadyControlNet, 'weights'>> {
+  ): Promise<Omit<ReadyControlNet, 'weights' | 'guess'>> {
     const { engine, shelf } = this;
     const { config, weights } = this.list[place];
     const told = config.union && this.#told(config, config.union, CONTROL_KINDS.indexOf(kind ?? 'pose'), hold);
@@ -159,6 +161,7 @@ interface ReadyControlNet {
   contexts: Record<string, DeviceTensor>[];
   /** By call. */
   weights: readonly number[];
+  guess: boolean;
 }
 
 class Residuals implements Lead {
@@ -170,6 +173,7 @@ class Residuals implements Lead {
     readonly engine: Engine,
     readonly shapes: readonly (readonly number[])[],
     readonly nets: readonly ReadyControlNet[],
+    readonly sides: readonly (readonly Side[])[],
     readonly hold: Hold,
   ) {
     this.#names = residualNames(shapes.length - 1);
@@ -183,20 +187,39 @@ class Residuals implements Lead {
   ): Promise<Record<string, DeviceTensor>> {
     const { arithmetic } = this.engine;
     let sum: Record<string, DeviceTensor> | null = null;
-    for (const { network, fixed, contexts, weights } of this.nets) {
+    const sides = this.sides.at(text) ?? [];
+    for (const { network, fixed, contexts, weights, guess } of this.nets) {
       const weight = weights[call];
-      if (weight === 0) {
+      if (weight === 0 || (guess && sides.length > 0 && !sides.includes('positive'))) {
         continue;
       }
       const given = this.#buffer('given');
       await this.engine.run(network, { sample, time_proj: time, ...fixed, ...contexts[text] }, given);
       const into: Record<string, DeviceTensor> = this.#buffer(sum === this.#buffers.sum ? 'next' : 'sum');
-      for (const name of this.#names) {
-        arithmetic.combine(into[name], weight, given[name], sum ? 1 : 0, sum?.[name] ?? null);
+      if (guess) {
+        this.#takeAway(given, sides);
+      }
+      for (const [i, name] of this.#names.entries()) {
+        // From a tenth at the first skip connection to all of it in the middle.
+        const factor = guess ? 10 ** (i / (this.#names.length - 1) - 1) : 1;
+        arithmetic.combine(into[name], factor * weight, given[name], sum ? 1 : 0, sum?.[name] ?? null);
       }
       sum = into;
     }
     return sum ?? this.#nothing();
+  }
+
+  /** Nothing is added to rows for what guidance goes away from. */
+  #takeAway(given: Record<string, DeviceTensor>, sides: readonly Side[]): void {
+    const nothing = this.#nothing();
+    for (const [i, name] of this.#names.entries()) {
+      const part = this.shapes[i].reduce((product, dim) => product * dim, 1) / sides.length;
+      for (const [place, side] of sides.entries()) {
+        if (side === 'negative') {
+          this.engine.arithmetic.copy(nothing[name], 0, given[name], place * part, part);
+        }
+      }
+    }
   }
 
   #buffer(which: 'given' | 'sum' | 'next' | 'nothing'): Record<string, DeviceTensor> {

@@ -120,6 +120,8 @@ export interface ControlRequest {
   picture: DeviceTensor;
   /** What it shows, for a ControlNet for several kinds. */
   kind?: ControlKind | undefined;
+  /** See `ControlNetUse.guess`. */
+  guess?: boolean | undefined;
   /** By the number of the denoiser's call: factor of what is added, 0 where nothing is. */
   weights: readonly number[];
 }
