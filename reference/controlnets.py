@@ -81,6 +81,9 @@ CONTROLNETS = {
 }
 
 UNIONS = {"union-xl": "unet-xl"}
+# Control-LoRAs, in the names of Stability's files: layers of the UNet changed by products of this rank, their biases and norms whole, and what only a ControlNet has.
+CONTROL_LORAS = {"control-lora-xl": "unet-xl", "control-lora-sd1": "unet-sd1"}
+CONTROL_RANK = 4
 
 SIZE = dict(width=32, height=32)
 WORDS = dict(prompt="a lighthouse at dusk, oil painting", negative_prompt="blurry, low quality")
@@ -100,6 +103,8 @@ CASES = {
     "control-sd2-inpaint": ("sd2", "in a mask, strength 0.7", dict(PAINTED, steps=5, guidance_scale=3, strength=0.7, controls=[("control-sd2", (40, 32, 0), {})])),
     "control-sdxl-text": ("sdxl", "told of pooled text and sizes, too", dict(WORDS, steps=4, guidance_scale=2, seed=42, controls=[("control-xl", AT, {})], **SIZE)),
     "control-sdxl-text-two": ("sdxl", "two of other weights", dict(WORDS, steps=4, guidance_scale=2, sampler="dpmpp_2m", schedule="karras", seed=9, controls=[("control-xl", AT, {"weight": 0.5}), ("control-xl-other", AT, {"weight": 0.7, "end": 0.5})], **SIZE)),
+    "control-lora-sd1-text": ("sd1", "a Control-LoRA", dict(WORDS, steps=4, guidance_scale=7.5, seed=8, controls=[("control-lora-sd1", AT, {})], **SIZE)),
+    "control-lora-sdxl-text": ("sdxl", "a Control-LoRA", dict(WORDS, steps=4, guidance_scale=2, seed=8, controls=[("control-lora-xl", AT, {"weight": 0.8})], **SIZE)),
     "guess-sd1-text": ("sd1", "guess mode", dict(WORDS, steps=4, guidance_scale=4, seed=42, controls=[("control-sd1", AT, {"guess": True})], **SIZE)),
     "guess-sd1-two-unguided": ("sd1", "guess mode without guidance, two ControlNets of other weights", dict(prompt="a fox", steps=4, guidance_scale=1, seed=3, controls=[("control-sd1", AT, {"guess": True, "weight": 0.8}), ("control-sd1-other", AT, {"guess": True, "weight": 1.2, "end": 0.5})], **SIZE)),
     "guess-sdxl-text": ("sdxl", "guess mode, two pictures", dict(WORDS, steps=4, guidance_scale=2, seed=6, batch_size=2, controls=[("control-xl", AT, {"guess": True})], **SIZE)),
@@ -111,7 +116,7 @@ CASES = {
 }
 
 
-def make_controlnets() -> dict[str, ControlNetModel]:
+def make_controlnets(networks: dict) -> dict[str, ControlNetModel]:
     made = {}
     for name, (unet, is_original) in CONTROLNETS.items():
         config = config_of(unet)
@@ -128,6 +133,35 @@ def make_controlnets() -> dict[str, ControlNetModel]:
         path.parent.mkdir(exist_ok=True)
         path.write_text(file.text({"config": {}}), encoding="utf-8")
         made[name] = network
+    for name, unet in CONTROL_LORAS.items():
+        config = config_of(unet)
+        network = ControlNetModel.from_config(config).eval()
+        own = networks[unet].state_dict()
+        shapes = {}
+        for key, value in network.state_dict().items():
+            if key.endswith(".weight") and key in own and value.dim() > 1 and "norm" not in key:
+                base = original_name(key).removeprefix("control_model.").removesuffix(".weight")
+                shapes |= {f"{base}.up": (len(value), CONTROL_RANK), f"{base}.down": (CONTROL_RANK, *value.shape[1:])}
+            else:
+                shapes[original_name(key).removeprefix("control_model.")] = tuple(value.shape)
+        # Norms of the middle are left to the UNet.
+        shapes = {key: shape for key, shape in shapes.items() if not key.startswith("middle_block.1.norm")}
+        file = Network(10_000 * (zlib.crc32(name.encode()) % 10_000), shapes)
+        file.rows["lora_controlnet"] = [[0], 0.0, 0.0]
+        for key in (key for key in shapes if key.endswith(".up")):
+            # Larger ones saturate attention, and then single and double precision differ by more than is allowed.
+            file.rescale(key, 0.2)
+        tensors, state = file.tensors(), {}
+        for key, value in network.state_dict().items():
+            base = original_name(key).removeprefix("control_model.")
+            stem = base.removesuffix(".weight")
+            if f"{stem}.up" in tensors:
+                state[key] = own[key] + (tensors[f"{stem}.up"] @ tensors[f"{stem}.down"].flatten(1)).reshape(value.shape)
+            else:
+                state[key] = tensors[base] if base in tensors else own[key]
+        network.load_state_dict(state, strict=True)
+        (FOLDER / "files" / f"{name}.json").write_text(file.text({"config": {}}), encoding="utf-8")
+        made[name] = network
     for name, unet in UNIONS.items():
         config = config_of(unet)
         width = config["block_out_channels"][0]
@@ -143,7 +177,7 @@ def main() -> None:
     torch.set_num_threads(1)
     only = sys.argv[1:]
     networks = make_networks()
-    controlnets = make_controlnets()
+    controlnets = make_controlnets(networks)
     for name, (checkpoint, note, chosen) in CASES.items():
         if only and not any(name.startswith(start) for start in only):
             continue

@@ -46,6 +46,7 @@ describe('a ControlNet', () => {
       renamed('control-sd1', same),
       renamed('control-sd1-original', same),
       renamed('control-sd1-original', (name) => name.replace('control_model.', '')),
+      renamed('control-lora-sd1', same),
     ]) {
       expect(await isControlNet(file, 'x')).toBe(true);
       await model.checkAddition?.('controlnet', { file, name: 'x' });
@@ -73,9 +74,14 @@ describe('a ControlNet', () => {
       'The checkpoint lacks the tensor "controlnet_mid_block.weight" of its ControlNetModel; download or copy it again, or choose another checkpoint.',
     ],
     [
-      'that is a Control-LoRA',
-      renamed('control-sd1', (name) => (name === 'conv_in.bias' ? 'lora_controlnet' : name)),
-      'x is a Control-LoRA, which Darkroom cannot run; choose a plain ControlNet.',
+      'that is half a Control-LoRA',
+      renamed('control-lora-sd1', (name) => (name === 'input_blocks.1.0.in_layers.2.up' ? null : name)),
+      'The ControlNet "x" has only part of its change of "down_blocks.0.resnets.0.conv1.weight"; get it again.',
+    ],
+    [
+      'that is a Control-LoRA of Stable Diffusion XL',
+      renamed('control-lora-xl', same),
+      'The ControlNet "x" was made for another kind of model: its add_embedding.linear_1.weight is 128, 88, and that of "sd1" is 0; choose one for this kind of checkpoint.',
     ],
     [
       'that is only a difference',
@@ -85,7 +91,9 @@ describe('a ControlNet', () => {
   ])('%s is refused in one sentence, and nothing is changed', async (_, file, message) => {
     const model = await open();
     await model.useAdditions?.({ controlnets: [{ file: renamed('control-sd1', same), name: 'good' }] });
-    await expect(model.useAdditions?.({ controlnets: [{ file, name: 'x' }] })).rejects.toMatchObject({ message });
+    await expect(model.useAdditions?.({ controlnets: [{ file, name: 'x' }] })).rejects.toMatchObject({
+      message: expect.stringContaining(message) as string,
+    });
     expect((await model.provenance()).controlnets).toMatchObject([{ name: 'good' }]);
   });
 

@@ -1,13 +1,15 @@
 /**
  * ControlNets in one `.safetensors` file: with the names of diffusers' ControlNetModel, as its folders have them, or of the original layout,
- * `control_model.…` or without that prefix. How it is put together follows from the shapes of its tensors and, where these do not tell, from the
+ * `control_model.…` or without that prefix. A Control-LoRA has of most layers only how they differ from those of its checkpoint's UNet, as products of
+ * two matrices. How it is put together follows from the shapes of its tensors and, where these do not tell, from the
  * UNet that it is used with.
  *
- * Reference: diffusers/loaders/single_file_utils.py (convert_controlnet_checkpoint)
+ * Reference: diffusers/loaders/single_file_utils.py (convert_controlnet_checkpoint), diffusers/utils/state_dict_utils.py
+ * (convert_sai_sd_control_lora_state_dict_to_peft)
  */
 import { StudioError } from '../core/errors.ts';
 import * as controlnet from '../graphs/controlnet.ts';
-import type { StoredTensor } from '../graphs/graph.ts';
+import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
 import type { Config as UNetConfig } from '../graphs/unet2d_condition.ts';
 import { madeForAnother, type Said } from './addition_misfit.ts';
 import { TensorIndex } from './checkpoint.ts';
@@ -30,7 +32,6 @@ const BESIDE = /^(?:model\.diffusion_model|first_stage_model|cond_stage_model|mo
 
 /** Relatives that cannot be run, by a name that only they have. */
 const RELATIVES: [pattern: RegExp, what: string][] = [
-  [/^lora_controlnet$/, 'a Control-LoRA'],
   [/^(?:controlnet_blocks|controlnet_x_embedder|controlnet_mode_embedder)\b/, 'a ControlNet of a flow transformer'],
   [/^(?:adapter\.)?body\.0\.(?:resnets\.0\.)?block1\.weight$/, 'a T2I-Adapter'],
 ];
@@ -85,22 +86,36 @@ export async function readControlNet(
   blob: Blob,
   file: string,
   name: string,
-  unet: { config: UNetConfig; of: string },
+  unet: { config: UNetConfig; weights: WeightIndex; of: string },
 ): Promise<ControlNetFile> {
   await requireControlNet(blob, name);
   const header = await readSafetensorsHeader(blob, file);
   const names = [...header.tensors.keys()];
   const [, prefix] = names.flatMap((one) => ORIGINAL.exec(one) ?? []);
-  const nameOf = prefix === undefined ? (one: string) => one : originalControlNames(names, prefix);
-  requireReadable(header, name, (one) => /\.(weight|bias)$|^task_embedding$|\.in_proj_/.test(one) && !BESIDE.test(one));
+  const whole = names.map((one) => one.replace(CHANGE, '$1.weight'));
+  const nameOf = prefix === undefined ? (one: string) => one : originalControlNames(whole, prefix);
+  requireReadable(
+    header,
+    name,
+    (one) => /\.(weight|bias|up|down)$|^task_embedding$|\.in_proj_/.test(one) && !BESIDE.test(one),
+  );
   const tensors = new Map<string, StoredTensor>();
+  const changes = new Map<string, Partial<Record<string, StoredTensor>>>();
   for (const tensor of storedTensors(header, file).filter((one) => !BESIDE.test(one.name))) {
-    const own = nameOf(tensor.name);
+    if (tensor.name === CONTROL_LORA) {
+      continue;
+    }
+    const change = CHANGE.exec(tensor.name)?.groups;
+    const own = nameOf(change ? `${change.layer}.weight` : tensor.name);
     if (own === null || !KNOWN.test(own)) {
       throw new StudioError(
         'checkpoint_unsupported',
         `The ControlNet "${name}" has a tensor "${tensor.name}" that Darkroom does not know, so it would not be run as it was trained; choose another one.`,
       );
+    }
+    if (change) {
+      changes.set(own, { ...changes.get(own), [change.part]: tensor });
+      continue;
     }
     const [, attention, rest] = IN_PROJ.exec(own) ?? [];
     if (attention) {
@@ -111,7 +126,45 @@ export async function readControlNet(
       tensors.set(own, { ...tensor, name: own });
     }
   }
+  if (changes.size > 0) {
+    // What it does not speak of is the UNet's.
+    for (const own of [...unet.weights.names()].filter((one) => KNOWN.test(one) && !tensors.has(one))) {
+      tensors.set(own, unet.weights.get(own) as StoredTensor);
+    }
+  }
+  for (const [own, { up, down }] of changes) {
+    tensors.set(own, changed(unet.weights.get(own), up, down, { name, layer: own, of: unet.of }));
+  }
   return { config: configOf(new Shapes(tensors), name, unet), weights: new TensorIndex(tensors) };
+}
+
+/** Names the file as a Control-LoRA. */
+const CONTROL_LORA = 'lora_controlnet';
+const CHANGE = /^(?<layer>.+)\.(?<part>up|down)$/;
+
+/** @throws StudioError `checkpoint_damaged` for half a change, `checkpoint_unsupported` for one of another size */
+function changed(
+  weight: StoredTensor | undefined,
+  up: StoredTensor | undefined,
+  down: StoredTensor | undefined,
+  { name, layer, of }: { name: string; layer: string; of: string },
+): StoredTensor {
+  if (!up || !down) {
+    throw new StudioError(
+      'checkpoint_damaged',
+      `The ControlNet "${name}" has only part of its change of "${layer}"; get it again.`,
+    );
+  }
+  const [rows, rank] = [up.shape[0], down.shape[0]];
+  const columns = sizeOf(down) / rank;
+  if (!weight || weight.shape[0] !== rows || sizeOf(weight) !== rows * columns || sizeOf(up) !== rows * rank) {
+    throw madeForAnother('controlnet', name, layer, [rows, columns], { its: weight?.shape, of });
+  }
+  return { ...weight, deltas: [{ up, down, scale: 1 }] };
+}
+
+function sizeOf({ shape }: StoredTensor): number {
+  return shape.reduce((all, one) => all * one, 1);
 }
 
 /** torch's attention has its queries, keys and values in one tensor. */

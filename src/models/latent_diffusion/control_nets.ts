@@ -23,6 +23,8 @@ const NETWORKS = ['controlnet_hint', 'controlnet_context', 'controlnet'] as cons
 export interface ControlledModel {
   files: CheckpointFiles;
   unet: UNetConfig;
+  /** The UNet's own, without LoRAs. */
+  own: WeightIndex;
   weights: WeightVariant;
 }
 
@@ -145,8 +147,8 @@ export class ControlNets extends ReadAdditions<ControlNetFile> {
   }
 
   protected async read(given: ModelAddition, file: string): Promise<ControlNetFile> {
-    const { files, unet } = this.model;
-    const read = await readControlNet(given.file, file, given.name, { config: unet, of: files.name });
+    const { files, unet, own } = this.model;
+    const read = await readControlNet(given.file, file, given.name, { config: unet, weights: own, of: files.name });
     // Builds without weights, and says which of them is missing or of another size.
     controlnet.build(read.config, read.weights, { provider: 'wasm', dtype: 'f32', batch: 1, height: 8, width: 8 });
     return read;

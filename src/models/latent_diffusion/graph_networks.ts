@@ -95,7 +95,7 @@ export class GraphNetworks implements Networks {
     });
     const { unet, vae } = components;
     this.#vaes = new OtherVaes(this.shelf, { files, vae });
-    this.#controls = new ControlNets(engine, this.shelf, { files, unet, weights });
+    this.#controls = new ControlNets(engine, this.shelf, { files, unet, own: unetComponent.weights, weights });
     this.#images = new ImagePrompts(engine, this.shelf, { files, unet, weights });
   }
 
