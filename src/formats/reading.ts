@@ -1,7 +1,8 @@
 /** What could be read about how a picture was made, by any tool, in our terms. */
 import * as v from 'valibot';
 import { hiresScale, hiresSteps, hiresStrength, hiresUpscaler, type HiresUpscaler } from '../core/hires.ts';
-import { loraName, loraParts } from '../core/loras.ts';
+import { loraName } from '../core/loras.ts';
+import { loraParts } from '../core/lora_tags.ts';
 import type { TextRequest } from '../core/model.ts';
 import type { NoiseName } from '../core/noise.ts';
 import * as parameter from '../core/parameters.ts';

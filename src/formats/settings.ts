@@ -1,6 +1,6 @@
 /** Our own JSON in a picture or a sound: the operation with all choices made for it, and what it ran on. No picture data. */
 import * as v from 'valibot';
-import { loraTags, withoutLoraTags } from '../core/loras.ts';
+import { loraTags, withoutLoraTags } from '../core/lora_tags.ts';
 import { StudioError } from '../core/errors.ts';
 import { USUAL_HIRES } from '../core/hires.ts';
 import { usualStrength } from '../core/parameters.ts';

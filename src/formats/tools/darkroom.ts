@@ -1,5 +1,5 @@
 /** Darkroom itself: the JSON has everything; without it (another program rewrote the file) the infotext has nearly as much. */
-import { withoutLoraTags } from '../../core/loras.ts';
+import { withoutLoraTags } from '../../core/lora_tags.ts';
 import { parseInfotext, readingOf } from '../infotext.ts';
 import { ExifTag } from '../exif.ts';
 import type { Metadata } from '../metadata.ts';
