@@ -6,7 +6,6 @@ import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import { hiresEntries, isWholeHires, NO_HIRES } from '../src/core/hires.ts';
-import { takeLoraTags } from '../src/core/loras.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import type {
   CheckpointSummary,
@@ -149,7 +148,8 @@ const SIZES = [
 export async function execute(input: Input, context: Context): Promise<Outputs> {
   const { models, progress, recordTensors, signal } = context;
   const { prompt, negative_prompt } = await wordsOf(input, context);
-  const { words, loras: tagged } = takeLoraTags(prompt);
+  const { takeLoraTags } = await import('../src/core/lora_tags.ts');
+  const { words, loras: tagged } = takeLoraTags(prompt, input.steps);
   if (/<(?:lora|lyco):/i.test(negative_prompt)) {
     context.notice('A LoRA counts only in the prompt; in the negative prompt its tag was read as words.');
   }

@@ -7,7 +7,6 @@ import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import { film } from '../src/core/filming.ts';
-import { takeLoraTags } from '../src/core/loras.ts';
 import type { Latents, Model } from '../src/core/model.ts';
 import { FILMING_STAGES, pictureSize, sayWhatWasCut, watched } from '../src/core/painting.ts';
 import {
@@ -76,7 +75,8 @@ type Input = v.InferOutput<typeof parameters>;
 
 export async function execute(input: Input, context: Context): Promise<Outputs> {
   const { progress } = context;
-  const { words, loras: tagged } = takeLoraTags(input.prompt);
+  const { takeLoraTags } = await import('../src/core/lora_tags.ts');
+  const { words, loras: tagged } = takeLoraTags(input.prompt, input.steps);
   const model = await context.models.load(context.checkpoint, { loras: [...(input.loras ?? []), ...tagged] });
   requireFrames(input, model);
   const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');

@@ -135,7 +135,7 @@ def main() -> None:
     torch.set_num_threads(1)
     only = sys.argv[1:]
     networks = make_networks()
-    controlnets = make_controlnets()
+    controlnets = make_controlnets(networks)
     encoders = make_encoders()
     adapters = make_adapters(networks)
     make_seen(encoders)

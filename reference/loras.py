@@ -6,6 +6,9 @@ attention and one for the text encoder, whatever the file says, so there is one;
 transformers 5), so that is left out. `peft` has all of these layers in diffusers' own layout, its alphas in the file's metadata; `old` attention alone, without alphas. Their numbers differ. `expected.safetensors` holds, for each,
 outputs of the networks with the LoRA fused at scale 0.8, for the inputs `unet.0` and `input_ids.0` of components/tiny-sd15, and two
 merged weights. `picture` is a whole operation with the kohya file at that scale.
+
+`lora_uses/` has pictures for which the kohya file is weighted by block, by diffusers' set_adapters, or counts in a part of the steps: before each call of the UNet the
+adapter's weight is set. Text is read with what counts at the first step.
 """
 
 import json
@@ -97,6 +100,61 @@ def make_lora_picture(folder: Path) -> None:
     print(make_case(folder / "picture", CHECKPOINT, f"kohya.safetensors fused at {SCALE}", chosen, with_lora))
 
 
+BLOCKS = {
+    12: "BASE IN04 IN05 IN07 IN08 M00 OUT00 OUT01 OUT02 OUT03 OUT04 OUT05",
+    17: "BASE IN01 IN02 IN04 IN05 IN07 IN08 M00 OUT03 OUT04 OUT05 OUT06 OUT07 OUT08 OUT09 OUT10 OUT11",
+    26: " ".join(["BASE", *(f"IN{n:02}" for n in range(12)), "M00", *(f"OUT{n:02}" for n in range(12))]),
+}
+VALUES = [0.5, 0.2, 1, -0.7, 0.4, 1.5, 0.9, 1.2, 0.3, 0.6, 1.1, 0.8, -0.5, 0.7, 1, 1.3, 0.1, 0.9, 0.6, -0.2, 1.4, 0.5, 1, 0.3, 0.8, 1.2]
+MOVING = dict(prompt="a lighthouse at dusk, oil painting", sampler="euler", schedule="leading", seed=42)
+USES = {
+    "blocks-17": ("weighted by 17 blocks", dict(MOVING, steps=3, guidance_scale=7.5), dict(blocks=VALUES[:17])),
+    "blocks-26": ("weighted by 26 blocks", dict(MOVING, steps=3, guidance_scale=1), dict(blocks=VALUES)),
+    "blocks-12": ("weighted by 12 blocks, which are made for XL; the others are left out", dict(MOVING, steps=3, guidance_scale=1), dict(blocks=VALUES[:12])),
+    "until-half": ("in the first half of the steps", dict(MOVING, steps=6, guidance_scale=7.5), dict(end=0.5)),
+    "from-third": ("from a third of the steps on", dict(MOVING, steps=6, guidance_scale=1), dict(start=0.33)),
+    "between-blocks": ("weighted by 17 blocks, in the middle", dict(MOVING, steps=6, guidance_scale=1), dict(blocks=VALUES[:17], start=0.2, end=0.7)),
+}
+
+
+def scales_of(blocks: list[float] | None) -> dict | float:
+    """As set_adapters takes them."""
+    if blocks is None:
+        return SCALE
+    given = dict(zip(BLOCKS[len(blocks)].split(), blocks))
+    of = lambda name: SCALE * given.get(name, 0)
+    down = {f"block_{b}": [of(f"IN{1 + 3 * b + i:02}") for i in range(2)] for b in range(3)}
+    up = {f"block_{b}": [of(f"OUT{3 * b + i:02}") for i in range(3)] for b in range(1, 4)}
+    return {"text_encoder": of("BASE"), "unet": {"down": down, "mid": of("M00"), "up": up}}
+
+
+def make_use(folder: Path, note: str, chosen: dict, use: dict) -> None:
+    start, end = use.get("start", 0), use.get("end", 1)
+
+    def with_lora(checkpoint, pipeline_class):
+        pipeline = load(checkpoint, pipeline_class)
+        pipeline.load_lora_weights(GOLDENS / "lora", weight_name="kohya.safetensors", adapter_name="a")
+        pipeline.set_adapters(["a"], [scales_of(use.get("blocks"))] if start == 0 else [0.0])
+        calls = 0
+
+        def move(*_):
+            nonlocal calls
+            is_on = start <= calls / chosen["steps"] < end
+            pipeline.set_adapters(["a"], [scales_of(use.get("blocks")) if is_on else 0.0])
+            calls += 1
+
+        pipeline.unet.register_forward_pre_hook(move)
+        return pipeline
+
+    loras = [{"lora": "kohya", "weight": SCALE, **use}]
+    print(make_case(folder, CHECKPOINT, f"kohya.safetensors at {SCALE}, {note}", dict(chosen, loras=loras), with_lora))
+
+
+def make_uses() -> None:
+    for name, (note, chosen, use) in USES.items():
+        make_use(GOLDENS / "lora_uses" / name, note, chosen, use)
+
+
 @torch.no_grad()
 def make_loras() -> None:
     folder = fresh_folder(GOLDENS / "lora")
@@ -126,3 +184,4 @@ def make_loras() -> None:
 
 if __name__ == "__main__":
     make_loras()
+    make_uses()

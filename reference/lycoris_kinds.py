@@ -1,14 +1,21 @@
 """
-Golden changes of LyCORIS: test/goldens/lycoris.safetensors.
+Golden changes of LyCORIS, and of PEFT's DoRA: test/goldens/lycoris.safetensors.
 
     python reference/lycoris_kinds.py
 
 Wants lycoris-lora 4.1 and is not run by make.py. Each kind is made over a linear layer and, where there is such a thing, over a convolution of 3 x 3, with random
 factors; `<kind>.<layer>.<tensor>` are the tensors of its file, `weight.<layer>` the layer's own, `merged.<kind>.<layer>` what LyCORIS merges at strength 0.7.
+
+Of DoRA, LyCORIS' multiplier acts on the lengths alone, so that a weaker one would change as much. Programs that read its files go that share of the way from the
+weight to what the whole merge is, and so does `merged` here. `peft-dora` is a model of PEFT with these two layers, saved and merged by it, its scale set to 0.7.
 """
 
 import torch
 from lycoris.modules import IA3Module, LohaModule, LokrModule, LoConModule, FullModule
+from lycoris.modules.glora import GLoRAModule
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import get_peft_model_state_dict
 
 from files import GOLDENS, write_tensors
 
@@ -26,7 +33,39 @@ KINDS = {
     "ia3": (IA3Module, {}, ("linear", "conv")),
     "ia3-input": (IA3Module, dict(train_on_input=True), ("linear", "conv")),
     "full": (FullModule, {}, ("linear", "conv")),
+    "dora": (LoConModule, dict(weight_decompose=True), ("linear", "conv")),
+    "dora-input": (LoConModule, dict(weight_decompose=True, wd_on_out=False), ("linear", "conv")),
+    "dora-tucker": (LoConModule, dict(weight_decompose=True, use_tucker=True), ("conv",)),
+    "doha": (LohaModule, dict(weight_decompose=True), ("linear", "conv")),
+    "dokr": (LokrModule, dict(weight_decompose=True, wd_on_out=False, factor=4, lora_dim=2), ("linear", "conv")),
+    "glora": (GLoRAModule, {}, ("linear", "conv")),
 }
+
+
+def peft_dora(tensors: dict[str, torch.Tensor]) -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(24, 32, bias=False)
+            self.conv = torch.nn.Conv2d(16, 32, 3, padding=1, bias=False)
+
+    model = Model()
+    for name in ("linear", "conv"):
+        getattr(model, name).weight.copy_(tensors[f"weight.{name}"])
+    model = get_peft_model(model, LoraConfig(r=RANK, lora_alpha=RANK, use_dora=True, target_modules=["linear", "conv"]))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    for key, value in get_peft_model_state_dict(model).items():
+        layer, rest = key.removeprefix("base_model.model.").split(".", 1)
+        tensors[f"peft-dora.{layer}.{rest}"] = value.clone()
+        print("peft-dora", key, tuple(value.shape))
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.set_scale("default", STRENGTH)
+    merged = model.merge_and_unload()
+    for name in ("linear", "conv"):
+        tensors[f"merged.peft-dora.{name}"] = getattr(merged, name).weight.clone()
 
 
 @torch.no_grad()
@@ -48,7 +87,12 @@ def main() -> None:
             if module is FullModule:
                 # Before it was trained, what it holds is the difference.
                 own = {"diff": change.weight}
-            if module in (LohaModule, LokrModule):
+            if options.get("weight_decompose"):
+                # get_merged_weight of LoHa and LoKr scales these twice.
+                diff = change.get_weight(layer.weight.shape) if module in (LohaModule, LokrModule) else change.get_diff_weight(shape=layer.weight.shape)[0]
+                whole = change.apply_weight_decompose(layer.weight + diff)
+                merged = layer.weight + STRENGTH * (whole - layer.weight)
+            elif module in (LohaModule, LokrModule):
                 # As its forward has it; get_merged_weight of 4.1 scales these a second time.
                 merged = layer.weight + change.get_weight(layer.weight.shape) * STRENGTH
             else:
@@ -57,6 +101,7 @@ def main() -> None:
                 tensors[f"{kind}.{name}.{key}"] = value.clone()
             tensors[f"merged.{kind}.{name}"] = merged.clone()
             print(kind, name, {key: tuple(value.shape) for key, value in own.items()})
+    peft_dora(tensors)
     write_tensors(GOLDENS / "lycoris.safetensors", tensors)
 
 

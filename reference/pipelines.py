@@ -182,8 +182,12 @@ def _control(folder: Path, operation: str, parameters: dict, controls: list[tupl
     each = lambda key, usual: [chosen.get(key, usual) for _, _, chosen in controls]
     scales, starts, ends = each("weight", 1.0), each("start", 0.0), each("end", 1.0)
     single = len(controls) == 1
-    return {
-        "image" if operation == "image_generation" else "control_image": drawn[0] if single else drawn,
+    kind = controls[0][2].get("kind")
+    # Pipelines of unions name the picture alike in all operations, and take kinds by their numbers.
+    union = {} if kind is None else {"control_mode": ["pose", "depth", "scribble", "lines", "normal", "segments", "tile", "repaint"].index(kind)}
+    guess = {"guess_mode": True} if controls[0][2].get("guess") else {}
+    return union | guess | {
+        "image" if operation == "image_generation" and not union else "control_image": drawn[0] if single else drawn,
         "controlnet_conditioning_scale": scales[0] if single else scales,
         "control_guidance_start": starts,
         "control_guidance_end": ends,

@@ -9,6 +9,7 @@ import { canny, detected, lineart } from '../src/formats/edges.ts';
 import { openModel } from '../src/models/family.ts';
 import { isControlNet, requireControlNet } from '../src/weights/controlnet_file.ts';
 import { architectureFile, architectureFiles, renamed, same } from './architecture_checkpoints.ts';
+import { paint } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { readTensors } from './onnx_node.ts';
 import { pngPixels } from '../src/package/node_picture.ts';
@@ -45,6 +46,7 @@ describe('a ControlNet', () => {
       renamed('control-sd1', same),
       renamed('control-sd1-original', same),
       renamed('control-sd1-original', (name) => name.replace('control_model.', '')),
+      renamed('control-lora-sd1', same),
     ]) {
       expect(await isControlNet(file, 'x')).toBe(true);
       await model.checkAddition?.('controlnet', { file, name: 'x' });
@@ -72,14 +74,14 @@ describe('a ControlNet', () => {
       'The checkpoint lacks the tensor "controlnet_mid_block.weight" of its ControlNetModel; download or copy it again, or choose another checkpoint.',
     ],
     [
-      'that is a Control-LoRA',
-      renamed('control-sd1', (name) => (name === 'conv_in.bias' ? 'lora_controlnet' : name)),
-      'x is a Control-LoRA, which Darkroom cannot run; choose a plain ControlNet.',
+      'that is half a Control-LoRA',
+      renamed('control-lora-sd1', (name) => (name === 'input_blocks.1.0.in_layers.2.up' ? null : name)),
+      'The ControlNet "x" has only part of its change of "down_blocks.0.resnets.0.conv1.weight"; get it again.',
     ],
     [
-      'for several kinds of pictures',
-      renamed('control-sd1', (name) => (name === 'conv_in.bias' ? 'task_embedding' : name)),
-      'x is a ControlNet for several kinds of pictures (union), which Darkroom cannot run; choose a plain ControlNet.',
+      'that is a Control-LoRA of Stable Diffusion XL',
+      renamed('control-lora-xl', same),
+      'The ControlNet "x" was made for another kind of model: its add_embedding.linear_1.weight is 128, 88, and that of "sd1" is 0; choose one for this kind of checkpoint.',
     ],
     [
       'that is only a difference',
@@ -89,8 +91,32 @@ describe('a ControlNet', () => {
   ])('%s is refused in one sentence, and nothing is changed', async (_, file, message) => {
     const model = await open();
     await model.useAdditions?.({ controlnets: [{ file: renamed('control-sd1', same), name: 'good' }] });
-    await expect(model.useAdditions?.({ controlnets: [{ file, name: 'x' }] })).rejects.toMatchObject({ message });
+    await expect(model.useAdditions?.({ controlnets: [{ file, name: 'x' }] })).rejects.toMatchObject({
+      message: expect.stringContaining(message) as string,
+    });
     expect((await model.provenance()).controlnets).toMatchObject([{ name: 'good' }]);
+  });
+
+  test.each([
+    [
+      'union-xl',
+      undefined,
+      'The ControlNet x is for several kinds of pictures; say in "kind" what its picture shows: pose, depth, scribble, lines, normal, segments.',
+    ],
+    [
+      'union-xl',
+      'tile',
+      'The ControlNet x is for several kinds of pictures; say in "kind" what its picture shows: pose, depth, scribble, lines, normal, segments.',
+    ],
+    ['control-xl', 'lines', 'The ControlNet x is for one kind of pictures, so "kind" changes nothing; leave it out.'],
+  ])('%s told of the kind %s is refused', async (name, kind, message) => {
+    const model = await openModel(architectureFiles('sdxl'), startNodeEngine().engine);
+    await model.useAdditions?.({ controlnets: [{ file: renamed(name, same), name: 'x' }] });
+    const one = { prompt: 'a', width: 16, height: 16, steps: 1, seed: '1', guidance_scale: 1 };
+    const controlnets = [{ controlnet: 'x', ...(kind && { kind }) }];
+    const parameters = { ...one, controlnets, control_images: ['small.png'] };
+    const run = paint(model, { operation: 'image_generation', config: 'stable_diffusion', parameters }, EDGES);
+    await expect(run).rejects.toMatchObject({ message });
   });
 
   test('that is none is refused', async () => {

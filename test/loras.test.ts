@@ -10,6 +10,9 @@ import { LORA_NETWORKS } from '../src/weights/lora_names.ts';
 import { originalNames } from '../src/weights/original_layout.ts';
 import { readSafetensorsHeader, writeSafetensorsHeader, type NewTensor } from '../src/weights/safetensors.ts';
 import { SingleFile } from '../src/weights/single_file.ts';
+import { loraTags, takeLoraTags } from '../src/core/lora_tags.ts';
+import type { LoraUse } from '../src/core/loras.ts';
+import { blockFactor, blockFinder, blocksNotThere } from '../src/weights/lora_blocks.ts';
 import { isEmbedding, readEmbedding } from '../src/weights/textual_inversion.ts';
 import { CheckpointFolder } from './onnx_node.ts';
 
@@ -199,6 +202,106 @@ describe('spellings', () => {
   });
 });
 
+describe('in prompts', () => {
+  const BLOCKS = '1,0,0,0,1,1,1,1,1,1,1,1,0,0,0,0,-0.5';
+  const blocks = BLOCKS.split(',').map(Number);
+  const x = (use: Partial<LoraUse> = {}): LoraUse => ({ lora: 'x', weight: 1, ...use });
+
+  test.each<[string, string, LoraUse[]]>([
+    ['a <lora:x> b', 'a  b', [x()]],
+    ['<lora:x:0.5:0.8>', '', [x({ weight: 0.8, text_weight: 0.5 })]],
+    ['<lora:x:te=0.5:unet=0.8>', '', [x({ weight: 0.8, text_weight: 0.5 })]],
+    ['<lora:x:unet=0.8>', '', [x({ weight: 0.8, text_weight: 1 })]],
+    [`<lora:x:0.7:lbw=${BLOCKS}>`, '', [x({ weight: 0.7, blocks })]],
+    [`<lora:x:1:1:${BLOCKS}>`, '', [x({ blocks })]],
+    ['<lora:x:1:start=0.2:stop=0.8>', '', [x({ start: 0.2, end: 0.8 })]],
+    ['<lora:x:1:step=2-8>', '', [x({ start: 0.2, end: 0.8 })]],
+    ['[<lora:x:1>::0.5]', '', [x({ end: 0.5 })]],
+    ['a [<lora:x:1>:5], b', 'a , b', [x({ start: 0.5 })]],
+    ['[<lora:x:1>:<lora:y:1>:0.3]', '', [x({ end: 0.3 }), { lora: 'y', weight: 1, start: 0.3 }]],
+    ['[<lora:x:1> dog:cat:0.3]', '[ dog:cat:0.3]', [x({ end: 0.3 })]],
+    ['[[<lora:x:1>:0.2]::0.6]', '', [x({ start: 0.2, end: 0.6 })]],
+    ['[<lora:x:1>:0.6] <lora:y:1>', ' ', [x({ start: 0.6 }), { lora: 'y', weight: 1 }]],
+    ['[cat:dog:0.5] [::0.5]', '[cat:dog:0.5] [::0.5]', []],
+    ['[[<lora:x:1>:0.6]::0.2]', '', []],
+  ])('%s', (prompt, words, loras) => {
+    expect(takeLoraTags(prompt, 10)).toEqual({ words, loras });
+  });
+
+  test.each([
+    ['<lora:>', /is not a LoRA's name and one weight from -4 to 4; write it as <lora:name:0\.8>\.$/],
+    ['<lora:x:9>', /is not a LoRA's name and one weight/],
+    ['<lora:x:1@0,0@1>', /whose weight changes from step to step, .* \[<lora:name:0\.8>::0\.5\]\.$/],
+    ['<lora:x:1:lbw=MIDD>', /whose weights of blocks are not 12, 17, 20 or 26 numbers from -4 to 4; names of presets/],
+    ['<lora:x:1:lbw=1,0,1>', /are not 12, 17, 20 or 26 numbers/],
+    [`<lora:x:1:lbw=${BLOCKS.replace('-0.5', 'R')}>`, /are not 12, 17, 20 or 26 numbers/],
+    ['<lora:x:1:start=0.8:stop=0.2>', /ends before it begins/],
+    ['<lora:x:1:lbwe=ATTN>', /is not a LoRA's name and one weight/],
+  ])('%s is refused', (tag, sentence) => {
+    expect(() => takeLoraTags(`a ${tag}`, 10)).toThrow(sentence);
+  });
+
+  test('come back from what is written for other programs', () => {
+    const use = { weight: 0.5, blocks, start: 0.25, end: 0.75 };
+    expect(takeLoraTags(loraTags([{ name: 'x', ...use }])).loras).toEqual([{ lora: 'x', ...use }]);
+  });
+});
+
+describe('blocks', () => {
+  test.each(['sd1', 'sd2'])('every layer of %s lies in the block that its original name says', async (name) => {
+    const path = `${name}.safetensors`;
+    const blob = new File([readFileSync(`${HERE}/single_files/${path}`)], path);
+    const opened = await SingleFile.open(new FolderFiles(path, [{ path, file: blob }]), path);
+    const { weights } = await opened.component('unet');
+    const blockOf = blockFinder(weights);
+    const { tensors } = await readSafetensorsHeader(blob, path);
+    const meaningsOf = originalNames(tensors.keys());
+    const found = new Set<string>();
+    for (const original of tensors.keys()) {
+      const [, block = '', number = '0'] =
+        /^model\.diffusion_model\.(input_blocks|middle_block|output_blocks)\.(\d+)\./.exec(original) ?? [];
+      const kind = { input_blocks: 'IN', middle_block: 'M', output_blocks: 'OUT' }[block];
+      const expected = kind === undefined ? null : `${kind}${kind === 'M' ? '00' : number.padStart(2, '0')}`;
+      for (const meaning of meaningsOf(original).filter(({ component }) => component === 'unet')) {
+        expect([original, blockOf(meaning.name)]).toEqual([original, expected]);
+        found.add(expected ?? '');
+      }
+    }
+    expect(found.size).toBeGreaterThan(10);
+  });
+
+  test('are weighted by the form, and those that it does not have count as nothing', () => {
+    const numbers = Array.from({ length: 17 }, (_, i) => i / 10);
+    expect(['BASE', 'IN01', 'IN03', 'M00', 'OUT03', 'OUT11', null].map((name) => blockFactor(numbers, name))).toEqual([
+      0, 0.1, 0, 0.7, 0.8, 1.6, 1,
+    ]);
+    expect(blockFactor(undefined, 'IN01')).toBe(1);
+  });
+
+  test('that a checkpoint does not have are found', () => {
+    const xl = new Map(
+      ['conv_in', 'down_blocks.0.resnets.0', 'down_blocks.0.resnets.1', 'mid_block.x'].map((path) => [path, 0]),
+    );
+    const weights = { get: () => undefined, names: () => xl.keys() };
+    expect(blocksNotThere(Array<number>(12).fill(1), weights).slice(0, 3)).toEqual(['IN04', 'IN05', 'IN07']);
+  });
+});
+
+describe('lengths of DoRA', () => {
+  const lengthsOf = async (shape: number[], end = 'dora_scale', module = kohya(TO_Q)) =>
+    (await read([...pair(module), [`${module}.${end}`, shape]])).unet.get(TO_Q)?.lengths;
+
+  test.each<[string, number[], string, string]>([
+    ['LyCORIS’', [32, 1], 'dora_scale', 'rows'],
+    ['LyCORIS’ of before, OneTrainer’s', [1, 32], 'dora_scale', 'inputs'],
+    ['PEFT’s', [32], 'lora_magnitude_vector', 'rows'],
+    ['PEFT’s with an adapter’s name', [32], 'lora_magnitude_vector.default.weight', 'rows'],
+    ['PEFT’s of a convolution', [1, 32, 1, 1], 'lora_magnitude_vector', 'rows'],
+  ])('%s', async (_, shape, end, of) => {
+    expect(await lengthsOf(shape, end)).toMatchObject({ of, by: end === 'dora_scale' ? 'LyCORIS' : 'PEFT' });
+  });
+});
+
 describe('scales', () => {
   const scaleOf = async (tensors: Made[], metadata = {}) => (await read(tensors, metadata)).unet.get(TO_Q)?.scale;
 
@@ -305,17 +408,18 @@ describe('what has no place or cannot be applied is left out and named, and the 
       /attn2\.to_q" \(of another size in this checkpoint\)\.$/,
     ],
     [
-      'a DoRA layer',
-      [...pair(second), [`${second}.dora_scale`, [32, 1]]],
-      /attn2_to_q" \(DoRA, which Darkroom cannot apply\)\.$/,
+      'a DoRA layer with lengths of another size',
+      [...pair(second), [`${second}.dora_scale`, [64, 1]]],
+      /attn2\.to_q" \(of another size in this checkpoint\)\.$/,
     ],
+    ['lengths without a change', [[`${second}.dora_scale`, [32, 1]]], /attn2_to_q" \(incomplete in the file\)\.$/],
     [
-      'a DoRA layer of PEFT',
+      'half a GLoRA layer',
       [
-        ...pair(`unet.${TO_Q.replace('attn1', 'attn2')}`, PEFT),
-        [`unet.${TO_Q.replace('attn1', 'attn2')}.lora_magnitude_vector`, [32]],
+        [`${second}.a1.weight`, [32, 2]],
+        [`${second}.b1.weight`, [32, 2]],
       ],
-      /\(DoRA, which/,
+      /attn2_to_q" \(incomplete in the file\)\.$/,
     ],
     [
       'a layer in three parts that is no convolution here',
@@ -483,12 +587,16 @@ describe('a file of which nothing can be used is refused for the right reason', 
       /has only part of its change of "/,
     ],
     [
-      'DoRA',
+      'DoRA without its lengths',
       pair(`unet.${TO_Q}`, PEFT),
-      /\(DoRA\); use a plain LoRA/,
+      /has only part of its change of "/,
       { lora_adapter_metadata: '{"unet.use_dora": true}' },
     ],
-    ['DoRA of kohya', [...pair(to_q), [`${to_q}.dora_scale`, [32, 1]]], /\(DoRA\); use a plain LoRA/],
+    [
+      'GLoRA of another size',
+      (['a1', 'a2', 'b1', 'b2'] as const).map((part): Made => [`${to_q}.${part}.weight`, [2, 2]]),
+      /by matrices of \[2, 2\], .* but this checkpoint has \[32, 32\] there/,
+    ],
     ['an embedding alone', BUNDLE, /holds an embedding \("bundle_emb\.kettle\.clip_l"\) and no layers/],
   ])('%s', async (_, tensors, sentence, metadata = {}) => {
     await expect(read(tensors, metadata)).rejects.toThrow(

@@ -2,6 +2,7 @@
 import 'fake-indexeddb/auto';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import type { SampleRequest } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import { openModel, type LoadedModel, type ModelLora } from '../src/models/family.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength, writeSafetensors } from '../src/weights/safetensors.ts';
@@ -80,6 +81,27 @@ describe('LoRAs', () => {
     await model.useLoras([{ ...stored(1), file: new Blob([stored(1).file]) }]);
     await latents(model);
     expect(log.created).toBe(changed);
+  });
+
+  test('count in a part of the steps, for which the denoiser is loaded anew, also where it is gone on with', async () => {
+    const { model, log } = await open();
+    const [on, half] = [lora('a', 1, ['unet']), { ...lora('a', 1, ['unet']), start: 0.5 }];
+    await model.useLoras([on]);
+    const whole = await latents(model);
+    await model.useLoras([]);
+    const plain = await latents(model);
+    await model.useLoras([half]);
+    const before = log.created;
+    const kept: unknown[] = [];
+    const expected = await latents(model, { keep: (state) => kept.push(structuredClone(state)) });
+    // Without it for the first step the network stays as it was.
+    expect(log.created - before).toBe(2);
+    expect(largest(expected, plain)).toBeGreaterThan(1e-4);
+    expect(largest(expected, whole)).toBeGreaterThan(1e-4);
+    expect(largest(await latents(model), expected)).toBe(0);
+    expect(largest(await latents(model, { resume: kept[0] }), expected)).toBe(0);
+    await model.useLoras([on]);
+    expect(largest(await latents(model), whole)).toBe(0);
   });
 
   test('are judged before they are used', async () => {
@@ -190,7 +212,7 @@ async function open(change?: (contents: Contents) => void) {
   return { model: await openModel(folderFiles(TURBO, change), engine), log };
 }
 
-async function latents(model: LoadedModel): Promise<Float32Array> {
+async function latents(model: LoadedModel, more: Partial<SampleRequest> = {}): Promise<Float32Array> {
   const text = await model.encodeText({ prompt: 'a red house', negative_prompt: '', guidance_scale: 2, batch_size: 1 });
   const result = await model.sample(text, {
     width: 64,
@@ -209,6 +231,7 @@ async function latents(model: LoadedModel): Promise<Float32Array> {
     keep: () => undefined,
     onStart: () => undefined,
     onStep: () => undefined,
+    ...more,
   });
   return result.read();
 }

@@ -275,6 +275,7 @@ describe('what a prompt asks for beside its words', () => {
     ['<lora:metal/brass.safetensors: 0.8 >', ['brass 0.8'], null],
     ['<lora:brass:0.5:0.8>', ['brass 0.8'], /separate strength of the LoRA brass on the prompt \(0\.5\)/],
     ['<lora:brass:te=0.5:unet=0.8>', ['brass 0.8'], /separate strength of the LoRA brass/],
+    ['<lora:brass:0.8:lbw=1,1,1,1,1,1,1,1,1,1,1,0:stop=0.5>', ['brass 0.8'], null],
     ['<lora:brass:0.8:lbw=MIDD>', ['brass 0.8'], /strengths of single parts of the LoRA brass/],
     ['<lyco:brass:0.8>', ['brass 0.8'], null],
     ['<lora:brass:9>', [], /the LoRA brass at 9/],

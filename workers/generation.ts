@@ -355,7 +355,7 @@ export class GenerationOwner implements GenerationApi {
     }
     const fits: LoraFit[] = [];
     for (const { ref, name } of await storedAdditions(library, 'lora')) {
-      const fit = await openLora(ref, 1)
+      const fit = await openLora({ lora: ref, weight: 1 })
         .then((lora) => model.checkLora(lora))
         .then(
           (note) => ({ problem: null, note }),

@@ -7,9 +7,9 @@ import type { Opened } from './opened_models.ts';
 import { library } from './source_files.ts';
 
 /** A LoRA of the library, by its ref or its name. */
-export async function openLora(named: string, weight: number, textWeight?: number): Promise<ModelLora> {
-  const { ref, name, file, sha256 } = await storedAddition(library, 'lora', named);
-  return { ref, name, file, sha256, strength: weight, textStrength: textWeight };
+export async function openLora({ lora, weight, text_weight: textStrength, ...use }: LoraUse): Promise<ModelLora> {
+  const { ref, name, file, sha256 } = await storedAddition(library, 'lora', lora);
+  return { ref, name, file, sha256, strength: weight, textStrength, ...use };
 }
 
 /**
@@ -17,7 +17,7 @@ export async function openLora(named: string, weight: number, textWeight?: numbe
  * @returns sentences on what of the LoRAs is not used
  */
 export async function mergeLoras(model: Opened, loras: readonly LoraUse[], words: string): Promise<string[]> {
-  const opened = await Promise.all(loras.map(({ lora, weight, text_weight }) => openLora(lora, weight, text_weight)));
+  const opened = await Promise.all(loras.map(openLora));
   if (model.summary.takesLoras) {
     opened.push(...(await embeddingsNamed(words, opened)));
   }
@@ -34,7 +34,7 @@ async function embeddingsNamed(words: string, there: readonly ModelLora[]): Prom
   const named = stored.filter(
     ({ ref, name }) => lower.includes(name.toLowerCase()) && !there.some((one) => one.ref === ref),
   );
-  const opened = await Promise.all(named.map(({ ref }) => openLora(ref, 1)));
+  const opened = await Promise.all(named.map(({ ref }) => openLora({ lora: ref, weight: 1 })));
   const isOne = await Promise.all(opened.map(({ file, name }) => isEmbedding(file, name)));
   return opened.filter((_, i) => isOne[i]);
 }

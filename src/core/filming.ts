@@ -1,7 +1,7 @@
 /** What chunks that make videos share: from words, and perhaps a picture to begin with, to one that is written while it is decoded. */
 import type { Context, Outputs } from './chunk.ts';
 import { StudioError } from './errors.ts';
-import { takeLoraTags, type LoraUse } from './loras.ts';
+import type { LoraUse } from './loras.ts';
 import type { DecodingNoise, Latents, Model, SampleRequest } from './model.ts';
 import type { NoiseRequest } from './noise.ts';
 import { pictureSize, sayWhatWasCut, watched } from './painting.ts';
@@ -46,7 +46,8 @@ export async function makeVideo(
   noise?: Omit<DecodingNoise, 'random'>,
 ): Promise<Outputs> {
   const { progress } = context;
-  const { words, loras: tagged } = takeLoraTags(input.prompt);
+  const { takeLoraTags } = await import('./lora_tags.ts');
+  const { words, loras: tagged } = takeLoraTags(input.prompt, input.steps);
   const model = await context.models.load(context.checkpoint, { loras: [...(input.loras ?? []), ...tagged] });
   requireBeginning(input, model);
   const picture = input.image === undefined ? undefined : await context.readImage(input.image, 'image');

@@ -2,8 +2,6 @@
  * LoRAs in operations: small files that change a checkpoint's weights. An operation names them in `loras`, or in its prompt like
  * AUTOMATIC1111: `<lora:name:0.8>`.
  */
-import { StudioError } from './errors.ts';
-
 /** One LoRA of an operation. */
 export interface LoraUse {
   /**
@@ -15,47 +13,42 @@ export interface LoraUse {
   weight: number;
   /** The same for the text encoders; absent = `weight`. */
   text_weight?: number | undefined;
+  /** Further factors, for the text encoders and for each block of the UNet, in one of {@link BLOCK_FORMS}; absent = 1 for all. */
+  blocks?: number[] | undefined;
+  /** It counts in the steps between these shares of all that are run; absent = from the first, to the last. */
+  start?: number | undefined;
+  end?: number | undefined;
 }
 
 /** The largest weight, positive or negative. */
 export const GREATEST_LORA_WEIGHT = 4;
 
-const TAG = /<(?:lora|lyco):([^<>]*)>/gi;
+const IN = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => `IN${two(from + i)}`);
+const OUT = (from: number, to: number) => IN(from, to).map((name) => name.replace('IN', 'OUT'));
+
+/**
+ * What the numbers of a list of block weights are for, by how many there are: BASE are the text encoders, the others blocks of a UNet as its
+ * original code counts them. Blocks that a form does not have count as 0. 17 and 26 are made for Stable Diffusion 1 and 2, 12 and 20 for XL.
+ *
+ * Reference: sd-webui-lora-block-weight
+ */
+export const BLOCK_FORMS: Partial<Record<number, readonly string[]>> = {
+  12: ['BASE', 'IN04', 'IN05', 'IN07', 'IN08', 'M00', ...OUT(0, 5)],
+  17: ['BASE', 'IN01', 'IN02', 'IN04', 'IN05', 'IN07', 'IN08', 'M00', ...OUT(3, 11)],
+  20: ['BASE', ...IN(0, 8), 'M00', ...OUT(0, 8)],
+  26: ['BASE', ...IN(0, 11), 'M00', ...OUT(0, 11)],
+};
 
 /** The name that prompts use for a LoRA's file, and operations for any addition's: `Paper` for `styles/Paper.safetensors`. */
 export function loraName(file: string): string {
   return file.replace(/^.*[\\/]/, '').replace(/\.(safetensors|ckpt|pt|bin)$/i, '');
 }
 
-/**
- * Removes the tags `<lora:name>`, `<lora:name:weight>` and, like AUTOMATIC1111, `<lora:name:text encoder's weight:UNet's weight>` from a
- * prompt, leaving everything else as it is.
- * @throws StudioError `invalid_operation` for a tag without exactly one name and weights from -4 to 4
- */
-export function takeLoraTags(prompt: string): { words: string; loras: LoraUse[] } {
-  const loras: LoraUse[] = [];
-  const words = prompt.replace(TAG, (tag, inner: string) => {
-    const [name, ...given] = inner.split(':').map((part) => part.trim());
-    const weights = given.length === 0 ? [1] : given.map((one) => (one === '' ? NaN : Number(one)));
-    if (!name || weights.length > 2 || !weights.every((one) => Math.abs(one) <= GREATEST_LORA_WEIGHT)) {
-      throw new StudioError(
-        'invalid_operation',
-        `The prompt has "${tag.slice(0, 100)}", which is not a LoRA's name and one weight from -${GREATEST_LORA_WEIGHT} to ${GREATEST_LORA_WEIGHT}; write it as <lora:name:0.8>.`,
-      );
-    }
-    const [first, weight = first] = weights;
-    loras.push({ lora: name, weight, ...(weights.length === 2 && { text_weight: first }) });
-    return '';
-  });
-  return { words, loras };
+/** Whether these are block weights in one of the forms. */
+export function areBlocks(blocks: readonly number[]): boolean {
+  return BLOCK_FORMS[blocks.length] !== undefined && blocks.every((one) => Math.abs(one) <= GREATEST_LORA_WEIGHT);
 }
 
-/** The prompt without its tags, for when its LoRAs are known from elsewhere. */
-export function withoutLoraTags(prompt: string): string {
-  return prompt.replace(TAG, '').trim();
-}
-
-/** The tags of these LoRAs, for programs that know LoRAs only in prompts. */
-export function loraTags(loras: readonly { name: string; weight: number }[]): string {
-  return loras.map(({ name, weight }) => `<lora:${name.replace(/[<>:,]/g, '')}:${weight}>`).join(' ');
+function two(number: number): string {
+  return String(number).padStart(2, '0');
 }

@@ -2,7 +2,7 @@
  * The five services of a checkpoint that paints (load, encodeText, encodeImage, sample, decode), the one service of an upscaler, and the
  * values between them. Every family of checkpoints (`src/models/*.ts`) offers exactly these; chunks know nothing else about a model.
  */
-import type { Detector } from './controlnets.ts';
+import type { ControlKind, Detector } from './controlnets.ts';
 import type { ErrorCode } from './errors.ts';
 import type { CpuTensor, PixelImage } from './media.ts';
 import type { NoiseSource } from './noise.ts';
@@ -271,6 +271,10 @@ export interface ControlPicture {
   picture: PixelImage;
   /** What of it the ControlNet sees. */
   detector: Detector;
+  /** What it shows, for a ControlNet for several kinds of pictures. */
+  kind?: ControlKind | undefined;
+  /** See `ControlNetUse.guess`. */
+  guess?: boolean | undefined;
   weight: number;
   /** It counts in the steps between these shares of all that are run. */
   start: number;

@@ -1,7 +1,7 @@
 /** What chunks that paint with a checkpoint share: from words, and possibly a picture, to pictures. */
 import type { Context, StageDeclaration } from './chunk.ts';
 import { StudioError } from './errors.ts';
-import { takeLoraTags, type LoraUse } from './loras.ts';
+import type { LoraUse } from './loras.ts';
 import type { PixelImage } from './media.ts';
 import type { GroundRequest, Latents, Model, SampleRequest } from './model.ts';
 import type { NoiseRequest } from './noise.ts';
@@ -60,7 +60,8 @@ export async function paint(
   sizeFor?: (given: readonly PixelImage[], model: Model) => { width: number; height: number },
 ): Promise<PixelImage[]> {
   const { progress, signal } = context;
-  const { words, loras: tagged } = takeLoraTags(input.prompt);
+  const { takeLoraTags } = await import('./lora_tags.ts');
+  const { words, loras: tagged } = takeLoraTags(input.prompt, input.steps);
   const model = await context.models.load(context.checkpoint, { loras: [...(input.loras ?? []), ...tagged] });
   sayWhatIsIgnored(input, model, context);
   const { picture, mask, ground, ...framed } = await givenPicture(input, model.summary.multiple, context);

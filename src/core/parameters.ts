@@ -5,8 +5,8 @@
 import * as v from 'valibot';
 import { ADDITIONS, type Addition } from './additions.ts';
 import type { FieldMetadata } from './field.ts';
-import { DETECTORS } from './controlnets.ts';
-import { GREATEST_LORA_WEIGHT } from './loras.ts';
+import { CONTROL_KINDS, DETECTORS } from './controlnets.ts';
+import { GREATEST_LORA_WEIGHT, areBlocks } from './loras.ts';
 import { PROMPT_SYNTAXES, WEIGHT_VARIANTS } from './model.ts';
 import { NOISES, type NoiseRequest } from './noise.ts';
 
@@ -88,15 +88,30 @@ const MOST_LORAS = 16;
 /** Scales a LoRA's changes: 1 = as trained, 0 = none, negative = the opposite. */
 export const loraWeight = (name = 'weight') => real(name, -GREATEST_LORA_WEIGHT, GREATEST_LORA_WEIGHT);
 
+/** Factors of a LoRA's changes by block. See `BLOCK_FORMS`. */
+export const loraBlocks = () => {
+  const message = `blocks must be 12, 17, 20 or 26 numbers from -${GREATEST_LORA_WEIGHT} to ${GREATEST_LORA_WEIGHT}.`;
+  return v.pipe(
+    v.array(v.number(message), message),
+    v.check((blocks) => areBlocks(blocks), message),
+  );
+};
+
 /** LoRAs from the library, by ref or name, all applied together. See `LoraUse`. */
 export const loras = () =>
   v.pipe(
     v.array(
-      v.strictObject({
-        lora: stored('lora'),
-        weight: v.optional(loraWeight(), 1),
-        text_weight: v.optional(loraWeight('text_weight')),
-      }),
+      v.pipe(
+        v.strictObject({
+          lora: stored('lora'),
+          weight: v.optional(loraWeight(), 1),
+          text_weight: v.optional(loraWeight('text_weight')),
+          blocks: v.optional(loraBlocks()),
+          start: v.optional(share('start')),
+          end: v.optional(share('end')),
+        }),
+        v.check(({ start = 0, end = 1 }) => start < end, 'The start of a LoRA must lie before its end.'),
+      ),
       'loras must be a list of LoRAs, such as [{"lora": "paper", "weight": 0.8}].',
     ),
     v.maxLength(MOST_LORAS, `loras must be at most ${MOST_LORAS}.`),
@@ -121,6 +136,8 @@ export const controlnets = () => {
           start: v.optional(share('start'), 0),
           end: v.optional(share('end'), 1),
           detector: v.optional(v.picklist(DETECTORS, 'detector must be none, canny or lineart.'), 'none'),
+          guess: v.optional(v.boolean('guess must be true or false.')),
+          kind: v.optional(v.picklist(CONTROL_KINDS, `kind must be one of ${CONTROL_KINDS.join(', ')}.`)),
         }),
         v.check(({ start, end }) => start < end, 'The start of a ControlNet must lie before its end.'),
       ),

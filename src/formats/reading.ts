@@ -2,6 +2,7 @@
 import * as v from 'valibot';
 import { hiresScale, hiresSteps, hiresStrength, hiresUpscaler, type HiresUpscaler } from '../core/hires.ts';
 import { loraName } from '../core/loras.ts';
+import { loraParts } from '../core/lora_tags.ts';
 import type { TextRequest } from '../core/model.ts';
 import type { NoiseName } from '../core/noise.ts';
 import * as parameter from '../core/parameters.ts';
@@ -76,6 +77,10 @@ export interface ReadLora {
   weight: number;
   hash: string | null;
   sha256: string | null;
+  /** As in `LoraUse`. */
+  blocks?: number[] | undefined;
+  start?: number | undefined;
+  end?: number | undefined;
 }
 
 /** One file of src/formats/tools: how one tool's pictures are known and read. */
@@ -339,11 +344,17 @@ export class Findings {
    * @param strength absent if the tool means 1
    * @param hash as in {@link ReadLora.hash}
    * @param onWords its strength on the text encoder, if separate
+   * @param use by block and by step
    */
   lora(
     name: unknown,
     strength: unknown,
-    { sha256 = null, hash = null, onWords }: Partial<Pick<ReadLora, 'sha256' | 'hash'>> & { onWords?: unknown } = {},
+    {
+      sha256 = null,
+      hash = null,
+      onWords,
+      ...use
+    }: Partial<Omit<ReadLora, 'name' | 'weight'>> & { onWords?: unknown } = {},
   ): this {
     const text = textOf(name);
     const weight = textOf(strength) === undefined ? 1 : numberOf(strength);
@@ -354,7 +365,7 @@ export class Findings {
       return this.lost(`the LoRA ${shown(loraName(text))} at ${shown(strength)}`);
     }
     if (this.#loras.length < MAX_NOT_RESTORED) {
-      this.#loras.push({ name: loraName(text).slice(0, 256), weight, hash, sha256 });
+      this.#loras.push({ name: loraName(text).slice(0, 256), weight, hash, sha256, ...use });
     }
     if (textOf(onWords) !== undefined && numberOf(onWords) !== weight) {
       this.lost(`the separate strength of the LoRA ${shown(loraName(text))} on the prompt (${shown(onWords)})`);
@@ -450,8 +461,10 @@ export class Findings {
     const [first, second] = this.syntax === 'comfyui' ? [plain[1], plain[0]] : plain;
     const words = named('te') ?? first ?? second;
     const network = named('unet') ?? second ?? words;
-    this.lora(name, network, { onWords: words ?? (network === undefined ? undefined : 1) });
-    if (parts.some((part) => part.includes('=') && !/^(te|unet)=/.test(part))) {
+    const byPart = parts.filter((part) => part.includes('=') && !/^(te|unet)=/.test(part));
+    const use = byPart.length === 0 ? {} : this.syntax === 'automatic1111' ? loraParts(byPart) : null;
+    this.lora(name, network, { onWords: words ?? (network === undefined ? undefined : 1), ...use });
+    if (use === null) {
       this.lost(`the strengths of single parts of the LoRA ${shown(loraName(name))}`);
     }
   }

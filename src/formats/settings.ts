@@ -1,6 +1,6 @@
 /** Our own JSON in a picture or a sound: the operation with all choices made for it, and what it ran on. No picture data. */
 import * as v from 'valibot';
-import { loraTags, withoutLoraTags } from '../core/loras.ts';
+import { loraTags, withoutLoraTags } from '../core/lora_tags.ts';
 import { StudioError } from '../core/errors.ts';
 import { USUAL_HIRES } from '../core/hires.ts';
 import { hasMask, usualStrength } from '../core/parameters.ts';
@@ -19,6 +19,10 @@ const loraSchema = v.object({
   lora: v.fallback(v.optional(text), undefined),
   name: text,
   weight: v.number(),
+  /** As in `LoraUse`. */
+  blocks: v.fallback(v.optional(v.array(v.number())), undefined),
+  start: v.fallback(v.optional(v.number()), undefined),
+  end: v.fallback(v.optional(v.number()), undefined),
   /** Hashes of the file, and of its tensors' bytes alone. */
   sha256: v.fallback(v.optional(text), undefined),
   data_sha256: v.fallback(v.optional(text), undefined),

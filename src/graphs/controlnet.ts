@@ -5,6 +5,7 @@
  */
 import * as v from 'valibot';
 import { counts, only, parseNetworkConfig, unused } from './config.ts';
+import { fused, kindEmbedding, type Union } from './controlnet_union.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
@@ -35,7 +36,7 @@ const ownSchema = v.object({
 });
 
 /** The config of the half of a UNet that it consists of; the other half's keys are ignored. */
-export type Config = UNetConfig & v.InferOutput<typeof ownSchema>;
+export type Config = UNetConfig & v.InferOutput<typeof ownSchema> & { union?: Union };
 
 /** @throws StudioError `checkpoint_unsupported` */
 export function parseConfig(json: Record<string, unknown>): Config {
@@ -82,7 +83,7 @@ export function buildHint(config: Config, weights: WeightIndex, options: GraphOp
 
 /**
  * Inputs `sample` [batch, in_channels, height, width], `time_proj` [1, block_out_channels[0]], `hint` as of {@link buildHint}, and the
- * outputs of {@link buildContext}; outputs named by {@link residualNames}, shaped like what they are added to. All float32.
+ * outputs of {@link buildContext}; of a union `control_kind` [1, kinds], 1 for the one and 0 for the others; outputs named by {@link residualNames}, shaped like what they are added to. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function build(config: Config, weights: WeightIndex, options: GraphOptions): Graph {
@@ -92,7 +93,8 @@ export function build(config: Config, weights: WeightIndex, options: GraphOption
   const sample = g.input('sample', 'float32', [batch, config.in_channels, height, width]);
   const time = timeEmbedding(g, config, true);
   const hint = g.floats('hint', [1, first, height, width]);
-  const start = g.add('conv_in/hint', g.conv('conv_in', g.cast('sample/cast', sample, dtype), first), hint);
+  const latents = g.conv('conv_in', g.cast('sample/cast', sample, dtype), first);
+  const start = config.union ? fused(g, config.union, latents, hint) : g.add('conv_in/hint', latents, hint);
   const { hidden, skips } = encoder(g, config, start, { config, time, text: { sequence, states: null } });
   const names = residualNames(skips.length);
   skips.forEach((skip, index) => {
@@ -103,7 +105,8 @@ export function build(config: Config, weights: WeightIndex, options: GraphOption
 }
 
 /**
- * The part that depends on text and sizes alone, like the UNet's own `buildContext`.
+ * The part that depends on text, sizes and the kind of picture alone, like the UNet's own `buildContext`; of a union with `control_time` of
+ * `kindProjection`.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function buildContext(config: Config, weights: WeightIndex, options: GraphOptions): Graph {
@@ -111,7 +114,11 @@ export function buildContext(config: Config, weights: WeightIndex, options: Grap
   const g = new LayerWriter(`${className} context`, weights, options);
   encoderProjections(g, config, { sequence, states: hiddenStates(g, config, sequence) });
   if (config.addition_embed_type !== null) {
-    g.output('added_embedding', addedEmbedding(g, config));
+    const added = addedEmbedding(g, config);
+    g.output(
+      'added_embedding',
+      config.union ? g.add('added_embedding/kind', added, kindEmbedding(g, config, config.union)) : added,
+    );
   }
   return g.graph();
 }

@@ -49,24 +49,44 @@ export interface LowRankDelta {
   /** [rank, K], or [rank, inputs, height, width] with K = inputs · height · width; not quantised. */
   down: StoredTensor;
   scale: number;
+  lengths?: Lengths;
+}
+
+/**
+ * DoRA: weight and change together keep their direction and get these lengths.
+ *
+ * PEFT scales the change by the strength and gives the result its lengths. Files of LyCORIS are read as AUTOMATIC1111 and ComfyUI do: the
+ * weight goes a share of the way to what the whole change would make of it.
+ */
+export interface Lengths {
+  /** One for each row, or for each input, whose elements in all rows (of a convolution with its kernel) are one vector. */
+  tensor: StoredTensor;
+  of: 'rows' | 'inputs';
+  /** How much of the way is gone; absent = as PEFT does. */
+  share?: number;
 }
 
 /**
  * A change computed from several small tensors by a formula: `hadamard` (LoHa), `kronecker` (LoKr), `tucker` (a convolution through a
- * core), `whole` (the difference itself), `scaled` and `scaled_columns` ((IA)³: the weight's rows, or its columns, times factors).
+ * core), `whole` (the difference itself), `scaled` and `scaled_columns` ((IA)³: the weight's rows, or its columns, times factors),
+ * `generalised` (GLoRA: the weight times a product of matrices, and another product).
  */
 export interface FactoredDelta {
-  kind: 'hadamard' | 'kronecker' | 'tucker' | 'whole' | 'scaled' | 'scaled_columns';
+  kind: 'hadamard' | 'kronecker' | 'tucker' | 'whole' | 'scaled' | 'scaled_columns' | 'generalised';
   /** By their names in the file; not quantised. */
   parts: Readonly<Record<string, StoredTensor | undefined>>;
   scale: number;
+  lengths?: Lengths;
 }
 
 export type WeightDelta = LowRankDelta | FactoredDelta;
 
 /** All tensors that a change is read from. */
 export function tensorsOf(delta: WeightDelta): StoredTensor[] {
-  return 'kind' in delta ? Object.values(delta.parts).filter((part) => part !== undefined) : [delta.up, delta.down];
+  const { lengths } = delta;
+  const parts =
+    'kind' in delta ? Object.values(delta.parts).filter((part) => part !== undefined) : [delta.up, delta.down];
+  return lengths ? [...parts, lengths.tensor] : parts;
 }
 
 /** The headers of a network's weight files. */

@@ -45,6 +45,10 @@ export interface ModelLora {
   strength: number;
   /** The same for text encoders; absent = `strength`. */
   textStrength?: number | undefined;
+  /** As in `LoraUse`. */
+  blocks?: readonly number[] | undefined;
+  start?: number | undefined;
+  end?: number | undefined;
   /** In the library, for recordings. */
   ref?: string;
   /** SHA-256 of the file, if known without reading it. */

@@ -1,8 +1,8 @@
 /**
- * Changes of a layer beyond a product of two matrices: LyCORIS' LoHa, LoKr, (IA)³, full differences, and Tucker-decomposed convolutions.
+ * Changes of a layer beyond a product of two matrices: LyCORIS' LoHa, LoKr, (IA)³, GLoRA, full differences, and Tucker-decomposed convolutions.
  * Each consists of tensors and a formula.
  *
- * Reference: lycoris/modules/{loha,lokr,ia3,full,locon}.py of lycoris-lora 4.1
+ * Reference: lycoris/modules/{loha,lokr,ia3,glora,full,locon}.py of lycoris-lora 4.1
  */
 import type { FactoredDelta, StoredTensor } from '../graphs/graph.ts';
 
@@ -26,7 +26,7 @@ export function deltaShape({ kind, parts }: FactoredDelta): { rows: number; colu
 }
 
 /**
- * Adds a change to a matrix's elements, starting at element `from`.
+ * Adds a change to a matrix's elements, starting at element `from`, which begins a row where the change is GLoRA's.
  * @param own the checkpoint's elements
  * @param values numbers of the delta's tensors, whole
  */
@@ -50,10 +50,48 @@ export function addFactored(
     }
     return;
   }
+  if (kind === 'generalised') {
+    addThroughInputs(into, own, columns, delta, values);
+  }
   const change = matrixOf(delta, values);
   if (change) {
     for (let i = 0; i < into.length; i++) {
       into[i] += scale * change.values[from + i];
+    }
+  }
+}
+
+/** Adds scale · own @ a1 @ a2 to whole rows; each place of a convolution's kernel is a matrix of its own. */
+function addThroughInputs(
+  into: Float32Array,
+  own: Float32Array,
+  columns: number,
+  { parts, scale }: FactoredDelta,
+  values: Values,
+): void {
+  const [a1, a2] = [values('a1'), values('a2')];
+  const [inputs = 1, rank = 1] = parts.a1?.shape ?? [];
+  if (!a1 || !a2) {
+    return;
+  }
+  const kernel = columns / inputs;
+  const inner = new Float64Array(rank);
+  for (let row = 0; row < own.length; row += columns) {
+    for (let k = 0; k < kernel; k++) {
+      inner.fill(0);
+      for (let i = 0; i < inputs; i++) {
+        const factor = own[row + i * kernel + k];
+        for (let r = 0; r < rank; r++) {
+          inner[r] += factor * a1[i * rank + r];
+        }
+      }
+      for (let i = 0; i < inputs; i++) {
+        let sum = 0;
+        for (let r = 0; r < rank; r++) {
+          sum += inner[r] * a2[r * inputs + i];
+        }
+        into[row + i * kernel + k] += scale * sum;
+      }
     }
   }
 }
@@ -73,6 +111,8 @@ function matrixOf({ kind, parts }: FactoredDelta, values: Values): Matrix | null
     case 'scaled':
     case 'scaled_columns':
       return matrix('weight');
+    case 'generalised':
+      return product(matrix('b1'), matrix('b2'));
     case 'tucker': {
       const core = folded(parts.mid, values('mid'), matrix('down'));
       return product(matrix('up'), core);

@@ -23,9 +23,16 @@
 import { StudioError } from '../core/errors.ts';
 import type { WeightDelta, WeightIndex } from '../graphs/graph.ts';
 import { numberOf, sort } from './lora_contents.ts';
-import { factoredAt, layerAt, readAdapters, stored, tuckerAt, type LoraLayer } from './lora_layers.ts';
+import { factoredAt, layerAt, lengthsAt, readAdapters, stored, tuckerAt, type LoraLayer } from './lora_layers.ts';
 import { refusalOf, sentencesOf, type LeftOut, type Reason } from './lora_left_out.ts';
-import { LORA_NETWORKS, layerFinder, namesALayer, type LoraNetwork, type LoraTargets } from './lora_names.ts';
+import {
+  LORA_NETWORKS,
+  layerFinder,
+  namesALayer,
+  type LoraNetwork,
+  type LoraTargets,
+  type Place,
+} from './lora_names.ts';
 import { isReadable } from './quantise.ts';
 import { readSafetensorsHeader } from './safetensors.ts';
 
@@ -40,7 +47,7 @@ export type Lora = Record<LoraNetwork, Map<string, LoraLayer>> & { leftOut: Left
  */
 export async function readLora(blob: Blob, file: string, networks: LoraTargets): Promise<Lora> {
   const { tensors, metadata } = await readSafetensorsHeader(blob, file);
-  const { pairs, alphas, factors, kinds, leftOut } = sort(tensors.values());
+  const { pairs, alphas, factors, lengths, leftOut } = sort(tensors.values());
   const lora: Lora = {
     unet: new Map(),
     transformer: new Map(),
@@ -54,13 +61,26 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
   const adapters = readAdapters(metadata.get('lora_adapter_metadata'), () => leave('lora_adapter_metadata', 'scales'));
 
   const find = layerFinder(networks);
+  /** Takes the change of one layer, with DoRA's lengths where the file has some. */
+  const take = (module: string, place: Place, change: LoraLayer): void => {
+    const given = lengths.get(module);
+    const own = given && lengthsAt(place, stored(given.tensor, file), given.by);
+    if (lora[place.network].has(place.path)) {
+      leave(module, 'twice');
+    } else if (given && !isReadable(given.tensor.dtype)) {
+      leave(module, 'type', given.tensor.dtype);
+    } else if (given && !own) {
+      const [theirs, ours] = [given.tensor, place.weight].map(({ shape }) => `[${shape.join(', ')}]`);
+      leave(place.path, 'size', `${theirs} lengths, but this checkpoint has ${ours}`);
+    } else {
+      lora[place.network].set(place.path, own ? { ...change, lengths: own } : change);
+    }
+  };
   for (const { module, down, up } of pairs) {
     const places = find(module);
-    const kind = kinds.get(module) ?? (places.some(({ network }) => adapters[network]?.use_dora) ? 'DoRA' : undefined);
+    const wantsLengths = places.some(({ network }) => adapters[network]?.use_dora) && !lengths.has(module);
     const unreadable = [down, up].find((tensor) => tensor && !isReadable(tensor.dtype));
-    if (kind !== undefined) {
-      leave(module, 'kind', kind);
-    } else if (!down || !up) {
+    if (!down || !up || wantsLengths) {
       leave(module, 'part');
     } else if (unreadable) {
       leave(module, 'type', unreadable.dtype);
@@ -79,12 +99,10 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
         const layer = mid
           ? tuckerAt(place, { down: stored(down, file), mid: stored(mid, file), up: stored(up, file) }, alpha)
           : layerAt(place, stored(down, file), stored(up, file), alpha, adapters[network]);
-        if (lora[network].has(path)) {
-          leave(module, 'twice');
-        } else if (typeof layer === 'string') {
+        if (typeof layer === 'string') {
           leave(path, 'size', layer);
         } else {
-          lora[network].set(path, layer);
+          take(module, place, layer);
         }
       }
     }
@@ -97,9 +115,7 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
     if (pairs.some((one) => one.module === module) && parts.has('lora_mid')) {
       continue;
     }
-    if (kinds.has(module)) {
-      leave(module, 'kind', kinds.get(module));
-    } else if (unreadable) {
+    if (unreadable) {
       leave(module, 'type', unreadable.dtype);
     } else if (places.length === 0) {
       leave(module, namesALayer(module) ? 'elsewhere' : 'unnamed');
@@ -110,18 +126,16 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
       const columns = onInput ? (await numberOf(onInput, blob)) !== 0 : undefined;
       for (const place of places) {
         const layer = factoredAt(place, parts, file, alpha, columns);
-        if (lora[place.network].has(place.path)) {
-          leave(module, 'twice');
-        } else if (typeof layer === 'string') {
+        if (typeof layer === 'string') {
           leave(layer === 'part' ? module : place.path, layer === 'part' ? 'part' : 'size', layer);
         } else {
-          lora[place.network].set(place.path, layer);
+          take(module, place, layer);
         }
       }
     }
   }
   const paired = new Set([...pairs.map(({ module }) => module), ...factors.keys()]);
-  for (const module of alphas.keys()) {
+  for (const module of new Set([...alphas.keys(), ...lengths.keys()])) {
     if (!paired.has(module) && !leftOut.some(({ name }) => name === module)) {
       leave(module, 'part');
     }
@@ -144,20 +158,28 @@ export function leftOutOf({ leftOut, ...layers }: Lora, file: string): string | 
 /**
  * A network's weights with a LoRA's changes; graphs that are built from it merge them on the way to the device. Several may be applied
  * one over the other.
- * @param strength factor of all changes, usually 0 … 1
+ * @param strengthOf factor of all changes, usually 0 … 1, or that of each layer by its path
  */
-export function withLora(weights: WeightIndex, layers: ReadonlyMap<string, LoraLayer>, strength: number): WeightIndex {
+export function withLora(
+  weights: WeightIndex,
+  layers: ReadonlyMap<string, LoraLayer>,
+  strengthOf: number | ((path: string) => number),
+): WeightIndex {
   return {
     get(name) {
       const tensor = weights.get(name);
-      const layer = name.endsWith('.weight') ? layers.get(name.slice(0, -'.weight'.length)) : undefined;
+      const path = name.endsWith('.weight') ? name.slice(0, -'.weight'.length) : '';
+      const layer = layers.get(path);
+      const strength = typeof strengthOf === 'number' ? strengthOf : layer ? strengthOf(path) : 0;
       if (!tensor || !layer || strength === 0) {
         return tensor;
       }
+      const { lengths } = layer;
+      const own = 'factored' in layer ? layer.factored : { up: layer.up, down: layer.down };
       const delta: WeightDelta =
-        'factored' in layer
-          ? { ...layer.factored, scale: strength * layer.scale }
-          : { up: layer.up, down: layer.down, scale: strength * layer.scale };
+        lengths?.by === 'LyCORIS'
+          ? { ...own, scale: layer.scale, lengths: { ...lengths, share: strength } }
+          : { ...own, scale: strength * layer.scale, ...(lengths && { lengths }) };
       return { ...tensor, deltas: [...(tensor.deltas ?? []), delta] };
     },
     names: () => weights.names(),

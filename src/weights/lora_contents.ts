@@ -14,19 +14,18 @@ const ROLES = { down: 'down', A: 'down', up: 'up', B: 'up' } as const;
 
 /** Ends of names that make the change of their layer, or all of it, something else than a product of two matrices. */
 const KINDS: [ending: RegExp, kind: string][] = [
-  [/\.(?:dora_scale|lora_magnitude_vector.*)$/, 'DoRA'],
   [/\.(?:oft_(?:blocks|diag|R).*|boft_.*)$/, 'OFT'],
-  [/\.(?:glora_.*|[ab][12]\.weight)$/, 'GLoRA'],
+  [/\.(?:glora_.*|bm\.weight)$/, 'another kind of GLoRA'],
   [/\.set_weight$/, 'whole weights'],
   [/\.(?:diff_b|b_norm|lora_B(?:\.[^.]+)?\.bias|lora_up\.bias)$/, 'a change of a bias'],
   [/\.lora_embedding_[AB].*$/, 'a change of the vocabulary'],
 ];
-/** Those of them that change what a layer's two matrices mean. */
-const CHANGES_THE_PAIR = new Set(['DoRA']);
+/** The lengths of DoRA: LyCORIS', which OneTrainer writes too, and PEFT's. */
+const LENGTHS = /^(?<module>.+?)\.(?:(?<lycoris>dora_scale)|lora_magnitude_vector(?:\..+)?)$/;
 
 /** Tensors of changes that are more than a product, below the module's name. */
 const FACTOR =
-  /^(?<module>.+?)\.(?<part>hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2|lora_mid|diff|w_norm|on_input)(?:\.weight)?$/;
+  /^(?<module>.+?)\.(?<part>hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2|lora_mid|diff|w_norm|on_input|[ab][12](?=\.weight$))(?:\.weight)?$/;
 
 /** The tensors of a file by what their names say. */
 export interface Contents {
@@ -35,16 +34,16 @@ export interface Contents {
   alphas: Map<string, TensorEntry>;
   /** By module, then by part. */
   factors: Map<string, Map<string, TensorEntry>>;
-  /** Why the two matrices of a module are not all of its change. */
-  kinds: Map<string, string>;
+  /** By module, what DoRA gives it. */
+  lengths: Map<string, { tensor: TensorEntry; by: 'LyCORIS' | 'PEFT' }>;
   leftOut: LeftOut[];
 }
 
 /** Every tensor goes to one of the places. */
 export function sort(tensors: Iterable<TensorEntry>): Contents {
   const pairs = new Map<string, Contents['pairs'][number]>();
-  const contents: Omit<Contents, 'pairs'> = { alphas: new Map(), factors: new Map(), kinds: new Map(), leftOut: [] };
-  const { alphas, factors, kinds, leftOut } = contents;
+  const contents: Omit<Contents, 'pairs'> = { alphas: new Map(), factors: new Map(), lengths: new Map(), leftOut: [] };
+  const { alphas, factors, lengths, leftOut } = contents;
   const all = [...tensors];
   const scaled = new Set(
     all.flatMap(({ name }) => (name.endsWith('.on_input') ? [name.slice(0, -'.on_input'.length)] : [])),
@@ -63,6 +62,7 @@ export function sort(tensors: Iterable<TensorEntry>): Contents {
     }
     const { module, a, b, adapter = '' } = PAIR.exec(name)?.groups ?? {};
     const alphaOf = ALPHA.exec(name)?.groups?.module;
+    const { module: lengthened, lycoris } = LENGTHS.exec(name)?.groups ?? {};
     const [ending, kind] = KINDS.find(([pattern]) => pattern.test(name)) ?? [];
     if (module !== undefined) {
       const pair = pairs.get(`${module} ${adapter}`) ?? { module };
@@ -74,11 +74,11 @@ export function sort(tensors: Iterable<TensorEntry>): Contents {
       }
     } else if (alphaOf !== undefined) {
       alphas.set(alphaOf, tensor);
+    } else if (lengthened !== undefined) {
+      lengths.set(lengthened, { tensor, by: lycoris ? 'LyCORIS' : 'PEFT' });
     } else if (ending && kind !== undefined) {
       const changed = name.replace(ending, '');
-      if (CHANGES_THE_PAIR.has(kind)) {
-        kinds.set(changed, kind);
-      } else if (!leftOut.some((left) => left.name === changed && left.detail === kind)) {
+      if (!leftOut.some((left) => left.name === changed && left.detail === kind)) {
         leftOut.push({ name: changed, reason: 'kind', detail: kind });
       }
     } else {

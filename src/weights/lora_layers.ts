@@ -4,14 +4,17 @@
  * Reference: peft/tuners/lora/layer.py
  */
 import * as v from 'valibot';
-import type { FactoredDelta, StoredTensor } from '../graphs/graph.ts';
+import type { FactoredDelta, Lengths, StoredTensor } from '../graphs/graph.ts';
 import { deltaShape } from './factored_delta.ts';
 import { LORA_NETWORKS, type LoraNetwork, type Place } from './lora_names.ts';
 import type { TensorEntry } from './safetensors.ts';
 import { rowsOf } from './tensor_rows.ts';
 
 /** The change of one layer. */
-export type LoraLayer = ProductLayer | FactoredLayer;
+export type LoraLayer = (ProductLayer | FactoredLayer) & {
+  /** DoRA's. */
+  lengths?: Pick<Lengths, 'tensor' | 'of'> & { by: 'LyCORIS' | 'PEFT' };
+};
 
 /** By several tensors and a formula of its own. */
 export interface FactoredLayer {
@@ -64,6 +67,28 @@ export function layerAt(
   return { down, up, alpha, scale: alpha / (adapter?.use_rslora ? Math.sqrt(rank) : rank) };
 }
 
+/**
+ * The lengths that DoRA gives a layer. PEFT's are of rows, however they are laid out; LyCORIS' say by their shape what they are of.
+ * @returns undefined where they are of another layer's size, or of inputs of a layer that is part of one
+ */
+export function lengthsAt(
+  { weight, rows }: Place,
+  tensor: StoredTensor,
+  by: 'LyCORIS' | 'PEFT',
+): LoraLayer['lengths'] | undefined {
+  const count = size(tensor);
+  const [own, inputs = 1] = weight.shape;
+  const whole = rows ? (own * rows.of) / (rows.to - rows.from) : own;
+  const isOfRows = count === whole && (by === 'PEFT' || tensor.shape[0] === whole);
+  if (isOfRows) {
+    const flat = { ...tensor, shape: [count] };
+    return { tensor: rows ? rowsOf(flat, rows, flat.name) : flat, of: 'rows', by };
+  }
+  return by === 'LyCORIS' && count === inputs && tensor.shape[0] === 1 && !rows
+    ? { tensor, of: 'inputs', by }
+    : undefined;
+}
+
 /** A convolution through a core. @returns the layer's change, or why its shapes are none */
 export function tuckerAt(
   { weight, rows }: Place,
@@ -103,6 +128,9 @@ export function factoredAt(
     }
     return { factored: { kind: isOnInput ? 'scaled_columns' : 'scaled', parts, scale: 1 }, alpha: 1, scale: 1 };
   }
+  if (kind === 'generalised') {
+    return generalisedAt(weight, parts, given);
+  }
   // The rank is told by the factors; what has none is the change itself.
   const ranked = parts.hada_w1_b ?? parts.lokr_w1_b ?? parts.lokr_w2_b;
   const rank = (ranked as StoredTensor | undefined)?.shape[0];
@@ -117,7 +145,46 @@ const KIND_OF: [part: string, kind: FactoredDelta['kind']][] = [
   ['lokr_w1_a', 'kronecker'],
   ['diff', 'whole'],
   ['weight', 'scaled'],
+  ['a1', 'generalised'],
+  ['a2', 'generalised'],
+  ['b1', 'generalised'],
+  ['b2', 'generalised'],
 ];
+
+/** GLoRA: weight @ a1 @ a2 + b1 @ b2. LyCORIS before 3 had the names of each pair the other way round. */
+function generalisedAt(
+  weight: StoredTensor,
+  { a1, a2, b1, b2 }: Record<string, StoredTensor | undefined>,
+  given: number | undefined,
+): FactoredLayer | string {
+  if (!a1 || !a2 || !b1 || !b2) {
+    return 'part';
+  }
+  const [outputs, inputs = 1] = weight.shape;
+  const orders = [
+    { a1, a2, b1, b2 },
+    { a1: a2, a2: a1, b1: b2, b2: b1 },
+  ];
+  const parts = orders.find(({ a1: left, a2: right, b1: up, b2: down }) => {
+    const rank = right.shape[0];
+    return (
+      left.shape[0] === inputs &&
+      size(left) === inputs * rank &&
+      size(right) === rank * inputs &&
+      up.shape[0] === outputs &&
+      size(up) === outputs * rank &&
+      down.shape[0] === rank &&
+      size(down) * outputs === rank * size(weight)
+    );
+  });
+  if (!parts) {
+    const shapes = [a1, a2, b1, b2].map(({ shape }) => `[${shape.join(', ')}]`).join(', ');
+    return `matrices of ${shapes}, but this checkpoint has [${weight.shape.join(', ')}]`;
+  }
+  const rank = parts.a2.shape[0];
+  const alpha = given ?? rank;
+  return { factored: { kind: 'generalised', parts, scale: 1 }, alpha, scale: alpha / rank };
+}
 
 function fitting(weight: StoredTensor, factored: FactoredDelta, alpha: number, scale: number): FactoredLayer | string {
   const shape = deltaShape(factored);

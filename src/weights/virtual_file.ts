@@ -6,9 +6,17 @@
  * The runtime's two builds ask in two ways (measured with onnxruntime-web 1.30.0, held by a test): JSPI takes a Blob
  * and reads `slice(a, b).stream()`; asyncify takes a Uint8Array and calls `subarray(a, b)` synchronously.
  */
-import { tensorsOf, type BlockType, type External, type QuantisedBytes, type StoredTensor } from '../graphs/graph.ts';
+import {
+  tensorsOf,
+  type BlockType,
+  type External,
+  type QuantisedBytes,
+  type StoredTensor,
+  type WeightDelta,
+} from '../graphs/graph.ts';
 import { BLOCK } from '../graphs/quantisation.ts';
 import { BYTES, convert, type FloatType } from './conversion.ts';
+import { addDecomposed, lengthFactors } from './decomposed_delta.ts';
 import { addFactored } from './factored_delta.ts';
 import { BLOCKS, repackBlocks, unpackBlocks } from './gguf_blocks.ts';
 import { asFloats, dequantise, quantise } from './quantise.ts';
@@ -193,8 +201,32 @@ function blocksOf(
  * then borders), times its scale and with its deltas.
  */
 function elements(tensor: StoredTensor, from: number, until: number) {
+  const { shape, deltas = [] } = tensor;
+  const columns = shape.slice(1).reduce((product, dimension) => product * dimension, 1);
+  // Lengths of inputs are known once all rows were read; GLoRA and lengths of rows want whole ones.
+  const wanted = deltas.map((delta) =>
+    delta.lengths?.of === 'inputs' && !INPUT_FACTORS.has(delta)
+      ? 'all'
+      : delta.lengths || ('kind' in delta && delta.kind === 'generalised')
+        ? 'rows'
+        : 'these',
+  );
+  if (wanted.every((extent) => extent === 'these')) {
+    return changed(tensor, from, until, columns);
+  }
+  const [begin, end] = wanted.includes('all')
+    ? [0, shape[0] * columns]
+    : [Math.floor(from / columns) * columns, Math.ceil(until / columns) * columns];
+  const { ranges, make } = changed(tensor, begin, end, columns);
+  return { ranges, make: (contents: Bytes[]) => make(contents).slice(from - begin, until - begin) };
+}
+
+/** What DoRA multiplies each input by, by the change; lengths of inputs go through all rows, so they are reckoned once. */
+const INPUT_FACTORS = new WeakMap<WeightDelta, Float64Array>();
+
+/** As {@link elements}, whose range has the rows that its changes want. */
+function changed(tensor: StoredTensor, from: number, until: number, columns: number) {
   const { quantised, blocks, deltas = [], dtype, scale } = tensor;
-  const columns = tensor.shape.slice(1).reduce((product, dimension) => product * dimension, 1);
   const [firstRow, lastRow] = [Math.floor(from / columns), Math.ceil(until / columns)];
   const packed = blocks && { type: blocks, ...blocksOf(tensor, blocks, from, until) };
   const own = quantised
@@ -205,17 +237,18 @@ function elements(tensor: StoredTensor, from: number, until: number) {
       ];
   const added = deltas.map((delta) => {
     if ('kind' in delta) {
-      return tensorsOf(delta).map((part) =>
-        stored(
-          part,
-          0,
-          part.shape.reduce((all, one) => all * one, 1),
-        ),
-      );
+      return tensorsOf(delta).map(whole);
     }
     const rank = delta.down.shape[0];
-    return [stored(delta.up, firstRow * rank, lastRow * rank), stored(delta.down, 0, rank * columns)];
+    return [
+      stored(delta.up, firstRow * rank, lastRow * rank),
+      stored(delta.down, 0, rank * columns),
+      ...(delta.lengths ? [whole(delta.lengths.tensor)] : []),
+    ];
   });
+  const wantsOwn = deltas.some(
+    (delta) => delta.lengths || ('kind' in delta && /^(scaled|generalised)/.test(delta.kind)),
+  );
   return {
     ranges: [...own, ...added.flat()],
     make: (contents: Bytes[]): Float32Array<ArrayBuffer> => {
@@ -227,27 +260,49 @@ function elements(tensor: StoredTensor, from: number, until: number) {
       if (scale) {
         applyScale(values, from, columns, asFloats(contents[1], scale.dtype));
       }
-      const unchanged = deltas.some((delta) => 'kind' in delta && delta.kind.startsWith('scaled'))
-        ? values.slice()
-        : values;
+      const unchanged = wantsOwn ? values.slice() : values;
       let at = own.length;
       deltas.forEach((delta, index) => {
         const read = contents.slice(at, (at += added[index].length));
-        if ('kind' in delta) {
-          const names = Object.keys(delta.parts).filter((name) => delta.parts[name] !== undefined);
-          addFactored(values, unchanged, from, columns, delta, (name) => {
-            const [part, bytes] = [delta.parts[name], read.at(names.indexOf(name))];
-            return part && bytes && names.includes(name) ? asFloats(bytes, part.dtype) : undefined;
-          });
-        } else {
-          const [ups, downs] = read;
-          const { up, down, scale } = delta;
-          addProduct(values, from, columns, asFloats(ups, up.dtype), asFloats(downs, down.dtype), scale);
+        const { lengths } = delta;
+        if (!lengths) {
+          addDelta(values, unchanged, from, columns, delta, read);
+          return;
         }
+        const alone = unchanged.slice();
+        addDelta(alone, unchanged, from, columns, delta, read);
+        const numbers = asFloats(read[read.length - 1], lengths.tensor.dtype);
+        const factors = INPUT_FACTORS.get(delta) ?? lengthFactors({ values: alone, from, columns }, lengths, numbers);
+        if (lengths.of === 'inputs') {
+          INPUT_FACTORS.set(delta, factors);
+        }
+        addDecomposed({ values, from, columns }, unchanged, alone, lengths, factors);
       });
       return values;
     },
   };
+}
+
+/** @param read bytes of the delta's tensors, in order */
+function addDelta(
+  values: Float32Array,
+  own: Float32Array,
+  from: number,
+  columns: number,
+  delta: WeightDelta,
+  read: Bytes[],
+): void {
+  if ('kind' in delta) {
+    const names = Object.keys(delta.parts).filter((name) => delta.parts[name] !== undefined);
+    addFactored(values, own, from, columns, delta, (name) => {
+      const [part, bytes] = [delta.parts[name], read.at(names.indexOf(name))];
+      return part && bytes && names.includes(name) ? asFloats(bytes, part.dtype) : undefined;
+    });
+  } else {
+    const [ups, downs] = read;
+    const { up, down, scale } = delta;
+    addProduct(values, from, columns, asFloats(ups, up.dtype), asFloats(downs, down.dtype), scale);
+  }
 }
 
 /** The numbers of elements [from, until) of a tensor whose rows are brought to the lengths in its `gains`. */
@@ -312,6 +367,14 @@ function addProduct(
       values[at++] += scale * sums[column];
     }
   }
+}
+
+function whole(tensor: StoredTensor): Range {
+  return stored(
+    tensor,
+    0,
+    tensor.shape.reduce((all, one) => all * one, 1),
+  );
 }
 
 /** Whole elements as their file has them. */

@@ -1,6 +1,6 @@
 /** The ControlNets of the form: each with its control picture and how much it counts. */
 import * as v from 'valibot';
-import type { Detector } from '../../core/controlnets.ts';
+import { CONTROL_KINDS, type ControlKind, type Detector } from '../../core/controlnets.ts';
 import type { CheckpointSummary } from '../../core/model.ts';
 import * as parameter from '../../core/parameters.ts';
 import type { JobClient } from '../../jobs/client.ts';
@@ -11,6 +11,9 @@ import { AdditionUse, AdditionUses, numberEntry, putGiven, type AdditionChoice }
 /** One ControlNet that leads the picture. */
 export class Control extends AdditionUse {
   detector = $state<Detector>('none');
+  /** What the picture shows, for a ControlNet for several kinds; empty for others. */
+  kind = $state<ControlKind | ''>('');
+  guess = $state(false);
   readonly start = numberEntry(() => t('Starts at'), '0', parameter.share('start'));
   readonly end = numberEntry(() => t('Ends at'), '1', parameter.share('end'));
 
@@ -44,6 +47,8 @@ const usesSchema = v.fallback(
       start: v.fallback(v.number(), 0),
       end: v.fallback(v.number(), 1),
       detector: v.fallback(v.picklist(['none', 'canny', 'lineart']), 'none'),
+      kind: v.fallback(v.picklist([...CONTROL_KINDS, '']), ''),
+      guess: v.fallback(v.boolean(), false),
     }),
   ),
   [],
@@ -67,12 +72,14 @@ export class Controls extends AdditionUses<Control> {
     return led.length === 0
       ? {}
       : {
-          controlnets: led.map(({ ref, weight, start, end, detector }) => ({
+          controlnets: led.map(({ ref, weight, start, end, detector, kind, guess }) => ({
             controlnet: ref,
             weight: weight.value,
             start: start.value,
             end: end.value,
             detector,
+            ...(kind !== '' && { kind }),
+            ...(guess && { guess }),
           })),
           control_images: led.map(({ pictures }) => pictures[0].blob),
         };
@@ -84,6 +91,8 @@ export class Controls extends AdditionUses<Control> {
     for (const [place, use] of v.parse(usesSchema, parameters.controlnets).entries()) {
       const control = this.addNamed(use.controlnet);
       control.detector = use.detector;
+      control.kind = use.kind;
+      control.guess = use.guess;
       for (const name of ['weight', 'start', 'end'] as const) {
         control[name].text = String(use[name]);
       }

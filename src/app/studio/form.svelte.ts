@@ -10,6 +10,7 @@ import { WHITE } from '../../formats/background.ts';
 import { randomSeed } from '../fields/seed.ts';
 import { CHOSEN, CHOSEN_NAMES, OF_FLOWS, OF_GIVEN, type ChosenName } from './chosen.ts';
 import { Entry } from './entry.svelte.ts';
+import { LoraEntries, loraSchema } from './lora_entries.svelte.ts';
 import { said, t } from '../messages/messages.svelte.ts';
 import { Persisted } from '../parts/persisted.svelte.ts';
 
@@ -41,8 +42,8 @@ const schema = v.object({
   chosen: v.fallback(v.record(v.string(), v.string()), {}),
   /** Lists of wildcards, as typed: a line for each, `name: one | another`. */
   wildcards: text,
-  /** Switched on; a weight of null is 1. */
-  loras: v.fallback(v.array(v.object({ lora: v.string(), name: v.string(), weight: own })), []),
+  /** Switched on. */
+  loras: v.fallback(v.array(loraSchema), []),
   /** How many times as wide and high pictures are made afterwards; 1 = they stay as they are. */
   upscale: v.fallback(v.nullable(v.picklist(UPSCALES)), null),
   /** What the mask keeps is laid over the result. */
@@ -103,8 +104,7 @@ type OwnField = 'prompt' | 'steps' | 'guidance' | 'width' | 'height' | 'strength
 export class Form {
   readonly #saved = new Persisted('darkroom.form', schema);
   readonly #hasMask: () => boolean;
-  /** By ref; made when they are first asked for. */
-  readonly #loraWeights: Partial<Record<string, Entry>> = {};
+  readonly loras = new LoraEntries(this.#saved.current);
   suggestions = $state.raw<Suggestions>({
     prompts: [],
     width: 512,
@@ -287,34 +287,6 @@ export class Form {
     return Object.fromEntries(names.map((name) => [name, CHOSEN[name].to(this.chosen(name).trim())]));
   }
 
-  /** Switches a LoRA on or off; without a weight it keeps the one that it has. */
-  chooseLora(ref: string, name: string, isOn: boolean, weight?: number): void {
-    const others = this.options.loras.filter(({ lora }) => lora !== ref);
-    const known = this.options.loras.find(({ lora }) => lora === ref);
-    const text = weight === undefined ? (known?.weight ?? null) : weight === 1 ? null : String(weight);
-    this.options.loras = isOn ? [...others, { lora: ref, name, weight: text }] : others;
-  }
-
-  /** How much of a LoRA that is on is used. */
-  loraWeight(ref: string): Entry {
-    const chosen = () => this.options.loras.find(({ lora }) => lora === ref);
-    const entry =
-      this.#loraWeights[ref] ??
-      new Entry(() => t('Weight'), {
-        read: () => chosen()?.weight ?? null,
-        write: (weight) => {
-          const lora = chosen();
-          if (lora) {
-            lora.weight = weight;
-          }
-        },
-        suggestion: () => '1',
-        check: (one) => problem(parameter.loraWeight(), one),
-      });
-    this.#loraWeights[ref] = entry;
-    return entry;
-  }
-
   /** @param isInBox whether the box of the prompt has the focus */
   write(isInBox: boolean): void {
     this.#isWriting = isInBox && this.prompt.text === '';
@@ -333,7 +305,7 @@ export class Form {
   isValid(kind: string, loras: readonly string[]): boolean {
     const needed = [this.steps, this.guidance, this.width, this.height, this.seed];
     needed.push(
-      ...loras.map((ref) => this.loraWeight(ref)),
+      ...loras.flatMap((ref) => this.loras.of(ref)),
       this.clipSkip,
       this.guidanceRescale,
       this.variation,

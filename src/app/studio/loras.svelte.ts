@@ -17,7 +17,19 @@ export interface LoraChoice {
   note: string | null;
 }
 
-const usesSchema = v.fallback(v.array(v.object({ lora: v.string(), weight: v.fallback(v.number(), 1) })), []);
+const share = v.fallback(v.optional(v.number()), undefined);
+const usesSchema = v.fallback(
+  v.array(
+    v.object({
+      lora: v.string(),
+      weight: v.fallback(v.number(), 1),
+      blocks: v.fallback(v.optional(v.array(v.number())), undefined),
+      start: share,
+      end: share,
+    }),
+  ),
+  [],
+);
 
 /** The LoRAs that are stored here, beside the checkpoint that is open. */
 export class Loras {
@@ -61,7 +73,7 @@ export class Loras {
 
   /** As an operation has them. */
   get uses(): LoraUse[] {
-    return this.used.map(({ ref }) => ({ lora: ref, weight: this.#form.loraWeight(ref).value }));
+    return this.used.map(({ ref }) => this.#form.loras.use(ref, !this.#form.isFlow));
   }
 
   /** Finds out which fit the checkpoint that is open, unless that is known. */
@@ -84,17 +96,17 @@ export class Loras {
   async add(file: File): Promise<void> {
     const stored = await this.#library.importAddition(file);
     if (stored) {
-      this.#form.chooseLora(stored.ref, stored.name, true);
+      this.#form.loras.choose(stored.ref, stored.name, true);
     }
   }
 
   /** Takes over what an operation had, and nothing else; what is not here stays listed as such. */
   restore(parameter: unknown): void {
     this.#form.options.loras = [];
-    for (const { lora, weight } of v.parse(usesSchema, parameter)) {
+    for (const { lora, ...use } of v.parse(usesSchema, parameter)) {
       const stored = this.#library.loras.find(({ ref, name }) => ref === lora || name === loraName(lora));
       const ref = stored?.ref ?? lora;
-      this.#form.chooseLora(ref, stored?.name ?? loraName(lora.replace(/^lora:\w+:/, '')), true, weight);
+      this.#form.loras.choose(ref, stored?.name ?? loraName(lora.replace(/^lora:\w+:/, '')), true, use);
     }
   }
 

@@ -69,7 +69,7 @@ export class RecipeModels {
         // A recipe of ours is exact about its files.
         lost.push(`the LoRA ${lora.name} at ${lora.weight} (another file of that name is stored here)`);
       } else {
-        form.chooseLora(stored.ref, stored.name, true, lora.weight);
+        form.loras.choose(stored.ref, stored.name, true, lora);
         if (isOther) {
           lost.push(`the exact LoRA ${lora.name} (another file of that name is used)`);
         }

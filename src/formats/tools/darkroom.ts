@@ -1,5 +1,5 @@
 /** Darkroom itself: the JSON has everything; without it (another program rewrote the file) the infotext has nearly as much. */
-import { withoutLoraTags } from '../../core/loras.ts';
+import { withoutLoraTags } from '../../core/lora_tags.ts';
 import { parseInfotext, readingOf } from '../infotext.ts';
 import { ExifTag } from '../exif.ts';
 import type { Metadata } from '../metadata.ts';
@@ -72,7 +72,9 @@ function fromSettings(settings: Settings): Reading | null {
   if (index > 0) {
     findings.lost(`that it was number ${index + 1} of pictures made at once`);
   }
-  loras.forEach(({ name, weight, sha256 = null }) => findings.lora(name, weight, { sha256 }));
+  loras.forEach(({ name, weight, sha256 = null, blocks, start, end }) =>
+    findings.lora(name, weight, { sha256, blocks, start, end }),
+  );
   // The background belongs to the input picture.
   fields.all(/^background$/);
   // The first of several is the one that is made alone, and how guidance is run and the weights are kept is the device's affair.

@@ -20,10 +20,12 @@ export function controlRequests(
   if (controls.length === 0) {
     return undefined;
   }
-  return controls.map(({ picture, detector, weight, start, end }) => {
+  return controls.map(({ picture, detector, kind, guess, weight, start, end }) => {
     const seen = detected(picture, detector, { width, height });
     const { data, dims } = imageToTensor(resizeLanczos(seen, width, height));
     return {
+      kind,
+      guess,
       picture: hold(
         arithmetic.upload(
           data.map((value) => (value + 1) / 2),

@@ -95,7 +95,7 @@ export class GraphNetworks implements Networks {
     });
     const { unet, vae } = components;
     this.#vaes = new OtherVaes(this.shelf, { files, vae });
-    this.#controls = new ControlNets(engine, this.shelf, { files, unet, weights });
+    this.#controls = new ControlNets(engine, this.shelf, { files, unet, own: unetComponent.weights, weights });
     this.#images = new ImagePrompts(engine, this.shelf, { files, unet, weights });
   }
 
@@ -235,7 +235,7 @@ export class GraphNetworks implements Networks {
         contexts.push(await this.#context(inputs, hold));
       }
       const seen = await this.#images.inputs(imagePrompts, request.sides ?? [], batch, hold);
-      const controls = request.controls && (await this.#controls.lead(request.controls, sized, texts, hold));
+      const controls = request.controls && (await this.#controls.lead(request.controls, sized, texts, request.sides ?? [], hold));
       const outputs: DeviceTensor[] = [];
       const time = hold([1, unet.block_out_channels[0]]);
       const fixed: Record<string, DeviceTensor> = { time_proj: time, ...(masked && { masked }) };
@@ -374,11 +374,23 @@ export class GraphNetworks implements Networks {
 
   async useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     for (const network of await this.#loras.use(loras)) {
-      for (const name of HOLDERS[network] ?? []) {
-        await this.shelf.drop(name);
-      }
+      await this.#drop(network);
     }
     return this.#loras.leftOut;
+  }
+
+  async moveLoras(call: number, calls: number): Promise<boolean> {
+    const isOther = this.#loras.moveTo(call, calls);
+    if (isOther) {
+      await this.#drop('unet');
+    }
+    return isOther;
+  }
+
+  async #drop(network: LoraNetwork): Promise<void> {
+    for (const name of HOLDERS[network] ?? []) {
+      await this.shelf.drop(name);
+    }
   }
 
   checkLora(lora: ModelLora): Promise<string | null> {

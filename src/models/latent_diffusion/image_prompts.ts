@@ -24,7 +24,7 @@ type Hold = (dims: readonly number[]) => DeviceTensor;
 class Adapters extends ReadAdditions<IpAdapterFile> {
   constructor(
     shelf: NetworkShelf,
-    readonly model: ControlledModel,
+    readonly model: Omit<ControlledModel, 'own'>,
   ) {
     super('ip_adapter', ['ip_adapter'], shelf);
   }
@@ -67,7 +67,7 @@ export class ImagePrompts {
   constructor(
     readonly engine: Engine,
     readonly shelf: NetworkShelf,
-    readonly model: ControlledModel,
+    readonly model: Omit<ControlledModel, 'own'>,
   ) {
     this.#adapters = new Adapters(shelf, model);
     this.#encoders = new Encoders(shelf);

@@ -37,7 +37,7 @@ import { ConditionedTexts, type TextConditioning } from './conditioned_texts.ts'
 import { DeviceLatents } from './device_latents.ts';
 import { ImageEncoding } from './image_encoding.ts';
 import { LatentDecoder } from './latent_decoder.ts';
-import type { ImagePromptRequest, Networks, Sizes } from './networks.ts';
+import type { DenoiserRequest, ImagePromptRequest, Networks, Sizes } from './networks.ts';
 import { onGround } from './new_ground.ts';
 import { OFFERS } from './sampling_offers.ts';
 import { TextEncoding, type ModelParts } from './text_encoding.ts';
@@ -190,20 +190,20 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
       const imagePrompts = await this.#see(request, guided, hold);
       await this.#begin(request);
       const texts = new ConditionedTexts(arithmetic, text, batch, batched, plan.steps.length, hold);
-      const denoiser = hold(
-        await networks.denoiser({
-          batch: rows,
-          height,
-          width,
-          embeddings: texts.embeddings,
-          ...(networks.conditions.pooled && { pooled: texts.pooled, sizes: sizesOf(request) }),
-          ...(masked && { masked }),
-          controls: controlRequests(arithmetic, request, plan.steps.length, hold),
-          sides: texts.sides,
-          imagePrompts,
-          guidance: text.guidance,
-        }),
-      );
+      const asked: DenoiserRequest = {
+        batch: rows,
+        height,
+        width,
+        embeddings: texts.embeddings,
+        ...(networks.conditions.pooled && { pooled: texts.pooled, sizes: sizesOf(request) }),
+        ...(masked && { masked }),
+        controls: controlRequests(arithmetic, request, plan.steps.length, hold),
+        sides: texts.sides,
+        imagePrompts,
+        guidance: text.guidance,
+      };
+      await networks.moveLoras?.(state?.done ?? 0, plan.steps.length);
+      let denoiser = hold(await networks.denoiser(asked));
       const blend =
         request.mask && !masked
           ? hold(blendOf(arithmetic, request.mask, request, (request.start as DeviceLatents).tensor, noise))
@@ -221,6 +221,11 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
         state,
         colours,
         predict: async (input, timestep, call) => {
+          if (await networks.moveLoras?.(call, plan.steps.length)) {
+            held.splice(held.indexOf(denoiser), 1);
+            denoiser.dispose();
+            denoiser = hold(await networks.denoiser(asked));
+          }
           const predictions = await denoiser.predict(input, timestep, texts.at(call), call);
           const prediction = texts.prediction(predictions, count);
           return rescaled ? rescaled.apply(prediction) : prediction;

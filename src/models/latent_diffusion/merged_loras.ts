@@ -1,9 +1,10 @@
 /** The LoRAs merged into a model's weights: reading them, what they change, and what is reported. */
-import { assert } from '../../core/errors.ts';
+import { assert, StudioError } from '../../core/errors.ts';
 import { loraName } from '../../core/loras.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { fingerprint } from '../../weights/fingerprint.ts';
 import { leftOutOf, readLora, withLora, type Lora } from '../../weights/lora.ts';
+import { blockFactor, blockFinder, blocksNotThere } from '../../weights/lora_blocks.ts';
 import { loraDataHash } from '../../weights/lora_contents.ts';
 import { LORA_NETWORKS, type LoraNetwork, type LoraTargets } from '../../weights/lora_names.ts';
 import { isEmbedding, readEmbedding, type Embedding } from '../../weights/textual_inversion.ts';
@@ -23,6 +24,8 @@ interface ReadLora {
 
 export class MergedLoras {
   #loras: ReadLora[] = [];
+  /** Of all calls of the denoiser, the share that was made. */
+  #made = 0;
 
   /** @param own the networks' own weights */
   constructor(
@@ -45,13 +48,15 @@ export class MergedLoras {
   }
 
   /**
-   * Merges exactly these from now on.
+   * Merges exactly these from now on, as they count before the first step.
    * @returns the networks whose weights changed
    * @throws StudioError `checkpoint_unsupported` for a LoRA of another kind of model, in which case nothing changes
    */
   async use(loras: readonly ModelLora[]): Promise<LoraNetwork[]> {
+    const made = this.#made;
+    this.#requireUnet(loras);
     const before = this.#loras;
-    if (loras.length === before.length && loras.every((lora, i) => isSameLora(lora, before[i].given))) {
+    if (made === 0 && loras.length === before.length && loras.every((lora, i) => isSameLora(lora, before[i].given))) {
       return [];
     }
     const read: ReadLora[] = [];
@@ -61,13 +66,32 @@ export class MergedLoras {
       read.push(known ? { ...known, given } : await this.#read(given, isTaken));
     }
     this.#loras = read;
-    return LORA_NETWORKS.filter((network) => {
-      const [old, now] = [before, read].map((all) => changing(all, network));
-      return (
-        old.length !== now.length ||
-        old.some((lora, i) => !isSameFile(lora, now[i]) || strengthIn(lora, network) !== strengthIn(now[i], network))
+    this.#made = 0;
+    return LORA_NETWORKS.filter((network) => !isSameChange(network, [before, made], [read, 0]));
+  }
+
+  /**
+   * Gives the denoiser's weights what counts at one of its calls.
+   * @param call from 0, of `calls`
+   * @returns whether they changed
+   */
+  moveTo(call: number, calls: number): boolean {
+    const before = this.#made;
+    this.#made = call / calls;
+    return !isSameChange('unet', [this.#loras, before], [this.#loras, this.#made]);
+  }
+
+  /** @throws StudioError `invalid_operation` for blocks or steps where there is no UNet */
+  #requireUnet(loras: readonly ModelLora[]): void {
+    const wanting = this.own.unet
+      ? undefined
+      : loras.find(({ blocks, start = 0, end = 1 }) => blocks || start > 0 || end < 1);
+    if (wanting) {
+      throw new StudioError(
+        'invalid_operation',
+        `The LoRA ${wanting.name} is given weights for blocks, or a part of the steps, which count only for Stable Diffusion 1, 2 and XL; leave them out.`,
       );
-    });
+    }
   }
 
   /**
@@ -83,27 +107,46 @@ export class MergedLoras {
   get leftOut(): string[] {
     return this.#loras
       .filter(({ given }) => LORA_NETWORKS.some((network) => strengthIn(given, network) !== 0))
-      .flatMap(({ given, layers }) => leftOutOf(layers, given.name) ?? []);
+      .flatMap(({ given, layers }) => [leftOutOf(layers, given.name) ?? [], this.#blocksLeftOut(given)].flat());
+  }
+
+  #blocksLeftOut({ blocks, name }: ModelLora): string[] {
+    const unet = this.own.unet;
+    const missing = blocks && unet ? blocksNotThere(blocks, unet) : [];
+    return missing.length > 0
+      ? [
+          `The LoRA ${name} is given weights for the blocks ${missing.join(', ')}, which this checkpoint does not have; they count for nothing.`,
+        ]
+      : [];
   }
 
   /** The network's tensors with the LoRAs' changes. */
   weightsOf(network: LoraNetwork): WeightIndex {
     const own = this.own[network];
     assert(own !== undefined, `there is a ${network}`);
-    return this.#loras.reduce(
-      (weights, { given, layers }) => withLora(weights, layers[network], strengthIn(given, network)),
-      own,
-    );
+    const blockOf = network === 'unet' ? blockFinder(own) : () => 'BASE';
+    return this.#loras.reduce((weights, { given, layers }) => {
+      const strength = strengthIn(given, network, this.#made);
+      const { blocks } = given;
+      return withLora(
+        weights,
+        layers[network],
+        blocks ? (path) => strength * blockFactor(blocks, blockOf(path)) : strength,
+      );
+    }, own);
   }
 
   /** Their record; `left_out` has the names of unused parts of the file. */
   facts(): Promise<Record<string, unknown>[]> {
     return Promise.all(
-      this.#loras.map(async ({ given: { ref, name, strength, textStrength }, layers: { leftOut }, hashes }) => ({
-        ...(ref !== undefined && { lora: ref }),
-        name,
-        weight: strength,
-        ...(textStrength !== undefined && { text_weight: textStrength }),
+      this.#loras.map(async ({ given, layers: { leftOut }, hashes }) => ({
+        ...(given.ref !== undefined && { lora: given.ref }),
+        name: given.name,
+        weight: given.strength,
+        ...(given.textStrength !== undefined && { text_weight: given.textStrength }),
+        ...(given.blocks && { blocks: given.blocks }),
+        ...(given.start !== undefined && { start: given.start }),
+        ...(given.end !== undefined && { end: given.end }),
         ...(await hashes()),
         ...(leftOut.length > 0 && { left_out: leftOut.map((left) => left.name) }),
       })),
@@ -135,19 +178,44 @@ const NO_LAYERS: Lora = {
   leftOut: [],
 };
 
-function strengthIn({ strength, textStrength = strength }: ModelLora, network: LoraNetwork): number {
-  return network === 'unet' || network === 'transformer' ? strength : textStrength;
+/**
+ * @param made the share of the denoiser's calls that was made, for one that counts in a part of them; undefined = at any time. Text is read
+ * before the first.
+ */
+function strengthIn(
+  { strength, textStrength = strength, start = 0, end = 1 }: ModelLora,
+  network: LoraNetwork,
+  made?: number,
+): number {
+  const isOfWords = network !== 'unet' && network !== 'transformer';
+  const at = isOfWords && made !== undefined ? 0 : made;
+  return at !== undefined && (at < start || at >= end) ? 0 : isOfWords ? textStrength : strength;
 }
 
-/** Those that change a network's weights. */
-function changing(loras: readonly ReadLora[], network: LoraNetwork): ModelLora[] {
-  return loras
-    .filter(({ given, layers }) => layers[network].size > 0 && strengthIn(given, network) !== 0)
-    .map(({ given }) => given);
+type State = readonly [loras: readonly ReadLora[], made: number];
+
+/** Whether a network's weights are the same in both. */
+function isSameChange(network: LoraNetwork, ...states: [State, State]): boolean {
+  const [old, now] = states.map(([loras, made]) =>
+    loras
+      .filter(({ given, layers }) => layers[network].size > 0 && strengthIn(given, network, made) !== 0)
+      .map(({ given }) => ({ given, strength: strengthIn(given, network, made) })),
+  );
+  return (
+    old.length === now.length &&
+    old.every(
+      ({ given, strength }, i) =>
+        isSameFile(given, now[i].given) &&
+        strength === now[i].strength &&
+        String(given.blocks ?? '') === String(now[i].given.blocks ?? ''),
+    )
+  );
 }
 
 function isSameLora(a: ModelLora, b: ModelLora): boolean {
-  return isSameFile(a, b) && a.strength === b.strength && a.textStrength === b.textStrength;
+  const useOf = ({ strength, textStrength, blocks, start = 0, end = 1 }: ModelLora) =>
+    JSON.stringify([strength, textStrength, blocks, start, end]);
+  return isSameFile(a, b) && useOf(a) === useOf(b);
 }
 
 /** Whether it is the same file under the same name, as far as can be told without reading it. */

@@ -3,6 +3,7 @@
  * All tensors are float32 on the engine's device and owned by the receiver unless stated otherwise.
  */
 import type { CheckedAddition } from '../../core/additions.ts';
+import type { ControlKind } from '../../core/controlnets.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
 import type { PixelImage } from '../../core/media.ts';
@@ -117,6 +118,10 @@ export interface ImagePromptRequest {
 export interface ControlRequest {
   /** The control picture [1, 3, H, W] in [0, 1]; it outlives the denoiser. */
   picture: DeviceTensor;
+  /** What it shows, for a ControlNet for several kinds. */
+  kind?: ControlKind | undefined;
+  /** See `ControlNetUse.guess`. */
+  guess?: boolean | undefined;
   /** By the number of the denoiser's call: factor of what is added, 0 where nothing is. */
   weights: readonly number[];
 }
@@ -191,6 +196,12 @@ export interface Networks {
    * @returns a sentence for each of which something is left out
    */
   useLoras(loras: readonly ModelLora[]): Promise<string[]>;
+  /**
+   * Merges what counts at one call of the denoiser, where LoRAs count in a part of them; absent where none can.
+   * @param call from 0, of `calls`
+   * @returns whether the denoiser is to be asked for anew
+   */
+  moveLoras?(call: number, calls: number): Promise<boolean>;
   /** What {@link useLoras} would return or throw for this one; changes nothing. */
   checkLora(lora: ModelLora): Promise<string | null>;
   /**
