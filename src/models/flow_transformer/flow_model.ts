@@ -245,6 +245,7 @@ export class FlowModel implements LoadedModel {
     };
     const snapshots = arithmetic.snapshots();
     let x: DeviceTensor | undefined;
+    networks.shelf.signal = request.signal;
     try {
       const guidance = request.guidance_scale;
       const skipped = skipping?.layers;
@@ -287,6 +288,7 @@ export class FlowModel implements LoadedModel {
       x?.dispose();
       throw error;
     } finally {
+      networks.shelf.signal = null;
       held.reverse().forEach((one) => {
         one.dispose();
       });

@@ -1,0 +1,166 @@
+/**
+ * A network as blocks with bound weights: one session for each kind of block, run with the weights of one block after another. Values stay on the
+ * device from block to block. To whoever runs it, it is a network like any other.
+ */
+import type * as Ort from 'onnxruntime-web';
+import { cancelled } from '../core/errors.ts';
+import type { Block, BlockGraphs, Graph } from '../graphs/graph.ts';
+import { elements, type DeviceTensor } from './arithmetic.ts';
+import type { BlockMemory } from './block_memory.ts';
+import type { BlockPlacement } from './block_placement.ts';
+import { WeightReader, WeightStream, place, type PlacedWeights } from './block_weights.ts';
+import type { Network, TensorPort } from './runtime.ts';
+import type { Mounted } from '../weights/virtual_file.ts';
+
+export interface BlockSurroundings {
+  memory: BlockMemory;
+  /** What the blocks' weights are read from; belongs to the network from now on. */
+  mounted: Mounted;
+  /** A session for one kind of block. */
+  open(graph: Pick<Graph, 'bytes' | 'externals'>): Promise<Network>;
+  /** A value between blocks, f32. */
+  empty(dims: readonly number[]): DeviceTensor;
+  /** Whether the run is to end before its next block. */
+  isCancelled(): boolean;
+}
+
+export class BlockNetwork implements Network {
+  readonly inputs: TensorPort[];
+  readonly outputs: TensorPort[];
+  readonly #blocks: readonly Block[];
+  readonly #around: BlockSurroundings;
+  readonly #reader: WeightReader;
+  readonly #kinds: Network[] = [];
+  /** Of the blocks whose weights stay. */
+  readonly #resident = new Map<number, PlacedWeights>();
+  readonly #stream: WeightStream | null;
+  readonly #values = new Map<string, DeviceTensor>();
+  /** Each once, though values share them. */
+  readonly #tensors: DeviceTensor[] = [];
+
+  private constructor(graphs: BlockGraphs, placement: BlockPlacement, around: BlockSurroundings) {
+    this.inputs = graphs.inputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
+    this.outputs = graphs.outputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
+    this.#blocks = graphs.blocks;
+    this.#reader = new WeightReader(around.mounted.files);
+    this.#around = around;
+    const order = placement.isResident.flatMap((stays, index) => (stays ? [] : [index]));
+    this.#stream =
+      order.length === 0
+        ? null
+        : new WeightStream(around.memory, graphs.blocks, order, this.#reader, placement.slotBytes);
+  }
+
+  /** Opens the sessions and brings the weights that stay to the device. */
+  static async open(
+    graphs: BlockGraphs,
+    placement: BlockPlacement,
+    around: BlockSurroundings,
+  ): Promise<BlockNetwork> {
+    const network = new BlockNetwork(graphs, placement, around);
+    try {
+      await network.#load(graphs, placement);
+      return network;
+    } catch (error) {
+      await network.release();
+      throw error;
+    }
+  }
+
+  async #load({ kinds, values }: BlockGraphs, { isResident }: BlockPlacement): Promise<void> {
+    const { memory, open } = this.#around;
+    for (const kind of kinds) {
+      this.#kinds.push(await open(kind));
+    }
+    this.#laidOut(values);
+    for (const [index, block] of this.#blocks.entries()) {
+      if (isResident[index]) {
+        const take = (lengths: readonly number[]) => lengths.map((length) => memory.take(length));
+        this.#resident.set(index, await place(block, this.#reader, take));
+        // Writes that wait for the device are held in memory that nobody counts.
+        await memory.settle();
+      }
+    }
+    this.#stream?.begin();
+  }
+
+  /** Gives each value memory that no other one needs at the same time. */
+  #laidOut(values: ReadonlyMap<string, readonly number[]>): void {
+    const spare: DeviceTensor[] = [];
+    const lastReader = new Map<string, number>();
+    this.#blocks.forEach(({ inputs }, index) => {
+      inputs.forEach(({ value }) => lastReader.set(value, index));
+    });
+    this.#blocks.forEach(({ inputs, outputs }, index) => {
+      for (const { value } of outputs) {
+        const dims = values.get(value);
+        if (dims) {
+          const at = spare.findIndex((tensor) => tensor.dims.join() === dims.join());
+          const [tensor = this.#newTensor(dims)] = at < 0 ? [] : spare.splice(at, 1);
+          this.#values.set(value, tensor);
+        }
+      }
+      for (const { value } of inputs) {
+        const tensor = this.#values.get(value);
+        if (tensor && lastReader.get(value) === index) {
+          spare.push(tensor);
+        }
+      }
+    });
+  }
+
+  #newTensor(dims: readonly number[]): DeviceTensor {
+    const tensor = this.#around.empty(dims);
+    this.#tensors.push(tensor);
+    return tensor;
+  }
+
+  /** Bytes of what goes from block to block. */
+  get valueBytes(): number {
+    return this.#tensors.reduce((sum, { dims }) => sum + 4 * elements(dims), 0);
+  }
+
+  /** @throws StudioError `cancelled` between two blocks */
+  async run(inputs: Record<string, Ort.Tensor>, outputs: Record<string, Ort.Tensor>): Promise<void> {
+    const tensorOf = (value: string) => {
+      const tensor = inputs[value] ?? outputs[value] ?? this.#values.get(value)?.ort;
+      if (!tensor) {
+        throw new TypeError(`The network is run without ${value}.`);
+      }
+      return tensor;
+    };
+    const bound = (ports: Block['inputs']) =>
+      Object.fromEntries(ports.map(({ port, value }) => [port, tensorOf(value)] as const));
+    for (const [index, block] of this.#blocks.entries()) {
+      if (this.#around.isCancelled()) {
+        throw cancelled();
+      }
+      const resident = this.#resident.get(index);
+      const weights = resident ?? (await this.#stream?.take(index));
+      try {
+        await this.#kinds[block.kind].run({ ...bound(block.inputs), ...weights?.tensors }, bound(block.outputs));
+      } finally {
+        if (!resident && weights) {
+          this.#stream?.give(weights);
+        }
+      }
+    }
+  }
+
+  async release(): Promise<void> {
+    await this.#stream?.dispose();
+    for (const kind of this.#kinds.splice(0)) {
+      await kind.release();
+    }
+    for (const { buffers } of this.#resident.values()) {
+      buffers.forEach((buffer) => {
+        buffer.dispose();
+      });
+    }
+    this.#resident.clear();
+    this.#tensors.splice(0).forEach((tensor) => {
+      tensor.dispose();
+    });
+    this.#around.mounted.close();
+  }
+}

@@ -1,0 +1,58 @@
+/** Which of a network's blocks stay on the device, and which are streamed at each run because not all have room. */
+
+/** Blocks whose weights may be on their way or in use at one time: one computes while the next one arrives. */
+export const SLOTS = 2;
+
+export interface BlockPlacement {
+  /** Whether each block's weights stay on the device. */
+  isResident: readonly boolean[];
+  /** Bytes of those that stay, and of those that are streamed at each run. */
+  residentBytes: number;
+  streamedBytes: number;
+  /** What streamed weights take on the device at most. */
+  slotBytes: number;
+}
+
+/**
+ * As many blocks stay as have room beside the slots; those are spread evenly, so that there is something to compute while a streamed one
+ * arrives. What comes before and after the blocks proper stays first.
+ * @param sizes bytes of each block's weights, in the order in which they run
+ * @param budget bytes that weights may take on the device
+ * @returns null where not even the slots have room
+ */
+export function placeBlocks(sizes: readonly number[], budget: number): BlockPlacement | null {
+  const all = placementOf(sizes, () => true);
+  if (all.residentBytes <= budget) {
+    return all;
+  }
+  const ends = new Set([0, sizes.length - 1]);
+  const inner = Math.max(0, sizes.length - ends.size);
+  for (let kept = inner; kept >= 0; kept--) {
+    const placed = placementOf(
+      sizes,
+      (index) => ends.has(index) || Math.floor((index * kept) / inner) > Math.floor(((index - 1) * kept) / inner),
+    );
+    if (placed.residentBytes + placed.slotBytes <= budget) {
+      return placed;
+    }
+  }
+  const none = placementOf(sizes, () => false);
+  return none.slotBytes <= budget ? none : null;
+}
+
+/** The least that {@link placeBlocks} can do with. */
+export function leastBytes(sizes: readonly number[]): number {
+  return placementOf(sizes, () => false).slotBytes;
+}
+
+function placementOf(sizes: readonly number[], stays: (index: number) => boolean): BlockPlacement {
+  const isResident = sizes.map((_, index) => stays(index));
+  const sum = (which: boolean) => sizes.reduce((total, size, i) => total + (isResident[i] === which ? size : 0), 0);
+  const streamed = sizes.filter((_, i) => !isResident[i]);
+  return {
+    isResident,
+    residentBytes: sum(true),
+    streamedBytes: sum(false),
+    slotBytes: Math.min(SLOTS, streamed.length) * Math.max(0, ...streamed),
+  };
+}
