@@ -1,7 +1,8 @@
 /** Transformers in blocks with bound weights, on the processor: as whole graphs, with all weights resident, and streamed through slots. */
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import type { SampleRequest } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
+import { WeightStream } from '../src/engine/block_weights.ts';
 import type { BlockMode } from '../src/engine/engine.ts';
 import { openModel } from '../src/models/family.ts';
 import { filesOf } from './checkpoint_folder.ts';
@@ -44,7 +45,10 @@ describe('a transformer in blocks computes what the whole graph does', () => {
   test.each(CHECKPOINTS)('%s', async (checkpoint) => {
     const whole = await latentsOf(checkpoint, 'off');
     const resident = await latentsOf(checkpoint, 'resident');
+    const takes = vi.spyOn(WeightStream.prototype, 'take');
     const streamed = await latentsOf(checkpoint, 'streamed');
+    expect(takes.mock.calls.length).toBeGreaterThan(2 * 2);
+    takes.mockRestore();
     const mean = whole.values.reduce((sum, value) => sum + value, 0) / whole.values.length;
     const spread = Math.sqrt(whole.values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / whole.values.length);
     const worst = whole.values.reduce((most, value, i) => Math.max(most, Math.abs(value - resident.values[i])), 0);

@@ -70,12 +70,13 @@ export class GenerationOwner implements GenerationApi {
     memoryBytes = null,
     threads = null,
     runtimeFiles,
+    blocks = 'auto',
     recorder,
   }: StartOptions & { recorder: MessagePort }): Promise<DeviceReport> {
     this.#recorder = callsTo<RecorderApi>(recorder);
     this.#memoryBytes = memoryBytes;
     const { rate, resign, startEngine = (options) => Engine.start(options) } = this.#surroundings;
-    this.#engine = await startEngine({ backend, precision, countLaunches, threads, runtimeFiles });
+    this.#engine = await startEngine({ backend, precision, countLaunches, threads, runtimeFiles, blocks });
     if (this.#engine.provider === 'wasm' && threads === null && rate) {
       this.#threads = new ThreadMeasurement(thisMachine(), rate);
     }

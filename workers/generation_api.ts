@@ -7,6 +7,7 @@ import type { Operation } from '../src/core/operation.ts';
 import type { EngineFacts, Probe, RemoteServer, SignInProof, Usage } from '../src/core/remote.ts';
 import type { Change } from '../src/core/smaller.ts';
 import type { TextDelta, TextRequest, TextResult } from '../src/core/text_service.ts';
+import type { BlockMode } from '../src/engine/engine.ts';
 import type { LanguageConnection } from '../src/language/language_api.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 
@@ -23,6 +24,8 @@ export interface StartOptions {
   threads?: string | null;
   /** Where ONNX Runtime's own files lie, an address that ends in a slash; where nothing is said, those built with the page. */
   runtimeFiles?: string;
+  /** How networks run that can be cut into blocks, see `Engine.blocks`; `auto` by default. */
+  blocks?: BlockMode;
   /** Whether recorded pictures contain how they were made; on by default. */
   inscribes?: boolean;
 }

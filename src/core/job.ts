@@ -116,6 +116,9 @@ export interface LedgerReport {
   createdBuffers: number;
   liveBuffers: number;
   liveBytes: number;
+  /** Of blocks' weights, see `block_memory.ts`, now and at most since the start. */
+  weightBytes: number;
+  mostWeightBytes: number;
   /** Blocking reads of buffers since the start. */
   readMaps: number;
   /** Non-blocking reads of buffers, for resume points. */

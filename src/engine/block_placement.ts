@@ -25,12 +25,11 @@ export function placeBlocks(sizes: readonly number[], budget: number): BlockPlac
   if (all.residentBytes <= budget) {
     return all;
   }
-  const ends = new Set([0, sizes.length - 1]);
-  const inner = Math.max(0, sizes.length - ends.size);
+  const inner = sizes.length - 2;
   for (let kept = inner; kept >= 0; kept--) {
     const placed = placementOf(
       sizes,
-      (index) => ends.has(index) || Math.floor((index * kept) / inner) > Math.floor(((index - 1) * kept) / inner),
+      (index) => isEnd(sizes, index) || Math.floor((index * kept) / inner) > Math.floor(((index - 1) * kept) / inner),
     );
     if (placed.residentBytes + placed.slotBytes <= budget) {
       return placed;
@@ -40,10 +39,14 @@ export function placeBlocks(sizes: readonly number[], budget: number): BlockPlac
   return none.slotBytes <= budget ? none : null;
 }
 
-/** The least that {@link placeBlocks} can do with. */
+/** The least budget that {@link placeBlocks} finds room in. */
 export function leastBytes(sizes: readonly number[]): number {
-  return placementOf(sizes, () => false).slotBytes;
+  const ends = placementOf(sizes, (index) => isEnd(sizes, index));
+  const none = placementOf(sizes, () => false);
+  return Math.min(ends.residentBytes + ends.slotBytes, none.slotBytes);
 }
+
+const isEnd = (sizes: readonly number[], index: number) => index === 0 || index === sizes.length - 1;
 
 function placementOf(sizes: readonly number[], stays: (index: number) => boolean): BlockPlacement {
   const isResident = sizes.map((_, index) => stays(index));
