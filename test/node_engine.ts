@@ -1,5 +1,6 @@
 /** An engine without a browser: ONNX Runtime for Node and arithmetic on plain arrays, for whole pictures in unit tests. */
 import * as node from 'onnxruntime-node';
+import { Uploads } from '../src/engine/block_weights.ts';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
 import { Engine, type BlockMode } from '../src/engine/engine.ts';
 import type { Network, RunnableGraph } from '../src/engine/runtime.ts';
@@ -73,6 +74,7 @@ export function startNodeEngine(
     },
     createNetwork,
     blocks,
+    uploads: new Uploads(),
   });
   return { engine, log };
 }

@@ -163,6 +163,19 @@ export interface VariantEstimate {
   misfit: Misfit | null;
   /** Whether this machine can compute it so: f16 needs a GPU with half precision. */
   runsHere: boolean;
+  /** Present if it runs in blocks because it does not fit as a whole. */
+  blocks?: BlockEstimate;
+}
+
+/** A transformer whose blocks do not all stay on the device. */
+export interface BlockEstimate {
+  /** What its weights take on the device at most. */
+  weightBytes: number;
+  /** Of its weights, those that stay there, and those that are brought there again at each run of the network. */
+  residentBytes: number;
+  streamedBytes: number;
+  /** What that takes at each step, where computing hides none of it. */
+  secondsPerStep: number;
 }
 
 export interface Estimate {

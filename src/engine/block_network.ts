@@ -5,10 +5,10 @@
 import type * as Ort from 'onnxruntime-web';
 import { cancelled } from '../core/errors.ts';
 import type { Block, BlockGraphs, Graph } from '../graphs/graph.ts';
-import { elements, type DeviceTensor } from './arithmetic.ts';
+import type { DeviceTensor } from './arithmetic.ts';
 import type { BlockMemory } from './block_memory.ts';
-import type { BlockPlacement } from './block_placement.ts';
-import { WeightReader, WeightStream, place, type PlacedWeights } from './block_weights.ts';
+import { layOut, type BlockPlacement } from './block_placement.ts';
+import { WeightReader, WeightStream, place, type PlacedWeights, type Uploads } from './block_weights.ts';
 import type { Network, TensorPort } from './runtime.ts';
 import type { Mounted } from '../weights/virtual_file.ts';
 
@@ -22,6 +22,8 @@ export interface BlockSurroundings {
   empty(dims: readonly number[]): DeviceTensor;
   /** Whether the run is to end before its next block. */
   isCancelled(): boolean;
+  /** Learns how long weights take. */
+  uploads: Uploads;
 }
 
 export class BlockNetwork implements Network {
@@ -42,7 +44,7 @@ export class BlockNetwork implements Network {
     this.inputs = graphs.inputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
     this.outputs = graphs.outputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
     this.#blocks = graphs.blocks;
-    this.#reader = new WeightReader(around.mounted.files);
+    this.#reader = new WeightReader(around.mounted.files, around.uploads);
     this.#around = around;
     const order = placement.isResident.flatMap((stays, index) => (stays ? [] : [index]));
     this.#stream =
@@ -67,12 +69,14 @@ export class BlockNetwork implements Network {
     }
   }
 
-  async #load({ kinds, values }: BlockGraphs, { isResident }: BlockPlacement): Promise<void> {
-    const { memory, open } = this.#around;
-    for (const kind of kinds) {
+  async #load(graphs: BlockGraphs, { isResident }: BlockPlacement): Promise<void> {
+    const { memory, open, empty } = this.#around;
+    for (const kind of graphs.kinds) {
       this.#kinds.push(await open(kind));
     }
-    this.#laidOut(values);
+    const { tensors, places } = layOut(graphs);
+    this.#tensors.push(...tensors.map((dims) => empty(dims)));
+    places.forEach((tensor, value) => this.#values.set(value, this.#tensors[tensor]));
     for (const [index, block] of this.#blocks.entries()) {
       if (isResident[index]) {
         const take = (lengths: readonly number[]) => lengths.map((length) => memory.take(length));
@@ -82,42 +86,6 @@ export class BlockNetwork implements Network {
       }
     }
     this.#stream?.begin();
-  }
-
-  /** Gives each value memory that no other one needs at the same time. */
-  #laidOut(values: ReadonlyMap<string, readonly number[]>): void {
-    const spare: DeviceTensor[] = [];
-    const lastReader = new Map<string, number>();
-    this.#blocks.forEach(({ inputs }, index) => {
-      inputs.forEach(({ value }) => lastReader.set(value, index));
-    });
-    this.#blocks.forEach(({ inputs, outputs }, index) => {
-      for (const { value } of outputs) {
-        const dims = values.get(value);
-        if (dims) {
-          const at = spare.findIndex((tensor) => tensor.dims.join() === dims.join());
-          const [tensor = this.#newTensor(dims)] = at < 0 ? [] : spare.splice(at, 1);
-          this.#values.set(value, tensor);
-        }
-      }
-      for (const { value } of inputs) {
-        const tensor = this.#values.get(value);
-        if (tensor && lastReader.get(value) === index) {
-          spare.push(tensor);
-        }
-      }
-    });
-  }
-
-  #newTensor(dims: readonly number[]): DeviceTensor {
-    const tensor = this.#around.empty(dims);
-    this.#tensors.push(tensor);
-    return tensor;
-  }
-
-  /** Bytes of what goes from block to block. */
-  get valueBytes(): number {
-    return this.#tensors.reduce((sum, { dims }) => sum + 4 * elements(dims), 0);
   }
 
   /** @throws StudioError `cancelled` between two blocks */
@@ -136,7 +104,9 @@ export class BlockNetwork implements Network {
         throw cancelled();
       }
       const resident = this.#resident.get(index);
+      const asked = performance.now();
       const weights = resident ?? (await this.#stream?.take(index));
+      this.#around.uploads.waitedMs += resident ? 0 : performance.now() - asked;
       try {
         await this.#kinds[block.kind].run({ ...bound(block.inputs), ...weights?.tensors }, bound(block.outputs));
       } finally {

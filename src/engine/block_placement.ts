@@ -1,4 +1,5 @@
-/** Which of a network's blocks stay on the device, and which are streamed at each run because not all have room. */
+/** Which of a network's blocks stay on the device, which are streamed at each run because not all have room, and where their values lie. */
+import type { BlockGraphs } from '../graphs/graph.ts';
 
 /** Blocks whose weights may be on their way or in use at one time: one computes while the next one arrives. */
 export const SLOTS = 2;
@@ -58,4 +59,38 @@ function placementOf(sizes: readonly number[], stays: (index: number) => boolean
     streamedBytes: sum(false),
     slotBytes: Math.min(SLOTS, streamed.length) * Math.max(0, ...streamed),
   };
+}
+
+export interface ValueLayout {
+  /** Shapes of the tensors that hold values between blocks. */
+  tensors: readonly (readonly number[])[];
+  /** Index of each value's tensor. */
+  places: ReadonlyMap<string, number>;
+}
+
+/** Gives each value between blocks a tensor that no other one needs at the same time. */
+export function layOut({ blocks, values }: Pick<BlockGraphs, 'blocks' | 'values'>): ValueLayout {
+  const lastReader = new Map<string, number>();
+  blocks.forEach(({ inputs }, index) => {
+    inputs.forEach(({ value }) => lastReader.set(value, index));
+  });
+  const tensors: (readonly number[])[] = [];
+  const places = new Map<string, number>();
+  const spare: number[] = [];
+  blocks.forEach(({ inputs, outputs }, index) => {
+    for (const { value } of outputs) {
+      const dims = values.get(value);
+      if (dims) {
+        const at = spare.findIndex((tensor) => tensors[tensor].join() === dims.join());
+        places.set(value, at < 0 ? tensors.push(dims) - 1 : spare.splice(at, 1)[0]);
+      }
+    }
+    for (const { value } of inputs) {
+      const tensor = places.get(value);
+      if (tensor !== undefined && lastReader.get(value) === index) {
+        spare.push(tensor);
+      }
+    }
+  });
+  return { tensors, places };
 }

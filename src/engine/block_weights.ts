@@ -12,16 +12,45 @@ export interface PlacedWeights {
   buffers: readonly WeightBuffer[];
 }
 
+/** What bringing weights to the device took so far. */
+export class Uploads {
+  bytes = 0;
+  /** Of reading and handing them over. */
+  ms = 0;
+  /** That blocks waited for their weights; the rest was hidden behind computing. */
+  waitedMs = 0;
+
+  /** Bytes per second as far as they were measured; before that a guess that most disks exceed. */
+  get perSecond(): number {
+    return this.bytes < ENOUGH ? GUESSED : (this.bytes / Math.max(1, this.ms)) * 1000;
+  }
+}
+
+const GUESSED = 0.5 * 2 ** 30;
+/** Bytes that say something about the speed. */
+const ENOUGH = 64 * 2 ** 20;
+
 /** Reads weights where they lie. */
 export class WeightReader {
   readonly #files: ReadonlyMap<string, MountedFile['data']>;
+  readonly #uploads: Uploads;
 
-  constructor(files: readonly MountedFile[]) {
+  constructor(files: readonly MountedFile[], uploads: Uploads) {
+    this.#uploads = uploads;
     this.#files = new Map(files.map(({ path, data }) => [path, data]));
   }
 
-  /** Fills `buffer`, part by part. @throws StudioError `checkpoint_incomplete` when the file cannot be read (any more) */
-  async read({ location, offset, length }: BlockWeight, buffer: WeightBuffer): Promise<void> {
+  /** Fills buffers, each part by part. @throws StudioError `checkpoint_incomplete` when the file cannot be read (any more) */
+  async read(weights: readonly BlockWeight[], buffers: readonly WeightBuffer[]): Promise<void> {
+    const begun = performance.now();
+    for (const [i, weight] of weights.entries()) {
+      await this.#readOne(weight, buffers[i]);
+      this.#uploads.bytes += weight.length;
+    }
+    this.#uploads.ms += performance.now() - begun;
+  }
+
+  async #readOne({ location, offset, length }: BlockWeight, buffer: WeightBuffer): Promise<void> {
     const file = this.#files.get(location);
     if (!file) {
       throw new Error(`The graph refers to ${location}, which was not opened.`);
@@ -46,9 +75,7 @@ export async function place(
   take: (lengths: readonly number[]) => readonly WeightBuffer[],
 ): Promise<PlacedWeights> {
   const buffers = take(weights.map(({ length }) => length));
-  for (const [i, weight] of weights.entries()) {
-    await reader.read(weight, buffers[i]);
-  }
+  await reader.read(weights, buffers);
   const tensors = weights.map(({ port, type, dims }, i) => [port, buffers[i].view(type, dims)] as const);
   return { tensors: Object.fromEntries(tensors), buffers };
 }

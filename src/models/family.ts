@@ -35,6 +35,9 @@ export interface Circumstances {
   downloadBytes: number;
 }
 
+/** How fast blocks' weights come to the device, in bytes per second; null where networks run as a whole. */
+export type Streaming = { perSecond: number } | null;
+
 /** A LoRA to be merged into a model's weights. */
 export interface ModelLora {
   /** Its one `.safetensors` file. */
@@ -113,6 +116,8 @@ export interface LoadedCheckpoint extends OpenedCheckpoint {
   prepare(request: EstimateRequest, signal: AbortSignal): Promise<void>;
   /** Names of the networks that are on the device. */
   readonly onDevice: readonly string[];
+  /** Has transformers run in blocks whose weights take so many bytes, from now on; null = as a whole. Absent where nothing can be cut. */
+  useBlocks?(bytes: number | null): void;
   /** Frees all its memory on the device. */
   release(): Promise<void>;
 }

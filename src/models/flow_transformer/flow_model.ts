@@ -314,7 +314,13 @@ export class FlowModel implements LoadedModel {
   }
 
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate> {
-    return estimate(this.networks, this.summary.variants, request, circumstances);
+    const { provider, blocks, uploads } = this.engine;
+    const streaming = provider === 'webgpu' && blocks !== 'off' ? { perSecond: uploads.perSecond } : null;
+    return estimate(this.networks, this.summary.variants, request, circumstances, streaming);
+  }
+
+  useBlocks(bytes: number | null): void {
+    this.networks.shelf.blockBytes = bytes;
   }
 
   async toLoad(request: EstimateRequest): Promise<Map<string, number>> {

@@ -18,10 +18,11 @@ import type {
   WeightVariant,
 } from '../../core/model.ts';
 import { gibibytes } from '../../core/fit.ts';
+import { placeBlocks } from '../../engine/block_placement.ts';
 import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { bitsOnDevice } from '../../graphs/quantisation.ts';
-import type { Circumstances } from '../family.ts';
+import type { Circumstances, Streaming } from '../family.ts';
 import type { CommonNetworks, LatentSize } from './networks.ts';
 import { layTiles } from './tiles.ts';
 
@@ -62,6 +63,8 @@ export interface NetworkCost {
   /** See {@link Graph.activationSizes}; null if the network's layers are unknown. */
   activationSizes: ReadonlyMap<number, number> | null;
   largestTensorBytes: number;
+  /** Bytes of the weights of each of its blocks, in the order in which they run; absent where it cannot be cut into any. */
+  blockBytes?: () => readonly number[];
 }
 
 /** The phases of a run, in order. Each needs only its own networks. */
@@ -111,20 +114,24 @@ export type EstimatedNetworks = Pick<
   'latents' | 'leastGuidance' | 'embedsGuidance' | 'batchesGuidance' | 'planned'
 >;
 
-/** @param variants the checkpoint can run in */
+/**
+ * @param variants the checkpoint can run in
+ * @param streaming for networks that can be cut into blocks, which they are where nothing fits as a whole
+ */
 export async function estimate(
   networks: EstimatedNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates, downloadBytes }: Circumstances,
+  streaming: Streaming = null,
 ): Promise<Estimate> {
   const asked = variants.filter((variant) => request.weights === undefined || variant === request.weights);
   const cannotRun = (estimates: VariantEstimate[]) =>
     estimates.every(({ runsHere, misfit }) => !runsHere || misfit?.guessed === false);
-  const whole = await judge(networks, asked, request, { device, budget, rates });
+  const plain = await judge(networks, asked, request, { device, budget, rates });
   const inTiles = () => judge(networks, asked, { ...request, tile_size: AUTOMATIC_TILE }, { device, budget, rates });
-  const tiled = request.tile_size === undefined && cannotRun(whole.estimates) ? await inTiles() : whole;
-  const together = cannotRun(tiled.estimates) ? whole : tiled;
+  const tiled = request.tile_size === undefined && cannotRun(plain.estimates) ? await inTiles() : plain;
+  const together = cannotRun(tiled.estimates) ? plain : tiled;
   const canBePhased = together.run.networks.every(({ phase }) => phase !== undefined);
   // Phases reload everything for each picture, so they are only for what would not run otherwise.
   const phased =
@@ -136,7 +143,9 @@ export async function estimate(
           { device, budget, rates },
         )
       : together;
-  const { run, estimates, request: judged } = fits(phased.estimates) ? phased : together;
+  const whole = fits(phased.estimates) ? phased : together;
+  const cut = streaming && !fits(whole.estimates) ? inBlocks(phased, { device, budget }, streaming) : null;
+  const { run, estimates, request: judged } = cut ?? whole;
   const here = estimates.filter(({ runsHere }) => runsHere);
   const recommended = here.find(({ misfit }) => misfit === null) ?? null;
   const shown = recommended ?? here.at(0);
@@ -157,13 +166,38 @@ function fits(estimates: readonly VariantEstimate[]): boolean {
   return estimates.some(({ runsHere, misfit }) => runsHere && misfit === null);
 }
 
+interface Judged {
+  run: Run;
+  estimates: VariantEstimate[];
+  request: EstimateRequest;
+}
+
+/** The same with networks in blocks, in the one variant of which least is streamed; null where not even that fits. */
+function inBlocks(
+  judged: Judged,
+  { device, budget }: Pick<Circumstances, 'device' | 'budget'>,
+  streaming: NonNullable<Streaming>,
+): Judged | null {
+  const cut = judged.estimates.map((one): VariantEstimate => {
+    const found = one.runsHere ? memoryInBlocks(judged.run, one.precision, one.variant, budget.bytes, streaming) : null;
+    return found && misfitOf(found.memory, one.largestTensor, device, budget) === null
+      ? { ...one, ...found, misfit: null }
+      : one;
+  });
+  const least = Math.min(...cut.map(({ blocks }) => blocks?.streamedBytes ?? Infinity));
+  const chosen = cut.findIndex(({ blocks }) => blocks?.streamedBytes === least);
+  return chosen < 0
+    ? null
+    : { ...judged, estimates: judged.estimates.map((one, i) => (i === chosen ? cut[i] : one)) };
+}
+
 /** A request in each variant and precision. */
 async function judge(
   networks: EstimatedNetworks,
   asked: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates }: Pick<Circumstances, 'device' | 'budget' | 'rates'>,
-): Promise<{ run: Run; estimates: VariantEstimate[]; request: EstimateRequest }> {
+): Promise<Judged> {
   const run = await plannedRun(networks, request);
   const kinds = asked.flatMap((variant): { variant: WeightVariant; precision: Precision }[] =>
     variant === 'full' && run.isOurs
@@ -251,6 +285,49 @@ function memoryOf({ networks, loop, isPhased }: Run, precision: Precision, varia
       variant,
     ),
   ).reduce((most, memory) => (memory.peak > most.peak ? memory : most));
+}
+
+/**
+ * As {@link memoryOf}, with the network in blocks that can be cut; null where there is none, or it has no room. What goes from block to block is
+ * among its activations.
+ */
+function memoryInBlocks(
+  { networks, loop, isPhased }: Run,
+  precision: Precision,
+  variant: WeightVariant,
+  budget: number,
+  { perSecond }: NonNullable<Streaming>,
+): Pick<Required<VariantEstimate>, 'memory' | 'blocks'> | null {
+  const cutOf = (network: PlannedNetwork) => network.cost(network.precision ?? precision, variant).blockBytes;
+  const network = networks.find((one) => cutOf(one) !== undefined);
+  const sizes = network && cutOf(network)?.();
+  if (!network || !sizes) {
+    return null;
+  }
+  const without: PlannedNetwork = {
+    ...network,
+    cost: (...how) => ({ ...network.cost(...how), weightBytes: 0, largestTensorBytes: 0 }),
+  };
+  const others = networks.map((one) => (one === network ? without : one));
+  const beside = others.filter(({ phase }) => !isPhased || phase === network.phase);
+  const rest = memoryTogether(beside, loop, precision, variant);
+  const placement = placeBlocks(sizes, budget - rest.peak);
+  if (!placement) {
+    return null;
+  }
+  const { residentBytes, streamedBytes, slotBytes } = placement;
+  const weightBytes = residentBytes + slotBytes;
+  const own = { ...rest, weights: rest.weights + weightBytes, peak: rest.peak + weightBytes };
+  const all = memoryOf({ networks: others, loop, isPhased, isOurs: true }, precision, variant);
+  return {
+    memory: all.peak > own.peak ? all : own,
+    blocks: {
+      weightBytes,
+      residentBytes,
+      streamedBytes,
+      secondsPerStep: (streamedBytes * network.runsPerStep) / perSecond,
+    },
+  };
 }
 
 /** Memory of networks that are on the device together. */
@@ -389,12 +466,17 @@ export class GraphCosts {
         const key = `${about.name} ${precision} ${variant} ${JSON.stringify(shape)}`;
         let cost = this.#costs.get(key);
         if (!cost) {
-          const { flops, weightBytes, activationSizes } = build({ ...shape, dtype: precision, weights: variant });
+          const { flops, weightBytes, activationSizes, blocks } = build({
+            ...shape,
+            dtype: precision,
+            weights: variant,
+          });
           cost = {
             flops,
             weightBytes,
             activationSizes,
             largestTensorBytes: largestTensor(weights, precision, variant),
+            ...(blocks && { blockBytes: once(() => blocks().blocks.map((block) => block.weightBytes)) }),
           };
           this.#costs.set(key, cost);
         }
@@ -402,6 +484,11 @@ export class GraphCosts {
       },
     };
   }
+}
+
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
 }
 
 /** Bytes of a network's largest tensor on the device. */
