@@ -1,12 +1,12 @@
 /** Transformers in blocks with bound weights, on the processor: as whole graphs, with all weights resident, and streamed through slots. */
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, test, vi } from 'vitest';
+import type { BlockMode } from '../src/core/job.ts';
 import type { EstimateRequest, SampleRequest } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import { ArrayBlockMemory } from '../src/engine/block_memory.ts';
 import { leastBytes, placeBlocks } from '../src/engine/block_placement.ts';
 import { Uploads, WeightReader, WeightStream } from '../src/engine/block_weights.ts';
-import type { BlockMode } from '../src/engine/engine.ts';
 import type { OrtModule } from '../src/engine/runtime.ts';
 import type { Block } from '../src/graphs/graph.ts';
 import { openModel } from '../src/models/family.ts';
@@ -62,7 +62,9 @@ describe('a transformer in blocks', () => {
     }
     const [whole, resident, streamed] = results;
     const worst = whole.reduce((most, value, i) => Math.max(most, Math.abs(value - resident[i])), 0);
-    console.log(`${checkpoint} in blocks: ${(worst / spreadOf(whole)).toExponential(1)} of the spread from the whole graph`);
+    console.log(
+      `${checkpoint} in blocks: ${(worst / spreadOf(whole)).toExponential(1)} of the spread from the whole graph`,
+    );
     expect(worst).toBeLessThanOrEqual(1e-5 * spreadOf(whole));
     expect(streamed).toEqual(resident);
   });
@@ -91,13 +93,16 @@ describe('a transformer in blocks', () => {
     const { model, engine } = await open('tiny-sd35', 'auto');
     engine.report.backend = 'webgpu';
     const request: EstimateRequest = { ...SETTINGS, operation: 'image_generation', weights: 'full' };
-    const estimate = (bytes: number) =>
-      model.estimate(request, {
-        device: engine.report,
-        budget: { bytes, source: 'set' },
-        rates: { measured: {}, pictures: {} },
-        downloadBytes: 0,
-      });
+    const estimate = (bytes: number, more: Partial<EstimateRequest> = { phased: false }) =>
+      model.estimate(
+        { ...request, ...more },
+        {
+          device: engine.report,
+          budget: { bytes, source: 'set' },
+          rates: { measured: {}, pictures: {} },
+          downloadBytes: 0,
+        },
+      );
     const whole = await estimate(2 ** 40);
     const { peak } = whole.variants[0].memory;
     expect(whole.variants[0].blocks).toBeUndefined();
@@ -106,11 +111,17 @@ describe('a transformer in blocks', () => {
     const [{ memory, blocks, misfit }] = cut.variants;
     expect(misfit).toBeNull();
     expect(memory.peak).toBeLessThanOrEqual(peak - 2 ** 16);
-    expect(blocks?.streamedBytes).toBeGreaterThan(0);
-    expect(blocks?.secondsPerStep).toBeGreaterThan(0);
-    const less = await estimate(memory.peak - 1);
-    expect(less.variants[0].blocks?.streamedBytes).toBeGreaterThan(blocks?.streamedBytes ?? NaN);
+    expect(blocks?.seconds).toBeGreaterThan(0);
+    const less = await estimate(memory.peak - 2 ** 15);
+    expect(less.variants[0].blocks?.seconds).toBeGreaterThan(blocks?.seconds ?? NaN);
     expect(less.variants[0].memory.peak).toBeLessThan(memory.peak);
+    // Before that, networks take turns; then only those are cut whose turn does not fit.
+    const turns = await estimate(peak - 2 ** 16, {});
+    expect(turns).toMatchObject({ recommended: 'full', request: { phased: true } });
+    expect(turns.variants[0].blocks).toBeUndefined();
+    const tight = await estimate(turns.variants[0].memory.peak - 2 ** 16, {});
+    expect(tight).toMatchObject({ recommended: 'full', request: { phased: true } });
+    expect(Object.keys(tight.variants[0].blocks?.networks ?? {})).toEqual(['text_encoder_3']);
     expect(await estimate(2 ** 10)).toMatchObject({ recommended: null });
     await model.release();
   });

@@ -2,7 +2,8 @@
 import * as node from 'onnxruntime-node';
 import { Uploads } from '../src/engine/block_weights.ts';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
-import { Engine, type BlockMode } from '../src/engine/engine.ts';
+import type { BlockMode } from '../src/core/job.ts';
+import { Engine } from '../src/engine/engine.ts';
 import type { Network, RunnableGraph } from '../src/engine/runtime.ts';
 import { mount } from '../src/weights/virtual_file.ts';
 import { readVirtual } from './onnx_node.ts';

@@ -1,13 +1,12 @@
 /** The interface between the page and the workers that execute jobs. `connection.ts` is the transport. */
 import type { CheckedAddition } from '../src/core/additions.ts';
-import type { DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
+import type { BlockMode, DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
 import type { ComfySurvey } from '../src/core/comfyui.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
 import type { EngineFacts, Probe, RemoteServer, SignInProof, Usage } from '../src/core/remote.ts';
 import type { Change } from '../src/core/smaller.ts';
 import type { TextDelta, TextRequest, TextResult } from '../src/core/text_service.ts';
-import type { BlockMode } from '../src/engine/engine.ts';
 import type { LanguageConnection } from '../src/language/language_api.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 

@@ -221,7 +221,7 @@ export class GraphWork {
 /** Has the model run as it was planned. */
 export function useBlocks({ model, variant, estimate }: StepModel): void {
   const planned = estimate?.variants.find((one) => one.variant === variant && one.blocks);
-  model.useBlocks?.(planned?.blocks?.weightBytes ?? null);
+  model.useBlocks?.(new Map(Object.entries(planned?.blocks?.networks ?? {})));
 }
 
 function stepsOf({ steps, strength }: EstimateRequest): number {

@@ -1,3 +1,5 @@
+import type { BlockMode } from '../core/job.ts';
+
 /** Settings in the page's own URL: `?backend=webgpu|wasm`, `?precision=f32|f16`, `?threads=4`, `?door=cli` and, for tests, `?blocks=streamed`. */
 export interface Address {
   backend: 'auto' | 'webgpu' | 'wasm';
@@ -6,7 +8,7 @@ export interface Address {
   /** Not validated here: the engine knows what exists. */
   threads: string | null;
   /** How networks run that can be cut into blocks, see `Engine.blocks`. */
-  blocks: 'auto' | 'resident' | 'streamed' | 'off';
+  blocks: BlockMode;
   door: 'page' | 'cli';
   /** A sentence about a value that was not understood, or null. */
   note: string | null;

@@ -111,6 +111,9 @@ export interface EngineState {
   prepared: { checkpoint: string; networks: string[] } | null;
 }
 
+/** `auto` computes in blocks what does not fit as a whole, on a GPU; the others are for tests: always, with all blocks resident or none, or never. */
+export type BlockMode = 'auto' | 'resident' | 'streamed' | 'off';
+
 /** What the engine holds and has done; for tests and measurements. */
 export interface LedgerReport {
   createdBuffers: number;

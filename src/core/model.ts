@@ -167,15 +167,16 @@ export interface VariantEstimate {
   blocks?: BlockEstimate;
 }
 
-/** A transformer whose blocks do not all stay on the device. */
+/** Networks whose weights do not all stay on the device. */
 export interface BlockEstimate {
-  /** What its weights take on the device at most. */
-  weightBytes: number;
-  /** Of its weights, those that stay there, and those that are brought there again at each run of the network. */
+  /** What their weights take there at most, by name. */
+  networks: Readonly<Record<string, number>>;
+  /** Of those that run at each step: what stays there, and what is brought there again at each run. */
   residentBytes: number;
   streamedBytes: number;
-  /** What that takes at each step, where computing hides none of it. */
+  /** What that takes at each step, where computing hides none of it; and altogether, with networks that run before and after. */
   secondsPerStep: number;
+  seconds: number;
 }
 
 export interface Estimate {

@@ -45,7 +45,7 @@ export abstract class BlockMemory {
       throw new StudioError(
         'out_of_memory',
         'There was not enough memory for this; choose a smaller size, batch or checkpoint.',
-        { retry: 'smaller', cause: `${this.#taken} of ${this.budget} bytes are taken, and ${bytes} more were asked for` },
+        { retry: 'smaller', cause: { taken: this.#taken, budget: this.budget, bytes } },
       );
     }
     const buffer = this.create(bytes);

@@ -54,11 +54,7 @@ export class BlockNetwork implements Network {
   }
 
   /** Opens the sessions and brings the weights that stay to the device. */
-  static async open(
-    graphs: BlockGraphs,
-    placement: BlockPlacement,
-    around: BlockSurroundings,
-  ): Promise<BlockNetwork> {
+  static async open(graphs: BlockGraphs, placement: BlockPlacement, around: BlockSurroundings): Promise<BlockNetwork> {
     const network = new BlockNetwork(graphs, placement, around);
     try {
       await network.#load(graphs, placement);

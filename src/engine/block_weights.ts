@@ -59,7 +59,10 @@ export class WeightReader {
       buffer.write(0, file.subarray(offset, offset + length) as Uint8Array<ArrayBuffer>);
       return;
     }
-    const reader = file.slice(offset, offset + length).stream().getReader();
+    const reader = file
+      .slice(offset, offset + length)
+      .stream()
+      .getReader();
     let at = 0;
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       buffer.write(at, part.value);

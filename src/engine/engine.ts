@@ -3,7 +3,7 @@
  */
 import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
-import type { DeviceReport } from '../core/job.ts';
+import type { BlockMode, DeviceReport } from '../core/job.ts';
 import type { BlockGraphs, Provider } from '../graphs/graph.ts';
 import type { Arithmetic, DeviceTensor } from './arithmetic.ts';
 import { convert } from '../weights/conversion.ts';
@@ -34,9 +34,6 @@ export interface EngineOptions {
   /** See {@link Engine.blocks}; `auto` by default. */
   blocks?: BlockMode;
 }
-
-/** `auto` computes in blocks what does not fit as a whole, on a GPU; the others are for tests: always, with all blocks resident or none, or never. */
-export type BlockMode = 'auto' | 'resident' | 'streamed' | 'off';
 
 export interface BlockOptions {
   /** Bytes that weights may take on the device. */
@@ -131,13 +128,7 @@ export class Engine {
     return Engine.#onCpu(runtime, new Ledger(), threads, note);
   }
 
-  static #onCpu(
-    runtime: Runtime,
-    ledger: Ledger,
-    threads: number,
-    note: string,
-    blocks: BlockMode = 'auto',
-  ): Engine {
+  static #onCpu(runtime: Runtime, ledger: Ledger, threads: number, note: string, blocks: BlockMode = 'auto'): Engine {
     const report: DeviceReport = {
       backend: 'wasm',
       note,

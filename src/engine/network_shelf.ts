@@ -16,10 +16,8 @@ export interface Loading {
 export class NetworkShelf {
   /** Called repeatedly while a network's weights are loaded, first with 0 bytes and last with all. */
   onLoading: ((loading: Loading) => void) | null = null;
-  /**
-   * Bytes that the weights of a network in blocks may take; null = networks are whole. Whatever cannot be cut into blocks is whole in any case.
-   */
-  blockBytes: number | null = null;
+  /** Bytes that a network's weights may take, by its name: such a network runs in blocks, if it can be cut into any. Others are whole. */
+  blockBytes: ReadonlyMap<string, number> = new Map();
   /** Ends runs of networks in blocks between two of them. */
   signal: AbortSignal | null = null;
   readonly #networks = new Map<string, { key: string; network: Network; budget: number | null | undefined }>();
@@ -36,7 +34,7 @@ export class NetworkShelf {
     build: (options: { provider: Provider; dtype: FloatType }) => RunnableGraph,
   ): Promise<Network> {
     const key = JSON.stringify(shape);
-    const allowed = this.#allowed;
+    const allowed = this.#allowed(name);
     const existing = this.#networks.get(name);
     if (existing?.key === key && (existing.budget === undefined || existing.budget === allowed)) {
       return existing.network;
@@ -76,10 +74,10 @@ export class NetworkShelf {
   }
 
   /** {@link blockBytes}, where the engine leaves it to that. */
-  get #allowed(): number | null {
+  #allowed(name: string): number | null {
     const { blocks, provider } = this.engine;
     const settled = { off: null, resident: Infinity, streamed: 0 };
-    return blocks === 'auto' ? (provider === 'webgpu' ? this.blockBytes : null) : settled[blocks];
+    return blocks === 'auto' ? (provider === 'webgpu' ? (this.blockBytes.get(name) ?? null) : null) : settled[blocks];
   }
 
   /** Names of the networks that are on the device. */

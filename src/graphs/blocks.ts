@@ -5,7 +5,15 @@
  */
 import { clone } from '@bufbuild/protobuf';
 import { assert } from '../core/errors.ts';
-import { onDevice, type Block, type BlockGraphs, type BlockWeight, type External, type Graph, type Port } from './graph.ts';
+import {
+  onDevice,
+  type Block,
+  type BlockGraphs,
+  type BlockWeight,
+  type External,
+  type Graph,
+  type Port,
+} from './graph.ts';
 import { NodeProtoSchema, TensorProtoSchema, type NodeProto, type TensorProto } from './onnx_pb.ts';
 import { BYTES, modelBytes, size, type Value } from './onnx_protos.ts';
 

@@ -116,8 +116,8 @@ export interface LoadedCheckpoint extends OpenedCheckpoint {
   prepare(request: EstimateRequest, signal: AbortSignal): Promise<void>;
   /** Names of the networks that are on the device. */
   readonly onDevice: readonly string[];
-  /** Has transformers run in blocks whose weights take so many bytes, from now on; null = as a whole. Absent where nothing can be cut. */
-  useBlocks?(bytes: number | null): void;
+  /** Has these networks run in blocks whose weights take so many bytes, from now on, and no others. Absent where nothing can be cut. */
+  useBlocks?(bytes: ReadonlyMap<string, number>): void;
   /** Frees all its memory on the device. */
   release(): Promise<void>;
 }

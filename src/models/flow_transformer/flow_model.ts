@@ -121,6 +121,7 @@ export class FlowModel implements LoadedModel {
   async encodeText(request: TextRequest): Promise<Conditioning> {
     const { networks } = this;
     const { guidance_scale: scale } = request;
+    await this.begin(request);
     const seen = (await networks.sight?.see(request.images ?? [])) ?? [];
     try {
       const prompt = await networks.encodeText(request.prompt, seen);
@@ -141,6 +142,10 @@ export class FlowModel implements LoadedModel {
   async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
     const { networks } = this;
     const { guidance_scale, batch_size } = request;
+    if (request.phased) {
+      // Anything loaded now would be freed again.
+      return;
+    }
     const words = { prompt: '', negative_prompt: '', guidance_scale, batch_size };
     const text = (await this.encodeText(words)) as Texts;
     try {
@@ -233,6 +238,7 @@ export class FlowModel implements LoadedModel {
       return new DeviceLatents(arithmetic.upload(state.x, dims), engine);
     }
 
+    await this.begin(request);
     const asked = [...(text.negative ? [text.negative] : []), text.prompt];
     const skipping = text.negative ? skipLayerGuidance(request, plan.steps.length) : null;
     const texts = skipping ? [...asked, text.prompt] : asked;
@@ -296,8 +302,16 @@ export class FlowModel implements LoadedModel {
   }
 
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
+    await this.begin(request);
     const images = await this.#decoder.decode((latents as DeviceLatents).tensor, request);
     return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
+  }
+
+  /** In phased mode, frees the previous phase's networks. */
+  protected async begin({ phased }: { phased?: boolean | undefined }): Promise<void> {
+    if (phased) {
+      await this.networks.clear();
+    }
   }
 
   protected shapeOf({ batch_size: batch, height, width }: PictureShape): LatentShape {
@@ -319,13 +333,15 @@ export class FlowModel implements LoadedModel {
     return estimate(this.networks, this.summary.variants, request, circumstances, streaming);
   }
 
-  useBlocks(bytes: number | null): void {
+  useBlocks(bytes: ReadonlyMap<string, number>): void {
     this.networks.shelf.blockBytes = bytes;
   }
 
   async toLoad(request: EstimateRequest): Promise<Map<string, number>> {
     const onDevice = new Set(this.networks.shelf.names);
-    const planned = (await plannedNetworks(this.networks, request)).filter(({ name }) => !onDevice.has(name));
+    const planned = (await plannedNetworks(this.networks, request)).filter(
+      ({ name }) => request.phased === true || !onDevice.has(name),
+    );
     const bytes = planned.map((network): [string, number] => {
       const precision = network.precision ?? this.engine.report.precision;
       return [network.name, network.cost(precision, request.weights ?? 'full').weightBytes];

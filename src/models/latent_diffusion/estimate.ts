@@ -18,17 +18,15 @@ import type {
   WeightVariant,
 } from '../../core/model.ts';
 import { gibibytes } from '../../core/fit.ts';
-import { placeBlocks } from '../../engine/block_placement.ts';
 import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { bitsOnDevice } from '../../graphs/quantisation.ts';
 import type { Circumstances, Streaming } from '../family.ts';
 import type { CommonNetworks, LatentSize } from './networks.ts';
+import { memoryInBlocks, memoryOf, type NetworkCost, type PlannedNetwork, type Run } from './network_memory.ts';
 import { layTiles } from './tiles.ts';
 
-/** The runtime's buffers per value between nodes: its convolutions use another layout, so most values exist twice. Measured in Chromium on SwiftShader over tiny-sd15 and shapes at 64 to 256 pixels: 1.6 to 1.9.
- */
-const LAYOUT = 1.8;
+export type { NetworkCost, Phase, PlannedNetwork } from './network_memory.ts';
 
 /** The wasm provider's limit, whatever the machine has. */
 const WASM_HEAP = 4 * 2 ** 30;
@@ -54,36 +52,6 @@ export interface NetworkRequest extends LatentSize {
   controlnets: number;
   /** How many pictures each IP-Adapter sees. */
   imagePrompts: readonly number[];
-}
-
-export interface NetworkCost {
-  /** Operations of one run; null if the network's layers are unknown. */
-  flops: number | null;
-  weightBytes: number;
-  /** See {@link Graph.activationSizes}; null if the network's layers are unknown. */
-  activationSizes: ReadonlyMap<number, number> | null;
-  largestTensorBytes: number;
-  /** Bytes of the weights of each of its blocks, in the order in which they run; absent where it cannot be cut into any. */
-  blockBytes?: () => readonly number[];
-}
-
-/** The phases of a run, in order. Each needs only its own networks. */
-export type Phase = 'read' | 'sample' | 'decode';
-
-/** One network of a run. */
-export interface PlannedNetwork {
-  name: string;
-  /** Absent for models that keep all networks on the device. */
-  phase?: Phase;
-  /** For the whole request. */
-  runs: number;
-  /** How many of these are in each step; 0 for networks that run before or after. */
-  runsPerStep: number;
-  /** Its fixed precision; null = the engine's. */
-  precision: Precision | null;
-  /** Whether its layers are known. */
-  isOurs: boolean;
-  cost(precision: Precision, weights: WeightVariant): NetworkCost;
 }
 
 /**
@@ -172,7 +140,7 @@ interface Judged {
   request: EstimateRequest;
 }
 
-/** The same with networks in blocks, in the one variant of which least is streamed; null where not even that fits. */
+/** The same with networks in blocks, in the one variant that waits least for its weights; null where not even that fits. */
 function inBlocks(
   judged: Judged,
   { device, budget }: Pick<Circumstances, 'device' | 'budget'>,
@@ -184,11 +152,9 @@ function inBlocks(
       ? { ...one, ...found, misfit: null }
       : one;
   });
-  const least = Math.min(...cut.map(({ blocks }) => blocks?.streamedBytes ?? Infinity));
-  const chosen = cut.findIndex(({ blocks }) => blocks?.streamedBytes === least);
-  return chosen < 0
-    ? null
-    : { ...judged, estimates: judged.estimates.map((one, i) => (i === chosen ? cut[i] : one)) };
+  const least = Math.min(...cut.map(({ blocks }) => blocks?.seconds ?? Infinity));
+  const chosen = cut.findIndex(({ blocks }) => blocks?.seconds === least);
+  return chosen < 0 ? null : { ...judged, estimates: judged.estimates.map((one, i) => (i === chosen ? cut[i] : one)) };
 }
 
 /** A request in each variant and precision. */
@@ -212,15 +178,6 @@ async function judge(
     return { variant, precision, memory, largestTensor, ...timeOf(run, precision, variant, rates), misfit, runsHere };
   });
   return { run, estimates, request };
-}
-
-interface Run {
-  networks: PlannedNetwork[];
-  loop: number;
-  /** Whether the layers of all networks are known. */
-  isOurs: boolean;
-  /** Whether networks leave the device after their phase. */
-  isPhased: boolean;
 }
 
 /** The networks a request runs, with their costs. */
@@ -273,90 +230,6 @@ async function plannedRun(networks: EstimatedNetworks, request: EstimateRequest)
 /** f16 is listed even if the device cannot compute it, because a person may choose a device by it. */
 function fullPrecisions(device: DeviceReport): Precision[] {
   return device.precision === 'f16' ? ['f16', 'f32'] : ['f32', 'f16'];
-}
-
-function memoryOf({ networks, loop, isPhased }: Run, precision: Precision, variant: WeightVariant): MemoryEstimate {
-  const phases = isPhased ? new Set(networks.map(({ phase }) => phase)) : [null];
-  return Array.from(phases, (phase) =>
-    memoryTogether(
-      networks.filter((network) => phase === null || network.phase === phase),
-      loop,
-      precision,
-      variant,
-    ),
-  ).reduce((most, memory) => (memory.peak > most.peak ? memory : most));
-}
-
-/**
- * As {@link memoryOf}, with the network in blocks that can be cut; null where there is none, or it has no room. What goes from block to block is
- * among its activations.
- */
-function memoryInBlocks(
-  { networks, loop, isPhased }: Run,
-  precision: Precision,
-  variant: WeightVariant,
-  budget: number,
-  { perSecond }: NonNullable<Streaming>,
-): Pick<Required<VariantEstimate>, 'memory' | 'blocks'> | null {
-  const cutOf = (network: PlannedNetwork) => network.cost(network.precision ?? precision, variant).blockBytes;
-  const network = networks.find((one) => cutOf(one) !== undefined);
-  const sizes = network && cutOf(network)?.();
-  if (!network || !sizes) {
-    return null;
-  }
-  const without: PlannedNetwork = {
-    ...network,
-    cost: (...how) => ({ ...network.cost(...how), weightBytes: 0, largestTensorBytes: 0 }),
-  };
-  const others = networks.map((one) => (one === network ? without : one));
-  const beside = others.filter(({ phase }) => !isPhased || phase === network.phase);
-  const rest = memoryTogether(beside, loop, precision, variant);
-  const placement = placeBlocks(sizes, budget - rest.peak);
-  if (!placement) {
-    return null;
-  }
-  const { residentBytes, streamedBytes, slotBytes } = placement;
-  const weightBytes = residentBytes + slotBytes;
-  const own = { ...rest, weights: rest.weights + weightBytes, peak: rest.peak + weightBytes };
-  const all = memoryOf({ networks: others, loop, isPhased, isOurs: true }, precision, variant);
-  return {
-    memory: all.peak > own.peak ? all : own,
-    blocks: {
-      weightBytes,
-      residentBytes,
-      streamedBytes,
-      secondsPerStep: (streamedBytes * network.runsPerStep) / perSecond,
-    },
-  };
-}
-
-/** Memory of networks that are on the device together. */
-function memoryTogether(
-  networks: readonly PlannedNetwork[],
-  loop: number,
-  precision: Precision,
-  variant: WeightVariant,
-): MemoryEstimate {
-  const costs = networks.map((network) => network.cost(network.precision ?? precision, variant));
-  const weights = costs.reduce((sum, { weightBytes }) => sum + weightBytes, 0);
-  const loading = Math.max(...costs.map(({ largestTensorBytes }) => largestTensorBytes));
-  const activations = activationsOf(costs);
-  // The last tensor is loaded before its network computes for the first time.
-  return { weights, loading, activations, loop, peak: weights + Math.max(loading, activations ?? 0) + loop };
-}
-
-/** Buffers are reused for values of the same size, across networks. */
-function activationsOf(costs: NetworkCost[]): number | null {
-  const kept = new Map<number, number>();
-  for (const { activationSizes } of costs) {
-    if (!activationSizes) {
-      return null;
-    }
-    for (const [size, count] of activationSizes) {
-      kept.set(size, Math.max(kept.get(size) ?? 0, count));
-    }
-  }
-  return Math.round(LAYOUT * [...kept].reduce((sum, [size, count]) => sum + size * count, 0));
 }
 
 function largestOf({ networks }: Run, precision: Precision, variant: WeightVariant): number {

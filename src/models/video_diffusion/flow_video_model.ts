@@ -14,7 +14,6 @@ import type {
   ImageRequest,
   Latents,
   SampleRequest,
-  TextRequest,
 } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -50,13 +49,7 @@ export class FlowVideoModel extends FlowModel {
     super(files, engine, networks, scheduler, summary);
   }
 
-  override async encodeText(request: TextRequest): Promise<Conditioning> {
-    await this.#begin(request);
-    return super.encodeText(request);
-  }
-
   override async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
-    await this.#begin(request);
     const latents = await super.sample(conditioning, request);
     const [begun] = request.shown ?? [];
     if (begun !== undefined) {
@@ -87,14 +80,14 @@ export class FlowVideoModel extends FlowModel {
   }
 
   override async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
-    // Anything loaded now would be freed again, and a transformer that is given the first frame is another graph.
-    if (!request.phased && !request.startsFromPicture) {
+    // A transformer that is given the first frame is another graph.
+    if (!request.startsFromPicture) {
       await super.prepare(request, signal);
     }
   }
 
   override async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
-    await this.#begin(request);
+    await this.begin(request);
     const { tensor } = latents as DeviceLatents;
     const images: PixelImage[] = [];
     const take = request.take ?? ((frame: PixelImage) => Promise.resolve(void images.push(frame)));
@@ -117,12 +110,5 @@ export class FlowVideoModel extends FlowModel {
       throw new StudioError('invalid_operation', `"${this.summary.name}" makes no videos of ${batch_size} frames.`);
     }
     return { batch: 1, height: (frames * height) / latents.factor, width: width / latents.factor, frames };
-  }
-
-  /** In phased mode, frees the previous phase's networks. */
-  async #begin({ phased }: { phased?: boolean | undefined }): Promise<void> {
-    if (phased) {
-      await this.networks.clear();
-    }
   }
 }
