@@ -142,7 +142,7 @@ describe('blocks stay where they have room', () => {
   });
 
   /** Blocks of two sizes, whose weights are the number of the block. */
-  function streamOf(budget: number) {
+  function streamOf(budget: number, costly: readonly string[] = []) {
     const file = new Uint8Array(16 * 32);
     const blocks = Array.from({ length: 6 }, (_, index): Block => {
       const lengths = index < 3 ? [16, 64] : [48, 16];
@@ -166,7 +166,7 @@ describe('blocks stay where they have room', () => {
       return slice(begin, end);
     };
     const memory = new ArrayBlockMemory(budget, { Tensor } as unknown as OrtModule);
-    const reader = new WeightReader([{ path: 'weights', data }], new Uploads());
+    const reader = new WeightReader([{ path: 'weights', data }], new Set(costly), new Uploads());
     return { stream: new WeightStream(memory, blocks, [0, 1, 2, 3, 4, 5], reader, budget), memory, reads, data };
   }
 
@@ -184,6 +184,20 @@ describe('blocks stay where they have room', () => {
     expect(reads.slice(0, 4)).toEqual([0, 0, 1, 1]);
     expect(memory.most).toBeLessThanOrEqual(160);
     expect(memory.taken).toBe(0);
+  });
+
+  test('what takes long to make is made once', async () => {
+    const { stream, reads } = streamOf(160, ['weights']);
+    stream.begin();
+    for (const block of [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]) {
+      const weights = await stream.take(block);
+      for (const tensor of Object.values(weights.tensors)) {
+        expect(new Set(tensor.data as Uint8Array)).toEqual(new Set([block + 1]));
+      }
+      stream.give(weights);
+    }
+    await stream.dispose();
+    expect(reads).toHaveLength(12);
   });
 
   test('weights that cannot be read fail the run that needs them, and not the next one', async () => {

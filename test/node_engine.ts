@@ -1,9 +1,9 @@
 /** An engine without a browser: ONNX Runtime for Node and arithmetic on plain arrays, for whole pictures in unit tests. */
 import * as node from 'onnxruntime-node';
-import { Uploads } from '../src/engine/block_weights.ts';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
 import type { BlockMode } from '../src/core/job.ts';
 import { Engine } from '../src/engine/engine.ts';
+import { Ledger } from '../src/engine/ledger.ts';
 import type { Network, RunnableGraph } from '../src/engine/runtime.ts';
 import { mount } from '../src/weights/virtual_file.ts';
 import { readVirtual } from './onnx_node.ts';
@@ -75,7 +75,7 @@ export function startNodeEngine(
     },
     createNetwork,
     blocks,
-    uploads: new Uploads(),
+    ledger: new Ledger(),
   });
   return { engine, log };
 }

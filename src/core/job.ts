@@ -122,6 +122,10 @@ export interface LedgerReport {
   /** Of blocks' weights, see `block_memory.ts`, now and at most since the start. */
   weightBytes: number;
   mostWeightBytes: number;
+  /** Bytes of blocks' weights brought to the device, what that took, and how long blocks waited for it. */
+  uploadedBytes: number;
+  uploadMs: number;
+  waitedMs: number;
   /** Blocking reads of buffers since the start. */
   readMaps: number;
   /** Non-blocking reads of buffers, for resume points. */

@@ -4,7 +4,7 @@
  */
 import type * as Ort from 'onnxruntime-web';
 import { cancelled } from '../core/errors.ts';
-import type { Block, BlockGraphs, Graph } from '../graphs/graph.ts';
+import type { Block, BlockGraphs, External, Graph } from '../graphs/graph.ts';
 import type { DeviceTensor } from './arithmetic.ts';
 import type { BlockMemory } from './block_memory.ts';
 import { layOut, type BlockPlacement } from './block_placement.ts';
@@ -44,7 +44,7 @@ export class BlockNetwork implements Network {
     this.inputs = graphs.inputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
     this.outputs = graphs.outputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
     this.#blocks = graphs.blocks;
-    this.#reader = new WeightReader(around.mounted.files, around.uploads);
+    this.#reader = new WeightReader(around.mounted.files, costlyOf(graphs.externals), around.uploads);
     this.#around = around;
     const order = placement.isResident.flatMap((stays, index) => (stays ? [] : [index]));
     this.#stream =
@@ -127,6 +127,20 @@ export class BlockNetwork implements Network {
     this.#tensors.splice(0).forEach((tensor) => {
       tensor.dispose();
     });
+    this.#reader.close();
     this.#around.mounted.close();
   }
+}
+
+/** Locations whose bytes are not merely read or widened. */
+function costlyOf(externals: readonly External[]): ReadonlySet<string> {
+  const isCostly = (external: External) => {
+    if (external.kind !== 'cast' && external.kind !== 'quantised') {
+      return false;
+    }
+    const { quantised, blocks, deltas, gains } = external.tensor;
+    const isAsStored = external.kind === 'quantised' ? quantised?.bits === external.bits : !quantised && !blocks;
+    return !isAsStored || deltas !== undefined || gains !== undefined;
+  };
+  return new Set(externals.filter(isCostly).map(({ location }) => location));
 }

@@ -2,6 +2,7 @@
 import type * as Ort from 'onnxruntime-web';
 import { onDevice, type Block, type BlockWeight } from '../graphs/graph.ts';
 import type { MountedFile } from '../weights/virtual_file.ts';
+import { LONGEST, WeightSource, type Bytes } from '../weights/weight_source.ts';
 import type { BlockMemory, WeightBuffer } from './block_memory.ts';
 import { SLOTS } from './block_placement.ts';
 
@@ -30,55 +31,95 @@ const GUESSED = 0.5 * 2 ** 30;
 /** Bytes that say something about the speed. */
 const ENOUGH = 64 * 2 ** 20;
 
-/** Reads weights where they lie. */
+/** Reads weights where they lie, or what was made of them before. */
 export class WeightReader {
   readonly #files: ReadonlyMap<string, MountedFile['data']>;
+  readonly #costly: ReadonlySet<string>;
   readonly #uploads: Uploads;
+  /** Bytes of costly locations, which the browser keeps on the disk where there are many. */
+  readonly #made = new Map<string, Blob>();
+  readonly #kept = new WeightSource(this.#made);
 
-  constructor(files: readonly MountedFile[], uploads: Uploads) {
-    this.#uploads = uploads;
+  /** @param costly locations whose bytes take long to make, so that they are made only once of those that are read again and again */
+  constructor(files: readonly MountedFile[], costly: ReadonlySet<string>, uploads: Uploads) {
     this.#files = new Map(files.map(({ path, data }) => [path, data]));
+    this.#costly = costly;
+    this.#uploads = uploads;
   }
 
-  /** Fills buffers, each part by part. @throws StudioError `checkpoint_incomplete` when the file cannot be read (any more) */
-  async read(weights: readonly BlockWeight[], buffers: readonly WeightBuffer[]): Promise<void> {
+  /**
+   * Fills buffers, each part by part.
+   * @param again whether these weights will be read again
+   * @throws StudioError `checkpoint_incomplete` when a file cannot be read (any more)
+   */
+  async read(weights: readonly BlockWeight[], buffers: readonly WeightBuffer[], again: boolean): Promise<void> {
     const begun = performance.now();
     for (const [i, weight] of weights.entries()) {
-      await this.#readOne(weight, buffers[i]);
+      await this.#readOne(weight, buffers[i], again);
       this.#uploads.bytes += weight.length;
     }
     this.#uploads.ms += performance.now() - begun;
   }
 
-  async #readOne({ location, offset, length }: BlockWeight, buffer: WeightBuffer): Promise<void> {
+  close(): void {
+    this.#made.clear();
+    this.#kept.close();
+  }
+
+  async #readOne({ location, offset, length }: BlockWeight, buffer: WeightBuffer, again: boolean): Promise<void> {
+    const key = `${location} ${offset}`;
+    if (this.#made.has(key)) {
+      await this.#readKept(key, length, buffer);
+      return;
+    }
     const file = this.#files.get(location);
     if (!file) {
       throw new Error(`The graph refers to ${location}, which was not opened.`);
     }
-    if (file instanceof Uint8Array) {
-      buffer.write(0, file.subarray(offset, offset + length) as Uint8Array<ArrayBuffer>);
-      return;
-    }
-    const reader = file
-      .slice(offset, offset + length)
-      .stream()
-      .getReader();
+    const parts: Blob[] = [];
+    const isKept = again && this.#costly.has(location);
     let at = 0;
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      buffer.write(at, part.value);
-      at += part.value.length;
+    const take = (part: Bytes) => {
+      buffer.write(at, part);
+      at += part.length;
+      if (isKept) {
+        parts.push(new Blob([part]));
+      }
+    };
+    if (file instanceof Uint8Array) {
+      take(file.subarray(offset, offset + length) as Bytes);
+    } else {
+      const reader = file.slice(offset, offset + length).stream().getReader();
+      for (let part = await reader.read(); !part.done; part = await reader.read()) {
+        take(part.value);
+      }
+    }
+    if (isKept) {
+      this.#made.set(key, new Blob(parts));
+    }
+  }
+
+  async #readKept(file: string, length: number, buffer: WeightBuffer): Promise<void> {
+    for (let begin = 0; begin < length; begin += LONGEST) {
+      const bytes = await this.#kept.read({ file, begin, end: Math.min(length, begin + LONGEST) });
+      buffer.write(begin, bytes);
+      this.#kept.free(bytes);
     }
   }
 }
 
-/** @param take gives the buffers for a block's weights, in their order */
+/**
+ * @param take gives the buffers for a block's weights, in their order
+ * @param again whether they will be placed again
+ */
 export async function place(
   { weights }: Block,
   reader: WeightReader,
   take: (lengths: readonly number[]) => readonly WeightBuffer[],
+  again = false,
 ): Promise<PlacedWeights> {
   const buffers = take(weights.map(({ length }) => length));
-  await reader.read(weights, buffers);
+  await reader.read(weights, buffers, again);
   const tensors = weights.map(({ port, type, dims }, i) => [port, buffers[i].view(type, dims)] as const);
   return { tensors: Object.fromEntries(tensors), buffers };
 }
@@ -194,7 +235,7 @@ export class WeightStream {
   async #load(block: number): Promise<PlacedWeights> {
     let taken: readonly WeightBuffer[] = [];
     try {
-      return await place(this.#blocks[block], this.#read, (lengths) => (taken = this.#buffers(lengths)));
+      return await place(this.#blocks[block], this.#read, (lengths) => (taken = this.#buffers(lengths)), true);
     } catch (error) {
       this.#spare.push(...taken);
       throw error;

@@ -11,7 +11,6 @@ import { mount } from '../weights/virtual_file.ts';
 import { attentionIsRight } from './attention_check.ts';
 import { ArrayBlockMemory, GpuBlockMemory } from './block_memory.ts';
 import { BlockNetwork } from './block_network.ts';
-import { Uploads } from './block_weights.ts';
 import { leastBytes, placeBlocks } from './block_placement.ts';
 import { CpuArithmetic } from './cpu_arithmetic.ts';
 import { findAdapter, type Adapter } from './device.ts';
@@ -45,9 +44,6 @@ export interface BlockOptions {
 }
 
 export class Engine {
-  /** Of the weights of blocks. */
-  readonly uploads = new Uploads();
-
   private constructor(
     readonly runtime: Runtime,
     readonly device: GPUDevice | null,
@@ -176,7 +172,7 @@ export class Engine {
       open: (graph) => this.createNetwork(graph, new Map()),
       empty: (dims) => arithmetic.empty(dims),
       isCancelled,
-      uploads: this.uploads,
+      uploads: this.ledger.uploads,
     });
   }
 

@@ -5,8 +5,11 @@
 import type { LedgerReport } from '../core/job.ts';
 import { SNAPSHOT } from './arithmetic.ts';
 import { WEIGHTS } from './block_memory.ts';
+import { Uploads } from './block_weights.ts';
 
 export class Ledger {
+  /** Of the weights of blocks. */
+  readonly uploads = new Uploads();
   #created = 0;
   #live = 0;
   #bytes = 0;
@@ -114,6 +117,9 @@ export class Ledger {
       createdBuffers: this.#created,
       liveBuffers: this.#live,
       liveBytes: this.#bytes,
+      uploadedBytes: this.uploads.bytes,
+      uploadMs: this.uploads.ms,
+      waitedMs: this.uploads.waitedMs,
       weightBytes: this.#weightBytes,
       mostWeightBytes: this.#mostWeightBytes,
       readMaps: this.#readMaps,

@@ -328,8 +328,8 @@ export class FlowModel implements LoadedModel {
   }
 
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate> {
-    const { provider, blocks, uploads } = this.engine;
-    const streaming = provider === 'webgpu' && blocks !== 'off' ? { perSecond: uploads.perSecond } : null;
+    const { provider, blocks, ledger } = this.engine;
+    const streaming = provider === 'webgpu' && blocks !== 'off' ? { perSecond: ledger.uploads.perSecond } : null;
     return estimate(this.networks, this.summary.variants, request, circumstances, streaming);
   }
 
