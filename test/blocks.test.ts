@@ -1,8 +1,10 @@
 /** Transformers in blocks with bound weights, on the processor: as whole graphs, with all weights resident, and streamed through slots. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, test, vi } from 'vitest';
 import type { BlockMode } from '../src/core/job.ts';
-import type { EstimateRequest, SampleRequest } from '../src/core/model.ts';
+import type { EstimateRequest, SampleRequest, WeightVariant } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import { ArrayBlockMemory } from '../src/engine/block_memory.ts';
 import { leastBytes, placeBlocks } from '../src/engine/block_placement.ts';
@@ -18,9 +20,9 @@ import { weightlessContents } from './weightless_checkpoints.ts';
 const CHECKPOINTS = ['tiny-z-image', 'tiny-sd35', 'tiny-flux1-dev', 'tiny-flux2-klein', 'tiny-qwen-image'];
 const SETTINGS = { width: 80, height: 48, batch_size: 1, steps: 2, guidance_scale: 3 };
 
-async function open(checkpoint: string, blocks: BlockMode) {
+async function open(checkpoint: string, blocks: BlockMode, weights: WeightVariant = 'full') {
   const { engine, log } = startNodeEngine(undefined, blocks);
-  const model = await openModel(filesOf(checkpoint, weightlessContents(checkpoint)), engine);
+  const model = await openModel(filesOf(checkpoint, weightlessContents(checkpoint)), engine, { weights });
   const text = await model.encodeText({ ...SETTINGS, prompt: 'Ein roter Fuchs', negative_prompt: 'blau' });
   const sample = async (more: Partial<SampleRequest> = {}) => {
     const latents = await model.sample(text, {
@@ -69,28 +71,49 @@ describe('a transformer in blocks', () => {
     expect(streamed).toEqual(resident);
   });
 
+  test('takes weights of 8 bits and a LoRA, and is as before without it', async () => {
+    const results: Float32Array[][] = [];
+    for (const mode of ['off', 'streamed'] as const) {
+      const { model, sample } = await open('tiny-flux1-dev', mode, 'q8');
+      const plain = await sample();
+      const file = new Blob([
+        readFileSync(join(import.meta.dirname, 'goldens', 'flow_loras', 'flux1-kohya.safetensors')),
+      ]);
+      await model.useLoras([{ file, name: 'kohya', strength: 1 }]);
+      const changed = await sample();
+      expect(changed).not.toEqual(plain);
+      await model.useLoras([]);
+      expect(await sample()).toEqual(plain);
+      await model.release();
+      results.push([plain, changed]);
+    }
+    const [whole, streamed] = results;
+    whole.forEach((values, k) => {
+      const worst = values.reduce((most, value, i) => Math.max(most, Math.abs(value - streamed[k][i])), 0);
+      expect(worst).toBeLessThanOrEqual(1e-5 * spreadOf(values));
+    });
+  });
+
   test('is cancelled between two blocks, and computes the same afterwards', async () => {
     const { model, sample } = await open('tiny-sd35', 'streamed');
     const whole = await sample();
     const controller = new AbortController();
-    const { take } = WeightStream.prototype;
-    let taken = 0;
-    const takes = vi.spyOn(WeightStream.prototype, 'take').mockImplementation(function (this: WeightStream, block) {
-      taken += 1;
-      if (taken === 2) {
-        controller.abort();
-      }
-      return take.call(this, block);
+    const settles = vi.spyOn(ArrayBlockMemory.prototype, 'settle').mockImplementation(() => {
+      // The first block's commands are submitted.
+      controller.abort();
+      return Promise.resolve();
     });
+    const takes = vi.spyOn(WeightStream.prototype, 'take');
     await expect(sample({ signal: controller.signal })).rejects.toMatchObject({ code: 'cancelled' });
-    expect(taken).toBe(2);
+    expect(takes).toHaveBeenCalledTimes(1);
+    settles.mockRestore();
     takes.mockRestore();
     expect(await sample()).toEqual(whole);
     await model.release();
   });
 
   test('is planned where nothing fits as a whole, and says what is streamed', async () => {
-    const { model, engine } = await open('tiny-sd35', 'auto');
+    const { model, engine, sample } = await open('tiny-sd35', 'auto');
     engine.report.backend = 'webgpu';
     const request: EstimateRequest = { ...SETTINGS, operation: 'image_generation', weights: 'full' };
     const estimate = (bytes: number, more: Partial<EstimateRequest> = { phased: false }) =>
@@ -123,6 +146,11 @@ describe('a transformer in blocks', () => {
     expect(tight).toMatchObject({ recommended: 'full', request: { phased: true } });
     expect(Object.keys(tight.variants[0].blocks?.networks ?? {})).toEqual(['text_encoder_3']);
     expect(await estimate(2 ** 10)).toMatchObject({ recommended: null });
+    const takes = vi.spyOn(WeightStream.prototype, 'take');
+    model.useBlocks?.(new Map(Object.entries(less.variants[0].blocks?.networks ?? {})));
+    await sample();
+    expect(takes).toHaveBeenCalled();
+    takes.mockRestore();
     await model.release();
   });
 });
@@ -202,13 +230,12 @@ describe('blocks stay where they have room', () => {
 
   test('weights that cannot be read fail the run that needs them, and not the next one', async () => {
     const { stream, memory, data } = streamOf(160);
-    const slice = data.slice;
-    data.slice = () => {
+    const moved = vi.spyOn(data, 'slice').mockImplementation(() => {
       throw new Error('moved');
-    };
+    });
     stream.begin();
     await expect(stream.take(0)).rejects.toThrow('moved');
-    data.slice = slice;
+    moved.mockRestore();
     const weights = await stream.take(0);
     expect(new Set(weights.tensors.w0.data as Uint8Array)).toEqual(new Set([1]));
     stream.give(weights);

@@ -66,12 +66,13 @@ export class BlockNetwork implements Network {
   }
 
   async #load(graphs: BlockGraphs, { isResident }: BlockPlacement): Promise<void> {
-    const { memory, open, empty } = this.#around;
+    const around = this.#around;
+    const { memory } = around;
     for (const kind of graphs.kinds) {
-      this.#kinds.push(await open(kind));
+      this.#kinds.push(await around.open(kind));
     }
     const { tensors, places } = layOut(graphs);
-    this.#tensors.push(...tensors.map((dims) => empty(dims)));
+    this.#tensors.push(...tensors.map((dims) => around.empty(dims)));
     places.forEach((tensor, value) => this.#values.set(value, this.#tensors[tensor]));
     for (const [index, block] of this.#blocks.entries()) {
       if (isResident[index]) {
