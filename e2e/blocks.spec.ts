@@ -10,7 +10,8 @@ import { PIPELINE_GOLDENS, openDoor, openFolder, readGolden, runOperation } from
 import { writeWeightless } from './fixtures/weightless.ts';
 
 const LATENTS = 1e-3;
-const GOLDEN = process.env.DARKROOM_BLOCKS_GOLDEN ?? 'z-image-guided';
+/** Any transformer's will do: those of all families were compared so, and a software GPU is slow. */
+const GOLDEN = 'z-image-guided';
 
 const made = mkdtempSync(join(tmpdir(), 'darkroom-blocks-'));
 test.afterAll(() => rmSync(made, { recursive: true, force: true }));
@@ -22,16 +23,16 @@ test('weights that stay and weights that are streamed give the same latents', as
   for (const mode of ['resident', 'streamed'] as const) {
     await openDoor(page, 'webgpu', `&blocks=${mode}`);
     await openFolder(page, folder);
-    const begun = performance.now();
     const { job, latents } = await runOperation(page, golden.operation);
     expect(job.error).toBeNull();
     const ledger = await page.evaluate(() => globalThis.darkroom?.ledger());
-    console.log(mode, Math.round(performance.now() - begun), ledger);
     results.push({ latents: latents ?? new Float32Array(), most: ledger?.mostWeightBytes ?? 0 });
   }
   const [resident, streamed] = results;
   const worst = golden.latents.reduce((most, value, i) => Math.max(most, Math.abs(value - resident.latents[i])), 0);
-  console.log(worst);
+  console.log(
+    `${GOLDEN} in blocks: ${worst.toExponential(2)} from diffusers; at most ${streamed.most} of ${resident.most} bytes of weights`,
+  );
   expect(worst).toBeLessThanOrEqual(LATENTS);
   expect(streamed.latents).toEqual(resident.latents);
   expect(streamed.most).toBeGreaterThan(0);

@@ -94,6 +94,15 @@ describe('a transformer in blocks', () => {
     });
   });
 
+  test('takes turns with the text encoder, and computes the same', async () => {
+    const { model, sample } = await open('tiny-z-image', 'streamed');
+    const together = await sample();
+    expect(model.onDevice).toContain('text_encoder');
+    expect(await sample({ phased: true })).toEqual(together);
+    expect(model.onDevice).not.toContain('text_encoder');
+    await model.release();
+  });
+
   test('is cancelled between two blocks, and computes the same afterwards', async () => {
     const { model, sample } = await open('tiny-sd35', 'streamed');
     const whole = await sample();

@@ -13,6 +13,7 @@ import {
   loras,
   noiseEntries,
   overlayInpaint,
+  phased,
   size,
   steps,
   strength,
@@ -47,6 +48,7 @@ export const paintingEntries = ({ multiple, usualSteps }: { multiple: number; us
   loras: v.optional(loras()),
   weights: v.optional(weights(), 'auto'),
   tile_size: v.optional(tileSize()),
+  phased: v.optional(phased()),
 });
 
 /** For chunks that can also inpaint. */
