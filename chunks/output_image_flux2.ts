@@ -6,7 +6,17 @@ import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
-import { batchSize, drawnSeed, guidanceScale, images, prompt, size, steps, weights } from '../src/core/parameters.ts';
+import {
+  batchSize,
+  drawnSeed,
+  guidanceScale,
+  images,
+  phased,
+  prompt,
+  size,
+  steps,
+  weights,
+} from '../src/core/parameters.ts';
 
 export const meta = {
   id: 'output_image_flux2',
@@ -49,6 +59,7 @@ export const parameters = v.strictObject({
   tile_size: v.optional(
     v.pipe(v.number(TILE), v.integer(TILE), v.minValue(128, TILE), v.maxValue(2048, TILE), v.multipleOf(64, TILE)),
   ),
+  phased: v.optional(phased()),
 });
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {

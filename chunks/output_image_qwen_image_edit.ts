@@ -16,6 +16,7 @@ import {
   guidanceScale,
   images,
   loras,
+  phased,
   prompt,
   size,
   steps,
@@ -62,6 +63,7 @@ export const parameters = v.strictObject({
   loras: v.optional(v.pipe(loras(), v.metadata({ group: 'none' } satisfies FieldMetadata))),
   weights: v.optional(weights(), 'auto'),
   tile_size: v.optional(tileSize()),
+  phased: v.optional(phased()),
 });
 
 /** A megapixel in the proportions of the last picture, as in diffusers. */

@@ -1,7 +1,9 @@
 /** An engine without a browser: ONNX Runtime for Node and arithmetic on plain arrays, for whole pictures in unit tests. */
 import * as node from 'onnxruntime-node';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
+import type { BlockMode } from '../src/core/job.ts';
 import { Engine } from '../src/engine/engine.ts';
+import { Ledger } from '../src/engine/ledger.ts';
 import type { Network, RunnableGraph } from '../src/engine/runtime.ts';
 import { mount } from '../src/weights/virtual_file.ts';
 import { readVirtual } from './onnx_node.ts';
@@ -12,8 +14,14 @@ export interface NodeEngine {
   log: { created: number; released: number; runs: number; freeDimensions: Record<string, number>[] };
 }
 
-/** @param ort a runtime other than Node's, such as the browsers' with its wasm in place */
-export function startNodeEngine(ort: Pick<typeof node, 'InferenceSession' | 'Tensor'> = node): NodeEngine {
+/**
+ * @param ort a runtime other than Node's, such as the browsers' with its wasm in place
+ * @param blocks see {@link Engine.blocks}
+ */
+export function startNodeEngine(
+  ort: Pick<typeof node, 'InferenceSession' | 'Tensor'> = node,
+  blocks: BlockMode = 'auto',
+): NodeEngine {
   const log: NodeEngine['log'] = { created: 0, released: 0, runs: 0, freeDimensions: [] };
   const arithmetic = new CpuArithmetic(ort as typeof node);
   const createNetwork = async (graph: RunnableGraph, blobs: Map<string, Blob>): Promise<Network> => {
@@ -66,6 +74,8 @@ export function startNodeEngine(ort: Pick<typeof node, 'InferenceSession' | 'Ten
       threads: 1,
     },
     createNetwork,
+    blocks,
+    ledger: new Ledger(),
   });
   return { engine, log };
 }

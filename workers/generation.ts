@@ -30,7 +30,7 @@ import { EventSender, callsTo } from './connection.ts';
 import { Execution } from './execution.ts';
 import type { ExecuteRequest, GenerationApi, JobPage, LoraFit, StartOptions } from './generation_api.ts';
 import { givenPictures } from './given_files.ts';
-import { GraphWork, type StepModel } from './graph_work.ts';
+import { GraphWork, useBlocks, type StepModel } from './graph_work.ts';
 import { LanguageWork } from './language_work.ts';
 import { OpenedModels } from './opened_models.ts';
 import { library } from './source_files.ts';
@@ -77,12 +77,13 @@ export class GenerationOwner implements GenerationApi {
     memoryBytes = null,
     threads = null,
     runtimeFiles,
+    blocks = 'auto',
     recorder,
   }: StartOptions & { recorder: MessagePort }): Promise<DeviceReport> {
     this.#recorder = callsTo<RecorderApi>(recorder);
     this.#memoryBytes = memoryBytes;
     const { rate, resign, startEngine = (options) => Engine.start(options) } = this.#surroundings;
-    this.#engine = await startEngine({ backend, precision, countLaunches, threads, runtimeFiles });
+    this.#engine = await startEngine({ backend, precision, countLaunches, threads, runtimeFiles, blocks });
     if (this.#engine.provider === 'wasm' && threads === null && rate) {
       this.#threads = new ThreadMeasurement(thisMachine(), rate);
     }
@@ -267,6 +268,7 @@ export class GenerationOwner implements GenerationApi {
       return;
     }
     this.#models.expect(found.model, chosen.memory.peak);
+    useBlocks(found);
     await this.#models.hold(found.model, models);
     const { loras } = step.parameters;
     await mergeLoras(found.model, Array.isArray(loras) ? (loras as LoraUse[]) : [], '');

@@ -1,6 +1,6 @@
 /** The interface between the page and the workers that execute jobs. `connection.ts` is the transport. */
 import type { CheckedAddition } from '../src/core/additions.ts';
-import type { DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
+import type { BlockMode, DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
 import type { ComfySurvey } from '../src/core/comfyui.ts';
 import type {
   CheckpointSummary,
@@ -30,6 +30,8 @@ export interface StartOptions {
   threads?: string | null;
   /** Where ONNX Runtime's own files lie, an address that ends in a slash; where nothing is said, those built with the page. */
   runtimeFiles?: string;
+  /** How networks run that can be cut into blocks, see `Engine.blocks`; `auto` by default. */
+  blocks?: BlockMode;
   /** Whether recorded pictures contain how they were made; on by default. */
   inscribes?: boolean;
 }

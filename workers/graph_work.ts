@@ -131,6 +131,7 @@ export class GraphWork {
   async enter({ id }: PlannedStep): Promise<void> {
     const found = this.#options.models.get(id);
     if (found) {
+      useBlocks(found);
       await this.#options.makeRoom(found);
       await this.#options.hold(found.model);
       this.#firstStep = null;
@@ -215,6 +216,12 @@ export class GraphWork {
     }
     return found;
   }
+}
+
+/** Has the model run as it was planned. */
+export function useBlocks({ model, variant, estimate }: StepModel): void {
+  const planned = estimate?.variants.find((one) => one.variant === variant && one.blocks);
+  model.useBlocks?.(new Map(Object.entries(planned?.blocks?.networks ?? {})));
 }
 
 function stepsOf({ steps, strength }: EstimateRequest): number {

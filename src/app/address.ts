@@ -1,14 +1,20 @@
-/** Settings in the page's own URL: `?backend=webgpu|wasm`, `?precision=f32|f16`, `?threads=4` and `?door=cli`. */
+import type { BlockMode } from '../core/job.ts';
+
+/** Settings in the page's own URL: `?backend=webgpu|wasm`, `?precision=f32|f16`, `?threads=4`, `?door=cli` and, for tests, `?blocks=streamed`. */
 export interface Address {
   backend: 'auto' | 'webgpu' | 'wasm';
   /** What the networks that may choose compute in on a GPU. */
   precision: 'auto' | 'f32' | 'f16';
   /** Not validated here: the engine knows what exists. */
   threads: string | null;
+  /** How networks run that can be cut into blocks, see `Engine.blocks`. */
+  blocks: BlockMode;
   door: 'page' | 'cli';
   /** A sentence about a value that was not understood, or null. */
   note: string | null;
 }
+
+const BLOCKS = ['auto', 'resident', 'streamed', 'off'] as const;
 
 export function readAddress(search: string): Address {
   const query = new URLSearchParams(search);
@@ -20,6 +26,7 @@ export function readAddress(search: string): Address {
     backend: isBackend ? backend : 'auto',
     precision: isPrecision ? precision : 'auto',
     threads: query.get('threads'),
+    blocks: BLOCKS.find((mode) => mode === query.get('blocks')) ?? 'auto',
     door: query.get('door') === 'cli' ? 'cli' : 'page',
     note: !isBackend
       ? `The address asks for the backend "${backend}", which does not exist; it can be webgpu or wasm, and Darkroom chose by itself.`

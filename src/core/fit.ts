@@ -92,6 +92,17 @@ export function fit(
       `"${checkpoint.name}" runs with weights of ${BITS[chosen.variant]} bits, because in full precision it needs about ${gibibytes(here[0].memory.peak)} GiB and ${budget(estimate)}.`,
     );
   }
+  if (chosen.blocks && chosen.blocks.streamedBytes > 0) {
+    const { residentBytes, streamedBytes, secondsPerStep } = chosen.blocks;
+    notices.push(
+      `Not all of the transformer's weights fit: ${gibibytes(residentBytes)} GiB stay on the device, and ${gibibytes(streamedBytes)} GiB are brought to it again at each step, which takes up to ${Math.ceil(secondsPerStep)} seconds a step.`,
+    );
+  }
+  if (chosen.blocks && chosen.blocks.secondsPerStep === 0 && chosen.blocks.seconds > 0) {
+    notices.push(
+      `The text encoder's weights do not all fit, so they are brought to the device while it reads, which takes up to ${Math.ceil(chosen.blocks.seconds)} seconds.`,
+    );
+  }
   if (chosen.misfit) {
     notices.push(
       `This needs about ${gibibytes(chosen.memory.peak)} GiB and ${budget(estimate)}, so it may fail; a smaller size needs less.`,

@@ -111,11 +111,21 @@ export interface EngineState {
   prepared: { checkpoint: string; networks: string[] } | null;
 }
 
+/** `auto` computes in blocks what does not fit as a whole, on a GPU; the others are for tests: always, with all blocks resident or none, or never. */
+export type BlockMode = 'auto' | 'resident' | 'streamed' | 'off';
+
 /** What the engine holds and has done; for tests and measurements. */
 export interface LedgerReport {
   createdBuffers: number;
   liveBuffers: number;
   liveBytes: number;
+  /** Of blocks' weights, see `block_memory.ts`, now and at most since the start. */
+  weightBytes: number;
+  mostWeightBytes: number;
+  /** Bytes of blocks' weights brought to the device, what that took, and how long blocks waited for it. */
+  uploadedBytes: number;
+  uploadMs: number;
+  waitedMs: number;
   /** Blocking reads of buffers since the start. */
   readMaps: number;
   /** Non-blocking reads of buffers, for resume points. */

@@ -165,6 +165,20 @@ export interface VariantEstimate {
   misfit: Misfit | null;
   /** Whether this machine can compute it so: f16 needs a GPU with half precision. */
   runsHere: boolean;
+  /** Present if it runs in blocks because it does not fit as a whole. */
+  blocks?: BlockEstimate;
+}
+
+/** Networks whose weights do not all stay on the device. */
+export interface BlockEstimate {
+  /** What their weights take there at most, by name. */
+  networks: Readonly<Record<string, number>>;
+  /** Of those that run at each step: what stays there, and what is brought there again at each run. */
+  residentBytes: number;
+  streamedBytes: number;
+  /** What that takes at each step, where computing hides none of it; and altogether, with networks that run before and after. */
+  secondsPerStep: number;
+  seconds: number;
 }
 
 export interface Estimate {

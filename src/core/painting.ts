@@ -42,6 +42,7 @@ export interface Painting extends NoiseRequest, OutpaintRequest {
   background?: string | undefined;
   loras?: LoraUse[] | undefined;
   tile_size?: number | undefined;
+  phased?: boolean | undefined;
   /** See `SampleRequest`. */
   shift?: number | undefined;
   skip_guidance_layers?: number[] | undefined;
@@ -107,6 +108,7 @@ export async function paint(
     }
     return await model.decode(latents, {
       tile_size: input.tile_size,
+      phased: input.phased,
       overlay: picture && mask && input.overlay_inpaint !== false ? { picture, mask } : undefined,
       signal,
       onPart(done, parts) {

@@ -15,6 +15,7 @@ import {
   loras,
   noiseEntries,
   overlayInpaint,
+  phased,
   size,
   steps,
   strength,
@@ -49,6 +50,7 @@ export const paintingEntries = ({ multiple, usualSteps }: { multiple: number; us
   loras: v.optional(loras()),
   weights: v.optional(weights(), 'auto'),
   tile_size: v.optional(tileSize()),
+  phased: v.optional(phased()),
 });
 
 /** For chunks that can also inpaint and outpaint. */

@@ -227,6 +227,10 @@ export const size = (name: string, min = 16, max = 4096, multiple = 8) => {
 /** Pixels of a picture that need not be one of ours: its size, or the offset of its crop. */
 export const pixels = (name: string, min = 0) => integer(name, min, 16384);
 
+/** Whether networks take turns on the device. The planner chooses it where they do not fit together, so no form asks. */
+export const phased = () =>
+  v.pipe(v.boolean('phased must be true or false.'), v.metadata({ group: 'none' } satisfies FieldMetadata));
+
 /** Side of the tiles for decoding, in pixels; smaller tiles need less memory but show seams sooner. */
 export const tileSize = () => {
   const message = 'tile_size must be a multiple of 32 from 64 to 2048 pixels.';

@@ -3,11 +3,15 @@
  */
 import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
-import type { DeviceReport } from '../core/job.ts';
-import type { Provider } from '../graphs/graph.ts';
+import type { BlockMode, DeviceReport } from '../core/job.ts';
+import type { BlockGraphs, Provider } from '../graphs/graph.ts';
 import type { Arithmetic, DeviceTensor } from './arithmetic.ts';
 import { convert } from '../weights/conversion.ts';
+import { mount } from '../weights/virtual_file.ts';
 import { attentionIsRight } from './attention_check.ts';
+import { ArrayBlockMemory, GpuBlockMemory } from './block_memory.ts';
+import { BlockNetwork } from './block_network.ts';
+import { leastBytes, placeBlocks } from './block_placement.ts';
 import { CpuArithmetic } from './cpu_arithmetic.ts';
 import { findAdapter, type Adapter } from './device.ts';
 import { GpuArithmetic } from './gpu_arithmetic.ts';
@@ -26,6 +30,17 @@ export interface EngineOptions {
   threads?: string | null;
   /** See {@link Runtime.load}. */
   runtimeFiles?: string;
+  /** See {@link Engine.blocks}; `auto` by default. */
+  blocks?: BlockMode;
+}
+
+export interface BlockOptions {
+  /** Bytes that weights may take on the device. */
+  budget: number;
+  /** As of {@link Runtime.createNetwork}. */
+  onBytes: (bytes: number) => void;
+  /** See {@link BlockNetwork.run}. */
+  isCancelled: () => boolean;
 }
 
 export class Engine {
@@ -35,6 +50,8 @@ export class Engine {
     readonly arithmetic: Arithmetic,
     readonly report: DeviceReport,
     readonly ledger: Ledger,
+    /** How networks run that can be cut into blocks. */
+    readonly blocks: BlockMode,
   ) {}
 
   get provider(): Provider {
@@ -58,7 +75,7 @@ export class Engine {
     const { threads, note: threadsNote } = await threadsFor(usesGpu ? 'webgpu' : 'wasm', options.threads ?? null);
     const runtime = await Runtime.load(threads, options.runtimeFiles);
     const onCpu = (note: string) =>
-      Engine.#onCpu(runtime, ledger, threads, threadsNote === null ? note : `${note} ${threadsNote}`);
+      Engine.#onCpu(runtime, ledger, threads, threadsNote === null ? note : `${note} ${threadsNote}`, options.blocks);
     if (!usesGpu) {
       const note =
         options.backend === 'wasm'
@@ -99,7 +116,7 @@ export class Engine {
       threads,
     };
     const arithmetic = new GpuArithmetic(device, runtime.ort, (work) => runtime.guard(work));
-    return new Engine(runtime, device, arithmetic, report, ledger);
+    return new Engine(runtime, device, arithmetic, report, ledger, options.blocks ?? 'auto');
   }
 
   /** On a runtime that is loaded already. */
@@ -107,7 +124,7 @@ export class Engine {
     return Engine.#onCpu(runtime, new Ledger(), threads, note);
   }
 
-  static #onCpu(runtime: Runtime, ledger: Ledger, threads: number, note: string): Engine {
+  static #onCpu(runtime: Runtime, ledger: Ledger, threads: number, note: string, blocks: BlockMode = 'auto'): Engine {
     const report: DeviceReport = {
       backend: 'wasm',
       note,
@@ -117,7 +134,7 @@ export class Engine {
       runtime: runtime.build,
       threads,
     };
-    return new Engine(runtime, null, new CpuArithmetic(runtime.ort), report, ledger);
+    return new Engine(runtime, null, new CpuArithmetic(runtime.ort), report, ledger, blocks);
   }
 
   /** Resolves with `gpu_lost` when the device is lost; its worker must be replaced then, see {@link Runtime.lost}. */
@@ -128,6 +145,35 @@ export class Engine {
   /** @param onBytes as of {@link Runtime.createNetwork} */
   createNetwork(graph: RunnableGraph, blobs: Map<string, Blob>, onBytes?: (bytes: number) => void): Promise<Network> {
     return this.runtime.createNetwork(graph, blobs, { name: this.provider, device: this.device }, onBytes);
+  }
+
+  /**
+   * A network in blocks whose weights are read from `blobs` as long as it lives.
+   * @throws StudioError `out_of_memory` where not even streamed blocks have room
+   */
+  createBlocks(graphs: BlockGraphs, blobs: Map<string, Blob>, options: BlockOptions): Promise<Network> {
+    const { device, arithmetic, runtime } = this;
+    const sizes = graphs.blocks.map(({ weightBytes }) => weightBytes);
+    const budget = Math.max(options.budget, this.blocks === 'streamed' ? leastBytes(sizes) : 0);
+    const placement = placeBlocks(sizes, budget);
+    if (!placement) {
+      throw new StudioError(
+        'out_of_memory',
+        'There was not enough memory for this; choose a smaller size, batch or checkpoint.',
+        { retry: 'smaller' },
+      );
+    }
+    const { isCancelled, onBytes } = options;
+    return BlockNetwork.open(graphs, placement, {
+      memory: device
+        ? new GpuBlockMemory(budget, device, runtime.ort, () => arithmetic.settle())
+        : new ArrayBlockMemory(budget, runtime.ort),
+      mounted: mount([...graphs.externals], blobs, runtime.build, onBytes),
+      open: (graph) => this.createNetwork(graph, new Map()),
+      empty: (dims) => arithmetic.empty(dims),
+      isCancelled,
+      uploads: this.ledger.uploads,
+    });
   }
 
   /**

@@ -4,11 +4,17 @@
  */
 import type { LedgerReport } from '../core/job.ts';
 import { SNAPSHOT } from './arithmetic.ts';
+import { WEIGHTS } from './block_memory.ts';
+import { Uploads } from './block_weights.ts';
 
 export class Ledger {
+  /** Of the weights of blocks. */
+  readonly uploads = new Uploads();
   #created = 0;
   #live = 0;
   #bytes = 0;
+  #weightBytes = 0;
+  #mostWeightBytes = 0;
   #readMaps = 0;
   #snapshotMaps = 0;
   #launches = 0;
@@ -26,6 +32,9 @@ export class Ledger {
       this.#created += 1;
       this.#live += 1;
       this.#bytes += descriptor.size;
+      const weightBytes = descriptor.label === WEIGHTS ? descriptor.size : 0;
+      this.#weightBytes += weightBytes;
+      this.#mostWeightBytes = Math.max(this.#mostWeightBytes, this.#weightBytes);
       const destroy = buffer.destroy.bind(buffer);
       let alive = true;
       buffer.destroy = () => {
@@ -33,6 +42,7 @@ export class Ledger {
           alive = false;
           this.#live -= 1;
           this.#bytes -= descriptor.size;
+          this.#weightBytes -= weightBytes;
         }
         return destroy();
       };
@@ -107,6 +117,11 @@ export class Ledger {
       createdBuffers: this.#created,
       liveBuffers: this.#live,
       liveBytes: this.#bytes,
+      uploadedBytes: this.uploads.bytes,
+      uploadMs: this.uploads.ms,
+      waitedMs: this.uploads.waitedMs,
+      weightBytes: this.#weightBytes,
+      mostWeightBytes: this.#mostWeightBytes,
       readMaps: this.#readMaps,
       snapshotMaps: this.#snapshotMaps,
       launches: this.#launches,

@@ -31,7 +31,7 @@ export interface Network {
 }
 
 /** A model for the runtime, with external weights. */
-export interface RunnableGraph extends Pick<Graph, 'bytes' | 'externals'> {
+export interface RunnableGraph extends Pick<Graph, 'bytes' | 'externals' | 'blocks'> {
   /** Bytes of all its external initializers on the device, if known. */
   weightBytes?: number;
   /** Values for the model's dynamic dimensions. */

@@ -121,6 +121,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
   let picture = plain(g, 'x_embedder', pictures, dim);
   let words = plain(g, 'context_embedder', embeds, dim);
   for (let layer = 0; layer < config.num_layers; layer++) {
+    g.cut();
     const path = `transformer_blocks.${layer}`;
     const streams = {
       picture: modulated(g, `${path}.norm1`, picture, ofPicture[0], config.eps),
@@ -132,13 +133,16 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
     picture = fed(g, `${path}.norm2`, `${path}.ff`, picture, ofPicture[1], config);
     words = fed(g, `${path}.norm2_context`, `${path}.ff_context`, words, ofText[1], config);
   }
+  g.cut();
   let stream = g.concat('stream', [words, picture], 0);
   for (let layer = 0; layer < config.num_single_layers; layer++) {
+    g.cut();
     const path = `single_transformer_blocks.${layer}`;
     const normal = modulated(g, `${path}.norm`, stream, ofBoth, config.eps);
     stream = gated(g, path, stream, parallel(g, `${path}.attn`, normal, config, turns), ofBoth);
   }
 
+  g.cut();
   const rest = pictures.dims[0] - own;
   const result = g.split('stream/parts', stream, [text, own, ...(rest === 0 ? [] : [rest])], 0)[1];
   const last = continuousNorm(g, 'norm_out', result, time, config.eps, { bias: false });

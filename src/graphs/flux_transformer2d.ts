@@ -133,6 +133,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
   let picture = g.linear('x_embedder', squares, dim);
   let words = g.linear('context_embedder', embeds, dim);
   for (let layer = 0; layer < config.num_layers; layer++) {
+    g.cut();
     const path = `transformer_blocks.${layer}`;
     const ofPicture = modulation(`${path}.norm1`, 2);
     const ofWords = modulation(`${path}.norm1_context`, 2);
@@ -146,13 +147,16 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
     picture = fed(path, 'norm2', 'ff', picture, ofPicture[1]);
     words = fed(path, 'norm2_context', 'ff_context', words, ofWords[1]);
   }
+  g.cut();
   let stream = g.concat('stream', [words, picture], 0);
   for (let layer = 0; layer < config.num_single_layers; layer++) {
+    g.cut();
     const path = `single_transformer_blocks.${layer}`;
     const [own] = modulation(`${path}.norm`, 1);
     const normal = modulated(g, `${path}.norm`, stream, own, EPSILON);
     stream = gated(g, path, stream, parallel(g, path, normal, heads, turns), own);
   }
+  g.cut();
   const [, result] = g.split('stream/parts', stream, [text, squares.dims[0]], 0);
   const last = continuousNorm(g, 'norm_out', result, time, EPSILON);
   const output = g.linear('proj_out', last, config.in_channels);

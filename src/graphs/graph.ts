@@ -160,6 +160,50 @@ export interface Graph {
   activationSizes: ReadonlyMap<number, number>;
   /** Bytes of all initializers outside the model. */
   weightBytes: number;
+  /** The same network in pieces that run one after another; absent for those whose builder does not say where to cut. */
+  blocks?: () => BlockGraphs;
+}
+
+/** A weight that a block is given as an input, and where its bytes lie. */
+export interface BlockWeight {
+  /** The input of its kind's model. */
+  port: string;
+  type: 'float32' | 'float16' | 'uint8';
+  dims: readonly number[];
+  /** Of {@link BlockGraphs.externals}. */
+  location: string;
+  /** In bytes, from the beginning of that location. */
+  offset: number;
+  length: number;
+}
+
+/** One piece of a network: a model that others share, run with values and weights of its own. */
+export interface Block {
+  /** Index of its model in {@link BlockGraphs.kinds}. */
+  kind: number;
+  /** Each input or output of the model that is no weight, and which of the network's values it is. */
+  inputs: readonly { port: string; value: string }[];
+  outputs: readonly { port: string; value: string }[];
+  weights: readonly BlockWeight[];
+  /** Of all its weights, each rounded up as {@link onDevice} says. */
+  weightBytes: number;
+}
+
+/** What a buffer for so many bytes takes: ONNX Runtime rounds its own buffers up, and expects the same of others. */
+export const onDevice = (length: number): number => Math.ceil(length / 16) * 16;
+
+export interface BlockGraphs {
+  /** Models whose weights are inputs; their externals are constants. */
+  kinds: readonly Pick<Graph, 'bytes' | 'externals'>[];
+  /** In the order in which they run. */
+  blocks: readonly Block[];
+  /** What goes from block to block, without the network's own inputs and outputs; all f32. */
+  values: ReadonlyMap<string, readonly number[]>;
+  /** What the blocks' weights are read from. */
+  externals: readonly External[];
+  /** Those of the whole network. */
+  inputs: readonly Port[];
+  outputs: readonly Port[];
 }
 
 /** The files that an external location is built from. */

@@ -4,8 +4,9 @@
  * Shapes are static, so every value carries its dimensions and mistakes surface while the graph is built. Node names are the
  * reference implementation's module paths, so that a graph and the PyTorch module can be read side by side.
  */
-import { create, toBinary } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import { assert, StudioError } from '../core/errors.ts';
+import { blocksOf } from './blocks.ts';
 import type {
   Bits,
   External,
@@ -17,58 +18,33 @@ import type {
   StoredType,
   WeightIndex,
 } from './graph.ts';
-import type { AttributeProto, NodeProto, TensorProto, ValueInfoProto } from './onnx_pb.ts';
+import type { NodeProto, TensorProto } from './onnx_pb.ts';
+import { NodeProtoSchema, TensorProto_DataType as DataType, TensorProtoSchema } from './onnx_pb.ts';
 import {
-  AttributeProto_AttributeType as AttributeType,
-  AttributeProtoSchema,
-  ModelProtoSchema,
-  NodeProtoSchema,
-  TensorProto_DataLocation as DataLocation,
-  TensorProto_DataType as DataType,
-  TensorProtoSchema,
-  ValueInfoProtoSchema,
-} from './onnx_pb.ts';
+  BYTES,
+  DATA_TYPES,
+  attribute,
+  external,
+  modelBytes,
+  portValue,
+  size,
+  type Attributes,
+  type ElementType,
+  type Value,
+} from './onnx_protos.ts';
 import { BLOCK, bitsOnDevice } from './quantisation.ts';
 
-export type ElementType = FloatType | 'i32' | 'i64' | 'u8';
-
-/** A tensor that flows through the graph, or an initializer. */
-export interface Value {
-  readonly name: string;
-  readonly type: ElementType;
-  readonly dims: readonly number[];
-}
-
-/** Integers become INT(S), text STRING; FLOAT must be requested with {@link float}. */
-export type Attribute = number | string | readonly number[] | { float: number };
-export type Attributes = Record<string, Attribute>;
+export { MICROSOFT, float, size, type Attributes, type ElementType, type Value } from './onnx_protos.ts';
 
 export interface OutputShape {
   dims: readonly number[];
   type?: ElementType;
 }
 
-export const MICROSOFT = 'com.microsoft';
-
-/** The newest opset whose operators all have WebGPU kernels in ONNX Runtime 1.30. */
-const OPSET = 21n;
-const IR_VERSION = 10n;
 /** ONNX Runtime's asyncify build truncates offsets to 32 bits. */
 const OFFSET_LIMIT = 2 ** 32;
 
-const DATA_TYPES = {
-  f32: DataType.FLOAT,
-  f16: DataType.FLOAT16,
-  i32: DataType.INT32,
-  i64: DataType.INT64,
-  u8: DataType.UINT8,
-} as const;
-const BYTES = { f32: 4, f16: 2, i32: 4, i64: 8, u8: 1 } as const;
 const STORED: Partial<Record<StoredType, FloatType>> = { F32: 'f32', F16: 'f16' };
-
-export const float = (value: number): { float: number } => ({ float: value });
-
-export const size = (dims: readonly number[]): number => dims.reduce((product, dim) => product * dim, 1);
 
 /** A weight [N, K] in quantised blocks. */
 export interface QuantisedWeight {
@@ -98,6 +74,10 @@ export class OnnxWriter {
   readonly #occupied = new Map<string, Occupation>();
   /** Names of initializers and of values that depend on initializers alone. */
   readonly #constants = new Set<string>();
+  /** Nodes' results by name. */
+  readonly #results = new Map<string, Value>();
+  /** Before which nodes the graph may be cut. */
+  readonly #cuts: number[] = [];
   #flops = 0;
   #weightBytes = 0;
 
@@ -131,7 +111,16 @@ export class OnnxWriter {
     if (occupied) {
       this.#occupied.set(name, occupied);
     }
+    this.#results.set(name, { name, type: 'f32', dims: value.dims });
     this.#outputs.push({ name, dtype: 'float32', dims: [...value.dims] });
+  }
+
+  /**
+   * Here a block begins that can run in a session of its own, see {@link Graph.blocks}. To be called before each of the blocks that follow one
+   * another, and after the last.
+   */
+  cut(): void {
+    this.#cuts.push(this.#nodes.length);
   }
 
   /** Whether the checkpoint has this tensor. */
@@ -249,6 +238,7 @@ export class OnnxWriter {
         : null,
     );
     this.#account(op, inputs, values);
+    values.forEach((value) => value && this.#results.set(value.name, value));
     this.#nodes.push(
       create(NodeProtoSchema, {
         name: unique,
@@ -264,23 +254,14 @@ export class OnnxWriter {
 
   /** The finished model. */
   graph(): Graph {
-    const model = create(ModelProtoSchema, {
-      irVersion: IR_VERSION,
-      producerName: 'darkroom',
-      opsetImport: [
-        { domain: '', version: OPSET },
-        { domain: MICROSOFT, version: 1n },
-      ],
-      graph: {
-        name: this.#name,
-        node: this.#nodes,
-        initializer: Array.from(this.#initializers.values(), ({ proto }) => proto),
-        input: this.#inputs.map(valueInfo),
-        output: this.#outputs.map(valueInfo),
-      },
-    });
+    const parts = {
+      name: this.#name,
+      nodes: this.#nodes,
+      initializers: Array.from(this.#initializers.values(), ({ proto }) => proto),
+    };
+    const inputs = this.#inputs.map(portValue);
     return {
-      bytes: toBinary(ModelProtoSchema, model),
+      bytes: modelBytes({ ...parts, inputs, outputs: this.#outputs.map(portValue) }),
       externals: [...this.#externals.values()],
       inputs: this.#inputs,
       outputs: this.#outputs,
@@ -288,6 +269,19 @@ export class OnnxWriter {
       flops: this.#flops,
       ...this.#activations(),
       weightBytes: this.#weightBytes,
+      ...(this.#cuts.length > 0 && {
+        blocks: () =>
+          blocksOf({
+            name: this.#name,
+            nodes: this.#nodes,
+            initializers: new Map(Array.from(this.#initializers.values(), (one) => [one.value.name, one])),
+            values: new Map([...inputs.map((input) => [input.name, input] as const), ...this.#results]),
+            inputs: this.#inputs,
+            outputs: this.#outputs,
+            externals: this.#externals,
+            cuts: this.#cuts,
+          }),
+      }),
     };
   }
 
@@ -447,44 +441,4 @@ function flopsOf(op: string, [x, y]: readonly Value[], result: Value): number {
     default:
       return 0;
   }
-}
-
-function external(location: string, offset: number, length: number) {
-  return {
-    dataLocation: DataLocation.EXTERNAL,
-    externalData: [
-      { key: 'location', value: location },
-      { key: 'offset', value: String(offset) },
-      { key: 'length', value: String(length) },
-    ],
-  };
-}
-
-function attribute(name: string, value: Attribute): AttributeProto {
-  if (typeof value === 'number') {
-    return create(AttributeProtoSchema, { name, type: AttributeType.INT, i: BigInt(value) });
-  }
-  if (typeof value === 'string') {
-    const s = Uint8Array.from(value, (character) => character.charCodeAt(0));
-    return create(AttributeProtoSchema, { name, type: AttributeType.STRING, s });
-  }
-  if ('float' in value) {
-    return create(AttributeProtoSchema, { name, type: AttributeType.FLOAT, f: value.float });
-  }
-  return create(AttributeProtoSchema, { name, type: AttributeType.INTS, ints: value.map(BigInt) });
-}
-
-function valueInfo(port: Port): ValueInfoProto {
-  return create(ValueInfoProtoSchema, {
-    name: port.name,
-    type: {
-      value: {
-        case: 'tensorType',
-        value: {
-          elemType: port.dtype === 'float32' ? DataType.FLOAT : DataType.INT32,
-          shape: { dim: port.dims.map((dim) => ({ value: { case: 'dimValue' as const, value: BigInt(dim) } })) },
-        },
-      },
-    },
-  });
 }

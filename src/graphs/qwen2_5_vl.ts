@@ -108,8 +108,10 @@ export function build(config: Config, weights: WeightIndex, options: GraphOption
   const turns = anglesInput(g, '', sequence, config.head_dim / 2);
   let hidden = g.floats('inputs_embeds', [sequence, width]);
   for (let layer = 0; layer < layers; layer++) {
+    g.cut();
     hidden = languageLayer(g, `${root}layers.${layer}`, hidden, config, { turns, headNorms: false, biases: true });
   }
+  g.cut();
   const states = g.rmsNorm(`${root}norm`, hidden, epsilon);
   g.output('hidden_states', g.reshape('hidden_states/batch', states, [1, sequence, width]));
   return g.graph();

@@ -104,6 +104,7 @@ export function build(config: Config, weights: WeightIndex, options: Qwen3Option
   let hidden = g.floats('inputs_embeds', [sequence, width]);
   const wanted = new Map<number, Value>();
   for (let layer = 0; layer < Math.max(...after); layer++) {
+    g.cut();
     hidden = languageLayer(g, `${root}layers.${layer}`, hidden, config, {
       turns,
       headNorms: true,
@@ -112,6 +113,7 @@ export function build(config: Config, weights: WeightIndex, options: Qwen3Option
     });
     wanted.set(layer + 1, hidden);
   }
+  g.cut();
   const states = after.map((layer) => {
     const state = wanted.get(layer) as Value;
     return layer === layers ? g.rmsNorm(`${root}norm`, state, epsilon) : state;

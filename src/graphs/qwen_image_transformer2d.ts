@@ -155,6 +155,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
   let picture = g.linear('img_in', squares, dim);
   let words = g.linear('txt_in', g.rmsNorm('txt_norm', embeds, EPSILON), dim);
   for (let layer = 0; layer < config.num_layers; layer++) {
+    g.cut();
     const path = `transformer_blocks.${layer}`;
     const ofPicture = [time, ...(clear ? [clear] : [])].map((state) => changed(`${path}.img_mod`, state));
     const ofWords = changed(`${path}.txt_mod`, time);
@@ -189,6 +190,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
     words = gated(g, `${path}.txt_mlp`, words, feedForward(g, `${path}.txt_mlp`, inner, INNER * dim), ofWords[1]);
   }
 
+  g.cut();
   const last = continuousNorm(g, 'norm_out', g.firstOf('picture/own', picture, own), time, EPSILON);
   const output = g.linear('proj_out', last, config.in_channels);
   g.output('out_sample', unpatched(g, 'out_sample/picture', output, sample, PATCH, 'first'));

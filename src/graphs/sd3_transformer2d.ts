@@ -122,9 +122,11 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
     words: g.linear('context_embedder', embeds, dim),
   };
   for (let layer = 0; layer < layers; layer++) {
+    g.cut();
     const kind = { isLast: layer === layers - 1, isDual: config.dual_attention_layers.includes(layer) };
     block(g, `transformer_blocks.${layer}`, streams, time, config, { ...kind, keep: keep.at(layer) });
   }
+  g.cut();
   const last = continuousNorm(g, 'norm_out', streams.picture, time, EPSILON);
   const output = g.linear('proj_out', last, PATCH * PATCH * channels);
   g.output('out_sample', unpatched(g, 'out_sample/picture', output, sample, PATCH, 'last'));

@@ -90,6 +90,7 @@ export function build(config: Config, weights: WeightIndex, options: T5Options):
 
   let distances: Value | undefined;
   for (let layer = 0; layer < config.num_layers; layer++) {
+    g.cut();
     const path = `encoder.block.${layer}.layer`;
     const attention = `${path}.0.SelfAttention`;
     const table = `${attention}.relative_attention_bias`;
@@ -118,6 +119,7 @@ export function build(config: Config, weights: WeightIndex, options: T5Options):
           );
     hidden = linear(`${dense}.wo`, active, width, hidden);
   }
+  g.cut();
   const last = g.rmsNorm('encoder.final_layer_norm', hidden, epsilon);
   g.output('last_hidden_state', g.reshape('last_hidden_state/batch', last, [1, sequence, width]));
   return g.graph();

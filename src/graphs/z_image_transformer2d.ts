@@ -159,13 +159,17 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
 
   let picture = pad(g, 'x_pad_token', g.linear(`all_x_embedder.${PART}`, patches, dim), length);
   for (let layer = 0; layer < n_refiner_layers; layer++) {
+    g.cut();
     picture = block(g, `noise_refiner.${layer}`, picture, config, { turns: own, time });
   }
+  g.cut();
   let stream = g.concat('stream', [picture, context], 0);
   for (let layer = 0; layer < n_layers; layer++) {
+    g.cut();
     stream = block(g, `layers.${layer}`, stream, config, { turns: all, time, bias });
   }
 
+  g.cut();
   const last = `all_final_layer.${PART}`;
   const normal = g.plainNorm(`${last}.norm_final`, g.firstOf('stream/picture', stream, tokens), FINAL_NORM);
   const scale = oneMore(

@@ -35,6 +35,9 @@ export interface Circumstances {
   downloadBytes: number;
 }
 
+/** How fast blocks' weights come to the device, in bytes per second; null where networks run as a whole. */
+export type Streaming = { perSecond: number } | null;
+
 /** A LoRA to be merged into a model's weights. */
 export interface ModelLora {
   /** Its one `.safetensors` file. */
@@ -117,6 +120,8 @@ export interface LoadedCheckpoint extends OpenedCheckpoint {
   prepare(request: EstimateRequest, signal: AbortSignal): Promise<void>;
   /** Names of the networks that are on the device. */
   readonly onDevice: readonly string[];
+  /** Has these networks run in blocks whose weights take so many bytes, from now on, and no others. Absent where nothing can be cut. */
+  useBlocks?(bytes: ReadonlyMap<string, number>): void;
   /** Frees all its memory on the device. */
   release(): Promise<void>;
 }

@@ -66,7 +66,7 @@ export class ClipTexts {
     const { provider } = this.engine;
     return this.encoders.map(({ name, component, config, outputs }) =>
       costs.network(
-        { name, runs: texts, runsPerStep: 0, precision: 'f32' },
+        { name, phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
         component.weights,
         { provider, batch: 1, height: 0, width: 0, sequence: config.max_position_embeddings },
         (options) => clipText.build(config, component.weights, options, outputs),

@@ -11,6 +11,7 @@ import type {
   CheckpointSummary,
   Conditioning,
   DecodeRequest,
+  Estimate,
   EstimateRequest,
   ImageRequest,
   Latents,
@@ -32,8 +33,9 @@ import { planSampling } from '../../schedulers/plan.ts';
 import { schedulers } from '../../schedulers/registry.ts';
 import { schedules } from '../../schedules/registry.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
-import type { LoadedModel } from '../family.ts';
+import type { Circumstances, LoadedModel } from '../family.ts';
 import { blendOf } from '../latent_diffusion/blend.ts';
+import { estimate } from '../latent_diffusion/estimate.ts';
 import { onGround } from '../latent_diffusion/new_ground.ts';
 import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
@@ -104,6 +106,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   async encodeText(request: TextRequest): Promise<Conditioning> {
     const { networks } = this;
     const { guidance_scale: scale } = request;
+    await this.begin(request);
     const seen = (await networks.sight?.see(request.images ?? [])) ?? [];
     try {
       const prompt = await networks.encodeText(request.prompt, seen);
@@ -120,6 +123,10 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
     const { networks } = this;
     const { guidance_scale, batch_size } = request;
+    if (request.phased) {
+      // Anything loaded now would be freed again.
+      return;
+    }
     const words = { prompt: '', negative_prompt: '', guidance_scale, batch_size };
     const text = (await this.encodeText(words)) as Texts;
     try {
@@ -222,6 +229,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
       return new DeviceLatents(arithmetic.upload(state.x, dims), engine);
     }
 
+    await this.begin(request);
     const asked = [...(text.negative ? [text.negative] : []), text.prompt];
     const skipping = text.negative ? skipLayerGuidance(request, plan.steps.length) : null;
     const texts = skipping ? [...asked, text.prompt] : asked;
@@ -234,6 +242,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     };
     const snapshots = arithmetic.snapshots();
     let x: DeviceTensor | undefined;
+    networks.shelf.signal = request.signal;
     try {
       const guidance = request.guidance_scale;
       const skipped = skipping?.layers;
@@ -279,6 +288,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
       x?.dispose();
       throw error;
     } finally {
+      networks.shelf.signal = null;
       held.reverse().forEach((one) => {
         one.dispose();
       });
@@ -286,13 +296,31 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   }
 
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
+    await this.begin(request);
     const images = await this.#decoder.decode((latents as DeviceLatents).tensor, request);
     return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
+  }
+
+  /** In phased mode, frees the previous phase's networks. */
+  protected async begin({ phased }: { phased?: boolean | undefined }): Promise<void> {
+    if (phased) {
+      await this.networks.clear();
+    }
   }
 
   protected shapeOf({ batch_size: batch, height, width }: PictureShape): LatentShape {
     const { factor } = this.networks.latents;
     return { batch, height: height / factor, width: width / factor };
+  }
+
+  override estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate> {
+    const { provider, blocks, ledger } = this.engine;
+    const streaming = provider === 'webgpu' && blocks !== 'off' ? { perSecond: ledger.uploads.perSecond } : null;
+    return estimate(this.networks, this.summary.variants, request, circumstances, streaming);
+  }
+
+  useBlocks(bytes: ReadonlyMap<string, number>): void {
+    this.networks.shelf.blockBytes = bytes;
   }
 }
 

@@ -3,6 +3,7 @@ import type { PixelImage } from '../../core/media.ts';
 import type { TokenCount } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
+import type { NetworkShelf } from '../../engine/network_shelf.ts';
 import type { FlowCourse } from '../../schedulers/scheduler.ts';
 import type { CommonNetworks, Denoiser, EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
 
@@ -63,6 +64,7 @@ export interface Sight {
 }
 
 export interface FlowNetworks extends CommonNetworks {
+  readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading' | 'blockBytes' | 'signal'>;
   /** Absent where the text encoder sees no pictures. */
   readonly sight?: Sight;
   /** Whether the denoiser guides by itself: of the predictions for both texts it makes one. */

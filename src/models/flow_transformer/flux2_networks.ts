@@ -166,13 +166,13 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     return Promise.resolve([
       this.text.planned(this.costs, texts),
       this.costs.network(
-        { name: 'transformer', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
+        { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
         weights,
         shape,
         (options) => flux2.build(this.config, weights, options),
       ),
       this.costs.network(
-        { name: 'vae_decoder', runs: decodings, runsPerStep: 0, precision: 'f32' },
+        { name: 'vae_decoder', phase: 'decode', runs: decodings, runsPerStep: 0, precision: 'f32' },
         this.#vae.weights,
         { provider, batch: 1, ...decoded, weights: 'full' as const },
         (options) => autoencoder.buildDecoder(this.#autoencoder, this.#vae.weights, options),

@@ -91,7 +91,7 @@ export class Qwen3Text {
     const { padded } = this.reading;
     const shape = { provider, batch: 1, height: 0, width: 0, sequence, after: this.#after, padded };
     return costs.network(
-      { name: 'text_encoder', runs: texts, runsPerStep: 0, precision: 'f32' },
+      { name: 'text_encoder', phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
       component.weights,
       shape,
       (options) => qwen3.build(config, component.weights, options),

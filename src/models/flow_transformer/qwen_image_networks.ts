@@ -179,7 +179,7 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
       ...(sight ? [sight.vision.planned(this.costs, 1, { width: seen, height: seen })] : []),
       this.text.planned(this.costs, texts, tokens),
       this.costs.network(
-        { name: 'transformer', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
+        { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
         weights,
         { provider, batch: 1, height, width, text, shown },
         (options) => qwenImage.build(this.config, weights, options),

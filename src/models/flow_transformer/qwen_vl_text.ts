@@ -59,7 +59,7 @@ export class QwenVlText {
     const sequence = paddedTokens(tokens);
     const shape = { provider: this.engine.provider, batch: 1, height: 0, width: 0, sequence };
     return costs.network(
-      { name: 'text_encoder', runs: texts, runsPerStep: 0, precision: 'f32' },
+      { name: 'text_encoder', phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
       component.weights,
       shape,
       (options) => qwenVl.build(config, component.weights, options),

@@ -199,7 +199,7 @@ export class Sd3Networks extends BaseNetworks implements FlowNetworks {
       ...this.clips.planned(this.costs, texts),
       ...(this.t5 ? [this.t5.planned(this.costs, texts)] : []),
       this.costs.network(
-        { name: 'transformer', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
+        { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
         weights,
         shape,
         (options) => sd3.build(this.config, weights, options),

@@ -84,7 +84,7 @@ export class T5Text {
     const { provider } = this.engine;
     const shape = { provider, batch: 1, height: 0, width: 0, sequence: this.tokenizer.limit, masked };
     return costs.network(
-      { name: component.name, runs: texts, runsPerStep: 0, precision: 'f32' },
+      { name: component.name, phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
       component.weights,
       shape,
       (options) => t5.build(config, component.weights, options),

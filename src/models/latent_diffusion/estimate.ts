@@ -21,13 +21,12 @@ import { gibibytes } from '../../core/fit.ts';
 import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { bitsOnDevice } from '../../graphs/quantisation.ts';
-import type { Circumstances } from '../family.ts';
+import type { Circumstances, Streaming } from '../family.ts';
 import type { CommonNetworks, LatentSize } from './networks.ts';
+import { memoryInBlocks, memoryOf, type NetworkCost, type PlannedNetwork, type Run } from './network_memory.ts';
 import { layTiles } from './tiles.ts';
 
-/** The runtime's buffers per value between nodes: its convolutions use another layout, so most values exist twice. Measured in Chromium on SwiftShader over tiny-sd15 and shapes at 64 to 256 pixels: 1.6 to 1.9.
- */
-const LAYOUT = 1.8;
+export type { NetworkCost, Phase, PlannedNetwork } from './network_memory.ts';
 
 /** The wasm provider's limit, whatever the machine has. */
 const WASM_HEAP = 4 * 2 ** 30;
@@ -53,34 +52,6 @@ export interface NetworkRequest extends LatentSize {
   controlnets: number;
   /** How many pictures each IP-Adapter sees. */
   imagePrompts: readonly number[];
-}
-
-export interface NetworkCost {
-  /** Operations of one run; null if the network's layers are unknown. */
-  flops: number | null;
-  weightBytes: number;
-  /** See {@link Graph.activationSizes}; null if the network's layers are unknown. */
-  activationSizes: ReadonlyMap<number, number> | null;
-  largestTensorBytes: number;
-}
-
-/** The phases of a run, in order. Each needs only its own networks. */
-export type Phase = 'read' | 'sample' | 'decode';
-
-/** One network of a run. */
-export interface PlannedNetwork {
-  name: string;
-  /** Absent for models that keep all networks on the device. */
-  phase?: Phase;
-  /** For the whole request. */
-  runs: number;
-  /** How many of these are in each step; 0 for networks that run before or after. */
-  runsPerStep: number;
-  /** Its fixed precision; null = the engine's. */
-  precision: Precision | null;
-  /** Whether its layers are known. */
-  isOurs: boolean;
-  cost(precision: Precision, weights: WeightVariant): NetworkCost;
 }
 
 /**
@@ -111,20 +82,24 @@ export type EstimatedNetworks = Pick<
   'latents' | 'leastGuidance' | 'embedsGuidance' | 'batchesGuidance' | 'planned'
 >;
 
-/** @param variants the checkpoint can run in */
+/**
+ * @param variants the checkpoint can run in
+ * @param streaming for networks that can be cut into blocks, which they are where nothing fits as a whole
+ */
 export async function estimate(
   networks: EstimatedNetworks,
   variants: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates, downloadBytes }: Circumstances,
+  streaming: Streaming = null,
 ): Promise<Estimate> {
   const asked = variants.filter((variant) => request.weights === undefined || variant === request.weights);
   const cannotRun = (estimates: VariantEstimate[]) =>
     estimates.every(({ runsHere, misfit }) => !runsHere || misfit?.guessed === false);
-  const whole = await judge(networks, asked, request, { device, budget, rates });
+  const plain = await judge(networks, asked, request, { device, budget, rates });
   const inTiles = () => judge(networks, asked, { ...request, tile_size: AUTOMATIC_TILE }, { device, budget, rates });
-  const tiled = request.tile_size === undefined && cannotRun(whole.estimates) ? await inTiles() : whole;
-  const together = cannotRun(tiled.estimates) ? whole : tiled;
+  const tiled = request.tile_size === undefined && cannotRun(plain.estimates) ? await inTiles() : plain;
+  const together = cannotRun(tiled.estimates) ? plain : tiled;
   const canBePhased = together.run.networks.every(({ phase }) => phase !== undefined);
   // Phases reload everything for each picture, so they are only for what would not run otherwise.
   const phased =
@@ -136,7 +111,9 @@ export async function estimate(
           { device, budget, rates },
         )
       : together;
-  const { run, estimates, request: judged } = fits(phased.estimates) ? phased : together;
+  const whole = fits(phased.estimates) ? phased : together;
+  const cut = streaming && !fits(whole.estimates) ? inBlocks(phased, { device, budget }, streaming) : null;
+  const { run, estimates, request: judged } = cut ?? whole;
   const here = estimates.filter(({ runsHere }) => runsHere);
   const recommended = here.find(({ misfit }) => misfit === null) ?? null;
   const shown = recommended ?? here.at(0);
@@ -157,13 +134,36 @@ function fits(estimates: readonly VariantEstimate[]): boolean {
   return estimates.some(({ runsHere, misfit }) => runsHere && misfit === null);
 }
 
+interface Judged {
+  run: Run;
+  estimates: VariantEstimate[];
+  request: EstimateRequest;
+}
+
+/** The same with networks in blocks, in the one variant that waits least for its weights; null where not even that fits. */
+function inBlocks(
+  judged: Judged,
+  { device, budget }: Pick<Circumstances, 'device' | 'budget'>,
+  streaming: NonNullable<Streaming>,
+): Judged | null {
+  const cut = judged.estimates.map((one): VariantEstimate => {
+    const found = one.runsHere ? memoryInBlocks(judged.run, one.precision, one.variant, budget.bytes, streaming) : null;
+    return found && misfitOf(found.memory, one.largestTensor, device, budget) === null
+      ? { ...one, ...found, misfit: null }
+      : one;
+  });
+  const least = Math.min(...cut.map(({ blocks }) => blocks?.seconds ?? Infinity));
+  const chosen = cut.findIndex(({ blocks }) => blocks?.seconds === least);
+  return chosen < 0 ? null : { ...judged, estimates: judged.estimates.map((one, i) => (i === chosen ? cut[i] : one)) };
+}
+
 /** A request in each variant and precision. */
 async function judge(
   networks: EstimatedNetworks,
   asked: readonly WeightVariant[],
   request: EstimateRequest,
   { device, budget, rates }: Pick<Circumstances, 'device' | 'budget' | 'rates'>,
-): Promise<{ run: Run; estimates: VariantEstimate[]; request: EstimateRequest }> {
+): Promise<Judged> {
   const run = await plannedRun(networks, request);
   const kinds = asked.flatMap((variant): { variant: WeightVariant; precision: Precision }[] =>
     variant === 'full' && run.isOurs
@@ -178,15 +178,6 @@ async function judge(
     return { variant, precision, memory, largestTensor, ...timeOf(run, precision, variant, rates), misfit, runsHere };
   });
   return { run, estimates, request };
-}
-
-interface Run {
-  networks: PlannedNetwork[];
-  loop: number;
-  /** Whether the layers of all networks are known. */
-  isOurs: boolean;
-  /** Whether networks leave the device after their phase. */
-  isPhased: boolean;
 }
 
 /** The networks a request runs, with their costs. */
@@ -239,47 +230,6 @@ async function plannedRun(networks: EstimatedNetworks, request: EstimateRequest)
 /** f16 is listed even if the device cannot compute it, because a person may choose a device by it. */
 function fullPrecisions(device: DeviceReport): Precision[] {
   return device.precision === 'f16' ? ['f16', 'f32'] : ['f32', 'f16'];
-}
-
-function memoryOf({ networks, loop, isPhased }: Run, precision: Precision, variant: WeightVariant): MemoryEstimate {
-  const phases = isPhased ? new Set(networks.map(({ phase }) => phase)) : [null];
-  return Array.from(phases, (phase) =>
-    memoryTogether(
-      networks.filter((network) => phase === null || network.phase === phase),
-      loop,
-      precision,
-      variant,
-    ),
-  ).reduce((most, memory) => (memory.peak > most.peak ? memory : most));
-}
-
-/** Memory of networks that are on the device together. */
-function memoryTogether(
-  networks: readonly PlannedNetwork[],
-  loop: number,
-  precision: Precision,
-  variant: WeightVariant,
-): MemoryEstimate {
-  const costs = networks.map((network) => network.cost(network.precision ?? precision, variant));
-  const weights = costs.reduce((sum, { weightBytes }) => sum + weightBytes, 0);
-  const loading = Math.max(...costs.map(({ largestTensorBytes }) => largestTensorBytes));
-  const activations = activationsOf(costs);
-  // The last tensor is loaded before its network computes for the first time.
-  return { weights, loading, activations, loop, peak: weights + Math.max(loading, activations ?? 0) + loop };
-}
-
-/** Buffers are reused for values of the same size, across networks. */
-function activationsOf(costs: NetworkCost[]): number | null {
-  const kept = new Map<number, number>();
-  for (const { activationSizes } of costs) {
-    if (!activationSizes) {
-      return null;
-    }
-    for (const [size, count] of activationSizes) {
-      kept.set(size, Math.max(kept.get(size) ?? 0, count));
-    }
-  }
-  return Math.round(LAYOUT * [...kept].reduce((sum, [size, count]) => sum + size * count, 0));
 }
 
 function largestOf({ networks }: Run, precision: Precision, variant: WeightVariant): number {
@@ -389,12 +339,17 @@ export class GraphCosts {
         const key = `${about.name} ${precision} ${variant} ${JSON.stringify(shape)}`;
         let cost = this.#costs.get(key);
         if (!cost) {
-          const { flops, weightBytes, activationSizes } = build({ ...shape, dtype: precision, weights: variant });
+          const { flops, weightBytes, activationSizes, blocks } = build({
+            ...shape,
+            dtype: precision,
+            weights: variant,
+          });
           cost = {
             flops,
             weightBytes,
             activationSizes,
             largestTensorBytes: largestTensor(weights, precision, variant),
+            ...(blocks && { blockBytes: once(() => blocks().blocks.map((block) => block.weightBytes)) }),
           };
           this.#costs.set(key, cost);
         }
@@ -402,6 +357,11 @@ export class GraphCosts {
       },
     };
   }
+}
+
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined;
+  return () => (made ??= { value: make() }).value;
 }
 
 /** Bytes of a network's largest tensor on the device. */

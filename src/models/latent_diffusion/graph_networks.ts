@@ -235,7 +235,8 @@ export class GraphNetworks implements Networks {
         contexts.push(await this.#context(inputs, hold));
       }
       const seen = await this.#images.inputs(imagePrompts, request.sides ?? [], batch, hold);
-      const controls = request.controls && (await this.#controls.lead(request.controls, sized, texts, request.sides ?? [], hold));
+      const controls =
+        request.controls && (await this.#controls.lead(request.controls, sized, texts, request.sides ?? [], hold));
       const outputs: DeviceTensor[] = [];
       const time = hold([1, unet.block_out_channels[0]]);
       const fixed: Record<string, DeviceTensor> = { time_proj: time, ...(masked && { masked }) };

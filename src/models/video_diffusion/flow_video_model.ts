@@ -13,7 +13,6 @@ import type {
   ImageRequest,
   Latents,
   SampleRequest,
-  TextRequest,
 } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
@@ -51,13 +50,7 @@ export class FlowVideoModel extends FlowModel<FlowVideoNetworks> {
   /** What sampling starts from, where it was drawn ahead. */
   readonly #drawn = new WeakMap<NoiseSource, Float32Array<ArrayBuffer>>();
 
-  override async encodeText(request: TextRequest): Promise<Conditioning> {
-    await this.#begin(request);
-    return super.encodeText(request);
-  }
-
   override async sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents> {
-    await this.#begin(request);
     const drawn = this.#drawn.get(request.random);
     const random = drawn ? new DrawnStart(request.random, drawn) : request.random;
     const latents = await super.sample(conditioning, { ...request, random });
@@ -101,14 +94,14 @@ export class FlowVideoModel extends FlowModel<FlowVideoNetworks> {
   }
 
   override async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
-    // Anything loaded now would be freed again, and a transformer that is given the first frame is another graph.
-    if (!request.phased && !request.startsFromPicture) {
+    // A transformer that is given the first frame is another graph.
+    if (!request.startsFromPicture) {
       await super.prepare(request, signal);
     }
   }
 
   override async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
-    await this.#begin(request);
+    await this.begin(request);
     const { tensor } = latents as DeviceLatents;
     const images: PixelImage[] = [];
     const take = request.take ?? ((frame: PixelImage) => Promise.resolve(void images.push(frame)));
@@ -132,12 +125,5 @@ export class FlowVideoModel extends FlowModel<FlowVideoNetworks> {
       throw new StudioError('invalid_operation', `"${this.summary.name}" makes no videos of ${batch_size} frames.`);
     }
     return { batch: 1, height: (frames * height) / latents.factor, width: width / latents.factor, frames };
-  }
-
-  /** In phased mode, frees the previous phase's networks. */
-  async #begin({ phased }: { phased?: boolean | undefined }): Promise<void> {
-    if (phased) {
-      await this.networks.clear();
-    }
   }
 }

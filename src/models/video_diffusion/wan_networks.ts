@@ -188,7 +188,7 @@ export class WanNetworks extends BaseNetworks implements FlowVideoNetworks {
     const shape = { provider, batch: 1, frames, height, width, text: TEXT_TOKENS, isBegun };
     const encoded = startsFromPicture ? (shownChannels === 0 ? 1 : frames) : 0;
     return Promise.resolve([
-      { ...this.text.planned(this.costs, texts), phase: 'read' },
+      this.text.planned(this.costs, texts),
       // Only one expert is on the device at a time, and they are equally large.
       this.costs.network(
         { name: 'transformer', phase: 'sample', runs: calls * steps, runsPerStep: calls, precision: 'f32' },
