@@ -1,6 +1,14 @@
 /** The interface between the page and the workers that execute jobs. `connection.ts` is the transport. */
 import type { CheckedAddition } from '../src/core/additions.ts';
-import type { BlockMode, DeviceReport, EngineState, JobEvent, LedgerReport, ResumePoint, Stage } from '../src/core/job.ts';
+import type {
+  BlockMode,
+  DeviceReport,
+  EngineState,
+  JobEvent,
+  LedgerReport,
+  ResumePoint,
+  Stage,
+} from '../src/core/job.ts';
 import type { ComfySurvey } from '../src/core/comfyui.ts';
 import type {
   CheckpointSummary,

@@ -89,7 +89,10 @@ export class WeightReader {
     if (file instanceof Uint8Array) {
       take(file.subarray(offset, offset + length) as Bytes);
     } else {
-      const reader = file.slice(offset, offset + length).stream().getReader();
+      const reader = file
+        .slice(offset, offset + length)
+        .stream()
+        .getReader();
       for (let part = await reader.read(); !part.done; part = await reader.read()) {
         take(part.value);
       }
