@@ -17,7 +17,12 @@ export default defineConfig({
   plugins: [svelte(), hostHeaders(), sandbox(), schemas(), startOfConfigs(), offline()],
   // A missing file is missing, not the page.
   appType: 'mpa',
-  worker: { format: 'es', plugins: () => [oneRuntime()] },
+  // What workers load lies apart from what the page loads, so that e2e/journeys/start.spec.ts can tell them from each other.
+  worker: {
+    format: 'es',
+    plugins: () => [oneRuntime()],
+    rolldownOptions: { output: { chunkFileNames: 'assets/worker/[name]-[hash].js' } },
+  },
   // Found only inside the workers, these would make the dev server reload the page in the middle of the first picture.
   optimizeDeps: {
     include: [

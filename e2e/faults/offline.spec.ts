@@ -274,7 +274,7 @@ test.describe('what is kept', () => {
     const stop = await host.start();
     try {
       // The build of the engine that this browser does not run: only the service worker asks for it.
-      const chunk = `/assets/${readdirSync(join(DIST, 'assets')).find((name) => name.startsWith('ort.webgpu.'))}`;
+      const chunk = `/assets/worker/${readdirSync(join(DIST, 'assets/worker')).find((name) => name.startsWith('ort.webgpu.'))}`;
       host.cut = chunk;
       await open(page, host.url);
       await expect.poll(() => host.asked).toContain(chunk);

@@ -112,9 +112,9 @@ export class JobClient implements JobService {
     this.queueLoss = witness?.begin() ?? Promise.resolve(null);
   }
 
-  /** Starts the workers. If one ends, they restart automatically with the same options. */
+  /** Starts the workers. If one ends, they restart automatically with the same options. What was set before stays. */
   start(options: StartOptions = {}): Promise<DeviceReport> {
-    this.#workers.options = options;
+    this.#workers.options = { ...options, ...this.#workers.options };
     const { backend = 'auto', threads, runtimeFiles } = options;
     this.language.options = { backend, threads, runtimeFiles };
     return this.device;
@@ -189,6 +189,12 @@ export class JobClient implements JobService {
   async planWith(memoryBytes: number | null): Promise<MemoryBudget> {
     this.#workers.options = { ...this.#workers.options, memoryBytes };
     return (await this.#workers.started()).call('planWith', memoryBytes);
+  }
+
+  /** What is planned with. */
+  async budget(): Promise<MemoryBudget> {
+    const worker = await this.#workers.started();
+    return worker.call('planWith', this.#workers.options.memoryBytes ?? null);
   }
 
   /** Whether pictures recorded from now on contain how they were made. */

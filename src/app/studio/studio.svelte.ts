@@ -176,9 +176,11 @@ export class Studio {
       if (hasPlots()) {
         await this.openPlots();
       }
-      this.device = await this.#client.start({ ...this.#address, inscribes: this.inscribes });
+      const { memory } = this.#kept.current;
+      this.device = await this.#client.start({ ...this.#address, inscribes: this.inscribes, memoryBytes: memory });
       this.phase = 'ready';
-      this.budget = await this.#client.planWith(this.#kept.current.memory);
+      // Not what was kept: code may have set something else meanwhile.
+      this.budget = await this.#client.budget();
       await this.opened.openLast();
     } catch (error) {
       this.phase = 'failed';
