@@ -62,7 +62,7 @@ test('an image prompt is added, given its pictures, used, recorded and brought b
     [1440, 900],
   ]) {
     await page.setViewportSize({ width, height });
-    await weight.scrollIntoViewIfNeeded();
+    await expect(weight).toBeVisible();
     await page.screenshot({ path: info.outputPath(`field-${width}.png`), fullPage: true });
   }
   await generate.click();
