@@ -126,7 +126,9 @@ test('a German catalogue that cannot be fetched leaves the page in English, and 
 /** No English words, and nothing pushed off the page by longer German ones. */
 async function expectGerman(page: Page): Promise<void> {
   expect((await wordsOf(page)).filter((text) => english.includes(text))).toEqual([]);
-  expect(await page.evaluate(() => document.documentElement.scrollWidth - innerWidth)).toBeLessThanOrEqual(0);
+  await expect
+    .poll(() => page.evaluate(() => document.documentElement.scrollWidth - innerWidth))
+    .toBeLessThanOrEqual(0);
 }
 
 /** Every visible text, label and placeholder of the page. */

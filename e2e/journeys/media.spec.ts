@@ -189,7 +189,7 @@ test('a part of a sound is chosen by keyboard and pointer, saved, and used as a 
     [390, 844],
   ]) {
     await page.setViewportSize({ width, height });
-    expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
+    await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width);
     await page.screenshot({ path: join(outputDir, `trim-${width}.png`) });
   }
 

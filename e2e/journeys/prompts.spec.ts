@@ -39,7 +39,9 @@ for (const viewport of [
     await field('Seed of the variation').fill('9');
     await field('Seed offset of steps (ENSD)').fill('31337');
     await field('Noise').scrollIntoViewIfNeeded();
-    expect(await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth)).toBeLessThanOrEqual(0);
+    await expect
+      .poll(() => page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth))
+      .toBeLessThanOrEqual(0);
     await page.screenshot({ path: info.outputPath('settings.png'), fullPage: true });
 
     await page.getByRole('button', { name: /^Generate/ }).click();

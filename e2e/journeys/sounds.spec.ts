@@ -90,7 +90,8 @@ test('words become a sound, which is played, recorded with its recipe, and made 
   expect(sounds[0]).toMatchObject({ seconds: 0.5, rate: 8000, channels: 2, sampler: 'dpmpp_2m_sde' });
   await page.setViewportSize({ width: 390, height: 844 });
   await expect(studio.player.or(page.getByRole('button', { name: 'Pause' }))).toBeVisible();
-  expect(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(true);
+  // The waveform is drawn anew for the new width.
+  await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(true);
 });
 
 test('a sound grows out of another one; what is none, or is too long, is said', async ({ page }) => {
@@ -138,7 +139,7 @@ test('words and lyrics become a song; what of it cannot be is said', async ({ pa
     [1440, 900],
   ]) {
     await page.setViewportSize({ width, height });
-    expect(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(true);
+    await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(true);
     await page.screenshot({ path: join(test.info().outputDir, `music-${width}.png`), fullPage: true });
   }
   await studio.set({ Seconds: '0' });

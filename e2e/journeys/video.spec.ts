@@ -177,7 +177,7 @@ test('a video is made from words, played, stepped through, saved with its recipe
   await page.setViewportSize({ width: 390, height: 844 });
   await expect(view.frames).toBeVisible();
   await page.screenshot({ path: join(outputDir, 'video-390.png'), fullPage: true });
-  expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
+  await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
 });
 
 test('Wan makes one, of as many frames as it can, and who has no checkpoint of it is told where to get one', async ({
@@ -211,7 +211,7 @@ test('Wan makes one, of as many frames as it can, and who has no checkpoint of i
   await page.screenshot({ path: join(outputDir, 'wan-1440.png'), fullPage: true });
   await page.setViewportSize({ width: 390, height: 844 });
   await page.screenshot({ path: join(outputDir, 'wan-390.png'), fullPage: true });
-  expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
+  await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
 });
 
 test('a video that is cancelled half way keeps its frames so far, which is shown and told', async ({ page }, {
