@@ -21,17 +21,14 @@ import {
   steps,
   weights,
 } from '../src/core/parameters.ts';
+import { SOUNDING_STAGES, decodeSounds, shownSeconds, toldSampling } from '../src/core/sounding.ts';
 
 export const meta = {
   id: 'output_audio_ace_step',
   media: 'audio',
   operations: ['audio_generation'],
   needs: { gpu: true, checkpoint: ['AceStepPipeline'] },
-  stages: [
-    { id: 'encode', label: { en: 'Reading your words', de: 'Liest deine Worte' } },
-    { id: 'sample', label: { en: 'Composing', de: 'Komponiert' }, unit: 'steps' },
-    { id: 'decode', label: { en: 'Fixing the sound', de: 'Fixiert den Klang' }, weight: 2 },
-  ],
+  stages: SOUNDING_STAGES,
   outputs: { sounds: { medium: 'audio', many: true } },
   records: ['encoded_prompt'],
 } as const satisfies ChunkMeta;
@@ -202,26 +199,10 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
       signal,
       resume,
       keep,
-      onStart(all, done) {
-        progress('sample', done, all);
-      },
-      onStep({ step, steps: all }) {
-        progress('sample', step, all);
-      },
+      ...toldSampling(context),
     });
-    progress('decode');
-    if (context.wants('latents')) {
-      const [batch, channels, , length] = latents.dims;
-      await context.recordTensors('latents', {
-        latents: { dims: [batch, channels, length], data: await latents.read() },
-      });
-    }
-    const sounds = await model.decode(latents, {
-      signal,
-      onPart(done, parts) {
-        progress('decode', done, parts);
-      },
-    });
+    const made = latents;
+    const sounds = await decodeSounds(made, context, (request) => model.decode(made, request));
     return { sounds };
   } finally {
     text?.dispose();
@@ -253,13 +234,13 @@ function requireLength(
   if (seconds - form.seconds > 1e-9 * form.seconds) {
     throw new StudioError(
       'invalid_operation',
-      `"${summary.name}" makes at most ${shown(form.seconds)} seconds of music, and this would be ${shown(seconds)}; choose ${audio === undefined ? 'fewer seconds' : 'a shorter sound'}.`,
+      `"${summary.name}" makes at most ${shownSeconds(form.seconds)} seconds of music, and this would be ${shownSeconds(seconds)}; choose ${audio === undefined ? 'fewer seconds' : 'a shorter sound'}.`,
     );
   }
   if (start >= seconds) {
     throw new StudioError(
       'invalid_operation',
-      `The given sound is ${shown(seconds)} seconds long, so nothing of it lies after second ${shown(start)}; choose an earlier repaint_start.`,
+      `The given sound is ${shownSeconds(seconds)} seconds long, so nothing of it lies after second ${shownSeconds(start)}; choose an earlier repaint_start.`,
     );
   }
 }
@@ -271,8 +252,4 @@ function sayWhatIsMissing({ lyrics }: Input, { notice }: Context): void {
       'The lyrics have no sections; the model sings best where lines such as [verse] and [chorus] say what each part is.',
     );
   }
-}
-
-function shown(seconds: number): string {
-  return String(Math.floor(seconds * 100) / 100);
 }

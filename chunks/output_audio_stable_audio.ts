@@ -19,17 +19,14 @@ import {
   weights,
 } from '../src/core/parameters.ts';
 import type { SoundForm } from '../src/core/sound_model.ts';
+import { SOUNDING_STAGES, decodeSounds, shownSeconds, toldSampling } from '../src/core/sounding.ts';
 
 export const meta = {
   id: 'output_audio_stable_audio',
   media: 'audio',
   operations: ['audio_generation'],
   needs: { gpu: true, checkpoint: ['StableAudioPipeline'] },
-  stages: [
-    { id: 'encode', label: { en: 'Reading your words', de: 'Liest deine Worte' } },
-    { id: 'sample', label: { en: 'Composing', de: 'Komponiert' }, unit: 'steps' },
-    { id: 'decode', label: { en: 'Fixing the sound', de: 'Fixiert den Klang' }, weight: 2 },
-  ],
+  stages: SOUNDING_STAGES,
   outputs: { sounds: { medium: 'audio', many: true } },
   records: ['encoded_prompt'],
 } as const satisfies ChunkMeta;
@@ -76,7 +73,7 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
   const start = input.audio === undefined ? undefined : await context.readSound(input.audio, model.form.rate);
   if (start && start.channels[0].length > model.form.rate * model.form.seconds) {
     notice(
-      `The sound to start from is longer than the ${shown(model.form.seconds)} seconds of "${model.summary.name}"; what comes after them was left out.`,
+      `The sound to start from is longer than the ${shownSeconds(model.form.seconds)} seconds of "${model.summary.name}"; what comes after them was left out.`,
     );
   }
   const { noiseWithMotion } = await import('../src/core/noise_sources.ts');
@@ -98,28 +95,10 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
       signal,
       resume,
       keep,
-      onStart(count, done) {
-        progress('sample', done, count);
-      },
-      onStep({ step, steps: count }) {
-        progress('sample', step, count);
-      },
+      ...toldSampling(context),
     });
-    progress('decode');
-    if (context.wants('latents')) {
-      const [batch, channels, , length] = latents.dims;
-      await context.recordTensors('latents', {
-        latents: { dims: [batch, channels, length], data: await latents.read() },
-      });
-    }
-    const sounds = await model.decode(latents, {
-      from,
-      until,
-      signal,
-      onPart(done, parts) {
-        progress('decode', done, parts);
-      },
-    });
+    const made = latents;
+    const sounds = await decodeSounds(made, context, (request) => model.decode(made, { from, until, ...request }));
     return { sounds };
   } finally {
     text.dispose();
@@ -141,7 +120,7 @@ function spanOf(
   if (until - longest > 1e-9 * longest || from >= longest) {
     throw new StudioError(
       'invalid_operation',
-      `"${name}" makes at most ${shown(longest)} seconds of sound, and this would end at second ${shown(Math.max(until, from))}; choose fewer seconds or an earlier beginning.`,
+      `"${name}" makes at most ${shownSeconds(longest)} seconds of sound, and this would end at second ${shownSeconds(Math.max(until, from))}; choose fewer seconds or an earlier beginning.`,
     );
   }
   if (Math.trunc(until * rate) <= Math.trunc(from * rate)) {
@@ -151,8 +130,4 @@ function spanOf(
     );
   }
   return { from, until };
-}
-
-function shown(seconds: number): string {
-  return String(Math.floor(seconds * 100) / 100);
 }

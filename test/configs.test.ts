@@ -60,8 +60,12 @@ describe.each(Object.entries(files))('config %s', (path, file) => {
       if (typeof there === 'string' || typeof other === 'string') {
         throw new Error('One of them is no config.');
       }
-      expect(there.main.chunk.meta.needs.remote).toBeDefined();
-      expect(other.main.chunk.meta.needs.checkpoint).toBeDefined();
+      const [elsewhere, local] = [there.main.chunk.meta, other.main.chunk.meta];
+      expect(elsewhere.needs.remote).toEqual(expect.any(String));
+      expect(elsewhere.needs.checkpoint).toBeUndefined();
+      expect(local.needs.checkpoint).not.toEqual([]);
+      expect(local.needs.checkpoint).toEqual(expect.any(Array));
+      expect(local.needs.remote).toBeUndefined();
       expect(other.operations).toEqual(expect.arrayContaining([...there.operations]));
     });
   }

@@ -6,7 +6,7 @@ import { Fourier } from './fourier.ts';
 const PIECE = 0.046;
 /** Hertz of the lowest row, if the pieces are long enough. */
 const LOWEST = 40;
-/** Pieces at most of one column; of long sounds not all is looked at. */
+/** How many pieces a column averages at most: a long sound is sampled, not read whole. */
 const MOST_PIECES = 4;
 /** Decibels below full scale that are drawn as silence. */
 const DEPTH = 90;
