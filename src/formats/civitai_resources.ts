@@ -3,7 +3,7 @@
  * resources`), and the hashes of all of them (`Hashes`).
  */
 import { isObject, numberOf, own, readJson, textOf } from './json.ts';
-import type { Findings } from './reading.ts';
+import type { Findings } from './findings.ts';
 
 const LORA = /^(lora|lycoris|locon|loha|lokr|dora)$/i;
 const EMBEDDING = /^(embed(ding)?|textual ?inversion|ti)$/i;

@@ -3,7 +3,8 @@
  * missing. The graph is walked upstream from the sampler that made the picture; everything left over is listed.
  */
 import { isObject, own, readJsonObject, textOf } from '../json.ts';
-import { Findings, type Reading } from '../reading.ts';
+import { Findings } from '../findings.ts';
+import type { Reading } from '../reading.ts';
 import { civitaiExtra, type Extra } from './civitai.ts';
 import { editorGraph } from './editor.ts';
 import { apiGraph, linkNames, nameOutputs, upstreamOf, type Graph, type Node } from './graph.ts';

@@ -1,7 +1,7 @@
 /** Describes what else a graph did to its picture: known nodes by their type, unknown ones by their title. */
 import { loraName } from '../../core/loras.ts';
 import { numberOf, textOf } from '../json.ts';
-import { shown } from '../reading.ts';
+import { shown } from '../findings.ts';
 import { literal, upstreamOf, type Graph, type Node } from './graph.ts';
 import type { Routes } from './routes.ts';
 import { isSampler } from './samplers.ts';

@@ -1,6 +1,6 @@
 /** A sampler's settings, whether they are its own or come from parts (guider, sigmas, noise) or a bundle. */
 import { numberOf, textOf } from '../json.ts';
-import { shown, type Findings } from '../reading.ts';
+import { shown, type Findings } from '../findings.ts';
 import type { Extra } from './civitai.ts';
 import { MAX_WALK, type Node } from './graph.ts';
 import type { Routes } from './routes.ts';

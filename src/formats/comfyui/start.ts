@@ -1,6 +1,6 @@
 /** Where a sampler started: from empty latents of a size, or from a picture. */
 import { numberOf, textOf } from '../json.ts';
-import type { Findings } from '../reading.ts';
+import type { Findings } from '../findings.ts';
 import { MAX_WALK, literal, word, type Node, type Place } from './graph.ts';
 import type { Routes } from './routes.ts';
 

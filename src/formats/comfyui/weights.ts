@@ -1,7 +1,7 @@
 /** The checkpoint and LoRAs feeding a sampler: loaders, stacks and multi-loaders, if switched on. */
 import { loraName } from '../../core/loras.ts';
 import { isObject, numberOf, own, textOf } from '../json.ts';
-import { shown, type Findings } from '../reading.ts';
+import { shown, type Findings } from '../findings.ts';
 import { MAX_WALK, linkNames, literal, word, type Node, type Place } from './graph.ts';
 import type { Routes } from './routes.ts';
 

@@ -1,5 +1,5 @@
 /** The text behind a sampler's conditionings, found through everything that only changes or joins conditionings. */
-import { shown } from '../reading.ts';
+import { shown } from '../findings.ts';
 import { MAX_WALK, literal, type Node, type Place } from './graph.ts';
 import { ofSide, type Routes, type Side } from './routes.ts';
 import { wordsRank, type Strings } from './strings.ts';

@@ -3,7 +3,8 @@
  * pixels, which arrives here as `parameters`.
  */
 import { ExifTag } from '../exif.ts';
-import { parseInfotext, readingOf } from '../infotext.ts';
+import { parseInfotext } from '../infotext.ts';
+import { readingOf } from '../infotext_reading.ts';
 import type { Tool } from '../reading.ts';
 
 export const tool: Tool = {

@@ -1,10 +1,12 @@
 /** Darkroom itself: the JSON has everything; without it (another program rewrote the file) the infotext has nearly as much. */
 import { withoutLoraTags } from '../../core/lora_tags.ts';
-import { parseInfotext, readingOf } from '../infotext.ts';
+import { parseInfotext } from '../infotext.ts';
+import { readingOf } from '../infotext_reading.ts';
 import { ExifTag } from '../exif.ts';
 import type { Metadata } from '../metadata.ts';
 import { Fields } from '../fields.ts';
-import { Findings, type Reading, type Tool } from '../reading.ts';
+import { Findings } from '../findings.ts';
+import type { Reading, Tool } from '../reading.ts';
 import { hasStart, readSettings, type Settings } from '../settings.ts';
 import { XMP_DARKROOM, xmpValue } from '../xmp.ts';
 

@@ -2,7 +2,8 @@
 import { ExifTag } from '../exif.ts';
 import { Fields } from '../fields.ts';
 import { listOf, own, readJsonObject, textOf } from '../json.ts';
-import { Findings, type Tool } from '../reading.ts';
+import { Findings } from '../findings.ts';
+import type { Tool } from '../reading.ts';
 import { xmpValue } from '../xmp.ts';
 
 const NAME = 'Draw Things';

@@ -5,7 +5,8 @@
 import { ExifTag } from '../exif.ts';
 import { Fields, isOff } from '../fields.ts';
 import { listOf, placesOf, readJsonObject, textOf } from '../json.ts';
-import { Findings, type Tool } from '../reading.ts';
+import { Findings } from '../findings.ts';
+import type { Tool } from '../reading.ts';
 
 const NAME = 'Easy Diffusion';
 

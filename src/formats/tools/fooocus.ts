@@ -3,10 +3,12 @@
  * MakerNote and the text in UserComment.
  */
 import { ExifTag } from '../exif.ts';
-import { parseInfotext, readingOf } from '../infotext.ts';
+import { parseInfotext } from '../infotext.ts';
+import { readingOf } from '../infotext_reading.ts';
 import { Fields } from '../fields.ts';
 import { listOf, readJsonObject, textOf } from '../json.ts';
-import { Findings, shown, type Reading, type Tool } from '../reading.ts';
+import { Findings, shown } from '../findings.ts';
+import type { Reading, Tool } from '../reading.ts';
 
 const NAME = 'Fooocus';
 /** Default values in every picture. */

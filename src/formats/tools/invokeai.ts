@@ -2,7 +2,8 @@
 import { parseDream } from '../dream.ts';
 import { Fields } from '../fields.ts';
 import { isObject, listOf, numberOf, own, readJsonObject, textOf } from '../json.ts';
-import { Findings, type Reading, type Tool } from '../reading.ts';
+import { Findings } from '../findings.ts';
+import type { Reading, Tool } from '../reading.ts';
 
 const NAME = 'InvokeAI';
 

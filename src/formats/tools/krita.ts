@@ -1,5 +1,6 @@
 /** Krita AI Diffusion: an infotext in PNG iTXt whose checkpoint has the hash "unknown"; samplers carry the name of a preset. */
-import { parseInfotext, readingOf } from '../infotext.ts';
+import { parseInfotext } from '../infotext.ts';
+import { readingOf } from '../infotext_reading.ts';
 import type { Tool } from '../reading.ts';
 
 const NAME = 'Krita AI Diffusion';

@@ -1,7 +1,8 @@
 /** NovelAI: PNG texts `Software: NovelAI` and `Comment` (JSON), or the same texts hidden in the alpha channel. */
 import { Fields } from '../fields.ts';
 import { own, readJsonObject, textOf } from '../json.ts';
-import { Findings, type Tool } from '../reading.ts';
+import { Findings } from '../findings.ts';
+import type { Tool } from '../reading.ts';
 
 const NAME = 'NovelAI';
 

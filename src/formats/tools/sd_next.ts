@@ -3,7 +3,8 @@
  * the middle of a line.
  */
 import { ExifTag } from '../exif.ts';
-import { parseInfotext, readingOf, type Infotext } from '../infotext.ts';
+import { parseInfotext, type Infotext } from '../infotext.ts';
+import { readingOf } from '../infotext_reading.ts';
 import type { Tool } from '../reading.ts';
 
 const NAME = 'SD.Next';

@@ -3,7 +3,8 @@ import { loraName } from '../../core/loras.ts';
 import { ExifTag } from '../exif.ts';
 import { Fields } from '../fields.ts';
 import { isObject, listOf, numberOf, own, placesOf, readJsonObject, textOf } from '../json.ts';
-import { Findings, shown, type Tool } from '../reading.ts';
+import { Findings, shown } from '../findings.ts';
+import type { Tool } from '../reading.ts';
 
 const NAME = 'SwarmUI';
 const MAX_TAGS = 1_000;
