@@ -1,0 +1,233 @@
+/**
+ * The numbers of a part of a stored tensor: which ranges of its files they are made of, and how. Dequantised, scaled and
+ * with the deltas of LoRAs, where the tensor has these.
+ */
+import {
+  tensorsOf,
+  type BlockType,
+  type QuantisedBytes,
+  type StoredTensor,
+  type WeightDelta,
+} from '../graphs/graph.ts';
+import { BLOCK } from '../graphs/quantisation.ts';
+import { BYTES } from './conversion.ts';
+import { addDecomposed, lengthFactors } from './decomposed_delta.ts';
+import { addFactored } from './factored_delta.ts';
+import { BLOCKS, unpackBlocks } from './gguf_blocks.ts';
+import { asFloats, dequantise } from './quantise.ts';
+import { applyScale, scaleCount } from './scaled_weights.ts';
+import type { Bytes, Range } from './weight_source.ts';
+
+/** The blocks that have elements [from, until) in them, and the number of elements before these. */
+export function blocksOf(
+  { file, offset }: StoredTensor,
+  type: BlockType,
+  from: number,
+  until: number,
+): { range: Range; before: number } {
+  const { elements: each, bytes } = BLOCKS[type];
+  const [first, last] = [Math.floor(from / each), Math.ceil(until / each)];
+  return { range: { file, begin: offset + first * bytes, end: offset + last * bytes }, before: from - first * each };
+}
+
+/**
+ * The numbers of a tensor's elements [from, until), dequantised where the file has it in blocks (of which, where they are ours, both are
+ * then borders), times its scale and with its deltas.
+ */
+export function elements(tensor: StoredTensor, from: number, until: number) {
+  const { shape, deltas = [] } = tensor;
+  const columns = shape.slice(1).reduce((product, dimension) => product * dimension, 1);
+  // Lengths of inputs are known once all rows were read; GLoRA and lengths of rows want whole ones.
+  const wanted = deltas.map((delta) =>
+    delta.lengths?.of === 'inputs' && !INPUT_FACTORS.has(delta)
+      ? 'all'
+      : delta.lengths || ('kind' in delta && delta.kind === 'generalised')
+        ? 'rows'
+        : 'these',
+  );
+  if (wanted.every((extent) => extent === 'these')) {
+    return changed(tensor, from, until, columns);
+  }
+  const [begin, end] = wanted.includes('all')
+    ? [0, shape[0] * columns]
+    : [Math.floor(from / columns) * columns, Math.ceil(until / columns) * columns];
+  const { ranges, make } = changed(tensor, begin, end, columns);
+  return { ranges, make: (contents: Bytes[]) => make(contents).slice(from - begin, until - begin) };
+}
+
+/** What DoRA multiplies each input by, by the change; lengths of inputs go through all rows, so they are reckoned once. */
+const INPUT_FACTORS = new WeakMap<WeightDelta, Float64Array>();
+
+/** As {@link elements}, whose range has the rows that its changes want. */
+function changed(tensor: StoredTensor, from: number, until: number, columns: number) {
+  const { quantised, blocks, deltas = [], dtype, scale } = tensor;
+  const [firstRow, lastRow] = [Math.floor(from / columns), Math.ceil(until / columns)];
+  const packed = blocks && { type: blocks, ...blocksOf(tensor, blocks, from, until) };
+  const own = quantised
+    ? storedBlocks(tensor, quantised, from / BLOCK, until / BLOCK)
+    : [
+        packed?.range ?? stored(tensor, from, until),
+        ...(scale ? [scaleCount(scale) === 1 ? stored(scale, 0, 1) : stored(scale, firstRow, lastRow)] : []),
+      ];
+  const added = deltas.map((delta) => {
+    if ('kind' in delta) {
+      return tensorsOf(delta).map(whole);
+    }
+    const rank = delta.down.shape[0];
+    return [
+      stored(delta.up, firstRow * rank, lastRow * rank),
+      stored(delta.down, 0, rank * columns),
+      ...(delta.lengths ? [whole(delta.lengths.tensor)] : []),
+    ];
+  });
+  const wantsOwn = deltas.some(
+    (delta) => delta.lengths || ('kind' in delta && /^(scaled|generalised)/.test(delta.kind)),
+  );
+  return {
+    ranges: [...own, ...added.flat()],
+    make: (contents: Bytes[]): Float32Array<ArrayBuffer> => {
+      const values = quantised
+        ? dequantise(contents[0], asFloats(contents[1], dtype), quantised.bits)
+        : packed
+          ? unpackBlocks(contents[0], packed.type).subarray(packed.before, packed.before + until - from)
+          : asFloats(contents[0], dtype);
+      if (scale) {
+        applyScale(values, from, columns, asFloats(contents[1], scale.dtype));
+      }
+      const unchanged = wantsOwn ? values.slice() : values;
+      let at = own.length;
+      deltas.forEach((delta, index) => {
+        const read = contents.slice(at, (at += added[index].length));
+        const { lengths } = delta;
+        if (!lengths) {
+          addDelta(values, unchanged, from, columns, delta, read);
+          return;
+        }
+        const alone = unchanged.slice();
+        addDelta(alone, unchanged, from, columns, delta, read);
+        const numbers = asFloats(read[read.length - 1], lengths.tensor.dtype);
+        const factors = INPUT_FACTORS.get(delta) ?? lengthFactors({ values: alone, from, columns }, lengths, numbers);
+        if (lengths.of === 'inputs') {
+          INPUT_FACTORS.set(delta, factors);
+        }
+        addDecomposed({ values, from, columns }, unchanged, alone, lengths, factors);
+      });
+      return values;
+    },
+  };
+}
+
+/** @param read bytes of the delta's tensors, in order */
+function addDelta(
+  values: Float32Array,
+  own: Float32Array,
+  from: number,
+  columns: number,
+  delta: WeightDelta,
+  read: Bytes[],
+): void {
+  if ('kind' in delta) {
+    const names = Object.keys(delta.parts).filter((name) => delta.parts[name] !== undefined);
+    addFactored(values, own, from, columns, delta, (name) => {
+      const [part, bytes] = [delta.parts[name], read.at(names.indexOf(name))];
+      return part && bytes && names.includes(name) ? asFloats(bytes, part.dtype) : undefined;
+    });
+  } else {
+    const [ups, downs] = read;
+    const { up, down, scale } = delta;
+    addProduct(values, from, columns, asFloats(ups, up.dtype), asFloats(downs, down.dtype), scale);
+  }
+}
+
+/** The numbers of elements [from, until) of a tensor whose rows are brought to the lengths in its `gains`. */
+export function normalised(tensor: StoredTensor, from: number, until: number) {
+  const gains = tensor.gains as StoredTensor;
+  const columns = tensor.shape.slice(1).reduce((product, dimension) => product * dimension, 1);
+  const [first, last] = [Math.floor(from / columns), Math.ceil(until / columns)];
+  return {
+    ranges: [stored(tensor, first * columns, last * columns), stored(gains, first, last)],
+    make: ([rows, lengths]: Bytes[]): Float32Array<ArrayBuffer> => {
+      const [values, wanted] = [asFloats(rows, tensor.dtype).slice(), asFloats(lengths, gains.dtype)];
+      wanted.forEach((length, row) => {
+        const own = values.subarray(row * columns, (row + 1) * columns);
+        const factor = length / Math.sqrt(own.reduce((sum, value) => sum + value * value, 0));
+        own.forEach((value, i) => (own[i] = value * factor));
+      });
+      return values.slice(from - first * columns, until - first * columns);
+    },
+  };
+}
+
+/**
+ * Adds scale · up @ down to the elements of a matrix that begin with its element `from`.
+ * @param up [rows, rank] of the rows that the elements lie in
+ * @param down [rank, columns]
+ */
+function addProduct(
+  values: Float32Array,
+  from: number,
+  columns: number,
+  up: Float32Array,
+  down: Float32Array,
+  scale: number,
+): void {
+  const rank = down.length / columns;
+  const firstRow = Math.floor(from / columns);
+  const sums = new Float64Array(columns);
+  for (let at = 0; at < values.length;) {
+    const row = Math.floor((from + at) / columns);
+    const start = from + at - row * columns;
+    const end = Math.min(columns, start + values.length - at);
+    sums.fill(0, start, end);
+    const factors = (row - firstRow) * rank;
+    let inner = 0;
+    // Four at a time: most of the work is reading and writing the sums.
+    for (; inner + 4 <= rank; inner += 4) {
+      const [f0, f1, f2, f3] = up.subarray(factors + inner, factors + inner + 4);
+      const [o0, o1, o2, o3] = [inner, inner + 1, inner + 2, inner + 3].map((one) => one * columns);
+      for (let column = start; column < end; column++) {
+        sums[column] +=
+          f0 * down[o0 + column] + f1 * down[o1 + column] + f2 * down[o2 + column] + f3 * down[o3 + column];
+      }
+    }
+    for (; inner < rank; inner++) {
+      const factor = up[factors + inner];
+      const offset = inner * columns;
+      for (let column = start; column < end; column++) {
+        sums[column] += factor * down[offset + column];
+      }
+    }
+    for (let column = start; column < end; column++) {
+      values[at++] += scale * sums[column];
+    }
+  }
+}
+
+function whole(tensor: StoredTensor): Range {
+  return stored(
+    tensor,
+    0,
+    tensor.shape.reduce((all, one) => all * one, 1),
+  );
+}
+
+/** Whole elements as their file has them. */
+export function stored({ file, dtype, offset }: StoredTensor, from: number, until: number): Range {
+  const width = BYTES[dtype];
+  return { file, begin: offset + from * width, end: offset + until * width };
+}
+
+/** Data and scales of blocks [from, until) as their file has them. */
+export function storedBlocks(
+  { file, dtype }: StoredTensor,
+  { bits, dataOffset, scalesOffset }: QuantisedBytes,
+  from: number,
+  until: number,
+): [data: Range, scales: Range] {
+  const range = (offset: number, width: number) => ({
+    file,
+    begin: offset + from * width,
+    end: offset + until * width,
+  });
+  return [range(dataOffset, (BLOCK * bits) / 8), range(scalesOffset, BYTES[dtype])];
+}
