@@ -9,7 +9,7 @@ import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { LoraNetwork } from '../../weights/lora_names.ts';
 import type { ModelLora } from '../family.ts';
 import { GraphCosts } from '../latent_diffusion/estimate.ts';
-import { storedVariant } from '../latent_diffusion/graph_networks.ts';
+import { storedVariant } from '../latent_diffusion/components.ts';
 import { MergedLoras } from '../latent_diffusion/merged_loras.ts';
 
 /** What holds the transformer's weights on the device. */

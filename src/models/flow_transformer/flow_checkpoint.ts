@@ -9,7 +9,7 @@ import type { TokenizerFiles } from '../../text/clip_tokenizer.ts';
 import type { T5Files } from '../../text/t5_tokenizer.ts';
 import type { CheckpointComponents, Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
-import { storedVariant } from '../latent_diffusion/graph_networks.ts';
+import { storedVariant } from '../latent_diffusion/components.ts';
 import { schedulerDefaults } from '../latent_diffusion/sampling_offers.ts';
 
 /** @throws StudioError `checkpoint_incomplete` | `checkpoint_damaged` | `checkpoint_unsupported` for a part of another class */

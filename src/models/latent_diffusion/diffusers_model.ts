@@ -18,7 +18,8 @@ import type { CheckpointComponents, Component } from '../../weights/checkpoint.t
 import { SingleFile } from '../../weights/single_file.ts';
 import { factorOf, type Autoencoder } from '../../weights/vae_file.ts';
 import type { LoadedModel } from '../family.ts';
-import { GraphNetworks, filesOf, hasEncoder, storedVariant, type Components } from './graph_networks.ts';
+import { filesOf, hasEncoder, storedVariant, type Components } from './components.ts';
+import { GraphNetworks } from './graph_networks.ts';
 import type { TextEncoder } from './clip_encoding.ts';
 import { LatentDiffusion } from './latent_diffusion.ts';
 import { schedulerDefaults } from './sampling_offers.ts';

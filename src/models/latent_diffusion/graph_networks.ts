@@ -4,25 +4,24 @@
  */
 import type { CheckedAddition } from '../../core/additions.ts';
 import { StudioError } from '../../core/errors.ts';
-import { WEIGHT_VARIANTS, type WeightVariant } from '../../core/model.ts';
+import type { WeightVariant } from '../../core/model.ts';
 import type { PixelImage } from '../../core/media.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { NetworkShelf } from '../../engine/network_shelf.ts';
-import * as clipText from '../../graphs/clip_text.ts';
-import type { Motion } from '../../graphs/unet2d_blocks.ts';
 import type { WeightIndex } from '../../graphs/graph.ts';
 import * as unet2d from '../../graphs/unet2d_condition.ts';
-import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { LoraNetwork } from '../../weights/lora_names.ts';
 import { factorOf, type Autoencoder } from '../../weights/vae_file.ts';
 import type { ModelAddition, ModelAdditions, ModelLora } from '../family.ts';
-import { encodeWithClip, type TextEncoder } from './clip_encoding.ts';
+import { encodeWithClip } from './clip_encoding.ts';
+import { filesOf, hasEncoder, storedVariant, type Components } from './components.ts';
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './estimate.ts';
-import { ControlNets, plannedControlNets } from './control_nets.ts';
-import { ImagePrompts, plannedImagePrompts } from './image_prompts.ts';
+import { ControlNets } from './control_nets.ts';
+import { ImagePrompts } from './image_prompts.ts';
 import { OtherVaes } from './other_vaes.ts';
+import { plannedNetworks } from './planned_networks.ts';
 import { MergedLoras } from './merged_loras.ts';
 import type {
   Conditions,
@@ -44,17 +43,6 @@ import type {
 const WIDEST_ACTIVATION_BYTES = 256 * 2 ** 20;
 /** Latents per side of the picture for fitting preview colours. */
 const PREVIEW_SIZE = 16;
-
-export interface Components {
-  /** Their states are concatenated; the last one provides the pooled text. */
-  textEncoders: TextEncoder[];
-  unetComponent: Component;
-  unet: unet2d.Config;
-  /** What makes the pictures of a batch the frames of one video; absent = they are pictures. */
-  motion?: Motion;
-  vaeComponent: Component;
-  vae: Autoencoder;
-}
 
 /** Which networks on the device contain which component's weights. */
 const HOLDERS: Partial<Record<LoraNetwork, string[]>> = {
@@ -297,60 +285,10 @@ export class GraphNetworks implements Networks {
   }
 
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
-    const { textEncoders, unetComponent, unet, motion, vae } = this.components;
-    // Whichever takes its place is not read yet, and hardly larger.
-    const { weights } = this.components.vaeComponent;
-    const { rows, calls, steps, texts, decodings, decoded, startsFromPicture, height, width, controlnets } = request;
-    const { provider } = this.engine;
-    const sequence = textEncoders[0].config.max_position_embeddings;
-    const latents = { provider, batch: 1, ...decoded, weights: 'full' as const };
-    const pixels = { ...latents, height: height * factorOf(vae), width: width * factorOf(vae) };
-    const context = { provider, batch: rows, sequence, height: 0, width: 0 };
-    const once = { runsPerStep: 0, precision: 'f32' as const };
-    const networks = [
-      ...textEncoders.map(({ name, component: { weights }, config, outputs }) =>
-        this.#costs.network(
-          { name, phase: 'read', runs: texts, ...once },
-          weights,
-          { ...context, batch: 1 },
-          (options) => clipText.build(config, weights, options, outputs),
-        ),
-      ),
-      this.#costs.network(
-        { name: 'unet_context', phase: 'sample', runs: calls, runsPerStep: 0, precision: null },
-        unetComponent.weights,
-        context,
-        (options) => unet2d.buildContext(unet, unetComponent.weights, options),
-      ),
-      this.#costs.network(
-        { name: 'unet', phase: 'sample', runs: calls * steps, runsPerStep: calls, precision: null },
-        unetComponent.weights,
-        { ...context, height, width, projected: true, controlled: controlnets > 0 },
-        (options) => unet2d.build(unet, unetComponent.weights, { ...options, motion }),
-      ),
-      ...plannedControlNets(this.#costs, unet, unetComponent.weights, { ...context, height, width }, request),
-      ...plannedImagePrompts(this.#costs, unet, provider, request),
-      this.#costs.network(
-        { name: 'vae_decoder', phase: 'decode', runs: decodings, ...once },
-        weights,
-        latents,
-        (options) =>
-          vae.kind === 'gaussian'
-            ? vae.graphs.buildDecoder(vae.config, weights, options)
-            : vae.graphs.buildDecoder(vae.config, weights, options),
-      ),
-    ];
-    if (startsFromPicture) {
+    if (request.startsFromPicture) {
       this.#requireEncoder();
-      networks.push(
-        this.#costs.network({ name: 'vae_encoder', phase: 'read', runs: 1, ...once }, weights, pixels, (options) =>
-          vae.kind === 'gaussian'
-            ? vae.graphs.buildEncoder(vae.config, weights, options)
-            : vae.graphs.buildEncoder(vae.config, weights, options),
-        ),
-      );
     }
-    return Promise.resolve(networks);
+    return Promise.resolve(plannedNetworks(this.#costs, this.components, this.engine.provider, request));
   }
 
   embedsGuidance(): Promise<boolean> {
@@ -509,31 +447,4 @@ export class GraphNetworks implements Networks {
     }
     return inputs;
   }
-}
-
-/** Whether its autoencoder can also encode; some files only have the decoder. */
-export function hasEncoder(weights: WeightIndex): boolean {
-  return [...weights.names()].some((name) => name.startsWith('encoder.'));
-}
-
-/** @param withVae whether its autoencoder is used */
-export function filesOf({ textEncoders, unetComponent, vaeComponent }: Components, withVae = true): string[] {
-  const components = [
-    ...textEncoders.map(({ component }) => component),
-    unetComponent,
-    ...(withVae ? [vaeComponent] : []),
-  ];
-  return [...new Set(components.flatMap(({ files }) => files))];
-}
-
-/** The variant of weights that are already quantised in the files; null if they are not. */
-export function storedVariant({ ref }: CheckpointFiles, components: Component[]): WeightVariant | null {
-  const named = WEIGHT_VARIANTS.find((variant) => ref.endsWith(`#${variant}`));
-  if (named) {
-    return named;
-  }
-  const bits = components.flatMap(({ weights }) =>
-    [...weights.names()].flatMap((name) => weights.get(name)?.quantised?.bits ?? []),
-  );
-  return bits.length === 0 ? null : bits.includes(4) ? 'q4' : 'q8';
 }
