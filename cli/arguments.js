@@ -10,14 +10,35 @@ import { decodeText } from './text_file.js';
 const USAGE =
   'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--language DIR|ORG/NAME[@REVISION]|openai_chat@ADDRESS#MODEL] [--backend webgpu|wasm|cpu]';
 
-/** Parameters that contain a picture; in an operation's file they are paths relative to it. */
-const PICTURES = ['image', 'mask_image'];
+/** Names of parameters that contain files: `mask_image`, `images`, `reference_audio`. In an operation's file they are paths relative to it. */
+const HOLDS_FILES = /(?:^|_)(image|audio)s?$/;
 
 /** How a language model on a server is named (`readRemoteModel` of `src/core/remote.ts`). */
 const REMOTE_MODEL = /^[a-z][a-z0-9_]*@https?:\/\/[^#]+#.+$/;
 
-/** @type {Record<string, string>} */
-const IMAGE_TYPES = { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.webp': 'image/webp' };
+/** @type {Record<string, { what: string, kinds: string, types: Record<string, string> }>} */
+const FILES = {
+  image: {
+    what: 'picture',
+    kinds: 'PNG, JPEG or WebP',
+    types: { '.png': 'image/png', '.jpg': 'image/jpeg', '.jpeg': 'image/jpeg', '.webp': 'image/webp' },
+  },
+  audio: {
+    what: 'sound',
+    kinds: 'WAV, FLAC, MP3, Ogg, M4A, WebM or MP4',
+    types: {
+      '.wav': 'audio/wav',
+      '.flac': 'audio/flac',
+      '.mp3': 'audio/mpeg',
+      '.ogg': 'audio/ogg',
+      '.opus': 'audio/ogg',
+      '.m4a': 'audio/mp4',
+      '.weba': 'audio/webm',
+      '.webm': 'video/webm',
+      '.mp4': 'video/mp4',
+    },
+  },
+};
 
 /** @typedef {import('../src/weights/library/library_api.ts').Origin} Origin */
 
@@ -117,8 +138,9 @@ export function parseOrigin(text) {
   return parts && { kind: 'hub', repo: parts[1], revision: parts[2] ?? null };
 }
 
-/** Reads an operation's file and inlines the pictures it names as data URLs. The page validates everything else, with the * same messages
- * as everywhere.
+/**
+ * Reads an operation's file and inlines the pictures and sounds it names as data URLs. The page validates everything else, with the same
+ * messages as everywhere.
  * @param {string} path
  * @param {(sentence: string) => void} say
  * @returns {Promise<unknown>}
@@ -139,26 +161,44 @@ export async function readOperation(path, say) {
     throw new Failure('invalid_operation', `${path} is not JSON: ${/** @type {Error} */ (error).message}.`);
   }
   const parameters = isObject(operation) && isObject(operation.parameters) ? operation.parameters : {};
-  for (const name of PICTURES) {
-    const value = parameters[name];
-    if (typeof value === 'string' && !value.startsWith('data:')) {
-      parameters[name] = await dataUrl(name, resolve(dirname(path), value));
-    }
+  await inlineFiles(parameters, dirname(path));
+  // Values for one step alone.
+  for (const values of Object.values(parameters).filter(isObject)) {
+    await inlineFiles(values, dirname(path));
   }
   return operation;
 }
 
 /**
+ * @param {Record<string, unknown>} values
+ * @param {string} folder
+ */
+async function inlineFiles(values, folder) {
+  for (const [name, value] of Object.entries(values)) {
+    const medium = HOLDS_FILES.exec(name)?.[1];
+    if (medium === undefined) {
+      continue;
+    }
+    /** @param {unknown} one */
+    const inlined = (one) =>
+      typeof one === 'string' && !one.startsWith('data:') ? dataUrl(name, medium, resolve(folder, one)) : one;
+    values[name] = Array.isArray(value) ? await Promise.all(value.map(inlined)) : await inlined(value);
+  }
+}
+
+/**
  * @param {string} name
+ * @param {string} medium
  * @param {string} path
  */
-async function dataUrl(name, path) {
-  const type = IMAGE_TYPES[extname(path).toLowerCase()];
+async function dataUrl(name, medium, path) {
+  const { what, kinds, types } = FILES[medium];
+  const type = types[extname(path).toLowerCase()];
   if (!type) {
-    throw new Failure('invalid_operation', `${name} must be a PNG, JPEG or WebP file; it is ${path}.`);
+    throw new Failure('invalid_operation', `${name} must be a ${kinds} file; it is ${path}.`);
   }
   const bytes = await readFile(path).catch(() => {
-    throw new Failure('invalid_operation', `The picture ${path}, which ${name} names, cannot be read.`);
+    throw new Failure('invalid_operation', `The ${what} ${path}, which ${name} names, cannot be read.`);
   });
   return `data:${type};base64,${bytes.toString('base64')}`;
 }

@@ -68,6 +68,46 @@ describe('an operation is read in the encodings that editors and shells write', 
   });
 });
 
+describe('files that an operation names by their paths', () => {
+  writeFileSync(join(folder, 'a.png'), 'picture');
+  writeFileSync(join(folder, 'b.wav'), 'sound');
+  const [picture, sound] = ['data:image/png;base64,cGljdHVyZQ==', 'data:audio/wav;base64,c291bmQ='];
+
+  test('are brought with it: one, several, sounds, and those for one step alone', async () => {
+    const own = { prompt: 'image', workflow: { 3: { inputs: { image: 'a.png' } } }, width: 8 };
+    const { operation } = await read(
+      JSON.stringify({
+        parameters: {
+          ...own,
+          mask_image: 'a.png',
+          images: ['a.png', picture],
+          reference_audio: 'b.wav',
+          output: { image: 'a.png', steps: 3 },
+        },
+      }),
+    );
+    expect(operation).toEqual({
+      parameters: {
+        ...own,
+        mask_image: picture,
+        images: [picture, picture],
+        reference_audio: sound,
+        output: { image: picture, steps: 3 },
+      },
+    });
+  });
+
+  test.each([
+    [{ images: ['a.png', 'none.png'] }, /The picture .*none\.png, which images names, cannot be read\.$/],
+    [{ audio: 'none.wav' }, /The sound .*none\.wav, which audio names, cannot be read\.$/],
+    [{ audio: 'a.png' }, /^audio must be a WAV, FLAC, MP3, Ogg, M4A, WebM or MP4 file; it is .*a\.png\.$/],
+    [{ control_images: ['b.wav'] }, /^control_images must be a PNG, JPEG or WebP file; it is .*b\.wav\.$/],
+  ])('are refused in one sentence: %j', async (parameters, sentence) => {
+    const { failure } = await read(JSON.stringify({ parameters }));
+    expect([failure?.code, failure?.message]).toEqual(['invalid_operation', expect.stringMatching(sentence)]);
+  });
+});
+
 describe('broken JSON is told by line and column', () => {
   const cases: [string, string][] = [
     ['', 'line 1, column 1: the file is empty'],
