@@ -318,7 +318,8 @@ test.describe('without a network', () => {
   test("a host that sends the page's policy with everything is overruled by the service worker", async ({ page }) => {
     const source = await serveFolder('dist');
     const host = createServer((incoming, response) => {
-      void fetch(source.url + (incoming.url ?? '')).then(async (answer) => {
+      // A kept connection may be closed at the moment it is used again.
+      void fetch(source.url + (incoming.url ?? ''), { headers: { connection: 'close' } }).then(async (answer) => {
         const type = answer.headers.get('content-type') ?? '';
         response.writeHead(answer.status, { ...headers({ development: false }), 'Content-Type': type });
         response.end(Buffer.from(await answer.arrayBuffer()));
