@@ -29,7 +29,7 @@ export const meta = {
   id: 'comfyui_workflow',
   media: 'image',
   operations: ['image_generation', 'image_transform', 'audio_generation', 'video_generation'],
-  needs: { gpu: false, remote: 'comfyui' },
+  needs: { gpu: false, remote: 'comfyui', standsBy: true },
   stages: [
     { id: 'queue', label: { en: 'Waiting', de: 'Wartet' } },
     { id: 'sample', label: { en: 'Developing', de: 'Entwickelt' }, unit: 'steps' },

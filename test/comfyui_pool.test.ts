@@ -217,18 +217,14 @@ async function freshPool(): Promise<Pool> {
 
 describe('two tabs on one server', () => {
   test('each get their own results, and cancel their own jobs', async () => {
-    const servers = await working(200);
+    // The first job would run on, so it is certainly there to be cancelled.
+    const servers = await working(60_000);
     const tabs = [ComfyPool, await freshPool()];
     const stopping = new AbortController();
-    const stopped = failure(
-      (await poolOf(servers, { signal: stopping.signal })).run(
-        graphOf(0),
-        {},
-        {
-          onAccepted: () => stopping.abort(),
-        },
-      ),
-    );
+    const engine = await poolOf(servers, { signal: stopping.signal });
+    const stopped = failure(engine.run(graphOf(0), {}, { onAccepted: () => stopping.abort() }));
+    await new Promise((aborted) => stopping.signal.addEventListener('abort', aborted));
+    servers[0].msPerJob = 50;
     const jobs = [1, 2, 3, 4].map(async (number) => {
       const engine = await poolOf(servers, { Pool: tabs[number % 2] });
       const { files, promptId } = await engine.run(graphOf(number), {});

@@ -31,6 +31,8 @@ import {
 } from './replayed_server.ts';
 
 const QUICK = { ...POOL_PATIENCE, poll: 5, silence: 500, reconnect: 5, gone: 3000, judge: 2000, back: 200 };
+/** For recordings without a history, whose results only the socket tells: it has to be open, however busy the machine is. */
+const HEARING = { patience: { ...QUICK, reconnect: 10_000 } };
 
 const started: FakeComfyUi[] = [];
 afterEach(async () => {
@@ -104,7 +106,7 @@ describe('a recorded conversation', () => {
     ['misc', ['image', 'image', 'text', 'other']],
   ])('%s ends with what the real server made', async (name, kinds) => {
     const fake = await fakeServer(name);
-    const { result } = await run([fake.url], graphOf(name));
+    const { result } = await run([fake.url], graphOf(name), HEARING);
     expect(result.files.map(({ kind }) => kind)).toEqual(kinds);
     expect(result.server).toBe(fake.url);
     // What was recorded is what was sent.
@@ -128,7 +130,7 @@ describe('a recorded conversation', () => {
 
   test('shows previews of the older form, which name no job', async () => {
     const fake = await fakeServer('sd_legacy_preview');
-    const { previews } = await run([fake.url], graphOf('sd_legacy_preview'));
+    const { previews } = await run([fake.url], graphOf('sd_legacy_preview'), HEARING);
     expect(previews.length).toBeGreaterThan(0);
   });
 

@@ -989,9 +989,10 @@ describe('lanes for servers', () => {
     graphs: false,
     languageSteps: [],
     engines,
+    standsBy: engines.at(-1) === 'comfyui',
   });
 
-  test('are one for each, four for a service, and none waits for another engine', () => {
+  test('are one for each, one more where a job may stand by, four for a service, and none waits for another engine', () => {
     const open: ((needs: Requirements) => boolean)[] = [];
     const lanes = new ServerLanes((takes) => open.push(takes));
     const many = (needs: Requirements) => open.filter((takes) => takes(needs)).length;
@@ -1001,18 +1002,18 @@ describe('lanes for servers', () => {
     const farm = [0, 1, 2, 3, 4].map((at) => server('comfyui', at));
     lanes.know([...farm, server('openai_images', 0, 'https://api.openai.com/v1'), server('automatic1111', 0)]);
     const engines = ['comfyui', 'openai_images', 'automatic1111', 'gemini'];
-    expect(engines.map((engine) => many(needing(engine)))).toEqual([5, 4, 1, 0]);
+    expect(engines.map((engine) => many(needing(engine)))).toEqual([6, 4, 1, 0]);
     expect(engines.map((engine) => lanes.has(needing(engine)))).toEqual([true, true, true, false]);
     // The one that makes the result counts.
-    expect(many(needing('automatic1111', 'comfyui'))).toBe(5);
+    expect(many(needing('automatic1111', 'comfyui'))).toBe(6);
     expect(many({ ...needing('comfyui'), gpu: true })).toBe(0);
 
     lanes.know(farm.slice(0, 2));
-    expect(engines.map((engine) => many(needing(engine)))).toEqual([2, 0, 0, 0]);
+    expect(engines.map((engine) => many(needing(engine)))).toEqual([3, 0, 0, 0]);
     expect(lanes.has(needing('automatic1111'))).toBe(false);
     lanes.know(farm);
-    expect(many(needing('comfyui'))).toBe(5);
-    expect(open).toHaveLength(5 + 4 + 1);
+    expect(many(needing('comfyui'))).toBe(6);
+    expect(open).toHaveLength(6 + 5 + 2);
   });
 });
 

@@ -410,6 +410,7 @@ describe('steps', () => {
       graphs: true,
       languageSteps: [{ id: 'interception', service: 'text' }],
       engines: [],
+      standsBy: false,
     });
     expect(requirementsOf(paint({}, { checkpoint: 'builtin:scenes' }), several).refs).toEqual([
       'hub:a/b@c',
@@ -422,6 +423,7 @@ describe('steps', () => {
       graphs: false,
       languageSteps: [],
       engines: [],
+      standsBy: false,
     });
     const given = paint({}, { given: { interception: { text: 'x' } }, checkpoint: 'builtin:scenes' });
     expect(requirementsOf(given, several).refs).toEqual(['builtin:scenes']);

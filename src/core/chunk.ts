@@ -41,6 +41,11 @@ export interface Needs {
   language?: 'text' | 'speech';
   /** The engine of `src/engines` that it uses. */
   remote?: string;
+  /**
+   * Whether that engine itself gives each server one job at a time. Then one job more than there are servers is handed to it, so that no
+   * server stands idle while the result of another job is fetched and recorded.
+   */
+  standsBy?: boolean;
 }
 
 export interface StageDeclaration {

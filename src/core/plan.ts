@@ -209,6 +209,8 @@ export interface Requirements {
   languageSteps: { id: string; service: 'text' | 'speech' }[];
   /** The engines of the steps that run on another machine, by id. */
   engines: string[];
+  /** Whether it may be handed to its engine before a server is free; see `Needs`. */
+  standsBy: boolean;
 }
 
 /**
@@ -243,6 +245,7 @@ export function requirementsOf(operation: Operation, catalogue: Catalogue): Requ
         run.flatMap((step) => [step.chunk.meta.needs.remote, writer(step)?.engine].filter((id) => id !== undefined)),
       ),
     ],
+    standsBy: run.at(-1)?.chunk.meta.needs.standsBy === true,
   };
 }
 

@@ -17,6 +17,7 @@ export function needsOf(operation: Operation): Requirements {
       graphs: true,
       languageSteps: [],
       engines: [],
+      standsBy: false,
     };
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Lanes for jobs on other machines: as many run at once as there are servers to make them, and none waits for those of another engine. Loaded once
- * servers are known.
+ * Lanes for jobs on other machines: as many run at once as there are servers to make them, one more where the engine lets it stand by, and none
+ * waits for those of another engine. Loaded once servers are known.
  */
 import type { Requirements } from '../core/plan.ts';
 import type { RemoteServer } from '../core/remote.ts';
@@ -32,14 +32,19 @@ export class ServerLanes {
       this.#widths.set(engine, (this.#widths.get(engine) ?? 0) + width);
     }
     for (const [engine, width] of this.#widths) {
-      for (let at = 0; at < width; at++) {
+      for (let at = 0; at <= width; at++) {
         const name = `${engine}/${at}`;
         if (!this.#opened.has(name)) {
           this.#opened.add(name);
-          this.#open((needs) => !needs.gpu && engineOf(needs) === engine && at < (this.#widths.get(engine) ?? 0));
+          this.#open((needs) => !needs.gpu && engineOf(needs) === engine && at < this.#widthFor(needs));
         }
       }
     }
+  }
+
+  #widthFor(needs: Requirements): number {
+    const width = this.#widths.get(engineOf(needs)) ?? 0;
+    return width > 0 && needs.standsBy ? width + 1 : width;
   }
 }
 

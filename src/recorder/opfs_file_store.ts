@@ -7,12 +7,17 @@ interface Movable {
   move?(name: string): Promise<void>;
 }
 
+/** How many folders to keep open, since each level of a path is a call to the browser's process, and a recording lies five levels deep. */
+const KEPT_FOLDERS = 32;
+
 /** Delays before retrying a locked file; a dead tab releases its files within two seconds. */
 const BACK_OFF_MS = [10, 20, 40, 80, 160, 320, 640, 730];
 
 export class OpfsFileStore implements FileStore {
   readonly persistent = true;
   readonly #root: FileSystemDirectoryHandle;
+  /** By path, the one used last at the end. */
+  readonly #folders = new Map<string, FileSystemDirectoryHandle>();
 
   private constructor(root: FileSystemDirectoryHandle) {
     this.#root = root;
@@ -40,8 +45,9 @@ export class OpfsFileStore implements FileStore {
 
   async write(path: string, content: Blob): Promise<void> {
     const { folder, name } = split(path);
-    const directory = await this.#directory(folder, true);
-    const handle = await openHandle(await directory.getFileHandle(name, { create: true }));
+    const handle = await openHandle(
+      await this.#within(folder, true, (inside) => inside.getFileHandle(name, { create: true })),
+    );
     try {
       handle.truncate(0);
       let at = 0;
@@ -57,12 +63,14 @@ export class OpfsFileStore implements FileStore {
   }
 
   async move(folder: string, from: string, to: string): Promise<void> {
-    const directory = await this.#directory(folder, false);
-    const file: FileSystemFileHandle & Movable = await directory.getFileHandle(from);
+    const file: FileSystemFileHandle & Movable = await this.#within(folder, false, (inside) =>
+      inside.getFileHandle(from),
+    );
     if (file.move) {
       await file.move(to);
       return;
     }
+    const directory = await this.#directory(folder, false);
     // A writable's content becomes visible when it is closed, so the copy is either whole or absent.
     const stream = await (await directory.getFileHandle(to, { create: true })).createWritable();
     try {
@@ -77,11 +85,9 @@ export class OpfsFileStore implements FileStore {
 
   async read(path: string): Promise<Blob | null> {
     const { folder, name } = split(path);
-    return absentAsNull(async () => {
-      const directory = await this.#directory(folder, false);
-      const file = await directory.getFileHandle(name);
-      return file.getFile();
-    });
+    return absentAsNull(() =>
+      this.#within(folder, false, async (inside) => (await inside.getFileHandle(name)).getFile()),
+    );
   }
 
   async list(folder: string): Promise<{ name: string; kind: 'file' | 'folder' }[]> {
@@ -95,6 +101,11 @@ export class OpfsFileStore implements FileStore {
 
   async remove(path: string): Promise<void> {
     const { folder, name } = split(path);
+    for (const kept of this.#folders.keys()) {
+      if (kept === path || kept.startsWith(`${path}/`)) {
+        this.#folders.delete(kept);
+      }
+    }
     await absentAsNull(async () => {
       const directory = await this.#directory(folder, false);
       await directory.removeEntry(name, { recursive: true });
@@ -104,8 +115,26 @@ export class OpfsFileStore implements FileStore {
 
   async append(path: string): Promise<AppendFile> {
     const { folder, name } = split(path);
-    const directory = await this.#directory(folder, true);
-    return new OpfsAppendFile(await openHandle(await directory.getFileHandle(name, { create: true })));
+    const file = await this.#within(folder, true, (inside) => inside.getFileHandle(name, { create: true }));
+    return new OpfsAppendFile(await openHandle(file));
+  }
+
+  /** Works in a folder that is kept open. Another tab may have removed it meanwhile, so what is not found is looked for once more. */
+  async #within<T>(path: string, create: boolean, work: (folder: FileSystemDirectoryHandle) => Promise<T>): Promise<T> {
+    const kept = this.#folders.get(path);
+    this.#folders.delete(path);
+    const found = kept && (await absentAsNull(() => work(kept)));
+    if (kept && found) {
+      this.#folders.set(path, kept);
+      return found;
+    }
+    const folder = await this.#directory(path, create);
+    this.#folders.set(path, folder);
+    if (this.#folders.size > KEPT_FOLDERS) {
+      const [oldest] = this.#folders.keys();
+      this.#folders.delete(oldest);
+    }
+    return work(folder);
   }
 
   async #directory(path: string, create: boolean): Promise<FileSystemDirectoryHandle> {

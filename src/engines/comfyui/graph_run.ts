@@ -83,6 +83,8 @@ export class GraphRun {
   /** From the `executed` messages. */
   readonly #told: Record<string, unknown> = {};
   readonly #overSocket: ComfyFile[] = [];
+  /** Files that are fetched while the server still ends the job, by what lists them. */
+  readonly #early = new Map<string, Promise<ComfyFile>>();
 
   constructor(graph: ComfyGraph, around: RunSurroundings, news: ComfyNews = {}) {
     this.#graph = graph;
@@ -288,8 +290,20 @@ export class GraphRun {
     return readOutputs(this.#told);
   }
 
-  #fetch(file: ListedFile): Promise<ComfyFile> {
-    return this.#persistently(() => download(this.#around.calls, file));
+  async #fetch(file: ListedFile): Promise<ComfyFile> {
+    const early = await this.#early.get(JSON.stringify(file))?.catch(() => null);
+    return early ?? this.#persistently(() => download(this.#around.calls, file));
+  }
+
+  /** Begins to fetch what a node has saved, of which the history will tell. Temporary files may turn out to be mere previews. */
+  #fetchEarly(node: string): void {
+    for (const file of readOutputs({ [node]: this.#told[node] }).files) {
+      if (file.type === 'output') {
+        const early = download(this.#around.calls, file);
+        early.catch(() => undefined); // It is fetched again once the job has ended.
+        this.#early.set(JSON.stringify(file), early);
+      }
+    }
   }
 
   /** Retries fetching results while the server may come back, since making them again costs more. */
@@ -373,6 +387,7 @@ export class GraphRun {
         break;
       case 'executed':
         this.#told[message.data.node] = message.data.output;
+        this.#fetchEarly(message.data.node);
         break;
       case 'execution_success':
         this.#finish(null);
