@@ -187,7 +187,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     const { tokens, texts, lyrics } = text;
     sayWhatWasCut('prompt', tokens.prompt, tokens.limit, context);
     sayWhatWasCut('text of the lyrics', lyrics.tokens, lyrics.limit, context);
-    await context.record('encoded_prompt', { prompt: texts.prompt, tokens, lyrics });
+    context.recordBeside('encoded_prompt', { prompt: texts.prompt, tokens, lyrics });
     latents = await model.sample(text, {
       ...input,
       steps: count,

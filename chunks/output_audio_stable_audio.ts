@@ -86,7 +86,7 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
     const { tokens, texts } = text;
     sayWhatWasCut('prompt', tokens.prompt, tokens.limit, context);
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
-    await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
+    context.recordBeside('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
     latents = await model.sample(text, {
       ...input,
       strength: input.strength ?? 1,

@@ -171,7 +171,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   let latents: Latents | undefined;
   try {
     sayWhatWasCut(text.tokens, context);
-    await context.record('encoded_prompt', {
+    context.recordBeside('encoded_prompt', {
       prompt: text.texts.prompt,
       negative_prompt: text.texts.negative,
       tokens: text.tokens,

@@ -96,7 +96,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     const { tokens, texts } = text;
     sayWhatWasCut('prompt', tokens.prompt, tokens.limit, context);
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
-    await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
+    context.recordBeside('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
     start = picture && (await model.encodeImage(picture, { ...size, batch_size, random }));
     latents = await model.sample(text, {
       ...input,

@@ -104,6 +104,7 @@ export async function paint(
     readImage: (source: string) => Promise.resolve(pngPixels(readFileSync(join(folder, source.split(',')[1])))),
     wants: () => true,
     record: () => Promise.resolve(''),
+    recordBeside: () => undefined,
     writeVideo: () => Promise.resolve(writer),
     recordTensors: (type: string, tensors: Record<string, CpuTensor>) => {
       Object.assign(recorded, tensors);

@@ -70,6 +70,7 @@ export async function playChunk<S extends v.GenericSchema>(
       Promise.resolve(resampled(readWav(readFileSync(join(folder, source.split(',')[1]))) as Sound, rate)),
     wants: () => true,
     record: () => Promise.resolve(''),
+    recordBeside: () => undefined,
     recordTensors: (type: string, tensors: Record<string, CpuTensor>) => {
       Object.assign(recorded, tensors);
       return Promise.resolve(type);

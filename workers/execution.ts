@@ -56,6 +56,8 @@ export class Execution {
   readonly #started = performance.now();
   /** See {@link Execution.run}; everything else is recorded afterwards. */
   #opening: Promise<void> = Promise.resolve();
+  /** What the step at work records beside its work. */
+  #beside: Promise<unknown> = Promise.resolve();
   /** How the main step made its result; later steps add to it. */
   #made: Record<string, unknown> | null = null;
   readonly #notices: string[] = [];
@@ -130,6 +132,7 @@ export class Execution {
     } finally {
       // Whoever closes a failed run must know it.
       await this.#opening.catch(() => undefined);
+      await this.#beside.catch(() => undefined);
       if (graph) {
         graph.onLoading = null;
       }
@@ -231,6 +234,7 @@ export class Execution {
     await this.prepared.graph?.enter(step);
     const outputs = await chunk.execute(parameters, contextOf(step, resume, this.#desk(step, wired)));
     this.#progress.recording();
+    await this.#beside;
     const made = await this.#howMade(step, wired);
     if (step.id === this.prepared.plan.main) {
       this.#made = made;
@@ -383,6 +387,13 @@ export class Execution {
       },
       keepPart: (output, value) => this.#keepPart(step, wired, output, value),
       record: (type, content, metadata) => this.#record(type, content, { step: id, ...metadata }),
+      recordBeside: (type, content, metadata) => {
+        const recorded = this.#record(type, content, { step: id, ...metadata });
+        this.#beside = Promise.all([this.#beside, recorded]);
+        this.#beside.catch((error: unknown) => {
+          this.#progress.fail(error);
+        });
+      },
     };
   }
 

@@ -41,6 +41,13 @@ import './media_files.ts';
 
 // As media_files.ts, for what only this worker does. Whoever needs it will retry and see the error.
 void import('../src/media/video/writing.ts').catch(() => undefined);
+void import('../src/core/noise_sources.ts').catch(() => undefined);
+
+/**
+ * On the processor a preparation runs the networks once only where that takes so many operations at most: a few seconds on two slow cores, for which a
+ * job that starts meanwhile has to wait. In longer pictures, what the first run costs more (WebAssembly is compiled anew where it is hot) is lost.
+ */
+const PASS_OPERATIONS = 6e10;
 
 /** What differs by where the owner lives. */
 export interface GenerationSurroundings {
@@ -259,6 +266,8 @@ export class GenerationOwner implements GenerationApi {
   }
 
   async #bring(request: Pick<ExecuteRequest, 'operation' | 'sources' | 'point'>, signal: AbortSignal): Promise<void> {
+    // What stands against recording is said when something is recorded.
+    this.#recording.storage().catch(() => undefined);
     const { plan: planned, models } = await this.#plan(request);
     const step = checkpointStep(planned);
     const found = step && models.get(step.id);
@@ -272,11 +281,11 @@ export class GenerationOwner implements GenerationApi {
     await this.#models.hold(found.model, models);
     const { loras } = step.parameters;
     await mergeLoras(found.model, Array.isArray(loras) ? (loras as LoraUse[]) : [], '');
-    await found.model.prepare(found.request, signal);
+    await found.model.prepare(found.request, signal, this.#mayRun(found));
     for (const { model, request: asked } of models.values()) {
       if (model !== found.model && asked && !signal.aborted && this.#models.fitsBeside(model)) {
         await this.#models.hold(model, models);
-        await model.prepare(asked, signal);
+        await model.prepare(asked, signal, false);
       }
     }
   }
@@ -286,6 +295,13 @@ export class GenerationOwner implements GenerationApi {
     if (this.#running.size === 0) {
       await this.#models.release(bytes);
     }
+  }
+
+  /** Whether a preparation runs the networks once: one step, with words and decoding. */
+  #mayRun({ request, estimate }: StepModel): boolean {
+    const { flops = null } = estimate ?? {};
+    const pass = request && flops ? flops.total - (request.steps - 1) * flops.step : Infinity;
+    return this.#started.provider === 'webgpu' || pass <= PASS_OPERATIONS;
   }
 
   /** The other half of {@link OpenedModels.release}. */

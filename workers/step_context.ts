@@ -55,6 +55,7 @@ export interface StepDesk {
   /** Metadata of a result made by a server. */
   madeBy: (origin: Record<string, unknown>) => void;
   record: Context['record'];
+  recordBeside: Context['recordBeside'];
   keepPart: Context['keepPart'];
 }
 
@@ -101,6 +102,7 @@ export function contextOf(step: PlannedStep, resume: unknown, desk: StepDesk): C
     notice: desk.notice,
     wants: (what) => plan.operation.record.includes(what),
     record: desk.record,
+    recordBeside: desk.recordBeside,
     writeVideo: async (request) => {
       const { openVideoWriter } = await import('../src/media/video/writing.ts');
       const writer = await openVideoWriter(request);

@@ -121,6 +121,11 @@ export interface Context {
   wants: (what: Recordable) => boolean;
   /** Records one entity of this run: objects as JSON, strings as text, Blobs as their own type. */
   record: (entityType: string, content: Blob | string | object, metadata?: Record<string, unknown>) => Promise<string>;
+  /**
+   * Like `record`, for what nothing waits for: the disk works beside the chunk. What goes wrong ends the step at its next progress, and the step's
+   * outputs are recorded after it.
+   */
+  recordBeside: (entityType: string, content: Blob | string | object, metadata?: Record<string, unknown>) => void;
   /** Begins a video. Throws `invalid_operation` for a format that is not encoded here. */
   writeVideo: (request: VideoRequest) => Promise<VideoWriter>;
   /**

@@ -114,10 +114,11 @@ export interface LoadedCheckpoint extends OpenedCheckpoint {
   /** What a run would compute and hold, and whether it fits; from configs and headers alone. */
   estimate(request: EstimateRequest, circumstances: Circumstances): Promise<Estimate>;
   /**
-   * Loads the networks of such a run and, on a GPU, runs them once, which also compiles them. Stops between two of them if the signal is
-   * aborted.
+   * Loads the networks of such a run. Stops between two of them if the signal is aborted.
+   * @param runs whether they are also run once, which compiles them (on the processor, what of the runtime they use); left alone by models that have nothing
+   *   to win by it
    */
-  prepare(request: EstimateRequest, signal: AbortSignal): Promise<void>;
+  prepare(request: EstimateRequest, signal: AbortSignal, runs: boolean): Promise<void>;
   /** Names of the networks that are on the device. */
   readonly onDevice: readonly string[];
   /** Has these networks run in blocks whose weights take so many bytes, from now on, and no others. Absent where nothing can be cut. */

@@ -74,7 +74,7 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
     return new DeviceLatents(this.engine.arithmetic.upload(data, dims), this.engine);
   }
 
-  async prepare(request: EstimateRequest, signal: AbortSignal): Promise<void> {
+  async prepare(request: EstimateRequest, signal: AbortSignal, runs: boolean): Promise<void> {
     const { arithmetic, device } = this.engine;
     const { networks } = this;
     const { channels, factor } = networks.latents;
@@ -90,6 +90,7 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
       return one;
     };
     try {
+      this.beginHashing();
       const words = { prompt: '', negative_prompt: '', guidance_scale: guidance, batch_size: batch };
       const text = hold(await this.encodeText(words)) as TextConditioning;
       if (signal.aborted) {
@@ -117,7 +118,7 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
           guidance,
         }),
       );
-      if (device && !signal.aborted) {
+      if (runs && !signal.aborted) {
         await denoiser.predict(hold(arithmetic.empty([rows, channels, height, width])), 1);
         await arithmetic.settle();
       }
@@ -125,7 +126,11 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
         await this.#decoder.colours();
       }
       if (!signal.aborted && Math.max(request.height, request.width) <= tile) {
-        hold(await networks.decoder({ height, width }, 'picture'));
+        const decoder = hold(await networks.decoder({ height, width }, 'picture'));
+        // On a GPU, decoding takes more memory than is certain to be there.
+        if (runs && !device && !signal.aborted) {
+          await decoder.decode(hold(arithmetic.empty([1, channels, height, width])));
+        }
       }
     } finally {
       for (const one of held) {
