@@ -21,7 +21,7 @@ import {
   steps,
   weights,
 } from '../src/core/parameters.ts';
-import { SOUNDING_STAGES, decodeSounds, shownSeconds, toldSampling } from '../src/core/sounding.ts';
+import { SOUNDING_STAGES, decodeSounds, sayWithoutSections, shownSeconds, toldSampling } from '../src/core/sounding.ts';
 
 export const meta = {
   id: 'output_audio_ace_step',
@@ -167,7 +167,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   const voice = input.reference_audio === undefined ? undefined : await context.readSound(input.reference_audio, rate);
   const seconds = source ? source.channels[0].length / rate : (input.seconds ?? usualSeconds(model));
   requireLength(seconds, input, model);
-  sayWhatIsMissing(input, context);
+  sayWithoutSections(input.lyrics, context);
   if (scale > 1 && model.summary.ignores?.includes('guidance_scale')) {
     notice(
       `"${model.summary.name}" was taught to do without guidance, so a guidance_scale of ${scale} changed nothing.`,
@@ -241,15 +241,6 @@ function requireLength(
     throw new StudioError(
       'invalid_operation',
       `The given sound is ${shownSeconds(seconds)} seconds long, so nothing of it lies after second ${shownSeconds(start)}; choose an earlier repaint_start.`,
-    );
-  }
-}
-
-/** What the model wants and was not given, though it works without. */
-function sayWhatIsMissing({ lyrics }: Input, { notice }: Context): void {
-  if (lyrics.trim() !== '' && !/^\s*\[[^\]\n]+\]/m.test(lyrics)) {
-    notice(
-      'The lyrics have no sections; the model sings best where lines such as [verse] and [chorus] say what each part is.',
     );
   }
 }

@@ -137,6 +137,11 @@ export function goldenTensor(file: Uint8Array, name: string): Float32Array {
   return new Float32Array(tensor(file, name).buffer);
 }
 
+/** One of whole numbers. */
+export function goldenTokens(file: Uint8Array, name: string): Int32Array {
+  return new Int32Array(tensor(file, name).buffer);
+}
+
 function tensor(file: Uint8Array, name: string): Uint8Array<ArrayBuffer> {
   const length = safetensorsHeaderLength(file.subarray(0, 8), file.length, name);
   const entry = parseSafetensorsHeader(file.subarray(8, 8 + length), file.length, name).tensors.get(name);

@@ -17,7 +17,7 @@ import { openEngine } from '../src/engines/engine.ts';
 import { decodePicture } from '../src/formats/picture.ts';
 import { medium as audio } from '../src/media/audio.ts';
 import { resampled } from '../src/media/audio/resampling.ts';
-import { asModel, asMusicModel, asSoundModel, asUpscaler } from '../src/models/family.ts';
+import { asModel, asMusicModel, asSongModel, asSoundModel, asUpscaler } from '../src/models/family.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import type { EventSender } from './connection.ts';
@@ -83,6 +83,7 @@ export function contextOf(step: PlannedStep, resume: unknown, desk: StepDesk): C
       loadUpscaler: async () => asUpscaler((await graphOf().load(step)).model),
       loadSoundModel: async () => asSoundModel((await graphOf().load(step)).model),
       loadMusicModel: async () => asMusicModel((await graphOf().load(step)).model),
+      loadSongModel: async () => asSongModel((await graphOf().load(step)).model),
     },
     readImage: decodePicture,
     readSound: async (source, rate) => {

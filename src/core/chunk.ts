@@ -9,6 +9,7 @@ import type { CheckpointRef, Model, Upscaler } from './model.ts';
 import type { Recordable } from './operation.ts';
 import type { ImageSource, SoundSource } from './parameters.ts';
 import type { MusicModel } from './music_model.ts';
+import type { SongModel } from './song_model.ts';
 import type { SoundModel } from './sound_model.ts';
 import type { StepSpeech } from './speech_service.ts';
 import type { StepText } from './text_service.ts';
@@ -81,6 +82,7 @@ export interface Context {
     loadUpscaler(ref: CheckpointRef): Promise<Upscaler>;
     loadSoundModel(ref: CheckpointRef): Promise<SoundModel>;
     loadMusicModel(ref: CheckpointRef): Promise<MusicModel>;
+    loadSongModel(ref: CheckpointRef): Promise<SongModel>;
   };
   /**
    * Decodes a picture parameter. Unless the chunk `keepsTransparency`, all pictures but masks are flattened onto the parameter

@@ -44,6 +44,15 @@ export async function decodeSounds<Sounds>(
   });
 }
 
+/** What a model of songs wants and was not given, though it works without. */
+export function sayWithoutSections(lyrics: string, { notice }: Pick<Context, 'notice'>): void {
+  if (lyrics.trim() !== '' && !/^\s*\[[^\]\n]+\]/m.test(lyrics)) {
+    notice(
+      'The lyrics have no sections; the model sings best where lines such as [verse] and [chorus] say what each part is.',
+    );
+  }
+}
+
 /** Seconds for people, cut after two digits, so that a limit is never said too high. */
 export function shownSeconds(seconds: number): string {
   return String(Math.floor(seconds * 100) / 100);

@@ -422,7 +422,7 @@ export class OnnxWriter {
 }
 
 /** Counts the operators that do nearly all of the work; 2 per multiply-add. */
-function flopsOf(op: string, [x, y]: readonly Value[], result: Value): number {
+function flopsOf(op: string, [x, y, , past]: readonly Value[], result: Value): number {
   switch (op) {
     case 'Conv':
       return 2 * size(result.dims) * size(y.dims.slice(1));
@@ -435,6 +435,11 @@ function flopsOf(op: string, [x, y]: readonly Value[], result: Value): number {
       const [batch, queries, width] = x.dims;
       // Scores, then the weighted sum of values.
       return 4 * batch * queries * y.dims[1] * width;
+    }
+    case 'GroupQueryAttention': {
+      // Of one position to as many as there is room for.
+      const [batch, , width] = x.dims;
+      return 4 * batch * width * past.dims[2];
     }
     case 'MatMul':
       return 2 * size(result.dims) * x.dims[x.dims.length - 1];

@@ -58,6 +58,14 @@ const KINDS: { layer: RegExp; q8: Bits; q4: Bits }[] = [
     q4: 4,
   },
   { layer: /^time_embed(?:_r)?\.time_proj$/, q8: 8, q4: 8 },
+  // HeartMuLa, and the flow of HeartCodec.
+  { layer: /^(?:backbone|decoder)\.layers\.\d+\.(?:attn\.(?:[qkv]|output)_proj|mlp\.w[123])$/, q8: 8, q4: 4 },
+  { layer: /^(?:projection|codebook0_head)$/, q8: 8, q4: 8 },
+  {
+    layer: /^flow_matching\.estimator\.transformer_blocks(?:_2)?\.\d+\.(?:attn\.[qkvo]_proj|mlp\.(?:gate|up|down))$/,
+    q8: 8,
+    q4: 4,
+  },
   // Flux2Transformer2DModel.
   { layer: /^transformer_blocks\.\d+\.attn\.(?:to_(?:[qkv]|out\.0|add_out)|add_[qkv]_proj)$/, q8: 8, q4: 4 },
   { layer: /^transformer_blocks\.\d+\.ff(?:_context)?\.linear_(?:in|out)$/, q8: 8, q4: 4 },

@@ -38,6 +38,21 @@ export function rotaryTables(
   return { cos, sin };
 }
 
+/**
+ * The same for references that round the speed of each angle as well.
+ * @param speeds radians from one position to the next, one for each pair of elements
+ */
+export function turnsOf(speeds: Float32Array, positions: readonly number[]): RotaryTables {
+  const turns = Float32Array.from(positions.flatMap((position) => Array.from(speeds, (speed) => position * speed)));
+  return { cos: turns.map(Math.cos), sin: turns.map(Math.sin) };
+}
+
+/** 1 / theta^(2i / width), in single precision. */
+export function speedsOf(theta: number, width: number): Float32Array<ArrayBuffer> {
+  const f = Math.fround;
+  return Float32Array.from({ length: width / 2 }, (_, i) => 1 / f(theta ** f((2 * i) / width)));
+}
+
 /** The inputs `${prefix}cos` and `${prefix}sin` for `tokens` tokens. */
 export function anglesInput(g: LayerWriter, prefix: string, tokens: number, half: number): Angles {
   return { cos: g.floats(`${prefix}cos`, [tokens, half]), sin: g.floats(`${prefix}sin`, [tokens, half]) };

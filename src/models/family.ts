@@ -12,6 +12,7 @@ import type {
   WeightVariant,
 } from '../core/model.ts';
 import type { MusicModel } from '../core/music_model.ts';
+import type { SongModel } from '../core/song_model.ts';
 import type { SoundModel } from '../core/sound_model.ts';
 import type { Engine } from '../engine/engine.ts';
 import type { Loading } from '../engine/network_shelf.ts';
@@ -135,20 +136,29 @@ export interface LoadedSoundModel extends LoadedCheckpoint, SoundModel {}
 
 export interface LoadedMusicModel extends LoadedCheckpoint, MusicModel {}
 
+export interface LoadedSongModel extends LoadedCheckpoint, SongModel {}
+
 /** Whichever kind it is. */
-export type Loaded = LoadedModel | LoadedUpscaler | LoadedSoundModel | LoadedMusicModel;
+export type Loaded = LoadedModel | LoadedUpscaler | LoadedSoundModel | LoadedMusicModel | LoadedSongModel;
 
 export function isUpscaling(checkpoint: LoadedCheckpoint): checkpoint is LoadedUpscaler {
   return 'upscale' in checkpoint;
 }
 
 /** Whether it makes sounds, be they music or not. */
-export function isSounding(checkpoint: LoadedCheckpoint): checkpoint is LoadedSoundModel | LoadedMusicModel {
+export function isSounding(
+  checkpoint: LoadedCheckpoint,
+): checkpoint is LoadedSoundModel | LoadedMusicModel | LoadedSongModel {
   return 'form' in checkpoint;
 }
 
 export function isMusical(checkpoint: LoadedCheckpoint): checkpoint is LoadedMusicModel {
   return 'tasks' in checkpoint;
+}
+
+/** Whether it writes songs frame by frame. */
+export function isWriting(checkpoint: LoadedCheckpoint): checkpoint is LoadedSongModel {
+  return 'framesPerSecond' in checkpoint;
 }
 
 export interface Family {
@@ -190,7 +200,7 @@ export function asModel(checkpoint: Loaded): LoadedModel {
 
 /** @throws StudioError `checkpoint_unsupported` for a checkpoint that makes no sounds */
 export function asSoundModel(checkpoint: Loaded): LoadedSoundModel {
-  if (!isSounding(checkpoint) || isMusical(checkpoint)) {
+  if (!isSounding(checkpoint) || isMusical(checkpoint) || isWriting(checkpoint)) {
     throw new StudioError(
       'checkpoint_unsupported',
       `"${checkpoint.summary.name}" makes no sounds; choose a checkpoint of Stable Audio.`,
@@ -205,6 +215,17 @@ export function asMusicModel(checkpoint: Loaded): LoadedMusicModel {
     throw new StudioError(
       'checkpoint_unsupported',
       `"${checkpoint.summary.name}" sings no lyrics; choose a checkpoint of ACE-Step 1.5.`,
+    );
+  }
+  return checkpoint;
+}
+
+/** @throws StudioError `checkpoint_unsupported` for a checkpoint that does not write songs */
+export function asSongModel(checkpoint: Loaded): LoadedSongModel {
+  if (!isWriting(checkpoint)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${checkpoint.summary.name}" writes no songs of lyrics and tags; choose a checkpoint of HeartMuLa.`,
     );
   }
   return checkpoint;

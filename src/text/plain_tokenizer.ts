@@ -32,6 +32,11 @@ export class PlainTokenizer {
     }
   }
 
+  /** All of a text, with whatever the model's files put before and behind it. */
+  whole(text: string): Int32Array<ArrayBuffer> {
+    return Int32Array.from(this.#tokenizer.encode(text).ids);
+  }
+
   /** @param limit the most tokens that are read, those at the end of every text included */
   encode(text: string, limit: number): PlainTokens {
     const own = this.#tokenizer.encode(text, { add_special_tokens: false }).ids;

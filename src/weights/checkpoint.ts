@@ -73,6 +73,11 @@ export class Checkpoint implements CheckpointComponents {
     return new Checkpoint(files, index, parsed.output._class_name);
   }
 
+  /** One whose layout has no model_index.json: its components are {@link componentOf} folders. */
+  static withoutIndex(files: CheckpointFiles, pipelineClass: string): Checkpoint {
+    return new Checkpoint(files, {}, pipelineClass);
+  }
+
   get name(): string {
     return this.files.name;
   }

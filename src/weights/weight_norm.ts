@@ -4,7 +4,11 @@ import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
 import type { Component } from './checkpoint.ts';
 import { TensorIndex } from './checkpoint.ts';
 
-const [DIRECTION, LENGTH] = ['weight_v', 'weight_g'];
+/** Of direction and length; newer ones as torch.nn.utils.parametrizations names them. */
+const SPELLINGS = [
+  ['weight_v', 'weight_g'],
+  ['parametrizations.weight.original1', 'parametrizations.weight.original0'],
+] as const;
 
 /** @throws StudioError `checkpoint_damaged` for a direction without its lengths */
 export function withWeightNorm(component: Component): Component {
@@ -15,19 +19,22 @@ function normalisedIndex(weights: WeightIndex, component: string): WeightIndex {
   const tensors = new Map<string, StoredTensor>();
   for (const name of weights.names()) {
     const tensor = weights.get(name) as StoredTensor;
-    const layer = name.slice(0, name.lastIndexOf('.') + 1);
-    if (!name.endsWith(`.${DIRECTION}`)) {
-      if (!name.endsWith(`.${LENGTH}`)) {
-        tensors.set(name, tensor);
-      }
+    const spelling = SPELLINGS.find((endings) => endings.some((ending) => name.endsWith(`.${ending}`)));
+    if (!spelling) {
+      tensors.set(name, tensor);
       continue;
     }
-    const gains = weights.get(layer + LENGTH);
+    const [direction, length] = spelling;
+    if (!name.endsWith(`.${direction}`)) {
+      continue;
+    }
+    const layer = name.slice(0, -direction.length);
+    const gains = weights.get(layer + length);
     const [rows] = tensor.shape;
     if (!gains || gains.shape.reduce((product, dim) => product * dim, 1) !== rows) {
       throw new StudioError(
         'checkpoint_damaged',
-        `"${layer + LENGTH}" of the ${component} is missing or has another length than "${name}"; download the checkpoint again.`,
+        `"${layer + length}" of the ${component} is missing or has another length than "${name}"; download the checkpoint again.`,
       );
     }
     tensors.set(`${layer}weight`, { ...tensor, name: `${layer}weight`, gains });

@@ -203,7 +203,7 @@ export function channelsOf({ channels: planes }: Sound, count: number): Float32A
 }
 
 /** @throws StudioError `result_invalid` */
-function requireSound(planes: Planes): void {
+export function requireSound(planes: Planes): void {
   if (!planes.every((plane) => plane.every(Number.isFinite))) {
     throw new StudioError('result_invalid', NOT_FINITE_SOUND);
   }
