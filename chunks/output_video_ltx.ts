@@ -7,9 +7,9 @@ import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import { makeVideo } from '../src/core/filming.ts';
 import { FILMING_STAGES } from '../src/core/painting.ts';
-import { background, guidanceScale, image, loras, prompt, real, steps, weights } from '../src/core/parameters.ts';
+import { background, guidanceScale, loras, prompt, real, steps, weights } from '../src/core/parameters.ts';
 import { samplingEntries } from '../src/core/painting_parameters.ts';
-import { BACKGROUND_PROBLEM, framesEntry, videoEntries } from '../src/core/video_parameters.ts';
+import { BACKGROUND_PROBLEM, firstImage, framesEntry, lastImage, videoEntries } from '../src/core/video_parameters.ts';
 
 export const meta = {
   id: 'output_video_ltx',
@@ -37,14 +37,8 @@ export const parameters = v.pipe(
     steps: v.optional(steps(2, 150), 50),
     guidance_scale: v.optional(guidanceScale(), 3),
     ...samplingEntries(),
-    image: v.optional(image('image')),
-    /** The last frame, of checkpoints from 0.9.5 on. */
-    last_image: v.optional(
-      v.pipe(
-        image('last_image'),
-        v.metadata({ label: { en: 'Last picture', de: 'Letztes Bild' } } satisfies FieldMetadata),
-      ),
-    ),
+    image: v.optional(firstImage()),
+    last_image: v.optional(lastImage()),
     background: v.optional(background()),
     /** Of decoders that are told how much noise there is, and how much they are given. */
     decode_timestep: v.optional(

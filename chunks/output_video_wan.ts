@@ -6,9 +6,9 @@ import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { makeVideo } from '../src/core/filming.ts';
 import { FILMING_STAGES } from '../src/core/painting.ts';
-import { background, guidanceScale, image, loras, prompt, steps, weights } from '../src/core/parameters.ts';
+import { background, guidanceScale, loras, prompt, steps, weights } from '../src/core/parameters.ts';
 import { samplingEntries } from '../src/core/painting_parameters.ts';
-import { BACKGROUND_PROBLEM, framesEntry, videoEntries } from '../src/core/video_parameters.ts';
+import { BACKGROUND_PROBLEM, firstImage, framesEntry, lastImage, videoEntries } from '../src/core/video_parameters.ts';
 
 export const meta = {
   id: 'output_video_wan',
@@ -35,12 +35,17 @@ export const parameters = v.pipe(
     steps: v.optional(steps(1, 150), 50),
     guidance_scale: v.optional(guidanceScale(), 5),
     ...samplingEntries(),
-    image: v.optional(image('image')),
+    image: v.optional(firstImage()),
+    last_image: v.optional(lastImage()),
     background: v.optional(background()),
     loras: v.optional(loras()),
     weights: v.optional(weights(), 'auto'),
     phased: v.optional(v.boolean('phased must be true or false.')),
   }),
+  v.check(
+    ({ frames, last_image: last }) => last === undefined || frames > PIECE,
+    'A video that ends with a given picture has at least 5 frames.',
+  ),
   v.check(({ image: given, background: behind }) => given !== undefined || behind === undefined, BACKGROUND_PROBLEM),
 );
 

@@ -129,18 +129,20 @@ def fill(model: torch.nn.Module, first: int, gain: float, gains: dict[str, float
     return table
 
 
-def save(name: str, pipeline, gains: dict[str, dict[str, float]]) -> None:
-    """The folder of a checkpoint without its weights, which the pipeline gets here."""
+def save(name: str, pipeline, gains: dict[str, dict[str, float]], prefixes: dict[str, str] = {}) -> None:
+    """The folder of a checkpoint without its weights, which the pipeline gets here. @param prefixes of a part's tensors in published files, where transformers 5 has dropped one"""
     folder = fresh_folder(CHECKPOINTS / name)
     files, number = [], 0
-    parts = ("text_encoder", "text_encoder_2", "text_encoder_3", "transformer", "transformer_2", "unet", "motion_adapter", "vae", "projection_model")
+    parts = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder", "transformer", "transformer_2", "unet", "motion_adapter", "vae", "projection_model")
     for part in (*parts, "condition_encoder", "audio_tokenizer", "audio_token_detokenizer"):
         model = getattr(pipeline, part, None)
         if model is not None:
             model.eval()
             table = fill(model, number, 1.0, gains.get(part, {}))
             number += len(table)
-            stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+            for row in table:
+                row["name"] = prefixes.get(part, "") + row["name"]
+            stem = "model" if part.startswith(("text", "image")) else "diffusion_pytorch_model"
             files.append({"path": f"{part}/{stem}.safetensors", "tensors": table})
     pipeline.save_pretrained(folder)
     for path in folder.rglob("*"):

@@ -26,13 +26,14 @@ from diffusers import (
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
 )
 from diffusers.loaders import single_file_utils
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import dequantize, quantize
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import flow_pipelines
@@ -42,8 +43,9 @@ from files import GOLDENS, ROOT, fresh_folder, write_json, write_tensors
 from flow_pipelines import qwen3, scale_of, tokenizer
 from mmdit_files import FLUX1, flux1_pipeline, flux1_tensors, load, prefixed, shapes_of, without, write_case, write_table
 from mmdit_pipelines import SPIECE, unpacked_results
+from pictures import picture
 from single_files import vae_name
-from wan import UNIPC
+from wan import EYES, PARTS, UNIPC, autoencoder
 from weightless import hashed
 
 RESULTS = GOLDENS / "split_files"
@@ -272,6 +274,10 @@ WAN = [
     (r"^condition_embedder\.text_embedder\.linear_([12])\.", lambda m: f"text_embedding.{2 * int(m[1]) - 2}."),
     (r"^condition_embedder\.time_proj\.", "time_projection.1."),
     (r"^proj_out\.", "head.head."),
+    (r"^condition_embedder\.image_embedder\.pos_embed$", "img_emb.emb_pos"),
+    (r"^condition_embedder\.image_embedder\.norm([12])\.", lambda m: f"img_emb.proj.{4 * int(m[1]) - 4}."),
+    (r"^condition_embedder\.image_embedder\.ff\.net\.(0\.proj|2)\.", lambda m: f"img_emb.proj.{1 + int(m[1][0])}."),
+    (r"^(blocks\.\d+)\.attn2\.(?:add_([kv])_proj|norm_added_(k))\.", lambda m: f"{m[1]}.cross_attn.{m[2] or 'norm_k'}_img."),
     (r"^scale_shift_table$", "head.modulation"),
     (r"^(blocks\.\d+)\.scale_shift_table$", r"\1.modulation"),
     (r"^(blocks\.\d+)\.attn([12])\.(?:to_)?(norm_[qk]|[qkv]|out\.0)\.", lambda m: f"{m[1]}.{'self' if m[2] == '1' else 'cross'}_attn.{'o' if m[3] == 'out.0' else m[3]}."),
@@ -304,15 +310,21 @@ def wan_pipeline(tensors: dict[str, torch.Tensor]) -> WanPipeline:
     return WanPipeline(tokenizer=words, text_encoder=reader, vae=vae, scheduler=UniPCMultistepScheduler(**UNIPC, flow_shift=3.0), transformer=transformer, transformer_2=second, boundary_ratio=0.875 if second else None)
 
 
-def write_video(name: str, pipeline: WanPipeline) -> None:
+def write_video(name: str, pipeline: WanPipeline | WanImageToVideoPipeline, **pictures: tuple[int, int, int]) -> None:
     parameters = dict(prompt="a red house at the edge of the forest", negative_prompt="blurry", steps=3, guidance_scale=3, width=48, height=64, frames=5)
+    if pictures:
+        parameters |= dict(width=32, height=32)
     pipeline.set_progress_bar_config(disable=True)
     given = {{"steps": "num_inference_steps", "frames": "num_frames"}.get(key, key): value for key, value in parameters.items()}
-    run = lambda output: pipeline(**given, generator=torch.Generator("cpu").manual_seed(42), output_type=output).frames
+    shown = {key: picture(*size) for key, size in pictures.items()}
+    run = lambda output: pipeline(**given, **shown, generator=torch.Generator("cpu").manual_seed(42), output_type=output).frames
     with torch.no_grad():
         latents, pixels = run("latent"), (run("np")[0] * 255).round().astype("uint8")
     print(f"{name}: latents {tuple(latents.shape)} std {latents.std():.3f}, pixels {pixels.shape} from {pixels.min()} to {pixels.max()}")
     folder = fresh_folder(RESULTS / name)
+    for key, image in shown.items():
+        image.save(folder / f"{key}.png")
+        parameters[key] = f"{key}.png"
     write_json(folder / "operation.json", {"operation": "video_generation", "config": "wan", "parameters": {**parameters, "seed": "42"}, "record": ["latents"]})
     write_json(folder / "case.json", {"checkpoint": name})
     write_tensors(folder / "expected.safetensors", {"latents": latents.float().contiguous(), "pixels": torch.from_numpy(pixels)})
@@ -330,6 +342,92 @@ def wan_tensors(name: str, experts: bool) -> dict[str, torch.Tensor]:
     tensors = filled(shapes, table, {"modulation": 2.0, "head.head": 0.7})
     write_table(name, table)
     return tensors
+
+
+CLIP = "clip_vision."
+
+
+def wan_ends() -> None:
+    """2.1 FLF2V, which sees both pictures by ComfyUI's clip_vision_h; its autoencoder, of fewer layers, in diffusers' names."""
+    words = t5.tokenizer(SPIECE, 512)
+    reader, vae = t5.umt5(len(words)), autoencoder()
+    # As many heads as published.
+    eyes = CLIPVisionModel(CLIPVisionConfig(**{**EYES, "num_attention_heads": 16}))
+    transformer = WanTransformer3DModel(
+        num_attention_heads=1, attention_head_dim=128, in_channels=36, out_channels=16, text_dim=96, freq_dim=32, ffn_dim=64, num_layers=1, image_dim=32, added_kv_proj_dim=128, pos_embed_seq_len=2 * PARTS
+    )
+    shapes = {
+        **prefixed(TRANSFORMER, renamed(transformer, WAN)),
+        **prefixed("text_encoders.umt5xxl.transformer.", {name: shape for name, shape in shapes_of(reader).items() if name != "encoder.embed_tokens.weight"}),
+        **prefixed(f"{CLIP}vision_model.", shapes_of(eyes)),
+        **prefixed("vae.", shapes_of(vae)),
+    }
+    table: list[dict] = []
+    tensors = filled(shapes, table, {"modulation": 2.0, "head.head": 0.7, "emb_pos": 5.0})
+    write_table("wan_flf2v", table)
+    own = single_file_utils.convert_wan_transformer_to_diffusers(without(tensors, TRANSFORMER))
+    # scripts/convert_wan_to_diffusers.py knows this one, too.
+    own["condition_embedder.image_embedder.pos_embed"] = own.pop("img_emb.emb_pos")
+    load(transformer, own)
+    states = without(tensors, "text_encoders.umt5xxl.transformer.")
+    load(reader, {**states, "encoder.embed_tokens.weight": states["shared.weight"]})
+    load(eyes, without(tensors, f"{CLIP}vision_model."))
+    load(vae, without(tensors, "vae."))
+    side = EYES["image_size"]
+    pipeline = WanImageToVideoPipeline(
+        tokenizer=words, text_encoder=reader, vae=vae, scheduler=UniPCMultistepScheduler(**UNIPC, flow_shift=16.0), transformer=transformer, image_encoder=eyes,
+        image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
+    )
+    write_video("wan-flf2v", pipeline, image=(32, 48, 0), last_image=(32, 32, 1))
+
+
+# Of the autoencoder of Wan 2.2 5B; scripts/convert_wan_to_diffusers.py (vae22_diffusers_config).
+MEAN_22 = [
+    -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891, 0.1570, -0.0098, 0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502,
+    -0.2055, -0.0322, 0.1109, 0.1567, -0.0729, 0.0899, -0.2799, -0.1230, -0.0313, -0.1649, 0.0117, 0.0723, -0.2839, -0.2083, -0.0520, 0.3748, 0.0152, 0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+]
+DEVIATION_22 = [
+    0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.4990, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901, 0.6885, 0.6165, 0.8454, 0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659,
+    0.7069, 0.5338, 0.4889, 0.4917, 0.4069, 0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944, 0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.0600, 0.3943, 0.5537, 0.5444, 0.4089, 0.7468, 0.7744,
+]
+
+
+def residual_name(name: str) -> str:
+    """As the code of Wan 2.2's autoencoder calls a tensor of diffusers' module: scripts/convert_wan_to_diffusers.py (convert_vae_22), backwards."""
+    path, ending = name.rsplit(".", 1)
+    if not re.match(r"(en|de)coder\.(down|up)_blocks", path):
+        return causal_name(name, 1)
+    side, block, rest = re.fullmatch(r"(?:en|de)coder\.(down|up)_blocks\.(\d+)\.(.+)", path).groups()
+    outer = f"{'encoder' if side == 'down' else 'decoder'}.{side}samples.{block}.{side}samples"
+    if found := re.fullmatch(r"resnets\.(\d+)\.(.+)", rest):
+        return f"{outer}.{found[1]}.{RESIDUAL[found[2]]}.{ending}"
+    # What halves or doubles comes after the block's residual layers, of which the decoder has one more.
+    return f"{outer}.{1 if side == 'down' else 2}.{rest.split('.', 1)[1]}.{ending}"
+
+
+def wan_ti2v() -> None:
+    words = t5.tokenizer(SPIECE, 512)
+    reader = t5.umt5(len(words))
+    vae = AutoencoderKLWan(
+        base_dim=8, decoder_base_dim=12, z_dim=48, dim_mult=[1, 2, 2, 2], num_res_blocks=1, temperal_downsample=[False, True, True], is_residual=True, in_channels=12, out_channels=12, patch_size=2,
+        scale_factor_spatial=16, latents_mean=MEAN_22, latents_std=DEVIATION_22,
+    )
+    transformer = WanTransformer3DModel(num_attention_heads=1, attention_head_dim=128, in_channels=48, out_channels=48, text_dim=96, freq_dim=32, ffn_dim=64, num_layers=1)
+    names = {residual_name(name): name for name in vae.state_dict()}
+    shapes = {
+        **prefixed(TRANSFORMER, renamed(transformer, WAN)),
+        **prefixed("text_encoders.umt5xxl.transformer.", {name: shape for name, shape in shapes_of(reader).items() if name != "encoder.embed_tokens.weight"}),
+        **prefixed("vae.", {residual_name(name): shape for name, shape in shapes_of(vae).items()}),
+    }
+    table: list[dict] = []
+    tensors = filled(shapes, table, {"modulation": 2.0, "head.head": 0.7})
+    write_table("wan_ti2v", table)
+    load(transformer, single_file_utils.convert_wan_transformer_to_diffusers(without(tensors, TRANSFORMER)))
+    states = without(tensors, "text_encoders.umt5xxl.transformer.")
+    load(reader, {**states, "encoder.embed_tokens.weight": states["shared.weight"]})
+    load(vae, {names[name]: value for name, value in without(tensors, "vae.").items()})
+    parts = dict(tokenizer=words, text_encoder=reader, vae=vae, scheduler=UniPCMultistepScheduler(**UNIPC, flow_shift=5.0), transformer=transformer, expand_timesteps=True)
+    write_video("wan-ti2v", WanImageToVideoPipeline(**parts, image_encoder=None, image_processor=None), image=(32, 32, 1))
 
 
 def wan() -> None:
@@ -350,6 +448,8 @@ def make_split_flows() -> None:
     qwen_edit()
     flux2()
     wan()
+    wan_ends()
+    wan_ti2v()
     flux1_scaled()
 
 

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline, WanTransformer3DModel
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 import t5
 from animate_diff import VIDEOS
@@ -21,7 +22,7 @@ from pictures import picture
 UNIPC = dict(prediction_type="flow_prediction", use_flow_sigmas=True)
 TRANSFORMER = dict(num_attention_heads=2, attention_head_dim=16, text_dim=96, freq_dim=32, ffn_dim=64, num_layers=2)
 # Tables of shifts, scales and gates are no weights of a layer: their numbers are small beside 1.
-GAINS = {"transformer": {"scale_shift_table": 2.0, "proj_out": 0.7}, "transformer_2": {"scale_shift_table": 2.0, "proj_out": 0.7}}
+GAINS = {"transformer": {"scale_shift_table": 2.0, "proj_out": 0.7, "pos_embed": 5.0}, "transformer_2": {"scale_shift_table": 2.0, "proj_out": 0.7}}
 
 
 def texts() -> dict:
@@ -29,8 +30,8 @@ def texts() -> dict:
     return {"tokenizer": words, "text_encoder": t5.umt5(len(words))}
 
 
-def transformer(latents: int, shown: int = 0) -> WanTransformer3DModel:
-    return WanTransformer3DModel(in_channels=latents + shown, out_channels=latents, **TRANSFORMER)
+def transformer(latents: int, shown: int = 0, **more) -> WanTransformer3DModel:
+    return WanTransformer3DModel(in_channels=latents + shown, out_channels=latents, **TRANSFORMER, **more)
 
 
 def autoencoder() -> AutoencoderKLWan:
@@ -61,6 +62,20 @@ def picture_to_video() -> WanImageToVideoPipeline:
     )
 
 
+EYES = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, image_size=30, patch_size=10, hidden_act="gelu")
+PARTS = (EYES["image_size"] // EYES["patch_size"]) ** 2 + 1
+
+
+def seen_picture_to_video(pictures: int) -> WanImageToVideoPipeline:
+    """As 2.1 has it: CLIP sees the picture, or the first and the last one."""
+    side = EYES["image_size"]
+    return WanImageToVideoPipeline(
+        **texts(), vae=autoencoder(), scheduler=UniPCMultistepScheduler(**UNIPC, flow_shift=3.0), image_encoder=CLIPVisionModel(CLIPVisionConfig(**EYES)),
+        image_processor=CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
+        transformer=transformer(16, 20, image_dim=EYES["hidden_size"], added_kv_proj_dim=32, pos_embed_seq_len=pictures * PARTS if pictures > 1 else None),
+    )
+
+
 def text_to_video() -> WanPipeline:
     return WanPipeline(**texts(), vae=autoencoder(), scheduler=UniPCMultistepScheduler(**UNIPC, flow_shift=3.0), transformer=transformer(16))
 
@@ -79,10 +94,15 @@ CASES = {
     "wan-experts-text": ("tiny-wan-experts", "two experts, guidance", dict(prompt="a fox", negative_prompt="blurry", steps=6, guidance_scale=3, seed=8, width=48, height=48, frames=5), None),
     "wan-i2v-picture": ("tiny-wan-i2v", "two experts that are shown a picture and which frames are given, guidance", dict(prompt="a ship sets sail", negative_prompt="still", steps=5, guidance_scale=2.5, seed=13, width=48, height=32, frames=9), (48, 32, 2)),
     "wan-i2v-picture-single": ("tiny-wan-i2v", "one frame from a picture, no guidance, German", dict(prompt=GERMAN, steps=3, guidance_scale=1, seed=14, width=32, height=32, frames=1), (32, 32, 1)),
+    "wan-i2v-ends": ("tiny-wan-i2v", "two experts that are shown the first and the last picture, guidance", dict(prompt="a flower opens", negative_prompt="still", steps=3, guidance_scale=2, seed=15, width=32, height=32, frames=9), (32, 32, 0), (48, 32, 1)),
+    "wan21-i2v-picture": ("tiny-wan21-i2v", "CLIP sees the picture, which is of another size, guidance", dict(prompt="a ship sets sail", negative_prompt="still", steps=4, guidance_scale=3, seed=16, width=48, height=32, frames=9), (64, 80, 2)),
+    "wan21-i2v-picture-single": ("tiny-wan21-i2v", "one frame from a picture that CLIP sees, no guidance, German", dict(prompt=GERMAN, steps=3, guidance_scale=1, seed=17, width=32, height=32, frames=1), (32, 32, 1)),
+    "wan21-flf2v-ends": ("tiny-wan21-flf2v", "CLIP sees the first and the last picture, guidance", dict(prompt="a flower opens", negative_prompt="blurry", steps=3, guidance_scale=2.5, seed=18, width=32, height=48, frames=9), (32, 48, 0), (64, 32, 1)),
+    "wan21-flf2v-ends-plain": ("tiny-wan21-flf2v", "the same of five frames, no guidance, Chinese", dict(prompt=CHINESE, steps=2, guidance_scale=1, seed=19, width=32, height=32, frames=5), (40, 40, 2), (32, 32, 0)),
 }
 
 
-def write_case(name: str, checkpoint: str, about: str, pipeline, parameters: dict, source: tuple | None, config: str = "wan", unpacked=lambda latents: latents) -> None:
+def write_case(name: str, checkpoint: str, about: str, pipeline, parameters: dict, source: tuple | None, config: str = "wan", unpacked=lambda latents: latents, last: tuple | None = None) -> None:
     """One operation, to its latents [1, channels, frames, height, width] and the pixels of all frames. @param unpacked makes the former of what the pipeline gives"""
     folder = fresh_folder(VIDEOS / name)
     call = dict(parameters)
@@ -96,6 +116,10 @@ def write_case(name: str, checkpoint: str, about: str, pipeline, parameters: dic
         given["image"] = image
         parameters = {**parameters, "image": "image.png"}
         shown = {"image": torch.from_numpy(np.asarray(image).copy())}
+    if last is not None:
+        given["last_image"] = picture(*last)
+        given["last_image"].save(folder / "last_image.png")
+        parameters = {**parameters, "last_image": "last_image.png"}
     run = lambda output: pipeline(**given, generator=torch.Generator("cpu").manual_seed(seed), output_type=output).frames
     with torch.no_grad():
         latents = unpacked(run("latent"))
@@ -109,18 +133,19 @@ def write_case(name: str, checkpoint: str, about: str, pipeline, parameters: dic
 
 def make_wan(only: set[str]) -> None:
     """Everything, or only the cases of these names."""
-    pipelines = {"tiny-wan": text_to_video(), "tiny-wan-ti2v": text_or_picture_to_video(), "tiny-wan-experts": experts(), "tiny-wan-i2v": picture_to_video()}
+    pipelines = {"tiny-wan": text_to_video(), "tiny-wan-ti2v": text_or_picture_to_video(), "tiny-wan-experts": experts(), "tiny-wan-i2v": picture_to_video(), "tiny-wan21-i2v": seen_picture_to_video(1), "tiny-wan21-flf2v": seen_picture_to_video(2)}
     for name, pipeline in pipelines.items():
-        save(name, pipeline, GAINS)
+        # transformers 5 has dropped a prefix that the published files have.
+        save(name, pipeline, GAINS, {"image_encoder": "vision_model."} if name == "tiny-wan21-i2v" else {})
         pipeline.set_progress_bar_config(disable=True)
-    for name, (checkpoint, about, parameters, source) in CASES.items():
+    for name, (checkpoint, about, parameters, source, *last) in CASES.items():
         if only and name not in only:
             continue
         pipeline = pipelines[checkpoint]
         if source is not None and not isinstance(pipeline, WanImageToVideoPipeline):
             pipeline = WanImageToVideoPipeline(**pipeline.components, image_encoder=None, image_processor=None, expand_timesteps=True)
             pipeline.set_progress_bar_config(disable=True)
-        write_case(name, checkpoint, about, pipeline, parameters, source)
+        write_case(name, checkpoint, about, pipeline, parameters, source, last=last[0] if last else None)
 
 
 if __name__ == "__main__":

@@ -133,15 +133,19 @@ describe('refused in a sentence is', () => {
       'diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors is one of the two transformers of Wan 2.2 A14B, that for low noise; choose the other one with it.',
     ],
     [
-      'the autoencoder of Wan 2.2 5B',
-      new Map([
-        ...splitWan(),
-        [
-          'vae/ae.safetensors',
-          named('decoder.middle.0.residual.0.gamma', 'decoder.upsamples.0.upsamples.0.residual.2.weight'),
-        ],
-      ]),
-      'vae/ae.safetensors is the autoencoder of Wan 2.2 5B, which Darkroom takes from a diffusers folder only; open Wan-AI/Wan2.2-TI2V-5B-Diffusers, or choose a transformer of Wan 2.1 with wan_2.1_vae.safetensors.',
+      'the autoencoder of Wan 2.2 5B with a transformer of 2.1',
+      new Map([...splitWan(), ['vae/ae.safetensors', splitFiles('wan_ti2v').get('vae/ae.safetensors')!]]),
+      'The transformer of "models" takes latents of 16 channels and its autoencoder gives 48; take both from one checkpoint.',
+    ],
+    [
+      'Wan 2.1 from pictures without what sees them',
+      without(splitFiles('wan_flf2v'), /^clip_vision/),
+      '"models" is Wan without its CLIP vision encoder (clip_vision_h); choose what is missing with it, or a folder that holds all of it: clip_vision_h.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged). A diffusers folder has everything in it.',
+    ],
+    [
+      'Wan 2.2 5B without its autoencoder, which is its own',
+      without(splitFiles('wan_ti2v'), /^vae/),
+      /without its autoencoder \(VAE\);.*: wan2\.2_vae\.safetensors \(Comfy-Org/,
     ],
     [
       'FLUX.2 dev',

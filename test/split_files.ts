@@ -16,6 +16,7 @@ const TRANSFORMER = 'diffusion_models/transformer.safetensors';
 const FILES: Record<string, string> = {
   'model.diffusion_model.': TRANSFORMER,
   'low_noise.': 'diffusion_models/wan2.2_t2v_low_noise_14B_fp16.safetensors',
+  'clip_vision.': 'clip_vision/clip_vision_h.safetensors',
   'text_encoders.clip_l.transformer.': 'text_encoders/clip_l.safetensors',
   'text_encoders.clip_g.transformer.': 'text_encoders/clip_g.safetensors',
   'text_encoders.t5xxl.transformer.': 'text_encoders/t5xxl_fp16.safetensors',
@@ -180,6 +181,13 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
     contents: () => splitFlux2({ named: { [TRANSFORMER]: 'diffusion_models/flux-2-klein-base-4b.safetensors' } }),
   },
   { what: 'Wan with two transformers', goldens: 'split_files', name: 'wan-experts', contents: splitWanExperts },
+  {
+    what: 'Wan 2.1 from a first and a last picture',
+    goldens: 'split_files',
+    name: 'wan-flf2v',
+    contents: () => splitFiles('wan_flf2v'),
+  },
+  { what: 'Wan 2.2 5B', goldens: 'split_files', name: 'wan-ti2v', contents: () => splitFiles('wan_ti2v') },
   { what: 'Wan', goldens: 'split_files', name: 'wan', contents: splitWan },
   {
     what: 'FLUX.1 in scaled 8 bits',

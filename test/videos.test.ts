@@ -15,6 +15,8 @@ import * as wan from '../src/graphs/wan_transformer3d.ts';
 import { openModel } from '../src/models/family.ts';
 import { openVideoWriter } from '../src/media/video/writing.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
+import { flowLora } from './flow_lora_goldens.ts';
+import { greatestDifference } from './fidelity/fidelity.ts';
 import { paint } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import shapes from './goldens/wan_shapes.json';
@@ -122,21 +124,32 @@ describe('a checkpoint of Wan', () => {
   const operation = { operation: 'video_generation', config: 'wan' };
 
   test.each([
-    ['tiny-wan', 'WanPipeline', 16, undefined],
-    ['tiny-wan-ti2v', 'WanPipeline', 32, 'may'],
-    ['tiny-wan-experts', 'WanPipeline', 16, undefined],
-    ['tiny-wan-i2v', 'WanImageToVideoPipeline', 16, 'must'],
-  ] as const)('%s says what its videos are like', async (name, pipelineClass, multiple, firstFrame) => {
+    ['tiny-wan', 'WanPipeline', 16, undefined, undefined],
+    ['tiny-wan-ti2v', 'WanPipeline', 32, 'may', undefined],
+    ['tiny-wan-experts', 'WanPipeline', 16, undefined, undefined],
+    ['tiny-wan-i2v', 'WanImageToVideoPipeline', 16, 'must', 'may'],
+    ['tiny-wan21-i2v', 'WanImageToVideoPipeline', 16, 'must', undefined],
+    ['tiny-wan21-flf2v', 'WanImageToVideoPipeline', 16, 'must', 'must'],
+  ] as const)('%s says what its videos are like', async (name, pipelineClass, multiple, firstFrame, lastFrame) => {
     const { summary } = await open(name);
     expect(summary).toMatchObject({ pipelineClass, multiple, mostFrames: 4093 });
-    expect(summary.takesLoras).toBe(!/wan-(?:experts|i2v)$/.test(name));
+    expect(summary.takesLoras).toBe(true);
     expect(summary.firstFrame).toBe(firstFrame);
+    expect(summary.lastFrame).toBe(lastFrame);
+    expect(summary.needs.includes('image_encoder/model.safetensors')).toBe(/wan21/.test(name));
     expect(summary.needs.some((path) => path.startsWith('transformer_2/'))).toBe(/wan-(?:experts|i2v)$/.test(name));
   });
 
   test.each([
     ['tiny-wan', { image: 'image.png' }, '"tiny-wan" makes videos from words alone; leave image out'],
     ['tiny-wan-i2v', {}, '"tiny-wan-i2v" makes videos that begin with a picture; give one as image'],
+    [
+      'tiny-wan21-i2v',
+      { image: 'image.png', last_image: 'image.png' },
+      '"tiny-wan21-i2v" makes no videos that end with a given picture; leave last_image out',
+    ],
+    ['tiny-wan21-flf2v', { image: 'image.png' }, 'makes videos that begin and end with a picture; give both'],
+    ['tiny-wan-i2v', { last_image: 'image.png' }, 'makes videos that begin with a picture; give one as image'],
     ['tiny-wan-ti2v', { width: 48, height: 64 }, 'multiples of 32 pixels, not 48×64; the nearest size is 64×64.'],
   ] as const)('%s refuses %j in a sentence', async (name, more, message) => {
     const asked = { ...operation, parameters: { prompt: '', frames: 5, width: 32, height: 32, steps: 1, ...more } };
@@ -144,7 +157,18 @@ describe('a checkpoint of Wan', () => {
   });
 
   test.each([
-    ['the vision encoder of Wan 2.1', 'transformer/config.json', { image_dim: 1280 }, /has "image_dim": 1280/],
+    [
+      'a vision encoder that lies nowhere',
+      'transformer/config.json',
+      { image_dim: 1280, added_kv_proj_dim: 32 },
+      /image_encoder/,
+    ],
+    [
+      'keys of pictures of another width',
+      'transformer/config.json',
+      { image_dim: 1280, added_kv_proj_dim: 64 },
+      /added_kv_proj_dim is not the width/,
+    ],
     [
       'latents of another width',
       'transformer/config.json',
@@ -162,6 +186,60 @@ describe('a checkpoint of Wan', () => {
   ] as const)('with %s is refused in a sentence', async (_, path, wrong, message) => {
     const change = replaced(path, (values) => Object.assign(values, wrong));
     await expect(open('tiny-wan', change)).rejects.toThrow(message);
+  });
+
+  test('a transformer that sees other numbers than its vision encoder gives is refused in a sentence', async () => {
+    const change = replaced('image_encoder/config.json', (values) => Object.assign(values, { hidden_size: 64 }));
+    await expect(open('tiny-wan21-i2v', change)).rejects.toThrow(
+      'The transformer of "tiny-wan21-i2v" takes 32 numbers of each part of a picture and its image encoder gives 64; take both from one checkpoint.',
+    );
+  });
+
+  test('a last picture wants frames between the two', () => {
+    const given = { operation: 'video_generation', prompt: '', frames: 1, image: new Blob(), last_image: new Blob() };
+    const { issues } = v.safeParse(wanParameters, given);
+    expect(issues?.map((issue) => issue.message)).toEqual([
+      'A video that ends with a given picture has at least 5 frames.',
+    ]);
+  });
+
+  test('LoRAs change the expert that their names say, or both', async () => {
+    const model = await open('tiny-wan-experts');
+    const file = new Blob([flowLora('wan-comfyui')]);
+    const named = (name: string) => ({ file, name, strength: 0.8 });
+    const asked = {
+      ...operation,
+      parameters: { prompt: 'a fox', frames: 1, width: 32, height: 32, steps: 2, seed: '1' },
+    };
+    const latentsWith = async (...names: string[]) => {
+      expect(await model.useLoras(names.map(named))).toEqual([]);
+      return (await paint(model, asked, '')).latents.data;
+    };
+    const [plain, high, low, both] = [
+      await latentsWith(),
+      await latentsWith('wan2.2-lightning_high_noise_model'),
+      await latentsWith('lightning-LOW.safetensors'),
+      await latentsWith('a style'),
+    ];
+    expect(await model.provenance()).toMatchObject({ loras: [{ name: 'a style', weight: 0.8 }] });
+    const pair = await latentsWith('x_high_noise', 'x_low_noise');
+    expect(await model.provenance()).toMatchObject({
+      loras: [
+        { name: 'x_high_noise', noise: 'high' },
+        { name: 'x_low_noise', noise: 'low' },
+      ],
+    });
+    expect([...pair]).toEqual([...both]);
+    const all = [plain, high, low, both];
+    all.forEach((one, i) => {
+      all.slice(i + 1).forEach((other) => expect(greatestDifference(one, other)).toBeGreaterThan(1e-3));
+    });
+    expect([...(await latentsWith())]).toEqual([...plain]);
+    await expect(
+      model.useLoras([{ file: new Blob([flowLora('flux1-kohya')]), name: 'x_low_noise', strength: 1 }]),
+    ).rejects.toThrow(/which this checkpoint does not have/);
+    expect(await model.provenance()).not.toHaveProperty('loras');
+    await model.release();
   });
 
   test.each([

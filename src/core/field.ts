@@ -17,6 +17,8 @@ export interface FieldMetadata {
    * elsewhere on the page, or through other doors.
    */
   group?: 'main' | 'more' | 'none';
+  /** What a checkpoint has to be able to, as its summary says, for the field to be of use. */
+  takenAs?: 'firstFrame' | 'lastFrame';
   /** Labels of the choices, by value. */
   choices?: Readonly<Record<string, Localized>>;
   /** The slider's range, narrower than what is allowed. */

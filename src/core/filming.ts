@@ -60,20 +60,19 @@ export async function makeVideo(
 
   progress('encode');
   const text = await model.encodeText({ ...input, prompt: words, batch_size });
-  let begun: Latents | undefined;
-  let last: Latents | undefined;
+  let ends: Pick<SampleRequest, 'shown' | 'last'> = {};
   let latents: Latents | undefined;
   try {
     const { tokens, texts } = text;
     sayWhatWasCut('prompt', tokens.prompt, tokens.limit, context);
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
     await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
-    begun = picture && (await model.encodeImage(picture, { ...size, batch_size, random }));
-    last = end && (await model.encodeImage(end, { ...size, batch_size, random, isLast: true }));
+    if (model.encodeEnds && (picture || end)) {
+      ends = await model.encodeEnds({ first: picture, last: end, ...size, batch_size, random });
+    }
     latents = await model.sample(text, {
       ...input,
-      shown: begun && [begun],
-      last,
+      ...ends,
       ...size,
       batch_size,
       strength: usualStrength(false),
@@ -92,7 +91,7 @@ export async function makeVideo(
     }
     return { video: await film({ ...input, noise: noise && { ...noise, random } }, size, latents, model, context) };
   } finally {
-    for (const one of [text, begun, last, latents]) {
+    for (const one of [text, ...(ends.shown ?? []), ends.last, latents]) {
       one?.dispose();
     }
   }
@@ -104,13 +103,19 @@ function requireBeginning({ image: given, last_image }: Filming, { summary }: Mo
   if (last_image !== undefined && lastFrame === undefined) {
     throw new StudioError(
       'invalid_operation',
-      `"${name}" makes no videos that end with a given picture; leave last_image out, or choose a checkpoint of LTX-Video 0.9.5 or later.`,
+      `"${name}" makes no videos that end with a given picture; leave last_image out, or choose a checkpoint that ends with one, such as LTX-Video 0.9.5 or Wan 2.2 I2V.`,
     );
   }
   if (given !== undefined && firstFrame === undefined) {
     throw new StudioError(
       'invalid_operation',
       `"${name}" makes videos from words alone; leave image out, or choose a checkpoint that begins with a picture.`,
+    );
+  }
+  if (last_image === undefined && lastFrame === 'must') {
+    throw new StudioError(
+      'invalid_operation',
+      `"${name}" makes videos that begin and end with a picture; give both, or choose a checkpoint that needs only the first.`,
     );
   }
   if (given === undefined && firstFrame === 'must') {

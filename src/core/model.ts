@@ -59,8 +59,8 @@ export interface CheckpointSummary {
   mostFrames?: number;
   /** Whether its videos may, or must, begin with a given picture; absent = they cannot. */
   firstFrame?: 'may' | 'must';
-  /** Whether its videos may end with a given picture; absent = they cannot. */
-  lastFrame?: 'may';
+  /** Whether its videos may, or must, end with a given picture; absent = they cannot. */
+  lastFrame?: 'may' | 'must';
   /** The longest sound that it makes, in seconds; absent = it makes none. */
   seconds?: number;
   /** Latents of a second of sound, where its work grows with the length of what is made; absent = it does not. */
@@ -271,12 +271,16 @@ export interface ImageRequest {
   width: number;
   height: number;
   batch_size: number;
-  /** Whether it is the frame that a video ends with, in place of the first. */
-  isLast?: boolean | undefined;
   /** Draws the sample of the encoder's posterior before the initial noise, from the same generator, as diffusers does. */
   random: NoiseSource;
   /** Undefined = what the picture shows there. */
   ground?: GroundRequest | undefined;
+}
+
+/** The pictures that a video begins and ends with, of any size. */
+export interface VideoEnds extends Omit<ImageRequest, 'ground'> {
+  first: PixelImage | undefined;
+  last: PixelImage | undefined;
 }
 
 /** What a ControlNet sees, and how much it counts. */
@@ -344,7 +348,7 @@ export interface SampleRequest {
   imagePrompts?: readonly ImagePrompt[] | undefined;
   /** Reference pictures beside the prompt, in order; see {@link Model.encodeShown}. */
   shown?: readonly Latents[] | undefined;
-  /** The frame that a video ends with, see {@link ImageRequest.isLast}; undefined = none is given. */
+  /** The frame that a video ends with, where it is shown by itself, see {@link Model.encodeEnds}; undefined = none is. */
   last?: Latents | undefined;
   /** Frames per second of a video, for a network that is told; undefined = as it was trained. */
   rate?: number | undefined;
@@ -443,6 +447,8 @@ export interface Model extends OpenedCheckpoint {
   encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents>;
   /** Encodes a picture for {@link SampleRequest.shown} at the size the network takes; absent if it takes none. */
   encodeShown?(image: PixelImage): Promise<Latents>;
+  /** What sampling is shown of a video's first and last picture; absent if it makes no videos that begin or end with one. */
+  encodeEnds?(ends: VideoEnds): Promise<Pick<SampleRequest, 'shown' | 'last'>>;
   /** Latents from the CPU, as {@link Latents.read} gave them or changed since; absent if it samples only what it encoded itself. */
   latentsFrom?(tensor: CpuTensor): Latents;
   sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents>;

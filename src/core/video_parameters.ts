@@ -1,7 +1,7 @@
 /** The parameters that chunks which make videos have in common. */
 import * as v from 'valibot';
 import type { FieldMetadata } from './field.ts';
-import { real } from './parameters.ts';
+import { image, real } from './parameters.ts';
 import { VIDEO_FORMATS } from './video.ts';
 
 /** In pixels. */
@@ -71,6 +71,19 @@ export function framesEntry(piece: number, most: number, usual: number, slider: 
     usual,
   );
 }
+
+/** The picture that a video begins with, of checkpoints that are made for that. */
+export const firstImage = () => v.pipe(image('image'), v.metadata({ takenAs: 'firstFrame' } satisfies FieldMetadata));
+
+/** The picture that a video ends with, of checkpoints that are made for that. */
+export const lastImage = () =>
+  v.pipe(
+    image('last_image'),
+    v.metadata({
+      label: { en: 'Last picture', de: 'Letztes Bild' },
+      takenAs: 'lastFrame',
+    } satisfies FieldMetadata),
+  );
 
 /** What checkpoints that begin with a picture may be given, beside words. */
 export const BACKGROUND_PROBLEM = 'background counts only where an image is given; leave it out.';

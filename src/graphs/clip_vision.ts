@@ -1,6 +1,6 @@
 /**
- * CLIP's vision encoder, by which IP-Adapters see a picture.
- * Reference: transformers/models/clip/modeling_clip.py (CLIPVisionModelWithProjection)
+ * CLIP's vision encoder, by which IP-Adapters and Wan 2.1 see a picture.
+ * Reference: transformers/models/clip/modeling_clip.py (CLIPVisionModelWithProjection, CLIPVisionModel)
  */
 import * as v from 'valibot';
 import { clipLayer, type LayerState } from './clip_layer.ts';
@@ -9,6 +9,8 @@ import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter } from './layers.ts';
 
 export const className = 'CLIPVisionModelWithProjection';
+/** The same network without the layer that makes one vector of a picture. */
+export const plainClassName = 'CLIPVisionModel';
 
 const CHANNELS = 3;
 
@@ -63,8 +65,9 @@ export function build(
   const { hidden_size: width, num_hidden_layers: layers, image_size: side, patch_size: patch } = config;
   const { layer_norm_eps: epsilon } = config;
   const g = new LayerWriter(className, weights, { ...options, batch: 1 });
-  const root = 'vision_model';
-  const embeddings = `${root}.embeddings`;
+  // Since version 5 transformers saves the plain class without this prefix.
+  const root = weights.get('embeddings.class_embedding') ? '' : 'vision_model.';
+  const embeddings = `${root}embeddings`;
   const parts = partsOf(config);
 
   const pixels = g.floats('pixel_values', [1, CHANNELS, side, side]);
@@ -78,16 +81,16 @@ export function build(
   const tokens = g.concat(`${embeddings}/tokens`, [whole, g.tokens(`${embeddings}/patches`, cut)], 0);
   const placed = g.add(embeddings, tokens, g.weight(`${embeddings}.position_embedding.weight`, [parts, width]));
   // The name is misspelt in all files.
-  const residual = g.layerNorm(`${root}.pre_layrnorm`, placed, epsilon);
-  const layer = (index: number) => `${root}.encoder.layers.${index}`;
+  const residual = g.layerNorm(`${root}pre_layrnorm`, placed, epsilon);
+  const layer = (index: number) => `${root}encoder.layers.${index}`;
   let state: LayerState = { residual, normal: g.layerNorm(`${layer(0)}.layer_norm1`, residual, epsilon) };
   const last = output === 'image_embeds' ? layers : layers - 1;
   for (let index = 0; index < last; index++) {
-    const next = index + 1 < layers ? `${layer(index + 1)}.layer_norm1` : `${root}.post_layernorm`;
+    const next = index + 1 < layers ? `${layer(index + 1)}.layer_norm1` : `${root}post_layernorm`;
     state = clipLayer(g, layer(index), state, next, config, false);
   }
   if (output === 'image_embeds') {
-    const pooled = g.firstOf(`${root}/pooled`, state.normal, 1);
+    const pooled = g.firstOf('pooled', state.normal, 1);
     g.output(output, g.linear('visual_projection', pooled, config.projection_dim, { bias: false }));
   } else {
     g.output(output, g.reshape(`${output}/batch`, state.residual, [1, parts, width]));

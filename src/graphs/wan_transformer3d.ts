@@ -4,7 +4,7 @@
  * Reference: diffusers/models/transformers/transformer_wan.py
  */
 import * as v from 'valibot';
-import { count, flag, only, parseNetworkConfig, real, unused } from './config.ts';
+import { count, flag, only, parseNetworkConfig, real } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter, type Angles } from './layers.ts';
 import {
@@ -39,14 +39,20 @@ export const configSchema = v.pipe(
     cross_attn_norm: flag(true),
     qk_norm: only(['rms_norm_across_heads'], 'rms_norm_across_heads'),
     eps: real(1e-6),
-    image_dim: unused(),
-    added_kv_proj_dim: unused(),
+    image_dim: v.optional(v.nullable(count(1280)), null),
+    added_kv_proj_dim: v.optional(v.nullable(count(5120)), null),
+    pos_embed_seq_len: v.optional(v.nullable(count(514)), null),
     rope_max_seq_len: count(1024),
   }),
   v.check(({ attention_head_dim }) => attention_head_dim % 2 === 0, 'its attention_head_dim is odd'),
   v.check(
     ({ in_channels, out_channels }) => (out_channels ?? in_channels) <= in_channels,
     'it gives more channels than it takes',
+  ),
+  v.check(
+    ({ image_dim, added_kv_proj_dim: added, num_attention_heads: heads, attention_head_dim: head }) =>
+      image_dim === null ? added === null : added === heads * head,
+    'its added_kv_proj_dim is not the width of what it sees of pictures',
   ),
 );
 
@@ -89,6 +95,8 @@ export interface Options extends GraphOptions {
   frames?: number;
   /** Tokens of the prompt, padding included. */
   text?: number;
+  /** Parts of all pictures that it sees by CLIP; 0 where it sees none. */
+  seen?: number;
   /** Whether the first frame is given: it stands in place of the sample's, and is told a time of its own. */
   isBegun?: boolean;
 }
@@ -101,14 +109,14 @@ export function shownChannels(config: Config): number {
 /**
  * Inputs `sample` [1, out_channels, frames · height, width], `time_proj` [1, freq_dim], `prompt_embeds` [1, text, text_dim],
  * `cos` and `sin` [tokens, half a head]; where it is shown more channels than it predicts, those are `condition`, like the sample; where the
- * first frame is given, that is `condition` [1, out_channels, height, width], and `time_proj` [2, freq_dim] is of that frame and of the rest;
- * output `out_sample` [1, out_channels, frames · height, width]: the velocity from video to
+ * first frame is given, that is `condition` [1, out_channels, height, width], and `time_proj` [2, freq_dim] is of that frame and of the rest; where it sees
+ * pictures, `image_embeds` [1, seen, image_dim]; output `out_sample` [1, out_channels, frames · height, width]: the velocity from video to
  * noise. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function build(config: Config, weights: WeightIndex, options: Options): Graph {
   const { num_attention_heads: heads, attention_head_dim: head, text_dim, freq_dim, eps } = config;
-  const { frames = 1, height, width, text = 512 } = options;
+  const { frames = 1, height, width, text = 512, seen: parts = 0 } = options;
   const g = new LayerWriter(className, weights, options);
   const dim = heads * head;
   const channels = channelsOf(config);
@@ -133,6 +141,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
     g.tanhGelu(`${embedder}.text_embedder.act`, g.linear(`${embedder}.text_embedder.linear_1`, states, dim)),
     dim,
   );
+  const sights = config.image_dim === null ? null : seenTokens(g, `${embedder}.image_embedder`, config, parts);
 
   for (let layer = 0; layer < config.num_layers; layer++) {
     const path = `blocks.${layer}`;
@@ -140,7 +149,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
     const normal = inGroups(g, `${path}.norm1`, x, groups, (part, k, name) =>
       modulated(g, name, part, sets[k][0], eps),
     );
-    const seen = attention(g, `${path}.attn1`, normal, normal, config, turns);
+    const seen = attention(g, `${path}.attn1`, normal, normal, config, { turns });
     x = gatedInGroups(
       g,
       `${path}.attn1`,
@@ -150,7 +159,7 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
       sets.map(([set]) => set),
     );
     const asking = config.cross_attn_norm ? g.layerNorm(`${path}.norm2`, x, eps) : x;
-    x = g.add(`${path}.attn2/added`, x, attention(g, `${path}.attn2`, asking, words, config));
+    x = g.add(`${path}.attn2/added`, x, attention(g, `${path}.attn2`, asking, words, config, { sights }));
     const before = inGroups(g, `${path}.norm3`, x, groups, (part, k, name) =>
       modulated(g, name, part, sets[k][1], eps),
     );
@@ -207,14 +216,46 @@ function lastModulation(g: LayerWriter, time: Value): Value {
   return g.add('scale_shift_table/sum', twice, g.weight('scale_shift_table', [1, 2 * dim]));
 }
 
-/** @param seen what `x` looks at: itself, or the text, whose tokens have no places to turn by */
-function attention(g: LayerWriter, path: string, x: Value, seen: Value, config: Config, turns?: Angles): Value {
+/** Of the layer norms around what CLIP sees. */
+const SIGHT_EPSILON = 1e-5;
+
+/** What the transformer makes of the parts of pictures, [parts, dim]. */
+function seenTokens(g: LayerWriter, path: string, config: Config, parts: number): Value {
+  const { image_dim: width, pos_embed_seq_len: places, num_attention_heads: heads, attention_head_dim: head } = config;
+  const dim = heads * head;
+  const given = width ?? dim;
+  const embeds = g.reshape('image_embeds/parts', g.floats('image_embeds', [1, parts, given]), [parts, given]);
+  const placed =
+    places === null ? embeds : g.add(`${path}.pos_embed`, embeds, g.weight(`${path}.pos_embed`, [places, given]));
+  const normal = g.layerNorm(`${path}.norm1`, placed, SIGHT_EPSILON);
+  const inner = g.unary(`${path}.ff.net.0`, 'Gelu', g.linear(`${path}.ff.net.0.proj`, normal, given));
+  return g.layerNorm(`${path}.norm2`, g.linear(`${path}.ff.net.2`, inner, dim), SIGHT_EPSILON);
+}
+
+/**
+ * @param seen what `x` looks at: itself, or the text, whose tokens have no places to turn by
+ * @param sights what of pictures it looks at beside the text
+ */
+function attention(
+  g: LayerWriter,
+  path: string,
+  x: Value,
+  seen: Value,
+  config: Config,
+  { turns, sights }: { turns?: Angles; sights?: Value | null },
+): Value {
   const { num_attention_heads: heads, eps } = config;
   const [, dim] = x.dims as [number, number];
   const normed = (part: 'q' | 'k', from: Value) => {
     const normal = g.rmsNorm(`${path}.norm_${part}`, g.linear(`${path}.to_${part}`, from, dim), eps);
     return turns ? g.rotary(`${path}/${part}/turned`, normal, turns, 'neighbours') : normal;
   };
-  const mixed = g.attention(path, normed('q', x), normed('k', seen), g.linear(`${path}.to_v`, seen, dim), heads);
-  return g.linear(`${path}.to_out.0`, mixed, dim);
+  const asked = normed('q', x);
+  const mixed = g.attention(path, asked, normed('k', seen), g.linear(`${path}.to_v`, seen, dim), heads);
+  if (!sights) {
+    return g.linear(`${path}.to_out.0`, mixed, dim);
+  }
+  const keys = g.rmsNorm(`${path}.norm_added_k`, g.linear(`${path}.add_k_proj`, sights, dim), eps);
+  const ofPictures = g.attention(`${path}/pictures`, asked, keys, g.linear(`${path}.add_v_proj`, sights, dim), heads);
+  return g.linear(`${path}.to_out.0`, g.add(`${path}/sum`, mixed, ofPictures), dim);
 }

@@ -5,7 +5,7 @@
 import { StudioError } from '../core/errors.ts';
 import * as clipVision from '../graphs/clip_vision.ts';
 import { TensorIndex } from './checkpoint.ts';
-import { HEAD_WIDTH, Shapes } from './inferred_configs.ts';
+import { Shapes, clipVisionConfig } from './inferred_configs.ts';
 import { requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader } from './safetensors.ts';
 
@@ -19,10 +19,6 @@ const PATCHES = `${EMBEDDINGS}.patch_embedding.weight`;
 const PROJECTION = 'visual_projection.weight';
 /** In OpenCLIP's own layout. */
 const OPEN_CLIP = 'visual.conv1.weight';
-
-/** Widths of OpenAI's, whose heads are 64 wide and which compute the quick GELU. The larger ones are OpenCLIP's, with as many heads each. */
-const OPEN_AI = new Set([768, 1024]);
-const OPEN_CLIP_HEADS = 16;
 
 /** From the header. @throws StudioError `checkpoint_damaged` */
 export async function isClipVision(blob: Blob, file: string): Promise<boolean> {
@@ -51,20 +47,6 @@ export async function readClipVision(blob: Blob, file: string, name: string): Pr
   const header = await readSafetensorsHeader(blob, file);
   requireReadable(header, name, (one) => one.startsWith('vision_model.') && !one.endsWith('position_ids'));
   const tensors = new Map(storedTensors(header, file).map((tensor) => [tensor.name, tensor]));
-  const shapes = new Shapes(tensors);
-  const [width, channels, patch] = shapes.of(PATCHES);
-  const [positions] = shapes.of(`${EMBEDDINGS}.position_embedding.weight`);
-  const isOpenAi = OPEN_AI.has(width);
-  const config = clipVision.parseConfig({
-    hidden_size: width,
-    intermediate_size: shapes.of('vision_model.encoder.layers.0.mlp.fc1.weight')[0],
-    projection_dim: shapes.of(PROJECTION)[0],
-    num_hidden_layers: shapes.count(/^vision_model\.encoder\.layers\.(\d+)\./),
-    num_attention_heads: isOpenAi ? width / HEAD_WIDTH : OPEN_CLIP_HEADS,
-    num_channels: channels,
-    image_size: patch * Math.round(Math.sqrt(positions - 1)),
-    patch_size: patch,
-    hidden_act: isOpenAi ? 'quick_gelu' : 'gelu',
-  });
+  const config = clipVision.parseConfig(clipVisionConfig(new Shapes(tensors)));
   return { config, weights: new TensorIndex(tensors) };
 }

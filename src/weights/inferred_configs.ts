@@ -93,18 +93,69 @@ export function autoencoderConfig(
   };
 }
 
-/** The causal autoencoder for videos, of Wan 2.1 and Qwen-Image. */
+/** The causal autoencoder for videos, of Wan 2.1, Wan 2.2 5B and Qwen-Image. */
 export function causalAutoencoderConfig(shapes: Shapes): Record<string, unknown> {
   const blocks = shapes.count(/^decoder\.up_blocks\.(\d+)\./);
   const [base] = shapes.of('decoder.norm_out.gamma');
+  const [inner, channels] = shapes.of('encoder.conv_in.weight');
+  const isResidual = shapes.has('decoder.up_blocks.0.upsampler.resample.1.weight');
+  const enlarger = isResidual ? 'upsampler' : 'upsamplers.0';
   // The decoder has the levels of the encoder backwards.
   const levels = each(blocks, (i) => `decoder.up_blocks.${blocks - 1 - i}`);
+  const [, latents] = shapes.of('decoder.conv_in.weight');
   return {
-    base_dim: base,
-    z_dim: shapes.of('decoder.conv_in.weight')[1],
+    base_dim: isResidual ? inner : base,
+    z_dim: latents,
+    ...(isResidual && {
+      is_residual: true,
+      decoder_base_dim: base,
+      in_channels: channels,
+      out_channels: shapes.of('decoder.conv_out.weight')[0],
+      patch_size: Math.sqrt(channels / 3),
+      ...(latents === WAN22_CHANNELS && { latents_mean: WAN22_MEAN, latents_std: WAN22_DEVIATION }),
+    }),
     dim_mult: levels.map((level) => shapes.of(`${level}.resnets.0.conv2.weight`)[0] / base),
     num_res_blocks: shapes.count(/^decoder\.up_blocks\.0\.resnets\.(\d+)\./) - 1,
-    temperal_downsample: levels.slice(1).map((level) => shapes.has(`${level}.upsamplers.0.time_conv.weight`)),
+    temperal_downsample: levels.slice(1).map((level) => shapes.has(`${level}.${enlarger}.time_conv.weight`)),
+  };
+}
+
+/** Of the latents of Wan 2.2 5B. */
+export const WAN22_CHANNELS = 48;
+/** What these are on average, and how far they spread, by channel; diffusers/scripts/convert_wan_to_diffusers.py (vae22_diffusers_config). */
+const WAN22_MEAN = [
+  -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891, 0.157, -0.0098,
+  0.0375, -0.1825, -0.2246, -0.1207, -0.0698, 0.5109, 0.2665, -0.2108, -0.2158, 0.2502, -0.2055, -0.0322, 0.1109,
+  0.1567, -0.0729, 0.0899, -0.2799, -0.123, -0.0313, -0.1649, 0.0117, 0.0723, -0.2839, -0.2083, -0.052, 0.3748, 0.0152,
+  0.1957, 0.1433, -0.2944, 0.3573, -0.0548, -0.1681, -0.0667,
+];
+const WAN22_DEVIATION = [
+  0.4765, 1.0364, 0.4514, 1.1677, 0.5313, 0.499, 0.4818, 0.5013, 0.8158, 1.0344, 0.5894, 1.0901, 0.6885, 0.6165, 0.8454,
+  0.4978, 0.5759, 0.3523, 0.7135, 0.6804, 0.5833, 1.4146, 0.8986, 0.5659, 0.7069, 0.5338, 0.4889, 0.4917, 0.4069,
+  0.4999, 0.6866, 0.4093, 0.5709, 0.6065, 0.6415, 0.4944, 0.5726, 1.2042, 0.5458, 1.6887, 0.3971, 1.06, 0.3943, 0.5537,
+  0.5444, 0.4089, 0.7468, 0.7744,
+];
+
+/** Widths of OpenAI's, whose heads are 64 wide and which compute the quick GELU. The larger ones are OpenCLIP's, with as many heads each. */
+const OPEN_AI = new Set([768, 1024]);
+const OPEN_CLIP_HEADS = 16;
+
+/** CLIP's vision encoder; what no shape tells is known of the published ones. */
+export function clipVisionConfig(shapes: Shapes): Record<string, unknown> {
+  const embeddings = 'vision_model.embeddings';
+  const [width, channels, patch] = shapes.of(`${embeddings}.patch_embedding.weight`);
+  const [positions] = shapes.of(`${embeddings}.position_embedding.weight`);
+  const isOpenAi = OPEN_AI.has(width);
+  return {
+    hidden_size: width,
+    intermediate_size: shapes.of('vision_model.encoder.layers.0.mlp.fc1.weight')[0],
+    projection_dim: shapes.of('visual_projection.weight')[0],
+    num_hidden_layers: shapes.count(/^vision_model\.encoder\.layers\.(\d+)\./),
+    num_attention_heads: isOpenAi ? width / HEAD_WIDTH : OPEN_CLIP_HEADS,
+    num_channels: channels,
+    image_size: patch * Math.round(Math.sqrt(positions - 1)),
+    patch_size: patch,
+    hidden_act: isOpenAi ? 'quick_gelu' : 'gelu',
   };
 }
 

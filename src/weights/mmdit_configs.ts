@@ -163,6 +163,10 @@ function wanConfig(shapes: Shapes): Record<string, unknown> {
     freq_dim: shapes.of('condition_embedder.time_embedder.linear_1.weight')[1],
     ffn_dim: shapes.of('blocks.0.ffn.net.0.proj.weight')[0],
     num_layers: shapes.count(/^blocks\.(\d+)\./),
-    ...(imageDim !== undefined && { image_dim: imageDim }),
+    ...(imageDim !== undefined && {
+      image_dim: imageDim,
+      added_kv_proj_dim: shapes.of('blocks.0.attn2.add_k_proj.weight')[1],
+      pos_embed_seq_len: shapes.of('condition_embedder.image_embedder.pos_embed')[1] ?? null,
+    }),
   };
 }

@@ -10,13 +10,12 @@ import { StudioError } from '../core/errors.ts';
 import type { StoredTensor } from '../graphs/graph.ts';
 import { TensorIndex, type CheckpointComponents, type Component } from './checkpoint.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
-import { Shapes, clipConfig } from './inferred_configs.ts';
+import { Shapes, clipConfig, clipVisionConfig } from './inferred_configs.ts';
 import { READERS, TRANSFORMERS, VAES } from './mmdit_configs.ts';
 import { isSpiece, mmditNames, type MmditComponent, type MmditKind, type MmditMeaning } from './mmdit_layout.ts';
 import { kindOf, noiseOf, readParts, requireSingle, weightFilesOf, type PartFile } from './mmdit_parts.ts';
 import { PUBLISHED } from './mmdit_published.ts';
 import { rowsOf } from './tensor_rows.ts';
-import { WAN22_VAE } from './wan_layout.ts';
 import type { FilePlace, WeightFile } from './weight_file.ts';
 
 const VOCABULARIES = /(?:^|\/)(?:tokenizer\.json|spiece\.model)$/;
@@ -92,9 +91,11 @@ export class MmditFile implements CheckpointComponents {
     const what = parts.length === 1 ? parts[0].file.path : `"${files.name}"`;
     const spiece = placeOfSpiece(parts);
     const lacksWords = kind !== 'sd3' && vocabulary === null && spiece === null;
-    const lacking = published.parts.filter(({ component, has }) => !tensors.get(component)?.has(has));
+    const transformer = new Shapes(tensors.get('transformer') ?? new Map<string, StoredTensor>());
+    const lacking = published.parts.filter(
+      ({ component, has, isNeeded }) => isNeeded?.(transformer) !== false && !tensors.get(component)?.has(has),
+    );
     if (lacking.length > 0) {
-      const transformer = new Shapes(tensors.get('transformer') ?? new Map<string, StoredTensor>());
       const bringsWords = lacking.some(({ brings }) => brings === 'vocabulary');
       const needed = [
         ...lacking.map(({ file }) => (typeof file === 'string' ? file : file(transformer))),
@@ -182,6 +183,9 @@ export class MmditFile implements CheckpointComponents {
       const { className, configOf } = READERS[this.kind];
       return { className, config: configOf(shapes) };
     }
+    if (component === 'image_encoder') {
+      return { className: 'CLIPVisionModelWithProjection', config: clipVisionConfig(shapes) };
+    }
     // Files for Stable Diffusion 3 have no projection of the smaller encoder, where it would change nothing.
     const isProjected = this.kind === 'sd3' && shapes.has('text_projection.weight');
     return {
@@ -195,12 +199,6 @@ export class MmditFile implements CheckpointComponents {
 function requireRunnable(kind: MmditKind, parts: readonly PartFile[]): void {
   for (const { file } of parts) {
     const ends = (name: string) => [...file.names].some((own) => own === name || own.endsWith(`.${name}`));
-    if (ends(WAN22_VAE)) {
-      throw new StudioError(
-        'checkpoint_unsupported',
-        `${file.path} is the autoencoder of Wan 2.2 5B, which Darkroom takes from a diffusers folder only; open Wan-AI/Wan2.2-TI2V-5B-Diffusers, or choose a transformer of Wan 2.1 with wan_2.1_vae.safetensors.`,
-      );
-    }
     const noise = kind === 'wan' ? noiseOf(file.path) : null;
     if (noise && !parts.some((other) => ![null, noise].includes(noiseOf(other.file.path)))) {
       throw new StudioError(

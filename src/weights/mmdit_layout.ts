@@ -14,7 +14,7 @@ import { WAN_VAE, wanParts, wanPaths, wanTable, wanVaePaths } from './wan_layout
 
 export type MmditKind = 'sd3' | 'flux1' | 'flux2' | 'z_image' | 'qwen_image' | 'wan';
 export type MmditComponent =
-  'transformer' | 'transformer_2' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3';
+  'transformer' | 'transformer_2' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3' | 'image_encoder';
 
 /** What a tensor of the file, or a part of its rows, is for. */
 export interface MmditMeaning {
@@ -32,6 +32,8 @@ export const PREFIXES = {
   clipL: 'text_encoders.clip_l.transformer.',
   clipG: 'text_encoders.clip_g.transformer.',
   t5: 'text_encoders.t5xxl.transformer.',
+  /** By which Wan 2.1 sees pictures. */
+  clipVision: 'clip_vision.',
   umt5: 'text_encoders.umt5xxl.transformer.',
   qwen3: 'text_encoders.qwen3_4b.transformer.',
   qwen3Large: 'text_encoders.qwen3_8b.transformer.',
@@ -62,7 +64,7 @@ export function mmditNames(kind: MmditKind, names: Iterable<string>): (name: str
   const last = Math.max(0, ...blocks.map(Number));
   return (name) => {
     const starts = (prefix: string) => (name.startsWith(prefix) ? name.slice(prefix.length) : null);
-    for (const [part, component] of Object.entries(KINDS[kind].texts)) {
+    for (const [part, component] of Object.entries(KINDS[kind].encoders)) {
       const own = starts(PREFIXES[part as keyof typeof PREFIXES]);
       if (own !== null) {
         return isBesideWeights(own) || isSpiece(name) ? [] : [{ component, name: own }];
@@ -129,8 +131,8 @@ const TEXTS = 'text_encoders.';
 interface Layout {
   /** Tensors of its transformer, by which it is told from the others. */
   has: readonly string[];
-  /** Which of its text encoders lies under which name. */
-  texts: Partial<Record<keyof typeof PREFIXES, MmditComponent>>;
+  /** Which of its encoders of words and pictures lies under which name. */
+  encoders: Partial<Record<keyof typeof PREFIXES, MmditComponent>>;
   /** @param last number of the last block */
   parts: (path: string, last: number) => LayerPart[];
   /** A tensor that is no weight or bias of a layer, by its name in diffusers' modules. */
@@ -140,36 +142,36 @@ interface Layout {
 const KINDS: Record<MmditKind, Layout> = {
   sd3: {
     has: ['final_layer.linear.weight', 'joint_blocks.0.x_block.attn.qkv.weight'],
-    texts: { clipL: 'text_encoder', clipG: 'text_encoder_2', t5: 'text_encoder_3' },
+    encoders: { clipL: 'text_encoder', clipG: 'text_encoder_2', t5: 'text_encoder_3' },
     parts: sd3Parts,
     table: (name) => (name === 'pos_embed' ? 'pos_embed.pos_embed' : undefined),
   },
   z_image: {
     // Lumina 2 has the same layers and fills nothing up.
     has: ['final_layer.linear.weight', 'noise_refiner.0.attention.qkv.weight', 'x_pad_token'],
-    texts: { qwen3: 'text_encoder' },
+    encoders: { qwen3: 'text_encoder' },
     parts: zImageParts,
     table: (name) => (/^(?:x|cap)_pad_token$/.test(name) ? name : undefined),
   },
   flux1: {
     // Others have double blocks, too, but are told nothing of the text as a whole.
     has: ['final_layer.linear.weight', 'double_blocks.0.img_attn.qkv.weight', 'vector_in.in_layer.weight'],
-    texts: { clipL: 'text_encoder', t5: 'text_encoder_2' },
+    encoders: { clipL: 'text_encoder', t5: 'text_encoder_2' },
     parts: fluxParts,
   },
   flux2: {
     has: ['double_blocks.0.img_attn.qkv.weight', 'single_stream_modulation.lin.weight'],
-    texts: { qwen3: 'text_encoder', qwen3Large: 'text_encoder' },
+    encoders: { qwen3: 'text_encoder', qwen3Large: 'text_encoder' },
     parts: flux2Parts,
   },
   qwen_image: {
     has: ['txt_norm.weight', 'transformer_blocks.0.attn.add_q_proj.weight', 'transformer_blocks.0.img_mod.1.weight'],
-    texts: { qwenVl: 'text_encoder' },
+    encoders: { qwenVl: 'text_encoder' },
     parts: whole,
   },
   wan: {
     has: ['head.modulation', 'blocks.0.self_attn.q.weight'],
-    texts: { umt5: 'text_encoder' },
+    encoders: { umt5: 'text_encoder', clipVision: 'image_encoder' },
     parts: wanParts,
     table: wanTable,
   },

@@ -41,6 +41,7 @@ const PARTS: readonly Part[] = [
     prefix: PREFIXES.qwenVl,
     has: ['model.layers.0.self_attn.k_proj.bias', 'model.language_model.layers.0.self_attn.k_proj.bias'],
   },
+  { name: 'CLIP vision', prefix: PREFIXES.clipVision, has: ['vision_model.encoder.layers.0.mlp.fc1.weight'] },
   { name: 'VAE', prefix: PREFIXES.vae, has: ['decoder.conv_in.weight', WAN_VAE] },
 ];
 

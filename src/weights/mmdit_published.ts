@@ -1,5 +1,5 @@
 /** What the published flow transformers have that no tensor's shape tells, and where people get their parts. */
-import type { Shapes } from './inferred_configs.ts';
+import { WAN22_CHANNELS, type Shapes } from './inferred_configs.ts';
 import type { MmditComponent, MmditKind } from './mmdit_layout.ts';
 
 export interface PublishedPart {
@@ -10,6 +10,8 @@ export interface PublishedPart {
   name: string;
   /** The file that it comes in, and the repository of the Hugging Face hub that has it; of a transformer's size where there are several. */
   file: string | ((transformer: Shapes) => string);
+  /** Whether this transformer needs it; absent = every one does. */
+  isNeeded?: (transformer: Shapes) => boolean;
   /** Whether that file has what reads words in it, too. */
   brings?: 'vocabulary';
 }
@@ -45,6 +47,17 @@ const DYNAMIC = { use_dynamic_shifting: true, base_shift: 0.5, max_shift: 1.15 }
 
 /** Elements of a token that FLUX.2 klein 9B reads: three layers of Qwen3 8B. */
 const KLEIN_9B = 3 * 4096;
+
+/** Whether it is Wan 2.2 TI2V-5B, whose autoencoder has more channels than the others'. */
+function isWan22Small(transformer: Shapes): boolean {
+  return transformer.of('patch_embedding.weight')[1] === WAN22_CHANNELS;
+}
+
+/** The authors' for that, for a first and a last picture, and for everything else at 480 rows. */
+function wanShift(transformer: Shapes): number {
+  const endsGiven = transformer.has('condition_embedder.image_embedder.pos_embed');
+  return isWan22Small(transformer) ? 5 : endsGiven ? 16 : 3;
+}
 
 export const PUBLISHED: Record<MmditKind, Published> = {
   sd3: {
@@ -161,17 +174,26 @@ export const PUBLISHED: Record<MmditKind, Published> = {
       {
         ...FLUX_VAE,
         has: 'decoder.mid_block.resnets.0.norm1.gamma',
-        file: 'wan_2.1_vae.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged)',
+        file: (transformer) =>
+          isWan22Small(transformer)
+            ? 'wan2.2_vae.safetensors (Comfy-Org/Wan_2.2_ComfyUI_Repackaged)'
+            : 'wan_2.1_vae.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged)',
+      },
+      {
+        component: 'image_encoder',
+        has: 'vision_model.embeddings.class_embedding',
+        name: 'CLIP vision encoder (clip_vision_h)',
+        file: 'clip_vision_h.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged)',
+        isNeeded: (transformer) => transformer.has('condition_embedder.image_embedder.norm1.weight'),
       },
     ],
     reader: { component: 'text_encoder', name: 'UMT5', vocabulary: 'spiece.model (google/umt5-xxl)' },
-    // The authors' shift for 480 rows.
-    scheduler: () => ({
+    scheduler: (transformer) => ({
       _class_name: 'UniPCMultistepScheduler',
       num_train_timesteps: 1000,
       prediction_type: 'flow_prediction',
       use_flow_sigmas: true,
-      flow_shift: 3,
+      flow_shift: wanShift(transformer),
     }),
   },
 };

@@ -1,7 +1,8 @@
 /**
  * Wan in its original code, transformer and autoencoder: which of its layers is which of diffusers' modules. Qwen-Image has the same
  * autoencoder.
- * Reference: diffusers/loaders/single_file_utils.py (convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers)
+ * Reference: diffusers/loaders/single_file_utils.py (convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers),
+ * diffusers/scripts/convert_wan_to_diffusers.py (convert_vae_22)
  */
 import { whole, type LayerPart } from './layer_parts.ts';
 
@@ -14,7 +15,7 @@ const ATTENTION: Record<string, string> = {
   norm_k: 'norm_k',
 };
 
-/** Of the layers of a block; those of attention to a picture that the video begins with are only there to be refused. */
+/** Of the layers of a block. */
 const BLOCK: Record<string, string> = {
   ...Object.fromEntries(
     Object.entries({ self_attn: 'attn1', cross_attn: 'attn2' }).flatMap(([path, own]) =>
@@ -59,14 +60,17 @@ export function wanPaths(blocks: number): string[] {
 
 /** A tensor that is no weight or bias of a layer. */
 export function wanTable(name: string): string | undefined {
+  if (name === 'img_emb.emb_pos') {
+    return 'condition_embedder.image_embedder.pos_embed';
+  }
   return /^(?:blocks\.\d+|head)\.modulation$/.test(name)
     ? name.replace(/modulation$/, 'scale_shift_table').replace(/^head\./, '')
     : undefined;
 }
 
-/** A tensor that the autoencoder of Wan 2.1 has, and one that only that of 2.2 has. */
+/** A tensor that the autoencoders of Wan have, and one that only that of 2.2 has. */
 export const WAN_VAE = 'decoder.middle.0.residual.0.gamma';
-export const WAN22_VAE = 'decoder.upsamples.0.upsamples.0.residual.2.weight';
+const WAN22_VAE = 'decoder.upsamples.0.upsamples.0.residual.2.weight';
 
 const RESIDUAL: Record<string, string> = {
   'residual.0': 'norm1',
@@ -95,6 +99,7 @@ const ENDS: Record<string, string> = {
 export function wanVaePaths(names: Iterable<string>): (path: string) => string | null {
   const enlargements = [...names].flatMap((name) => /^decoder\.upsamples\.(\d+)\.resample\./.exec(name)?.[1] ?? []);
   const before = Math.min(...enlargements.map(Number));
+  const isResidual = new Set(names).has(WAN22_VAE);
   return (path) => {
     if (ENDS[path] !== undefined) {
       return ENDS[path];
@@ -112,6 +117,9 @@ export function wanVaePaths(names: Iterable<string>): (path: string) => string |
     if (side === undefined) {
       return null;
     }
+    if (isResidual) {
+      return levelPath(side, number, rest);
+    }
     const own = RESIDUAL[rest] ?? rest;
     if (side === 'encoder.down') {
       return `encoder.down_blocks.${number}.${own}`;
@@ -120,4 +128,15 @@ export function wanVaePaths(names: Iterable<string>): (path: string) => string |
     const [block, layer] = [Math.floor(Number(number) / (before + 1)), Number(number) % (before + 1)];
     return `decoder.up_blocks.${block}.${layer === before ? 'upsamplers.0' : `resnets.${layer}`}.${own}`;
   };
+}
+
+/** In Wan 2.2's autoencoder each level has a list of its own: its residual layers, and behind them what halves or doubles. */
+function levelPath(side: string, level: string, rest: string): string | null {
+  const isDown = side === 'encoder.down';
+  const [, number, inner] = /^(?:down|up)samples\.(\d+)\.(.+)$/.exec(rest) ?? [];
+  if (number === undefined) {
+    return null;
+  }
+  const own = RESIDUAL[inner];
+  return `${side}_blocks.${level}.${own === undefined ? `${isDown ? 'down' : 'up'}sampler.${inner}` : `resnets.${number}.${own}`}`;
 }

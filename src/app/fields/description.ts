@@ -12,6 +12,8 @@ export interface FieldDescription {
   help: Localized | null;
   placeholder: Localized | null;
   group: 'main' | 'more' | 'none';
+  /** See `FieldMetadata.takenAs`; null where every checkpoint takes it. */
+  takenAs: 'firstFrame' | 'lastFrame' | null;
   /** The choices and their labels. */
   choices: { value: unknown; label: Localized }[];
   slider: { min: number; max: number; step: number } | null;
@@ -71,6 +73,7 @@ export function describeField(name: string, schema: v.GenericSchema): FieldDescr
     help: said.help ?? (said.description === undefined ? (known?.help ?? null) : same(said.description)),
     placeholder: said.placeholder ?? null,
     group: said.group ?? (isRequired || LONG.test(name) ? 'main' : 'more'),
+    takenAs: said.takenAs ?? null,
     choices,
     slider: said.slider ?? numbers.slider,
     isWhole: numbers.isWhole,

@@ -44,7 +44,7 @@ export class BaseNetworks {
     );
     this.shelf = new NetworkShelf(engine, {
       blob: (path) => {
-        const lora = this.loras.file(path);
+        const lora = this.loraFile(path);
         return lora ? Promise.resolve(lora) : files.blob(path);
       },
     });
@@ -55,6 +55,16 @@ export class BaseNetworks {
     const { name, weights } = component;
     const get = (tensor: string) => this.loras.weightsOf(name as LoraNetwork).get(tensor);
     return takesLoras(component) ? { ...component, weights: { get, names: () => weights.names() } } : component;
+  }
+
+  /** The file that graphs refer to by this name; null if it is no LoRA's. */
+  protected loraFile(name: string): Blob | null {
+    return this.loras.file(name);
+  }
+
+  /** What is recorded of them. */
+  protected loraFacts(): Promise<Record<string, unknown>[]> {
+    return this.loras.facts();
   }
 
   embedsGuidance(): Promise<boolean> {
@@ -79,7 +89,7 @@ export class BaseNetworks {
   }
 
   async provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
-    const loras = await this.loras.facts();
+    const loras = await this.loraFacts();
     return {
       files: [...new Set(this.components.flatMap(({ files }) => files))],
       facts: {

@@ -5,7 +5,6 @@ import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
 import type { Network } from '../../engine/runtime.ts';
-import { clipPicture } from '../../formats/clip_picture.ts';
 import { imageInput } from '../../graphs/attention.ts';
 import * as clipVision from '../../graphs/clip_vision.ts';
 import type { Provider } from '../../graphs/graph.ts';
@@ -14,6 +13,7 @@ import { crossAttentions, type Config as UNetConfig } from '../../graphs/unet2d_
 import { readClipVision, type ClipVisionFile } from '../../weights/clip_vision_file.ts';
 import { readIpAdapter, type IpAdapterFile } from '../../weights/ip_adapter_file.ts';
 import type { ModelAddition } from '../family.ts';
+import { seeByClip } from './clip_sight.ts';
 import type { ControlledModel } from './control_nets.ts';
 import type { GraphCosts, NetworkRequest, PlannedNetwork } from './estimate.ts';
 import type { ImagePromptRequest, SeenPictures, Side } from './networks.ts';
@@ -136,7 +136,7 @@ export class ImagePrompts {
       const encoder = await this.#encoder(this.#encoderOf(config), output);
       const [, ...dims] = clipVision.outputDims(encoder.config, output);
       const positive = hold([own.length, ...dims]);
-      await this.#encode(encoder, own, output, positive);
+      await seeByClip(this.engine, encoder, own, output, positive);
       let negative: DeviceTensor | null = null;
       if (guided) {
         negative = hold([own.length, ...dims]);
@@ -144,7 +144,8 @@ export class ImagePrompts {
           const count = negative.dims.reduce((product, dim) => product * dim, 1);
           this.engine.arithmetic.write(negative, new Float32Array(count));
         } else {
-          await this.#encode(
+          await seeByClip(
+            this.engine,
             encoder,
             own.map(() => null),
             output,
@@ -225,30 +226,6 @@ export class ImagePrompts {
       ),
     );
     return { network, config };
-  }
-
-  /** @param pictures null stands for what is left where there is none */
-  async #encode(
-    { network, config }: { network: Network; config: clipVision.Config },
-    pictures: readonly (PixelImage | null)[],
-    output: clipVision.VisionOutput,
-    into: DeviceTensor,
-  ): Promise<void> {
-    const { arithmetic } = this.engine;
-    const side = config.image_size;
-    const one = arithmetic.empty(clipVision.outputDims(config, output));
-    const count = one.dims.reduce((product, dim) => product * dim, 1);
-    try {
-      for (const [n, picture] of pictures.entries()) {
-        const pixels = picture ? clipPicture(picture, side).data : new Float32Array(3 * side * side);
-        const input = arithmetic.upload(pixels, [1, 3, side, side]);
-        await this.engine.run(network, { pixel_values: input }, { [output]: one });
-        arithmetic.copy(one, 0, into, n * count, count);
-        input.dispose();
-      }
-    } finally {
-      one.dispose();
-    }
   }
 
   /** Keys and values by the names of the adapter's graph, the values times the weight. */

@@ -10,19 +10,40 @@ import type {
   DecodeRequest,
   Estimate,
   EstimateRequest,
-  ImageRequest,
   Latents,
   SampleRequest,
+  VideoEnds,
 } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
 import type { Circumstances } from '../family.ts';
+import { Held } from '../flow_transformer/base_networks.ts';
 import { FlowModel, type LatentShape, type PictureShape } from '../flow_transformer/flow_model.ts';
 import type { FlowNetworks } from '../flow_transformer/flow_networks.ts';
 import { DrawnStart } from '../../core/drawn_start.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import type { VideoDecoding } from './video_decoding.ts';
+
+/** A picture, as it is and as the frame that it becomes. */
+export interface GivenFrame {
+  image: PixelImage;
+  /** [1, 3, height, width] in [-1, 1] */
+  pixels: DeviceTensor;
+}
+
+export interface GivenEnds {
+  first: GivenFrame | undefined;
+  last: GivenFrame | undefined;
+}
+
+/** Owned by the receiver. */
+export interface ShownEnds {
+  /** The first is what {@link FlowVideoNetworks.settle} takes, where the video begins with a picture. */
+  shown: DeviceTensor[];
+  /** Where the last frame is shown by itself. */
+  last?: DeviceTensor | undefined;
+}
 
 export interface FlowVideoNetworks extends FlowNetworks {
   readonly videos: {
@@ -32,14 +53,11 @@ export interface FlowVideoNetworks extends FlowNetworks {
     decode(latents: DeviceTensor, frames: number, decoding: VideoDecoding): Promise<void>;
   };
   /**
-   * What the transformer is shown of a video that begins with a picture.
-   * @param picture [1, 3, height, width] in [-1, 1]
+   * What the transformer is shown of a video that begins or ends with a picture.
    * @param frames of the latents
-   * @param random draws a sample of the posterior, where one is drawn
+   * @param random draws samples of the posterior, where any are drawn
    */
-  begun(picture: DeviceTensor, frames: number, random: NoiseSource): Promise<DeviceTensor>;
-  /** The same of a video that ends with one; absent where none can. */
-  ended?(picture: DeviceTensor, random: NoiseSource): Promise<DeviceTensor>;
+  ends(given: GivenEnds, frames: number, random: NoiseSource): Promise<ShownEnds>;
   /** Whether the noise of sampling is drawn before a given picture is encoded; absent = it is drawn afterwards. */
   readonly startsFirst?: boolean;
   /** Finishes latents [1, channels, frames · height, width] whose sampling was shown that. */
@@ -62,29 +80,26 @@ export class FlowVideoModel extends FlowModel<FlowVideoNetworks> {
     return latents;
   }
 
-  /** A picture as the beginning or the end of a video, to be shown to sampling. */
-  override async encodeImage(
-    image: PixelImage,
-    { width, height, batch_size, random, isLast = false }: ImageRequest,
-  ): Promise<Latents> {
+  async encodeEnds({ first, last, width, height, batch_size, random }: VideoEnds) {
     const { arithmetic } = this.engine;
     const { networks } = this;
-    if (networks.startsFirst && !this.#drawn.has(random)) {
+    if (networks.startsFirst) {
       const shape = this.shapeOf({ width, height, batch_size });
       const { channels } = networks.latents;
       this.#drawn.set(random, random.ofStart([shape.batch, channels, shape.height, shape.width]));
     }
-    const pixels = imageToTensor(resizeLanczos(image, width, height));
-    const picture = arithmetic.upload(pixels.data, pixels.dims);
+    const held = new Held();
+    const framed = (image: PixelImage): GivenFrame => {
+      const { data, dims } = imageToTensor(resizeLanczos(image, width, height));
+      return { image, pixels: held.hold(arithmetic.upload(data, dims)) };
+    };
     try {
-      const frames = networks.videos.framesOf(batch_size);
-      const encoded = isLast ? await networks.ended?.(picture, random) : await networks.begun(picture, frames, random);
-      if (encoded === undefined) {
-        throw new Error('No video of this family ends with a given picture.');
-      }
-      return new DeviceLatents(encoded, this.engine);
+      const given = { first: first && framed(first), last: last && framed(last) };
+      const ends = await networks.ends(given, networks.videos.framesOf(batch_size), random);
+      const latents = (tensor: DeviceTensor) => new DeviceLatents(tensor, this.engine);
+      return { shown: ends.shown.map(latents), last: ends.last && latents(ends.last) };
     } finally {
-      picture.dispose();
+      held.dispose();
     }
   }
 

@@ -19,7 +19,7 @@ import type { EncodedText, FlowDenoiser, FlowDenoiserRequest } from '../flow_tra
 import { T5Text } from '../flow_transformer/t5_text.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
-import type { FlowVideoNetworks } from './flow_video_model.ts';
+import type { FlowVideoNetworks, GivenEnds, ShownEnds } from './flow_video_model.ts';
 import { putFrame } from './latent_frames.ts';
 import { LtxVideos } from './ltx_videos.ts';
 
@@ -92,16 +92,26 @@ export class LtxNetworks extends BaseNetworks implements FlowVideoNetworks {
     throw new Error('A picture is encoded as the beginning of a video.');
   }
 
-  /** The first frame, which is no part of what is made. */
-  begun(picture: DeviceTensor, _frames: number, random: NoiseSource): Promise<DeviceTensor> {
-    return this.videos.encode(picture, random);
-  }
-
-  async ended(picture: DeviceTensor, random: NoiseSource): Promise<DeviceTensor> {
-    const frame = await this.videos.encode(picture, random);
-    // The reference draws as much again, for frames that are given in part.
-    random.ofStart(frame.dims as [number, number, number, number]);
-    return frame;
+  /** Both are shown beside what is made. */
+  async ends({ first, last }: GivenEnds, _frames: number, random: NoiseSource): Promise<ShownEnds> {
+    const shown: DeviceTensor[] = [];
+    try {
+      if (first) {
+        shown.push(await this.videos.encode(first.pixels, random));
+      }
+      if (!last) {
+        return { shown };
+      }
+      const end = await this.videos.encode(last.pixels, random);
+      // The reference draws as much again, for frames that are given in part.
+      random.ofStart(end.dims as [number, number, number, number]);
+      return { shown, last: end };
+    } catch (error) {
+      shown.forEach((frame) => {
+        frame.dispose();
+      });
+      throw error;
+    }
   }
 
   settle(latents: DeviceTensor, frames: number, condition: DeviceTensor): void {

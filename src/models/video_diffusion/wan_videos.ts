@@ -78,9 +78,10 @@ export class WanVideos {
    * A video that begins with a picture and is grey after it, as the transformer is shown it.
    * @param picture [1, 3, height, width] in [-1, 1]
    * @param frames of the latents
+   * @param last the picture that it ends with, like the first, where there are more frames; undefined = it is grey to its end
    * @returns [1, channels, frames · h, w], as sampling takes them
    */
-  async encode(picture: DeviceTensor, frames: number): Promise<DeviceTensor> {
+  async encode(picture: DeviceTensor, frames: number, last?: DeviceTensor): Promise<DeviceTensor> {
     const { engine, config, component } = this;
     const { arithmetic } = engine;
     const { channels, factor } = this.latents;
@@ -97,6 +98,10 @@ export class WanVideos {
         const network = await this.shelf.get('vae_encoder', { height, width, isFirst: Number(isFirst) }, (options) =>
           wan.buildEncoder(config, component.weights, { ...options, ...F32, height, width, isFirst }),
         );
+        if (grey && last && n === frames - 1) {
+          const count = 3 * height * width;
+          arithmetic.copy(last, 0, grey, (rest - 1) * count, count);
+        }
         const outputs = { latents: one, ...seen.outputs(network) };
         await engine.run(network, { sample: isFirst || !grey ? picture : grey, ...seen.inputs(network) }, outputs);
         seen.advance();
