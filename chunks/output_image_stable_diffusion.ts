@@ -68,6 +68,7 @@ export const meta = {
       'StableDiffusionXLInpaintPipeline',
       'LatentConsistencyModelPipeline',
     ],
+    further: { hires_upscaler: ['RRDBNet', 'SRVGGNetCompact'] },
   },
   stages: [
     { id: 'encode', label: { en: 'Reading your words', de: 'Liest den Text' } },
@@ -209,7 +210,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
         }
       },
     };
-    latents = await sampled(model, text, request, { ...input, prompt: words, negative_prompt });
+    latents = await sampled(model, text, request, { ...input, prompt: words, negative_prompt }, models);
 
     progress('decode');
     if (context.wants('latents')) {
@@ -233,12 +234,18 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
 }
 
 /** Latents of the picture, in one pass, or in two at growing size. */
-async function sampled(model: Model, text: Conditioning, request: SampleRequest, input: Input): Promise<Latents> {
+async function sampled(
+  model: Model,
+  text: Conditioning,
+  request: SampleRequest,
+  input: Input,
+  models: Context['models'],
+): Promise<Latents> {
   if ((input.hires_scale ?? 1) <= 1) {
     return model.sample(text, request);
   }
   const { paintTwice } = await import('../src/core/second_pass.ts');
-  return paintTwice(model, text, request, input);
+  return paintTwice(model, text, request, input, (ref) => models.loadUpscaler(ref));
 }
 
 /** What the ControlNets see. */

@@ -6,6 +6,7 @@ import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import type { PixelImage } from '../src/core/media.ts';
+import { UPSCALING_TILE } from '../src/core/model.ts';
 import { image, images, integer, tileSize } from '../src/core/parameters.ts';
 
 export const meta = {
@@ -19,8 +20,6 @@ export const meta = {
 } as const satisfies ChunkMeta;
 
 const SCALES = { slider: { min: 2, max: 4, step: 1 } } satisfies FieldMetadata;
-/** Small enough for most devices, and large compared with the overlap of two tiles. */
-const TILE = 256;
 
 export const parameters = v.pipe(
   v.strictObject({
@@ -30,7 +29,7 @@ export const parameters = v.pipe(
     images: v.optional(images('images')),
     /** The network's own factor by default. */
     scale: v.optional(v.pipe(integer('scale', 1, 8), v.metadata(SCALES))),
-    tile_size: v.optional(tileSize(), TILE),
+    tile_size: v.optional(tileSize(), UPSCALING_TILE),
   }),
   v.check(
     ({ image, images }) => (image === undefined) !== (images === undefined),

@@ -7,10 +7,11 @@ import type { Context, Outputs } from '../src/core/chunk.ts';
 import type { CpuTensor, PixelImage } from '../src/core/media.ts';
 import type { Model } from '../src/core/model.ts';
 import type { VideoWriter } from '../src/core/video.ts';
-import { openModel, type ModelAdditions, type ModelLora } from '../src/models/family.ts';
+import { asUpscaler, openCheckpoint, openModel, type ModelAdditions, type ModelLora } from '../src/models/family.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { greatestDifference, relativeDifference } from './fidelity/fidelity.ts';
+import { folderFiles } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { pngPixels } from '../src/package/node_picture.ts';
 
@@ -40,6 +41,8 @@ const configs = import.meta.glob<{ parameters: { OUTPUT_CHUNK: string } }>('../s
   eager: true,
   import: 'default',
 });
+
+const BUILTIN = join(import.meta.dirname, '..', 'public', 'checkpoints');
 
 /** The cases of a folder of goldens, in order. */
 export function goldenCases(root: string): GoldenCase[] {
@@ -100,7 +103,13 @@ export async function paint(
   const context = {
     operation,
     checkpoint: '',
-    models: { load: () => Promise.resolve(model) },
+    models: {
+      load: () => Promise.resolve(model),
+      loadUpscaler: async (ref: string) =>
+        asUpscaler(
+          await openCheckpoint(folderFiles(join(BUILTIN, ref.replace('builtin:', ''))), startNodeEngine().engine),
+        ),
+    },
     readImage: (source: string) => Promise.resolve(pngPixels(readFileSync(join(folder, source.split(',')[1])))),
     wants: () => true,
     record: () => Promise.resolve(''),

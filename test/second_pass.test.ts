@@ -4,11 +4,13 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
 import { parameters } from '../chunks/output_image_stable_diffusion.ts';
+import type { Context } from '../src/core/chunk.ts';
 import { hiresSide } from '../src/core/hires.ts';
 import { LATENT_UPSCALERS, resizeLatents } from '../src/core/latent_resize.ts';
+import type { PixelImage } from '../src/core/media.ts';
 import { openModel } from '../src/models/family.ts';
 import { folderFiles } from './checkpoint_folder.ts';
-import { goldenCases, goldenTensor, paint } from './golden_pictures.ts';
+import { differencesFrom, goldenCases, goldenTensor, paint } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 
 const goldens = join(import.meta.dirname, 'goldens');
@@ -37,6 +39,7 @@ test.each([
   [{ hires_scale: 1 }, null],
   [{ hires_scale: 1.5, hires_steps: 4, hires_denoising_strength: 0.5, hires_upscaler: 'lanczos' }, null],
   [{ hires_scale: 5 }, 'hires_scale must be a number from 1 to 4.'],
+  [{ hires_scale: 2, hires_upscaler: 'builtin:realesr-animevideov3' }, null],
   [{ hires_scale: 2, hires_upscaler: 'magic' }, /^hires_upscaler must be one of latent, /],
   [{ hires_scale: 2, hires_denoising_strength: 0 }, 'hires_denoising_strength must be a number above 0 and up to 1.'],
   [{ hires_steps: 4 }, /^A second pass \(hires\)/],
@@ -86,5 +89,38 @@ test('interrupted in either pass it goes on to the same picture, and shows how f
   const torn = { ...state, enlarged: { dims: [1, 4, 2, 2], data: new Float32Array(16) } };
   const fresh = await paint(model, one, root, { resume: torn });
   expect(fresh.latents.data).toEqual(whole.latents.data);
+  await model.release();
+});
+
+test('an upscaler enlarges between the passes, as often as it takes', async () => {
+  const root = join(goldens, 'pipelines');
+  const one = goldenCases(root).find(({ name }) => name === 'sd15-hires-upscaler')!;
+  const files = folderFiles(join(import.meta.dirname, 'checkpoints', one.checkpoint));
+  const { latents, pixels } = await differencesFrom(root, one, files);
+  expect(latents).toBeLessThan(1e-3);
+  expect(pixels).toBeLessThanOrEqual(2);
+
+  const model = await openModel(files, startNodeEngine().engine);
+  const asked: string[] = [];
+  const seen: number[] = [];
+  const twice = (image: PixelImage): PixelImage => ({
+    width: 2 * image.width,
+    height: 2 * image.height,
+    data: new Uint8ClampedArray(16 * image.width * image.height).fill(image.width),
+  });
+  const loadUpscaler = (ref: string) => {
+    asked.push(ref);
+    const upscale = (image: PixelImage) => {
+      seen.push(image.width);
+      return Promise.resolve(twice(image));
+    };
+    return Promise.resolve({ upscale });
+  };
+  const models = { load: () => Promise.resolve(model), loadUpscaler } as unknown as Context['models'];
+  const parameters = { ...one.parameters, hires_scale: 4, hires_steps: 2, hires_upscaler: 'import:twice' };
+  const { images } = await paint(model, { ...one, parameters }, root, { models });
+  expect([images[0].width, images[0].height]).toEqual([64, 64]);
+  expect(asked).toEqual(['import:twice']);
+  expect(seen).toEqual([16, 32]);
   await model.release();
 });

@@ -2,7 +2,8 @@
 import type * as Comlink from 'comlink';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { StudioError } from '../src/core/errors.ts';
-import { estimateRequest, fit } from '../src/core/fit.ts';
+import { estimateRequest, fit, upscalingRequest } from '../src/core/fit.ts';
+import { furtherCheckpoints, furtherKey } from '../src/core/further_checkpoints.ts';
 import type { DeviceReport, EngineState, JobEvent, LedgerReport } from '../src/core/job.ts';
 import type { LoraUse } from '../src/core/loras.ts';
 import type {
@@ -161,7 +162,7 @@ export class GenerationOwner implements GenerationApi {
   }: Pick<ExecuteRequest, 'operation' | 'sources' | 'point'>): Promise<{ plan: Plan; models: Map<string, StepModel> }> {
     const operation = parseOperation(asked);
     const opened = await this.#models.openAll(this.#started, operation, sources);
-    const summaries = (step: string) => opened.get(step)?.model.summary ?? null;
+    const summaries = summariesOf(opened);
     let result = plan(operation, catalogue, summaries, this.#started.report, point?.parameters);
     const models = new Map<string, StepModel>();
     /** The previous step's output. */
@@ -196,6 +197,22 @@ export class GenerationOwner implements GenerationApi {
       }
       const model = fitted.ok ? await this.#models.open(this.#started, found.source, variant) : found.model;
       models.set(step.id, { model, variant, request: estimate?.request ?? request, estimate });
+      for (const { ref } of furtherCheckpoints(catalogue.chunks[step.chunk].meta, step.parameters)) {
+        const key = furtherKey(step.id, ref);
+        const further = opened.get(key);
+        if (further && request && result.ok) {
+          const { source } = further;
+          const asked = upscalingRequest(request, step.parameters);
+          const estimate = await further.model.estimate(
+            asked,
+            await this.#circumstances(source, further.model.summary),
+          );
+          const fits = fit(result.plan, further.model.summary, estimate, 'warn');
+          result = fits.ok ? result : fits;
+          const model = await this.#models.open(this.#started, source, 'full');
+          models.set(key, { model, variant: 'full', request: asked, estimate });
+        }
+      }
     }
     if (!result.ok) {
       const [{ code }] = result.reasons;
@@ -316,7 +333,7 @@ export class GenerationOwner implements GenerationApi {
   async smaller({ operation, sources, point, stage }: Parameters<GenerationApi['smaller']>[0]): Promise<Change | null> {
     const asked = parseOperation(operation);
     const opened = await this.#models.openAll(this.#started, asked, sources);
-    const summaries = (step: string) => opened.get(step)?.model.summary ?? null;
+    const summaries = summariesOf(opened);
     const planned = plan(asked, catalogue, summaries, null, point?.parameters);
     const step = planned.ok ? checkpointStep(planned.plan) : undefined;
     const found = step && opened.get(step.id);
@@ -439,4 +456,9 @@ export class GenerationOwner implements GenerationApi {
     }
     return this.#recorder;
   }
+}
+
+function summariesOf(opened: ReadonlyMap<string, { model: { summary: CheckpointSummary } }>) {
+  return (step: string, further?: string) =>
+    opened.get(further === undefined ? step : furtherKey(step, further))?.model.summary ?? null;
 }

@@ -3,12 +3,13 @@ import type { UsedAdditions } from '../src/core/additions.ts';
 import type { LoraUse } from '../src/core/loras.ts';
 import { stageKey, type CourseStage, type StageSeconds } from '../src/core/job_progress.ts';
 import type { DeviceReport, Stage } from '../src/core/job.ts';
-import type { Estimate, EstimateRequest, WeightVariant } from '../src/core/model.ts';
+import type { Estimate, EstimateRequest, Upscaler, WeightVariant } from '../src/core/model.ts';
+import { furtherKey } from '../src/core/further_checkpoints.ts';
 import type { PlannedStep } from '../src/core/plan.ts';
 import type { Engine } from '../src/engine/engine.ts';
 import type { Loading } from '../src/engine/network_shelf.ts';
 import { expectedSeconds, rateOf, type Speedometer, type StageUnits } from '../src/engine/self_measurement.ts';
-import { isSounding, isUpscaling, type Loaded } from '../src/models/family.ts';
+import { asUpscaler, isSounding, isUpscaling, type Loaded } from '../src/models/family.ts';
 
 /** A step's opened checkpoint: headers, no weights yet. */
 export interface StepModel {
@@ -131,9 +132,7 @@ export class GraphWork {
   async enter({ id }: PlannedStep): Promise<void> {
     const found = this.#options.models.get(id);
     if (found) {
-      useBlocks(found);
-      await this.#options.makeRoom(found);
-      await this.#options.hold(found.model);
+      await this.#turnTo(found);
       this.#firstStep = null;
       this.#measuredFrom = null;
     }
@@ -153,14 +152,52 @@ export class GraphWork {
     return { notices, model };
   }
 
+  /** The device is the model's that comes next; others stay where they fit. */
+  async #turnTo(step: StepModel): Promise<void> {
+    useBlocks(step);
+    await this.#options.makeRoom(step);
+    await this.#options.hold(step.model);
+  }
+
+  /** An upscaler that a step uses beside its own checkpoint: it has the device while it enlarges, and then hands it back. */
+  lend({ id }: PlannedStep, ref: string): Upscaler {
+    const key = furtherKey(id, ref);
+    const further = this.#of(key);
+    const model = asUpscaler(further.model);
+    return {
+      summary: model.summary,
+      provenance: () => model.provenance(),
+      upscale: async (image, request) => {
+        await this.#turnTo(further);
+        model.onLoading = (loading) => {
+          this.#tell(key, loading);
+        };
+        try {
+          return await model.upscale(image, request);
+        } finally {
+          model.onLoading = null;
+          await this.#turnTo(this.#of(id));
+        }
+      },
+    };
+  }
+
   /** What is needed to reproduce a step's result, for recordings; null without a checkpoint. */
-  async provenance({ id }: PlannedStep): Promise<Record<string, unknown> | null> {
-    const found = this.#options.models.get(id);
+  async provenance({ id, parameters }: PlannedStep): Promise<Record<string, unknown> | null> {
+    const { models } = this.#options;
+    const found = models.get(id);
     if (!found) {
       return null;
     }
     found.model.onLoading = null;
-    return found.model.provenance();
+    const facts = await found.model.provenance();
+    for (const [name, value] of Object.entries(parameters)) {
+      const further = typeof value === 'string' ? models.get(furtherKey(id, value)) : undefined;
+      if (further) {
+        facts[name] = (await further.model.provenance()).checkpoint;
+      }
+    }
+    return facts;
   }
 
   /** Saves the speed of this attempt's steps for the next estimate, except the first one, which also compiles. */

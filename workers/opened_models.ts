@@ -2,7 +2,8 @@
 import { own } from '../src/core/catalogue.ts';
 import type { MemoryBudget, WeightVariant } from '../src/core/model.ts';
 import type { Operation } from '../src/core/operation.ts';
-import { checkpointOf } from '../src/core/plan.ts';
+import { furtherKey } from '../src/core/further_checkpoints.ts';
+import { checkpointOf, furtherOf } from '../src/core/plan.ts';
 import { courseOf } from '../src/core/steps.ts';
 import type { Engine } from '../src/engine/engine.ts';
 import { openCheckpoint } from '../src/models/family.ts';
@@ -14,8 +15,8 @@ import { filesOf } from './source_files.ts';
 
 export type Opened = StepModel['model'];
 
-/** One that paints and one that enlarges. */
-const REMEMBERED = 2;
+/** One that paints, one that enlarges between its passes, and one that does so afterwards. */
+const REMEMBERED = 3;
 
 export class OpenedModels {
   /** Those opened last: configurations and headers, no weights yet. */
@@ -62,7 +63,7 @@ export class OpenedModels {
     return model;
   }
 
-  /** What the steps of an operation ask for, by step; only summaries are read. */
+  /** What the steps of an operation ask for, by step, and what they use beside it, by {@link furtherKey}; only summaries are read. */
   async openAll(
     engine: Engine,
     operation: Operation,
@@ -73,10 +74,16 @@ export class OpenedModels {
     const course = config ? courseOf(config, catalogue) : '';
     for (const step of typeof course === 'string' ? [] : course.steps) {
       const { id, chunk } = step;
+      if (own(operation.given ?? {}, id)) {
+        continue;
+      }
       const ref = chunk.meta.needs.checkpoint ? checkpointOf(step, operation) : null;
-      const source = ref === null || own(operation.given ?? {}, id) ? undefined : own(sources, ref);
-      if (source) {
-        opened.set(id, { model: await this.open(engine, source, null), source });
+      const further = furtherOf(step, operation, catalogue).map((one) => [furtherKey(id, one.ref), one.ref]);
+      for (const [key, named] of [...(ref === null ? [] : [[id, ref]]), ...further]) {
+        const source = own(sources, named);
+        if (source) {
+          opened.set(key, { model: await this.open(engine, source, null), source });
+        }
       }
     }
     return opened;

@@ -80,7 +80,8 @@ export function contextOf(step: PlannedStep, resume: unknown, desk: StepDesk): C
         notices.forEach(desk.notice);
         return asModel(model);
       },
-      loadUpscaler: async () => asUpscaler((await graphOf().load(step)).model),
+      loadUpscaler: async (ref) =>
+        ref === step.checkpoint ? asUpscaler((await graphOf().load(step)).model) : graphOf().lend(step, ref),
       loadSoundModel: async () => asSoundModel((await graphOf().load(step)).model),
       loadMusicModel: async () => asMusicModel((await graphOf().load(step)).model),
       loadSongModel: async () => asSongModel((await graphOf().load(step)).model),

@@ -216,4 +216,38 @@ test('a second pass is chosen in the form, painted, and written into the picture
   expect([width, height]).toEqual([96, 72]);
   expect(text).toContain('Size: 64x48');
   expect(text).toContain('Hires upscale: 1.5, Hires steps: 1, Hires upscaler: Latent (nearest-exact)');
+
+  // An upscaler between the passes is a checkpoint of its own, which the recording names.
+  await page.getByLabel('Enlarged between the passes', { exact: true }).selectOption('realesr-animevideov3');
+  await page.getByText('The picture will have 96 × 72 pixels.').scrollIntoViewIfNeeded();
+  await page.screenshot({ path: info.outputPath('hires-upscaler-390.png') });
+  const before = await page.evaluate(() => globalThis.darkroom?.runs({ limit: 1 }));
+  await page.getByRole('button', { name: /^Generate/ }).click();
+  const newest = () =>
+    page.evaluate(async () => {
+      const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
+      return { id: run.run_id, metadata: run.entities.find(({ type }) => type === 'output_image')?.metadata ?? null };
+    });
+  await expect
+    .poll(
+      async () => {
+        const { id, metadata } = await newest();
+        return id !== before?.[0].run_id && metadata;
+      },
+      { timeout: 120_000 },
+    )
+    .toMatchObject({
+      width: 96,
+      height: 72,
+      parameters: { hires_upscaler: UPSCALER },
+      hires_upscaler: { ref: UPSCALER, name: 'realesr-animevideov3', pipeline_class: 'SRVGGNetCompact' },
+    });
+});
+
+test('what is no upscaler is refused as one, before anything runs', async ({ page }) => {
+  await openDoor(page, 'wasm');
+  const parameters = { ...PAINT.parameters, hires_scale: 1.5, hires_upscaler: PAINT.checkpoint };
+  expect((await runOperation(page, { ...PAINT, parameters })).job.error?.message).toBe(
+    '"Darkroom scenes, 4 steps" is a StableDiffusionPipeline, which hires_upscaler cannot run; choose a checkpoint of the family RRDBNet or SRVGGNetCompact.',
+  );
 });

@@ -38,6 +38,11 @@ export interface Needs {
   gpu: boolean;
   /** The `_class_name`s (in `model_index.json`) that it can run; absent = it needs no checkpoint. */
   checkpoint?: readonly string[];
+  /**
+   * Parameters whose value may be the ref of a further checkpoint, see `further_checkpoints.ts`, and the `_class_name`s that it may be of. It is
+   * asked for by its ref.
+   */
+  further?: Readonly<Record<string, readonly string[]>>;
   /** The service of the language engine that it uses, see {@link ContextOf}. Its checkpoint is named by the operation, by step. */
   language?: 'text' | 'speech';
   /** The engine of `src/engines` that it uses. */

@@ -3,7 +3,7 @@ import { hiresSide } from './hires.ts';
 import { outpainted } from './outpainting_parameters.ts';
 import { isFile } from './parameters.ts';
 import type { IpAdapterUse } from './image_prompts.ts';
-import { isVariant } from './model.ts';
+import { UPSCALING_TILE, isVariant } from './model.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest } from './model.ts';
 import type { Plan, PlannedStep, PlanResult } from './plan.ts';
 
@@ -61,6 +61,23 @@ export function estimateRequest(
     ...(Array.isArray(adapters) && adapters.length > 0
       ? { imagePrompts: (adapters as IpAdapterUse[]).map(({ images }) => images) }
       : {}),
+  };
+}
+
+/** What an upscaler between two passes needs from the device. @param request of the step whose passes these are */
+export function upscalingRequest(
+  { operation, width, height, batch_size }: EstimateRequest,
+  { hires_scale: scale }: PlannedStep['parameters'],
+): EstimateRequest {
+  const times = typeof scale === 'number' ? scale : 1;
+  return {
+    operation,
+    width: Math.ceil(width / times),
+    height: Math.ceil(height / times),
+    batch_size,
+    steps: 1,
+    guidance_scale: 1,
+    tile_size: UPSCALING_TILE,
   };
 }
 

@@ -3,12 +3,16 @@
  * picture keeps the composition of the size that the checkpoint was trained at.
  */
 import * as v from 'valibot';
+import { REF } from './further_checkpoints.ts';
 import { LATENT_UPSCALERS } from './latent_resize.ts';
 import { integer, real, strength } from './parameters.ts';
 
-/** How the picture is enlarged: its latents are interpolated, or its pixels are scaled (Lanczos) and encoded again. */
+/**
+ * How the picture is enlarged where no upscaler does: its latents are interpolated, or its pixels are scaled (Lanczos) and encoded again.
+ */
 export const HIRES_UPSCALERS = [...LATENT_UPSCALERS, 'lanczos'] as const;
-export type HiresUpscaler = (typeof HIRES_UPSCALERS)[number];
+/** One of these, or the ref of an upscaler, whose result is scaled to the size (Lanczos). */
+export type HiresUpscaler = string;
 
 /** As in AUTOMATIC1111. */
 export const USUAL_HIRES = { upscaler: 'latent', strength: 0.7 } as const;
@@ -16,8 +20,9 @@ export const USUAL_HIRES = { upscaler: 'latent', strength: 0.7 } as const;
 export const hiresScale = () => real('hires_scale', 1, 4);
 export const hiresSteps = () => integer('hires_steps', 1, 150);
 export const hiresStrength = () => strength('hires_denoising_strength');
+const UPSCALER_PROBLEM = `hires_upscaler must be one of ${HIRES_UPSCALERS.join(', ')}, or the ref of an upscaler, such as builtin:realesr-animevideov3.`;
 export const hiresUpscaler = () =>
-  v.picklist(HIRES_UPSCALERS, `hires_upscaler must be one of ${HIRES_UPSCALERS.join(', ')}.`);
+  v.union([v.picklist(HIRES_UPSCALERS), v.pipe(v.string(), v.regex(REF, UPSCALER_PROBLEM))], UPSCALER_PROBLEM);
 
 /** `hires_scale` above 1 asks for the second pass. */
 export const hiresEntries = () => ({

@@ -123,6 +123,9 @@ export interface EstimateRequest {
 /** Side of the automatic tiles for pictures that cannot be decoded whole, in pixels. */
 export const AUTOMATIC_TILE = 512;
 
+/** Side of the tiles that upscalers take: small enough for most devices, and large compared with the overlap of two tiles. */
+export const UPSCALING_TILE = 256;
+
 /** GPU memory to plan with. No browser reveals how much there is, so the person says, or it is guessed. */
 export interface MemoryBudget {
   bytes: number;

@@ -6,6 +6,7 @@ import { own } from './catalogue.ts';
 import type { Catalogue } from './catalogue.ts';
 import type { ErrorCode } from './errors.ts';
 import { StudioError } from './errors.ts';
+import { furtherCheckpoints, type FurtherCheckpoint } from './further_checkpoints.ts';
 import type { DeviceReport, ResumePoint } from './job.ts';
 import { isWritten } from './media.ts';
 import { isVariant } from './model.ts';
@@ -63,8 +64,11 @@ export interface Refusal {
 
 export type PlanResult = { ok: true; plan: Plan } | { ok: false; reasons: Refusal[] };
 
-/** The summary of a step's checkpoint; null if none could be opened, undefined if nobody has looked, in which case it is not judged. */
-export type Summaries = (step: string) => CheckpointSummary | null | undefined;
+/**
+ * The summary of a step's checkpoint; null if none could be opened, undefined if nobody has looked, in which case it is not judged.
+ * @param further the ref of one that it uses beside its own; absent = its own
+ */
+export type Summaries = (step: string, further?: string) => CheckpointSummary | null | undefined;
 
 /**
  * @param summaries of the steps' checkpoints
@@ -104,8 +108,14 @@ export function plan(
   for (const step of stepsToRun(course, operation)) {
     const given = own(operation.given ?? {}, step.id) ?? null;
     const summary = given === null && step.chunk.meta.needs.checkpoint ? summaries(step.id) : null;
-    if (given === null && summary !== undefined) {
-      judgeCheckpoint(step, config.id, summary, device, refuse);
+    if (given === null && summary !== undefined && step.chunk.meta.needs.checkpoint) {
+      judgeCheckpoint(
+        `the step "${step.id}" of the config "${config.id}"`,
+        step.chunk.meta.needs.checkpoint,
+        summary,
+        device,
+        refuse,
+      );
     }
     const kind = step === course.main ? operation.operation : step.chunk.meta.operations[0];
     const planned = {
@@ -156,6 +166,12 @@ export function plan(
       ) as Record<string, unknown>;
       const parameters = Object.fromEntries(Object.entries(input).filter(([name]) => !(name in placeholders)));
       steps.push({ ...planned, parameters });
+      for (const { parameter, ref, classes } of furtherCheckpoints(step.chunk.meta, parameters)) {
+        const further = summaries(step.id, ref);
+        if (further !== undefined) {
+          judgeCheckpoint(parameter, classes, further, device, refuse);
+        }
+      }
       const { weights } = parameters;
       if (summary && isVariant(weights) && !summary.variants.includes(weights)) {
         refuse(
@@ -228,6 +244,7 @@ export function requirementsOf(operation: Operation, catalogue: Catalogue): Requ
   const onServer = (step: Step) => writer(step) !== null;
   const refs = run.flatMap((step) => [
     ...(step.chunk.meta.needs.checkpoint ? [checkpointOf(step, operation)] : []),
+    ...furtherOf(step, operation, catalogue).map(({ ref }) => ref),
     ...(step.chunk.meta.needs.language && !onServer(step) ? [languageOf(step, operation)] : []),
   ]);
   return {
@@ -252,6 +269,18 @@ export function requirementsOf(operation: Operation, catalogue: Catalogue): Requ
 /** The checkpoint an operation names for a step; null = none. An optional step only runs one named for it. */
 export function checkpointOf({ id, isOptional }: Step, { checkpoint, checkpoints }: Operation): string | null {
   return own(checkpoints ?? {}, id) ?? (isOptional ? null : checkpoint);
+}
+
+/** What a step uses beside its own checkpoint. Values are as the operation and the config have them, not yet parsed. */
+export function furtherOf(
+  { id, chunk }: Step,
+  { config, parameters }: Operation,
+  { configs }: Catalogue,
+): FurtherCheckpoint[] {
+  const configured = valuesOf(configs[config]);
+  const layers = [configured, own(configured, id), parameters, own(parameters, id)];
+  const isRecord = (layer: unknown): layer is Record<string, unknown> => typeof layer === 'object' && layer !== null;
+  return furtherCheckpoints(chunk.meta, Object.assign({}, ...layers.filter(isRecord)) as Record<string, unknown>);
 }
 
 /** The config's steps, or why the operation does not fit the config. */
@@ -320,17 +349,14 @@ function stepsToRun({ steps }: Course, { until, given = {} }: Operation): Step[]
   return steps.slice(0, last + 1).filter((step) => wanted.has(step.id) || isSource(step) || isGiven(step));
 }
 
+/** @param user what is to run it, for people */
 function judgeCheckpoint(
-  { id, chunk }: Step,
-  config: string,
+  user: string,
+  classes: readonly string[],
   summary: CheckpointSummary | null,
   device: DeviceReport | null,
   refuse: (code: ErrorCode, message: string) => void,
 ): void {
-  const classes = chunk.meta.needs.checkpoint;
-  if (!classes) {
-    return;
-  }
   if (!summary) {
     refuse('checkpoint_incomplete', 'No checkpoint is chosen; pick one first.');
     return;
@@ -338,7 +364,7 @@ function judgeCheckpoint(
   if (!classes.includes(summary.pipelineClass)) {
     refuse(
       'checkpoint_unsupported',
-      `"${summary.name}" is a ${summary.pipelineClass}, which the step "${id}" of the config "${config}" cannot run; choose a checkpoint of the family ${classes.join(' or ')}.`,
+      `"${summary.name}" is a ${summary.pipelineClass}, which ${user} cannot run; choose a checkpoint of the family ${classes.join(' or ')}.`,
     );
   }
   if (device?.limits) {

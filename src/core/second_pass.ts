@@ -1,10 +1,12 @@
 /** The second pass of hires fix: enlarges what the first one painted, and paints from there. `hires.ts` has its parameters. */
 import * as v from 'valibot';
 import { StudioError } from './errors.ts';
+import { REF } from './further_checkpoints.ts';
 import { USUAL_HIRES, hiresSide, type HiresRequest } from './hires.ts';
-import { resizeLatents } from './latent_resize.ts';
-import type { CpuTensor } from './media.ts';
-import type { Conditioning, Latents, Model, SampleRequest, TextRequest } from './model.ts';
+import { LATENT_UPSCALERS, resizeLatents } from './latent_resize.ts';
+import type { CpuTensor, PixelImage } from './media.ts';
+import { UPSCALING_TILE } from './model.ts';
+import type { Conditioning, Latents, Model, SampleRequest, TextRequest, Upscaler } from './model.ts';
 import { noiseSource } from './noise_sources.ts';
 import type { NoiseRequest } from './noise.ts';
 
@@ -21,12 +23,16 @@ const keptSchema = v.object({
 
 type Kept = v.InferOutput<typeof keptSchema>;
 
+/** As often as AUTOMATIC1111 has an upscaler run, until the picture is at least as large as it is to be. */
+const MOST_UPSCALINGS = 3;
+
 /** The parameters of a painting in two passes. */
 type Input = HiresRequest & NoiseRequest & TextRequest & { steps: number; tile_size?: number | undefined };
 
 /**
  * @param request of the first pass; the second differs from it in size, steps, strength and where it starts
  * @param text what `input` says, encoded for the first pass
+ * @param loadUpscaler opens the one that `hires_upscaler` names, if it does
  * @returns the latents of the larger picture
  */
 export async function paintTwice(
@@ -34,6 +40,7 @@ export async function paintTwice(
   text: Conditioning,
   request: SampleRequest,
   input: Input,
+  loadUpscaler: (ref: string) => Promise<Upscaler>,
 ): Promise<Latents> {
   if (!model.latentsFrom) {
     throw new StudioError(
@@ -65,7 +72,7 @@ export async function paintTwice(
       onStep: (report) => request.onStep({ ...report, steps: report.steps + after }),
     });
     try {
-      kept = { enlarged: await enlarge(model, first, larger, request.width, input), state: null };
+      kept = { enlarged: await enlarge(model, first, larger, request.width, input, loadUpscaler), state: null };
     } finally {
       first.dispose();
     }
@@ -115,12 +122,27 @@ async function enlarge(
   { width, height, batch_size, random, signal, phased }: SampleRequest,
   before: number,
   { hires_upscaler: how = USUAL_HIRES.upscaler, tile_size }: Input,
+  loadUpscaler: (ref: string) => Promise<Upscaler>,
 ): Promise<CpuTensor> {
-  if (how !== 'lanczos') {
+  const ofLatents = LATENT_UPSCALERS.find((one) => one === how);
+  if (ofLatents) {
     const factor = before / first.dims[3];
-    return resizeLatents({ dims: [...first.dims], data: await first.read() }, height / factor, width / factor, how);
+    return resizeLatents(
+      { dims: [...first.dims], data: await first.read() },
+      height / factor,
+      width / factor,
+      ofLatents,
+    );
   }
-  const pictures = await model.decode(first, { tile_size, phased, signal, onPart: () => undefined });
+  let pictures = await model.decode(first, { tile_size, phased, signal, onPart: () => undefined });
+  if (REF.test(how)) {
+    const upscaler = await loadUpscaler(how);
+    const enlarged: PixelImage[] = [];
+    for (const picture of pictures) {
+      enlarged.push(await upscaled(upscaler, picture, { width, signal }));
+    }
+    pictures = enlarged;
+  }
   const encoded: Float32Array[] = [];
   let dims: number[] = [];
   for (const picture of pictures) {
@@ -134,4 +156,18 @@ async function enlarge(
     data.set(one, n * one.length);
   });
   return { dims, data };
+}
+
+/** By the network's own factor, as often as that takes; what it becomes too large is scaled down afterwards. */
+async function upscaled(
+  upscaler: Upscaler,
+  picture: PixelImage,
+  { width, signal }: { width: number; signal: AbortSignal },
+): Promise<PixelImage> {
+  const request = { tile_size: UPSCALING_TILE, signal, onTile: () => undefined };
+  let larger = await upscaler.upscale(picture, request);
+  for (let n = 1; n < MOST_UPSCALINGS && larger.width > picture.width && larger.width < width; n++) {
+    larger = await upscaler.upscale(larger, request);
+  }
+  return larger;
 }

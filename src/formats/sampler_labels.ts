@@ -3,6 +3,9 @@
  * spacings leading, linspace, trailing and distilled have no id there and keep theirs.
  */
 
+import { BUILTIN_UPSCALER, UPSCALER } from '../core/builtin_checkpoints.ts';
+import { refName } from '../core/further_checkpoints.ts';
+
 /** Id, label, and aliases, as ids or labels. */
 const SAMPLERS: readonly (readonly [id: string, label: string, ...aliases: string[]])[] = [
   ['euler', 'Euler'],
@@ -110,14 +113,17 @@ const HIRES_LABELS: Readonly<Partial<Record<string, string>>> = {
   lanczos: 'Lanczos',
 };
 
-/** @returns the id of {@link HIRES_LABELS}; undefined if the name is unknown */
+/** @returns the id of {@link HIRES_LABELS}, or the upscaler that comes with the page; undefined if the name is unknown */
 export function hiresUpscalerNamed(label: unknown): string | undefined {
+  if (label === BUILTIN_UPSCALER.name) {
+    return UPSCALER;
+  }
   return Object.entries(HIRES_LABELS).find(([, known]) => known === label)?.[0];
 }
 
-/** AUTOMATIC1111's label, else the id itself. */
+/** AUTOMATIC1111's label, else the name of the upscaler that the ref is of. */
 export function hiresUpscalerLabel(id: string): string {
-  return HIRES_LABELS[id] ?? id;
+  return HIRES_LABELS[id] ?? refName(id);
 }
 
 function index(table: readonly (readonly string[])[]): Map<string, string> {

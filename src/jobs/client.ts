@@ -140,6 +140,11 @@ export class JobClient implements JobService {
     return this.#open({ kind: 'stored', ref });
   }
 
+  /** What is known of a checkpoint by its ref, without opening it for the next operations. */
+  async summaryOf(ref: string): Promise<CheckpointSummary> {
+    return (await this.#workers.started()).call('openCheckpoint', this.#sources.get(ref));
+  }
+
   /** Describes a checkpoint from the configs and headers at its origin; nothing is stored. */
   async describe(listing: Listing, token: string | null): Promise<CheckpointSummary> {
     return (await this.#workers.started()).call('openCheckpoint', { kind: 'remote', listing, token });

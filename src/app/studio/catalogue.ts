@@ -105,7 +105,9 @@ export function planFor(
 ): PlanResult {
   const { checkpoints = {} } = operation;
   const isOther = (step: string) => Object.hasOwn(checkpoints, step) && checkpoints[step] !== checkpoint?.ref;
-  return plan(operation, catalogue, (step) => (isOther(step) ? undefined : checkpoint), device);
+  const summaries = (step: string, further?: string) =>
+    further !== undefined || isOther(step) ? undefined : checkpoint;
+  return plan(operation, catalogue, summaries, device);
 }
 
 /** What a stage of a job is called, as its chunk says; null for one that no chunk declares. */

@@ -1,4 +1,4 @@
-/** What is used beside a checkpoint, other than LoRAs: ControlNets, image prompts, another autoencoder. Loaded when somebody uses one. */
+/** What is used beside a checkpoint, other than LoRAs: ControlNets, image prompts, another autoencoder, upscalers. Loaded when somebody uses one. */
 import type { CheckpointSummary } from '../../core/model.ts';
 import type { OperationInput } from '../../core/operation.ts';
 import type { JobClient } from '../../jobs/client.ts';
@@ -6,18 +6,21 @@ import type { Library } from '../library/library.svelte.ts';
 import type { AdditionChoices } from './addition_uses.svelte.ts';
 import { Controls } from './controls.svelte.ts';
 import { ImagePrompts } from './image_prompts.svelte.ts';
+import { UpscalerChoices } from './upscaler_choices.svelte.ts';
 import { VaeChoice } from './vae_choice.svelte.ts';
 
 export class Guides {
   readonly controls: Controls;
   readonly images: ImagePrompts;
   readonly vae: VaeChoice;
+  readonly upscalers: UpscalerChoices;
   readonly #library: Library;
 
   constructor(client: JobClient, library: Library) {
     this.controls = new Controls(client, library);
     this.images = new ImagePrompts(client, library);
     this.vae = new VaeChoice(client, library);
+    this.upscalers = new UpscalerChoices(client, library);
     this.#library = library;
   }
 
