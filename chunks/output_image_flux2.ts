@@ -1,5 +1,5 @@
 /**
- * A picture from words with FLUX.2 klein, which can also take pictures: to edit them, or as references for things and styles. In: prompt,
+ * A picture from words with FLUX.2 klein or dev, which can also take pictures: to edit them, or as references for things and styles. In: prompt,
  * pictures and settings. Out: `batch_size` pictures. Cost: one run of the transformer per step and picture, two with guidance.
  */
 import * as v from 'valibot';
@@ -22,7 +22,7 @@ export const meta = {
   id: 'output_image_flux2',
   media: 'image',
   operations: ['image_generation'],
-  needs: { gpu: true, checkpoint: ['Flux2KleinPipeline', 'Flux2KleinInpaintPipeline'] },
+  needs: { gpu: true, checkpoint: ['Flux2Pipeline', 'Flux2KleinPipeline', 'Flux2KleinInpaintPipeline'] },
   stages: PAINTING_STAGES,
   outputs: { images: { medium: 'image', many: true } },
   records: ['encoded_prompt'],
@@ -63,6 +63,6 @@ export const parameters = v.strictObject({
 });
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
-  // Guidance leads away from a run without words.
+  // Guidance leads away from a run without words, or is an input of the network.
   return { images: await paint({ ...input, negative_prompt: '' }, context) };
 }

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel, FlowMatchEulerDiscreteScheduler, ZImageImg2ImgPipeline, ZImageInpaintPipeline, ZImagePipeline, ZImageTransformer2DModel
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from diffusers import AutoencoderKL, AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Pipeline, Flux2Transformer2DModel, FlowMatchEulerDiscreteScheduler, ZImageImg2ImgPipeline, ZImageInpaintPipeline, ZImagePipeline, ZImageTransformer2DModel
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from diffusers.pipelines.flux2.pipeline_flux2 import format_input
+from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+from transformers import Mistral3Config, Mistral3ForConditionalGeneration, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from files import GOLDENS, ROOT, digits, fresh_folder, write_json, write_rows, write_tensors
 from pictures import picture, soft_mask
@@ -49,6 +51,23 @@ TEMPLATE = """{%- for message in messages %}
     {%- endif %}
 {%- endif %}
 """
+# As the template of Mistral Small 3 writes it. Its tokenizer puts padding before the words.
+MISTRAL_TEMPLATE = """{{- bos_token }}
+{%- for message in messages %}
+    {%- if message['role'] == 'system' %}
+        {{- '[SYSTEM_PROMPT]' + message['content'][0]['text'] + '[/SYSTEM_PROMPT]' }}
+    {%- elif message['role'] == 'user' %}
+        {{- '[INST]' }}
+        {%- for block in message['content'] %}
+            {%- if block['type'] == 'text' %}
+                {{- block['text'] }}
+            {%- endif %}
+        {%- endfor %}
+        {{- '[/INST]' }}
+    {%- endif %}
+{%- endfor %}
+"""
+MISTRAL_TOKENS = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "<pad>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")
 PROMPTS = [
     "a red house at the edge of the forest",
     "Über den Dächern von Köln hängt Nebel; ein großer grauer Hund schläft.",
@@ -88,6 +107,34 @@ def qwen3(vocabulary: int, hidden: int, layers: int) -> Qwen3ForCausalLM:
     )
 
 
+def mistral_tokenizer() -> PreTrainedTokenizerFast:
+    """Like the above, with Mistral's tokens and template. It has seen the system message, so that this is about as long as in the real one."""
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(WORDS), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    inner.decoder = decoders.ByteLevel()
+    lines = [*TEXT.strip().split("\n"), *[SYSTEM_MESSAGE] * 8]
+    inner.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=560, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=list(MISTRAL_TOKENS), show_progress=False))
+    # As published, its own way of beginning a text would double what the template begins with.
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", inner.token_to_id("<s>"))])
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", pad_token="<pad>", clean_up_tokenization_spaces=False, padding_side="left")
+    made.chat_template = MISTRAL_TEMPLATE
+    return made
+
+
+def mistral(vocabulary: int, hidden: int, layers: int, heads: dict = dict(num_attention_heads=4, num_key_value_heads=2, head_dim=16)) -> Mistral3ForConditionalGeneration:
+    return Mistral3ForConditionalGeneration(
+        Mistral3Config(
+            text_config=dict(
+                model_type="mistral", vocab_size=vocabulary, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers, **heads,
+                max_position_embeddings=1024, rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 1000000000.0}, sliding_window=None, tie_word_embeddings=False,
+            ),
+            # Prompts are read without pictures.
+            vision_config=dict(model_type="pixtral", hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8, image_size=64, patch_size=14),
+            image_token_index=MISTRAL_TOKENS.index("[IMG]"), spatial_merge_size=2, tie_word_embeddings=False,
+        )
+    )
+
+
 def scale_of(name: str, shape: tuple[int, ...], gain: float) -> tuple[float, float]:
     """How far a tensor's hashed values reach, and what lies in their middle."""
     if name.endswith("running_var"):
@@ -116,7 +163,8 @@ def fill(model: torch.nn.Module, first: int, gain: float, gains: dict[str, float
     tied = getattr(model, "_tied_weights_keys", None) or {}
     for name, tensor in sorted(model.state_dict(keep_vars=True).items()):
         # A file holds tied weights once, under the name of those that the others are tied to.
-        name = tied.get(name, name)
+        if name in tied and model.get_parameter(tied[name]) is tensor:
+            name = tied[name]
         if not torch.is_floating_point(tensor) or tensor.data_ptr() in seen:
             continue
         seen.add(tensor.data_ptr())
@@ -191,6 +239,20 @@ def flux2_klein(distilled: bool) -> Flux2KleinPipeline:
     )
 
 
+def flux2_dev() -> Flux2Pipeline:
+    words = mistral_tokenizer()
+    return Flux2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, shift=3.0),
+        vae=AutoencoderKLFlux2(block_out_channels=[8, 8, 16, 16], layers_per_block=1, latent_channels=8, norm_num_groups=4),
+        # The pipeline reads the states after layers 10, 20 and 30.
+        text_encoder=mistral(len(words), 32, 31),
+        tokenizer=words,
+        transformer=Flux2Transformer2DModel(
+            in_channels=32, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=96, axes_dims_rope=(4, 4, 4, 4)
+        ),
+    )
+
+
 def flux2_latents(pipeline, given: dict) -> torch.Tensor:
     """The latents after the last step, as the transformer has them: [batch, channels, height, width]."""
     kept = {}
@@ -202,7 +264,7 @@ def flux2_latents(pipeline, given: dict) -> torch.Tensor:
 def results(pipeline, drawn) -> tuple[torch.Tensor, np.ndarray]:
     """Latents after the last step and pictures from 0 to 1; `drawn` gives the arguments with a fresh generator."""
     run = lambda output: pipeline(**drawn(), output_type=output).images
-    return flux2_latents(pipeline, drawn()) if isinstance(pipeline, Flux2KleinPipeline) else run("latent"), run("np")
+    return flux2_latents(pipeline, drawn()) if isinstance(pipeline, (Flux2KleinPipeline, Flux2Pipeline)) else run("latent"), run("np")
 
 
 def write_case(name: str, checkpoint: str, config: str, about: str, pipeline, parameters: dict, source: tuple | None, results=results) -> None:
@@ -271,6 +333,11 @@ FLUX2 = {
     "flux2-klein-picture": ("tiny-flux2-klein", "a picture is shown to it whose sides are no multiples of 16", dict(prompt="make it night", steps=3, guidance_scale=1, seed=5, width=80, height=64, images=[(90, 70, 1)])),
     "flux2-klein-pictures": ("tiny-flux2-klein", "three pictures are shown to it, in order", dict(prompt="put all of them on a table", steps=2, guidance_scale=1, seed=8, width=64, height=80, images=[(64, 64, 0), (80, 64, 1), (64, 96, 2)])),
     "flux2-klein-base": ("tiny-flux2-klein-base", "guidance by a run without words", dict(prompt="Über den Dächern von Köln hängt Nebel", steps=3, guidance_scale=4, seed=1, width=96, height=80)),
+    "flux2-dev": ("tiny-flux2-dev", "guidance is an input; not square, odd in tokens", dict(prompt="a red house at the edge of the forest", steps=4, guidance_scale=4, seed=42, width=80, height=112)),
+    "flux2-dev-batch": ("tiny-flux2-dev", "two pictures of one generator, Chinese, little guidance", dict(prompt="一只猫坐在窗边，外面下着雪", steps=2, guidance_scale=1, seed=7, width=64, height=48, batch_size=2)),
+    "flux2-dev-long": ("tiny-flux2-dev", "a prompt of more than 512 tokens is cut", dict(prompt="the quick brown fox jumps over the lazy dog, " * 60, steps=2, guidance_scale=2.5, seed=9, width=48, height=64)),
+    "flux2-dev-picture": ("tiny-flux2-dev", "a picture is shown to it whose sides are no multiples of 16", dict(prompt="make it night", steps=3, guidance_scale=4, seed=5, width=80, height=64, images=[(90, 70, 1)])),
+    "flux2-dev-pictures": ("tiny-flux2-dev", "three pictures are shown to it, in order; no words", dict(prompt="", steps=2, guidance_scale=3, seed=8, width=64, height=80, images=[(64, 64, 0), (80, 64, 1), (64, 96, 2)])),
     "flux2-klein-base-picture": ("tiny-flux2-klein-base", "guidance, and a picture is shown to it", dict(prompt="", steps=3, guidance_scale=2.5, seed=3, width=64, height=64, images=[(64, 80, 2)])),
 }
 
@@ -278,14 +345,21 @@ FLUX2 = {
 def hidden_states(name: str, pipeline, after: list[int], thinking: bool, padded: int | None) -> list[dict]:
     """What a text encoder makes of the prompts: a few numbers of every hidden state that is asked for, and all its tokens."""
     rows = []
-    for prompt in PROMPTS:
-        text = pipeline.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
-        inputs = pipeline.tokenizer(text, padding="max_length" if padded else False, max_length=512 if padded is None else padded, truncation=True, return_tensors="pt")
+    # Its own tokens in words mean nothing else there, but for pictures, which are left out.
+    own = ["[INST]a fox[/INST] and [IMG] a hen</s>"] if isinstance(pipeline, Flux2Pipeline) else []
+    for prompt in [*PROMPTS, *own]:
+        if isinstance(pipeline, Flux2Pipeline):
+            inputs = pipeline.tokenizer.apply_chat_template(format_input([prompt], SYSTEM_MESSAGE), add_generation_prompt=False, tokenize=True, return_dict=True, return_tensors="pt", padding="max_length", truncation=True, max_length=padded)
+        else:
+            text = pipeline.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=thinking)
+            inputs = pipeline.tokenizer(text, padding="max_length" if padded else False, max_length=512 if padded is None else padded, truncation=True, return_tensors="pt")
         with torch.no_grad():
             states = pipeline.text_encoder(**inputs, output_hidden_states=True).hidden_states
         joined = torch.cat([states[layer][0] for layer in after], dim=-1)
-        tokens = sorted({0, min(9, len(joined) - 1), int(inputs.attention_mask.sum()) - 1, len(joined) - 1})
-        rows.append({"checkpoint": name, "prompt": prompt, "after": after, "thinking": thinking, "padded": padded, "ids": inputs.input_ids[0][: int(inputs.attention_mask.sum())].tolist(), "length": len(joined), "kept": int(inputs.attention_mask.sum()), "tokens": tokens, "states": [[float(f"{value:.6g}") for value in joined[token]] for token in tokens]})
+        kept = int(inputs.attention_mask.sum())
+        first = len(joined) - kept if pipeline.tokenizer.padding_side == "left" else 0
+        tokens = sorted({0, min(first + 9, len(joined) - 1), first + kept - 1, len(joined) - 1} | ({first} if first else set()))
+        rows.append({"checkpoint": name, "prompt": prompt, "after": after, "thinking": thinking, "padded": padded, "ids": inputs.input_ids[0][first : first + kept].tolist(), "length": len(joined), "kept": kept, "tokens": tokens, "states": [[float(f"{value:.6g}") for value in joined[token]] for token in tokens]})
     return rows
 
 
@@ -304,18 +378,19 @@ def make_flow_pipelines(only: set[str]) -> None:
             pipeline = (ZImageInpaintPipeline if "mask" in parameters else ZImageImg2ImgPipeline)(**pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
         write_case(name, checkpoint, "z_image", about, pipeline, parameters, source)
-    distilled, klein = flux2_klein(True), flux2_klein(False)
+    distilled, klein, dev = flux2_klein(True), flux2_klein(False), flux2_dev()
     save("tiny-flux2-klein", distilled, {})
     save("tiny-flux2-klein-base", klein, {})
+    save("tiny-flux2-dev", dev, {})
     for name, (checkpoint, about, parameters) in FLUX2.items():
         if only and name not in only:
             continue
-        pipeline = distilled if checkpoint == "tiny-flux2-klein" else klein
+        pipeline = {"tiny-flux2-klein": distilled, "tiny-flux2-klein-base": klein, "tiny-flux2-dev": dev}[checkpoint]
         pipeline.set_progress_bar_config(disable=True)
         write_case(name, checkpoint, "flux2", about, pipeline, parameters, None)
     if only:
         return
-    rows = hidden_states("tiny-z-image-turbo", turbo, [2], True, None) + hidden_states("tiny-flux2-klein", distilled, [9, 18, 27], False, 512)
+    rows = hidden_states("tiny-z-image-turbo", turbo, [2], True, None) + hidden_states("tiny-flux2-klein", distilled, [9, 18, 27], False, 512) + hidden_states("tiny-flux2-dev", dev, [10, 20, 30], False, 512)
     write_rows(GOLDENS / "hidden_states.json", {"about": "Prompts as tokens, and hidden states of the text encoders at some of these, with transformers."}, "cases", rows)
 
 

@@ -21,6 +21,7 @@ from diffusers import (
     AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     QwenImageEditPlusPipeline,
     QwenImagePipeline,
@@ -40,7 +41,7 @@ import flow_pipelines
 import qwen_pipelines
 import t5
 from files import GOLDENS, ROOT, fresh_folder, write_json, write_tensors
-from flow_pipelines import qwen3, scale_of, tokenizer
+from flow_pipelines import mistral, mistral_tokenizer, qwen3, scale_of, tokenizer
 from mmdit_files import FLUX1, flux1_pipeline, flux1_tensors, load, prefixed, shapes_of, without, write_case, write_table
 from mmdit_pipelines import SPIECE, unpacked_results
 from pictures import picture
@@ -209,6 +210,7 @@ def through_gguf(path: Path, architecture: str, tensors: dict[str, torch.Tensor]
 FLUX2 = [
     (r"^x_embedder\.", "img_in."),
     (r"^context_embedder\.", "txt_in."),
+    (r"^time_guidance_embed\.guidance_embedder\.linear_([12])\.", lambda m: f"guidance_in.{'in' if m[1] == '1' else 'out'}_layer."),
     (r"^time_guidance_embed\.timestep_embedder\.linear_([12])\.", lambda m: f"time_in.{'in' if m[1] == '1' else 'out'}_layer."),
     (r"_modulation(_img|_txt)?\.linear\.", r"_modulation\1.lin."),
     (r"^norm_out\.linear\.", "final_layer.adaLN_modulation.1."),
@@ -267,6 +269,35 @@ def flux2() -> None:
     parameters = dict(prompt="a red house at the edge of the forest", steps=3, guidance_scale=1, seed=42, width=80, height=64)
     write_case(RESULTS / "flux2-klein", "flux2", Flux2KleinPipeline(**parts, is_distilled=True), flow_pipelines.results, parameters, "flux2")
     write_case(RESULTS / "flux2-klein-base", "flux2", Flux2KleinPipeline(**parts, is_distilled=False), flow_pipelines.results, {**parameters, "guidance_scale": 3, "seed": 5}, "flux2")
+
+
+def flux2_dev() -> None:
+    """Mistral as ComfyUI's file for FLUX.2 has it: with the layers that are read, and no norm after them."""
+    words = mistral_tokenizer()
+    transformer = Flux2Transformer2DModel(in_channels=32, num_layers=2, num_single_layers=2, attention_head_dim=32, num_attention_heads=2, joint_attention_dim=96, axes_dims_rope=(8, 8, 8, 8))
+    # Heads of 128, as in every published checkpoint, since no shape tells them. transformers puts a norm after the last layer, so there is one more.
+    reader = mistral(len(words), 32, 31, dict(num_attention_heads=2, num_key_value_heads=1, head_dim=128))
+    vae = AutoencoderKLFlux2(block_out_channels=[32] * 4, layers_per_block=1, latent_channels=8, norm_num_groups=32)
+    published = lambda name: name.removeprefix("model.").replace("language_model.", "model.", 1)
+    is_there = lambda name: name.startswith("model.language_model.") and ".layers.30." not in name and not name.endswith("language_model.norm.weight")
+    shapes = {
+        **prefixed(TRANSFORMER, renamed(transformer, FLUX2)),
+        **prefixed("text_encoders.mistral3_24b.transformer.", {published(name): shape for name, shape in shapes_of(reader).items() if is_there(name)}),
+        **prefixed("vae.", flux2_vae_shapes(vae)),
+    }
+    table: list[dict] = []
+    tensors = filled(shapes, table)
+    write_table("flux2_dev", table)
+    load(transformer, single_file_utils.convert_flux2_transformer_checkpoint_to_diffusers(without(tensors, TRANSFORMER)))
+    states = without(tensors, "text_encoders.mistral3_24b.transformer.")
+    load(reader, {name: states[published(name)] if is_there(name) else value for name, value in reader.state_dict().items()})
+    own = {re.sub(r"^(encoder|decoder)\.((?:post_)?quant_conv\.)", r"\2", name): value for name, value in without(tensors, "vae.").items()}
+    statistics = {name: own.get(name, value) for name, value in vae.state_dict().items() if name.startswith("bn.")}
+    load(vae, {**single_file_utils.convert_ldm_vae_checkpoint({f"first_stage_model.{name}": value for name, value in own.items()}, vae.config), **statistics})
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, shift=3.0)
+    pipeline = Flux2Pipeline(scheduler=scheduler, vae=vae, text_encoder=reader, tokenizer=words, transformer=transformer)
+    parameters = dict(prompt="a red house at the edge of the forest", steps=3, guidance_scale=4, seed=42, width=80, height=64)
+    write_case(RESULTS / "flux2-dev", "flux2_dev", pipeline, flow_pipelines.results, parameters, "flux2")
 
 
 WAN = [
@@ -447,6 +478,7 @@ def make_split_flows() -> None:
     qwen_image()
     qwen_edit()
     flux2()
+    flux2_dev()
     wan()
     wan_ends()
     wan_ti2v()

@@ -9,10 +9,12 @@ import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { PixelImage } from '../src/core/media.ts';
 import type { SampleRequest } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
+import * as mistral from '../src/graphs/mistral.ts';
 import * as qwen3 from '../src/graphs/qwen3.ts';
 import * as t5 from '../src/graphs/t5_encoder.ts';
-import type { StoredTensor } from '../src/graphs/graph.ts';
+import type { StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
 import { openModel, type LoadedModel } from '../src/models/family.ts';
+import { FLUX2_CONVERSATION } from '../src/models/flow_transformer/mistral_text.ts';
 import { ChatTokenizer } from '../src/text/chat_tokenizer.ts';
 import { T5Tokenizer } from '../src/text/t5_tokenizer.ts';
 import { Checkpoint } from '../src/weights/checkpoint.ts';
@@ -105,6 +107,22 @@ interface HiddenStates {
 
 describe('text encoders read what transformers reads', () => {
   const { cases } = json<{ cases: HiddenStates[] }>(GOLDENS, 'hidden_states.json');
+  const ofQwen3 = (config: qwen3.Config, weights: WeightIndex) => ({
+    table: qwen3.embeddingTable(weights),
+    build: (options: qwen3.Qwen3Options) => qwen3.build(config, weights, options),
+    inputs: (sequence: number, kept: number, padded: boolean): Record<string, Float32Array> => ({
+      ...qwen3.angles(config, sequence),
+      ...(padded && { attention_bias: qwen3.paddedMask(sequence, kept) }),
+    }),
+  });
+  const ofMistral = (config: mistral.Config, weights: WeightIndex) => ({
+    table: mistral.embeddingTable(weights),
+    build: (options: mistral.MistralOptions) => mistral.build(config, weights, options),
+    inputs: (sequence: number, kept: number): Record<string, Float32Array> => ({
+      ...mistral.angles(config, sequence),
+      ...mistral.sightOf(sequence, kept),
+    }),
+  });
 
   test.each(cases.map((entry, i) => ({ i, ...entry })))('$checkpoint $i $prompt', async (entry) => {
     const { checkpoint, prompt, after, thinking, padded, ids, length: sequence, kept, tokens, states } = entry;
@@ -115,26 +133,31 @@ describe('text encoders read what transformers reads', () => {
       texts.set(path.slice('tokenizer/'.length), (await opened.text(path)) ?? '');
     }
     const reader = { read: (name: string) => texts.get(name) };
-    const tokenizer = new ChatTokenizer(reader, 512, { enable_thinking: thinking });
+    const { className, config: values, weights, files: paths } = await opened.component('text_encoder');
+    const isMistral = className === mistral.className;
+    const tokenizer = isMistral
+      ? new ChatTokenizer(reader, 512, {}, undefined, FLUX2_CONVERSATION)
+      : new ChatTokenizer(reader, 512, { enable_thinking: thinking });
     const encoded = tokenizer.encode(prompt);
     expect([...encoded.ids]).toEqual(ids);
-    const all = [...ids, ...Array.from({ length: sequence - kept }, () => tokenizer.pad)];
-    expect(prompt.startsWith(encoded.text)).toBe(true);
-    expect(encoded.text === prompt).toBe(encoded.tokens <= 512);
+    const padding = Array.from({ length: sequence - kept }, () => tokenizer.pad);
+    const all = isMistral ? [...padding, ...ids] : [...ids, ...padding];
+    const read = isMistral ? prompt.replaceAll('[IMG]', '') : prompt;
+    expect(read.startsWith(encoded.text)).toBe(true);
+    expect(encoded.text === read).toBe(encoded.tokens <= 512);
 
-    const { config: values, weights, files: paths } = await opened.component('text_encoder');
-    const config = qwen3.parseConfig(values);
-    const table = weights.get(qwen3.embeddingTable(weights)) as StoredTensor;
+    const {
+      table: name,
+      build,
+      inputs: ofTokens,
+    } = isMistral ? ofMistral(mistral.parseConfig(values), weights) : ofQwen3(qwen3.parseConfig(values), weights);
+    const table = weights.get(name) as StoredTensor;
     const options = { batch: 1, height: 0, width: 0, dtype: 'f32', sequence, after, padded: padded !== null } as const;
     const blobs = new Map(await Promise.all(paths.map(async (path) => [path, await files.blob(path)] as const)));
     let worst = 0;
     for (const provider of ['wasm', 'webgpu'] as const) {
-      const graph = qwen3.build(config, weights, { ...options, provider });
-      const inputs = {
-        inputs_embeds: await readRows(files, table, all),
-        ...qwen3.angles(config, sequence),
-        ...(padded !== null && { attention_bias: qwen3.paddedMask(sequence, kept) }),
-      };
+      const graph = build({ ...options, provider });
+      const inputs = { inputs_embeds: await readRows(files, table, all), ...ofTokens(sequence, kept, padded !== null) };
       const { hidden_states } = await run(
         graph,
         { get: (n) => weights.get(n), names: () => weights.names(), blobs },
@@ -264,6 +287,13 @@ describe('a checkpoint', () => {
       defaults: { steps: 4, guidance_scale: 1 },
     });
     expect((await open('tiny-flux2-klein-base')).model.summary.ignores).toBeUndefined();
+    const { summary: dev } = (await open('tiny-flux2-dev')).model;
+    expect(dev).toMatchObject({
+      pipelineClass: 'Flux2Pipeline',
+      multiple: 16,
+      defaults: { steps: 50, guidance_scale: 4 },
+    });
+    expect(dev.ignores).toBeUndefined();
 
     const { summary: newer } = (await open('tiny-sd35')).model;
     expect(newer).toMatchObject({

@@ -15,6 +15,7 @@ import {
   splitFlux1,
   splitFlux1Gguf,
   splitFlux2,
+  splitFlux2Dev,
   splitQwenImage,
   splitWan,
   splitWanExperts,
@@ -57,6 +58,7 @@ test('what is told of a GGUF: its files, and that its own 4 bits stay on the dev
 test.each([
   ['Qwen-Image', 'qwen_image', splitQwenImage],
   ['FLUX.2 klein', 'flux2', splitFlux2],
+  ['FLUX.2 dev', 'flux2_dev', splitFlux2Dev],
   ['Wan', 'wan', splitWan],
 ])('%s in one file is the same as in several', async (_, name, split) => {
   const several = split();
@@ -100,12 +102,12 @@ describe('refused in a sentence is', () => {
     [
       'no transformer',
       without(splitZImage(), /^diffusion_models/),
-      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, FLUX.2 klein, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, FLUX.2, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
     [
       'a GGUF of another architecture',
       new Map([['wan.gguf', ggufFile({ metadata: { 'general.architecture': 'wan' } })]]),
-      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, FLUX.2 klein, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, FLUX.2, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
     [
       'Qwen-Image without its text encoder',
@@ -148,7 +150,7 @@ describe('refused in a sentence is', () => {
       /without its autoencoder \(VAE\);.*: wan2\.2_vae\.safetensors \(Comfy-Org/,
     ],
     [
-      'FLUX.2 dev',
+      'the transformer of FLUX.2 dev alone',
       new Map([
         [
           'flux2_dev.safetensors',
@@ -159,7 +161,20 @@ describe('refused in a sentence is', () => {
           ),
         ],
       ]),
-      'flux2_dev.safetensors is FLUX.2 dev, whose text encoder Darkroom cannot run; choose FLUX.2 klein.',
+      'flux2_dev.safetensors is FLUX.2 dev without its Mistral (mistral_3_small) and autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: mistral_3_small_flux2_fp8.safetensors (Comfy-Org/flux2-dev), flux2-vae.safetensors (Comfy-Org/flux2-dev), tokenizer.json (black-forest-labs/FLUX.2-dev, folder tokenizer). A diffusers folder has everything in it.',
+    ],
+    [
+      'FLUX.2 dev without its vocabulary',
+      without(splitFlux2Dev(), /tokenizer/),
+      `"models" does not have Mistral's vocabulary in it, as no such file has, and FLUX.2 dev cannot read words without it; choose tokenizer.json (black-forest-labs/FLUX.2-dev, folder tokenizer) with it, or a folder that holds both.`,
+    ],
+    [
+      'FLUX.2 dev with the text encoder of klein',
+      new Map([
+        ...without(splitFlux2Dev(), /mistral|tokenizer/),
+        ...[...splitFlux2()].filter(([path]) => /^text_encoders/.test(path)),
+      ]),
+      'The transformer of "models" takes guidance and was trained with Mistral, and its text encoder is Qwen3; choose mistral_3_small_flux2_fp8.safetensors (Comfy-Org/flux2-dev) in its place.',
     ],
     ...(
       [

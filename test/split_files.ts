@@ -21,6 +21,7 @@ const FILES: Record<string, string> = {
   'text_encoders.clip_g.transformer.': 'text_encoders/clip_g.safetensors',
   'text_encoders.t5xxl.transformer.': 'text_encoders/t5xxl_fp16.safetensors',
   'text_encoders.qwen3_4b.transformer.': 'text_encoders/qwen_3_4b.safetensors',
+  'text_encoders.mistral3_24b.transformer.': 'text_encoders/mistral_3_small_flux2_bf16.safetensors',
   'text_encoders.qwen25_7b.transformer.': 'text_encoders/qwen_2.5_vl_7b.safetensors',
   'text_encoders.umt5xxl.transformer.': 'text_encoders/umt5_xxl_fp16.safetensors',
   'first_stage_model.': 'vae/ae.safetensors',
@@ -70,6 +71,7 @@ export function fileOf(tensors: ReadonlyMap<string, FileTensor>): Uint8Array<Arr
 export const VOCABULARIES = {
   t5: readFileSync(joinPath(HERE, 'weightless', 'tiny-flux1-schnell', 'tokenizer_2', 'spiece.model')),
   qwen3: readFileSync(joinPath(HERE, 'weightless', 'tiny-z-image-turbo', 'tokenizer', 'tokenizer.json')),
+  mistral: readFileSync(joinPath(HERE, 'weightless', 'tiny-flux2-dev', 'tokenizer', 'tokenizer.json')),
   qwenVl: readFileSync(joinPath(HERE, 'weightless', 'tiny-qwen-image', 'tokenizer', 'tokenizer.json')),
 } as const;
 
@@ -94,6 +96,14 @@ export function splitZImage(how?: Split): Contents {
 /** FLUX.2 klein in split files. */
 export function splitFlux2(how?: Split): Contents {
   return new Map([...splitFiles('flux2', how), ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwen3)]]);
+}
+
+/** FLUX.2 dev in split files. */
+export function splitFlux2Dev(how?: Split): Contents {
+  return new Map([
+    ...splitFiles('flux2_dev', how),
+    ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.mistral)],
+  ]);
 }
 
 /** Qwen-Image in split files. */
@@ -180,6 +190,7 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
     name: 'flux2-klein-base',
     contents: () => splitFlux2({ named: { [TRANSFORMER]: 'diffusion_models/flux-2-klein-base-4b.safetensors' } }),
   },
+  { what: 'FLUX.2 dev', goldens: 'split_files', name: 'flux2-dev', contents: splitFlux2Dev },
   { what: 'Wan with two transformers', goldens: 'split_files', name: 'wan-experts', contents: splitWanExperts },
   {
     what: 'Wan 2.1 from a first and a last picture',

@@ -3,7 +3,7 @@
  * Reference: diffusers/models/transformers/transformer_flux2.py
  */
 import * as v from 'valibot';
-import { count, parseNetworkConfig, real } from './config.ts';
+import { count, flag, parseNetworkConfig, real } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { jointAttention } from './joint_attention.ts';
 import { LayerWriter, type Angles } from './layers.ts';
@@ -28,7 +28,7 @@ export const configSchema = v.pipe(
     axes_dims_rope: v.optional(v.pipe(v.array(v.number()), v.length(4)), () => [32, 32, 32, 32]),
     rope_theta: real(2000),
     eps: real(1e-6),
-    guidance_embeds: v.optional(v.literal(false)),
+    guidance_embeds: flag(true),
   }),
   v.check(
     ({ in_channels, out_channels }) => out_channels === null || out_channels === in_channels,
@@ -77,6 +77,11 @@ export function timeProjection({ timestep_guidance_channels }: Config, timestep:
   return timestepWaves(timestep, timestep_guidance_channels);
 }
 
+/** @param scale of the guidance that the network was distilled to take as an input */
+export function guidanceProjection(config: Config, scale: number): Float32Array<ArrayBuffer> {
+  return timeProjection(config, 1000 * scale);
+}
+
 export interface Options extends GraphOptions {
   /** Tokens of the prompt, padding included. */
   text?: number;
@@ -85,8 +90,8 @@ export interface Options extends GraphOptions {
 }
 
 /**
- * Inputs `sample` [1, in_channels, height, width], `time_proj` [1, timestep_guidance_channels], `prompt_embeds`
- * [1, text, joint_attention_dim], `cos` and `sin` [all tokens, half a head] and, for each reference picture, `shown_<n>` shaped like the
+ * Inputs `sample` [1, in_channels, height, width], `time_proj` [1, timestep_guidance_channels] and, for a network that takes guidance,
+ * `guidance_proj` like it, `prompt_embeds` [1, text, joint_attention_dim], `cos` and `sin` [all tokens, half a head] and, for each reference picture, `shown_<n>` shaped like the
  * sample; output `out_sample` like the sample: the velocity from picture to noise. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
@@ -108,10 +113,14 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
   ]);
   const turns = anglesInput(g, '', text + pictures.dims[0], head / 2);
 
-  const embedder = 'time_guidance_embed.timestep_embedder';
-  const waves = g.floats('time_proj', [1, config.timestep_guidance_channels]);
-  const mid = g.silu(`${embedder}.act`, plain(g, `${embedder}.linear_1`, waves, dim));
-  const time = g.silu('time', plain(g, `${embedder}.linear_2`, mid, dim));
+  const embedded = (name: string, waves: string) => {
+    const path = `time_guidance_embed.${name}_embedder`;
+    const input = g.floats(waves, [1, config.timestep_guidance_channels]);
+    return plain(g, `${path}.linear_2`, g.silu(`${path}.act`, plain(g, `${path}.linear_1`, input, dim)), dim);
+  };
+  const moment = embedded('timestep', 'time_proj');
+  const both = config.guidance_embeds ? g.add('time_guidance', moment, embedded('guidance', 'guidance_proj')) : moment;
+  const time = g.silu('time', both);
   const modulation = (path: string, sets: number) =>
     modulations(g, path, plain(g, `${path}.linear`, time, 3 * sets * dim), dim, sets);
   const ofPicture = modulation('double_stream_modulation_img', 2);

@@ -35,9 +35,9 @@ const KINDS: { layer: RegExp; q8: Bits; q4: Bits }[] = [
   // CLIPTextModel.
   { layer: /^(?:text_model\.)?encoder\.layers\.\d+\.self_attn\.(?:q|k|v|out)_proj$/, q8: 8, q4: 8 },
   { layer: /^(?:text_model\.)?encoder\.layers\.\d+\.mlp\.fc[12]$/, q8: 8, q4: 8 },
-  // Qwen3ForCausalLM and Qwen2_5_VLForConditionalGeneration.
-  { layer: /^(?:model\.)?(?:language_model\.)?layers\.\d+\.self_attn\.[qkvo]_proj$/, q8: 8, q4: 4 },
-  { layer: /^(?:model\.)?(?:language_model\.)?layers\.\d+\.mlp\.(?:gate|up|down)_proj$/, q8: 8, q4: 4 },
+  // Qwen3ForCausalLM, Qwen2_5_VLForConditionalGeneration and Mistral3ForConditionalGeneration.
+  { layer: /^(?:(?:model|language_model)\.){0,2}layers\.\d+\.self_attn\.[qkvo]_proj$/, q8: 8, q4: 4 },
+  { layer: /^(?:(?:model|language_model)\.){0,2}layers\.\d+\.mlp\.(?:gate|up|down)_proj$/, q8: 8, q4: 4 },
   { layer: /^(?:model\.)?visual\.blocks\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.(?:gate|up|down)_proj)$/, q8: 8, q4: 8 },
   // T5EncoderModel and UMT5EncoderModel.
   { layer: /^encoder\.block\.\d+\.layer\.0\.SelfAttention\.[qkvo]$/, q8: 8, q4: 4 },

@@ -3,12 +3,10 @@
  * Reference: transformers/models/qwen3/modeling_qwen3.py
  */
 import * as v from 'valibot';
-import { assert } from '../core/errors.ts';
 import { count, only, parseNetworkConfig, real, unused } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
-import { languageLayer } from './language_layers.ts';
+import { layerStates } from './language_layers.ts';
 import { LayerWriter } from './layers.ts';
-import type { Value } from './onnx.ts';
 import { anglesInput, rotaryTables, type RotaryTables } from './rotary.ts';
 
 export const className = 'Qwen3ForCausalLM';
@@ -90,36 +88,13 @@ export interface Qwen3Options extends GraphOptions {
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function build(config: Config, weights: WeightIndex, options: Qwen3Options): Graph {
-  const { hidden_size: width, rms_norm_eps: epsilon, num_hidden_layers: layers } = config;
-  const { sequence = 512, after = [layers - 1], padded = false } = options;
-  assert(
-    after.length > 0 && after.every((layer) => layer > 0 && layer <= layers),
-    'hidden states come from layers that are there',
-  );
+  const { sequence = 512, after = [config.num_hidden_layers - 1], padded = false } = options;
   const g = new LayerWriter(className, weights, options);
-  const root = rootOf(weights);
   const turns = anglesInput(g, '', sequence, config.head_dim / 2);
-  const bias = padded ? g.floats('attention_bias', [1, 1, sequence, sequence]) : undefined;
-
-  let hidden = g.floats('inputs_embeds', [sequence, width]);
-  const wanted = new Map<number, Value>();
-  for (let layer = 0; layer < Math.max(...after); layer++) {
-    g.cut();
-    hidden = languageLayer(g, `${root}layers.${layer}`, hidden, config, {
-      turns,
-      headNorms: true,
-      biases: false,
-      mask: bias,
-    });
-    wanted.set(layer + 1, hidden);
-  }
-  g.cut();
-  const states = after.map((layer) => {
-    const state = wanted.get(layer) as Value;
-    return layer === layers ? g.rmsNorm(`${root}norm`, state, epsilon) : state;
-  });
-  const joined = states.length === 1 ? states[0] : g.concat('hidden_states/joined', states, 1);
-  g.output('hidden_states', g.reshape('hidden_states/batch', joined, [1, sequence, width * after.length]));
+  const mask = padded ? g.floats('attention_bias', [1, 1, sequence, sequence]) : undefined;
+  const hidden = g.floats('inputs_embeds', [sequence, config.hidden_size]);
+  const layers = { after, normed: true, turns, headNorms: true, biases: false, mask };
+  g.output('hidden_states', layerStates(g, rootOf(weights), hidden, config, layers));
   return g.graph();
 }
 

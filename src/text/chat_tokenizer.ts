@@ -10,7 +10,11 @@ import type { TokenizerFiles } from './clip_tokenizer.ts';
 import { readTokenizerJson } from './tokenizer_json.ts';
 
 const named = v.union([v.string(), v.looseObject({ content: v.string() })]);
-const configSchema = v.looseObject({ chat_template: v.nullish(v.string()), pad_token: v.nullish(named) });
+const configSchema = v.looseObject({
+  chat_template: v.nullish(v.string()),
+  pad_token: v.nullish(named),
+  bos_token: v.nullish(named),
+});
 /** The parts of a `tokenizer.json` that are checked before the library reads it. */
 export const definitionSchema = v.looseObject({
   model: v.looseObject({ type: v.picklist(['BPE', 'Unigram']) }),
@@ -30,6 +34,8 @@ export interface ChatTokens {
 export interface UsualSettings {
   template: string;
   pad: string;
+  /** What every text begins with. */
+  start?: string;
 }
 
 /** Qwen3's own template for one turn of the user, leaving room for thoughts or an empty thought, and what it fills up with. */
@@ -38,6 +44,17 @@ export const QWEN3_USUAL: UsualSettings = {
   pad: '<|endoftext|>',
 };
 
+/** What a chat template is given of a prompt. */
+export interface Conversation {
+  /** The prompt as it is said; the default is to say it as it is. */
+  said?: (prompt: string) => string;
+  messages: (said: string) => { role: string; content: unknown }[];
+  /** Whether the model's turn is begun. */
+  begins: boolean;
+}
+
+const USER_ALONE: Conversation = { messages: (content) => [{ role: 'user', content }], begins: true };
+
 export class ChatTokenizer {
   /** Pads to a fixed length. */
   readonly pad: number;
@@ -45,11 +62,14 @@ export class ChatTokenizer {
   readonly #template: Template;
   /** Of tokens that stand for themselves. */
   readonly #ids: ReadonlyMap<string, number>;
+  /** What a text begins with, if its template writes that. */
+  readonly #start: string | undefined;
 
   /**
    * @param limit the most tokens that are read
    * @param variables for the template, such as whether it leaves room for thoughts
    * @param usual where the files have none
+   * @param conversation that the prompt is said in
    * @throws StudioError `checkpoint_incomplete` if a file is missing, `checkpoint_damaged` if one is not what it should be
    */
   constructor(
@@ -57,6 +77,7 @@ export class ChatTokenizer {
     readonly limit: number,
     readonly variables: Readonly<Record<string, unknown>>,
     usual?: UsualSettings,
+    readonly conversation: Conversation = USER_ALONE,
   ) {
     const config = readTokenizerJson(files, 'tokenizer_config.json', configSchema) ?? {};
     const definition = readTokenizerJson(files, 'tokenizer.json', definitionSchema);
@@ -74,8 +95,8 @@ export class ChatTokenizer {
       const message = 'The tokenizer of this checkpoint cannot be read; get its files again.';
       throw new StudioError('checkpoint_damaged', message, { cause });
     }
-    const said = typeof config.pad_token === 'string' ? config.pad_token : config.pad_token?.content;
-    const pad = said ?? usual?.pad;
+    this.#start = contentOf(config.bos_token) ?? usual?.start;
+    const pad = contentOf(config.pad_token) ?? usual?.pad;
     this.#ids = new Map(definition.added_tokens.map(({ content, id }) => [content, id]));
     this.pad = this.idOf(pad ?? '') ?? 0;
   }
@@ -87,11 +108,14 @@ export class ChatTokenizer {
 
   /** @param more variables for the template, of this prompt alone */
   encode(prompt: string, more: Readonly<Record<string, unknown>> = {}): ChatTokens {
-    const messages = [{ role: 'user', content: prompt }];
-    const written = this.#template.render({ ...this.variables, ...more, messages, add_generation_prompt: true });
-    const all = this.#tokenizer.encode(written).ids;
+    const { said = (same) => same, messages, begins } = this.conversation;
+    const words = said(prompt);
+    const about = { ...this.variables, ...more, bos_token: this.#start, messages: messages(words) };
+    const written = this.#template.render({ ...about, add_generation_prompt: begins });
+    const isBegun = this.#start !== undefined && written.startsWith(this.#start);
+    const all = this.#tokenizer.encode(written, { add_special_tokens: !isBegun }).ids;
     const ids = Int32Array.from(all.slice(0, this.limit));
-    return { ids, tokens: all.length, text: all.length <= this.limit ? prompt : this.#readOf(ids, written, prompt) };
+    return { ids, tokens: all.length, text: all.length <= this.limit ? words : this.#readOf(ids, written, words) };
   }
 
   /** The prompt up to where it was cut. */
@@ -99,4 +123,8 @@ export class ChatTokenizer {
     const options = { skip_special_tokens: false, clean_up_tokenization_spaces: false };
     return this.#tokenizer.decode([...ids], options).slice(written.indexOf(prompt));
   }
+}
+
+function contentOf(token: v.InferOutput<typeof named> | null | undefined): string | undefined {
+  return typeof token === 'string' ? token : token?.content;
 }

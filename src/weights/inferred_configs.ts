@@ -5,6 +5,8 @@ import type { StoredTensor } from '../graphs/graph.ts';
 export const HEAD_WIDTH = 64;
 /** Of attention in Qwen2.5-VL. */
 const QWEN_VL_HEAD_WIDTH = 128;
+/** Of attention in Mistral. */
+const MISTRAL_HEAD_WIDTH = 128;
 /** Of every published autoencoder. */
 const GROUPS = 32;
 
@@ -208,6 +210,25 @@ export function qwen3Config(shapes: Shapes): Record<string, unknown> {
     num_key_value_heads: shapes.of(`${first}.self_attn.k_proj.weight`)[0] / head,
     head_dim: head,
     rope_theta: 1_000_000,
+  };
+}
+
+/** As {@link qwen3Config}. */
+export function mistralConfig(shapes: Shapes): Record<string, unknown> {
+  const [vocabulary, width] = shapes.of('model.embed_tokens.weight');
+  const first = 'model.layers.0';
+  return {
+    text_config: {
+      vocab_size: vocabulary,
+      hidden_size: width,
+      intermediate_size: shapes.of(`${first}.mlp.gate_proj.weight`)[0],
+      num_hidden_layers: shapes.count(/^model\.layers\.(\d+)\./),
+      num_attention_heads: shapes.of(`${first}.self_attn.q_proj.weight`)[0] / MISTRAL_HEAD_WIDTH,
+      num_key_value_heads: shapes.of(`${first}.self_attn.k_proj.weight`)[0] / MISTRAL_HEAD_WIDTH,
+      head_dim: MISTRAL_HEAD_WIDTH,
+      rms_norm_eps: 1e-5,
+      rope_theta: 1_000_000_000,
+    },
   };
 }
 

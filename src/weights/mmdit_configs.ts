@@ -3,6 +3,7 @@ import {
   autoencoderConfig,
   causalAutoencoderConfig,
   each,
+  mistralConfig,
   qwen3Config,
   qwenVlConfig,
   t5Config,
@@ -53,9 +54,14 @@ export const VAES: Record<MmditKind, InferredNetwork> = {
 
 const T5: InferredNetwork = { className: 'T5EncoderModel', configOf: t5Config };
 const QWEN3: InferredNetwork = { className: 'Qwen3ForCausalLM', configOf: qwen3Config };
+const MISTRAL: InferredNetwork = { className: 'Mistral3ForConditionalGeneration', configOf: mistralConfig };
 
-/** The text encoders that need a vocabulary of their own. */
-export const READERS: Record<MmditKind, InferredNetwork> = {
+/** The text encoder that needs a vocabulary of its own: FLUX.2 has either of two. */
+export function readerOf(kind: MmditKind, shapes: Shapes): InferredNetwork {
+  return kind === 'flux2' && !shapes.has('model.layers.0.self_attn.q_norm.weight') ? MISTRAL : READERS[kind];
+}
+
+const READERS: Record<MmditKind, InferredNetwork> = {
   sd3: T5,
   flux1: T5,
   flux2: QWEN3,

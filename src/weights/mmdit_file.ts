@@ -11,10 +11,10 @@ import type { StoredTensor } from '../graphs/graph.ts';
 import { TensorIndex, type CheckpointComponents, type Component } from './checkpoint.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 import { Shapes, clipConfig, clipVisionConfig } from './inferred_configs.ts';
-import { READERS, TRANSFORMERS, VAES } from './mmdit_configs.ts';
+import { TRANSFORMERS, VAES, readerOf } from './mmdit_configs.ts';
 import { isSpiece, mmditNames, type MmditComponent, type MmditKind, type MmditMeaning } from './mmdit_layout.ts';
 import { kindOf, noiseOf, readParts, requireSingle, weightFilesOf, type PartFile } from './mmdit_parts.ts';
-import { PUBLISHED } from './mmdit_published.ts';
+import { PUBLISHED, publishedAs, type Published } from './mmdit_published.ts';
 import { rowsOf } from './tensor_rows.ts';
 import type { FilePlace, WeightFile } from './weight_file.ts';
 
@@ -65,8 +65,6 @@ export class MmditFile implements CheckpointComponents {
    * @throws StudioError `checkpoint_damaged`, `checkpoint_incomplete` (a part is missing), `checkpoint_unsupported`
    */
   static async open(files: CheckpointFiles, kind: MmditKind, told: Told = {}): Promise<MmditFile> {
-    const published = PUBLISHED[kind];
-    const { reader } = published;
     const parts = await readParts(files);
     requireSingle(files, parts);
     const vocabulary = files.paths().find((path) => VOCABULARIES.test(path)) ?? null;
@@ -75,7 +73,7 @@ export class MmditFile implements CheckpointComponents {
     const meaningsOf = mmditNames(kind, names);
     // Stable Diffusion 3 can do without T5, which it is only read with where it has a vocabulary.
     const isRead = ({ component }: MmditMeaning) =>
-      kind !== 'sd3' || component !== reader.component || vocabulary !== null;
+      kind !== 'sd3' || component !== PUBLISHED.sd3.reader.component || vocabulary !== null;
     const tensors = new Map<MmditComponent, Map<string, StoredTensor>>();
     for (const { file, nameOf } of parts) {
       const ownMeanings = (name: string) => meaningsOf(nameOf(name)).filter(isRead);
@@ -88,10 +86,12 @@ export class MmditFile implements CheckpointComponents {
         }
       }
     }
+    const transformer = new Shapes(tensors.get('transformer') ?? new Map<string, StoredTensor>());
+    const published = publishedAs(kind, transformer);
+    const { reader } = published;
     const what = parts.length === 1 ? parts[0].file.path : `"${files.name}"`;
     const spiece = placeOfSpiece(parts);
     const lacksWords = kind !== 'sd3' && vocabulary === null && spiece === null;
-    const transformer = new Shapes(tensors.get('transformer') ?? new Map<string, StoredTensor>());
     const lacking = published.parts.filter(
       ({ component, has, isNeeded }) => isNeeded?.(transformer) !== false && !tensors.get(component)?.has(has),
     );
@@ -116,7 +116,7 @@ export class MmditFile implements CheckpointComponents {
   }
 
   get pipelineClass(): string {
-    return this.told.pipelineClass ?? PUBLISHED[this.kind].pipelineClass;
+    return this.told.pipelineClass ?? this.#published.pipelineClass;
   }
 
   get name(): string {
@@ -135,7 +135,7 @@ export class MmditFile implements CheckpointComponents {
 
   /** Whether the text encoder that needs a vocabulary is there and can be read with. */
   get hasReader(): boolean {
-    return this.tensors.has(PUBLISHED[this.kind].reader.component);
+    return this.tensors.has(this.#published.reader.component);
   }
 
   /** SentencePiece's file, where one of the weights' files has it. */
@@ -163,7 +163,11 @@ export class MmditFile implements CheckpointComponents {
     if (path !== 'scheduler/scheduler_config.json') {
       return this.files.has(path) ? (await this.files.blob(path)).text() : undefined;
     }
-    return JSON.stringify(PUBLISHED[this.kind].scheduler(this.#transformer));
+    return JSON.stringify(this.#published.scheduler(this.#transformer));
+  }
+
+  get #published(): Published {
+    return publishedAs(this.kind, this.#transformer);
   }
 
   get #transformer(): Shapes {
@@ -179,8 +183,8 @@ export class MmditFile implements CheckpointComponents {
       const { className, configOf } = VAES[this.kind];
       return { className, config: configOf(shapes) };
     }
-    if (component === PUBLISHED[this.kind].reader.component) {
-      const { className, configOf } = READERS[this.kind];
+    if (component === this.#published.reader.component) {
+      const { className, configOf } = readerOf(this.kind, shapes);
       return { className, config: configOf(shapes) };
     }
     if (component === 'image_encoder') {
@@ -198,18 +202,11 @@ export class MmditFile implements CheckpointComponents {
 /** @throws StudioError `checkpoint_unsupported` for relatives of what can be run, by what they are */
 function requireRunnable(kind: MmditKind, parts: readonly PartFile[]): void {
   for (const { file } of parts) {
-    const ends = (name: string) => [...file.names].some((own) => own === name || own.endsWith(`.${name}`));
     const noise = kind === 'wan' ? noiseOf(file.path) : null;
     if (noise && !parts.some((other) => ![null, noise].includes(noiseOf(other.file.path)))) {
       throw new StudioError(
         'checkpoint_incomplete',
         `${file.path} is one of the two transformers of Wan 2.2 A14B, that for ${noise} noise; choose the other one with it.`,
-      );
-    }
-    if (kind === 'flux2' && ends('guidance_in.in_layer.weight')) {
-      throw new StudioError(
-        'checkpoint_unsupported',
-        `${file.path} is FLUX.2 dev, whose text encoder Darkroom cannot run; choose FLUX.2 klein.`,
       );
     }
   }

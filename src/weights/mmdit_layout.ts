@@ -38,6 +38,7 @@ export const PREFIXES = {
   qwen3: 'text_encoders.qwen3_4b.transformer.',
   qwen3Large: 'text_encoders.qwen3_8b.transformer.',
   qwenVl: 'text_encoders.qwen25_7b.transformer.',
+  mistral: 'text_encoders.mistral3_24b.transformer.',
 } as const;
 
 const TRANSFORMER = PREFIXES.transformer;
@@ -161,7 +162,7 @@ const KINDS: Record<MmditKind, Layout> = {
   },
   flux2: {
     has: ['double_blocks.0.img_attn.qkv.weight', 'single_stream_modulation.lin.weight'],
-    encoders: { qwen3: 'text_encoder', qwen3Large: 'text_encoder' },
+    encoders: { qwen3: 'text_encoder', qwen3Large: 'text_encoder', mistral: 'text_encoder' },
     parts: flux2Parts,
   },
   qwen_image: {

@@ -42,6 +42,8 @@ const PARTS: readonly Part[] = [
     has: ['model.layers.0.self_attn.k_proj.bias', 'model.language_model.layers.0.self_attn.k_proj.bias'],
   },
   { name: 'CLIP vision', prefix: PREFIXES.clipVision, has: ['vision_model.encoder.layers.0.mlp.fc1.weight'] },
+  // It has neither of what tells the two before it.
+  { name: 'Mistral', prefix: PREFIXES.mistral, has: ['model.layers.0.self_attn.q_proj.weight'] },
   { name: 'VAE', prefix: PREFIXES.vae, has: ['decoder.conv_in.weight', WAN_VAE] },
 ];
 
@@ -103,7 +105,7 @@ export async function whatPartsAre(files: CheckpointFiles): Promise<StudioError 
   const said = parts.map(({ file }) => whatIs(file));
   return new StudioError(
     'checkpoint_unsupported',
-    `Darkroom finds no model in "${files.name}" that it can run: ${said.slice(0, 6).join(', ')}. It runs transformers of FLUX.1, FLUX.2 klein, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.`,
+    `Darkroom finds no model in "${files.name}" that it can run: ${said.slice(0, 6).join(', ')}. It runs transformers of FLUX.1, FLUX.2, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.`,
   );
 }
 

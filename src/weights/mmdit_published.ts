@@ -59,6 +59,36 @@ function wanShift(transformer: Shapes): number {
   return isWan22Small(transformer) ? 5 : endsGiven ? 16 : 3;
 }
 
+/** What the transformer belongs to. */
+export function publishedAs(kind: MmditKind, transformer: Shapes): Published {
+  return kind === 'flux2' && transformer.has(GUIDED) ? FLUX2_DEV : PUBLISHED[kind];
+}
+
+/** A layer of FLUX.2 dev that klein has not. */
+const GUIDED = 'time_guidance_embed.guidance_embedder.linear_1.weight';
+
+const FLUX2_VAE = { ...FLUX_VAE, has: 'bn.running_mean', file: 'flux2-vae.safetensors (Comfy-Org/flux2-dev)' } as const;
+
+const FLUX2_DEV: Published = {
+  pipelineClass: 'Flux2Pipeline',
+  name: 'FLUX.2 dev',
+  parts: [
+    {
+      component: 'text_encoder',
+      has: 'model.embed_tokens.weight',
+      name: 'Mistral (mistral_3_small)',
+      file: 'mistral_3_small_flux2_fp8.safetensors (Comfy-Org/flux2-dev)',
+    },
+    FLUX2_VAE,
+  ],
+  reader: {
+    component: 'text_encoder',
+    name: 'Mistral',
+    vocabulary: 'tokenizer.json (black-forest-labs/FLUX.2-dev, folder tokenizer)',
+  },
+  scheduler: () => ({ ...FLOW, shift: 3, ...DYNAMIC }),
+};
+
 export const PUBLISHED: Record<MmditKind, Published> = {
   sd3: {
     pipelineClass: 'StableDiffusion3Pipeline',
@@ -108,7 +138,7 @@ export const PUBLISHED: Record<MmditKind, Published> = {
             ? 'qwen_3_8b_fp8mixed.safetensors (Comfy-Org/vae-text-encorder-for-flux-klein-9b)'
             : 'qwen_3_4b.safetensors (Comfy-Org/vae-text-encorder-for-flux-klein-4b)',
       },
-      { ...FLUX_VAE, has: 'bn.running_mean', file: 'flux2-vae.safetensors (Comfy-Org/flux2-dev)' },
+      FLUX2_VAE,
     ],
     reader: QWEN3,
     scheduler: () => ({ ...FLOW, shift: 3, ...DYNAMIC }),

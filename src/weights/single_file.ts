@@ -327,5 +327,5 @@ function whatElse(path: string, names: ReadonlySet<string>): string {
   if (has(/^(conv_in|down_blocks\.0\..*|encoder\.conv_in|text_model\..*)\.weight$/)) {
     return `${path} is one part of a diffusers folder; open the whole folder, the one that holds model_index.json.`;
   }
-  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2, 3 and XL, FLUX.1, FLUX.2 klein, Qwen-Image, Wan and Z-Image, and diffusers folders.`;
+  return `${path} is in a layout that Darkroom cannot run; it runs single files of Stable Diffusion 1, 2, 3 and XL, FLUX.1, FLUX.2, Qwen-Image, Wan and Z-Image, and diffusers folders.`;
 }

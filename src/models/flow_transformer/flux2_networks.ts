@@ -1,12 +1,13 @@
 /**
- * The networks of FLUX.2 klein as our own graphs over a checkpoint's files: Qwen3 encodes the text, a transformer paints, optionally from
- * reference pictures, and its own autoencoder decodes. All compute in f32, with 8- or 4-bit weights if requested.
+ * The networks of FLUX.2 as our own graphs over a checkpoint's files: Qwen3 (klein) or Mistral (dev) encodes the text, a transformer paints,
+ * optionally from reference pictures, and its own autoencoder decodes. All compute in f32, with 8- or 4-bit weights if requested.
  */
 import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import * as autoencoder from '../../graphs/autoencoder_kl_flux2.ts';
 import * as flux2 from '../../graphs/flux2_transformer2d.ts';
+import * as mistral from '../../graphs/mistral.ts';
 import type { FlowCourse } from '../../schedulers/scheduler.ts';
 import type { ChatTokenizer } from '../../text/chat_tokenizer.ts';
 import type { Component } from '../../weights/checkpoint.ts';
@@ -15,7 +16,9 @@ import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimat
 import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import { BaseNetworks, Held } from './base_networks.ts';
 import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
-import { Qwen3Text } from './qwen3_text.ts';
+import { LayerText } from './layer_text.ts';
+import { mistralReader } from './mistral_text.ts';
+import { qwen3Reader } from './qwen3_text.ts';
 
 /** The layers of Qwen3 whose hidden states FLUX.2 klein reads. */
 const READ_AFTER = [9, 18, 27];
@@ -30,7 +33,7 @@ export interface Flux2Components {
 export class Flux2Networks extends BaseNetworks implements FlowNetworks {
   readonly leastGuidance: number;
   readonly config: flux2.Config;
-  readonly text: Qwen3Text;
+  readonly text: LayerText;
   readonly #transformer: Component;
   readonly #vae: Component;
   readonly #autoencoder: autoencoder.Config;
@@ -45,15 +48,16 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     isDistilled: boolean,
   ) {
     super(engine, files, 'FLUX.2', [textEncoder, transformer, vae], weights);
-    this.leastGuidance = isDistilled ? Infinity : 1;
     this.#transformer = this.withLoras(transformer);
     this.#vae = vae;
     this.config = flux2.parseConfig(transformer.config);
+    this.leastGuidance = isDistilled || this.config.guidance_embeds ? Infinity : 1;
     this.#autoencoder = autoencoder.parseConfig(vae.config);
-    this.text = new Qwen3Text(engine, this.shelf, files, textEncoder, tokenizer, weights, {
-      after: READ_AFTER,
-      padded: true,
-    });
+    const reader =
+      textEncoder.className === mistral.className
+        ? mistralReader(textEncoder)
+        : qwen3Reader(textEncoder, { after: READ_AFTER, padded: true });
+    this.text = new LayerText(engine, this.shelf, files, tokenizer, weights, reader);
   }
 
   get latents(): LatentSpace {
@@ -80,7 +84,7 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     return { kind: 'latents', tensor };
   }
 
-  async denoiser({ height, width, texts, shown }: FlowDenoiserRequest): Promise<FlowDenoiser> {
+  async denoiser({ height, width, texts, shown, guidance }: FlowDenoiserRequest): Promise<FlowDenoiser> {
     const { engine, config } = this;
     const { arithmetic } = engine;
     const text = this.text.tokenizer.limit;
@@ -104,6 +108,11 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
       cos: held.hold(arithmetic.upload(cos, dims)),
       sin: held.hold(arithmetic.upload(sin, dims)),
       time_proj: held.hold(arithmetic.empty([1, config.timestep_guidance_channels])),
+      ...(config.guidance_embeds && {
+        guidance_proj: held.hold(
+          arithmetic.upload(flux2.guidanceProjection(config, guidance), [1, config.timestep_guidance_channels]),
+        ),
+      }),
       ...Object.fromEntries(shown.map((tensor, k) => [`shown_${k}`, tensor])),
     };
     const outputs = texts.map(() => held.hold(arithmetic.empty([1, config.in_channels, height, width])));

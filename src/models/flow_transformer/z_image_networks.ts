@@ -15,7 +15,8 @@ import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent
 import { BaseNetworks, Held } from './base_networks.ts';
 import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
 import { KlPictures } from './kl_pictures.ts';
-import { Qwen3Text } from './qwen3_text.ts';
+import { LayerText } from './layer_text.ts';
+import { qwen3Reader } from './qwen3_text.ts';
 
 /** Latents per side of the picture for fitting preview colours: more uniform patches than the 16 channels. */
 const PREVIEW_SIZE = 32;
@@ -32,7 +33,7 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
   /** diffusers' Z-Image pipeline guides at any scale above 0. */
   readonly leastGuidance = 0;
   readonly config: zImage.Config;
-  readonly text: Qwen3Text;
+  readonly text: LayerText;
   readonly pictures: KlPictures;
   readonly #transformer: Component;
 
@@ -46,10 +47,8 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
     super(engine, files, 'Z-Image', [textEncoder, transformer, vae], weights);
     this.#transformer = this.withLoras(transformer);
     this.config = zImage.parseConfig(transformer.config);
-    this.text = new Qwen3Text(engine, this.shelf, files, textEncoder, tokenizer, weights, {
-      after: [-2],
-      padded: false,
-    });
+    const reader = qwen3Reader(textEncoder, { after: [-2], padded: false });
+    this.text = new LayerText(engine, this.shelf, files, tokenizer, weights, reader);
     this.pictures = new KlPictures(engine, this.shelf, vae);
   }
 

@@ -35,7 +35,7 @@ export class HeartNetworks extends BaseNetworks implements EstimatedNetworks {
     return { channels: this.writer.config.audio_num_codebooks, factor: 1, scale: 1 };
   }
 
-  get leastGuidance(): number {
+  override get leastGuidance(): number {
     return 1;
   }
 

@@ -21,7 +21,8 @@ import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import { readRows } from '../../weights/embedding_rows.ts';
 import { BaseNetworks, Held } from '../flow_transformer/base_networks.ts';
-import { Qwen3Text } from '../flow_transformer/qwen3_text.ts';
+import { LayerText } from '../flow_transformer/layer_text.ts';
+import { qwen3Reader } from '../flow_transformer/qwen3_text.ts';
 import type { EstimatedNetworks, NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import { OobleckSounds } from './oobleck_sounds.ts';
 
@@ -64,7 +65,7 @@ export interface MusicDenoiser {
 export class AceStepNetworks extends BaseNetworks implements EstimatedNetworks {
   readonly config: dit.Config;
   readonly encoderConfig: encoder.Config;
-  readonly text: Qwen3Text;
+  readonly text: LayerText;
   readonly sounds: OobleckSounds;
   readonly covers: { tokenizer: audioTokenizer.Config; detokenizer: detokenizer.Config } | null;
   readonly #parts: AceStepComponents;
@@ -92,7 +93,8 @@ export class AceStepNetworks extends BaseNetworks implements EstimatedNetworks {
       pad: 0,
       encode: (text: string) => ({ ...tokenizer.encode(text, MOST_WORDS), text }),
     };
-    this.text = new Qwen3Text(engine, this.shelf, files, textEncoder, words, weights, { after: [-1], padded: false });
+    const reader = qwen3Reader(textEncoder, { after: [-1], padded: false });
+    this.text = new LayerText(engine, this.shelf, files, words, weights, reader);
     this.sounds = new OobleckSounds(engine, this.shelf, vae);
   }
 
