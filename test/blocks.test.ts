@@ -143,6 +143,13 @@ describe('a transformer in blocks', () => {
     const [{ memory, blocks, misfit }] = cut.variants;
     expect(misfit).toBeNull();
     expect(memory.peak).toBeLessThanOrEqual(peak - 2 ** 16);
+    const peaks = ({ phases }: (typeof cut.variants)[number]) =>
+      phases.map(({ staying, slots, working }) => staying + slots + working);
+    expect(cut.variants[0].phases).toEqual([
+      expect.objectContaining({ phase: null, streamed: expect.any(Number) as number }),
+    ]);
+    expect(cut.variants[0].phases[0].streamed).toBeGreaterThan(0);
+    expect(peaks(cut.variants[0])).toEqual([memory.peak]);
     expect(blocks?.seconds).toBeGreaterThan(0);
     const less = await estimate(memory.peak - 2 ** 15);
     expect(less.variants[0].blocks?.seconds).toBeGreaterThan(blocks?.seconds ?? NaN);
@@ -154,6 +161,13 @@ describe('a transformer in blocks', () => {
     const tight = await estimate(turns.variants[0].memory.peak - 2 ** 16, {});
     expect(tight).toMatchObject({ recommended: 'full', request: { phased: true } });
     expect(Object.keys(tight.variants[0].blocks?.networks ?? {})).toEqual(['text_encoder_3']);
+    const [{ phases, memory: most }] = tight.variants;
+    expect(phases.map(({ phase, streamed }) => [phase, streamed > 0])).toEqual([
+      ['read', true],
+      ['sample', false],
+      ['decode', false],
+    ]);
+    expect(Math.max(...peaks(tight.variants[0]))).toBe(most.peak);
     expect(await estimate(2 ** 10)).toMatchObject({ recommended: null });
     const takes = vi.spyOn(WeightStream.prototype, 'take');
     model.useBlocks?.(new Map(Object.entries(less.variants[0].blocks?.networks ?? {})));

@@ -4,6 +4,7 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import type { Context, Outputs } from '../src/core/chunk.ts';
+import type { BlockMode } from '../src/core/job.ts';
 import type { CpuTensor, PixelImage } from '../src/core/media.ts';
 import type { Model } from '../src/core/model.ts';
 import type { VideoWriter } from '../src/core/video.ts';
@@ -59,9 +60,13 @@ export async function differencesFrom(
   root: string,
   one: GoldenCase,
   files: CheckpointFiles,
-  { loras = [], additions = {} }: { loras?: readonly ModelLora[]; additions?: Partial<ModelAdditions> } = {},
+  {
+    loras = [],
+    additions = {},
+    blocks,
+  }: { loras?: readonly ModelLora[]; additions?: Partial<ModelAdditions>; blocks?: BlockMode } = {},
 ): Promise<PictureDifferences> {
-  const model = await openModel(files, startNodeEngine().engine);
+  const model = await openModel(files, startNodeEngine(undefined, blocks).engine);
   await model.useLoras(loras);
   await model.useAdditions?.(additions);
   const { name } = one;

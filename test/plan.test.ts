@@ -529,6 +529,7 @@ describe('fitting a plan to a device', () => {
       variant: variant as 'full' | 'q8' | 'q4',
       precision: 'f16',
       memory: { weights: gib * GIB, loading: 0, activations: 0, loop: 0, peak: gib * GIB },
+      phases: [],
       largestTensor: 0,
       seconds: 3,
       rate: 'pictures',

@@ -4,9 +4,10 @@
  * to the worker's script or come from the browser itself.
  */
 import { join } from 'node:path';
-import { expect, test, type Browser, type Page, type Worker } from '@playwright/test';
+import { expect, test, type Browser, type Page } from '@playwright/test';
 import type { Job } from '../../src/core/job.ts';
 import { CHECKPOINTS, openDoor, openFolder, passUntilRestart, runOperation, type Outcome } from '../fixtures/door.ts';
+import { befall, firstSteps, generator, sabotageWorkers, type Fault } from '../fixtures/gpu_faults.ts';
 
 const CHECKPOINT = join(CHECKPOINTS, 'tiny-turbo');
 
@@ -26,56 +27,6 @@ const OPERATION = {
   record: ['latents'],
 };
 
-/** What happens to a worker when it reports `stage` for the `count`-th time. */
-interface Fault {
-  what: 'lost' | 'hang' | 'nan';
-  stage: string;
-  count: number;
-}
-
-/** Runs in the worker before its own script. */
-function sabotage(self: { fault: Fault | null; device: GPUDevice | null }, fault: Fault | null): void {
-  Object.assign(self, { fault, device: null });
-  /* eslint-disable @typescript-eslint/unbound-method -- called with their own `this` */
-  const { requestDevice } = GPUAdapter.prototype;
-  GPUAdapter.prototype.requestDevice = async function (...given) {
-    self.device = await requestDevice.apply(this, given);
-    return self.device;
-  };
-  const { writeBuffer } = GPUQueue.prototype;
-  const happen: Record<Fault['what'], () => void> = {
-    lost: () => self.device?.destroy(),
-    hang: () => {
-      GPUQueue.prototype.onSubmittedWorkDone = () => new Promise(() => {});
-    },
-    nan: () => {
-      GPUQueue.prototype.writeBuffer = function (buffer, offset, data, ...range) {
-        // The start noise: four channels of 4 × 4 latents.
-        const isNoise = data instanceof Float32Array && data.length === 64;
-        writeBuffer.call(
-          this,
-          buffer,
-          offset,
-          isNoise ? new Float32Array(64).fill(NaN) : (data as GPUAllowSharedBufferSource),
-          ...range,
-        );
-        return undefined;
-      };
-    },
-  };
-  const { postMessage } = MessagePort.prototype;
-  MessagePort.prototype.postMessage = function (message: unknown, ...rest) {
-    (postMessage as (...given: unknown[]) => void).call(this, message, ...rest);
-    // Job events are calls to the page's listener.
-    const told = (message as { argumentList?: { value?: { progress?: { stage: string } } }[] } | null)?.argumentList;
-    if (self.fault && told?.[0]?.value?.progress?.stage === self.fault.stage && --self.fault.count === 0) {
-      const { what } = self.fault;
-      self.fault = null;
-      happen[what]();
-    }
-  };
-}
-
 test.describe.configure({ mode: 'serial' });
 
 test.describe('on one page', () => {
@@ -87,14 +38,7 @@ test.describe('on one page', () => {
   test.beforeAll(async ({ browser, baseURL }, info) => {
     page = await (await browser.newContext({ baseURL, serviceWorkers: 'block' })).newPage();
     info.setTimeout(120_000);
-    await page.route('**/assets/generation.worker-*.js', async (route) => {
-      const response = await route.fetch();
-      const given = next.shift() ?? '';
-      const fault = typeof given === 'string' ? null : given;
-      const more = typeof given === 'string' ? given : '';
-      const before = `(${sabotage.toString()})(self, ${JSON.stringify(fault)});${more}\n`;
-      await route.fulfill({ response, body: before + (await response.text()) });
-    });
+    await sabotageWorkers(page, next);
     await openDoor(page, 'webgpu');
     await openFolder(page, CHECKPOINT);
     undisturbed = await runOperation(page, OPERATION);
@@ -103,23 +47,11 @@ test.describe('on one page', () => {
 
   test.afterAll(() => page.context().close());
 
-  /** The current worker. */
-  function generator(): Worker {
-    const workers = page.workers().filter((worker) => worker.url().includes('generation.worker'));
-    expect(workers).toHaveLength(1);
-    return workers[0];
-  }
-
   /** Resolves when a lost one was replaced. */
   const started = () => page.evaluate(() => globalThis.darkroom?.device());
 
-  const befall = (fault: Fault) =>
-    generator().evaluate((given) => {
-      (globalThis as unknown as { fault: Fault }).fault = given;
-    }, fault);
-
   const loseGpu = async () => {
-    const worker = generator();
+    const worker = generator(page);
     const gone = worker.waitForEvent('close');
     await worker.evaluate(() => (globalThis as unknown as { device: GPUDevice }).device.destroy());
     await gone;
@@ -148,33 +80,33 @@ test.describe('on one page', () => {
   });
 
   test('lost while encoding', async () => {
-    await befall({ what: 'lost', stage: 'encode', count: 1 });
+    await befall(page, { what: 'lost', stage: 'encode', count: 1 });
     expectSame(await runOperation(page, OPERATION), 2);
   });
 
   test('lost while decoding: nothing is sampled again that was finished', async () => {
-    await befall({ what: 'lost', stage: 'decode', count: 1 });
-    const sampled = firstSteps();
+    await befall(page, { what: 'lost', stage: 'decode', count: 1 });
+    const sampled = firstSteps(page);
     expectSame(await runOperation(page, OPERATION), 2);
     expect((await sampled).at(-1)).not.toBe(0);
   });
 
   test('destroyed while sampling: it goes on behind a step that was done', async () => {
-    await befall({ what: 'lost', stage: 'sample', count: 5 });
-    const sampled = firstSteps();
+    await befall(page, { what: 'lost', stage: 'sample', count: 5 });
+    const sampled = firstSteps(page);
     expectSame(await runOperation(page, OPERATION), 2);
     expect((await sampled)[0]).toBe(0);
     expect((await sampled)[1]).toBeGreaterThan(0);
   });
 
   test('lost twice', async () => {
-    await befall({ what: 'lost', stage: 'sample', count: 3 });
+    await befall(page, { what: 'lost', stage: 'sample', count: 3 });
     next.push({ what: 'lost', stage: 'sample', count: 2 });
     expectSame(await runOperation(page, OPERATION), 3);
   });
 
   test('lost four times: the job fails with a way out', async () => {
-    await befall({ what: 'lost', stage: 'sample', count: 3 });
+    await befall(page, { what: 'lost', stage: 'sample', count: 3 });
     next.push(...Array.from({ length: 3 }, (): Fault => ({ what: 'lost', stage: 'load', count: 2 })));
     const { job } = await runOperation(page, OPERATION);
     expect(job).toMatchObject({ state: 'failed', attempts: 4, error: { code: 'gpu_lost', retry: 'smaller' } });
@@ -186,7 +118,7 @@ test.describe('on one page', () => {
   });
 
   test('no adapter any more: the job ends with that sentence', async () => {
-    await befall({ what: 'lost', stage: 'sample', count: 3 });
+    await befall(page, { what: 'lost', stage: 'sample', count: 3 });
     next.push('GPU.prototype.requestAdapter = () => Promise.resolve(null);');
     const { job } = await runOperation(page, OPERATION);
     expect(job).toMatchObject({ state: 'failed', attempts: 2, error: { code: 'no_webgpu' } });
@@ -214,7 +146,7 @@ test.describe('on one page', () => {
 
   test('latents of NaN are an error, never a picture', async () => {
     await started();
-    await befall({ what: 'nan', stage: 'load', count: 1 });
+    await befall(page, { what: 'nan', stage: 'load', count: 1 });
     const { job, pictures } = await runOperation(page, OPERATION);
     expect(job).toMatchObject({ state: 'failed', attempts: 1, error: { code: 'result_invalid' } });
     expect(pictures).toEqual([]);
@@ -223,11 +155,11 @@ test.describe('on one page', () => {
 
   test('a hang is ended by the watchdog, and the job goes on', async () => {
     await started();
-    await befall({ what: 'hang', stage: 'sample', count: 3 });
+    await befall(page, { what: 'hang', stage: 'sample', count: 3 });
     await page.clock.install();
     const outcome = runOperation(page, OPERATION);
     // Until it hangs, visible as the worker without its fault.
-    const worker = generator();
+    const worker = generator(page);
     await expect
       .poll(() => worker.evaluate(() => (globalThis as unknown as { fault: unknown }).fault), { timeout: 120_000 })
       .toBeNull();
@@ -240,31 +172,6 @@ test.describe('on one page', () => {
     expect(latents).toEqual(undisturbed.latents);
     expect(pictures).toEqual(undisturbed.pictures);
   });
-
-  /** The step at which each attempt at the next job starts to sample; resolves when that job has ended. */
-  function firstSteps(): Promise<number[]> {
-    return page.evaluate(
-      () =>
-        new Promise<number[]>((ended) => {
-          const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
-          const steps = new Map<number, number>();
-          const submit = door.submit.bind(door);
-          door.submit = async (operation) => {
-            door.submit = submit;
-            const job = await submit(operation);
-            door.follow(job.id, ({ attempts, progress, state }) => {
-              if (progress && progress.stage === 'sample' && !steps.has(attempts)) {
-                steps.set(attempts, progress.step);
-              }
-              if (state === 'completed' || state === 'failed') {
-                ended([...steps.values()]);
-              }
-            });
-            return job;
-          };
-        }),
-    );
-  }
 
   const stageOf = ({ run }: Job) =>
     page.evaluate(async (id) => (await globalThis.darkroom?.run(id))?.current_state.stage, run ?? '');

@@ -158,6 +158,8 @@ export interface VariantEstimate {
   variant: WeightVariant;
   precision: Precision;
   memory: MemoryEstimate;
+  /** The same by phase, in order. */
+  phases: readonly PhaseEstimate[];
   /** Bytes of the largest tensor; it must fit in one buffer. */
   largestTensor: number;
   /** Excluding loading; null if nothing was measured on this device yet. */
@@ -170,6 +172,23 @@ export interface VariantEstimate {
   runsHere: boolean;
   /** Present if it runs in blocks because it does not fit as a whole. */
   blocks?: BlockEstimate;
+}
+
+/** The phases of a run, in order. Each needs only its own networks. */
+export type Phase = 'read' | 'sample' | 'decode';
+
+/** What is on the device while a phase lasts, in bytes. All of it together is that phase's peak. */
+export interface PhaseEstimate {
+  /** Null where the networks of all phases stay there together. */
+  phase: Phase | null;
+  /** Weights that stay while it lasts. */
+  staying: number;
+  /** What weights that are streamed take at one time; 0 where none are. */
+  slots: number;
+  /** Latents, pictures and what layers hand each other, or what loading takes for a moment, whichever is more. */
+  working: number;
+  /** Weights that are brought to the device again at each run of their network; no part of the sum. */
+  streamed: number;
 }
 
 /** Networks whose weights do not all stay on the device. */

@@ -3,17 +3,13 @@ import { StudioError } from '../../core/errors.ts';
 import { isLanguageLayout } from '../../core/language.ts';
 import type { LanguagePrecision, LanguageSummary, PrecisionChoice } from '../../core/language.ts';
 import type { CheckpointSummary, Estimate, VariantEstimate } from '../../core/model.ts';
-import { parseOperation } from '../../core/operation.ts';
-import { estimateRequest } from '../../core/fit.ts';
-import { checkpointStep } from '../../core/plan.ts';
-import { courseOf, fieldsOf } from '../../core/steps.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import { configsElsewhere } from '../../jobs/elsewhere.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { Listing, Origin } from '../../weights/library/library_api.ts';
 import { catalogue } from '../../pipelines/catalogue.ts';
-import { configFor, planFor } from '../studio/catalogue.ts';
 import { originText } from './origin.ts';
+import { reckoningWith } from './reckoning.ts';
 
 /** An inquiry about a checkpoint before anything is stored: what it is, whether it may be used, whether it fits, how long it would take. */
 export class Inquiry {
@@ -123,20 +119,12 @@ export class Inquiry {
   /** Estimates memory and time for {@link size}, with the checkpoint's own steps and guidance. */
   async reckon(): Promise<void> {
     const { listing, summary, size } = this;
-    const way = summary && wayWith(summary);
-    if (!listing || !summary || !way) {
+    const reckoning = summary && reckoningWith(summary, size);
+    if (!listing || !reckoning) {
       return;
     }
-    this.#others = await this.#otherMachines(way.config, listing.ref);
-    const operation = parseOperation({
-      operation: way.operation,
-      config: way.config,
-      checkpoint: summary.ref,
-      parameters: { prompt: '', ...(way.hasSize && size) },
-    });
-    const planned = planFor(operation, summary, null);
-    const step = planned.ok ? checkpointStep(planned.plan) : undefined;
-    const request = step ? estimateRequest(step, summary) : null;
+    const { config, request } = reckoning;
+    this.#others = await this.#otherMachines(config, listing.ref);
     if (!request) {
       return;
     }
@@ -158,20 +146,4 @@ export class Inquiry {
       isEntered: servers.some(({ engine }) => engine === one.engine),
     }));
   }
-}
-
-/** The config that is reckoned with: that of the form of pictures, else one that takes any checkpoint of this family; null where there is none. */
-function wayWith(summary: CheckpointSummary): { config: string; operation: string; hasSize: boolean } | null {
-  const painting = configFor(summary);
-  if (painting) {
-    return { config: painting.id, operation: 'image_generation', hasSize: true };
-  }
-  for (const config of Object.values(catalogue.configs)) {
-    const course = courseOf(config, catalogue);
-    const classes = typeof course === 'string' ? undefined : course.main.chunk.meta.needs.checkpoint;
-    if (typeof course !== 'string' && config.checkpoint === null && classes?.includes(summary.pipelineClass)) {
-      return { config: config.id, operation: course.operations[0], hasSize: fieldsOf(course).has('width') };
-    }
-  }
-  return null;
 }

@@ -1,6 +1,7 @@
 import { StudioError } from '../../core/errors.ts';
 import { additionOf, type Addition } from '../../core/additions.ts';
 import { loraName } from '../../core/loras.ts';
+import type { Estimate, EstimateRequest } from '../../core/model.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import { folderSource } from '../../jobs/folder_source.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
@@ -161,6 +162,11 @@ export class Library {
     if (this.inquiry === inquiry) {
       this.#told.announce(inquiry.error ?? `Found ${inquiry.name}.`);
     }
+  }
+
+  /** What a run with an open checkpoint would need, as of {@link JobClient.estimate}. */
+  estimate(ref: string, request: EstimateRequest): Promise<Estimate> {
+    return this.#client.estimate(ref, request);
   }
 
   /** Fetches the subject of the inquiry, and ends it. */

@@ -26,7 +26,7 @@ import type { CommonNetworks, LatentSize } from './networks.ts';
 import { memoryInBlocks, memoryOf, type NetworkCost, type PlannedNetwork, type Run } from './network_memory.ts';
 import { layTiles } from './tiles.ts';
 
-export type { NetworkCost, Phase, PlannedNetwork } from './network_memory.ts';
+export type { NetworkCost, PlannedNetwork } from './network_memory.ts';
 
 /** The wasm provider's limit, whatever the machine has. */
 const WASM_HEAP = 4 * 2 ** 30;
@@ -172,10 +172,19 @@ async function judge(
   );
   const estimates = kinds.map(({ variant, precision }): VariantEstimate => {
     const runsHere = precision === device.precision;
-    const memory = memoryOf(run, precision, variant);
+    const { memory, phases } = memoryOf(run, precision, variant);
     const largestTensor = largestOf(run, precision, variant);
     const misfit = misfitOf(memory, largestTensor, device, budget);
-    return { variant, precision, memory, largestTensor, ...timeOf(run, precision, variant, rates), misfit, runsHere };
+    return {
+      variant,
+      precision,
+      memory,
+      phases,
+      largestTensor,
+      ...timeOf(run, precision, variant, rates),
+      misfit,
+      runsHere,
+    };
   });
   return { run, estimates, request };
 }
@@ -308,7 +317,7 @@ async function smallerSize(
     }
     const run = await plannedRun(networks, { ...request, width, height });
     const fits = variants.some((variant) => {
-      const memory = memoryOf(run, device.precision, variant);
+      const { memory } = memoryOf(run, device.precision, variant);
       return misfitOf(memory, largestOf(run, device.precision, variant), device, budget) === null;
     });
     if (fits) {

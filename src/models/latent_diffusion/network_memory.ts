@@ -1,5 +1,12 @@
 /** What the networks of a run hold on the device: together, in phases, and in blocks. */
-import type { MemoryEstimate, Precision, VariantEstimate, WeightVariant } from '../../core/model.ts';
+import type {
+  MemoryEstimate,
+  Phase,
+  PhaseEstimate,
+  Precision,
+  VariantEstimate,
+  WeightVariant,
+} from '../../core/model.ts';
 import { placeBlocks, type BlockPlacement } from '../../engine/block_placement.ts';
 import type { Streaming } from '../family.ts';
 
@@ -17,9 +24,6 @@ export interface NetworkCost {
   /** Bytes of the weights of each of its blocks, in the order in which they run; absent where it cannot be cut into any. */
   blockBytes?: () => readonly number[];
 }
-
-/** The phases of a run, in order. Each needs only its own networks. */
-export type Phase = 'read' | 'sample' | 'decode';
 
 /** One network of a run. */
 export interface PlannedNetwork {
@@ -46,20 +50,41 @@ export interface Run {
   isPhased: boolean;
 }
 
+/** The peak of a run, and what its phases take. */
 export function memoryOf(
   { networks, loop, isPhased }: Run,
   precision: Precision,
   variant: WeightVariant,
-): MemoryEstimate {
-  const phases = isPhased ? new Set(networks.map(({ phase }) => phase)) : [null];
-  return Array.from(phases, (phase) =>
-    memoryTogether(
-      networks.filter((network) => phase === null || network.phase === phase),
-      loop,
-      precision,
-      variant,
-    ),
-  ).reduce((most, memory) => (memory.peak > most.peak ? memory : most));
+): Pick<VariantEstimate, 'memory' | 'phases'> {
+  const phases = phasesOf(networks, isPhased).map(({ phase, together }) => ({
+    phase,
+    memory: memoryTogether(together, loop, precision, variant),
+  }));
+  return {
+    memory: phases.map(({ memory }) => memory).reduce((most, memory) => (memory.peak > most.peak ? memory : most)),
+    phases: phases.map(({ phase, memory }) => phaseEstimate(phase, memory)),
+  };
+}
+
+/** The networks of each phase, or all where they stay together. */
+function phasesOf(
+  networks: readonly PlannedNetwork[],
+  isPhased: boolean,
+): { phase: Phase | null; together: readonly PlannedNetwork[] }[] {
+  return isPhased
+    ? Array.from(new Set(networks.map(({ phase }) => phase)), (phase) => ({
+        phase: phase ?? null,
+        together: networks.filter((network) => network.phase === phase),
+      }))
+    : [{ phase: null, together: networks }];
+}
+
+function phaseEstimate(
+  phase: Phase | null,
+  { weights, peak }: MemoryEstimate,
+  { slotBytes: slots, streamedBytes: streamed } = { slotBytes: 0, streamedBytes: 0 },
+): PhaseEstimate {
+  return { phase, staying: weights - slots, slots, working: peak - weights, streamed };
 }
 
 /**
@@ -72,8 +97,8 @@ export function memoryInBlocks(
   variant: WeightVariant,
   budget: number,
   { perSecond }: NonNullable<Streaming>,
-): Pick<Required<VariantEstimate>, 'memory' | 'blocks'> | null {
-  const phases = isPhased ? new Set(networks.map(({ phase }) => phase)) : [null];
+): Pick<Required<VariantEstimate>, 'memory' | 'phases' | 'blocks'> | null {
+  const phases: PhaseEstimate[] = [];
   const blocks = {
     networks: {} as Record<string, number>,
     residentBytes: 0,
@@ -82,8 +107,7 @@ export function memoryInBlocks(
     seconds: 0,
   };
   let most: MemoryEstimate | null = null;
-  for (const phase of phases) {
-    const together = networks.filter((network) => phase === null || network.phase === phase);
+  for (const { phase, together } of phasesOf(networks, isPhased)) {
     const whole = memoryTogether(together, loop, precision, variant);
     const cut = whole.peak <= budget ? null : cutOne(together, loop, precision, variant, budget);
     if (whole.peak > budget && !cut) {
@@ -99,9 +123,10 @@ export function memoryInBlocks(
       blocks.seconds += (network.runs * streamedBytes) / perSecond;
     }
     const memory = cut?.memory ?? whole;
+    phases.push(phaseEstimate(phase, memory, cut?.placement));
     most = most && most.peak > memory.peak ? most : memory;
   }
-  return most && { memory: most, blocks };
+  return most && { memory: most, phases, blocks };
 }
 
 /** Of these networks, the one in blocks with which they fit together, and which then waits least for its weights. */

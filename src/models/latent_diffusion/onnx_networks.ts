@@ -4,6 +4,7 @@
  * requires.
  */
 import { StudioError } from '../../core/errors.ts';
+import type { Phase } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { NetworkShelf } from '../../engine/network_shelf.ts';
@@ -21,7 +22,7 @@ import type {
   Networks,
   ReadingOptions,
 } from './networks.ts';
-import type { NetworkRequest, Phase, PlannedNetwork } from './estimate.ts';
+import type { NetworkRequest, PlannedNetwork } from './estimate.ts';
 import type { OnnxLayout, Role } from './onnx_layout.ts';
 import { Feeder, Taker, fixDimensions, fixed, isGuidance, isHalf, numeric, type Places } from './onnx_ports.ts';
 
