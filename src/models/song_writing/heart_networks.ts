@@ -35,12 +35,12 @@ export class HeartNetworks extends BaseNetworks implements EstimatedNetworks {
     return { channels: this.writer.config.audio_num_codebooks, factor: 1, scale: 1 };
   }
 
-  override get leastGuidance(): number {
+  get leastGuidance(): number {
     return 1;
   }
 
   /** With and without words are two rows of every run. */
-  batchesGuidance(): Promise<boolean> {
+  override batchesGuidance(): Promise<boolean> {
     return Promise.resolve(true);
   }
 
