@@ -149,11 +149,12 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Grap
   const g = new LayerWriter(`${className} encoder`, weights, options);
   const path = 'encoder.blocks.0';
 
+  const token = g.weight(`${path}.new_tokens`, [1, 1, dim]);
   const sample = g.floats('sample', [1, channels, 1, options.width]);
   const planes = g.reshape('planes', sample, [channels, frames, patch]);
   const patches = g.reshape('patches', g.transpose('frames', planes, [1, 0, 2]), [frames, channels * patch]);
   const others = g.reshape('segments/frames', mapping(g, path, patches, dim), [latents, stride, dim]);
-  const own = g.expand('segments/new', g.weight(`${path}.new_tokens`, [1, 1, dim]), [latents, 1, dim]);
+  const own = g.expand('segments/new', token, [latents, 1, dim]);
   const seen = layers(g, path, g.concat('segments', [others, own], 1), config, config.encoder_sinusoidal_blocks[0]);
   const [, tokens] = g.split('segments/parts', seen, [stride, 1], 1);
   const projected = g.linear('encoder.proj', g.reshape('own', tokens, [latents, dim]), latent_dim);
