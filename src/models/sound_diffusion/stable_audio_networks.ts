@@ -4,7 +4,6 @@
  */
 import type { WeightVariant } from '../../core/model.ts';
 import type { SoundForm } from '../../core/sound_model.ts';
-import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { StoredTensor } from '../../graphs/graph.ts';
 import * as dit from '../../graphs/stable_audio_dit.ts';
