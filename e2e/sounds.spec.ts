@@ -8,10 +8,12 @@ import { readWav } from '../src/media/audio/wav.ts';
 import { openDoor, openFolder, tensorBytes } from './fixtures/door.ts';
 import { writeWeightless } from './fixtures/weightless.ts';
 
-const GOLDENS = ['sounds', 'music'].map((name) => join(import.meta.dirname, '..', 'test', 'goldens', name));
+const GOLDENS = ['sounds', 'stable_audio_3', 'music'].map((name) =>
+  join(import.meta.dirname, '..', 'test', 'goldens', name),
+);
 const LIMIT = 1e-3;
 /** From a sound and with guidance, so that every network runs. */
-const ON_GPU = ['stable-audio-sound', 'ace-step-cover'];
+const ON_GPU = ['stable-audio-sound', 'stable-audio-3-anew', 'stable-audio-3-guided-sound', 'ace-step-cover'];
 /** Of ACE-Step those that together run everything; the others run in Node (`test/fidelity/sounds.ts`). */
 const SONGS = ['ace-step-cover', 'ace-step-guided', 'ace-step-voice'];
 

@@ -152,6 +152,11 @@ def scale_of(name: str, shape: tuple[int, ...], gain: float) -> tuple[float, flo
     # A factor for each channel, which has axes for what it is broadcast over.
     if name.endswith("gamma"):
         return 0.25, 1.0
+    # What a latent is divided by, and what goes into a tanh.
+    if name.endswith("running_std") or (len(shape) == 1 and name.endswith("alpha")):
+        return 0.25, 1.0
+    if name == "freqs":
+        return 4.0, 5.0
     if len(shape) == 1:
         return (0.25, 1.0) if name.endswith(("weight", "scale")) else (0.125, 0.0)
     return float(np.float32(gain * (3 / int(np.prod(shape[1:]))) ** 0.5)), 0.0
@@ -181,7 +186,7 @@ def save(name: str, pipeline, gains: dict[str, dict[str, float]], prefixes: dict
     """The folder of a checkpoint without its weights, which the pipeline gets here. @param prefixes of a part's tensors in published files, where transformers 5 has dropped one"""
     folder = fresh_folder(CHECKPOINTS / name)
     files, number = [], 0
-    parts = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder", "transformer", "transformer_2", "unet", "motion_adapter", "vae", "projection_model")
+    parts = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder", "transformer", "transformer_2", "unet", "motion_adapter", "vae", "projection_model", "duration_embedder")
     for part in (*parts, "condition_encoder", "audio_tokenizer", "audio_token_detokenizer"):
         model = getattr(pipeline, part, None)
         if model is not None:

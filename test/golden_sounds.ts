@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as v from 'valibot';
 import * as chunk from '../chunks/output_audio_stable_audio.ts';
+import * as chunk3 from '../chunks/output_audio_stable_audio_3.ts';
 import type { Context, Outputs } from '../src/core/chunk.ts';
 import type { CpuTensor, Sound } from '../src/core/media.ts';
 import { readWav } from '../src/media/audio/wav.ts';
@@ -16,6 +17,7 @@ import { startNodeEngine } from './node_engine.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 export const SOUNDS = join(import.meta.dirname, 'goldens', 'sounds');
+export const STABLE_AUDIO_3 = join(import.meta.dirname, 'goldens', 'stable_audio_3');
 
 export interface SoundDifferences {
   /** Relative to the spread of the expected ones. */
@@ -44,6 +46,16 @@ export function play(
   more: Partial<Context> = {},
 ): Promise<Played> {
   return playChunk(chunk, { loadSoundModel: () => Promise.resolve(model) }, parameters, folder, more);
+}
+
+/** The same of the Stable Audio 3 chunk. */
+export function play3(
+  model: LoadedSoundModel,
+  parameters: Record<string, unknown>,
+  folder = '',
+  more: Partial<Context> = {},
+): Promise<Played> {
+  return playChunk(chunk3, { loadSoundModel: () => Promise.resolve(model) }, parameters, folder, more);
 }
 
 /** Where operations name files of sounds. */
@@ -95,12 +107,16 @@ export async function playChunk<S extends v.GenericSchema>(
   return { sounds, latents: recorded.latents, notices };
 }
 
-/** Runs a case of `goldenCases(SOUNDS)`. */
-export async function soundDifferences({ name, checkpoint, parameters }: GoldenCase): Promise<SoundDifferences> {
+/** Runs a case of `goldenCases(root)`. */
+export async function soundDifferences(
+  root: string,
+  { name, checkpoint, config, parameters }: GoldenCase,
+): Promise<SoundDifferences> {
   const model = await openSoundModel(checkpoint);
-  const played = await play(model, parameters, join(SOUNDS, name));
+  const folder = join(root, name);
+  const played = await (config === 'stable_audio_3' ? play3 : play)(model, parameters, folder);
   await model.release();
-  return differencesOfSounds(played, new Uint8Array(readFileSync(join(SOUNDS, name, 'expected.safetensors'))));
+  return differencesOfSounds(played, new Uint8Array(readFileSync(join(folder, 'expected.safetensors'))));
 }
 
 /** @param expected a file of the reference's `latents` and `waveforms` */

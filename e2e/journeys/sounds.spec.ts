@@ -122,6 +122,34 @@ test('a sound grows out of another one; what is none, or is too long, is said', 
   await expect(page.getByText('audio.wav')).toHaveCount(0);
 });
 
+test('a part of a sound is made anew, and what does not go together is said', async ({ page }) => {
+  const studio = new SoundStudio(page);
+  await studio.open('tiny-stable-audio-3');
+  await expect(page.getByRole('combobox', { name: 'What to make it with' })).toHaveValue('stable_audio_3');
+  await studio.chosen.setInputFiles(SOUND);
+  await expect(page.getByText('audio.wav 0.2 s')).toBeVisible();
+  await studio.prompt.fill('rain on a roof');
+  await studio.set({ 'Anew from second': '0.15', 'Anew until second': '0.1' });
+  await studio.generate.click();
+  await expect(page.getByText('repaint_start must lie before repaint_end.')).toBeVisible();
+  for (const [width, height] of [
+    [390, 844],
+    [1440, 900],
+  ]) {
+    await page.setViewportSize({ width, height });
+    await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)).toBe(true);
+    await page.screenshot({ path: join(test.info().outputDir, `stable-audio-3-${width}.png`), fullPage: true });
+  }
+  // It goes on beyond the end of the given sound.
+  await studio.set({ 'Anew until second': '', Seconds: '0.3', Steps: '3' });
+  await studio.generate.click();
+  await expect(studio.player).toBeEnabled({ timeout: 120_000 });
+  const { operation, sounds } = await studio.last();
+  expect(operation).toMatchObject({ config: 'stable_audio_3', parameters: { repaint_start: 0.15, seconds: 0.3 } });
+  expect(operation?.parameters).not.toHaveProperty('repaint_end');
+  expect(sounds[0]).toMatchObject({ seconds: 0.3, rate: 8000, channels: 2, sampler: 'lcm', schedule: 'log_snr' });
+});
+
 test('words and lyrics become a song; what of it cannot be is said', async ({ page }) => {
   const studio = new SoundStudio(page);
   await studio.open('tiny-ace-step');

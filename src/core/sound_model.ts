@@ -37,6 +37,13 @@ export type SoundSampleRequest = Pick<
 > & {
   /** The sound to start from, at the model's rate; undefined = noise alone. */
   start: Sound | undefined;
+  /** How long the sound is; counts where the model makes no more than that. */
+  until: number;
+  /**
+   * The part of the sound to start from that is made anew, in seconds; all else stays, and the strength does not count. Undefined = the whole of it
+   * changes, as with models that cannot keep any of it.
+   */
+  anew?: { from: number; until: number } | undefined;
 };
 
 export interface SoundDecodeRequest {
@@ -51,7 +58,10 @@ export interface SoundDecodeRequest {
 export interface SoundModel extends OpenedCheckpoint {
   readonly form: SoundForm;
   encodeText(request: SoundTextRequest): Promise<Conditioning>;
-  /** @returns latents [batch, channels, 1, length], of the model's whole length, whatever is wanted of it */
+  /**
+   * @returns latents [batch, channels, 1, length], of the model's whole length where it always makes that, whatever is wanted of it
+   * @throws StudioError `invalid_operation` for a part that is too short to be made anew
+   */
   sample(conditioning: Conditioning, request: SoundSampleRequest): Promise<Latents>;
   /** @throws StudioError `result_invalid` where a sound holds NaN or infinity, or nothing but zeros */
   decode(latents: Latents, request: SoundDecodeRequest): Promise<Sound[]>;

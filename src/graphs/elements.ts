@@ -32,7 +32,11 @@ export class ElementWriter extends OnnxWriter {
     return shift === 0 ? scaled : this.binary(`${name}/add`, 'Add', scaled, this.constant([shift], 'f32'));
   }
 
-  unary(name: string, op: 'Tanh' | 'Relu' | 'Gelu' | 'Sqrt' | 'Sin' | 'Exp' | 'Floor' | 'Reciprocal', x: Value): Value {
+  unary(
+    name: string,
+    op: 'Tanh' | 'Sigmoid' | 'Relu' | 'Gelu' | 'Sqrt' | 'Sin' | 'Exp' | 'Floor' | 'Reciprocal',
+    x: Value,
+  ): Value {
     return this.node(name, op, [x], x.dims, { type: x.type });
   }
 

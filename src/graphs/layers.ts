@@ -224,17 +224,26 @@ export class LayerWriter extends ElementWriter {
 
   /** torch.nn.RMSNorm over the last axis; `path` names the module that holds the weight. */
   rmsNorm(path: string, x: Value, epsilon: number): Value {
-    const weight = this.weight(`${path}.weight`, [x.dims.at(-1) as number]);
-    return this.node(path, 'SimplifiedLayerNormalization', [x, weight], x.dims, {
+    return this.scaledRmsNorm(path, x, this.weight(`${path}.weight`, [x.dims.at(-1) as number]), epsilon);
+  }
+
+  /** The same with factors, [width], that the module keeps otherwise. */
+  scaledRmsNorm(name: string, x: Value, factors: Value, epsilon: number): Value {
+    return this.node(name, 'SimplifiedLayerNormalization', [x, factors], x.dims, {
       attributes: { axis: -1, epsilon: float(epsilon) },
     });
   }
 
   /** {@link rmsNorm} of every head: [rows, heads·width], the weight [width]. */
   headNorm(path: string, x: Value, heads: number, epsilon: number): Value {
+    return this.perHead(path, x, heads, (parts) => this.rmsNorm(path, parts, epsilon));
+  }
+
+  /** Changes each head by itself: [rows, heads·width] as [rows·heads, width]. */
+  perHead(path: string, x: Value, heads: number, change: (parts: Value) => Value): Value {
     const [rows, width] = x.dims as [number, number];
     const parts = this.reshape(`${path}/heads`, x, [rows * heads, width / heads]);
-    return this.reshape(`${path}/tokens`, this.rmsNorm(path, parts, epsilon), [rows, width]);
+    return this.reshape(`${path}/tokens`, change(parts), [rows, width]);
   }
 
   /** SwiGLU of language models: `gate_proj`, `up_proj` and `down_proj` of `path`, added to `added`. */
@@ -270,10 +279,7 @@ export class LayerWriter extends ElementWriter {
 
   /** torch.nn.RMSNorm without weights of its own. */
   plainRmsNorm(name: string, x: Value, epsilon: number): Value {
-    const width = x.dims.at(-1) as number;
-    return this.node(name, 'SimplifiedLayerNormalization', [x, this.fill(1, [width])], x.dims, {
-      attributes: { axis: -1, epsilon: float(epsilon) },
-    });
+    return this.scaledRmsNorm(name, x, this.fill(1, [x.dims.at(-1) as number]), epsilon);
   }
 
   /**

@@ -8,6 +8,7 @@ import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter, type Angles } from './layers.ts';
 import type { Value } from './onnx.ts';
 import { anglesInput, rotaryTables, type RotaryTables } from './rotary.ts';
+import { mixed, twoLayers } from './stable_audio_layers.ts';
 
 export const className = 'StableAudioDiTModel';
 
@@ -103,15 +104,6 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
   const [, own] = g.split('own', last, [1, length], 0);
   g.output('out_sample', g.untokens('out_sample/line', mixed(g, 'postprocess_conv', own), sample));
   return g.graph();
-}
-
-/** A convolution of one latent each, added to them. */
-function mixed(g: LayerWriter, path: string, x: Value): Value {
-  return g.linear(path, x, x.dims[1], { bias: x });
-}
-
-function twoLayers(g: LayerWriter, path: string, x: Value, out: number, options: { bias?: boolean } = {}): Value {
-  return g.linear(`${path}.2`, g.silu(`${path}.1`, g.linear(`${path}.0`, x, out, options)), out, options);
 }
 
 /** StableAudioDiTBlock. */

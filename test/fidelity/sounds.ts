@@ -1,8 +1,8 @@
-/** Whole sounds, from the prompt to the waveform: every folder of test/goldens/sounds, test/goldens/music and test/goldens/heartmula, run in Node. */
+/** Whole sounds, from the prompt to the waveform: every folder of test/goldens/sounds, stable_audio_3, music and heartmula, run in Node. */
 import { goldenCases, type GoldenCase } from '../golden_pictures.ts';
 import { SONGS, songDifferences, type SongDifferences } from '../golden_heart.ts';
 import { MUSIC, musicDifferences } from '../golden_music.ts';
-import { SOUNDS, soundDifferences } from '../golden_sounds.ts';
+import { SOUNDS, STABLE_AUDIO_3, soundDifferences } from '../golden_sounds.ts';
 import type { FidelityArea, FidelityCell } from './fidelity.ts';
 
 const measured = new Map<string, Promise<unknown>>();
@@ -39,14 +39,29 @@ export const areas: FidelityArea[] = [
       "Stable Audio against diffusers on the CPU in f32 (`reference/audio_pipelines.py`), with weights that follow from a formula, in Node's ONNX Runtime: what the sampler leaves, in units of the spread of the expected latents. diffusers' pipeline runs all steps on a given sound; where a strength is given, its scheduler begins later, as those for pictures do. `e2e/sounds.spec.ts` compares in the browser.",
     columns,
     limit: 1e-3,
-    cells: cells(SOUNDS, soundDifferences, 'latents'),
+    cells: cells(SOUNDS, (one) => soundDifferences(SOUNDS, one), 'latents'),
   },
   {
     title: 'Sounds: waveforms',
     about: 'The same runs, decoded: the greatest difference of a sample, where full scale is 1.',
     columns,
     limit: 1e-3,
-    cells: cells(SOUNDS, soundDifferences, 'waveforms'),
+    cells: cells(SOUNDS, (one) => soundDifferences(SOUNDS, one), 'waveforms'),
+  },
+  {
+    title: 'Stable Audio 3: latents',
+    about:
+      "Stable Audio 3 against diffusers on the CPU in f32 (`reference/stable_audio_3.py`), with weights that follow from a formula, in Node's ONNX Runtime: what the sampler leaves, in units of the spread of the expected latents. diffusers' pipelines for given sounds have no guidance; there its transformer is guided as by the pipeline for words alone. `e2e/sounds.spec.ts` compares in the browser.",
+    columns,
+    limit: 1e-3,
+    cells: cells(STABLE_AUDIO_3, (one) => soundDifferences(STABLE_AUDIO_3, one), 'latents'),
+  },
+  {
+    title: 'Stable Audio 3: waveforms',
+    about: 'The same runs, decoded: the greatest difference of a sample, where full scale is 1.',
+    columns,
+    limit: 1e-3,
+    cells: cells(STABLE_AUDIO_3, (one) => soundDifferences(STABLE_AUDIO_3, one), 'waveforms'),
   },
   {
     title: 'Music: latents',

@@ -18,7 +18,7 @@ import { readRows } from '../../weights/embedding_rows.ts';
 import { withWeightNorm } from '../../weights/weight_norm.ts';
 import { Held } from '../flow_transformer/base_networks.ts';
 import type { GraphCosts, PlannedNetwork } from '../latent_diffusion/estimate.ts';
-import { requireSound } from '../sound_diffusion/oobleck_sounds.ts';
+import { requireSound } from '../sound_diffusion/piecewise_sounds.ts';
 
 /** The reference's defaults. */
 const PART_SECONDS = 29.76;

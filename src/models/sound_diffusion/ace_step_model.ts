@@ -22,7 +22,7 @@ import type { LoadedMusicModel } from '../family.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import { MOST_LYRICS, MOST_WORDS, TIMBRE_SECONDS, type AceStepNetworks, type Told } from './ace_step_networks.ts';
 import { lyricsText, promptText } from './ace_step_prompt.ts';
-import { channelsOf } from './oobleck_sounds.ts';
+import { channelsOf } from './piecewise_sounds.ts';
 import { ProjectedGuidance } from './projected_guidance.ts';
 import { SoundCheckpoint } from './sound_checkpoint.ts';
 
@@ -200,20 +200,9 @@ export class AceStepModel extends SoundCheckpoint<AceStepNetworks> implements Lo
     { signal, onPart }: { signal: AbortSignal; onPart: (done: number, parts: number) => void },
   ): Promise<Sound[]> {
     const { sounds } = this.networks;
-    const [batch, channels, , length] = latents.dims;
-    const all = await latents.read();
-    const count = channels * length;
-    const made: Sound[] = [];
-    for (let n = 0; n < batch; n++) {
-      const planes = await sounds.decode(all.subarray(n * count, (n + 1) * count), 0, length * sounds.hop, {
-        signal,
-        onPart: (done, parts) => {
-          onPart(n * parts + done, batch * parts);
-        },
-      });
-      made.push({ rate: this.form.rate, channels: planes.map(atPeak(planes)) });
-    }
-    return made;
+    const [, , , length] = latents.dims;
+    const made = await sounds.decodeAll(latents, [0, length * sounds.hop], { signal, onPart });
+    return made.map((planes) => ({ rate: this.form.rate, channels: planes.map(atPeak(planes)) }));
   }
 
   async prepare({ guidance_scale, width }: EstimateRequest, signal: AbortSignal): Promise<void> {

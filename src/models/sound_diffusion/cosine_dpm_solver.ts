@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
+import { linspace } from '../../core/linspace.ts';
 import { secondOrderSde } from '../../samplers/dpmpp_2m_sde.ts';
 import type { Point, SamplerPlan } from '../../samplers/sampler.ts';
 import { readSettings, type SchedulerConfig } from '../../schedulers/config.ts';
@@ -102,15 +103,6 @@ function levels({ sigma_min: least, sigma_max: greatest, sigma_schedule, rho }: 
   return linspace(Math.log(least), Math.log(greatest), steps)
     .map((log) => f(Math.exp(log)))
     .reverse();
-}
-
-/** torch.linspace, which counts from the nearer end. */
-function linspace(start: number, end: number, count: number): number[] {
-  const [from, to] = [f(start), f(end)];
-  const step = f(f(to - from) / (count - 1));
-  return Array.from({ length: count }, (_, i) =>
-    i < count / 2 ? f(from + step * i) : f(to - step * (count - 1 - i)),
-  ).map((value, i) => (count === 1 && i === 0 ? from : value));
 }
 
 /** x holds the sound at full scale, and `noise` times its noise. */

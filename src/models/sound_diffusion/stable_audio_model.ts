@@ -6,47 +6,19 @@ import type { Sound } from '../../core/media.ts';
 import type { CheckpointSummary, Conditioning, EstimateRequest, Latents } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import type { SoundDecodeRequest, SoundSampleRequest, SoundTextRequest } from '../../core/sound_model.ts';
-import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
+import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
-import { runSampling } from '../../engine/sampling_run.ts';
 import * as oobleck from '../../graphs/autoencoder_oobleck.ts';
-import { readState } from '../../samplers/state.ts';
 import type { SchedulerConfig } from '../../schedulers/config.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { LoadedSoundModel } from '../family.ts';
 import { Held } from '../flow_transformer/base_networks.ts';
-import { OneByOne } from '../flow_transformer/one_by_one.ts';
-import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import { planCosine, type Settings } from './cosine_dpm_solver.ts';
-import { channelsOf } from './oobleck_sounds.ts';
+import { channelsOf } from './piecewise_sounds.ts';
 import { SoundCheckpoint } from './sound_checkpoint.ts';
-import type { SoundConditions, StableAudioNetworks } from './stable_audio_networks.ts';
-
-class Texts implements Conditioning {
-  constructor(
-    readonly prompt: SoundConditions,
-    /** What guidance leads away from; null = there is none. */
-    readonly away: SoundConditions | null,
-    /** Whether that was words. */
-    readonly hasNegative: boolean,
-    readonly limit: number,
-  ) {}
-
-  get tokens(): Conditioning['tokens'] {
-    return { prompt: this.prompt.tokens, negative: this.away?.tokens ?? 0, limit: this.limit };
-  }
-
-  get texts(): Conditioning['texts'] {
-    return { prompt: this.prompt.text, negative: this.hasNegative ? (this.away?.text ?? null) : null };
-  }
-
-  dispose(): void {
-    for (const { states, whole } of [this.prompt, ...(this.away ? [this.away] : [])]) {
-      states.dispose();
-      whole.dispose();
-    }
-  }
-}
+import { sampleSounds } from './sound_sampling.ts';
+import { SoundTexts } from './sound_texts.ts';
+import type { StableAudioNetworks } from './stable_audio_networks.ts';
 
 export class StableAudioModel extends SoundCheckpoint<StableAudioNetworks> implements LoadedSoundModel {
   constructor(
@@ -65,91 +37,52 @@ export class StableAudioModel extends SoundCheckpoint<StableAudioNetworks> imple
     const { networks } = this;
     const words = await networks.conditions(prompt, from, until);
     const away = scale > 1 ? await networks.conditions(negative, from, until) : null;
-    return new Texts(words, away, negative !== null, networks.t5.tokenizer.limit);
+    return new SoundTexts(words, away, negative !== null, networks.t5.tokenizer.limit);
   }
 
   async sample(conditioning: Conditioning, request: SoundSampleRequest): Promise<Latents> {
     const { engine, networks } = this;
     const { arithmetic } = engine;
     const { in_channels: channels, sample_size: length } = networks.config;
-    const { prompt, away } = conditioning as Texts;
+    const { away } = conditioning as SoundTexts;
     const { start, random } = request;
     const plan = planCosine(this.settings, request.steps, start && request.strength);
     this.used = { sampler: plan.sampler, schedule: plan.schedule, guidance_mode: away ? 'serial' : 'none' };
     this.beginHashing();
     const dims = [request.batch_size, channels, 1, length] as const;
-    const state = readState(request.resume, plan, elements(dims));
-    if (state?.done === plan.steps.length) {
-      // Only the sound was missing: the transformer need not be brought to the device for it.
-      random.state = state.random;
-      return new DeviceLatents(arithmetic.upload(state.x, dims), engine);
-    }
-    const held = new Held();
-    const snapshots = arithmetic.snapshots();
-    let x: DeviceTensor | undefined;
-    try {
-      const noise = held.hold(arithmetic.upload(random.ofStart(dims), dims));
-      // As the reference, which draws the noise first.
-      const given = start && held.hold(await this.#encoded(start, random, request.signal));
-      x = arithmetic.empty(dims);
-      arithmetic.combine(x, plan.initNoise, noise, 1, given ?? null);
-      const conditions = [...(away ? [away] : []), prompt];
-      const single = await networks.denoiser(conditions);
-      const denoiser = new OneByOne(engine, single, dims, conditions.length);
-      try {
-        await runSampling({
-          engine,
-          plan,
-          x,
-          copies: 1,
-          blend: null,
-          snapshots,
-          request,
-          state,
-          colours: null,
-          predict: async (input, timestep) => {
-            const predictions = await denoiser.predict(input, timestep);
-            const [uncond, cond] = away ? predictions : [null, predictions[0]];
-            return { uncond, cond, condOffset: 0, guidance: request.guidance_scale };
-          },
-        });
-      } finally {
-        denoiser.dispose();
-        single.dispose();
-      }
-      return new DeviceLatents(x, engine, snapshots);
-    } catch (error) {
-      snapshots.dispose();
-      x?.dispose();
-      throw error;
-    } finally {
-      held.dispose();
-    }
+    return sampleSounds({
+      engine,
+      plan,
+      request,
+      dims,
+      texts: conditioning as SoundTexts,
+      begin: async () => {
+        const held = new Held();
+        try {
+          const noise = held.hold(arithmetic.upload(random.ofStart(dims), dims));
+          // As the reference, which draws the noise first.
+          const given = start && held.hold(await this.#encoded(start, random, request.signal));
+          const x = arithmetic.empty(dims);
+          arithmetic.combine(x, plan.initNoise, noise, 1, given ?? null);
+          return x;
+        } finally {
+          held.dispose();
+        }
+      },
+      denoiser: (conditions) => networks.denoiser(conditions),
+    });
   }
 
   async decode(latents: Latents, { from, until, signal, onPart }: SoundDecodeRequest): Promise<Sound[]> {
     const { rate } = this.form;
-    const { sounds } = this.networks;
-    const [batch, channels, , length] = latents.dims;
-    const all = await latents.read();
-    const count = channels * length;
-    const made: Sound[] = [];
-    for (let n = 0; n < batch; n++) {
-      const own = all.subarray(n * count, (n + 1) * count);
-      const planes = await sounds.decode(own, Math.trunc(from * rate), Math.trunc(until * rate), {
-        signal,
-        onPart: (done, parts) => {
-          onPart(n * parts + done, batch * parts);
-        },
-      });
-      made.push({ rate, channels: planes });
-    }
-    return made;
+    const span = [Math.trunc(from * rate), Math.trunc(until * rate)] as const;
+    const made = await this.networks.sounds.decodeAll(latents, span, { signal, onPart });
+    return made.map((channels) => ({ rate, channels }));
   }
 
   async prepare({ guidance_scale }: EstimateRequest, signal: AbortSignal): Promise<void> {
     const { networks } = this;
-    const text = (await this.encodeText({ prompt: '', guidance_scale, from: 0, until: 1 })) as Texts;
+    const text = (await this.encodeText({ prompt: '', guidance_scale, from: 0, until: 1 })) as SoundTexts;
     try {
       if (!signal.aborted) {
         (await networks.denoiser([text.prompt])).dispose();

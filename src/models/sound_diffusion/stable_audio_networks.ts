@@ -4,7 +4,6 @@
  */
 import type { WeightVariant } from '../../core/model.ts';
 import type { SoundForm } from '../../core/sound_model.ts';
-import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { StoredTensor } from '../../graphs/graph.ts';
 import * as dit from '../../graphs/stable_audio_dit.ts';
@@ -18,22 +17,13 @@ import type { FlowDenoiser } from '../flow_transformer/flow_networks.ts';
 import { T5Text, type T5States } from '../flow_transformer/t5_text.ts';
 import type { EstimatedNetworks, NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import { OobleckSounds } from './oobleck_sounds.ts';
+import type { SoundConditions } from './sound_texts.ts';
 
 export interface StableAudioComponents {
   t5: Component;
   projection: Component;
   transformer: Component;
   vae: Component;
-}
-
-/** What the transformer is told: words with the seconds behind them, and the seconds alone. */
-export interface SoundConditions {
-  /** [tokens + 2, width] */
-  states: DeviceTensor;
-  /** [1, 2 · width] */
-  whole: DeviceTensor;
-  tokens: number;
-  text: string;
 }
 
 export class StableAudioNetworks extends BaseNetworks implements EstimatedNetworks {
