@@ -178,22 +178,23 @@ test.describe.serial('what is dropped in', () => {
     expect(made).toEqual({
       type: 'application/x-scent',
       text: 'SCENT\0rose,cedar,rain',
-      parameters: { prompt: 'rose cedar rain', strong: false },
+      parameters: { prompt: 'rose cedar rain' },
     });
 
-    await page.getByRole('link', { name: 'Recordings' }).click();
-    const show = page.getByRole('button', { name: 'Show: rose cedar rain' });
+    await page.getByRole('link', { name: 'Recordings', exact: true }).click();
+    const show = page.getByRole('grid').getByRole('button', { name: 'Show: rose cedar rain' });
     await expect(show.locator('.photo')).toHaveText('Scent');
     await show.click();
     // Streaming words are shown as they arrive.
-    const shown = page.getByRole('dialog').getByRole('region', { name: 'rose cedar rain' });
+    const details = page.getByRole('dialog');
+    const shown = details.getByRole('region', { name: 'rose cedar rain' });
     await expect(shown).toHaveAttribute('aria-busy', 'true');
-    await page.getByRole('button', { name: 'Next note' }).click();
-    await page.getByRole('button', { name: 'Next note' }).click();
+    await details.getByRole('button', { name: 'Next note' }).click();
+    await details.getByRole('button', { name: 'Next note' }).click();
     await expect(shown).toHaveText('rosecedarrain');
     const [download] = await Promise.all([
       page.waitForEvent('download'),
-      page.getByRole('link', { name: 'Save as Scent' }).click(),
+      details.getByRole('link', { name: 'Save as Scent' }).click(),
     ]);
     expect(download.suggestedFilename()).toMatch(/\.scent$/);
   });
