@@ -173,7 +173,7 @@ test.describe.serial('what is dropped in', () => {
       const door = globalThis.darkroom;
       const [run] = (await door?.runs({ limit: 1 })) ?? [];
       const file = await door?.entity(run.run_id, '03_output_scent.scent');
-      return { type: file?.type, text: await file?.text(), parameters: run.operation.parameters };
+      return { type: file?.type, text: await file?.text(), parameters: run.operation?.parameters };
     });
     expect(made).toEqual({
       type: 'application/x-scent',
