@@ -18,7 +18,6 @@ export default ts.config(
       'training',
       'test-results',
       'e2e/fixtures/dropped_in',
-      'e2e/fixtures/new_medium',
       'bench/.dist',
       'bench/.dist_app',
       '.cache',

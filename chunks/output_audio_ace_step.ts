@@ -1,6 +1,6 @@
 /**
- * A song from words and lyrics with ACE-Step 1.5, or from another sound, of which a part is made anew or the whole in another style. In: prompt,
- * lyrics, facts of the music and settings. Out: `batch_size` songs. Cost: one run of the transformer per step and song, two with guidance, and one
+ * A song from words and lyrics with ACE-Step 1.5, or from another sound: one part of it made anew, or all of it in another style. In: prompt,
+ * lyrics, facts about the music and settings. Out: `batch_size` songs. Cost: one run of the transformer per step and song, two with guidance, and one
  * more for a cover that follows the sound in part.
  */
 import * as v from 'valibot';
@@ -35,7 +35,7 @@ export const meta = {
 
 const MAIN = { group: 'main' } satisfies FieldMetadata;
 const USUAL_SECONDS = 60;
-/** Where neither somebody nor the checkpoint says more. */
+/** Used where neither the operation nor the checkpoint says. */
 const USUAL = { steps: 8, guidance_scale: 7 };
 const SECONDS = 'seconds must be a number above 0.';
 const SHIFT = 'shift must be a number above 0 and up to 10.';
@@ -61,7 +61,7 @@ export const parameters = v.pipe(
       ),
       '',
     ),
-    /** A minute where nothing is said. */
+    /** A minute by default. */
     seconds: v.optional(
       v.pipe(
         v.number(SECONDS),
@@ -99,7 +99,7 @@ export const parameters = v.pipe(
         } satisfies FieldMetadata),
       ),
     ),
-    /** What becomes of `audio`. */
+    /** What to do with `audio`. */
     task: v.optional(
       v.pipe(
         v.picklist(MUSIC_TASKS, 'task must be text2music, repaint or cover.'),
@@ -119,11 +119,11 @@ export const parameters = v.pipe(
     repaint_start: v.optional(v.pipe(v.number(START), v.finite(START), v.minValue(0, START))),
     repaint_end: v.optional(v.pipe(v.number(END), v.finite(END), v.gtValue(0, END))),
     cover_strength: v.optional(real('cover_strength', 0, 1)),
-    /** Whose timbre voices and instruments take. */
+    /** A sound whose timbre the voices and instruments take on. */
     reference_audio: v.optional(sound('reference_audio')),
-    /** What suits the checkpoint where nothing is said: 8 for a distilled one, 50 for others; so the guidance. */
+    /** By default what suits the checkpoint: 8 for a distilled one, 50 for others. The same goes for the guidance. */
     steps: v.optional(steps(1, 200)),
-    /** Counts above 1, and for checkpoints that are not distilled. */
+    /** Has an effect above 1, and only on checkpoints that are not distilled. */
     guidance_scale: v.optional(guidanceScale()),
     shift: v.optional(v.pipe(v.number(SHIFT), v.gtValue(0, SHIFT), v.maxValue(10, SHIFT)), 3),
     seed: drawnSeed(),
@@ -230,7 +230,7 @@ function requireLength(
   { repaint_start: start = 0, audio }: Input,
   { form, summary }: MusicModel,
 ): void {
-  // Sums of decimal fractions may be a little beyond.
+  // Sums of decimal fractions may come out slightly too large.
   if (seconds - form.seconds > 1e-9 * form.seconds) {
     throw new StudioError(
       'invalid_operation',

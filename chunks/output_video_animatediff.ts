@@ -39,7 +39,7 @@ export const parameters = v.pipe(
   v.strictObject({
     operation: v.picklist(meta.operations),
     prompt: prompt('prompt'),
-    /** Counts with guidance above 1. */
+    /** Only used with guidance above 1. */
     negative_prompt: v.optional(prompt('negative_prompt'), ''),
     frames: v.optional(
       v.pipe(
@@ -121,7 +121,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   }
 }
 
-/** @throws StudioError `invalid_operation` for more frames than the checkpoint's modules know places for */
+/** @throws StudioError `invalid_operation` for more frames than the checkpoint's motion modules have positions for */
 function requireFrames({ frames }: Input, { summary: { name, mostFrames = Infinity } }: Model): void {
   if (frames > mostFrames) {
     throw new StudioError(

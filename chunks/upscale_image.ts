@@ -26,7 +26,7 @@ export const parameters = v.pipe(
     operation: v.picklist(meta.operations),
     /** One picture, or several in `images`. */
     image: v.optional(image('image')),
-    images: v.optional(images('images')),
+    images: v.optional(v.pipe(images('images'), v.metadata({ group: 'none' } satisfies FieldMetadata))),
     /** The network's own factor by default. */
     scale: v.optional(v.pipe(integer('scale', 1, 8), v.metadata(SCALES))),
     tile_size: v.optional(tileSize(), UPSCALING_TILE),

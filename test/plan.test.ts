@@ -433,6 +433,19 @@ describe('steps', () => {
     );
   });
 
+  test('an upscaler takes one picture or several, and not both', () => {
+    const png = 'data:image/png;base64,';
+    const planned = (parameters: Record<string, unknown>) => {
+      const result = plan(ask('image_upscale', 'image_upscale', parameters), catalogue, () => undefined, device);
+      return result.ok ? result.plan.steps[0].parameters : result.reasons[0].message;
+    };
+    expect(planned({ image: png })).toMatchObject({ image: png, tile_size: 256 });
+    expect(planned({ images: [png, png], scale: 2 })).toMatchObject({ images: [png, png], scale: 2 });
+    expect(planned({ image: png, images: [png] })).toBe(
+      'image is missing: give the picture to enlarge as image, or several of them as images, not both.',
+    );
+  });
+
   test('an optional step runs only where a checkpoint is named for it, which nobody need have looked at yet', () => {
     const planned = (asked: Operation) => {
       const result = plan(asked, catalogue, (step) => (step === 'upscale' ? undefined : checkpoint), device);

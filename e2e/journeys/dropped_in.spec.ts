@@ -1,7 +1,7 @@
 /**
- * "Adding a capability adds files and edits none": chunks, configs, a pipeline, an engine and a family are dropped into a copy of the
- * project, which is built and run through page, door and command line. A second picture chunk with parameters of its own; a tone; three
- * steps in a row, of which two use one chunk; an engine, and a family of checkpoints that are two colours.
+ * "Adding a capability adds files and edits none": chunks, configs, a pipeline, a medium and its viewer, an engine and a family are dropped
+ * into a copy of the project, which is built and run through page, doors and command line. A second picture chunk with parameters of its
+ * own; a tone; three steps in a row, of which two use one chunk; scents; an engine, and a family of checkpoints that are two colours.
  */
 import { execFile } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -35,6 +35,8 @@ test.describe.serial('what is dropped in', () => {
     cpSync(join(dropped, 'pipelines'), join(copy, 'src', 'pipelines'), { recursive: true });
     cpSync(join(dropped, 'models'), join(copy, 'src', 'models'), { recursive: true });
     cpSync(join(dropped, 'engines'), join(copy, 'src', 'engines'), { recursive: true });
+    cpSync(join(dropped, 'media'), join(copy, 'src', 'media'), { recursive: true });
+    cpSync(join(dropped, 'viewers'), join(copy, 'src', 'app', 'media'), { recursive: true });
     mkdirSync(checkpoint);
     writeFileSync(join(checkpoint, 'model_index.json'), '{ "_class_name": "WeavePipeline" }');
     writeFileSync(join(checkpoint, 'threads.json'), '{ "warp": [200, 30, 30], "weft": [30, 30, 200] }');
@@ -98,10 +100,12 @@ test.describe.serial('what is dropped in', () => {
     const made = [
       await generate({ operation: 'image_generation', config: 'weave', parameters: { prompt: '' } }, checkpoint),
       await generate({ operation: 'audio_generation', config: 'tone', parameters: { prompt: 'a' } }),
+      await generate({ operation: 'scent_generation', config: 'garden', parameters: { prompt: 'rose' } }),
     ];
     expect(made).toEqual([
       ['01_input.json', '02_config.json', '03_output_image.png'],
       ['01_input.json', '02_config.json', '03_first.txt', '04_second.txt', '05_output_audio.wav'],
+      ['01_input.json', '02_config.json', '03_output_scent.scent'],
     ]);
   });
 
@@ -153,6 +157,46 @@ test.describe.serial('what is dropped in', () => {
     await page.getByRole('button', { name: 'Use these settings' }).click();
     await expect(page.getByRole('radio', { name: 'Sound' })).toBeChecked();
     await expect(frequency).toHaveValue('220');
+  });
+
+  test('has a medium of its own: chosen, made, shown by its viewer, listed, saved and served', async ({ page }) => {
+    await page.goto(`${url}/?backend=wasm`);
+    await page
+      .getByRole('radiogroup', { name: 'What to make' })
+      .getByRole('radio', { name: 'Scent' })
+      .check({ force: true });
+    await page.getByRole('textbox', { name: 'Prompt', exact: true }).fill('rose cedar rain');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    const told = page.getByRole('region', { name: 'rose cedar rain' });
+    await expect(told).toHaveText('rose');
+    const made = await page.evaluate(async () => {
+      const door = globalThis.darkroom;
+      const [run] = (await door?.runs({ limit: 1 })) ?? [];
+      const file = await door?.entity(run.run_id, '03_output_scent.scent');
+      return { type: file?.type, text: await file?.text(), parameters: run.operation?.parameters };
+    });
+    expect(made).toEqual({
+      type: 'application/x-scent',
+      text: 'SCENT\0rose,cedar,rain',
+      parameters: { prompt: 'rose cedar rain' },
+    });
+
+    await page.getByRole('link', { name: 'Recordings', exact: true }).click();
+    const show = page.getByRole('grid').getByRole('button', { name: 'Show: rose cedar rain' });
+    await expect(show.locator('.photo')).toHaveText('Scent');
+    await show.click();
+    // Streaming words are shown as they arrive.
+    const details = page.getByRole('dialog');
+    const shown = details.getByRole('region', { name: 'rose cedar rain' });
+    await expect(shown).toHaveAttribute('aria-busy', 'true');
+    await details.getByRole('button', { name: 'Next note' }).click();
+    await details.getByRole('button', { name: 'Next note' }).click();
+    await expect(shown).toHaveText('rosecedarrain');
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      details.getByRole('link', { name: 'Save as Scent' }).click(),
+    ]);
+    expect(download.suggestedFilename()).toMatch(/\.scent$/);
   });
 
   test('asks for pictures in its form: one that is needed, and several that may be given', async ({ page }) => {

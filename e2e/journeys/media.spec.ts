@@ -1,17 +1,11 @@
 /** What runs make besides pictures: recorded, listed, shown, played, saved, served, and restored with its settings. */
-import { execFile } from 'node:child_process';
-import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import { expect, test, type Download, type Locator, type Page } from '@playwright/test';
-import { serveFolder } from '../../cli/server.js';
 import type { Door } from '../../src/jobs/door.ts';
 import { medium as audio } from '../../src/media/audio.ts';
 import { bells, PROMPT, recordMedia, SKETCHES, TEXT } from '../fixtures/media.ts';
-import { PARTS, PROJECT } from '../fixtures/project.ts';
-import { openRecorders, QUIET_PAGE, recorderScript } from '../fixtures/recorder.ts';
+import { openRecorders, recorderScript } from '../fixtures/recorder.ts';
 
 class MediaPage {
   readonly details: Locator;
@@ -352,61 +346,4 @@ test.describe('over HTTP', () => {
     expect(served.part).toEqual([206, 'audio/wav', 'WAVE']);
     expect(served.seconds).toBeCloseTo(3, 2);
   });
-});
-
-test('a medium and its viewer that are dropped in are recorded, listed, shown and saved, with no other edit', async ({
-  page,
-}) => {
-  const copy = mkdtempSync(join(tmpdir(), 'darkroom-copy-'));
-  try {
-    for (const part of PARTS) {
-      cpSync(join(PROJECT, part), join(copy, part), { recursive: true });
-    }
-    symlinkSync(join(PROJECT, 'node_modules'), join(copy, 'node_modules'));
-    const fixtures = join(PROJECT, 'e2e', 'fixtures', 'new_medium');
-    cpSync(join(fixtures, 'scent.ts'), join(copy, 'src', 'media', 'scent.ts'));
-    cpSync(join(fixtures, 'Scent.svelte'), join(copy, 'src', 'app', 'media', 'Scent.svelte'));
-    await promisify(execFile)('npx', ['--no-install', 'vite', 'build'], { cwd: copy });
-
-    const server = await serveFolder(join(copy, 'dist'));
-    try {
-      await openRecorders(page, await recorderScript(page.request, server.url), `${server.url}${QUIET_PAGE}`);
-      const { filename, type } = await page.evaluate(async (prompt) => {
-        const recorder = globalThis.newRecorder();
-        const operation = { operation: 'image_generation', config: 'scent', parameters: { prompt } };
-        const run = await recorder.openRun({
-          config_name: 'scent',
-          operation: operation as never,
-          expected_outputs: ['output_scent'],
-        });
-        const { filename } = await recorder.saveEntity(run, 'output_scent', new Blob(['SCENT\0rose,cedar,rain']));
-        const { type } = await recorder.readEntity(run, filename);
-        await recorder.closeRun(run, 'completed');
-        recorder.terminate();
-        return { filename, type };
-      }, PROMPT);
-      expect([filename, type]).toEqual(['01_output_scent.scent', 'application/x-scent']);
-
-      await page.goto(`${server.url}/?backend=wasm#recordings`);
-      const show = page.getByRole('button', { name: `Show: ${PROMPT}` });
-      await expect(show.locator('.photo')).toHaveText('Scent');
-      await show.click();
-      // Streaming words are shown as they arrive.
-      const told = page.getByRole('region', { name: PROMPT });
-      await expect(told).toHaveText('rose');
-      await expect(told).toHaveAttribute('aria-busy', 'true');
-      await page.getByRole('button', { name: 'Next note' }).click();
-      await page.getByRole('button', { name: 'Next note' }).click();
-      await expect(told).toHaveText('rosecedarrain');
-      const [download] = await Promise.all([
-        page.waitForEvent('download'),
-        page.getByRole('link', { name: 'Save as Scent' }).click(),
-      ]);
-      expect(download.suggestedFilename()).toMatch(/\.scent$/);
-    } finally {
-      await server.close();
-    }
-  } finally {
-    rmSync(copy, { recursive: true, force: true });
-  }
 });

@@ -1,4 +1,4 @@
-/** Files of one kind each that are used beside a checkpoint, and are kept in the library under refs that begin with the kind. */
+/** Files that are used along with a checkpoint, by kind; the library keeps them under refs that begin with the kind. */
 import type { ControlNetUse } from './controlnets.ts';
 import type { IpAdapterUse } from './image_prompts.ts';
 import type { LoraUse } from './loras.ts';

@@ -34,7 +34,7 @@ export class BrownianTree {
 
   /**
    * @param count numbers of the motion
-   * @param least the lowest noise level that will be asked for, beside the greatest
+   * @param least the lowest noise level that will be asked for
    * @param entropy its seed
    */
   constructor(

@@ -53,7 +53,7 @@ export const configEntries = {
   /** Narrows down the operations and fields of its main step, if the config offers fewer than its chunk. */
   operations: v.optional(v.pipe(v.array(identifier), v.minLength(1))),
   fields: v.optional(v.array(identifier)),
-  /** For one that makes something on another machine: the config that makes the same here. The page shows both as one, with a choice of where. */
+  /** For a config that runs on another machine: the one that makes the same here. The page shows both as one, with a choice of where. */
   here: v.exactOptional(identifier),
   /** Values for the steps' fields. Names in capitals fill the pipeline's placeholders; a step's id holds values for that step alone. */
   parameters: v.record(v.string(), v.unknown()),

@@ -1,4 +1,4 @@
-/** What chunks that make videos share: from words, and perhaps a picture to begin with, to one that is written while it is decoded. */
+/** What chunks that make videos share: the way from words, and perhaps a first picture, to a video that is written while it is decoded. */
 import type { Context, Outputs } from './chunk.ts';
 import { StudioError } from './errors.ts';
 import type { LoraUse } from './loras.ts';
@@ -35,8 +35,8 @@ export interface Filming
 }
 
 /**
- * @param piece frames that each of its latents but the first stands for
- * @param noise for a decoder that is told of it
+ * @param piece frames per latent, except the first
+ * @param noise for a decoder that takes some
  * @throws StudioError `invalid_operation` for what the checkpoint cannot do
  */
 export async function makeVideo(

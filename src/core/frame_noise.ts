@@ -29,7 +29,7 @@ export class FrameNoise implements NoiseSource {
   }
 }
 
-/** One picture of all frames below each other, whose numbers are drawn in the same order. */
+/** All frames stacked into one tall picture, whose numbers are drawn in the same order. */
 function asVideo([frames, channels, height, width]: LatentDims): LatentDims {
   return [1, channels, frames * height, width];
 }

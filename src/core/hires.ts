@@ -40,7 +40,7 @@ export interface HiresRequest {
   hires_upscaler?: HiresUpscaler | undefined;
 }
 
-/** Whether what is said of the second pass has one to be said of, and starts from words. */
+/** Whether a second pass starts from words, and no settings are given for one that does not happen. */
 export function isWholeHires(input: HiresRequest & { operation: string }): boolean {
   return (input.hires_scale ?? 1) > 1
     ? input.operation === 'image_generation'

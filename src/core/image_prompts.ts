@@ -1,6 +1,6 @@
 /**
- * Image prompts in operations: pictures that say beside the words what is wanted, through IP-Adapters. An operation names these in
- * `ip_adapters` and gives their pictures in `ip_adapter_images`, one after another.
+ * Image prompts in operations: pictures that say what is wanted, in addition to the words, through IP-Adapters. An operation names the
+ * adapters in `ip_adapters` and lists all their pictures, one adapter's after another's, in `ip_adapter_images`.
  */
 
 /** One IP-Adapter of an operation. */
@@ -9,6 +9,6 @@ export interface IpAdapterUse {
   ip_adapter: string;
   /** Factor of what it adds: 1 as it was trained. diffusers calls it the scale. */
   weight: number;
-  /** How many of the pictures are its; it sees them together. */
+  /** How many of the pictures belong to it; it sees them together. */
   images: number;
 }

@@ -13,7 +13,7 @@ const SCHEDULED = /\[([^[\]:]*)(?::([^[\]:]*))?:\s*(\d+\.?\d*|\.\d+)\s*\]/g;
  * prompt, leaving everything else as it is. Named parts are those of AUTOMATIC1111 and sd-webui-lora-block-weight: `te`, `unet`, `lbw`,
  * `start`, `stop` and `step`. A tag in brackets that change the prompt on the way, such as `[<lora:name:1>::0.5]`, counts in those steps; brackets
  * without other words go with it.
- * @param steps of which a number without a point is one
+ * @param steps of the whole run; a number without a decimal point is one of them
  * @throws StudioError `invalid_operation` for a tag that cannot be read
  */
 export function takeLoraTags(prompt: string, steps = 1): { words: string; loras: LoraUse[] } {
@@ -107,7 +107,7 @@ function refused(sentence: string): StudioError {
   return new StudioError('invalid_operation', sentence);
 }
 
-/** A number with a point is a share of the steps, another one a step. NaN for what is no number from 0 on. */
+/** A number with a decimal point is a share of the steps, any other a step. NaN unless it is a number of at least 0. */
 function shareOf(when: string, steps: number): number {
   const number = /^\s*(\d+\.?\d*|\.\d+)\s*$/.test(when) ? Number(when) : NaN;
   return Math.min(1, when.includes('.') ? number : number / steps);

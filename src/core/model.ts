@@ -63,7 +63,7 @@ export interface CheckpointSummary {
   lastFrame?: 'may' | 'must';
   /** The longest sound that it makes, in seconds; absent = it makes none. */
   seconds?: number;
-  /** Latents of a second of sound, where its work grows with the length of what is made; absent = it does not. */
+  /** Latents per second of sound, if its work grows with the length of what it makes; absent = it does not. */
   latentsPerSecond?: number;
   /** Bytes of all its weight files, and of the same weights on the device in this machine's precision. */
   bytes: number;
@@ -193,12 +193,12 @@ export interface PhaseEstimate {
 
 /** Networks whose weights do not all stay on the device. */
 export interface BlockEstimate {
-  /** What their weights take there at most, by name. */
+  /** The most memory their weights take on the device, by name. */
   networks: Readonly<Record<string, number>>;
-  /** Of those that run at each step: what stays there, and what is brought there again at each run. */
+  /** Of those that run at each step: the weights that stay on the device, and those uploaded again at each run. */
   residentBytes: number;
   streamedBytes: number;
-  /** What that takes at each step, where computing hides none of it; and altogether, with networks that run before and after. */
+  /** How long uploading takes at each step, if computing hides none of it; and in total, with networks that run before and after. */
   secondsPerStep: number;
   seconds: number;
 }
@@ -405,7 +405,7 @@ export interface StepReport {
   preview: ((canvas: OffscreenCanvas) => void) | null;
 }
 
-/** How much noise a decoder is told of that takes the rest of it away itself, and is given. */
+/** For a decoder that removes the last of the noise itself: how much it is told there is, and how much is added. */
 export interface DecodingNoise {
   /** From 0, none, to 1. */
   timestep?: number | undefined;
@@ -423,9 +423,9 @@ export interface DecodeRequest {
   tile_size?: number | undefined;
   /** See {@link TextRequest.phased}. */
   phased?: boolean | undefined;
-  /** Of the video, where latents stand for more frames than one; undefined = each is a picture. */
+  /** Frames of the video, if a latent stands for several; undefined = each latent is a picture. */
   frames?: number | undefined;
-  /** For a decoder that is told of it; others leave it alone. Undefined = as its authors use it, without any. */
+  /** For a decoder that takes noise; others ignore it. Undefined = as its authors use it, without any. */
   noise?: DecodingNoise | undefined;
   /** Pastes `picture` over the results wherever `mask` is black; both of any size. Undefined = leave them as painted. */
   overlay?: { picture: PixelImage; mask: PixelImage } | undefined;

@@ -15,7 +15,7 @@ export interface ModelHashes {
 /**
  * Whether a recipe's hash is one of a file's.
  * @param hash as the tool wrote it, such as "6ce0161689", "0x…", "sha256:…" or "blake3:…"
- * @returns null where that cannot be told: a hash of another kind, such as InvokeAI's "random:", or one that was not reckoned
+ * @returns null where that cannot be told: a hash of another kind, such as InvokeAI's "random:", or one that was not computed
  */
 export function isHashOf(hash: string, { sha256, tensors, blake3, old }: ModelHashes): boolean | null {
   const [, kind = '', digits = ''] = /^(?:0x|(sha256|blake3\w*):)?([0-9a-f]+)$/.exec(hash.trim().toLowerCase()) ?? [];

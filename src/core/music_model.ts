@@ -1,14 +1,14 @@
-/** The services of a checkpoint that makes music of words and lyrics, beside those of `model.ts`: what chunks know of it. */
+/** What chunks know of a checkpoint that makes music from words and lyrics: its services in addition to those of `model.ts`. */
 import type { Sound } from './media.ts';
 import type { Conditioning, Latents, OpenedCheckpoint, SampleRequest } from './model.ts';
 import type { NoiseSource } from './noise.ts';
 import type { SoundForm } from './sound_model.ts';
 
 /**
- * What is made of a given sound:
+ * What is done with a given sound:
  * - `text2music`: nothing, the words say everything;
- * - `repaint`: a part of it anew, which fits what is around it;
- * - `cover`: the whole of it, in another style.
+ * - `repaint`: one part is made anew, fitting what surrounds it;
+ * - `cover`: all of it is made in another style.
  */
 export const MUSIC_TASKS = ['text2music', 'repaint', 'cover'] as const;
 export type MusicTask = (typeof MUSIC_TASKS)[number];

@@ -22,7 +22,7 @@ export function noiseSource(request: NoiseRequest): NoiseSource {
   return share > 0 && other !== undefined ? new Varied(source, make(BigInt(other)), share) : source;
 }
 
-/** diffusers' pipelines whose scheduler draws from a Brownian motion: that has the generator's seed and is none of its numbers. */
+/** For diffusers' pipelines whose scheduler draws from a Brownian tree, which has the generator's seed but takes none of its numbers. */
 export function noiseWithMotion(seed: string): NoiseSource {
   return new WithMotion(BigInt(seed));
 }

@@ -1,6 +1,6 @@
 /**
- * Outpainting: a picture in a larger frame, whose new ground is painted as the white of a mask is. What comes of it equals inpainting
- * of the same framed picture and mask.
+ * Outpainting: a picture in a larger frame, whose new ground is painted like the white part of a mask. The result equals inpainting
+ * the same framed picture with that mask.
  */
 import { StudioError } from './errors.ts';
 import type { PixelImage } from './media.ts';
@@ -19,7 +19,7 @@ export function marginsOf(request: OutpaintRequest): Margins {
 
 /**
  * A given picture and its mask as the network is to see them.
- * @param multiple of which the sides of the new frame must be, in pixels
+ * @param multiple the sides of the new frame must be multiples of it, in pixels
  * @throws StudioError `invalid_operation` for a frame of another size
  */
 export function framed(

@@ -127,14 +127,14 @@ export interface GivenPicture {
   picture?: PixelImage;
   mask?: PixelImage;
   ground?: GroundRequest | undefined;
-  /** In pixels, where the new frame of the picture says it and nothing else does. */
+  /** In pixels, if nothing but the picture's new frame gives them. */
   width?: number;
   height?: number;
 }
 
 /**
  * Reads the picture to start from and its mask, and puts the picture into its new frame where the operation asks for that.
- * @param multiple of which the frame's sides must be; see `CheckpointSummary`
+ * @param multiple the frame's sides must be multiples of it; see `CheckpointSummary`
  * @throws StudioError `invalid_operation` for a frame of another size
  */
 export async function givenPicture(

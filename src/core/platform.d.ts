@@ -1,5 +1,5 @@
 /**
- * The few platform types that the core merely passes on. It is compiled with neither DOM nor worker declarations; the other * tsconfigs
+ * The few platform types that the core merely passes on. It is compiled with neither DOM nor worker declarations; the other tsconfigs
  * bring the real ones and exclude this file.
  */
 interface Blob {

@@ -1,5 +1,5 @@
 /**
- * Normal random numbers, bit for bit those of `torch.randn` on an x86-64 CPU, so that a seed gives the same picture here as * in diffusers
+ * Normal random numbers, bit for bit those of `torch.randn` on an x86-64 CPU, so that a seed gives the same picture here as in diffusers
  * and ComfyUI.
  * The generator is MT19937. Calls for 16 or more values follow PyTorch's vectorised path, reproducing its AVX2 `log` and `sincos`
  * (avx_mathfun.h, compiled with fused multiply-add) operation by operation; shorter calls follow its scalar path in f64. Sources: ATen/native/cpu/DistributionTemplates.h, ATen/core/{MT19937RNGEngine,TransformationHelper}.h.

@@ -1,4 +1,4 @@
-/** The services of a checkpoint that makes sounds by diffusion, beside those of `model.ts`: what chunks know of it. */
+/** What chunks know of a checkpoint that makes sounds by diffusion: its services in addition to those of `model.ts`. */
 import type { Sound } from './media.ts';
 import type { Conditioning, Latents, OpenedCheckpoint, SampleRequest } from './model.ts';
 

@@ -8,7 +8,7 @@ export const SOUNDING_STAGES = [
   { id: 'decode', label: { en: 'Fixing the sound', de: 'Fixiert den Klang' }, weight: 2 },
 ] as const;
 
-/** Of a sampling request: its progress is told. */
+/** The part of a sampling request that reports progress. */
 export function toldSampling({ progress }: Pick<Context, 'progress'>) {
   return {
     onStart(count: number, done: number) {
@@ -22,7 +22,7 @@ export function toldSampling({ progress }: Pick<Context, 'progress'>) {
 
 /**
  * Records the latents [batch, channels, 1, length] if they are wanted, and decodes them.
- * @param decode with how far it is told
+ * @param decode reports how far it is through `onPart`
  */
 export async function decodeSounds<Sounds>(
   latents: Latents,
@@ -44,7 +44,7 @@ export async function decodeSounds<Sounds>(
   });
 }
 
-/** What a model of songs wants and was not given, though it works without. */
+/** What a model of songs expects and was not given; it works without. */
 export function sayWithoutSections(lyrics: string, { notice }: Pick<Context, 'notice'>): void {
   if (lyrics.trim() !== '' && !/^\s*\[[^\]\n]+\]/m.test(lyrics)) {
     notice(
@@ -53,7 +53,7 @@ export function sayWithoutSections(lyrics: string, { notice }: Pick<Context, 'no
   }
 }
 
-/** Seconds for people, cut after two digits, so that a limit is never said too high. */
+/** Seconds as shown to people, cut off after two digits, so that a limit is never overstated. */
 export function shownSeconds(seconds: number): string {
   return String(Math.floor(seconds * 100) / 100);
 }

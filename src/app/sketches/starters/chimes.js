@@ -2,7 +2,7 @@
 // title.en: Wind chimes
 // title.de: Windspiel
 // about.en: p5 draws, Tone sounds; touch the bars
-// about.de: p5 zeichnet, Tone klingt; berühre die Stäbe
+// about.de: p5 zeichnet, Tone klingt; die Stäbe berühren
 
 const notes = ['C4', 'D4', 'E4', 'G4', 'A4', 'C5', 'D5', 'E5', 'G5'];
 let bars = [];
