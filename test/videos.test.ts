@@ -1,4 +1,17 @@
 /** Videos made here: refusals, and how they are written without an encoder. Their frames are compared in `test/fidelity/videos.ts`. */
+import {
+  ALL_FORMATS,
+  BlobSource,
+  BufferTarget,
+  EncodedPacket,
+  EncodedPacketSink,
+  EncodedVideoPacketSource,
+  Input,
+  MkvOutputFormat,
+  Mp4OutputFormat,
+  Output,
+  WebMOutputFormat,
+} from 'mediabunny';
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
 import { parameters } from '../chunks/output_video_animatediff.ts';
@@ -13,6 +26,8 @@ import { TorchGenerator } from '../src/core/random.ts';
 import * as autoencoder from '../src/graphs/autoencoder_kl_wan.ts';
 import * as wan from '../src/graphs/wan_transformer3d.ts';
 import { openModel } from '../src/models/family.ts';
+import { ZipWriter, frameName, readStoredFiles } from '../src/formats/media/zip.ts';
+import { beginningOf } from '../src/media/video/shortening.ts';
 import { openVideoWriter } from '../src/media/video/writing.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { flowLora } from './flow_lora_goldens.ts';
@@ -357,6 +372,51 @@ test.each([
   await expect(filming).rejects.toThrow('cancelled');
   expect(notices).toEqual(told);
   expect(kept).toEqual(decoded > 0 ? [['video', { frames: decoded }]] : []);
+});
+
+describe('the beginning of a video, where there is no room for the whole', () => {
+  test.each([
+    ['video/mp4', 'vp9', 'vp09.00.10.08', new Mp4OutputFormat({ fastStart: false })],
+    ['video/webm', 'vp8', 'vp8', new WebMOutputFormat()],
+    ['video/x-matroska', 'vp8', 'vp8', new MkvOutputFormat()],
+  ] as const)('of %s is one of its own that begins with the same frames', async (type, kind, codec, format) => {
+    const output = new Output({ format, target: new BufferTarget() });
+    const source = new EncodedVideoPacketSource(kind);
+    output.addVideoTrack(source);
+    await output.start();
+    for (let frame = 0; frame < 7; frame++) {
+      const data = Uint8Array.from({ length: 50 }, (_, i) => 2 * frame + i);
+      const packet = new EncodedPacket(data, frame === 0 ? 'key' : 'delta', frame / 8, 1 / 8);
+      await source.add(packet, { decoderConfig: { codec, codedWidth: 16, codedHeight: 8 } });
+    }
+    await output.finalize();
+    const file = new Blob([output.target.buffer!], { type });
+    const packets = async (blob: Blob) => {
+      const track = await new Input({ source: new BlobSource(blob), formats: ALL_FORMATS }).getPrimaryVideoTrack();
+      const all: [number, Uint8Array][] = [];
+      for await (const { data, timestamp } of new EncodedPacketSink(track!).packets()) {
+        all.push([timestamp, data]);
+      }
+      return all;
+    };
+    const half = await beginningOf(file, 1 / 2);
+    expect(half).toMatchObject({ frames: 3, width: 16, height: 8 });
+    expect(half?.seconds).toBeCloseTo(3 / 8, 2);
+    expect(half?.file.type).toBe(type);
+    expect(await packets(half!.file)).toEqual((await packets(file)).slice(0, 3));
+    expect(await beginningOf(file, 1 / 8)).toBeNull();
+  });
+
+  test('of a ZIP has its first pictures and says how many', async () => {
+    const zip = new ZipWriter();
+    [1, 2, 3, 4, 5].forEach((value, frame) => zip.add(frameName(frame), Uint8Array.of(value)));
+    zip.add('video.json', new TextEncoder().encode('{"width":16,"height":8,"rate":4,"frames":5}'));
+    const half = await beginningOf(zip.finish('application/zip'), 1 / 2);
+    expect(half).toMatchObject({ width: 16, height: 8, frames: 2, seconds: 0.5 });
+    const names = readStoredFiles(await half!.file.bytes()).map(({ name }) => name);
+    expect(names).toEqual([frameName(0), frameName(1), 'video.json']);
+    expect(await beginningOf(zip.finish('application/zip'), 1 / 8)).toBeNull();
+  });
 });
 
 describe('where nothing encodes videos, as in Node', () => {
