@@ -1,4 +1,6 @@
 /** Videos made here: refusals, and how they are written without an encoder. Their frames are compared in `test/fidelity/videos.ts`. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   ALL_FORMATS,
   BlobSource,
@@ -14,6 +16,7 @@ import {
 } from 'mediabunny';
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
+import { LONG, outlookOf } from '../src/app/studio/outlook.ts';
 import { parameters } from '../chunks/output_video_animatediff.ts';
 import { parameters as wanParameters } from '../chunks/output_video_wan.ts';
 import type { Context } from '../src/core/chunk.ts';
@@ -21,7 +24,7 @@ import { cancelled } from '../src/core/errors.ts';
 import { film } from '../src/core/filming.ts';
 import { estimateRequest } from '../src/core/fit.ts';
 import { FrameNoise } from '../src/core/frame_noise.ts';
-import type { Latents, Model } from '../src/core/model.ts';
+import type { EstimateRequest, Latents, Model } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import * as autoencoder from '../src/graphs/autoencoder_kl_wan.ts';
 import * as wan from '../src/graphs/wan_transformer3d.ts';
@@ -32,7 +35,7 @@ import { openVideoWriter } from '../src/media/video/writing.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { flowLora } from './flow_lora_goldens.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
-import { paint } from './golden_pictures.ts';
+import { paint, type GoldenCase } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import shapes from './goldens/wan_shapes.json';
 import { indexOf } from './published_shapes.ts';
@@ -372,6 +375,60 @@ test.each([
   await expect(filming).rejects.toThrow('cancelled');
   expect(notices).toEqual(told);
   expect(kept).toEqual(decoded > 0 ? [['video', { frames: decoded }]] : []);
+});
+
+describe('before a run that takes long on this device', () => {
+  const hours = {
+    operation: 'video_generation',
+    width: 832,
+    height: 480,
+    batch_size: 81,
+    steps: 50,
+    guidance_scale: 5,
+  };
+  const frames = { min: 5, step: 4 };
+  /** As if time went with all pixels. */
+  const rate = (seconds: number) => (one: EstimateRequest) =>
+    Promise.resolve((seconds * one.width * one.height * one.batch_size) / (832 * 480 * 81));
+
+  test('fewer frames and a smaller size are offered, each the most that stays short', async () => {
+    expect(await outlookOf(hours, { multiple: 16 }, frames, rate(3600))).toEqual({
+      seconds: 3600,
+      shorter: [
+        { values: { frames: 37 }, seconds: (3600 * 37) / 81 },
+        { values: { width: 416, height: 240 }, seconds: 900 },
+      ],
+    });
+    const found = await outlookOf(hours, { multiple: 16 }, frames, rate(100 * 3600));
+    expect(found?.shorter.map(({ values }) => values)).toEqual([{ frames: 5 }, { width: 416, height: 240 }]);
+  });
+
+  test('nothing is said where it is short, or not known, and nothing offered that would help little', async () => {
+    expect(await outlookOf(hours, {}, frames, rate(LONG - 1))).toBeNull();
+    expect(await outlookOf(hours, {}, frames, () => Promise.resolve(null))).toBeNull();
+    expect(await outlookOf(hours, {}, frames, () => Promise.resolve(LONG))).toEqual({ seconds: LONG, shorter: [] });
+    const sound = await outlookOf({ ...hours, width: 1024, height: 1 }, { multiple: 1 }, null, rate(LONG * 500));
+    expect(sound?.shorter.map(({ values }) => Object.keys(values))).not.toContainEqual(['frames']);
+  });
+});
+
+test('a video whose sampling was broken off goes on from its last point, to the same frames', async () => {
+  const model = await open('tiny-wan21-i2v');
+  const folder = join(import.meta.dirname, 'goldens', 'videos', 'wan21-i2v-picture-single');
+  const one = JSON.parse(readFileSync(join(folder, 'operation.json'), 'utf8')) as GoldenCase;
+  const points: unknown[] = [];
+  const whole = await paint(model, one, folder, { keep: (state: unknown) => void points.push(structuredClone(state)) });
+  const resumed: string[] = [];
+  const point = points.filter((state) => state !== null).at(1);
+  const rest = await paint(model, one, folder, {
+    resume: point,
+    progress: (stage: string, done?: number, steps?: number) => void resumed.push(`${stage} ${done} ${steps}`),
+  });
+  expect([...rest.latents.data]).toEqual([...whole.latents.data]);
+  expect(rest.images.map(({ data }) => data)).toEqual(whole.images.map(({ data }) => data));
+  const steps = resumed.filter((line) => line.endsWith(' 3')).map((line) => Number(line.split(' ')[1]));
+  expect(Math.min(...steps)).toBeGreaterThan(1);
+  await model.release();
 });
 
 describe('the beginning of a video, where there is no room for the whole', () => {
