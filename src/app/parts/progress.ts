@@ -46,7 +46,7 @@ export function duration(seconds: number): string {
     ? `${whole} s`
     : minutes < 60
       ? `${minutes} min ${whole % 60} s`
-      : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+      : t('{hours} h {minutes} min', { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }
 
 export function megabytes(bytes: number): string {
