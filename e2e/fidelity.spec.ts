@@ -54,7 +54,7 @@ const ORIGINAL_LAYOUTS = join(PIPELINE_GOLDENS, '..', 'original_layouts');
 const VIDEO_GOLDENS = join(PIPELINE_GOLDENS, '..', 'videos');
 const SPLIT_FILES = join(PIPELINE_GOLDENS, '..', 'split_files');
 const ON_GPU =
-  /^(z-image-guided|flux2-(?:klein|dev)-picture|sd35-skip-layers|flux1-dev-transform|qwen-image-(?:german|transform|inpaint)|animatediff-picture-all|wan-text-short|ltx-text-single)$/;
+  /^(z-image-guided|flux2-(?:klein|dev)-picture|sd35-skip-layers|flux1-dev-transform|qwen-image-(?:german|transform|inpaint)|animatediff-picture-all|wan-text-short|wan21-flf2v-ends-plain|ltx-text-single)$/;
 
 /**
  * Left to Node: of networks that are shown pictures to edit at a megapixel, which takes seconds, all but one for each kind of checkpoint, and of

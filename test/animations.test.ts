@@ -216,3 +216,48 @@ describe('an animated WebP', () => {
     expect((await readMetadata(await inscribed.bytes()))?.xmp).toContain(settings.darkroom);
   });
 });
+
+describe('the settings in a GIF', () => {
+  const settings = {
+    darkroom: `{"a":"${'x'.repeat(700)}"}`,
+    parameters: 'ein Fuchs, größer',
+    software: 'Darkroom',
+    isComposite: false,
+  };
+
+  test('are comments before its frames, which stay as they were, and are read back', async () => {
+    const frames = [0, 1, 2].map(moving);
+    const plain = await gifOf(frames, [6, 7, 6]);
+    const inscribed = await (await inscribe(new Blob([plain]), settings)).bytes();
+    const metadata = await readMetadata(inscribed);
+    expect(metadata?.texts.get('darkroom')).toBe(settings.darkroom);
+    expect(metadata?.comment).toBe(settings.parameters);
+    // Frames begin where the comments end.
+    const bare = (bytes: Bytes) =>
+      Buffer.from(bytes)
+        .subarray(13 + 3 * 256)
+        .toString('latin1');
+    expect(bare(inscribed).endsWith(bare(plain))).toBe(true);
+    expect(bare(inscribed).length - bare(plain).length).toBeGreaterThan(700);
+    // Written once more they are replaced, and gone where there are none.
+    expect(await (await inscribe(new Blob([inscribed]), settings)).bytes()).toEqual(inscribed);
+    expect(await (await inscribe(new Blob([inscribed]), null)).bytes()).toEqual(plain);
+  });
+
+  test.each([
+    ['it ends too early', (bytes: Bytes) => bytes.slice(0, -20)],
+    ['there is something in it', (bytes: Bytes) => bytes.with(13 + 3 * 256, 0x55)],
+  ])('cannot be read because %s, which is said', async (what, damage) => {
+    const damaged = damage(await gifOf([moving(0)], [6]));
+    await expect(inscribe(new Blob([damaged]), settings)).rejects.toThrow(
+      `What is written in this GIF file cannot be read, because ${what}`,
+    );
+  });
+
+  test('a comment of another program is one', async () => {
+    const plain = await gifOf([moving(0)], [6]);
+    const theirs = Buffer.concat([plain.subarray(0, -1), Buffer.from('\x21\xfe\x05hello\0;', 'latin1')]);
+    const metadata = await readMetadata(new Uint8Array(theirs));
+    expect([metadata?.comment, metadata?.texts.size]).toEqual(['hello', 0]);
+  });
+});

@@ -1,6 +1,22 @@
 /** Videos made here: refusals, and how they are written without an encoder. Their frames are compared in `test/fidelity/videos.ts`. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import {
+  ALL_FORMATS,
+  BlobSource,
+  BufferTarget,
+  EncodedPacket,
+  EncodedPacketSink,
+  EncodedVideoPacketSource,
+  Input,
+  MkvOutputFormat,
+  Mp4OutputFormat,
+  Output,
+  WebMOutputFormat,
+} from 'mediabunny';
 import { describe, expect, test } from 'vitest';
 import * as v from 'valibot';
+import { LONG, outlookOf } from '../src/app/studio/outlook.ts';
 import { parameters } from '../chunks/output_video_animatediff.ts';
 import { parameters as wanParameters } from '../chunks/output_video_wan.ts';
 import type { Context } from '../src/core/chunk.ts';
@@ -8,16 +24,18 @@ import { cancelled } from '../src/core/errors.ts';
 import { film } from '../src/core/filming.ts';
 import { estimateRequest } from '../src/core/fit.ts';
 import { FrameNoise } from '../src/core/frame_noise.ts';
-import type { Latents, Model } from '../src/core/model.ts';
+import type { EstimateRequest, Latents, Model } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import * as autoencoder from '../src/graphs/autoencoder_kl_wan.ts';
 import * as wan from '../src/graphs/wan_transformer3d.ts';
 import { openModel } from '../src/models/family.ts';
+import { ZipWriter, frameName, readStoredFiles } from '../src/formats/media/zip.ts';
+import { beginningOf } from '../src/media/video/shortening.ts';
 import { openVideoWriter } from '../src/media/video/writing.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { flowLora } from './flow_lora_goldens.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
-import { paint } from './golden_pictures.ts';
+import { paint, type GoldenCase } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import shapes from './goldens/wan_shapes.json';
 import { indexOf } from './published_shapes.ts';
@@ -357,6 +375,105 @@ test.each([
   await expect(filming).rejects.toThrow('cancelled');
   expect(notices).toEqual(told);
   expect(kept).toEqual(decoded > 0 ? [['video', { frames: decoded }]] : []);
+});
+
+describe('before a run that takes long on this device', () => {
+  const hours = {
+    operation: 'video_generation',
+    width: 832,
+    height: 480,
+    batch_size: 81,
+    steps: 50,
+    guidance_scale: 5,
+  };
+  const frames = { min: 5, step: 4 };
+  /** As if time went with all pixels. */
+  const rate = (seconds: number) => (one: EstimateRequest) =>
+    Promise.resolve((seconds * one.width * one.height * one.batch_size) / (832 * 480 * 81));
+
+  test('fewer frames and a smaller size are offered, each the most that stays short', async () => {
+    expect(await outlookOf(hours, { multiple: 16 }, frames, rate(3600))).toEqual({
+      seconds: 3600,
+      shorter: [
+        { values: { frames: 37 }, seconds: (3600 * 37) / 81 },
+        { values: { width: 416, height: 240 }, seconds: 900 },
+      ],
+    });
+    const found = await outlookOf(hours, { multiple: 16 }, frames, rate(100 * 3600));
+    expect(found?.shorter.map(({ values }) => values)).toEqual([{ frames: 5 }, { width: 416, height: 240 }]);
+  });
+
+  test('nothing is said where it is short, or not known, and nothing offered that would help little', async () => {
+    expect(await outlookOf(hours, {}, frames, rate(LONG - 1))).toBeNull();
+    expect(await outlookOf(hours, {}, frames, () => Promise.resolve(null))).toBeNull();
+    expect(await outlookOf(hours, {}, frames, () => Promise.resolve(LONG))).toEqual({ seconds: LONG, shorter: [] });
+    const sound = await outlookOf({ ...hours, width: 1024, height: 1 }, { multiple: 1 }, null, rate(LONG * 500));
+    expect(sound?.shorter.map(({ values }) => Object.keys(values))).not.toContainEqual(['frames']);
+  });
+});
+
+test('a video whose sampling was broken off goes on from its last point, to the same frames', async () => {
+  const model = await open('tiny-wan21-i2v');
+  const folder = join(import.meta.dirname, 'goldens', 'videos', 'wan21-i2v-picture-single');
+  const one = JSON.parse(readFileSync(join(folder, 'operation.json'), 'utf8')) as GoldenCase;
+  const points: unknown[] = [];
+  const whole = await paint(model, one, folder, { keep: (state: unknown) => void points.push(structuredClone(state)) });
+  const resumed: string[] = [];
+  const point = points.filter((state) => state !== null).at(1);
+  const rest = await paint(model, one, folder, {
+    resume: point,
+    progress: (stage: string, done?: number, steps?: number) => void resumed.push(`${stage} ${done} ${steps}`),
+  });
+  expect([...rest.latents.data]).toEqual([...whole.latents.data]);
+  expect(rest.images.map(({ data }) => data)).toEqual(whole.images.map(({ data }) => data));
+  const steps = resumed.filter((line) => line.endsWith(' 3')).map((line) => Number(line.split(' ')[1]));
+  expect(Math.min(...steps)).toBeGreaterThan(1);
+  await model.release();
+});
+
+describe('the beginning of a video, where there is no room for the whole', () => {
+  test.each([
+    ['video/mp4', 'vp9', 'vp09.00.10.08', new Mp4OutputFormat({ fastStart: false })],
+    ['video/webm', 'vp8', 'vp8', new WebMOutputFormat()],
+    ['video/x-matroska', 'vp8', 'vp8', new MkvOutputFormat()],
+  ] as const)('of %s is one of its own that begins with the same frames', async (type, kind, codec, format) => {
+    const output = new Output({ format, target: new BufferTarget() });
+    const source = new EncodedVideoPacketSource(kind);
+    output.addVideoTrack(source);
+    await output.start();
+    for (let frame = 0; frame < 7; frame++) {
+      const data = Uint8Array.from({ length: 50 }, (_, i) => 2 * frame + i);
+      const packet = new EncodedPacket(data, frame === 0 ? 'key' : 'delta', frame / 8, 1 / 8);
+      await source.add(packet, { decoderConfig: { codec, codedWidth: 16, codedHeight: 8 } });
+    }
+    await output.finalize();
+    const file = new Blob([output.target.buffer!], { type });
+    const packets = async (blob: Blob) => {
+      const track = await new Input({ source: new BlobSource(blob), formats: ALL_FORMATS }).getPrimaryVideoTrack();
+      const all: [number, Uint8Array][] = [];
+      for await (const { data, timestamp } of new EncodedPacketSink(track!).packets()) {
+        all.push([timestamp, data]);
+      }
+      return all;
+    };
+    const half = await beginningOf(file, 1 / 2);
+    expect(half).toMatchObject({ frames: 3, width: 16, height: 8 });
+    expect(half?.seconds).toBeCloseTo(3 / 8, 2);
+    expect(half?.file.type).toBe(type);
+    expect(await packets(half!.file)).toEqual((await packets(file)).slice(0, 3));
+    expect(await beginningOf(file, 1 / 8)).toBeNull();
+  });
+
+  test('of a ZIP has its first pictures and says how many', async () => {
+    const zip = new ZipWriter();
+    [1, 2, 3, 4, 5].forEach((value, frame) => zip.add(frameName(frame), Uint8Array.of(value)));
+    zip.add('video.json', new TextEncoder().encode('{"width":16,"height":8,"rate":4,"frames":5}'));
+    const half = await beginningOf(zip.finish('application/zip'), 1 / 2);
+    expect(half).toMatchObject({ width: 16, height: 8, frames: 2, seconds: 0.5 });
+    const names = readStoredFiles(await half!.file.bytes()).map(({ name }) => name);
+    expect(names).toEqual([frameName(0), frameName(1), 'video.json']);
+    expect(await beginningOf(zip.finish('application/zip'), 1 / 8)).toBeNull();
+  });
 });
 
 describe('where nothing encodes videos, as in Node', () => {

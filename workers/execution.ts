@@ -44,6 +44,9 @@ interface MadeResult {
   origin: Record<string, unknown> | null;
 }
 
+/** What is tried to be kept of a result where there is no room for all of it. */
+const BEGINNINGS = [1 / 2, 1 / 4, 1 / 8, 1 / 16];
+
 export class Execution {
   readonly #run: RecordedRun;
   readonly #progress: ProgressReport;
@@ -334,7 +337,39 @@ export class Execution {
     const inscribed = settings && inscribe ? await inscribe(file, inscriptionOf(settings)) : file;
     const type = this.#entityType(step, output);
     await this.#opening;
-    await (origin ? this.#run.recordMade(type, inscribed, all) : this.#run.record(type, inscribed, all));
+    try {
+      await (origin ? this.#run.recordMade(type, inscribed, all) : this.#run.record(type, inscribed, all));
+    } catch (error) {
+      if (error instanceof StudioError && error.code === 'storage_full') {
+        await this.#recordBeginning(type, medium, file, all);
+      }
+      throw error;
+    }
+  }
+
+  /** Where the disk has no room for a whole result, records as much of its beginning as fits. */
+  async #recordBeginning(type: string, medium: Medium, file: Blob, told: Record<string, unknown>): Promise<void> {
+    for (const share of BEGINNINGS) {
+      const value = await medium.beginning?.(file, share);
+      if (!value) {
+        return;
+      }
+      const all = { ...told, ...medium.facts(value), is_part: true };
+      const settings = this.prepared.inscribes && medium.inscribe ? settingsOf(all) : null;
+      const part = await medium.encode(value);
+      const inscribed = settings && medium.inscribe ? await medium.inscribe(part, inscriptionOf(settings)) : part;
+      try {
+        await this.#run.record(type, inscribed, all);
+        this.#notice(
+          'There was no room for the whole video; as much of its beginning as fitted is kept as a shorter one.',
+        );
+        return;
+      } catch (error) {
+        if (!(error instanceof StudioError && error.code === 'storage_full')) {
+          throw error;
+        }
+      }
+    }
   }
 
   /** Restores a step's outputs from the recordings of an earlier attempt; false if something is missing. */

@@ -214,6 +214,93 @@ test('Wan makes one, of as many frames as it can, and who has no checkpoint of i
   await expect.poll(() => page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390);
 });
 
+test('what takes hours here is said before it runs, with what takes less and who else makes it', async ({ page }, {
+  outputDir,
+}) => {
+  const view = new VideoPage(page);
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await page.goto('/?backend=wasm');
+  await page.getByTestId('checkpoint-folder').setInputFiles(writeWeightless(root, 'tiny-wan21-i2v'));
+  await expect(page.getByRole('radio', { name: 'Video', exact: true })).toBeChecked();
+  const outlook = page.getByRole('status').filter({ hasText: /This takes about \d+ h/ });
+  await expect(outlook).toBeVisible({ timeout: 60_000 });
+  await page.getByText('More settings').click();
+  await expect(page.getByText('Picture', { exact: true }).first()).toBeVisible();
+  // It sees the first picture alone.
+  await expect(page.getByText('Last picture', { exact: true })).toHaveCount(0);
+  await page.screenshot({ path: join(outputDir, 'outlook-1440.png'), fullPage: true });
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.screenshot({ path: join(outputDir, 'outlook-390.png'), fullPage: true });
+  await expect(outlook.getByRole('button', { name: 'Enter a server' })).toBeVisible();
+  await outlook.getByRole('button', { name: /^\d+ × \d+: about/ }).click();
+  await expect(view.field('Width')).not.toHaveValue('832');
+  await outlook.getByRole('button', { name: /^\d+ frames?: about/ }).click();
+  await expect(view.field('Frames')).not.toHaveValue('81');
+  await view.set({ Frames: '5', Width: '64', Height: '64', Steps: '1' });
+  await expect(outlook).toHaveCount(0, { timeout: 60_000 });
+});
+
+test('where the disk is too full for a video its beginning is kept, and plays', async ({ page, context }) => {
+  await openDoor(page, 'wasm');
+  const ref = await openFolder(page, folder);
+  const devtools = await context.newCDPSession(page);
+  const origin = new URL(page.url()).origin;
+  const whole = await runOnce(0);
+  expect(whole.state).toBe('completed');
+  const { usage } = await devtools.send('Storage.getUsageAndQuota', { origin });
+  const quotaSize = Math.ceil(usage) + Math.floor(0.7 * whole.bytes);
+  await devtools.send('Storage.overrideQuotaForOrigin', { origin, quotaSize });
+  const part = await runOnce(1);
+  await devtools.send('Storage.overrideQuotaForOrigin', { origin });
+  expect(part.state).toBe('failed');
+  expect(part.code).toBe('storage_full');
+  expect(part.isPart).toBe(true);
+  expect(part.notices.join(' ')).toContain('as much of its beginning as fitted is kept');
+  expect(part.frames).toBeGreaterThan(0);
+  expect(part.frames).toBeLessThan(16);
+  expect(part.written).toBe(part.frames);
+
+  /** Frames as the recording says, and as the file that was kept has them. */
+  function runOnce(seed: number) {
+    return page.evaluate(
+      async ([checkpoint, seed]) => {
+        const door = globalThis.darkroom as Door;
+        const parameters = {
+          prompt: 'a fox',
+          seed,
+          frames: 16,
+          width: 256,
+          height: 256,
+          steps: 1,
+          guidance_scale: 1,
+          format: 'zip',
+        };
+        const { id } = await door.submit({
+          operation: 'video_generation',
+          config: 'animatediff',
+          checkpoint,
+          parameters,
+        });
+        const job = await door.wait(id);
+        const { entities } = await door.recordings.read(job.run ?? '');
+        const video = entities.find(({ type }) => type === 'output_video');
+        const file = video && (await door.entity(job.run ?? '', video.filename));
+        const text = file ? new TextDecoder('latin1').decode(await file.arrayBuffer()) : '';
+        return {
+          state: job.state,
+          code: job.error?.code,
+          notices: job.notices,
+          isPart: video?.metadata.is_part === true,
+          frames: Number(video?.metadata.frames ?? 0),
+          written: new Set(text.match(/frame_\d+\.png/g)).size,
+          bytes: file?.size ?? 0,
+        };
+      },
+      [ref, String(seed)] as const,
+    );
+  }
+});
+
 test('a video that is cancelled half way keeps its frames so far, which is shown and told', async ({ page }, {
   outputDir,
 }) => {

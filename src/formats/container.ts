@@ -1,20 +1,21 @@
 /** Reads and writes the metadata of picture files of any format, without touching their pixels. */
 import { StudioError } from '../core/errors.ts';
+import { readGif, writeGif } from './gif.ts';
 import { readJpeg, writeJpeg } from './jpeg.ts';
 import type { Inscription, Metadata } from './metadata.ts';
 import { readPng, writePng } from './png.ts';
-import { isJpeg, isPng, isWebp } from './signatures.ts';
+import { isGif, isJpeg, isPng, isWebp } from './signatures.ts';
 import { readWebp, writeWebp } from './webp.ts';
 
 /**
- * @returns null for bytes that are no PNG, WebP or JPEG
+ * @returns null for bytes that are no PNG, WebP, JPEG or GIF
  * @throws StudioError `image_unreadable` if the file contradicts itself
  */
 export async function readMetadata(bytes: Uint8Array<ArrayBuffer>): Promise<Metadata | null> {
   if (isPng(bytes)) {
     return readPng(bytes);
   }
-  return isWebp(bytes) ? readWebp(bytes) : isJpeg(bytes) ? readJpeg(bytes) : null;
+  return isWebp(bytes) ? readWebp(bytes) : isJpeg(bytes) ? readJpeg(bytes) : isGif(bytes) ? readGif(bytes) : null;
 }
 
 /**
@@ -34,7 +35,10 @@ export function writeMetadata(
   if (isJpeg(bytes)) {
     return writeJpeg(bytes, inscription);
   }
-  throw new StudioError('image_unreadable', 'Settings can be written only into PNG, WebP and JPEG files.');
+  if (isGif(bytes)) {
+    return writeGif(bytes, inscription);
+  }
+  throw new StudioError('image_unreadable', 'Settings can be written only into PNG, WebP, JPEG and GIF files.');
 }
 
 /** Like {@link writeMetadata}, for a file in memory or on disk. */

@@ -1,5 +1,5 @@
 /**
- * A picture file's metadata, the same for PNG, WebP and JPEG.
+ * A picture file's metadata, the same for PNG, WebP, JPEG and GIF.
  * Files come from anywhere: lengths are verified, and work and memory are bounded.
  */
 /** The most bytes of a text once decompressed; longer ones are skipped. */
@@ -15,15 +15,15 @@ export interface Metadata {
   /** Text values of EXIF, by tag; see {@link ExifTag}. */
   exif: Map<number, string>;
   xmp: string | null;
-  /** A JPEG comment. */
+  /** Of a JPEG or a GIF. */
   comment: string | null;
 }
 
 /** What is written into a saved or recorded picture. */
 export interface Inscription {
-  /** The infotext: PNG text `parameters`, else EXIF UserComment. */
+  /** The infotext: PNG text `parameters`, a GIF's comment, else EXIF UserComment. */
   parameters: string;
-  /** Our JSON, ASCII only: PNG text `darkroom`, else in the XMP. */
+  /** Our JSON, ASCII only: PNG text `darkroom`, a GIF's comment, else in the XMP. */
   darkroom: string;
   /** Name and version of the program. */
   software: string;

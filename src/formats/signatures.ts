@@ -16,6 +16,10 @@ export function isJpeg(bytes: Uint8Array): boolean {
   return bytes[0] === 0xff && bytes[1] === 0xd8 && bytes[2] === 0xff;
 }
 
+export function isGif(bytes: Uint8Array): boolean {
+  return /^GIF8[79]a/.test(latin1(bytes.subarray(0, 6)));
+}
+
 export function isWebp(bytes: Uint8Array): boolean {
   return riffForm(bytes, ['RIFF']) === 'WEBP';
 }

@@ -3,7 +3,7 @@ import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import { latin1 } from '../formats/bytes.ts';
 import { decodePicture, encodePng } from '../formats/picture.ts';
-import { isJpeg, isPng, isWebp } from '../formats/signatures.ts';
+import { isGif, isJpeg, isPng, isWebp } from '../formats/signatures.ts';
 import type { Inscription } from '../formats/metadata.ts';
 import type { MediaFormat, Medium, SaveChoice } from './medium.ts';
 
@@ -35,7 +35,7 @@ export const medium: Medium<PixelImage> = {
         ? JPEG
         : isWebp(head)
           ? WEBP
-          : /^GIF8[79]a/.test(text)
+          : isGif(head)
             ? GIF
             : /^ftypavi[fs]/.test(text.slice(4))
               ? AVIF

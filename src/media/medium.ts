@@ -79,6 +79,12 @@ export interface Medium<Value = unknown> {
   readMetadata: ((bytes: Uint8Array<ArrayBuffer>) => Promise<Metadata | null>) | null;
   /** How results are saved; null = only as recorded. */
   saving: Saving | null;
+  /**
+   * The beginning of a file as a value of its own, for a disk that has no room for the whole; absent where a part is of no use.
+   * @param share of it, from 0 to 1
+   * @returns null where nothing would be left
+   */
+  beginning?: (file: Blob, share: number) => Promise<Value | null>;
   /** What another program made keeps what that one wrote into it, instead of ours. */
   keepsOrigin?: true;
   /** Its files move: where they are small, they play while somebody points at them. */

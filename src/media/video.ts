@@ -58,6 +58,7 @@ export const medium: Medium<Video> = {
     },
     convert,
   },
+  beginning: async (file, share) => (await import('./video/shortening.ts')).beginningOf(file, share),
   keepsOrigin: true,
   moves: true,
   preview: async (file, { size }) => (await import('./video/reading.ts')).poster(file, size),

@@ -41,7 +41,12 @@ export function progressSentence(job: Working): string {
 
 export function duration(seconds: number): string {
   const whole = Math.max(1, Math.round(seconds));
-  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  const minutes = Math.floor(whole / 60);
+  return whole < 60
+    ? `${whole} s`
+    : minutes < 60
+      ? `${minutes} min ${whole % 60} s`
+      : t('{hours} h {minutes} min', { hours: Math.floor(minutes / 60), minutes: minutes % 60 });
 }
 
 export function megabytes(bytes: number): string {

@@ -53,9 +53,18 @@ export class ConfigForm {
 
   /** The valid form as an operation, without the models that it runs on. Draws seeds, and shows them, unless they are kept. */
   operation(): OperationInput {
+    return this.#operationOf((field) => field.settle());
+  }
+
+  /** The same as it stands, valid or not, without drawing anything. */
+  get asked(): OperationInput {
+    return this.#operationOf((field) => field.value);
+  }
+
+  #operationOf(valueOf: (field: Field) => unknown): OperationInput {
     const parameters: Record<string, unknown> = {};
     for (const field of this.#all.flatMap((one) => (one.companion ? [one, one.companion] : [one]))) {
-      const value = field.settle();
+      const value = valueOf(field);
       const [step, name] = field.key.split('.');
       if (value !== undefined && name === undefined) {
         parameters[step] = value;

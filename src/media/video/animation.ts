@@ -44,11 +44,11 @@ export async function animated(file: Blob, choice: string, inscription: Inscript
   const frames = await openFrames(file);
   const { blob, left } = await (isGif ? asGif(frames) : asWebp(frames));
   const notices = [
-    isGif ? ['A GIF has 256 colours at most, and no settings are written into it.'] : [],
+    isGif ? ['A GIF has 256 colours at most.'] : [],
     frames.hasSound ? ['Moving pictures have no sound.'] : [],
     left > 0 ? [`${left} of ${frames.count} frames were left out, as players show none for so short a time.`] : [],
   ].flat();
-  return { file: isGif ? blob : await inscribe(blob, inscription), notices };
+  return { file: await inscribe(blob, inscription), notices };
 }
 
 /** Two passes: all frames have one palette, so that nothing flickers. */
