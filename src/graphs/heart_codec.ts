@@ -210,7 +210,9 @@ export function seenLatents(config: Config): { before: number; after: number } {
   const units = DILATIONS.reduce((sum, dilation) => sum + dilation, 0) * (res_kernel_size - 1);
   // From samples to latents; a causal transposed convolution also sees the input before.
   const samples = Math.ceil((2 * (kernel - 1)) / num_samples) + 1;
-  const seen = [...upsample_factors].reverse().reduce((reach, factor) => Math.ceil((reach + units) / factor) + 1, samples);
+  const seen = [...upsample_factors]
+    .reverse()
+    .reduce((reach, factor) => Math.ceil((reach + units) / factor) + 1, samples);
   const delay = (delay_kernel_size - 1) / 2;
   return { before: seen + delay, after: delay };
 }

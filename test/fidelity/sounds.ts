@@ -8,10 +8,7 @@ import type { FidelityArea, FidelityCell } from './fidelity.ts';
 const measured = new Map<string, Promise<unknown>>();
 
 /** All parts of a case come from one run. */
-function once<Differences>(
-  one: GoldenCase,
-  measure: (one: GoldenCase) => Promise<Differences>,
-): Promise<Differences> {
+function once<Differences>(one: GoldenCase, measure: (one: GoldenCase) => Promise<Differences>): Promise<Differences> {
   const known = (measured.get(one.name) as Promise<Differences> | undefined) ?? measure(one);
   measured.set(one.name, known);
   return known;
@@ -82,7 +79,8 @@ export const areas: FidelityArea[] = [
   },
   {
     title: 'Songs written frame by frame: waveforms',
-    about: 'The same runs, decoded: the greatest difference of a sample, where full scale is 1. Of long songs every 16th or 32nd sample is compared.',
+    about:
+      'The same runs, decoded: the greatest difference of a sample, where full scale is 1. Of long songs every 16th or 32nd sample is compared.',
     columns,
     limit: 1e-3,
     cells: songs('waveforms'),

@@ -166,9 +166,12 @@ export class HeartSounds {
     const about = { runsPerStep: 0, phase: 'decode' as const, precision: 'f32' as const };
     const width = Math.min(LATENTS, this.piece);
     return [
-      costs.network({ name: 'codec_codes', runs: parts, ...about }, weights, { ...this.#shape(provider), frames: PART }, (
-        options,
-      ) => codec.buildCodes(config, weights, options)),
+      costs.network(
+        { name: 'codec_codes', runs: parts, ...about },
+        weights,
+        { ...this.#shape(provider), frames: PART },
+        (options) => codec.buildCodes(config, weights, options),
+      ),
       costs.network(
         { name: 'codec_flow', runs: parts * steps, ...about },
         weights,
