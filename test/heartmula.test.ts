@@ -150,7 +150,7 @@ describe('a checkpoint', () => {
     [
       'another rate',
       changed('HeartCodec-oss/config.json', (config) => (config.sample_rate = 44100)),
-      /its sample_rate is not 25 latents a second/,
+      /its sample_rate and upsample_factors do not fit: a second is 25 latents/,
     ],
     [
       'signs that are no numbers',

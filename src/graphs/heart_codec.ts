@@ -58,15 +58,15 @@ export const configSchema = v.pipe(
   v.check(
     ({ upsample_factors: factors, upsample_kernel_sizes: kernels }) =>
       factors.length === kernels.length && factors.every((factor, i) => kernels[i] === 2 * factor),
-    'its upsample_kernel_sizes are not twice its upsample_factors',
+    'its upsample_kernel_sizes do not fit its upsample_factors',
   ),
   v.check(
     (config) => config.sample_rate === LATENTS_PER_SECOND * hopOf(config),
-    'its sample_rate is not 25 latents a second',
+    'its sample_rate and upsample_factors do not fit: a second is 25 latents',
   ),
   v.check(
     ({ in_channels, out_channels, dim }) => in_channels === 2 * out_channels + dim,
-    'its in_channels are not what its flow is told',
+    'its in_channels do not fit what its flow is told',
   ),
   v.check(({ attention_head_dim: head }) => head % 2 === 0, 'its attention_head_dim is odd'),
 );
