@@ -5,7 +5,9 @@ const executablePath = await provideChromium();
 const port = Number(process.env.DARKROOM_TEST_PORT ?? 4179);
 
 /** They keep the software renderer busy; with `engine` among them, too, this lane would end long after the other. */
-const gpu = ['fidelity', 'blocks', 'onnx_repository', 'planner', 'faults/gpu', 'language', 'sounds'].map(specOf);
+const gpu = ['fidelity', 'blocks', 'onnx_repository', 'planner', 'faults/gpu', 'language', 'sounds', 'songs'].map(
+  specOf,
+);
 
 /** They hold something to a time or measure it, so nothing may run beside them. */
 const alone = ['library_scale', 'journeys/queue', 'journeys/recordings'].map(specOf);

@@ -41,7 +41,11 @@ const made = mkdtempSync(join(tmpdir(), 'darkroom-songs-'));
 test.afterAll(() => rmSync(made, { recursive: true, force: true }));
 
 /** What an operation recorded. @param writes whether it is cancelled once the song is written */
-async function recorded(page: Page, operation: unknown, writes = false): Promise<{ error: string | null; files: Files }> {
+async function recorded(
+  page: Page,
+  operation: unknown,
+  writes = false,
+): Promise<{ error: string | null; files: Files }> {
   return page.evaluate(
     async ([given, stops]) => {
       const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;
