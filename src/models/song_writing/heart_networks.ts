@@ -40,7 +40,7 @@ export class HeartNetworks extends BaseNetworks implements EstimatedNetworks {
   }
 
   /** With and without words are two rows of every run. */
-  batchesGuidance(): Promise<boolean> {
+  override batchesGuidance(): Promise<boolean> {
     return Promise.resolve(true);
   }
 
