@@ -14,6 +14,7 @@ const gpu = [
   'faults/gpu_blocks',
   'language',
   'sounds',
+  'songs',
 ].map(specOf);
 
 /** They hold something to a time or measure it, so nothing may run beside them. */

@@ -10,6 +10,7 @@ sound does not depend on how many numbers the tokens took.
 """
 
 import importlib.machinery
+import json
 import os
 import sys
 import types
@@ -23,6 +24,7 @@ for missing, names in {"datasets": ("load_dataset", "Dataset", "IterableDataset"
     sys.modules.setdefault(missing, module)
 sys.path.insert(0, os.environ["HEARTLIB"])
 
+import numpy as np
 import torch
 from heartlib.heartcodec.configuration_heartcodec import HeartCodecConfig
 from heartlib.heartcodec.modeling_heartcodec import HeartCodec
@@ -35,10 +37,6 @@ from torchtune.models import llama3_2
 from files import GOLDENS, fresh_folder, write_json, write_tensors
 from flow_pipelines import ABOUT, CHECKPOINTS, tokenizer
 from weightless import hashed
-
-import json
-
-import numpy as np
 
 NAME = "tiny-heartmula"
 SONGS = GOLDENS / "heartmula"
@@ -159,8 +157,8 @@ def write_case(name: str, about: str, vocabulary, parameters: dict, ends: int, s
     tokens, sound = frames["frames"], written.call_args.args[1]
     latents = torch.cat(latents)
     print(f"{name}: prompt {inputs['tokens'].shape[1]}, tokens {tuple(tokens.shape)} of {len(torch.unique(tokens))}, latents {tuple(latents.shape)} std {latents.std():.3f}, sound {tuple(sound.shape)} std {sound.std():.3f} most {sound.abs().max():.3f}")
-    # Parts overlap: the last one begins where the song's own latents do.
-    own = latents[:, : min(744, -(-tokens.shape[1] * 2) // 1)]
+    # Those that the song itself fills, of each part.
+    own = latents[:, : 2 * tokens.shape[1]]
     write_json(folder / "operation.json", {"operation": "audio_generation", "config": "heartmula", "parameters": {**parameters, "seed": str(seed)}, "record": ["latents"]})
     write_json(folder / "case.json", {"about": about, "checkpoint": NAME, "ends": ends, "stride": stride})
     write_tensors(folder / "expected.safetensors", {"tokens": tokens.to(torch.int32), "latents": own[:, ::4, ::8].contiguous(), "waveforms": sound[:, ::stride].float().contiguous()})

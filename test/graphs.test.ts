@@ -405,6 +405,17 @@ describe('every architecture of src/graphs', () => {
 
   /** Options that the reference has and we refuse. */
   const refused: Record<string, Record<string, unknown>> = {
+    HeartMuLa: { backbone_flavor: 'llama-1T', decoder_flavor: { num_heads: 7 }, model_type: 'csm' },
+    HeartCodec: {
+      causal: false,
+      in_channels: 512,
+      norm_type: 'layer_norm',
+      num_bands: 2,
+      out_channels: 64,
+      sample_rate: 44100,
+      upsample_kernel_sizes: [3, 3, 3, 3, 3],
+      use_cosine_sim: true,
+    },
     CLIPTextModel: { hidden_act: 'gelu_new', hidden_size: 0, num_attention_heads: 7, vocab_size: '49408' },
     CLIPVisionModelWithProjection: {
       hidden_act: 'gelu_new',
@@ -601,6 +612,27 @@ describe('every architecture of src/graphs', () => {
   };
 
   const defaults: Record<string, Record<string, unknown>> = {
+    HeartMuLa: {
+      audio_num_codebooks: 8,
+      audio_vocab_size: 8197,
+      backbone_flavor: { embed_dim: 3072, intermediate_dim: 8192, num_heads: 24, num_kv_heads: 8, num_layers: 28 },
+      decoder_flavor: { embed_dim: 3072, intermediate_dim: 8192, num_heads: 8, num_kv_heads: 4, num_layers: 3 },
+      muq_dim: 512,
+      text_vocab_size: 128256,
+    },
+    HeartCodec: {
+      attention_head_dim: 64,
+      codebook_dim: 32,
+      codebook_size: 8192,
+      dim: 512,
+      in_channels: 1024,
+      num_attention_heads: 24,
+      num_layers: 24,
+      num_layers_2: 6,
+      num_quantizers: 8,
+      sample_rate: 48000,
+      upsample_factors: [5, 4, 4, 4, 3],
+    },
     AceStepAudioTokenDetokenizer: {
       ...aceStep,
       audio_acoustic_hidden_dim: 64,

@@ -58,15 +58,15 @@ export const configSchema = v.pipe(
   v.check(
     ({ upsample_factors: factors, upsample_kernel_sizes: kernels }) =>
       factors.length === kernels.length && factors.every((factor, i) => kernels[i] === 2 * factor),
-    'its upsample_kernel_sizes are not twice its upsample_factors',
+    'its upsample_kernel_sizes do not fit its upsample_factors',
   ),
   v.check(
     (config) => config.sample_rate === LATENTS_PER_SECOND * hopOf(config),
-    'its sample_rate is not 25 latents a second',
+    'its sample_rate and upsample_factors do not fit: a second is 25 latents',
   ),
   v.check(
     ({ in_channels, out_channels, dim }) => in_channels === 2 * out_channels + dim,
-    'its in_channels are not what its flow is told',
+    'its in_channels do not fit what its flow is told',
   ),
   v.check(({ attention_head_dim: head }) => head % 2 === 0, 'its attention_head_dim is odd'),
 );
@@ -210,7 +210,9 @@ export function seenLatents(config: Config): { before: number; after: number } {
   const units = DILATIONS.reduce((sum, dilation) => sum + dilation, 0) * (res_kernel_size - 1);
   // From samples to latents; a causal transposed convolution also sees the input before.
   const samples = Math.ceil((2 * (kernel - 1)) / num_samples) + 1;
-  const seen = [...upsample_factors].reverse().reduce((reach, factor) => Math.ceil((reach + units) / factor) + 1, samples);
+  const seen = [...upsample_factors]
+    .reverse()
+    .reduce((reach, factor) => Math.ceil((reach + units) / factor) + 1, samples);
   const delay = (delay_kernel_size - 1) / 2;
   return { before: seen + delay, after: delay };
 }

@@ -26,7 +26,10 @@ const flavourSchema = v.pipe(
     scale_factor: real(32),
   }),
   v.check(({ num_heads, embed_dim }) => embed_dim % (2 * num_heads) === 0, 'its num_heads does not divide its width'),
-  v.check(({ num_heads, num_kv_heads }) => num_heads % num_kv_heads === 0, 'its num_kv_heads does not divide num_heads'),
+  v.check(
+    ({ num_heads, num_kv_heads }) => num_heads % num_kv_heads === 0,
+    'its num_kv_heads does not divide num_heads',
+  ),
 );
 
 export type Flavour = v.InferOutput<typeof flavourSchema>;
@@ -197,7 +200,13 @@ function norm(g: LayerWriter, path: string, x: Value, { norm_eps, embed_dim }: F
   });
 }
 
-function feedForward(g: LayerWriter, path: string, x: Value, { intermediate_dim: inner, embed_dim }: Flavour, to: Value) {
+function feedForward(
+  g: LayerWriter,
+  path: string,
+  x: Value,
+  { intermediate_dim: inner, embed_dim }: Flavour,
+  to: Value,
+) {
   const gate = g.silu(`${path}.act`, g.linear(`${path}.w1`, x, inner, { bias: false }));
   const product = g.binary(path, 'Mul', gate, g.linear(`${path}.w3`, x, inner, { bias: false }));
   return g.linear(`${path}.w2`, product, embed_dim, { bias: to });
@@ -236,10 +245,16 @@ function cachedAttention(
     seqlens,
     total,
   ];
-  const [mixed, ...present] = g.nodes(path, 'GroupQueryAttention', inputs, [{ dims: inputs[0].dims }, { dims }, { dims }], {
-    domain: MICROSOFT,
-    attributes: { num_heads: heads, kv_num_heads: groups },
-  }) as Value[];
+  const [mixed, ...present] = g.nodes(
+    path,
+    'GroupQueryAttention',
+    inputs,
+    [{ dims: inputs[0].dims }, { dims }, { dims }],
+    {
+      domain: MICROSOFT,
+      attributes: { num_heads: heads, kv_num_heads: groups },
+    },
+  ) as Value[];
   ['key', 'value'].forEach((part, n) => {
     g.output(`present.${layer}.${part}`, present[n]);
   });

@@ -11,7 +11,7 @@ import { PlainTokenizer } from '../text/plain_tokenizer.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import type { Family, LoadedSongModel, OpenOptions } from './family.ts';
-import { requireFit, summarise } from './flow_transformer/flow_checkpoint.ts';
+import { summarise } from './flow_transformer/flow_checkpoint.ts';
 import { HeartModel, signsSchema } from './song_writing/heart_model.ts';
 import { HeartNetworks } from './song_writing/heart_networks.ts';
 
@@ -45,7 +45,13 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const tokenizer = new PlainTokenizer({ read: (name) => (name === TOKENIZER ? text : undefined) });
   const networks = new HeartNetworks(engine, files, writes, plays, weights);
   const { audio_num_codebooks: codes } = networks.writer.config;
-  requireFit(files, { text: { read: codes, given: codes }, channels: { read: networks.sounds.config.num_quantizers, given: codes } });
+  const { num_quantizers: read } = networks.sounds.config;
+  if (codes !== read) {
+    throw new StudioError(
+      'checkpoint_damaged',
+      `"${files.name}" writes ${codes} codes a frame and its codec reads ${read}; the files do not belong together.`,
+    );
+  }
   const tables = [heartMula.TEXT_TABLE, heartMula.AUDIO_TABLE, heartMula.NOTHING_TABLE];
   const summary = await summarise(
     checkpoint,
@@ -106,7 +112,10 @@ async function recognises(files: CheckpointFiles): Promise<boolean> {
   if (foldersOf(files, MULA).length > 0 || foldersOf(files, CODEC).length > 0) {
     return true;
   }
-  return files.has('config.json') && /"model_type":\s*"heart(?:mula|codec)"/.test(await (await files.blob('config.json')).text());
+  return (
+    files.has('config.json') &&
+    /"model_type":\s*"heart(?:mula|codec)"/.test(await (await files.blob('config.json')).text())
+  );
 }
 
 export const family: Family = { pipelineClasses: [PIPELINE_CLASS], recognises, open };

@@ -297,7 +297,8 @@ function timeOf(
   }
   const seconds = networks.reduce((sum, network) => {
     const own = network.precision && network.precision !== precision ? rateOf(rates, network.precision, 'full') : rate;
-    return sum + (network.runs * (network.cost('f32', 'full').flops ?? 0)) / (own ?? rate).perSecond;
+    const { flops } = network.cost(network.precision ?? precision, variant);
+    return sum + (network.runs * (flops ?? 0)) / (own ?? rate).perSecond;
   }, 0);
   return { seconds, rate: rate.source };
 }

@@ -20,6 +20,11 @@ import type { GraphCosts, PlannedNetwork } from '../latent_diffusion/estimate.ts
 const ROOM_STEP = 256;
 /** Rows of the table of codes that stay in memory: they come again and again. */
 const ROWS_KEPT = 2048;
+/**
+ * Operations that a device does while it reads a byte of weights: a single position waits for all of them, however little it computes. About what
+ * laptops and graphics cards have, between 10 and 30.
+ */
+const OPERATIONS_PER_BYTE = 16;
 /** What the estimate reckons the words to be. */
 const USUAL_WORDS = 300;
 
@@ -149,7 +154,7 @@ export class HeartWriter {
     const once = { phase: 'sample' as const, precision: 'f32' as const };
     const weights = this.#weights;
     const room = roomFor(USUAL_WORDS + frames);
-    return [
+    const networks = [
       costs.network(
         { name: 'backbone', runs: USUAL_WORDS + frames, runsPerStep: 0, ...once },
         weights,
@@ -168,6 +173,13 @@ export class HeartWriter {
         ),
       ),
     ];
+    return networks.map((network) => ({
+      ...network,
+      cost: (...how) => {
+        const cost = network.cost(...how);
+        return { ...cost, flops: Math.max(cost.flops ?? 0, OPERATIONS_PER_BYTE * cost.weightBytes) };
+      },
+    }));
   }
 
   /** Names of its networks on the shelf. */
