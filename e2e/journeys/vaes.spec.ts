@@ -33,7 +33,7 @@ test('a VAE is added, used, recorded and brought back', async ({ page }, info) =
     [1440, 900],
   ]) {
     await page.setViewportSize({ width, height });
-    await expect(vae).toBeVisible();
+    await page.getByRole('combobox', { name: 'Decode with' }).scrollIntoViewIfNeeded();
     await page.screenshot({ path: info.outputPath(`field-${width}.png`) });
   }
   await generate.click();
