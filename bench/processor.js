@@ -7,7 +7,7 @@ import { inStudio } from './studio.js';
 const FILES = ['about.json', 'text_encoder.onnx', 'unet.onnx', 'vae_decoder.onnx', 'noise_256.bin', 'noise_512.bin'];
 
 /** As many as the studio takes at most. */
-const THREADS = Math.min(availableParallelism(), 16);
+export const THREADS = Math.min(availableParallelism(), 16);
 
 /**
  * @typedef {{ name: string, side: number, steps: number, guidance: number }} Run
@@ -15,6 +15,8 @@ const THREADS = Math.min(availableParallelism(), 16);
  * @typedef {{ run: Run, pairs: { ours: number, same: number, usual: number }[], difference: number }} Row milliseconds, and the largest difference
  * between the pictures, of 255
  * @typedef {(picture: string) => Promise<Blob>} Maker of a run's picture
+ * @typedef {{ ms: number, before: number, after: number }} Picture milliseconds in all, from Generate to the first network's run, and from the last one's to the
+ * saved file
  */
 
 /**
@@ -32,23 +34,22 @@ export function missingExports(folder) {
  * @param {import('playwright').Browser} browser
  * @param {string} folder
  * @param {number} pairs
+ * @param {(row: Row) => void} onRow called as soon as one is measured
  */
-export function raceProcessor(browser, folder, pairs) {
+export function raceProcessor(browser, folder, pairs, onRow) {
   const about = aboutOf(folder);
   return inStudio(browser, 'wasm', async (page) => {
     const checkpoint = await openedCheckpoint(page, folder);
     await giveFiles(page, folder);
-    /** @type {Row[]} */
-    const rows = [];
     for (const run of about.runs) {
-      rows.push(await page.evaluate(race, { about, run, checkpoint, pairs, threads: THREADS }));
+      onRow(await page.evaluate(race, { about, run, checkpoint, pairs, threads: THREADS }));
     }
     const firsts = [];
     for (let at = 0; at < pairs; at++) {
       const ref = await openedCheckpoint(page, folder);
       firsts.push(await page.evaluate(firstAndNext, { about, run: about.runs[0], checkpoint: ref }));
     }
-    return { threads: THREADS, rows, firsts };
+    return firsts;
   });
 }
 
@@ -243,7 +244,7 @@ async function race({ about, run, checkpoint, pairs, threads }) {
 /**
  * Runs in the studio: the first picture after the engine was prepared for it, and the next one.
  * @param {{ about: About, run: Run, checkpoint: string }} options
- * @returns {Promise<{ first: number, next: number }>} milliseconds
+ * @returns {Promise<{ first: Picture, next: Picture }>} milliseconds
  */
 async function firstAndNext({ about, run, checkpoint }) {
   const door = /** @type {import('../src/jobs/door.ts').Door} */ (globalThis.darkroom);
@@ -253,12 +254,17 @@ async function firstAndNext({ about, run, checkpoint }) {
   const operation = { operation: 'image_generation', config: 'stable_diffusion', checkpoint, parameters };
   await door.prepare(operation);
   const timed = async () => {
-    const begun = performance.now();
+    const now = () => performance.timeOrigin + performance.now();
+    // What was run before is not this picture's.
+    await door.ledger();
+    const begun = now();
     const { error } = await door.wait((await door.submit(operation)).id);
     if (error) {
       throw new Error(error.message);
     }
-    return performance.now() - begun;
+    const over = now();
+    const { firstRunAt, lastRunAt } = await door.ledger();
+    return { ms: over - begun, before: (firstRunAt ?? over) - begun, after: over - (lastRunAt ?? over) };
   };
   return { first: await timed(), next: await timed() };
 }

@@ -14,7 +14,7 @@ import { serveFolder } from '../cli/server.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchWords } from './main_thread.js';
 import { raceJob, racePool } from './pool.js';
-import { missingExports, peakMemory, raceProcessor } from './processor.js';
+import { THREADS, missingExports, peakMemory, raceProcessor } from './processor.js';
 import { watchWriting } from './video_memory.js';
 
 const HERE = import.meta.dirname;
@@ -98,29 +98,38 @@ function tellAdded(pairs) {
   );
 }
 
-/** @param {Awaited<ReturnType<typeof raceProcessor>>} raced ratios above 1 are in favour of ours */
-function tellProcessor({ threads, rows, firsts }) {
-  const seconds = (/** @type {number} */ ms) => `${(ms / 1000).toFixed(2)} s`;
-  const each = (/** @type {number[]} */ ratios) =>
-    `${middle(ratios).toFixed(2)}x (each pair: ${ratios.map((ratio) => ratio.toFixed(2)).join(', ')})`;
-  console.log(`\npictures on the processor, whole, ${threads} threads, medians of ${firsts.length} pairs by turns`);
-  for (const { run, pairs, difference } of rows) {
-    const steps = run.steps === 1 ? 'one step' : `${run.steps} ${run.guidance > 1 ? 'guided ' : ''}steps`;
-    console.log(`${run.side} x ${run.side}, ${steps}: ours ${seconds(middle(pairs.map(({ ours }) => ours)))}`);
-    for (const [which, what] of /** @type {const} */ ([
-      ['same', 'with as many threads'],
-      ['usual', "with ONNX Runtime's own number of threads"],
-    ])) {
-      const ratios = pairs.map((pair) => pair[which] / pair.ours);
-      console.log(
-        `  a plain loop over torch's exports ${what}: ${seconds(middle(pairs.map((pair) => pair[which])))}, ${each(ratios)}`,
-      );
-    }
-    console.log(`  the pictures differ by ${difference}/255 at most`);
+/** @param {number} ms */
+const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
+
+/** @param {number[]} ratios */
+const each = (ratios) =>
+  `${middle(ratios).toFixed(2)}x (each pair: ${ratios.map((ratio) => ratio.toFixed(2)).join(', ')})`;
+
+/** @param {import('./processor.js').Row} row ratios above 1 are in favour of ours */
+function tellProcessor({ run, pairs, difference }) {
+  const steps = run.steps === 1 ? 'one step' : `${run.steps} ${run.guidance > 1 ? 'guided ' : ''}steps`;
+  console.log(`${run.side} x ${run.side}, ${steps}: ours ${seconds(middle(pairs.map(({ ours }) => ours)))}`);
+  for (const [which, what] of /** @type {const} */ ([
+    ['same', 'with as many threads'],
+    ['usual', "with ONNX Runtime's own number of threads"],
+  ])) {
+    const ratios = pairs.map((pair) => pair[which] / pair.ours);
+    console.log(
+      `  a plain loop over torch's exports ${what}: ${seconds(middle(pairs.map((pair) => pair[which])))}, ${each(ratios)}`,
+    );
   }
-  const ratios = firsts.map(({ first, next }) => first / next);
+  console.log(`  the pictures differ by ${difference}/255 at most`);
+}
+
+/** @param {Awaited<ReturnType<typeof raceProcessor>>} firsts */
+function tellFirsts(firsts) {
+  const of = (/** @type {'first' | 'next'} */ which, /** @type {'ms' | 'before' | 'after'} */ what) =>
+    middle(firsts.map(({ [which]: picture }) => picture[what]));
   console.log(
-    `first picture after opening, once prepared: ${seconds(middle(firsts.map(({ first }) => first)))}, the next one ${seconds(middle(firsts.map(({ next }) => next)))}, ${each(ratios)}`,
+    `first picture after opening, once prepared: ${seconds(of('first', 'ms'))}, the next one ${seconds(of('next', 'ms'))}, ${each(firsts.map(({ first, next }) => first.ms / next.ms))}`,
+  );
+  console.log(
+    `  from Generate to the first network's run ${of('first', 'before').toFixed(0)} ms, of the next one ${of('next', 'before').toFixed(0)} ms; from the last run to the saved file ${of('first', 'after').toFixed(0)} and ${of('next', 'after').toFixed(0)} ms`,
   );
 }
 
@@ -188,7 +197,9 @@ try {
     );
   }
   if (processor !== undefined) {
-    tellProcessor(await raceProcessor(browser, exports, quick ? 2 : 5));
+    const pairs = quick ? 2 : 5;
+    console.log(`\npictures on the processor, whole, ${THREADS} threads, medians of ${pairs} pairs by turns`);
+    tellFirsts(await raceProcessor(browser, exports, pairs, tellProcessor));
     const peaks = await peakMemory(launch, exports);
     if (peaks) {
       const [ours, plain] = [peaks.ours, peaks.plain].map((bytes) => `${(bytes / 2 ** 20).toFixed(0)} MiB`);

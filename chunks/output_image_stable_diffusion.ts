@@ -26,6 +26,7 @@ import {
   clipSkip,
   controlnets,
   drawnSeed,
+  firstVae,
   follows,
   guidanceRescale,
   guidanceScale,
@@ -124,6 +125,7 @@ export const parameters = v.pipe(
     ip_adapter_images: v.optional(images('ip_adapter_images')),
     image_encoder: v.optional(imageEncoder()),
     vae: v.optional(vae()),
+    first_vae: v.optional(firstVae()),
     weights: v.optional(weights(), 'auto'),
     tile_size: v.optional(tileSize()),
     phased: v.optional(v.boolean('phased must be true or false.')),
@@ -215,6 +217,11 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     progress('decode');
     if (context.wants('latents')) {
       await recordTensors('latents', { latents: { dims: [...latents.dims], data: await latents.read() } });
+    }
+    const canvas = context.preview();
+    // Tiles and phases are for want of memory.
+    if (canvas && input.first_vae !== undefined && input.tile_size === undefined && !input.phased) {
+      (await model.firstLook?.(latents))?.(canvas);
     }
     const images = await model.decode(latents, {
       tile_size: input.tile_size,

@@ -85,6 +85,8 @@ test('what an operation runs on is on the device before it is asked, makes the s
   ]);
   const sessions = () => page.evaluate(() => globalThis.darkroom?.ledger());
   const before = await sessions();
+  // Each of them was run once, and the decoder also to fit the colours of previews.
+  expect(before?.networkRuns).toBeGreaterThanOrEqual(5);
   const made = await runOperation(page, golden.operation);
   expect(made.job.error).toBeNull();
   expect(made.latents).not.toBeNull();

@@ -1,9 +1,9 @@
 """Makes what `npm run bench -- --processor` races: a checkpoint and torch's ONNX exports of it, with what a plain loop over them has to know.
 
-    python reference/export_processor.py [FOLDER]     (bench/.processor where none is named; about 40 MB, committed nowhere)
+    python reference/export_processor.py [FOLDER]     (bench/.processor where none is named; about 60 MB, committed nowhere)
 
-The networks have SD-Turbo's blocks, heads of 64 and numbers of tokens, and are narrow, so that twenty guided steps take seconds on two cores. Their
-weights follow from the hash of weightless.py; text encoder, tokenizer and scheduler are those of test/checkpoints/tiny-turbo.
+The networks have SD-Turbo's blocks, heads of 64, numbers of tokens and proportion (the decoder takes between three and four times the UNet's operations), and are
+narrow, so that twenty guided steps take seconds on two cores. Their weights follow from the hash of weightless.py; text encoder, tokenizer and scheduler are those of test/checkpoints/tiny-turbo.
 """
 
 import shutil
@@ -23,7 +23,7 @@ FOLDER = ROOT / "bench" / ".processor"
 TINY = CHECKPOINTS / "tiny-turbo"
 PROMPT, SEED = "a red circle", 42
 WIDER_UNET = {**UNET, "attention_head_dim": [1, 1, 2, 2], "block_out_channels": [64, 64, 128, 128]}
-WIDER_VAE = {**VAE, "block_out_channels": [32, 64, 128, 128]}
+WIDER_VAE = {**VAE, "block_out_channels": [32, 64, 64, 128]}
 # name: side in pixels, steps, guidance
 RUNS = {"one step": (512, 1, 0.0), "guided": (256, 20, 7.5)}
 

@@ -1,7 +1,8 @@
 /** Autoencoders in place of a checkpoint's own: what fits, what is refused and recorded; their pictures are compared by test/fidelity/pictures.ts. */
 import 'fake-indexeddb/auto';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { openModel } from '../src/models/family.ts';
+import type { LatentDiffusion } from '../src/models/latent_diffusion/latent_diffusion.ts';
 import { additionIn } from '../src/weights/library/addition_kinds.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import { architectureFile, architectureFiles, renamed, same } from './architecture_checkpoints.ts';
@@ -103,4 +104,42 @@ test('a decoder alone makes pictures, and cannot start from one', async () => {
   await expect(model.encodeImage(picture, { width: 32, height: 32, batch_size: 1, random })).rejects.toThrow(
     '"half" has no encoder in its autoencoder (VAE), so it cannot start from a picture; make one from words alone, or choose a checkpoint that is complete.',
   );
+});
+
+test('a quick one shows the picture first, and the one that is kept is of the own one', async () => {
+  const model = (await open()) as LatentDiffusion;
+  const tiny = { file: renamed('vae-tiny', same), name: 'quick' };
+  const dims = [2, 4, 4, 4];
+  const data = Float32Array.from({ length: 128 }, (_, i) => Math.sin(i));
+  const latents = model.latentsFrom({ dims, data });
+  const request = { signal: new AbortController().signal, onPart: () => undefined };
+  const own = await model.decode(latents, request);
+  expect(await model.firstLook(latents)).toBeNull();
+  await model.useAdditions({ vaes: [tiny] });
+  const [quick] = await model.decode(latents, request);
+  await model.useAdditions({ first_vaes: [tiny] });
+  const shown: Uint8ClampedArray[] = [];
+  const canvas = {
+    width: 0,
+    height: 0,
+    getContext: () => ({ putImageData: (image: ImageData) => shown.push(image.data) }),
+  };
+  vi.stubGlobal(
+    'ImageData',
+    class {
+      constructor(readonly data: Uint8ClampedArray) {}
+    },
+  );
+  (await model.firstLook(latents))?.(canvas as unknown as OffscreenCanvas);
+  vi.unstubAllGlobals();
+  expect([canvas.width, canvas.height]).toEqual([quick.width, quick.height]);
+  expect(shown).toEqual([quick.data]);
+  expect(shown).not.toEqual([own[0].data]);
+  expect(model.onDevice).not.toContain('first_decoder');
+  expect(await model.decode(latents, request)).toEqual(own);
+  const told = await model.provenance();
+  expect(told).toMatchObject({ first_vae: { name: 'quick' } });
+  expect(told).not.toHaveProperty('vae');
+  await model.useAdditions({});
+  expect(await model.firstLook(latents)).toBeNull();
 });

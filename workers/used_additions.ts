@@ -9,7 +9,7 @@ import { library } from './source_files.ts';
 /** Uses exactly these. @throws StudioError `invalid_operation` for a model that takes none, or one that is not stored */
 export async function useAdditions(
   model: Opened,
-  { controlnets = [], ip_adapters: adapters = [], image_encoder: encoder, vae }: UsedAdditions,
+  { controlnets = [], ip_adapters: adapters = [], image_encoder: encoder, vae, first_vae: firstVae }: UsedAdditions,
 ): Promise<void> {
   const { name, takesControlNets, takesImagePrompts, takesVae } = model.summary;
   if (controlnets.length > 0 && takesControlNets !== true) {
@@ -24,7 +24,7 @@ export async function useAdditions(
       `"${name}" takes no pictures as prompts; leave the IP-Adapters out, or choose a Stable Diffusion 1 or XL checkpoint.`,
     );
   }
-  if (vae !== undefined && takesVae !== true) {
+  if ((vae !== undefined || firstVae !== undefined) && takesVae !== true) {
     throw new StudioError(
       'invalid_operation',
       `"${name}" takes no other VAE than its own; leave it out, or choose a Stable Diffusion 1, 2 or XL checkpoint.`,
@@ -33,15 +33,19 @@ export async function useAdditions(
   const nets = await Promise.all(controlnets.map(({ controlnet, ...use }) => stored('controlnet', controlnet, use)));
   const ips = await Promise.all(adapters.map(({ ip_adapter: named, ...use }) => stored('ip_adapter', named, use)));
   const vaes = vae === undefined ? [] : [await stored('vae', vae)];
+  const firsts = firstVae === undefined ? [] : [await stored('vae', firstVae)];
   await model.useAdditions?.({
     controlnets: nets,
     ip_adapters: ips,
     image_encoders: ips.length > 0 ? await encoders(encoder) : [],
     vaes,
+    first_vaes: firsts,
   });
   const usedAt = Date.now();
   await Promise.all(
-    [...nets, ...ips, ...vaes].flatMap(({ ref }) => (ref === undefined ? [] : library.changeManifest(ref, { usedAt }))),
+    [...nets, ...ips, ...vaes, ...firsts].flatMap(({ ref }) =>
+      ref === undefined ? [] : library.changeManifest(ref, { usedAt }),
+    ),
   );
 }
 

@@ -33,7 +33,7 @@ test('a VAE is added, used, recorded and brought back', async ({ page }, info) =
     [1440, 900],
   ]) {
     await page.setViewportSize({ width, height });
-    await expect(vae).toBeVisible();
+    await page.getByRole('combobox', { name: 'Decode with' }).scrollIntoViewIfNeeded();
     await page.screenshot({ path: info.outputPath(`field-${width}.png`) });
   }
   await generate.click();
@@ -48,4 +48,20 @@ test('a VAE is added, used, recorded and brought back', async ({ page }, info) =
   await vae.selectOption({ label: "The checkpoint's own" });
   await page.getByRole('button', { name: 'Use these settings' }).first().click();
   await expect(vae.locator('option:checked')).toHaveText('vae-tiny');
+
+  // The same one shows the picture first, and the checkpoint's own makes the one that is kept.
+  const use = page.getByRole('combobox', { name: 'Decode with' });
+  await use.selectOption({ label: "This one first, then the checkpoint's own" });
+  await page.getByRole('textbox', { name: 'Prompt', exact: true }).fill('a lake');
+  await generate.click();
+  await expect(shown).toHaveAttribute('alt', 'a lake', { timeout: 120_000 });
+  const refined = await page.evaluate(async () => {
+    const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
+    return run?.entities.find(({ type }) => type === 'output_image')?.metadata;
+  });
+  expect(refined).toMatchObject({ first_vae: { vae: 'vae:import:vae-tiny', name: 'vae-tiny' } });
+  expect(refined).not.toHaveProperty('vae');
+  await use.selectOption({ label: 'This one alone' });
+  await page.getByRole('button', { name: 'Use these settings' }).first().click();
+  await expect(use.locator('option:checked')).toHaveText("This one first, then the checkpoint's own");
 });

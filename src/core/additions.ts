@@ -31,4 +31,6 @@ export interface UsedAdditions {
   image_encoder?: string | undefined;
   /** The autoencoder in place of the checkpoint's own, by ref or name. */
   vae?: string | undefined;
+  /** The autoencoder that shows the picture before it is decoded, by ref or name. */
+  first_vae?: string | undefined;
 }

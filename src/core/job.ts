@@ -133,6 +133,11 @@ export interface LedgerReport {
   /** Compute dispatches, and the bytes of all buffers bound to them; counted only if requested at the start. */
   launches: number;
   boundBytes: number;
+  /** Runs of networks since the start. */
+  networkRuns: number;
+  /** When the first run since the last report began and the last one ended, in milliseconds since 1970; null if there was none. */
+  firstRunAt: number | null;
+  lastRunAt: number | null;
   /** ONNX Runtime's heap, which never shrinks. */
   wasmHeapBytes: number;
 }

@@ -474,6 +474,8 @@ export interface Model extends OpenedCheckpoint {
   /** Latents from the CPU, as {@link Latents.read} gave them or changed since; absent if it samples only what it encoded itself. */
   latentsFrom?(tensor: CpuTensor): Latents;
   sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents>;
+  /** What draws a batch's first picture as the quick autoencoder of the operation sees it; null if it names none. Throws like {@link decode}. */
+  firstLook?(latents: Latents): Promise<((canvas: OffscreenCanvas) => void) | null>;
   /** @throws StudioError `result_invalid` if latents or pictures contain NaN or infinity, or nothing but zeros */
   decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]>;
 }

@@ -78,8 +78,8 @@ export function usualStrength(hasMask: boolean): number {
 }
 
 /** An addition of the library, by its ref or its name; the parameter is called as its kind. */
-const stored = (kind: Addition) => {
-  const message = `${kind} must be the ref or the name of a stored ${ADDITIONS[kind]}.`;
+const stored = (kind: Addition, name: string = kind) => {
+  const message = `${name} must be the ref or the name of a stored ${ADDITIONS[kind]}.`;
   return v.pipe(v.string(message), v.nonEmpty(message));
 };
 
@@ -194,6 +194,9 @@ export const imageEncoder = () => stored('image_encoder');
 
 /** The autoencoder in place of the checkpoint's own; see `UsedAdditions`. */
 export const vae = () => stored('vae');
+
+/** An autoencoder, such as TAESD, that shows the picture while the other one still decodes it; what is recorded is the other one's. */
+export const firstVae = () => stored('vae', 'first_vae');
 
 /**
  * Whether to paste the original over the result where the mask is black (the default), like AUTOMATIC1111's option of that name, so that

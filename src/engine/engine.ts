@@ -188,7 +188,7 @@ export class Engine {
 
   /** Runs `network` on device tensors. */
   run(network: Network, inputs: Record<string, DeviceTensor>, outputs: Record<string, DeviceTensor>): Promise<void> {
-    return network.run(ortTensors(inputs), ortTensors(outputs));
+    return this.ledger.count(network.run(ortTensors(inputs), ortTensors(outputs)));
   }
 }
 

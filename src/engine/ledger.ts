@@ -18,6 +18,9 @@ export class Ledger {
   #readMaps = 0;
   #snapshotMaps = 0;
   #launches = 0;
+  #networkRuns = 0;
+  #firstRunAt: number | null = null;
+  #lastRunAt: number | null = null;
   #boundBytes = 0;
   readonly #memories = new Set<WebAssembly.Memory>();
 
@@ -112,8 +115,21 @@ export class Ledger {
     };
   }
 
+  /** Counts `run` as one of a network. */
+  async count(run: Promise<void>): Promise<void> {
+    this.#networkRuns += 1;
+    this.#firstRunAt ??= now();
+    await run;
+    this.#lastRunAt = now();
+  }
+
   report(): LedgerReport {
+    const [firstRunAt, lastRunAt] = [this.#firstRunAt, this.#lastRunAt];
+    this.#firstRunAt = this.#lastRunAt = null;
     return {
+      networkRuns: this.#networkRuns,
+      firstRunAt,
+      lastRunAt,
       createdBuffers: this.#created,
       liveBuffers: this.#live,
       liveBytes: this.#bytes,
@@ -129,4 +145,9 @@ export class Ledger {
       wasmHeapBytes: [...this.#memories].reduce((sum, memory) => sum + memory.buffer.byteLength, 0),
     };
   }
+}
+
+/** Milliseconds since 1970, finer than the date's. */
+function now(): number {
+  return performance.timeOrigin + performance.now();
 }

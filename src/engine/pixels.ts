@@ -27,6 +27,12 @@ export function toPixels(decoded: Float32Array, [batch, , height, width]: readon
   return images;
 }
 
+/** Shows a picture on a canvas, at its own size. */
+export function paint(canvas: OffscreenCanvas, { width, height, data }: PixelImage): void {
+  [canvas.width, canvas.height] = [width, height];
+  canvas.getContext('2d')?.putImageData(new ImageData(data.slice(), width, height), 0, 0);
+}
+
 /** @throws StudioError `result_invalid` for NaN or infinity in the latents */
 export function requireFinite(latents: Float32Array): void {
   latents.forEach(finite);

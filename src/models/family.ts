@@ -80,6 +80,8 @@ export interface ModelAdditions {
   image_encoders: readonly ModelAddition[];
   /** In place of the checkpoint's own; one, or none. */
   vaes: readonly ModelAddition[];
+  /** Shows the picture before it is decoded; one, or none. */
+  first_vaes: readonly ModelAddition[];
 }
 
 /** A checkpoint with its networks, some of which may be on the device. */

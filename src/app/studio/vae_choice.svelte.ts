@@ -1,4 +1,4 @@
-/** The autoencoder of the form that takes the place of the checkpoint's own. */
+/** The autoencoder of the form that takes the place of the checkpoint's own, or shows the picture before that one has decoded it. */
 import type { CheckpointSummary } from '../../core/model.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { Library } from '../library/library.svelte.ts';
@@ -8,6 +8,8 @@ import { AdditionChoices } from './addition_uses.svelte.ts';
 export class VaeChoice extends AdditionChoices {
   /** A ref of the library; empty = the checkpoint's own. */
   ref = $state('');
+  /** Whether it only shows the picture first. */
+  isFirst = $state(false);
   /** What is wrong, once it is time to speak of it. */
   problem = $state<string | null>(null);
 
@@ -35,11 +37,13 @@ export class VaeChoice extends AdditionChoices {
   }
 
   parameters(): Record<string, unknown> {
-    return this.ref === '' ? {} : { vae: this.ref };
+    return this.ref === '' ? {} : { [this.isFirst ? 'first_vae' : 'vae']: this.ref };
   }
 
-  restore({ vae }: Record<string, unknown>): Promise<void> {
-    this.takeStored(typeof vae === 'string' ? this.refOf(vae) : '');
+  restore({ vae, first_vae: first }: Record<string, unknown>): Promise<void> {
+    const named = vae ?? first;
+    this.takeStored(typeof named === 'string' ? this.refOf(named) : '');
+    this.isFirst = typeof vae !== 'string' && typeof first === 'string';
     return Promise.resolve();
   }
 }

@@ -20,7 +20,7 @@ import { filesOf, hasEncoder, storedVariant, type Components } from './component
 import { GraphCosts, type NetworkRequest, type PlannedNetwork } from './estimate.ts';
 import { ControlNets } from './control_nets.ts';
 import { ImagePrompts } from './image_prompts.ts';
-import { OtherVaes } from './other_vaes.ts';
+import { FIRST_DECODER, OtherVaes } from './other_vaes.ts';
 import { plannedNetworks } from './planned_networks.ts';
 import { MergedLoras } from './merged_loras.ts';
 import type {
@@ -58,6 +58,7 @@ export class GraphNetworks implements Networks {
   readonly #controls: ControlNets;
   readonly #images: ImagePrompts;
   readonly #vaes: OtherVaes;
+  readonly #firsts: OtherVaes;
 
   constructor(
     readonly engine: Engine,
@@ -77,12 +78,17 @@ export class GraphNetworks implements Networks {
     this.shelf = new NetworkShelf(engine, {
       blob: (path) => {
         const beside =
-          this.#loras.file(path) ?? this.#controls.file(path) ?? this.#images.file(path) ?? this.#vaes.file(path);
+          this.#loras.file(path) ??
+          this.#controls.file(path) ??
+          this.#images.file(path) ??
+          this.#vaes.file(path) ??
+          this.#firsts.file(path);
         return beside ? Promise.resolve(beside) : files.blob(path);
       },
     });
     const { unet, vae } = components;
     this.#vaes = new OtherVaes(this.shelf, { files, vae });
+    this.#firsts = new OtherVaes(this.shelf, { files, vae }, true);
     this.#controls = new ControlNets(engine, this.shelf, { files, unet, own: unetComponent.weights, weights });
     this.#images = new ImagePrompts(engine, this.shelf, { files, unet, weights });
   }
@@ -254,11 +260,23 @@ export class GraphNetworks implements Networks {
     }
   }
 
-  async decoder({ height, width }: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
+  decoder(size: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
+    return this.#decoderOf(this.#autoencoder, size, purpose === 'picture' ? 'vae_decoder' : 'preview_decoder');
+  }
+
+  firstDecoder(size: LatentSize): Promise<Decoder> | null {
+    return this.#firsts.current && this.#decoderOf(this.#firsts.current, size, FIRST_DECODER);
+  }
+
+  /** @param name of its network; only that of pictures stays on the device */
+  async #decoderOf(
+    { vae, weights }: { vae: Autoencoder; weights: WeightIndex },
+    { height, width }: LatentSize,
+    name: 'vae_decoder' | 'preview_decoder' | typeof FIRST_DECODER,
+  ): Promise<Decoder> {
     const { engine } = this;
-    const { vae, weights } = this.#autoencoder;
-    const { channels, factor, scale } = this.latents;
-    const name = purpose === 'picture' ? 'vae_decoder' : 'preview_decoder';
+    const { channels } = this.latents;
+    const [factor, scale] = [factorOf(vae), vae.config.scaling_factor];
     const network = await this.shelf.get(name, { height, width }, (options) => {
       const sized = { ...options, batch: 1, height, width, dtype: 'f32' as const };
       return vae.kind === 'gaussian'
@@ -277,7 +295,7 @@ export class GraphNetworks implements Networks {
       dispose: async () => {
         input.dispose();
         output.dispose();
-        if (purpose === 'preview') {
+        if (name !== 'vae_decoder') {
           await this.shelf.drop(name);
         }
       },
@@ -341,12 +359,14 @@ export class GraphNetworks implements Networks {
     ip_adapters: adapters = [],
     image_encoders: encoders = [],
     vaes = [],
+    first_vaes: firsts = [],
   }: Partial<ModelAdditions>): Promise<boolean> {
     const before = this.#autoencoder.weights;
     const takes = [
       await this.#controls.prepare(controlnets),
       await this.#images.prepare(adapters, encoders),
       await this.#vaes.prepare(vaes),
+      await this.#firsts.prepare(firsts),
     ];
     for (const take of takes) {
       await take();
@@ -361,8 +381,8 @@ export class GraphNetworks implements Networks {
 
   async provenance(): Promise<{ files: string[]; facts: Record<string, unknown> }> {
     const { textEncoders, unetComponent } = this.components;
-    const [loras, controlnets, ip_adapters, [vae]] = await Promise.all(
-      [this.#loras, this.#controls, this.#images, this.#vaes].map((each) => each.facts()),
+    const [loras, controlnets, ip_adapters, [vae], [first]] = await Promise.all(
+      [this.#loras, this.#controls, this.#images, this.#vaes, this.#firsts].map((each) => each.facts()),
     );
     return {
       files: filesOf(this.components, this.#vaes.current === null),
@@ -378,6 +398,7 @@ export class GraphNetworks implements Networks {
         ...(controlnets.length > 0 && { controlnets }),
         ...(ip_adapters.length > 0 && { ip_adapters }),
         ...(this.#vaes.current && { vae }),
+        ...(this.#firsts.current && { first_vae: first }),
       },
     };
   }

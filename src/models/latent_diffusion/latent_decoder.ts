@@ -41,6 +41,24 @@ export class LatentDecoder {
     this.#previewColours = undefined;
   }
 
+  /** The first picture of a batch as the quick autoencoder decodes it, which is gone again afterwards; null if there is none. */
+  async first(latents: DeviceTensor): Promise<PixelImage | null> {
+    const [, channels, height, width] = latents.dims;
+    const decoder = await this.networks.firstDecoder?.({ height, width });
+    if (!decoder) {
+      return null;
+    }
+    const { arithmetic } = this.engine;
+    const one = arithmetic.empty([1, channels, height, width]);
+    try {
+      arithmetic.copy(latents, 0, one, 0, channels * height * width);
+      return (await this.#pictures(decoder, one))[0];
+    } finally {
+      one.dispose();
+      await decoder.dispose();
+    }
+  }
+
   /** The colours the decoder gives latents, measured once; null if no preview can be decoded. */
   async colours(): Promise<PreviewColours | null> {
     if (this.#previewColours === undefined) {

@@ -20,6 +20,7 @@ import type {
 } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
+import { paint } from '../../engine/pixels.ts';
 import { RescaledGuidance } from '../../engine/guidance.ts';
 import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
@@ -246,6 +247,16 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
         one.dispose();
       });
     }
+  }
+
+  async firstLook(latents: Latents): Promise<((canvas: OffscreenCanvas) => void) | null> {
+    const picture = await this.#decoder.first((latents as DeviceLatents).tensor);
+    return (
+      picture &&
+      ((canvas) => {
+        paint(canvas, picture);
+      })
+    );
   }
 
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {

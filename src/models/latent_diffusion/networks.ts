@@ -180,6 +180,8 @@ export interface Networks {
   denoiser(request: DenoiserRequest): Promise<Denoiser>;
   /** @param purpose a preview's decoder is freed when disposed */
   decoder(size: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder>;
+  /** That of a quick autoencoder beside the one in use, freed when disposed; null where an operation names none. Absent where none can be named. */
+  firstDecoder?(size: LatentSize): Promise<Decoder> | null;
 
   /** Whether the denoiser takes the guidance scale as an input instead of running for a negative prompt. */
   embedsGuidance(): Promise<boolean>;

@@ -7,11 +7,15 @@ import { ReadAdditions } from './read_additions.ts';
 
 /** What of an autoencoder is on the device, whichever it is. */
 const NETWORKS = ['vae_encoder', 'vae_decoder', 'preview_decoder'];
+/** Of the one that shows pictures before they are decoded. */
+export const FIRST_DECODER = 'first_decoder';
 
 export class OtherVaes extends ReadAdditions<VaeFile> {
   constructor(
     shelf: NetworkShelf,
     readonly model: { files: CheckpointFiles; vae: Autoencoder },
+    /** Whether it shows pictures before they are decoded, and takes nobody's place. */
+    readonly isFirst = false,
   ) {
     super('vae', [], shelf);
   }
@@ -25,13 +29,17 @@ export class OtherVaes extends ReadAdditions<VaeFile> {
     return this.list.at(0)?.given.name;
   }
 
+  protected override get prefix(): string {
+    return this.isFirst ? 'first_vae' : super.prefix;
+  }
+
   override async prepare(vaes: readonly ModelAddition[]): Promise<() => Promise<void>> {
     const take = await super.prepare(vaes);
     return async () => {
       const before = this.current;
       await take();
       if (this.current?.weights !== before?.weights) {
-        for (const network of NETWORKS) {
+        for (const network of this.isFirst ? [FIRST_DECODER] : NETWORKS) {
           await this.shelf.drop(network);
         }
       }

@@ -29,6 +29,11 @@ export abstract class ReadAdditions<Read extends { weights: WeightIndex }> {
    */
   protected abstract read(given: ModelAddition, file: string): Promise<Read>;
 
+  /** How the names of its files begin for graphs. */
+  protected get prefix(): string {
+    return this.kind;
+  }
+
   /** The file that graphs refer to by this name; null when it is none of these. */
   file(name: string): Blob | null {
     return this.list.find(({ file }) => file === name)?.given.file ?? null;
@@ -69,7 +74,7 @@ export abstract class ReadAdditions<Read extends { weights: WeightIndex }> {
 
   async #read(given: ModelAddition, place: number): Promise<Read & ReadAddition> {
     // No file of a checkpoint or LoRA is called so.
-    const file = `${this.kind}.${place}/${given.name}`;
+    const file = `${this.prefix}.${place}/${given.name}`;
     return { ...(await this.read(given, file)), given, file };
   }
 }
