@@ -1,5 +1,6 @@
 /** What could be read about how a picture was made, by any tool, in our terms. */
 import * as v from 'valibot';
+import { apgEta, apgNormThreshold, guidanceMethod, type GuidanceMethod } from '../core/guidance.ts';
 import { hiresScale, hiresSteps, hiresStrength, hiresUpscaler, type HiresUpscaler } from '../core/hires.ts';
 import { loraName } from '../core/loras.ts';
 import { loraParts } from '../core/lora_tags.ts';
@@ -28,6 +29,9 @@ export interface ReadParameters {
   /** The noise source of its seed, and whose formulas its sampler followed. */
   noise?: NoiseName;
   follows?: 'diffusers' | 'comfyui';
+  guidance_method?: GuidanceMethod;
+  apg_eta?: number;
+  apg_norm_threshold?: number;
   variation_seed?: string;
   variation_strength?: number;
   eta_noise_seed_delta?: number;
@@ -265,6 +269,20 @@ export class Findings {
   noise(name: unknown): this {
     if (v.is(parameter.noise(), name)) {
       this.#parameters.noise = name;
+    }
+    return this;
+  }
+
+  /** How the two predictions become one. */
+  guidanceMethod(method: unknown, eta: unknown, longest: unknown): this {
+    if (v.is(guidanceMethod(), method)) {
+      this.#parameters.guidance_method = method;
+    }
+    if (method === 'apg' && v.is(apgEta(), eta)) {
+      this.#parameters.apg_eta = eta;
+    }
+    if (method === 'apg' && v.is(apgNormThreshold(), longest)) {
+      this.#parameters.apg_norm_threshold = longest;
     }
     return this;
   }
