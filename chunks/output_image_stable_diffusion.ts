@@ -5,6 +5,7 @@
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
+import { DEFAULT_GUIDANCE, guidanceEntries, isWholeGuidance, NO_APG } from '../src/core/guidance.ts';
 import { hiresEntries, isWholeHires, NO_HIRES } from '../src/core/hires.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import type {
@@ -28,7 +29,6 @@ import {
   drawnSeed,
   firstVae,
   follows,
-  guidanceRescale,
   guidanceScale,
   hasControlImages,
   hasMask,
@@ -94,7 +94,7 @@ export const parameters = v.pipe(
     height: v.optional(size('height')),
     steps: v.optional(steps(1, 150), 25),
     guidance_scale: v.optional(guidanceScale(), 7.5),
-    guidance_rescale: v.optional(guidanceRescale()),
+    ...guidanceEntries(),
     guidance_mode: v.optional(
       v.picklist(['auto', 'batched', 'serial'], 'guidance_mode must be auto, batched or serial.'),
       'auto',
@@ -134,6 +134,7 @@ export const parameters = v.pipe(
   v.check((input) => hasControlImages(input), CONTROL_IMAGES),
   v.check((input) => hasPromptImages(input), PROMPT_IMAGES),
   v.check((input) => isWholeHires(input), NO_HIRES),
+  v.check((input) => isWholeGuidance(input), NO_APG),
 );
 
 type Input = v.InferOutput<typeof parameters>;
@@ -159,8 +160,8 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   const model = await models.load(context.checkpoint, { ...input, loras: [...(input.loras ?? []), ...tagged] });
   requireUsed(input, model.summary);
   const { picture, mask, ground, ...framed } = await givenPicture(input, 8, context);
-  if ((input.guidance_rescale ?? 0) > 0 && input.guidance_scale <= 1) {
-    context.notice('guidance_rescale does something only with a guidance_scale above 1, so it changed nothing.');
+  if (input.guidance_scale <= 1) {
+    sayWhatIsIdle(input, context);
   }
   const { width, height } = pictureSize({ ...input, ...framed }, picture, model.summary.defaults, context);
   const controls = await controlsOf(input, context);
@@ -340,6 +341,19 @@ function pictureSize(
     notice(`The picture of ${picture.width}×${picture.height} pixels was scaled to ${width}×${height}.`);
   }
   return { width, height };
+}
+
+/** Of guidance, where there is none. */
+function sayWhatIsIdle(
+  { guidance_rescale: amount = 0, guidance_method: method = DEFAULT_GUIDANCE.guidance_method }: Input,
+  { notice }: Context,
+): void {
+  if (amount > 0) {
+    notice('guidance_rescale does something only with a guidance_scale above 1, so it changed nothing.');
+  }
+  if (method !== DEFAULT_GUIDANCE.guidance_method) {
+    notice('guidance_method does something only with a guidance_scale above 1, so it changed nothing.');
+  }
 }
 
 function sayWhatWasCut(tokens: { prompt: number; negative: number; limit: number }, { notice }: Context): void {

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
+from diffusers import AdaptiveProjectedGuidance, ClassifierFreeZeroStarGuidance, StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline, StableDiffusionPipeline
 
 from files import GOLDENS, digits, fresh_folder, write_json, write_tensors
 from models import load
@@ -59,6 +59,9 @@ CASES = {
     "sd21-noise-by-hand": ("tiny-sd21", "epsilon by hand, where the checkpoint asks for v-prediction; its own scheduler", dict(prompt="a lantern in the fog", steps=3, guidance_scale=1, prediction_type="epsilon", seed=14)),
     # Guidance.
     "sd15-guidance-rescale": ("tiny-sd15", "guidance brought back to the spread of the prompt's own prediction, two pictures", dict(prompt="a storm over the sea", negative_prompt="calm", steps=4, guidance_scale=12, guidance_rescale=0.7, sampler="ddim", schedule="trailing", seed=15, batch_size=2)),
+    "sd15-apg": ("tiny-sd15", "projected guidance, shortened, with a part of what lies along; two pictures", dict(prompt="a storm over the sea", negative_prompt="calm", steps=4, guidance_scale=9, guidance_method="apg", apg_eta=0.25, apg_norm_threshold=6.5, sampler="euler", schedule="trailing", seed=15, batch_size=2)),
+    "sd21-apg-rescaled": ("tiny-sd21", "projected guidance of velocities at any length, rescaled", dict(prompt="a storm over the sea", steps=4, guidance_scale=7, guidance_method="apg", apg_norm_threshold=0, guidance_rescale=0.4, sampler="ddim", schedule="trailing", seed=16)),
+    "sd15-cfg-zero-star": ("tiny-sd15", "CFG-Zero*; two pictures", dict(prompt="a storm over the sea", negative_prompt="calm", steps=4, guidance_scale=5, guidance_method="cfg_zero_star", sampler="ddim", schedule="leading", seed=17, batch_size=2)),
     # Pictures in.
     "sd15-transform-euler-03": ("tiny-sd15", "strength 0.3", dict(prompt="a watercolor", steps=8, guidance_scale=7.5, sampler="euler", schedule="leading", seed=42, image=(64, 64, 0), strength=0.3)),
     "sd15-transform-plms": ("tiny-sd15", "the checkpoint's own PNDM, strength 0.75", dict(prompt="a watercolor", steps=4, guidance_scale=7.5, seed=1, image=(96, 64, 1), width=96, strength=0.75)),
@@ -86,6 +89,25 @@ def _scheduler(pipeline, sampler: str | None, schedule: str | None, predicts: di
     return SCHEDULERS[sampler].from_config(pipeline.scheduler.config, **options)
 
 
+def _guider(parameters: dict):
+    """Has diffusers' guider make one prediction of the two, which the pipeline's own guidance then finds to be the same."""
+    common = {"guidance_scale": parameters["guidance_scale"], "guidance_rescale": parameters.get("guidance_rescale", 0.0)}
+    if parameters["guidance_method"] == "apg":
+        guider = AdaptiveProjectedGuidance(
+            **common, eta=parameters.get("apg_eta", 0), adaptive_projected_guidance_rescale=parameters.get("apg_norm_threshold", 15)
+        )
+    else:
+        guider = ClassifierFreeZeroStarGuidance(**common, zero_init_steps=0)
+        guider.set_state(step=0, num_inference_steps=parameters["steps"], timestep=None)
+
+    def guide(_, __, output):
+        uncond, cond = output[0].chunk(2)
+        prediction = guider.forward(cond, uncond).pred
+        return (torch.cat([prediction, prediction]),)
+
+    return guide
+
+
 def _plain(config) -> dict:
     return {name: value for name, value in config.items() if not name.startswith("_")}
 
@@ -110,7 +132,7 @@ def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=
         "generator": torch.Generator("cpu").manual_seed(int(parameters["seed"])),
         "output_type": "latent",
     }
-    if "guidance_rescale" in parameters:
+    if "guidance_rescale" in parameters and "guidance_method" not in parameters:
         arguments["guidance_rescale"] = parameters["guidance_rescale"]
     arguments |= {name: tuple(parameters[side] for side in sides) for name, sides in SIZES.items() if sides[0] in parameters}
     if parameters.get("schedule") in COMFYUI:
@@ -139,8 +161,10 @@ def make_case(folder: Path, checkpoint: str, note: str, chosen: dict, made_with=
     hook = pipeline.unet.register_forward_pre_hook(
         lambda _, given, named: calls.append((len(given[0]), float(given[1]))), with_kwargs=True
     )
+    guided = pipeline.unet.register_forward_hook(_guider(parameters)) if "guidance_method" in parameters else hook
     latents = pipeline(**arguments).images
     hook.remove()
+    guided.remove()
     with torch.no_grad():
         decoded = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
     pixels = np.stack([np.array(shot) for shot in pipeline.image_processor.postprocess(decoded)])

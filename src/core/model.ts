@@ -4,6 +4,7 @@
  */
 import type { ControlKind, Detector } from './controlnets.ts';
 import type { ErrorCode } from './errors.ts';
+import type { GuidanceRequest } from './guidance.ts';
 import type { CpuTensor, PixelImage } from './media.ts';
 import type { NoiseSource } from './noise.ts';
 
@@ -328,14 +329,12 @@ export interface ImagePrompt {
   weight: number;
 }
 
-export interface SampleRequest {
+export interface SampleRequest extends GuidanceRequest {
   width: number;
   height: number;
   batch_size: number;
   steps: number;
   guidance_scale: number;
-  /** How far to rescale guidance to the standard deviation of the conditional prediction, 0 … 1; undefined = not at all. */
-  guidance_rescale?: number | undefined;
   /** Ids of `src/samplers` and `src/schedules`; undefined = what the checkpoint asks. */
   sampler?: string | undefined;
   schedule?: string | undefined;

@@ -12,7 +12,7 @@ export type AxisKind = 'integer' | 'real' | 'choice' | 'replace';
 
 /** One axis of a plot. */
 export interface PlotAxis {
-  /** What varies: a parameter's name, or `lora:` and the ref of a LoRA that the operation uses. */
+  /** What varies: a parameter's name, `checkpoint`, or `lora:` and the ref of a LoRA that the operation uses. */
   parameter: string;
   kind: AxisKind;
   /** For people. */
@@ -20,6 +20,9 @@ export interface PlotAxis {
   /** At least one. */
   values: string[];
 }
+
+/** The value of the axis `vae` that stands for the checkpoint's own. */
+export const OWN_VAE = 'own';
 
 /** Pictures of one plot. */
 export const MOST_CELLS = 150;
@@ -127,6 +130,13 @@ function withValue(operation: Operation, { parameter, kind, values }: PlotAxis, 
       );
     }
     return set(Object.fromEntries(found.map((name) => [name, textOf(name).replaceAll(values[0], value)])));
+  }
+  if (parameter === 'checkpoint') {
+    return { ...operation, checkpoint: value };
+  }
+  if (parameter === 'vae' && value === OWN_VAE) {
+    const { vae: _, ...others } = parameters;
+    return { ...operation, parameters: others };
   }
   if (parameter.startsWith('lora:')) {
     const loras = (parameters.loras ?? []) as { lora: string }[];

@@ -1,5 +1,6 @@
 /** Collects what a tool's file says of how a picture was made, and judges which of it an operation can take. */
 import * as v from 'valibot';
+import { apgEta, apgNormThreshold, guidanceMethod } from '../core/guidance.ts';
 import { hiresScale, hiresSteps, hiresStrength, hiresUpscaler } from '../core/hires.ts';
 import { loraName } from '../core/loras.ts';
 import { loraParts } from '../core/lora_tags.ts';
@@ -182,6 +183,20 @@ export class Findings {
   noise(name: unknown): this {
     if (v.is(parameter.noise(), name)) {
       this.#parameters.noise = name;
+    }
+    return this;
+  }
+
+  /** How the two predictions become one. */
+  guidanceMethod(method: unknown, eta: unknown, longest: unknown): this {
+    if (v.is(guidanceMethod(), method)) {
+      this.#parameters.guidance_method = method;
+    }
+    if (method === 'apg' && v.is(apgEta(), eta)) {
+      this.#parameters.apg_eta = eta;
+    }
+    if (method === 'apg' && v.is(apgNormThreshold(), longest)) {
+      this.#parameters.apg_norm_threshold = longest;
     }
     return this;
   }

@@ -1,4 +1,5 @@
 /** What could be read about how a picture was made, by any tool, in our terms. */
+import type { GuidanceMethod } from '../core/guidance.ts';
 import type { HiresUpscaler } from '../core/hires.ts';
 import type { TextRequest } from '../core/model.ts';
 import type { NoiseName } from '../core/noise.ts';
@@ -20,6 +21,9 @@ export interface ReadParameters {
   /** The noise source of its seed, and whose formulas its sampler followed. */
   noise?: NoiseName;
   follows?: 'diffusers' | 'comfyui';
+  guidance_method?: GuidanceMethod;
+  apg_eta?: number;
+  apg_norm_threshold?: number;
   variation_seed?: string;
   variation_strength?: number;
   eta_noise_seed_delta?: number;

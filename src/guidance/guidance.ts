@@ -19,13 +19,19 @@ export interface GuidanceWeights {
   u: number;
 }
 
+export interface GuidanceSettings {
+  /** Of projected guidance: how much of the part along the prompt's own prediction is kept, 0 … 1. */
+  apg_eta: number;
+  /** Of projected guidance: the greatest length of what guidance adds, of a picture's whole prediction; 0 = any. */
+  apg_norm_threshold: number;
+}
+
 export interface Guidance {
   /** Equals the file's name. */
   id: string;
   /**
    * @param moments of one picture
    * @param scale the guidance scale
-   * @param amount how strongly to apply it, 0 … 1, for methods that can be applied in part
    */
-  weights(moments: Moments, scale: number, amount: number): GuidanceWeights;
+  weights(moments: Moments, scale: number, settings: GuidanceSettings): GuidanceWeights;
 }

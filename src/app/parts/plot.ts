@@ -1,5 +1,6 @@
 /** A plot as it is kept, recorded and shown. */
 import * as v from 'valibot';
+import { refName, REF } from '../../core/further_checkpoints.ts';
 import type { JobState } from '../../core/job.ts';
 import type { Operation } from '../../core/operation.ts';
 import type { PlotAxis } from '../../core/plots.ts';
@@ -34,5 +35,5 @@ export interface Cell {
 
 /** "Steps: 20"; words that replace others speak for themselves. */
 export function captionOf({ kind, label }: PlotAxis, value: string): string {
-  return kind === 'replace' ? value : `${label}: ${value}`;
+  return kind === 'replace' ? value : `${label}: ${kind === 'choice' && REF.test(value) ? refName(value) : value}`;
 }

@@ -1,5 +1,6 @@
 /** What is chosen of a picture beside what every form has: kept as typed, by the names of the parameters. */
 import * as v from 'valibot';
+import * as guidance from '../../core/guidance.ts';
 import * as hires from '../../core/hires.ts';
 import { OUTPAINT_CONTENTS, outpaintFeather } from '../../core/outpainting_parameters.ts';
 import * as parameter from '../../core/parameters.ts';
@@ -9,6 +10,9 @@ export const CHOSEN = {
   prompt_syntax: { to: String, schema: parameter.promptSyntax },
   clip_skip: { to: Number, schema: parameter.clipSkip },
   guidance_rescale: { to: Number, schema: parameter.guidanceRescale },
+  guidance_method: { to: String, schema: guidance.guidanceMethod },
+  apg_eta: { to: Number, schema: guidance.apgEta },
+  apg_norm_threshold: { to: Number, schema: guidance.apgNormThreshold },
   follows: { to: String, schema: parameter.follows },
   hires_scale: { to: Number, schema: hires.hiresScale },
   hires_steps: { to: Number, schema: hires.hiresSteps },

@@ -1,4 +1,5 @@
 import * as v from 'valibot';
+import { DEFAULT_GUIDANCE } from '../../core/guidance.ts';
 import * as hires from '../../core/hires.ts';
 import type { LoraUse } from '../../core/loras.ts';
 import type { OperationInput } from '../../core/operation.ts';
@@ -172,6 +173,16 @@ export class Form {
   });
   readonly clipSkip = this.#chosenEntry('clip_skip', () => t('Clip skip'));
   readonly guidanceRescale = this.#chosenEntry('guidance_rescale', () => t('Rescaled guidance'), '0');
+  readonly projectedShare = this.#chosenEntry(
+    'apg_eta',
+    () => t('Kept along the prompt'),
+    String(DEFAULT_GUIDANCE.apg_eta),
+  );
+  readonly longestGuidance = this.#chosenEntry(
+    'apg_norm_threshold',
+    () => t('Most that guidance adds'),
+    String(DEFAULT_GUIDANCE.apg_norm_threshold),
+  );
   readonly variation = this.#chosenEntry('variation_strength', () => t('Variation'), '0');
   readonly variationSeed = this.#chosenEntry('variation_seed', () => t('Seed of the variation'));
   readonly seedDelta = this.#chosenEntry('eta_noise_seed_delta', () => t('Seed offset of steps (ENSD)'), '0');
@@ -277,6 +288,7 @@ export class Form {
     const isPerPicture = ['nv', 'a1111_cpu'].includes(this.chosen('noise'));
     const isIdle = (name: ChosenName) =>
       (name === 'guidance_rescale' && !(Number(this.chosen(name)) > 0)) ||
+      (this.chosen('guidance_method') !== 'apg' && name.startsWith('apg')) ||
       (!varies && name.startsWith('variation')) ||
       (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||
       (!isPerPicture && name === 'eta_noise_seed_delta') ||
@@ -308,6 +320,7 @@ export class Form {
       ...loras.flatMap((ref) => this.loras.of(ref)),
       this.clipSkip,
       this.guidanceRescale,
+      ...(this.chosen('guidance_method') === 'apg' ? [this.projectedShare, this.longestGuidance] : []),
       this.variation,
       this.variationSeed,
       this.seedDelta,

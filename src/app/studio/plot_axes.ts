@@ -1,8 +1,9 @@
 /** What can vary in a plot of the form's pictures. */
-import { parseValues, type AxisKind, type PlotAxis } from '../../core/plots.ts';
+import { BUILTIN_CHECKPOINTS, BUILTIN_UPSCALER, UPSCALER } from '../../core/builtin_checkpoints.ts';
+import { OWN_VAE, parseValues, type AxisKind, type PlotAxis } from '../../core/plots.ts';
 import { StudioError } from '../../core/errors.ts';
 import { t } from '../messages/messages.svelte.ts';
-import { samplers, schedules, type Choice } from './sampling.ts';
+import { guidanceMethods, hiresUpscalers, samplers, schedules, type Choice } from './sampling.ts';
 import type { Studio } from './studio.svelte.ts';
 
 export interface AxisChoice {
@@ -15,7 +16,7 @@ export interface AxisChoice {
   choices: readonly Choice[] | null;
 }
 
-export function axisChoices({ form, loras, picture, opened }: Studio): AxisChoice[] {
+export function axisChoices({ form, loras, picture, opened, library }: Studio): AxisChoice[] {
   const number = (parameter: string, kind: 'integer' | 'real', label: string, example: string): AxisChoice => {
     return { parameter, kind, label, example, choices: null };
   };
@@ -31,6 +32,17 @@ export function axisChoices({ form, loras, picture, opened }: Studio): AxisChoic
       choices,
     };
   };
+  const stored = (kind: string) =>
+    library.additions
+      .filter(({ ref, state }) => ref.startsWith(`${kind}:`) && state === 'complete')
+      .map(({ ref, name }) => ({ id: ref, label: name }));
+  const checkpoints = [
+    ...BUILTIN_CHECKPOINTS.map(({ id, name }) => ({ id: `builtin:${id}`, label: name })),
+    ...library.checkpoints
+      .filter(({ state }) => state === 'complete')
+      .map(({ ref, name }) => ({ id: ref, label: name })),
+  ];
+  const vaes = stored('vae');
   const usable = samplers.filter(({ id }) => form.takes(id));
   return [
     number('steps', 'integer', t('Steps'), '10, 20, 30-50 (+10)'),
@@ -45,6 +57,10 @@ export function axisChoices({ form, loras, picture, opened }: Studio): AxisChoic
     },
     ...(usable.length > 1 ? [one('sampler', t('Sampler'), usable)] : []),
     one('schedule', t('Schedule'), schedules),
+    ...(form.isFlow ? [] : [one('checkpoint', t('Checkpoint'), checkpoints)]),
+    ...(opened.checkpoint?.takesVae === true && vaes.length > 0
+      ? [one('vae', t('Autoencoder (VAE)'), [{ id: OWN_VAE, label: t("The checkpoint's own") }, ...vaes])]
+      : []),
     ...(opened.checkpoint?.takesLoras
       ? loras.used.map(({ ref, name }) =>
           number(`lora:${ref}`, 'real', t('Weight of {lora}', { lora: name }), '0-1 (+0.25)'),
@@ -56,9 +72,16 @@ export function axisChoices({ form, loras, picture, opened }: Studio): AxisChoic
       : [
           number('clip_skip', 'integer', t('Clip skip'), '1, 2'),
           number('guidance_rescale', 'real', t('Rescaled guidance'), '0-1 [3]'),
+          one('guidance_method', t('Kind of guidance'), guidanceMethods()),
         ]),
     ...(!form.isFlow && !picture.loaded && form.hiresScale.value > 1
-      ? [number('hires_denoising_strength', 'real', t('Strength of the second pass'), '0.3-0.7 (+0.2)')]
+      ? [
+          number('hires_denoising_strength', 'real', t('Strength of the second pass'), '0.3-0.7 (+0.2)'),
+          one('hires_upscaler', t('Enlarged between the passes'), [
+            ...hiresUpscalers(),
+            { id: UPSCALER, label: BUILTIN_UPSCALER.name },
+          ]),
+        ]
       : []),
   ];
 }

@@ -39,6 +39,12 @@ export function usualConvention(sampler: string): string {
     : 'comfyui';
 }
 
+export const guidanceMethods = (): Choice[] => [
+  { id: 'cfg', label: t('Classifier-free (CFG)') },
+  { id: 'apg', label: t('Projected (APG)') },
+  { id: 'cfg_zero_star', label: 'CFG-Zero*' },
+];
+
 export const hiresUpscalers = (): Choice[] => [
   { id: 'latent', label: t('Latents, bilinear') },
   { id: 'latent_antialiased', label: t('Latents, bilinear, antialiased') },

@@ -45,6 +45,7 @@ function fromSettings(settings: Settings): Reading | null {
     .promptSyntax(fields.get('prompt_syntax'))
     .clipSkip(fields.get('clip_skip'))
     .guidanceRescale(fields.get('guidance_rescale'))
+    .guidanceMethod(fields.get('guidance_method'), fields.get('apg_eta'), fields.get('apg_norm_threshold'))
     .seed(fields.get('seed'))
     .noise(fields.get('noise'))
     .variation(fields.get('variation_seed'), fields.get('variation_strength'))

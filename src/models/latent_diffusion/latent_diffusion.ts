@@ -21,7 +21,7 @@ import type {
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { paint } from '../../engine/pixels.ts';
-import { RescaledGuidance } from '../../engine/guidance.ts';
+import { statisticalGuidance } from '../../engine/guidance.ts';
 import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
@@ -214,8 +214,10 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
         request.mask && !masked
           ? hold(blendOf(arithmetic, request.mask, request, (request.start as DeviceLatents).tensor, noise))
           : null;
-      const { guidance_rescale: amount = 0 } = request;
-      const rescaled = amount > 0 ? hold(new RescaledGuidance(arithmetic, dims, amount)) : null;
+      const guidance = statisticalGuidance(arithmetic, dims, request);
+      if (guidance) {
+        hold(guidance);
+      }
       await runSampling({
         engine,
         plan,
@@ -234,7 +236,7 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
           }
           const predictions = await denoiser.predict(input, timestep, texts.at(call), call);
           const prediction = texts.prediction(predictions, count);
-          return rescaled ? rescaled.apply(prediction) : prediction;
+          return guidance ? guidance.apply(prediction) : prediction;
         },
       });
       return new DeviceLatents(x, engine, snapshots);
