@@ -484,9 +484,15 @@ describe('every architecture of src/graphs', () => {
     Flux2Transformer2DModel: {
       attention_head_dim: 64,
       axes_dims_rope: [16, 56, 56],
-      guidance_embeds: true,
       out_channels: 64,
       patch_size: 2,
+    },
+    Mistral3ForConditionalGeneration: {
+      head_dim: 0,
+      hidden_act: 'gelu',
+      num_key_value_heads: 5,
+      rope_scaling: { rope_type: 'yarn' },
+      sliding_window: 4096,
     },
     Qwen3ForCausalLM: {
       attention_bias: true,
@@ -850,6 +856,16 @@ describe('every architecture of src/graphs', () => {
       num_key_value_heads: 8,
       rms_norm_eps: 1e-5,
       vocab_size: 152064,
+    },
+    Mistral3ForConditionalGeneration: {
+      head_dim: 128,
+      hidden_size: 4096,
+      intermediate_size: 14336,
+      num_attention_heads: 32,
+      num_hidden_layers: 32,
+      num_key_value_heads: 8,
+      rms_norm_eps: 1e-6,
+      vocab_size: 32000,
     },
     Qwen3ForCausalLM: {
       head_dim: 128,

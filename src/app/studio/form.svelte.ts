@@ -172,6 +172,7 @@ export class Form {
   });
   readonly clipSkip = this.#chosenEntry('clip_skip', () => t('Clip skip'));
   readonly guidanceRescale = this.#chosenEntry('guidance_rescale', () => t('Rescaled guidance'), '0');
+  readonly shift = this.#chosenEntry('shift', () => t('Shift'));
   readonly variation = this.#chosenEntry('variation_strength', () => t('Variation'), '0');
   readonly variationSeed = this.#chosenEntry('variation_seed', () => t('Seed of the variation'));
   readonly seedDelta = this.#chosenEntry('eta_noise_seed_delta', () => t('Seed offset of steps (ENSD)'), '0');
@@ -277,6 +278,7 @@ export class Form {
     const isPerPicture = ['nv', 'a1111_cpu'].includes(this.chosen('noise'));
     const isIdle = (name: ChosenName) =>
       (name === 'guidance_rescale' && !(Number(this.chosen(name)) > 0)) ||
+      (name === 'shift' && !this.isFlow) ||
       (!varies && name.startsWith('variation')) ||
       (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||
       (!isPerPicture && name === 'eta_noise_seed_delta') ||
@@ -308,6 +310,7 @@ export class Form {
       ...loras.flatMap((ref) => this.loras.of(ref)),
       this.clipSkip,
       this.guidanceRescale,
+      ...(this.isFlow ? [this.shift] : []),
       this.variation,
       this.variationSeed,
       this.seedDelta,
