@@ -804,11 +804,11 @@ describe('every architecture of src/graphs', () => {
       use_post_quant_conv: true,
       use_quant_conv: true,
     },
-    // The class itself has guidance_embeds, which only FLUX.2 dev keeps.
     Flux2Transformer2DModel: {
       attention_head_dim: 128,
       axes_dims_rope: [32, 32, 32, 32],
       eps: 1e-6,
+      guidance_embeds: true,
       in_channels: 128,
       joint_attention_dim: 15360,
       mlp_ratio: 3,
