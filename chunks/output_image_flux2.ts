@@ -6,9 +6,10 @@ import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
+import { samplingEntries } from '../src/core/painting_parameters.ts';
 import {
   batchSize,
-  drawnSeed,
+  flowShift,
   guidanceScale,
   images,
   phased,
@@ -53,7 +54,8 @@ export const parameters = v.strictObject({
     ),
     1,
   ),
-  seed: drawnSeed(),
+  shift: v.optional(flowShift()),
+  ...samplingEntries(),
   batch_size: v.optional(batchSize(), 1),
   weights: v.optional(weights(), 'auto'),
   tile_size: v.optional(

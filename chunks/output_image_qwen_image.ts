@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
 import { hasItsStart, maskEntries, paintingEntries, startProblem } from '../src/core/painting_parameters.ts';
-import { flowShift, guidanceScale, prompt } from '../src/core/parameters.ts';
+import { guidanceScale, prompt } from '../src/core/parameters.ts';
 
 export const meta = {
   id: 'output_image_qwen_image',
@@ -25,7 +25,6 @@ export const parameters = v.pipe(
     /** Only used with guidance above 1. */
     negative_prompt: v.optional(prompt('negative_prompt'), ''),
     guidance_scale: v.optional(guidanceScale(), 4),
-    shift: v.optional(flowShift()),
     ...paintingEntries({ multiple: 16, usualSteps: 50 }),
     ...maskEntries(),
   }),

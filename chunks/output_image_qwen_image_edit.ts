@@ -9,9 +9,9 @@ import type { FieldMetadata } from '../src/core/field.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import type { Model } from '../src/core/model.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
+import { samplingEntries } from '../src/core/painting_parameters.ts';
 import {
   batchSize,
-  drawnSeed,
   flowShift,
   guidanceScale,
   images,
@@ -58,7 +58,7 @@ export const parameters = v.strictObject({
     4,
   ),
   shift: v.optional(flowShift()),
-  seed: drawnSeed(),
+  ...samplingEntries(),
   batch_size: v.optional(batchSize(), 1),
   loras: v.optional(v.pipe(loras(), v.metadata({ group: 'none' } satisfies FieldMetadata))),
   weights: v.optional(weights(), 'auto'),

@@ -29,6 +29,16 @@ import { originalLayoutFile, weightlessContents } from './weightless_checkpoints
 
 const GOLDENS = join(import.meta.dirname, 'goldens');
 
+const FLOW_SAMPLERS = expect.arrayContaining([
+  'euler',
+  'heun',
+  'dpmpp_2m',
+  'res_multistep',
+  'uni_pc',
+  'lcm',
+  'er_sde',
+]) as unknown;
+
 const rows: Record<string, string>[] = [];
 afterAll(() => {
   console.table(rows);
@@ -269,7 +279,7 @@ describe('a checkpoint', () => {
     expect(summary).toMatchObject({
       pipelineClass: 'ZImagePipeline',
       multiple: 16,
-      samplers: ['euler'],
+      samplers: FLOW_SAMPLERS,
       takesLoras: true,
       variants: ['full', 'q8', 'q4'],
       defaults: {
@@ -300,7 +310,7 @@ describe('a checkpoint', () => {
       pipelineClass: 'StableDiffusion3Pipeline',
       multiple: 16,
       longestSide: 192,
-      samplers: ['euler'],
+      samplers: FLOW_SAMPLERS,
       defaults: { width: 128, height: 128, sampler: 'euler', schedule: 'shifted' },
     });
     expect(newer.lacks).toBeUndefined();
@@ -319,6 +329,22 @@ describe('a checkpoint', () => {
       multiple: 16,
       defaults: { steps: 28, guidance_scale: 3.5 },
     });
+  });
+
+  test('is sampled by every sampler that it names, and by no other', async () => {
+    const { model } = await open('tiny-z-image-turbo');
+    const parameters = { prompt: 'x', width: 32, height: 32, steps: 3, guidance_scale: 0, seed: '1' };
+    const plain = await make(model, parameters);
+    for (const sampler of model.summary.samplers ?? []) {
+      const { data } = await make(model, parameters, undefined, { sampler, schedule: 'simple' });
+      expect(data.every(Number.isFinite), sampler).toBe(true);
+      if (sampler !== 'euler') {
+        expect(data, sampler).not.toEqual(plain.data);
+      }
+    }
+    await expect(make(model, parameters, undefined, { sampler: 'euler_cfg_pp' })).rejects.toThrow(
+      /^The sampler euler_cfg_pp does not go with this checkpoint, whose noise levels are a flow's; choose euler, /,
+    );
   });
 
   test('whose T5 was left out of the folder is one without it', async () => {

@@ -507,9 +507,15 @@ describe('every architecture of src/graphs', () => {
     Flux2Transformer2DModel: {
       attention_head_dim: 64,
       axes_dims_rope: [16, 56, 56],
-      guidance_embeds: true,
       out_channels: 64,
       patch_size: 2,
+    },
+    Mistral3ForConditionalGeneration: {
+      head_dim: 0,
+      hidden_act: 'gelu',
+      num_key_value_heads: 5,
+      rope_scaling: { rope_type: 'yarn' },
+      sliding_window: 4096,
     },
     Qwen3ForCausalLM: {
       attention_bias: true,
@@ -887,11 +893,11 @@ describe('every architecture of src/graphs', () => {
       use_post_quant_conv: true,
       use_quant_conv: true,
     },
-    // The class itself has guidance_embeds, which only FLUX.2 dev keeps.
     Flux2Transformer2DModel: {
       attention_head_dim: 128,
       axes_dims_rope: [32, 32, 32, 32],
       eps: 1e-6,
+      guidance_embeds: true,
       in_channels: 128,
       joint_attention_dim: 15360,
       mlp_ratio: 3,
@@ -939,6 +945,16 @@ describe('every architecture of src/graphs', () => {
       num_key_value_heads: 8,
       rms_norm_eps: 1e-5,
       vocab_size: 152064,
+    },
+    Mistral3ForConditionalGeneration: {
+      head_dim: 128,
+      hidden_size: 4096,
+      intermediate_size: 14336,
+      num_attention_heads: 32,
+      num_hidden_layers: 32,
+      num_key_value_heads: 8,
+      rms_norm_eps: 1e-6,
+      vocab_size: 32000,
     },
     Qwen3ForCausalLM: {
       head_dim: 128,

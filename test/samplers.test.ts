@@ -298,6 +298,19 @@ describe('flows equal diffusers', () => {
     },
   );
 
+  test("ComfyUI's samplers go along the levels of a dynamic shift, too", () => {
+    const config = configOf(name, { use_dynamic_shifting: true, base_shift: 0.5, max_shift: 1.15, shift: 3 });
+    for (const shift of ['linear', 'empirical'] as const) {
+      const flow = { tokens: 1024, shift, least: 'step' as const };
+      const levels = (request: { sampler?: string; schedule?: string }) => {
+        const plan = planSampling({ config, steps: 4, flow, ...request }, offers);
+        return [plan.follows, ...new Set(plan.steps.map(({ level }) => level.sigma.toFixed(5)))];
+      };
+      const own = levels({});
+      expect(levels({ sampler: 'dpmpp_2m', schedule: 'simple' })).toEqual(['comfyui', ...own.slice(1)]);
+    }
+  });
+
   test('only samplers that know flows are taken, by a scheduler that is known', () => {
     const config = configOf(name, { shift: 3 });
     expect(defaultsOf(config, offers)).toEqual({ sampler: 'euler', schedule: 'shifted' });

@@ -161,12 +161,12 @@ describe('refused in a sentence is', () => {
           ),
         ],
       ]),
-      'flux2_dev.safetensors is FLUX.2 dev without its Mistral (mistral_3_small) and autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: mistral_3_small_flux2_fp8.safetensors (Comfy-Org/flux2-dev), flux2-vae.safetensors (Comfy-Org/flux2-dev), tokenizer.json (black-forest-labs/FLUX.2-dev, folder tokenizer). A diffusers folder has everything in it.',
+      'flux2_dev.safetensors is FLUX.2 dev without its Mistral (mistral_3_small) and autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: mistral_3_small_flux2_fp8.safetensors (Comfy-Org/flux2-dev), flux2-vae.safetensors (Comfy-Org/flux2-dev), tokenizer.json (black-forest-labs/FLUX.2-dev). A diffusers folder has everything in it.',
     ],
     [
       'FLUX.2 dev without its vocabulary',
       without(splitFlux2Dev(), /tokenizer/),
-      `"models" does not have Mistral's vocabulary in it, as no such file has, and FLUX.2 dev cannot read words without it; choose tokenizer.json (black-forest-labs/FLUX.2-dev, folder tokenizer) with it, or a folder that holds both.`,
+      `"models" does not have Mistral's vocabulary in it, as no such file has, and FLUX.2 dev cannot read words without it; choose tokenizer.json (black-forest-labs/FLUX.2-dev) with it, or a folder that holds both.`,
     ],
     [
       'FLUX.2 dev with the text encoder of klein',

@@ -362,13 +362,16 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   await making.set({ Width: '72', Height: '64' });
   await expect(making.field('Steps')).toHaveValue('8');
   await expect(page.getByRole('combobox', { name: 'Prediction' })).toHaveCount(0);
-  await expect(page.getByRole('combobox', { name: 'Sampler' })).toHaveCount(0);
+  await page.getByRole('combobox', { name: 'Sampler' }).selectOption({ label: 'Heun' });
   await expect(page.getByText('Width must be a multiple of 16 from 16 to 4096 pixels.')).toBeVisible();
-  await making.set({ Width: '80', Steps: '2' });
+  await making.set({ Width: '80', Steps: '2', Shift: '2.5' });
   await making.prompt.fill('a red house');
   await making.generate.click();
   await expect(picture).toBeVisible({ timeout: 150_000 });
-  expect(await making.last()).toMatchObject({ config: 'z_image', parameters: { width: 80, height: 64, steps: 2 } });
+  expect(await making.last()).toMatchObject({
+    config: 'z_image',
+    parameters: { width: 80, height: 64, steps: 2, sampler: 'heun', shift: 2.5 },
+  });
 
   // A config that works from pictures has a form of its own, shown when it opens.
   await openCheckpoint(page, 'tiny-flux2-klein');

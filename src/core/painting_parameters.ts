@@ -8,6 +8,7 @@ import {
   background,
   batchSize,
   drawnSeed,
+  flowShift,
   hasMask,
   image,
   isKnownDelta,
@@ -33,7 +34,7 @@ export const samplingEntries = () => ({
 });
 
 /**
- * Everything but words and guidance: size, sampling, a picture to start from, and how to run it.
+ * Everything but words and guidance of checkpoints whose noise levels are a flow's: size, sampling, a picture to start from, and how to run it.
  * @param multiple width and height must be multiples of this, in pixels
  * @param usualSteps the default
  */
@@ -42,6 +43,7 @@ export const paintingEntries = ({ multiple, usualSteps }: { multiple: number; us
   height: v.optional(size('height', multiple, 4096, multiple)),
   steps: v.optional(steps(1, 150), usualSteps),
   ...samplingEntries(),
+  shift: v.optional(flowShift()),
   ...noiseEntries(),
   batch_size: v.optional(batchSize(), 1),
   strength: v.optional(strength()),

@@ -23,7 +23,7 @@ const textSchema = v.pipe(
     num_hidden_layers: count(32),
     num_attention_heads: count(32),
     num_key_value_heads: count(8),
-    head_dim: v.optional(v.nullable(v.number())),
+    head_dim: v.optional(v.nullable(v.pipe(v.number(), v.integer(), v.minValue(1)))),
     hidden_act: only(['silu'], 'silu'),
     rms_norm_eps: real(1e-6),
     /** Where transformers stored it before version 5. */
@@ -44,14 +44,15 @@ const textSchema = v.pipe(
   v.check(({ head_dim }) => head_dim % 2 === 0, 'its head_dim is odd'),
 );
 
+/** Published files have the values of the text's part in `text_config`. */
 const nested = v.looseObject({ text_config: v.optional(v.looseObject({}), {}) });
 
 export type Config = v.InferOutput<typeof textSchema>;
 
 /** @throws StudioError `checkpoint_unsupported` */
 export function parseConfig(json: unknown): Config {
-  const { text_config } = parseNetworkConfig(className, nested, json);
-  return parseNetworkConfig(className, textSchema, text_config);
+  const { text_config, ...outer } = parseNetworkConfig(className, nested, json);
+  return parseNetworkConfig(className, textSchema, { ...outer, ...text_config });
 }
 
 /** The table of embeddings, whose rows are read on the processor. */

@@ -107,6 +107,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       ...(dit.isTurbo(networks.config) ? OF_DISTILLED : OF_OTHERS),
     },
     1,
+    false,
   );
   return new AceStepModel(files, engine, networks, scheduler, {
     ...summary,

@@ -55,6 +55,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
     [TOKENIZER],
     USUAL,
     latents.factor,
+    false,
   );
   return new FlowVideoModel(files, engine, networks, scheduler, {
     ...summary,

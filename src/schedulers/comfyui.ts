@@ -2,15 +2,14 @@
 import * as v from 'valibot';
 import { discreteLevels, discreteTime, flowLevels, shiftedTime } from '../predictions/comfyui_levels.ts';
 import { predictions } from '../predictions/registry.ts';
-import { flag, off, readSettings, tableEntries } from './config.ts';
+import { flag, readSettings, tableEntries } from './config.ts';
+import { constantShift } from './flow_match_euler_discrete.ts';
 import { USUAL_OPTIONS, type Choices, type Scheduler } from './scheduler.ts';
 
 const settingsSchema = v.object({
   ...tableEntries,
   prediction_type: v.optional(v.picklist(['epsilon', 'v_prediction', 'sample', 'flow_prediction']), 'epsilon'),
   rescale_betas_zero_snr: flag(false),
-  // A dynamic shift depends on the picture's size, which ComfyUI ignores.
-  use_dynamic_shifting: off(),
   shift: v.optional(v.pipe(v.number(), v.finite(), v.gtValue(0)), 1),
 });
 
@@ -61,8 +60,11 @@ export const scheduler: Scheduler = {
   className: 'ComfyUI',
   follows: 'comfyui',
   samplers: SAMPLERS,
-  read({ className, values }, asked = 'euler') {
-    const kind = className.startsWith('FlowMatch') ? { prediction_type: 'flow_prediction', ...values } : values;
+  read(config, asked = 'euler', course) {
+    const { className, values } = config;
+    const kind = className.startsWith('FlowMatch')
+      ? { prediction_type: 'flow_prediction', ...values, shift: constantShift(config, course) }
+      : values;
     const settings = readSettings(settingsSchema, { className, values: kind });
     const { num_train_timesteps: count, shift } = settings;
     const isFlow = settings.prediction_type === 'flow_prediction';

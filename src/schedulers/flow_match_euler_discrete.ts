@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import { predictions } from '../predictions/registry.ts';
 import { linearQuadratic } from '../schedules/linear_quadratic.ts';
 import { linspace } from '../schedules/schedule.ts';
-import { flag, off, readSettings } from './config.ts';
+import { flag, off, readSettings, type SchedulerConfig } from './config.ts';
 import { USUAL_OPTIONS, flowTable, type FlowCourse, type Scheduler } from './scheduler.ts';
 
 const number = (standard: number) => v.optional(v.pipe(v.number(), v.finite()), standard);
@@ -81,15 +81,29 @@ function spaced(
   return levels.map((level) => 1 - (1 - level) / stretch);
 }
 
+/**
+ * By how much the levels of a picture are shifted, as one number, which ComfyUI's model types take. A dynamic shift is the same formula with a
+ * factor that the picture's size gives.
+ * @throws StudioError `checkpoint_unsupported` if the config asks for something that is not implemented
+ */
+export function constantShift(config: SchedulerConfig, course: FlowCourse = USUAL_COURSE): number {
+  const settings = readSettings(settingsSchema, config);
+  return settings.use_dynamic_shifting ? dynamicFactor(settings, course) : settings.shift;
+}
+
 /** How levels from 0 to 1 are shifted towards noise. */
 function shiftFor(settings: Settings, course: FlowCourse): (level: number) => number {
-  const { use_dynamic_shifting, shift, time_shift_type } = settings;
+  const { use_dynamic_shifting, shift } = settings;
   if (!use_dynamic_shifting) {
     return (level) => (shift * level) / (1 + (shift - 1) * level);
   }
-  const mu = course.shift === 'linear' ? linearShift(settings, course) : empiricalShift(course);
-  const factor = time_shift_type === 'exponential' ? Math.exp(mu) : mu;
+  const factor = dynamicFactor(settings, course);
   return (level) => (level === 0 ? 0 : factor / (factor + 1 / level - 1));
+}
+
+function dynamicFactor(settings: Settings, course: FlowCourse): number {
+  const mu = course.shift === 'linear' ? linearShift(settings, course) : empiricalShift(course);
+  return settings.time_shift_type === 'exponential' ? Math.exp(mu) : mu;
 }
 
 /** `calculate_shift` of diffusers' pipelines. */

@@ -134,10 +134,11 @@ function chosen(
     return { choices: scheduler.read(config, undefined, course), follows: conventionOf(scheduler) };
   }
   find(offers.samplers, sampler, 'sampler');
-  // Flows have a scheduler of their own; ComfyUI's must be asked for.
+  // ComfyUI's samples every kind, but of flows only those whose levels depend on a shift alone.
+  const isShifted = config.className.startsWith('FlowMatchEuler');
   const able = schedulers.filter(
     ({ isFlow = false, ...scheduler }) =>
-      isFlow === wantsFlow || (follows === 'comfyui' && scheduler.follows === follows),
+      isFlow === wantsFlow || (scheduler.follows === 'comfyui' && (isShifted || follows === 'comfyui')),
   );
   const scheduler = [...(own ? [own] : []), ...able].find(({ samplers }) => samplers.includes(sampler));
   if (!scheduler) {

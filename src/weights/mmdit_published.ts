@@ -84,7 +84,7 @@ const FLUX2_DEV: Published = {
   reader: {
     component: 'text_encoder',
     name: 'Mistral',
-    vocabulary: 'tokenizer.json (black-forest-labs/FLUX.2-dev, folder tokenizer)',
+    vocabulary: 'tokenizer.json (black-forest-labs/FLUX.2-dev)',
   },
   scheduler: () => ({ ...FLOW, shift: 3, ...DYNAMIC }),
 };

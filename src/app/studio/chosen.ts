@@ -18,6 +18,7 @@ export const CHOSEN = {
   hires_steps: { to: Number, schema: hires.hiresSteps },
   hires_denoising_strength: { to: Number, schema: hires.hiresStrength },
   hires_upscaler: { to: String, schema: hires.hiresUpscaler },
+  shift: { to: Number, schema: parameter.flowShift },
   noise: { to: String, schema: parameter.noise },
   variation_seed: { to: String, schema: () => parameter.seed('variation_seed') },
   variation_strength: { to: Number, schema: parameter.variationStrength },
@@ -34,7 +35,7 @@ export type ChosenName = keyof typeof CHOSEN;
 export const CHOSEN_NAMES = Object.keys(CHOSEN) as ChosenName[];
 
 /** Those that checkpoints whose noise is a flow take, too. */
-export const OF_FLOWS = /^(noise|variation|eta|outpaint)/;
+export const OF_FLOWS = /^(shift|noise|variation|eta|outpaint)/;
 
 /** Those that are about the starting picture, or say how the prompt is read, whatever the checkpoint. */
 export const OF_GIVEN = /^(prompt_syntax|outpaint_)/;

@@ -183,6 +183,7 @@ export class Form {
     () => t('Most that guidance adds'),
     String(DEFAULT_GUIDANCE.apg_norm_threshold),
   );
+  readonly shift = this.#chosenEntry('shift', () => t('Shift'));
   readonly variation = this.#chosenEntry('variation_strength', () => t('Variation'), '0');
   readonly variationSeed = this.#chosenEntry('variation_seed', () => t('Seed of the variation'));
   readonly seedDelta = this.#chosenEntry('eta_noise_seed_delta', () => t('Seed offset of steps (ENSD)'), '0');
@@ -289,6 +290,7 @@ export class Form {
     const isIdle = (name: ChosenName) =>
       (name === 'guidance_rescale' && !(Number(this.chosen(name)) > 0)) ||
       (this.chosen('guidance_method') !== 'apg' && name.startsWith('apg')) ||
+      (name === 'shift' && !this.isFlow) ||
       (!varies && name.startsWith('variation')) ||
       (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||
       (!isPerPicture && name === 'eta_noise_seed_delta') ||
@@ -321,6 +323,7 @@ export class Form {
       this.clipSkip,
       this.guidanceRescale,
       ...(this.chosen('guidance_method') === 'apg' ? [this.projectedShare, this.longestGuidance] : []),
+      ...(this.isFlow ? [this.shift] : []),
       this.variation,
       this.variationSeed,
       this.seedDelta,

@@ -4,7 +4,9 @@ import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../
 import type { StoredTensor } from '../../graphs/graph.ts';
 import { BLOCK, bitsOnDevice } from '../../graphs/quantisation.ts';
 import { parseSchedulerConfig, type SchedulerConfig } from '../../schedulers/config.ts';
+import { samplers } from '../../samplers/registry.ts';
 import { schedulers } from '../../schedulers/registry.ts';
+import type { Scheduler } from '../../schedulers/scheduler.ts';
 import type { TokenizerFiles } from '../../text/clip_tokenizer.ts';
 import type { T5Files } from '../../text/t5_tokenizer.ts';
 import type { CheckpointComponents, Component } from '../../weights/checkpoint.ts';
@@ -98,6 +100,7 @@ export interface Part {
  * @param texts folders of tokenizers
  * @param usual default settings
  * @param multiple width and height must be multiples of this, in pixels
+ * @param others whether ComfyUI's samplers can be chosen, too
  */
 export async function summarise(
   checkpoint: CheckpointComponents,
@@ -106,6 +109,7 @@ export async function summarise(
   texts: readonly string[],
   usual: Pick<CheckpointSummary['defaults'], 'width' | 'height'> & Partial<CheckpointSummary['defaults']>,
   multiple: number,
+  others = true,
 ): Promise<CheckpointSummary> {
   const { files } = checkpoint;
   const all = parts.flatMap(({ component }) => tensorsOf(component).map(elementsOf));
@@ -139,7 +143,7 @@ export async function summarise(
     variants: stored ? [stored] : [...WEIGHT_VARIANTS],
     takesLoras: true,
     multiple,
-    samplers: samplersFor(scheduler),
+    samplers: samplersFor(scheduler, others),
     bytes: sizes.reduce((sum, size) => sum + size, 0),
     memoryBytes: onDevice.reduce((sum, bytes) => sum + bytes, 0),
     largestTensorBytes: Math.max(...onDevice),
@@ -148,10 +152,13 @@ export async function summarise(
   };
 }
 
-/** Samplers that can follow a flow. */
-function samplersFor({ className }: SchedulerConfig): string[] {
-  const own = schedulers.filter(({ isFlow, className: known }) => isFlow && known === className);
-  return own.flatMap(({ samplers }) => [...samplers]);
+/** Samplers that can follow a flow: the scheduler's own first. Those that read the negative prompt's own prediction want one apart from guidance. */
+function samplersFor({ className }: SchedulerConfig, others: boolean): string[] {
+  const ids = (isOne: (scheduler: Scheduler) => boolean) =>
+    schedulers.filter(isOne).flatMap((scheduler) => [...scheduler.samplers]);
+  const own = ids(({ isFlow, className: known }) => isFlow === true && known === className);
+  const comfyui = others && className.startsWith('FlowMatchEuler') ? ids(({ follows }) => follows === 'comfyui') : [];
+  return [...new Set([...own, ...comfyui.filter((id) => !samplers[id].readsNegative)])];
 }
 
 /** The same for T5, whose folder may only have SentencePiece's own file. */

@@ -6,6 +6,7 @@
  * pipelines/stable_diffusion_3/pipeline_stable_diffusion_3{,_img2img,_inpaint}.py, pipelines/flux/pipeline_flux{,_img2img}.py,
  * pipelines/qwenimage/pipeline_qwenimage{,_img2img,_inpaint,_edit,_edit_plus}.py
  */
+import { StudioError } from '../../core/errors.ts';
 import type { PixelImage } from '../../core/media.ts';
 import type {
   CheckpointSummary,
@@ -203,6 +204,13 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     const { channels } = networks.latents;
     const text = conditioning as Texts;
     const { batch, height, width, frames } = this.shapeOf(request);
+    const { samplers: able = [] } = this.summary;
+    if (request.sampler !== undefined && !able.includes(request.sampler)) {
+      throw new StudioError(
+        'invalid_operation',
+        `The sampler ${request.sampler} does not go with this checkpoint, whose noise levels are a flow's; choose ${able.join(', ')}.`,
+      );
+    }
     const plan = planSampling(
       {
         config: withShift(this.scheduler, request.shift),
@@ -217,6 +225,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     this.used = {
       sampler: plan.sampler,
       schedule: plan.schedule,
+      follows: plan.follows,
       guidance_mode: text.negative ? 'serial' : 'none',
     };
     this.beginHashing();
@@ -255,7 +264,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
       const colours = request.previews ? await this.#decoder.colours() : null;
       x = arithmetic.empty(dims);
       const noise = hold(arithmetic.upload(request.random.ofStart(dims), dims));
-      const { alpha, sigma } = plan.addNoise(0);
+      const { alpha, sigma } = plan.start;
       const start = request.start as DeviceLatents | undefined;
       arithmetic.combine(x, start ? sigma : plan.initNoise, noise, alpha, start?.tensor ?? null);
       await runSampling({

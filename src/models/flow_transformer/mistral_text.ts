@@ -1,6 +1,7 @@
 /** Mistral as a reader of prompts for FLUX.2 dev. Reference: diffusers/pipelines/flux2/pipeline_flux2.py */
 import * as mistral from '../../graphs/mistral.ts';
 import type { Conversation, UsualSettings } from '../../text/chat_tokenizer.ts';
+import texts from '../../text/flux2_prompts.json';
 import type { Component } from '../../weights/checkpoint.ts';
 import { StudioError } from '../../core/errors.ts';
 import type { LayerReader } from './layer_text.ts';
@@ -8,20 +9,17 @@ import type { LayerReader } from './layer_text.ts';
 /** The layers whose hidden states FLUX.2 dev reads. */
 const READ_AFTER = [10, 20, 30];
 
-/**
- * What FLUX.2 dev was trained to see before every prompt: `SYSTEM_MESSAGE` of diffusers/pipelines/flux2/system_messages.py, which has it from
- * https://github.com/black-forest-labs/flux2 (both Apache 2.0).
- */
-const SYSTEM_MESSAGE =
-  'You are an AI that reasons about image descriptions. You give structured responses focusing on object relationships, object\nattribution and actions without speculation.';
-
 /** What stands for a picture in a conversation; in a prompt it would stand for one that is not there. */
 const PICTURE = '[IMG]';
 
+/**
+ * FLUX.2 dev was trained to see a message before every prompt: `SYSTEM_MESSAGE` of diffusers/pipelines/flux2/system_messages.py, which has it
+ * from https://github.com/black-forest-labs/flux2 (both Apache 2.0).
+ */
 export const FLUX2_CONVERSATION: Conversation = {
   said: (prompt) => prompt.replaceAll(PICTURE, ''),
   messages: (prompt) => [
-    { role: 'system', content: [{ type: 'text', text: SYSTEM_MESSAGE }] },
+    { role: 'system', content: [{ type: 'text', text: texts.system }] },
     { role: 'user', content: [{ type: 'text', text: prompt }] },
   ],
   begins: false,
@@ -29,7 +27,7 @@ export const FLUX2_CONVERSATION: Conversation = {
 
 /** Mistral Small 3's own template for one turn of the user, and what it fills up with. */
 export const MISTRAL_USUAL: UsualSettings = {
-  template: `{{ bos_token }}{% for message in messages %}{% if message.role == 'system' %}{{ '[SYSTEM_PROMPT]' + message.content[0].text + '[/SYSTEM_PROMPT]' }}{% else %}{{ '[INST]' + message.content[0].text + '[/INST]' }}{% endif %}{% endfor %}`,
+  template: texts.template,
   pad: '<pad>',
   start: '<s>',
 };
