@@ -11,7 +11,7 @@ import { chromium } from 'playwright';
 import { build } from 'vite';
 import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
-import { tellBlocks, tellPublished } from './blocks.js';
+import { tellBlocks, tellPublished } from './block_tables.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchWords } from './main_thread.js';
 import { raceJob, racePool } from './pool.js';
