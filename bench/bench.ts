@@ -23,8 +23,6 @@ import {
   type Exporter,
   type NetworkName,
 } from './networks.ts';
-import { raceBlocks, runPublished, type Way } from './blocks.ts';
-import type { TransformerName } from './transformers.ts';
 import { writeVideo } from './video.ts';
 
 export interface Row {
@@ -295,8 +293,6 @@ const bench = {
   memory,
   storing,
   writeVideo,
-  raceBlocks: async (way: Way, bits: 4 | 32, runs: number) => raceBlocks(await start('webgpu'), way, bits, runs),
-  runPublished: async (name: TransformerName) => runPublished(await start('webgpu'), name),
 };
 export type Bench = typeof bench;
 Object.assign(globalThis, { bench });

@@ -1,6 +1,6 @@
 /**
  * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--pool] [--video]
- * [--blocks] [--large[=NAME]] [--language=FOLDER] [--processor[=FOLDER]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
+ * [--language=FOLDER] [--processor[=FOLDER]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
  * parts. `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and `--processor` the exports of
  * `reference/export_processor.py`; both run only where they are named. Times hold for this machine and compare only within one run; launches and bytes
  * are exact and carry over to other GPUs.
@@ -11,7 +11,6 @@ import { chromium } from 'playwright';
 import { build } from 'vite';
 import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
-import { tellBlocks, tellPublished } from './block_tables.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchWords } from './main_thread.js';
 import { raceJob, racePool } from './pool.js';
@@ -23,15 +22,14 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing', 'pool', 'video', 'blocks'];
-const large = process.argv.find((word) => /^--large(=|$)/.test(word));
+const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing', 'pool', 'video'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
 const exports = processor?.split('=')[1] ?? join(HERE, '.processor');
-const parts = named.length > 0 || model !== undefined || processor !== undefined || large !== undefined ? named : PARTS;
+const parts = named.length > 0 || model !== undefined || processor !== undefined ? named : PARTS;
 /** Parts that run no network. */
-const ON_NO_BACKEND = ['pool', 'storing', 'video', 'blocks'];
+const ON_NO_BACKEND = ['pool', 'storing', 'video'];
 /** Of the 300 MB that one of these may take. */
 const LONG_VIDEO = { seconds: 20, side: 512, rate: 24 };
 const RUNS = quick ? 1 : 5;
@@ -198,13 +196,6 @@ try {
         `most memory of the page's process for two pictures of one step: ours ${ours}, the plain loop ${plain} (${(peaks.plain / peaks.ours).toFixed(2)}x)`,
       );
     }
-  }
-  if (parts.includes('blocks')) {
-    await tellBlocks(ask, quick ? 3 : 5);
-  }
-  if (large !== undefined) {
-    const [, only] = large.split('=');
-    process.exitCode = (await tellPublished(ask, only === undefined ? null : only)) ? 0 : 1;
   }
   const isOverAlready = model === undefined && parts.every((part) => ON_NO_BACKEND.includes(part));
   for (const backend of isOverAlready ? [] : backends) {

@@ -3,11 +3,11 @@ import { describe, expect, test } from 'vitest';
 import type { EstimateRequest } from '../src/core/model.ts';
 import type { StoredType } from '../src/graphs/graph.ts';
 import { openModel } from '../src/models/family.ts';
+import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { writeSafetensorsHeader } from '../src/weights/safetensors.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import golden from './goldens/large_flows.json';
 import { startNodeEngine } from './node_engine.ts';
-import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 type Name = keyof typeof golden.checkpoints;
@@ -60,12 +60,12 @@ function publishedFiles(name: Name): FolderFiles {
     weights.set(own, hollow(own, shapes as ShapeRow[]));
   }
   const rest = filesOf(name, contents);
-  return new (class extends FolderFiles {
-    override has = (path: string) => weights.has(path) || rest.has(path);
-    override paths = () => [...rest.paths(), ...weights.keys()];
-    override blob = (path: string) => Promise.resolve(weights.get(path) ?? rest.blob(path));
-    override version = (path: string) => (weights.has(path) ? `${name}/${path}` : rest.version(path));
-  })(name, []);
+  return Object.assign(new FolderFiles(name, []), {
+    has: (path: string) => weights.has(path) || rest.has(path),
+    paths: () => [...rest.paths(), ...weights.keys()],
+    blob: (path: string) => Promise.resolve(weights.get(path) ?? rest.blob(path)),
+    version: (path: string) => (weights.has(path) ? `${name}/${path}` : rest.version(path)),
+  });
 }
 
 async function planned(name: Name, side: number, bytes: number) {
