@@ -57,7 +57,7 @@ function publishedFiles(name: Name): FolderFiles {
     contents.set(path, new TextEncoder().encode(JSON.stringify({ ...config, ...changes })));
     const own = [...contents.keys()].find((each) => each.startsWith(`${part}/`) && each.endsWith('.safetensors')) ?? '';
     contents.delete(own);
-    weights.set(own, hollow(own, shapes as ShapeRow[]));
+    weights.set(own, hollow(own, shapes as unknown as ShapeRow[]));
   }
   const rest = filesOf(name, contents);
   return Object.assign(new FolderFiles(name, []), {
