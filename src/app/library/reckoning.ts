@@ -18,7 +18,10 @@ export interface Reckoning {
  * @param size of the pictures, in pixels
  * @returns null where no config makes anything with such a checkpoint
  */
-export function reckoningWith(summary: CheckpointSummary, size: { width: number; height: number }): Reckoning | null {
+export function reckoningWith(
+  summary: CheckpointSummary,
+  { width, height }: { width: number; height: number },
+): Reckoning | null {
   const way = wayWith(summary);
   if (!way) {
     return null;
@@ -27,7 +30,7 @@ export function reckoningWith(summary: CheckpointSummary, size: { width: number;
     operation: way.operation,
     config: way.config,
     checkpoint: summary.ref,
-    parameters: { prompt: '', ...(way.hasSize && size) },
+    parameters: { prompt: '', ...(way.hasSize && { width, height }) },
   });
   const planned = planFor(operation, summary, null);
   const step = planned.ok ? checkpointStep(planned.plan) : undefined;
