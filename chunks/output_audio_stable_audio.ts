@@ -91,6 +91,7 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
       ...input,
       strength: input.strength ?? 1,
       start,
+      until,
       random: noiseWithMotion(input.seed),
       signal,
       resume,

@@ -82,6 +82,7 @@ export function additionsOf(parameters: Record<string, unknown>): Record<keyof M
     ip_adapters: files(adapters),
     image_encoders: files(adapters.length > 0 ? IMAGE_ENCODERS : []),
     vaes: files(typeof parameters.vae === 'string' ? [parameters.vae] : []),
+    first_vaes: files(typeof parameters.first_vae === 'string' ? [parameters.first_vae] : []),
   };
 }
 

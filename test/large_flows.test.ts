@@ -1,7 +1,6 @@
 /** Whole published checkpoints of flow transformers, of which only headers exist, planned for GPUs that are too small for them. */
 import { describe, expect, test } from 'vitest';
 import type { EstimateRequest } from '../src/core/model.ts';
-import type { StoredType } from '../src/graphs/graph.ts';
 import { openModel } from '../src/models/family.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { writeSafetensorsHeader } from '../src/weights/safetensors.ts';
@@ -13,6 +12,12 @@ import { weightlessContents } from './weightless_checkpoints.ts';
 type Name = keyof typeof golden.checkpoints;
 /** Pattern, shape, and the numbers that its # stands for: all below a count, or a list. */
 type ShapeRow = [pattern: string, shape: number[], numbers?: number | number[]];
+
+interface Part {
+  /** Of its configuration. */
+  changes: object;
+  shapes: ShapeRow[];
+}
 
 const GB = 1e9;
 
@@ -39,7 +44,7 @@ function hollow(name: string, rows: readonly ShapeRow[]): HollowFile {
         : typeof numbers === 'number'
           ? Array.from({ length: numbers }, (_, n) => n)
           : numbers;
-    return all.map((number) => [pattern.replace('#', String(number)), { dtype: 'BF16' as StoredType, shape }] as const);
+    return all.map((number) => [pattern.replace('#', String(number)), { dtype: 'BF16', shape }] as const);
   });
   const bytes = tensors.reduce((sum, [, { shape }]) => sum + shape.reduce((n, side) => n * side, 2), 0);
   const header = writeSafetensorsHeader(tensors);
@@ -48,7 +53,8 @@ function hollow(name: string, rows: readonly ShapeRow[]): HollowFile {
 
 /** The files of a published checkpoint: those of the tiny one like it, with its own configurations and tensors. */
 function publishedFiles(name: Name): FolderFiles {
-  const { like, components } = golden.checkpoints[name];
+  const { like } = golden.checkpoints[name];
+  const components = golden.checkpoints[name].components as unknown as Record<string, Part>;
   const contents: Contents = weightlessContents(like);
   const weights = new Map<string, HollowFile>();
   for (const [part, { changes, shapes }] of Object.entries(components)) {
@@ -57,7 +63,7 @@ function publishedFiles(name: Name): FolderFiles {
     contents.set(path, new TextEncoder().encode(JSON.stringify({ ...config, ...changes })));
     const own = [...contents.keys()].find((each) => each.startsWith(`${part}/`) && each.endsWith('.safetensors')) ?? '';
     contents.delete(own);
-    weights.set(own, hollow(own, shapes as unknown as ShapeRow[]));
+    weights.set(own, hollow(own, shapes));
   }
   const rest = filesOf(name, contents);
   return Object.assign(new FolderFiles(name, []), {

@@ -650,7 +650,10 @@ test('a medium that is dropped in is recorded under its own extension and served
     for (const part of ['src', 'workers', 'package.json']) {
       cpSync(joinPath(ROOT, part), joinPath(copy, part), { recursive: true });
     }
-    cpSync(joinPath(ROOT, 'e2e', 'fixtures', 'dropped_in', 'media', 'scent.ts'), joinPath(copy, 'src', 'media', 'scent.ts'));
+    cpSync(
+      joinPath(ROOT, 'e2e', 'fixtures', 'dropped_in', 'media', 'scent.ts'),
+      joinPath(copy, 'src', 'media', 'scent.ts'),
+    );
     const server = await createServer({
       root: copy,
       configFile: false,

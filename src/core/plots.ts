@@ -135,8 +135,10 @@ function withValue(operation: Operation, { parameter, kind, values }: PlotAxis, 
     return { ...operation, checkpoint: value };
   }
   if (parameter === 'vae' && value === OWN_VAE) {
-    const { vae: _, ...others } = parameters;
-    return { ...operation, parameters: others };
+    return {
+      ...operation,
+      parameters: Object.fromEntries(Object.entries(parameters).filter(([name]) => name !== 'vae')),
+    };
   }
   if (parameter.startsWith('lora:')) {
     const loras = (parameters.loras ?? []) as { lora: string }[];

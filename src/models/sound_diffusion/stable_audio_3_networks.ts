@@ -104,9 +104,18 @@ export class StableAudio3Networks extends BaseNetworks implements EstimatedNetwo
     const { io_channels: channels, num_memory_tokens: memory } = config;
     const { weights } = this.#transformer;
     const text = this.text.tokenizer.limit + 1;
-    const shape = { text, width: length, keeps: kept !== null };
-    const network = await this.shelf.get('transformer', shape, ({ provider }) =>
-      dit.build(config, weights, { ...shape, provider, dtype: 'f32', batch: 1, height: 1, weights: this.weights }),
+    const shape = { text, width: length };
+    const keeps = kept !== null;
+    const network = await this.shelf.get('transformer', { ...shape, keeps: Number(keeps) }, ({ provider }) =>
+      dit.build(config, weights, {
+        ...shape,
+        keeps,
+        provider,
+        dtype: 'f32',
+        batch: 1,
+        height: 1,
+        weights: this.weights,
+      }),
     );
     const speeds = await storedNumbers(this.files, this.#transformer, dit.SPEEDS, dit.turnedOf(config) / 2);
     const { cos, sin } = dit.angles(speeds, memory + length);
