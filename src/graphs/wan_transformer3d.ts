@@ -52,7 +52,7 @@ export const configSchema = v.pipe(
   v.check(
     ({ image_dim, added_kv_proj_dim: added, num_attention_heads: heads, attention_head_dim: head }) =>
       image_dim === null ? added === null : added === heads * head,
-    'its added_kv_proj_dim is not the width of what it sees of pictures',
+    'its added_kv_proj_dim and image_dim do not fit',
   ),
 );
 
