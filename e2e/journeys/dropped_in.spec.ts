@@ -97,15 +97,78 @@ test.describe.serial('what is dropped in', () => {
   });
 
   test('is made by the command line like everything else', async () => {
+    const picture = `data:image/png;base64,${solid('red.png', [255, 0, 0]).buffer.toString('base64')}`;
     const made = [
-      await generate({ operation: 'image_generation', config: 'weave', parameters: { prompt: '' } }, checkpoint),
+      await generate({ operation: 'image_generation', config: 'weave', parameters: { prompt: '' } }, { checkpoint }),
+      await generate({ operation: 'image_generation', config: 'gradient', parameters: { prompt: '', width: 16 } }),
+      await generate({ operation: 'image_generation', config: 'stripes', parameters: { prompt: '', picture } }),
       await generate({ operation: 'audio_generation', config: 'tone', parameters: { prompt: 'a' } }),
+      await generate(
+        { operation: 'audio_generation', config: 'whistle', parameters: { prompt: 'abc' } },
+        { environment: { WHISTLE_API_KEY: KEY } },
+      ),
       await generate({ operation: 'scent_generation', config: 'garden', parameters: { prompt: 'rose' } }),
     ];
     expect(made).toEqual([
       ['01_input.json', '02_config.json', '03_output_image.png'],
+      ['01_input.json', '02_config.json', '03_output_image.png'],
+      ['01_input_picture.png', '02_input.json', '03_config.json', '04_output_image.png'],
       ['01_input.json', '02_config.json', '03_first.txt', '04_second.txt', '05_output_audio.wav'],
+      ['01_input.json', '02_config.json', '03_output_audio.wav'],
       ['01_input.json', '02_config.json', '03_output_scent.scent'],
+    ]);
+  });
+
+  test('is made through the door: scents, and stripes of pictures that are handed over', async ({ page }) => {
+    await openDoor(page, url);
+    const scent = await make(page, { operation: 'scent_generation', config: 'garden', parameters: { prompt: 'rose' } });
+    expect(scent.job.error).toBeNull();
+    expect(scent.files.output_scent).toBe('SCENT\0rose');
+    const [red, blue] = [solid('red.png', [255, 0, 0]), solid('blue.png', [0, 0, 255])].map(
+      ({ buffer }) => `data:image/png;base64,${buffer.toString('base64')}`,
+    );
+    const { job, pictures } = await runOperation(page, {
+      operation: 'image_generation',
+      config: 'stripes',
+      parameters: { prompt: '', picture: red, others: [blue] },
+    });
+    expect(job.error).toBeNull();
+    expect(pictures[0]).toMatchObject({ width: 16 });
+    expect([...pictures[0].rgba.slice(0, 3)]).toEqual([255, 0, 0]);
+    expect([...pictures[0].rgba.slice(4 * 8, 4 * 8 + 3)]).toEqual([0, 0, 255]);
+  });
+
+  test('is used on the page: a checkpoint of the family, and the engine with its key', async ({ page }) => {
+    await page.goto(`${url}/?backend=wasm`);
+    await page.getByTestId('checkpoint-folder').setInputFiles(checkpoint);
+    const ways = page.getByLabel('What to make it with');
+    await ways.selectOption({ label: 'Weave' });
+    const prompt = page.getByRole('textbox', { name: 'Prompt', exact: true });
+    await prompt.fill('linen');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(page.getByRole('figure').getByRole('img').first()).toBeVisible();
+
+    await page.goto(`${url}/?backend=wasm#engines`);
+    await page.getByLabel('Kind').selectOption({ label: 'Whistle' });
+    await page.getByRole('button', { name: 'Enter', exact: true }).click();
+    await expect(page.getByRole('article').filter({ hasText: 'http://127.0.0.1:9' })).toBeVisible();
+    await page.getByLabel('Key', { exact: true }).fill(KEY);
+    await page.getByRole('button', { name: 'Look again' }).click();
+    await page.getByRole('link', { name: 'Studio' }).click();
+    await page
+      .getByRole('radiogroup', { name: 'What to make' })
+      .getByRole('radio', { name: 'Sound' })
+      .check({ force: true });
+    await ways.selectOption({ label: 'Whistle' });
+    await prompt.fill('abc');
+    await page.getByRole('button', { name: /^Generate/ }).click();
+    await expect(
+      page.getByRole('region', { name: 'Sound', exact: true }).getByRole('button', { name: 'Play' }),
+    ).toBeEnabled();
+    const runs = await page.evaluate(async () => (await globalThis.darkroom?.runs({ limit: 2 })) ?? []);
+    expect(runs.map(({ operation, entities }) => [operation?.config, entities.at(-1)?.type])).toEqual([
+      ['whistle', 'output_audio'],
+      ['weave', 'output_image'],
     ]);
   });
 
@@ -385,14 +448,17 @@ test.describe.serial('what is dropped in', () => {
   });
 
   /** The files that the copy's command line writes. */
-  async function generate(operation: object, given?: string): Promise<string[]> {
+  async function generate(
+    operation: object,
+    given: { checkpoint?: string; environment?: Record<string, string> } = {},
+  ): Promise<string[]> {
     const out = mkdtempSync(join(copy, 'out-'));
     writeFileSync(join(out, 'operation.json'), JSON.stringify(operation));
     const words = [join(out, 'operation.json'), '--out', out, '--backend', 'wasm'];
     const { stdout } = await promisify(execFile)(
       process.execPath,
-      ['cli/generate.js', ...words, ...(given ? ['--checkpoint', given] : [])],
-      { cwd: copy },
+      ['cli/generate.js', ...words, ...(given.checkpoint ? ['--checkpoint', given.checkpoint] : [])],
+      { cwd: copy, env: { ...process.env, ...given.environment } },
     );
     const files = stdout.trim().split('\n');
     return files.map((line) => basename((JSON.parse(line) as { file: string }).file));
