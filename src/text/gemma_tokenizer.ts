@@ -1,9 +1,8 @@
 /** The tokenizer of Gemma's encoders: pieces of text, and bytes where there is none; its files may put tokens of their own around every text. */
-import { Tokenizer } from '@huggingface/tokenizers';
+import type { Tokenizer } from '@huggingface/tokenizers';
 import * as v from 'valibot';
-import { StudioError } from '../core/errors.ts';
-import { definitionSchema } from './chat_tokenizer.ts';
 import type { TokenizerFiles } from './clip_tokenizer.ts';
+import { openTokenizer } from './opened_tokenizer.ts';
 import { readTokenizerJson } from './tokenizer_json.ts';
 
 export interface GemmaTokens {
@@ -30,19 +29,7 @@ export class GemmaTokenizer {
   constructor(files: TokenizerFiles, most: number) {
     const { model_max_length: limit = most } = readTokenizerJson(files, 'tokenizer_config.json', configSchema) ?? {};
     this.limit = Math.min(limit, most);
-    const definition = readTokenizerJson(files, 'tokenizer.json', definitionSchema);
-    if (!definition) {
-      throw new StudioError(
-        'checkpoint_incomplete',
-        'This checkpoint lacks tokenizer/tokenizer.json; add the missing file.',
-      );
-    }
-    try {
-      this.#tokenizer = new Tokenizer(definition, {});
-    } catch (cause) {
-      const message = 'The tokenizer of this checkpoint cannot be read; get its files again.';
-      throw new StudioError('checkpoint_damaged', message, { cause });
-    }
+    this.#tokenizer = openTokenizer(files);
   }
 
   encode(prompt: string): GemmaTokens {

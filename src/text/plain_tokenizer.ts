@@ -1,9 +1,7 @@
 /** The tokenizer of a language model that reads texts as they are, ended by whatever tokens the model's files put behind every text. */
-import { Tokenizer } from '@huggingface/tokenizers';
-import { StudioError } from '../core/errors.ts';
-import { definitionSchema } from './chat_tokenizer.ts';
+import type { Tokenizer } from '@huggingface/tokenizers';
 import type { TokenizerFiles } from './clip_tokenizer.ts';
-import { readTokenizerJson } from './tokenizer_json.ts';
+import { openTokenizer } from './opened_tokenizer.ts';
 
 export interface PlainTokens {
   /** The ids that are read. */
@@ -17,19 +15,7 @@ export class PlainTokenizer {
 
   /** @throws StudioError `checkpoint_incomplete` if a file is missing, `checkpoint_damaged` if one is not what it should be */
   constructor(files: TokenizerFiles) {
-    const definition = readTokenizerJson(files, 'tokenizer.json', definitionSchema);
-    if (!definition) {
-      throw new StudioError(
-        'checkpoint_incomplete',
-        'This checkpoint lacks tokenizer/tokenizer.json; add the missing file.',
-      );
-    }
-    try {
-      this.#tokenizer = new Tokenizer(definition, {});
-    } catch (cause) {
-      const message = 'The tokenizer of this checkpoint cannot be read; get its files again.';
-      throw new StudioError('checkpoint_damaged', message, { cause });
-    }
+    this.#tokenizer = openTokenizer(files);
   }
 
   /** All of a text, with whatever the model's files put before and behind it. */
