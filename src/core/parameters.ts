@@ -246,8 +246,19 @@ export const tileSize = () => {
   );
 };
 
+const WEIGHT_CHOICES = {
+  auto: { en: 'What fits', de: 'Was passt' },
+  full: { en: 'Whole', de: 'Ganz' },
+  q8: { en: '8 bits', de: '8 Bit' },
+  q4: { en: '4 bits', de: '4 Bit' },
+};
+
 /** How to run the weights; `auto` takes the best variant that fits. */
-export const weights = () => v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights must be auto, full, q8 or q4.');
+export const weights = () =>
+  v.pipe(
+    v.picklist(['auto', ...WEIGHT_VARIANTS], 'weights must be auto, full, q8 or q4.'),
+    v.metadata({ choices: WEIGHT_CHOICES } satisfies FieldMetadata),
+  );
 
 /** What the network was trained to predict, for a checkpoint that does not say, or is wrong. */
 export const predictionType = () =>
