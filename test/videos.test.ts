@@ -185,7 +185,7 @@ describe('a checkpoint of Wan', () => {
       'keys of pictures of another width',
       'transformer/config.json',
       { image_dim: 1280, added_kv_proj_dim: 64 },
-      /added_kv_proj_dim is not the width/,
+      /added_kv_proj_dim and image_dim do not fit/,
     ],
     [
       'latents of another width',
