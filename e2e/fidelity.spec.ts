@@ -63,6 +63,9 @@ const ON_GPU =
 const NOT_HERE =
   /^(?:qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last))$/;
 
+/** Left to wasm: projected guidance alone takes the path that it takes with rescaling, which is compared on WebGPU. */
+const NOT_ON_GPU = /^sd15-apg$/;
+
 /** The magnitude of latents from random networks that were given only noise. */
 function spreadOf(values: Float32Array): number {
   const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
@@ -122,7 +125,9 @@ for (const backend of ['wasm', 'webgpu'] as const) {
     }
 
     const here = goldens.filter(({ root, name }) =>
-      backend === 'wasm' ? !NOT_HERE.test(name) : root === PIPELINE_GOLDENS || ON_GPU.test(name),
+      backend === 'wasm'
+        ? !NOT_HERE.test(name)
+        : (root === PIPELINE_GOLDENS && !NOT_ON_GPU.test(name)) || ON_GPU.test(name),
     );
     for (const { root, name } of here) {
       test(name, async () => {
