@@ -16,7 +16,7 @@ import {
   type Golden,
 } from './fixtures/door.ts';
 import { writeFiles, writeWeightless } from './fixtures/weightless.ts';
-import { splitFlux1Gguf, splitQwenImageGguf } from '../test/split_files.ts';
+import { splitFlux1Gguf } from '../test/split_files.ts';
 
 const GOLDENS = join(PIPELINE_GOLDENS, '..');
 const LATENTS = 1e-3;
@@ -30,11 +30,6 @@ const CASES = [
   },
   // Matrices of 4 bits (Q4_0) and 8 bits (Q8_0), bound in the blocks that their files have, and of others that become such blocks while they stream.
   { name: 'flux1-gguf', root: 'split_files', open: (page: Page) => openFile(page, writeFiles(made, splitFlux1Gguf())) },
-  {
-    name: 'qwen-image-gguf',
-    root: 'split_files',
-    open: (page: Page) => openFile(page, writeFiles(made, splitQwenImageGguf())),
-  },
 ];
 
 const made = mkdtempSync(join(tmpdir(), 'darkroom-blocks-'));

@@ -63,8 +63,11 @@ const ON_GPU =
 const NOT_HERE =
   /^(?:qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last))$/;
 
-/** Left to wasm: projected guidance alone takes the path that it takes with rescaling, which is compared on WebGPU. */
-const NOT_ON_GPU = /^sd15-apg$/;
+/**
+ * Left to wasm, since WebGPU runs nothing else for them: projected guidance alone, as it is compared with rescaling, and what new ground begins as,
+ * which the processor draws.
+ */
+const NOT_ON_GPU = /^sd15-(?:apg|outpaint-fill|outpaint-noise)$/;
 
 /** The magnitude of latents from random networks that were given only noise. */
 function spreadOf(values: Float32Array): number {
