@@ -7,7 +7,7 @@ interface Movable {
   move?(name: string): Promise<void>;
 }
 
-/** How many folders to keep open, since each level of a path is a call to the browser's process, and a recording lies five levels deep. */
+/** How many folder handles to cache: each level of a path costs a call to the browser process, and recordings lie five levels deep. */
 const KEPT_FOLDERS = 32;
 
 /** Delays before retrying a locked file; a dead tab releases its files within two seconds. */
@@ -16,7 +16,7 @@ const BACK_OFF_MS = [10, 20, 40, 80, 160, 320, 640, 730];
 export class OpfsFileStore implements FileStore {
   readonly persistent = true;
   readonly #root: FileSystemDirectoryHandle;
-  /** By path, the one used last at the end. */
+  /** Cached handles by path, least recently used first. */
   readonly #folders = new Map<string, FileSystemDirectoryHandle>();
 
   private constructor(root: FileSystemDirectoryHandle) {
@@ -119,7 +119,7 @@ export class OpfsFileStore implements FileStore {
     return new OpfsAppendFile(await openHandle(file));
   }
 
-  /** Works in a folder that is kept open. Another tab may have removed it meanwhile, so what is not found is looked for once more. */
+  /** Runs `work` on a cached folder handle. Another tab may have removed the folder since, so a miss is retried with a fresh handle. */
   async #within<T>(path: string, create: boolean, work: (folder: FileSystemDirectoryHandle) => Promise<T>): Promise<T> {
     const kept = this.#folders.get(path);
     this.#folders.delete(path);
