@@ -4,8 +4,9 @@ import { chromiumFlags, provideChromium } from './cli/chromium.js';
 const executablePath = await provideChromium();
 const port = Number(process.env.DARKROOM_TEST_PORT ?? 4179);
 
-/** They keep the software renderer busy; with `engine` among them, too, this lane would end long after the other. */
+/** They keep the software renderer busy. */
 const gpu = [
+  'engine',
   'fidelity',
   'blocks',
   'onnx_repository',

@@ -16,7 +16,7 @@ import type { KeyValues } from '../src/weights/library/key_values.ts';
 import { Library } from '../src/weights/library/library.ts';
 import { OriginFile } from '../src/weights/library/origin_file.ts';
 import type { TransformMaker } from '../src/weights/library/piece_transform.ts';
-import { isPath, keyOf } from '../src/weights/library/records.ts';
+import { isPath, keyOf, type Manifest } from '../src/weights/library/records.ts';
 import { RemoteFiles } from '../src/weights/library/remote_files.ts';
 import { Requests } from '../src/weights/library/requests.ts';
 import { LibraryStore } from '../src/weights/library/store.ts';
@@ -1122,6 +1122,20 @@ describe('storage', () => {
       [`${REF}/more`, 'complete'],
     ]);
   });
+});
+
+test('the last piece of a download that was broken off is looked at again, and fetched again where it is torn', async () => {
+  const world = new World();
+  await world.download(world.tab());
+  const manifest = await world.store.manifest(REF);
+  await world.store.writeManifest({ ...(manifest as Manifest), complete: false });
+  const record = await world.store.file(REF, WEIGHTS);
+  const last = (record?.pieces.length ?? 0) - 1;
+  await world.values.write([[keyOf.piece(REF, WEIGHTS, last), new Blob([new Uint8Array(3)])]]);
+  const before = world.origin.sent;
+  expect(await world.tab().resume(REF, null, () => undefined)).toMatchObject({ state: 'complete', error: null });
+  expect(world.origin.sent - before).toBe(record?.pieces[last].length);
+  await world.expectRight();
 });
 
 describe('verifying', () => {

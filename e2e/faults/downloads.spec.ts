@@ -336,7 +336,9 @@ test('a tab killed at 20 random moments', async ({ door, context, hub }) => {
   const { stored } = await download(page, paused?.state === 'paused' ? REF : HUB(LARGE));
   expect(stored).toMatchObject({ state: 'complete' });
   if (paused?.state === 'paused') {
-    expect(hub.asked).toBe(paused.bytes - paused.storedBytes);
+    // A kill in the middle of a write may have torn the last piece.
+    expect(hub.asked).toBeGreaterThanOrEqual(paused.bytes - paused.storedBytes);
+    expect(hub.asked).toBeLessThanOrEqual(paused.bytes - paused.storedBytes + PIECE);
   }
   await expectRight(page, REF);
   await expectRight(page, TINY_REF);

@@ -54,7 +54,7 @@ export const areas: FidelityArea[] = [
   {
     title: 'Whole pictures: latents',
     about:
-      "Against diffusers on the CPU in f32 (`reference/pipelines.py`), in Node's ONNX Runtime: what the sampler leaves, in units of the spread of the expected latents. `e2e/fidelity.spec.ts` holds the same cases to the same numbers in the browser, on WebGPU and on wasm.",
+      "Against diffusers on the CPU in f32 (`reference/pipelines.py`), in Node's ONNX Runtime: what the sampler leaves, in units of the spread of the expected latents. `e2e/fidelity.spec.ts` holds the same cases to the same numbers in the browser: on wasm, and on WebGPU where that computes in a way of its own.",
     columns,
     limit: 1e-3,
     cells: cellsOf(PIPELINES, ({ latents }) => latents),

@@ -150,10 +150,20 @@ export class FileWriter {
     }
     const isSame = record.size === file.size && (record.sha256 === file.sha256 || record.digest === file.sha256);
     if (isSame) {
-      return record;
+      return this.#withoutTornPiece(file.path, record);
     }
     await this.#store.discardFile(this.#ref, file.path);
     return null;
+  }
+
+  /** A tab killed in the middle of a write has left the last piece broken, although its record was there: it counts as missing then. */
+  async #withoutTornPiece(path: string, record: FileRecord): Promise<FileRecord> {
+    const last = record.pieces.length - 1;
+    if (last < 0 || record.missing.includes(last)) {
+      return record;
+    }
+    const [piece] = await this.#store.pieces(this.#ref, path, [last]);
+    return (await isWhole(piece, record.pieces[last])) ? record : { ...record, missing: [...record.missing, last] };
   }
 
   async #transform(
@@ -257,6 +267,13 @@ function checkStart(path: string, bytes: Uint8Array, size: number): void {
 
 export async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)));
+}
+
+/** Whether a stored piece is what its record says; false for one that is gone or cannot be read. */
+export async function isWhole(piece: Blob | null, expected: FileRecord['pieces'][number]): Promise<boolean> {
+  // A Blob whose file is gone rejects.
+  const bytes = await piece?.arrayBuffer().catch(() => null);
+  return bytes?.byteLength === expected.length && (await sha256(new Uint8Array(bytes))) === expected.sha256;
 }
 
 /** SHA-256 of a file on disk, streamed; lower-case hex. */

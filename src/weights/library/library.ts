@@ -17,7 +17,7 @@ import { Delivery } from './delivery.ts';
 import { readFolder, writeFolder } from './exported_folder.ts';
 import type { FolderFile } from './exported_folder.ts';
 import { hashesOf } from '../fingerprint.ts';
-import { digestOf, sha256 } from './file_writer.ts';
+import { digestOf, isWhole } from './file_writer.ts';
 import { additionIn, requireAddition } from './addition_kinds.ts';
 import { lookAtHub, refusePickle, requireWeights } from './hub.ts';
 import type { KeyValues } from './key_values.ts';
@@ -340,19 +340,17 @@ export class Library implements LibraryApi {
     onBytes: (count: number) => void,
   ): Promise<number[]> {
     const wrong: number[] = [];
-    for (const [n, { length, sha256: expected }] of record.pieces.entries()) {
+    for (const [n, expected] of record.pieces.entries()) {
       if (signal.aborted) {
         throw stopped();
       }
       if (!record.missing.includes(n)) {
         const [piece] = await this.#store.pieces(ref, path, [n]);
-        // A Blob whose file is gone rejects.
-        const bytes = await piece?.arrayBuffer().catch(() => null);
-        if (bytes?.byteLength !== length || (await sha256(new Uint8Array(bytes))) !== expected) {
+        if (!(await isWhole(piece, expected))) {
           wrong.push(n);
         }
       }
-      onBytes(length);
+      onBytes(expected.length);
     }
     return wrong;
   }
