@@ -34,8 +34,11 @@ const opening: RunOpening & { operation: Operation } = {
 describe('a run', () => {
   test('is a folder under day and device, with a metadata.json', async () => {
     const store = new MemoryFileStore();
-    const run = await new Recorder(store, () => NOON).openRun(opening);
+    const recorder = new Recorder(store, () => NOON);
+    const run = await recorder.openRun(opening);
     expect(run).toMatch(/^run_[0-9]{13}_[0-9a-f]{6}$/);
+    // Who looks before the end finds it up to date.
+    await recorder.readEntity(run, 'metadata.json');
     const [device] = await store.list('exports/json/2026-03-04');
     expect(device?.name).toMatch(/^[0-9a-f-]{36}$/);
     const record = await json(store, `exports/json/2026-03-04/${device?.name}/${run}/metadata.json`);
@@ -739,7 +742,10 @@ describe('two tabs', () => {
       'metadata.json',
     ]);
     expect(await bucket.list(`${day}/${device.name}/${old}`)).toEqual([]);
-    expect(await bucket.list(`${day}/${device.name}/${fresh}`)).toHaveLength(3);
+    expect((await bucket.list(`${day}/${device.name}/${fresh}`)).map(({ name }) => name).sort()).toEqual([
+      '01_note.txt',
+      'journal',
+    ]);
     await recorder.deleteRun(old);
     await recorder.deleteRun(fresh);
     expect(await new Recorder(new UnitedFileStore(bucket, root)).listRuns({ limit: 9 })).toEqual([]);

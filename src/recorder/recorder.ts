@@ -214,6 +214,9 @@ export class Recorder {
   async readEntity(run: string, name: string): Promise<Blob> {
     return guarded(async () => {
       const path = await this.#list.folder(run);
+      if (name === METADATA && this.#open.has(run)) {
+        await this.#inTurn(run, ({ folder }) => folder.describe());
+      }
       // An untrusted path must not leave the run's folder.
       const known = name === METADATA || parseFilename(name) !== null;
       const file = known ? await this.#store.read(`${path}/${name}`) : null;

@@ -1,6 +1,6 @@
 /**
  * One run's folder and the protocol for writing it: write the entity's file under an ignored name, move it to its own name, append a line
- * to the journal, flush; only then is it saved. `metadata.json` is derived from the journal and may lag behind until recovery. Whoever
+ * to the journal, flush; only then is it saved. `metadata.json` is derived from the journal and lags behind until the run ends or is recovered. Whoever
  * creates or opens a RunFolder holds the run's lock.
  */
 import { StudioError } from '../core/errors.ts';
@@ -67,7 +67,6 @@ export class RunFolder {
         retry: 'same',
       });
     }
-    await folder.#describe();
     return folder;
   }
 
@@ -96,7 +95,7 @@ export class RunFolder {
     try {
       await folder.#mend(names, described, now);
       folder.#behind = text !== (await folder.#metadata().text());
-      await folder.#describe();
+      await folder.describe();
       return folder;
     } catch (error) {
       await folder.close();
@@ -139,7 +138,6 @@ export class RunFolder {
       throw error;
     }
     this.#next = sequence + 1;
-    await this.#describe();
     return saved;
   }
 
@@ -154,7 +152,7 @@ export class RunFolder {
   /** Ends, reopens or stars the run. */
   async say(fact: Fact): Promise<void> {
     await this.append(fact);
-    await this.#describe();
+    await this.describe();
   }
 
   /** Appends a line to the journal; resolves once it is on disk. */
@@ -275,8 +273,11 @@ export class RunFolder {
     }
   }
 
-  /** Writes metadata.json. A failure does no harm: the next change or recovery writes it. */
-  async #describe(): Promise<void> {
+  /**
+   * Brings metadata.json up to date: when the run ends, and for those who read it before, as each write delays what is saved next. A failure
+   * does no harm: the next change or recovery writes it.
+   */
+  async describe(): Promise<void> {
     if (this.#behind) {
       await writeWhole(this.#store, this.path, METADATA, this.#metadata()).then(
         () => {

@@ -274,6 +274,9 @@ export class GraphRun {
   }
 
   async #listed(): Promise<Listed> {
+    if (this.#isAllTold()) {
+      return readOutputs(this.#told);
+    }
     for (let look = 0; look < LOOKS; look++) {
       const ended = await endedJob(this.#around.calls, this.#promptId, this.#graph);
       if (ended) {
@@ -288,6 +291,13 @@ export class GraphRun {
       );
     }
     return readOutputs(this.#told);
+  }
+
+  /** Whether the socket has told what each node made that no other one follows, so that the history has nothing to add. */
+  #isAllTold(): boolean {
+    const links = Object.values(this.#graph).flatMap(({ inputs }) => Object.values(inputs));
+    const followed = new Set(links.flatMap((link) => (Array.isArray(link) ? [String(link[0])] : [])));
+    return this.#hasHeardAll && Object.keys(this.#graph).every((node) => followed.has(node) || node in this.#told);
   }
 
   async #fetch(file: ListedFile): Promise<ComfyFile> {
