@@ -1,7 +1,7 @@
 /** The command line's arguments, and the operation they name. */
 import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
-import { dirname, extname, resolve } from 'node:path';
+import { extname, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Failure } from './failure.js';
 import { parseJson } from './json.js';
@@ -9,9 +9,6 @@ import { decodeText } from './text_file.js';
 
 const USAGE =
   'npm run --silent generate -- operation.json --out DIR [--checkpoint DIR|FILE.safetensors|ORG/NAME[@REVISION]|ADDRESS] [--language DIR|ORG/NAME[@REVISION]|openai_chat@ADDRESS#MODEL] [--backend webgpu|wasm|cpu]';
-
-/** Names of parameters that contain files: `mask_image`, `images`, `reference_audio`. In an operation's file they are paths relative to it. */
-const HOLDS_FILES = /(?:^|_)(image|audio)s?$/;
 
 /** How a language model on a server is named (`readRemoteModel` of `src/core/remote.ts`). */
 const REMOTE_MODEL = /^[a-z][a-z0-9_]*@https?:\/\/[^#]+#.+$/;
@@ -41,6 +38,7 @@ const FILES = {
 };
 
 /** @typedef {import('../src/weights/library/library_api.ts').Origin} Origin */
+/** @typedef {import('../src/core/named_files.ts').NamedFile} NamedFile */
 
 /**
  * @typedef {object} Request
@@ -139,8 +137,7 @@ export function parseOrigin(text) {
 }
 
 /**
- * Reads an operation's file and inlines the pictures and sounds it names as data URLs. The page validates everything else, with the same
- * messages as everywhere.
+ * Reads an operation's file. The page validates it, with the same messages as everywhere.
  * @param {string} path
  * @param {(sentence: string) => void} say
  * @returns {Promise<unknown>}
@@ -153,37 +150,31 @@ export async function readOperation(path, say) {
   if (encoding !== 'UTF-8') {
     say(`${path} was read as ${encoding}, as its byte order mark says.`);
   }
-  /** @type {unknown} */
-  let operation;
   try {
-    operation = parseJson(text);
+    return parseJson(text);
   } catch (error) {
     throw new Failure('invalid_operation', `${path} is not JSON: ${/** @type {Error} */ (error).message}.`);
   }
-  const parameters = isObject(operation) && isObject(operation.parameters) ? operation.parameters : {};
-  await inlineFiles(parameters, dirname(path));
-  // Values for one step alone.
-  for (const values of Object.values(parameters).filter(isObject)) {
-    await inlineFiles(values, dirname(path));
-  }
-  return operation;
 }
 
 /**
- * @param {Record<string, unknown>} values
- * @param {string} folder
+ * The operation with the files that it names, as data URLs.
+ * @param {unknown} operation
+ * @param {readonly NamedFile[]} named
+ * @param {string} folder that relative paths start at
+ * @returns {Promise<unknown>}
  */
-async function inlineFiles(values, folder) {
-  for (const [name, value] of Object.entries(values)) {
-    const medium = HOLDS_FILES.exec(name)?.[1];
-    if (medium === undefined) {
-      continue;
-    }
-    /** @param {unknown} one */
-    const inlined = (one) =>
-      typeof one === 'string' && !one.startsWith('data:') ? dataUrl(name, medium, resolve(folder, one)) : one;
-    values[name] = Array.isArray(value) ? await Promise.all(value.map(inlined)) : await inlined(value);
+export async function withFiles(operation, named, folder) {
+  const whole = structuredClone(operation);
+  for (const { path, medium } of named) {
+    const keys = ['parameters', ...path];
+    const last = /** @type {string | number} */ (keys.pop());
+    /** @type {any} */
+    const holder = keys.reduce((value, key) => /** @type {any} */ (value)[key], whole);
+    const name = path.filter((key) => typeof key === 'string').at(-1) ?? '';
+    holder[last] = await dataUrl(name, medium, resolve(folder, holder[last]));
   }
+  return whole;
 }
 
 /**

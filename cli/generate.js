@@ -6,9 +6,16 @@
  */
 import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { checkCheckpoint, checkLanguageFolder, isObject, parseArguments, readOperation } from './arguments.js';
+import {
+  checkCheckpoint,
+  checkLanguageFolder,
+  isObject,
+  parseArguments,
+  readOperation,
+  withFiles,
+} from './arguments.js';
 import { Failure } from './failure.js';
 import { runInNode } from './in_node.js';
 import { profile } from './profile.js';
@@ -57,7 +64,10 @@ async function generate(words) {
       : request.language === null
         ? request.languageRef
         : await session.openFolder(request.language, 'language');
-    const asked = onCheckpoint(operation, checkpoint);
+    const asked = onCheckpoint(
+      await withFiles(operation, await session.namedFiles(operation), dirname(request.operation)),
+      checkpoint,
+    );
     const teller = new Teller();
     const whole = language === null ? asked : await session.withLanguage(asked, language);
     await session.enterServers(whole, process.env, say);

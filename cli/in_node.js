@@ -1,7 +1,8 @@
 /** `--backend cpu`: the command line without a browser, on the npm package's engine for Node. */
 import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { isObject, withModel } from './arguments.js';
+import { isObject, withFiles, withModel } from './arguments.js';
 import { Failure } from './failure.js';
 import { checkServers, serversIn } from './servers.js';
 
@@ -36,11 +37,18 @@ async function serversFor(operation, { enginesFor, readAddress }, say) {
  * @param {Questions} questions
  */
 function withServersModel(operation, ref, { languageStepsOf }) {
-  if (ref === null) {
-    return operation;
-  }
+  return ref === null ? operation : withModel(operation, answered(languageStepsOf, operation), ref);
+}
+
+/**
+ * @template Answer
+ * @param {(operation: unknown) => Answer} question
+ * @param {unknown} operation
+ * @returns {Answer}
+ */
+function answered(question, operation) {
   try {
-    return withModel(operation, languageStepsOf(operation), ref);
+    return question(operation);
   } catch (error) {
     return refused(error);
   }
@@ -81,7 +89,9 @@ export async function runInNode(request, operation, say) {
   }
   const { createDarkroom } = /** @type {Module} */ (await load('node.js'));
   const questions = /** @type {Questions} */ (await load('command_line.js'));
-  const whole = withServersModel(operation, request.languageRef, questions);
+  const named = answered(questions.namedFilesOf, operation);
+  const given = await withFiles(operation, named, dirname(request.operation));
+  const whole = withServersModel(given, request.languageRef, questions);
   const darkroom = createDarkroom({
     servers: await serversFor(whole, questions, say),
     ...(request.checkpoint === null ? {} : { checkpoints: { given: request.checkpoint } }),

@@ -283,6 +283,14 @@ export class Session {
   }
 
   /**
+   * @param {unknown} operation
+   * @returns {Promise<import('../src/core/named_files.ts').NamedFile[]>} where it names files
+   */
+  namedFiles(operation) {
+    return this.#ask((door, asked) => door.namedFiles(asked), operation);
+  }
+
+  /**
    * The operation with this language model for each of its steps that needs one and names none.
    * @param {unknown} operation
    * @param {string} ref

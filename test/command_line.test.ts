@@ -7,16 +7,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, afterEach, describe, expect, test, vi } from 'vitest';
-import { readOperation } from '../cli/arguments.js';
+import { readOperation, withFiles } from '../cli/arguments.js';
 import { findChromium, installChromium, provideChromium } from '../cli/chromium.js';
 import { Failure } from '../cli/failure.js';
 import { findFault, parseJson } from '../cli/json.js';
 import { serveFolder } from '../cli/server.js';
 import { ServerProxy } from '../cli/server_proxy.js';
 import { checkServers, serversIn } from '../cli/servers.js';
+import { namedFiles } from '../src/core/named_files.ts';
+import { parseOperation } from '../src/core/operation.ts';
 import { readAddress } from '../src/core/remote.ts';
 import { engineFacts } from '../src/engines/engine.ts';
 import { crc32 } from '../src/formats/crc32.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
 import { FakeService, json } from './fake_service.ts';
 import type { Routes } from './fake_service.ts';
 
@@ -72,39 +75,42 @@ describe('files that an operation names by their paths', () => {
   writeFileSync(join(folder, 'a.png'), 'picture');
   writeFileSync(join(folder, 'b.wav'), 'sound');
   const [picture, sound] = ['data:image/png;base64,cGljdHVyZQ==', 'data:audio/wav;base64,c291bmQ='];
+  const brought = async (config: string, parameters: object) => {
+    const operation = { operation: 'image_generation', config, parameters };
+    return withFiles(operation, namedFiles(parseOperation(operation), catalogue), folder);
+  };
 
-  test('are brought with it: one, several, sounds, and those for one step alone', async () => {
-    const own = { prompt: 'image', workflow: { 3: { inputs: { image: 'a.png' } } }, width: 8 };
-    const { operation } = await read(
-      JSON.stringify({
-        parameters: {
-          ...own,
-          mask_image: 'a.png',
-          images: ['a.png', picture],
-          reference_audio: 'b.wav',
-          output: { image: 'a.png', steps: 3 },
-        },
-      }),
-    );
-    expect(operation).toEqual({
-      parameters: {
-        ...own,
-        mask_image: picture,
-        images: [picture, picture],
-        reference_audio: sound,
-        output: { image: picture, steps: 3 },
-      },
-    });
+  test.each([
+    ['stable_diffusion', { image: 'a.png', mask_image: picture }, { image: picture, mask_image: picture }],
+    ['stable_diffusion', { prompt: 'a.png' }, { prompt: 'a.png' }],
+    ['stable_diffusion', { control_images: ['a.png'] }, { control_images: [picture] }],
+    ['qwen_image_edit', { images: ['a.png', picture] }, { images: [picture, picture] }],
+    ['ace_step', { audio: 'b.wav' }, { audio: sound }],
+    ['interception_less', { output: { image: 'a.png', steps: 3 } }, { output: { image: picture, steps: 3 } }],
+    [
+      'own_workflow',
+      { workflow: { 3: { inputs: { image: 'a.png' } } }, images: ['a.png'] },
+      { workflow: { 3: { inputs: { image: 'a.png' } } }, images: [picture] },
+    ],
+    ['no_such_config', { image: 'a.png' }, { image: 'a.png' }],
+  ])('are brought with it where its chunks take files: %s, %j', async (config, parameters, expected) => {
+    expect(await brought(config, parameters)).toMatchObject({ parameters: expected });
   });
 
   test.each([
-    [{ images: ['a.png', 'none.png'] }, /The picture .*none\.png, which images names, cannot be read\.$/],
-    [{ audio: 'none.wav' }, /The sound .*none\.wav, which audio names, cannot be read\.$/],
-    [{ audio: 'a.png' }, /^audio must be a WAV, FLAC, MP3, Ogg, M4A, WebM or MP4 file; it is .*a\.png\.$/],
-    [{ control_images: ['b.wav'] }, /^control_images must be a PNG, JPEG or WebP file; it is .*b\.wav\.$/],
-  ])('are refused in one sentence: %j', async (parameters, sentence) => {
-    const { failure } = await read(JSON.stringify({ parameters }));
-    expect([failure?.code, failure?.message]).toEqual(['invalid_operation', expect.stringMatching(sentence)]);
+    [
+      'qwen_image_edit',
+      { images: ['a.png', 'none.png'] },
+      /The picture .*none\.png, which images names, cannot be read\.$/,
+    ],
+    ['ace_step', { audio: 'none.wav' }, /The sound .*none\.wav, which audio names, cannot be read\.$/],
+    ['ace_step', { audio: 'a.png' }, /^audio must be a WAV, FLAC, MP3, Ogg, M4A, WebM or MP4 file; it is .*a\.png\.$/],
+    ['stable_diffusion', { mask_image: 'b.wav' }, /^mask_image must be a PNG, JPEG or WebP file; it is .*b\.wav\.$/],
+  ])('are refused in one sentence: %s, %j', async (config, parameters, sentence) => {
+    await expect(brought(config, parameters)).rejects.toMatchObject({
+      code: 'invalid_operation',
+      message: expect.stringMatching(sentence) as string,
+    });
   });
 });
 

@@ -97,7 +97,9 @@ test.describe.serial('what is dropped in', () => {
   });
 
   test('is made by the command line like everything else', async () => {
-    const picture = `data:image/png;base64,${solid('red.png', [255, 0, 0]).buffer.toString('base64')}`;
+    // A path: the command line asks the dropped-in chunk's own schema which of its parameters are files.
+    const picture = join(copy, 'red.png');
+    writeFileSync(picture, solid('red.png', [255, 0, 0]).buffer);
     const made = [
       await generate({ operation: 'image_generation', config: 'weave', parameters: { prompt: '' } }, { checkpoint }),
       await generate({ operation: 'image_generation', config: 'gradient', parameters: { prompt: '', width: 16 } }),

@@ -14,6 +14,7 @@ import type {
 } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
 import { parseOperation } from '../core/operation.ts';
+import { namedFiles, type NamedFile } from '../core/named_files.ts';
 import { requirementsOf } from '../core/plan.ts';
 import type { Requirements } from '../core/plan.ts';
 import { catalogue } from '../pipelines/catalogue.ts';
@@ -283,6 +284,11 @@ export class JobClient implements JobService {
   /** What an operation needs. @throws StudioError `invalid_operation` */
   requirements(input: unknown): Requirements {
     return requirementsOf(parseOperation(input), catalogue);
+  }
+
+  /** Where an operation names files; see `named_files.ts`. */
+  namedFiles(input: unknown): NamedFile[] {
+    return namedFiles(parseOperation(input), catalogue);
   }
 
   remove(id: string): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import type { Delta, DeviceReport, EngineState, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
+import type { NamedFile } from '../core/named_files.ts';
 import type { Operation } from '../core/operation.ts';
 import type { Requirements } from '../core/plan.ts';
 import type { Listing } from '../weights/library/library_api.ts';
@@ -40,6 +41,8 @@ export interface Door {
   resumed(id: string): Promise<Operation>;
   /** What an operation needs, such as a language model for one of its steps. */
   requirements(operation: unknown): Requirements;
+  /** Where an operation that was read from disk names files, which it must bring as Blobs or data URLs. */
+  namedFiles(operation: unknown): NamedFile[];
   forever(id: string | null): Promise<void>;
   pause(isPaused: boolean): Promise<void>;
   queue(): Promise<QueueState>;
@@ -97,6 +100,7 @@ export function exposeDoor(client: JobClient, askEngine: AskEngine): void {
     repeat: (id) => client.repeat(id),
     resumed: (id) => client.resumed(id),
     requirements: (operation) => client.requirements(operation),
+    namedFiles: (operation) => client.namedFiles(operation),
     remote: () => client.remote,
     forever: (id) => client.forever(id),
     pause: (isPaused) => client.pause(isPaused),

@@ -1,5 +1,6 @@
 /** What the command line in Node asks before it creates a Darkroom. */
 import { parseOperation } from '../core/operation.ts';
+import { namedFiles, type NamedFile } from '../core/named_files.ts';
 import { requirementsOf } from '../core/plan.ts';
 import type { EngineFacts } from '../core/remote.ts';
 import { catalogue } from '../pipelines/catalogue.ts';
@@ -10,6 +11,11 @@ export { readAddress } from '../core/remote.ts';
 /** The steps of an operation that a language model or a voice runs, and that name none. @throws StudioError `invalid_operation` */
 export function languageStepsOf(operation: unknown): string[] {
   return requirementsOf(parseOperation(operation), catalogue).languageSteps.map(({ id }) => id);
+}
+
+/** Where an operation names files. @throws StudioError `invalid_operation` */
+export function namedFilesOf(operation: unknown): NamedFile[] {
+  return namedFiles(parseOperation(operation), catalogue);
 }
 
 /** The engines on other machines that an operation needs. @throws StudioError `invalid_operation` */
