@@ -5,6 +5,7 @@
 import * as v from 'valibot';
 import { MEGAPIXEL, sidesWithArea } from '../src/core/area_sides.ts';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
+import { StudioError } from '../src/core/errors.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import type { Model } from '../src/core/model.ts';
@@ -15,6 +16,7 @@ import {
   flowShift,
   guidanceScale,
   images,
+  integer,
   loras,
   phased,
   prompt,
@@ -59,6 +61,8 @@ export const parameters = v.strictObject({
   ),
   shift: v.optional(flowShift()),
   ...samplingEntries(),
+  /** The number of the picture in whose proportions the result is where no size is said; absent = the last. */
+  proportions_of: v.optional(integer('proportions_of', 1, MOST_PICTURES)),
   batch_size: v.optional(batchSize(), 1),
   loras: v.optional(v.pipe(loras(), v.metadata({ group: 'none' } satisfies FieldMetadata))),
   weights: v.optional(weights(), 'auto'),
@@ -66,13 +70,19 @@ export const parameters = v.strictObject({
   phased: v.optional(phased()),
 });
 
-/** A megapixel in the proportions of the last picture, as in diffusers. */
-function sizeFor(given: readonly PixelImage[], { summary: { multiple = MULTIPLE } }: Model) {
-  const { width, height } = sidesWithArea(given[given.length - 1], MEGAPIXEL);
+/** A megapixel in the proportions of one picture; diffusers takes the last. */
+function sizeFor(given: readonly PixelImage[], { summary: { multiple = MULTIPLE } }: Model, from = given.length) {
+  if (from > given.length) {
+    throw new StudioError(
+      'invalid_operation',
+      `proportions_of is ${from}, and ${given.length} pictures are given; choose one of these, or leave it out.`,
+    );
+  }
+  const { width, height } = sidesWithArea(given[from - 1], MEGAPIXEL);
   const whole = (side: number) => Math.max(multiple, Math.floor(side / multiple) * multiple);
   return { width: whole(width), height: whole(height) };
 }
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
-  return { images: await paint(input, context, sizeFor) };
+  return { images: await paint(input, context, (given, model) => sizeFor(given, model, input.proportions_of)) };
 }

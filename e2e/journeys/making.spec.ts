@@ -398,6 +398,42 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
     .poll(() => making.last(), { timeout: 150_000 })
     .toMatchObject({ config: 'qwen_image_edit', parameters: { width: 64, height: 128, shift: 3 } });
   await expect.poll(shown).toBe(2);
+
+  // Somebody tries something on with the same checkpoint; what they wear is painted over.
+  await page.getByRole('combobox', { name: 'What to make it with' }).selectOption('try_on');
+  const mask = page.getByRole('group', { name: 'What goes' });
+  await expect(mask.getByRole('button', { name: 'Paint a mask' })).toBeDisabled();
+  for (const name of ['Person', 'Clothing']) {
+    await page
+      .getByText(name, { exact: true })
+      .locator('xpath=ancestor::div[.//input[@type="file"]][1]')
+      .getByLabel('Choose a picture …')
+      .setInputFiles(PICTURE);
+  }
+  await mask.getByRole('button', { name: 'Paint a mask' }).click();
+  await page.getByRole('application').click();
+  await page.getByRole('button', { name: 'Done' }).click();
+  await expect(mask.getByRole('button', { name: 'Change the mask' })).toBeVisible();
+  await making.set({ Width: '64', Height: '64', Steps: '1', Guidance: '1' });
+  await making.generate.click();
+  await expect
+    .poll(() => making.last(), { timeout: 150_000 })
+    .toMatchObject({ config: 'try_on', parameters: { width: 64 } });
+  const recorded = () =>
+    page.evaluate(async () => {
+      const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
+      return run?.entities.map(({ type }) => type).filter((type) => /^(?:input_|dressing_)/.test(type)) ?? [];
+    });
+  await expect
+    .poll(async () => (await recorded()).sort())
+    .toEqual([
+      'dressing_images',
+      'dressing_images',
+      'dressing_prompt',
+      'input_cloth',
+      'input_mask_image',
+      'input_person',
+    ]);
 });
 
 /** A picture of 80×64 pixels. */
