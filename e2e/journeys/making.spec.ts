@@ -390,7 +390,15 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   // So has Qwen-Image-Edit, which is made for them.
   await expect(picture).toHaveAttribute('alt', 'both of them by night', { timeout: 150_000 });
   await openCheckpoint(page, 'tiny-qwen-image-edit-2509');
-  await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, PICTURE]);
+  await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, OTHER_PICTURE]);
+  const order = () =>
+    page
+      .getByRole('list', { name: 'Pictures to work from' })
+      .getByRole('img')
+      .evaluateAll((images) => images.map((image) => image.getAttribute('alt')));
+  expect(await order()).toEqual(['image.png', 'image_1.png']);
+  await page.getByRole('button', { name: 'Move image_1.png forward' }).click();
+  expect(await order()).toEqual(['image_1.png', 'image.png']);
   await making.set({ Width: '64', Height: '128', Steps: '1', Shift: '3' });
   await making.prompt.fill('the first on the second');
   await making.generate.click();
@@ -447,6 +455,8 @@ const PICTURE = join(
   'z-image-transform',
   'image.png',
 );
+
+const OTHER_PICTURE = join(PICTURE, '..', '..', 'qwen-edit-plus-two', 'image_1.png');
 
 async function openCheckpoint(page: Page, name: string): Promise<void> {
   await page.getByTestId('checkpoint-folder').setInputFiles(writeWeightless(folder, name));
