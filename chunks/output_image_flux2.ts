@@ -5,6 +5,7 @@
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
+import { FLOW_GUIDANCE_METHODS, NO_APG, guidanceEntries, isWholeGuidance } from '../src/core/guidance.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
 import { samplingEntries } from '../src/core/painting_parameters.ts';
 import {
@@ -35,34 +36,38 @@ const MULTIPLE = 16;
 const MOST_PICTURES = 8;
 const TILE = 'tile_size must be a multiple of 64 from 128 to 2048 pixels.';
 
-export const parameters = v.strictObject({
-  operation: v.picklist(meta.operations),
-  prompt: prompt('prompt'),
-  images: v.optional(
-    v.pipe(
-      images('images', MOST_PICTURES),
-      v.metadata({ words: 'pictures_to_work_from', group: 'main' } satisfies FieldMetadata),
+export const parameters = v.pipe(
+  v.strictObject({
+    operation: v.picklist(meta.operations),
+    prompt: prompt('prompt'),
+    images: v.optional(
+      v.pipe(
+        images('images', MOST_PICTURES),
+        v.metadata({ words: 'pictures_to_work_from', group: 'main' } satisfies FieldMetadata),
+      ),
     ),
-  ),
-  width: v.optional(size('width', MULTIPLE, 4096, MULTIPLE)),
-  height: v.optional(size('height', MULTIPLE, 4096, MULTIPLE)),
-  steps: v.optional(steps(1, 150), 4),
-  guidance_scale: v.optional(
-    v.pipe(
-      guidanceScale(),
-      v.metadata({ words: 'flux2_guidance', slider: { min: 1, max: 10, step: 0.5 } } satisfies FieldMetadata),
+    width: v.optional(size('width', MULTIPLE, 4096, MULTIPLE)),
+    height: v.optional(size('height', MULTIPLE, 4096, MULTIPLE)),
+    steps: v.optional(steps(1, 150), 4),
+    guidance_scale: v.optional(
+      v.pipe(
+        guidanceScale(),
+        v.metadata({ words: 'flux2_guidance', slider: { min: 1, max: 10, step: 0.5 } } satisfies FieldMetadata),
+      ),
+      1,
     ),
-    1,
-  ),
-  shift: v.optional(flowShift()),
-  ...samplingEntries(),
-  batch_size: v.optional(batchSize(), 1),
-  weights: v.optional(weights(), 'auto'),
-  tile_size: v.optional(
-    v.pipe(v.number(TILE), v.integer(TILE), v.minValue(128, TILE), v.maxValue(2048, TILE), v.multipleOf(64, TILE)),
-  ),
-  phased: v.optional(phased()),
-});
+    ...guidanceEntries(FLOW_GUIDANCE_METHODS),
+    shift: v.optional(flowShift()),
+    ...samplingEntries(),
+    batch_size: v.optional(batchSize(), 1),
+    weights: v.optional(weights(), 'auto'),
+    tile_size: v.optional(
+      v.pipe(v.number(TILE), v.integer(TILE), v.minValue(128, TILE), v.maxValue(2048, TILE), v.multipleOf(64, TILE)),
+    ),
+    phased: v.optional(phased()),
+  }),
+  v.check((input) => isWholeGuidance(input), NO_APG),
+);
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
   // Guidance leads away from a run without words, or is an input of the network.

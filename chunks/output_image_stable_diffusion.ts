@@ -5,7 +5,7 @@
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
-import { DEFAULT_GUIDANCE, guidanceEntries, isWholeGuidance, NO_APG } from '../src/core/guidance.ts';
+import { DEFAULT_GUIDANCE, GUIDANCE_METHODS, guidanceEntries, isWholeGuidance, NO_APG } from '../src/core/guidance.ts';
 import { hiresEntries, isWholeHires, NO_HIRES } from '../src/core/hires.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import type {
@@ -29,6 +29,7 @@ import {
   drawnSeed,
   firstVae,
   follows,
+  guidanceRescale,
   guidanceScale,
   hasControlImages,
   hasMask,
@@ -94,7 +95,8 @@ export const parameters = v.pipe(
     height: v.optional(size('height')),
     steps: v.optional(steps(1, 150), 25),
     guidance_scale: v.optional(guidanceScale(), 7.5),
-    ...guidanceEntries(),
+    ...guidanceEntries(GUIDANCE_METHODS),
+    guidance_rescale: v.optional(guidanceRescale()),
     guidance_mode: v.optional(
       v.picklist(['auto', 'batched', 'serial'], 'guidance_mode must be auto, batched or serial.'),
       'auto',

@@ -6,6 +6,7 @@
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
+import { FLOW_GUIDANCE_METHODS, NO_APG, guidanceEntries, isWholeGuidance } from '../src/core/guidance.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
 import { hasItsStart, maskEntries, paintingEntries, startProblem } from '../src/core/painting_parameters.ts';
 import { guidanceScale, prompt, real } from '../src/core/parameters.ts';
@@ -34,6 +35,7 @@ export const parameters = v.pipe(
     /** Only used with guidance above 1. */
     negative_prompt: v.optional(prompt('negative_prompt'), ''),
     guidance_scale: v.optional(guidanceScale(), 7),
+    ...guidanceEntries(FLOW_GUIDANCE_METHODS),
     ...paintingEntries({ multiple: 16, usualSteps: 28 }),
     ...maskEntries(),
     skip_guidance_layers: v.optional(
@@ -53,6 +55,7 @@ export const parameters = v.pipe(
     skip_layer_guidance_stop: v.optional(real('skip_layer_guidance_stop', 0, 1), 0.2),
   }),
   v.check((input) => hasItsStart(input), startProblem),
+  v.check((input) => isWholeGuidance(input), NO_APG),
   v.check(
     ({ skip_guidance_layers: layers = [], guidance_scale: scale }) => layers.length === 0 || scale > 1,
     'skip_guidance_layers counts only with a guidance_scale above 1; raise it, or leave the layers out.',

@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
+import { FLOW_GUIDANCE_METHODS, NO_APG, guidanceEntries, isWholeGuidance } from '../src/core/guidance.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
 import { hasItsStart, maskEntries, paintingEntries, startProblem } from '../src/core/painting_parameters.ts';
 import { guidanceScale, prompt } from '../src/core/parameters.ts';
@@ -25,10 +26,12 @@ export const parameters = v.pipe(
     /** Only used with guidance above 0. */
     negative_prompt: v.optional(prompt('negative_prompt'), ''),
     guidance_scale: v.optional(guidanceScale(), 0),
+    ...guidanceEntries(FLOW_GUIDANCE_METHODS),
     ...paintingEntries({ multiple: 16, usualSteps: 8 }),
     ...maskEntries(),
   }),
   v.check((input) => hasItsStart(input), startProblem),
+  v.check((input) => isWholeGuidance(input), NO_APG),
 );
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {

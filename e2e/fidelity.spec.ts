@@ -57,7 +57,7 @@ const SPLIT_FILES = join(PIPELINE_GOLDENS, '..', 'split_files');
  * LTX-Video, whose decoder is a network for each stage, what differs only in words and lengths.
  */
 const NOT_HERE =
-  /^(?:qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last))$/;
+  /^(?:try-on|qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last))$/;
 
 /**
  * Of pipelines, flow transformers and videos what WebGPU runs in a way of its own: one of each architecture and operation, and of each kernel and

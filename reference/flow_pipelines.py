@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, AutoencoderKLFlux2, Flux2KleinPipeline, Flu
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+from PIL import Image
 from transformers import Mistral3Config, Mistral3ForConditionalGeneration, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from files import GOLDENS, ROOT, digits, fresh_folder, write_json, write_rows, write_tensors
@@ -135,8 +136,10 @@ def mistral(vocabulary: int, hidden: int, layers: int, heads: dict = dict(num_at
     )
 
 
-def scale_of(name: str, shape: tuple[int, ...], gain: float) -> tuple[float, float]:
-    """How far a tensor's hashed values reach, and what lies in their middle."""
+def scale_of(name: str, shape: tuple[int, ...], gain: float, as_matrices: tuple[str, ...] = ()) -> tuple[float, float]:
+    """How far a tensor's hashed values reach, and what lies in their middle. `as_matrices`: endings of names that have no rule of their own"""
+    if as_matrices and name.endswith(as_matrices):
+        return float(np.float32(gain * (3 / int(np.prod(shape[1:]))) ** 0.5)), 0.0
     if name.endswith("running_var"):
         return 0.5, 1.0
     if name.endswith("weight_g"):
@@ -162,7 +165,7 @@ def scale_of(name: str, shape: tuple[int, ...], gain: float) -> tuple[float, flo
     return float(np.float32(gain * (3 / int(np.prod(shape[1:]))) ** 0.5)), 0.0
 
 
-def fill(model: torch.nn.Module, first: int, gain: float, gains: dict[str, float]) -> list[dict]:
+def fill(model: torch.nn.Module, first: int, gain: float, gains: dict[str, float], as_matrices: tuple[str, ...] = ()) -> list[dict]:
     """Gives every parameter its hashed values and returns the table of them, numbered from `first`."""
     table, seen = [], set()
     tied = getattr(model, "_tied_weights_keys", None) or {}
@@ -175,14 +178,14 @@ def fill(model: torch.nn.Module, first: int, gain: float, gains: dict[str, float
         seen.add(tensor.data_ptr())
         shape = tuple(tensor.shape)
         factor = next((factor for part, factor in gains.items() if part in name), 1.0)
-        scale, add = scale_of(name, shape, factor * gain)
+        scale, add = scale_of(name, shape, factor * gain, as_matrices)
         with torch.no_grad():
             tensor.copy_(hashed(first + len(table), shape, scale, add))
         table.append({"number": first + len(table), "name": name, "shape": list(shape), "scale": scale, "add": add})
     return table
 
 
-def save(name: str, pipeline, gains: dict[str, dict[str, float]], prefixes: dict[str, str] = {}) -> None:
+def save(name: str, pipeline, gains: dict[str, dict[str, float]], prefixes: dict[str, str] = {}, as_matrices: tuple[str, ...] = ()) -> None:
     """The folder of a checkpoint without its weights, which the pipeline gets here. @param prefixes of a part's tensors in published files, where transformers 5 has dropped one"""
     folder = fresh_folder(CHECKPOINTS / name)
     files, number = [], 0
@@ -191,7 +194,7 @@ def save(name: str, pipeline, gains: dict[str, dict[str, float]], prefixes: dict
         model = getattr(pipeline, part, None)
         if model is not None:
             model.eval()
-            table = fill(model, number, 1.0, gains.get(part, {}))
+            table = fill(model, number, 1.0, gains.get(part, {}), as_matrices)
             number += len(table)
             for row in table:
                 row["name"] = prefixes.get(part, "") + row["name"]
@@ -283,7 +286,7 @@ def write_case(name: str, checkpoint: str, config: str, about: str, pipeline, pa
     given.update({key: call.pop(key) for key in list(call) if key.startswith("skip_")})
     seed = call.pop("seed")
     operation, masks = "image_generation", {}
-    shown = [picture(*size) for size in call.pop("images", [])]
+    shown = [image if isinstance(image, Image.Image) else picture(*image) for image in call.pop("images", [])]
     if shown:
         for number, image in enumerate(shown):
             image.save(folder / f"image_{number}.png")

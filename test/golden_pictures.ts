@@ -7,8 +7,12 @@ import type { Context, Outputs } from '../src/core/chunk.ts';
 import type { BlockMode } from '../src/core/job.ts';
 import type { CpuTensor, PixelImage } from '../src/core/media.ts';
 import type { Model } from '../src/core/model.ts';
+import { parseOperation } from '../src/core/operation.ts';
+import { plan, type PlannedStep } from '../src/core/plan.ts';
+import { asAsked, courseOf } from '../src/core/steps.ts';
 import type { VideoWriter } from '../src/core/video.ts';
 import { asUpscaler, openCheckpoint, openModel, type ModelAdditions, type ModelLora } from '../src/models/family.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { greatestDifference, relativeDifference } from './fidelity/fidelity.ts';
@@ -37,10 +41,8 @@ interface Chunk {
   execute(input: unknown, context: Context): Promise<Outputs>;
 }
 
-const chunks = import.meta.glob<Chunk>('../chunks/output_{image,video}_*.ts', { eager: true });
-const configs = import.meta.glob<{ parameters: { OUTPUT_CHUNK: string } }>('../src/configs/*.json', {
+const chunks = import.meta.glob<Chunk>(['../chunks/output_{image,video}_*.ts', '../chunks/try_on_pictures.ts'], {
   eager: true,
-  import: 'default',
 });
 
 const BUILTIN = join(import.meta.dirname, '..', 'public', 'checkpoints');
@@ -77,7 +79,7 @@ export async function differencesFrom(
     latents: relativeDifference(latents.data, goldenTensor(expected, 'latents')),
     pixels: greatestDifference(
       images.flatMap(({ data }) => [...data.filter((_, i) => i % 4 !== 3)]),
-      tensor(expected, 'pixels'),
+      tensorBytes(expected, 'pixels'),
     ),
   };
 }
@@ -95,6 +97,8 @@ export async function paint(
   more: Partial<Context> = {},
 ): Promise<{ images: PixelImage[]; latents: CpuTensor }> {
   const recorded: Record<string, CpuTensor> = {};
+  /** Pictures of earlier steps, which have no files here. */
+  const made: PixelImage[] = [];
   const frames: PixelImage[] = [];
   const writer: VideoWriter = {
     notice: null,
@@ -115,7 +119,10 @@ export async function paint(
           await openCheckpoint(folderFiles(join(BUILTIN, ref.replace('builtin:', ''))), startNodeEngine().engine),
         ),
     },
-    readImage: (source: string) => Promise.resolve(pngPixels(readFileSync(join(folder, source.split(',')[1])))),
+    readImage: (source: string) => {
+      const [, name] = source.split(',');
+      return Promise.resolve(name in made ? made[Number(name)] : pngPixels(readFileSync(join(folder, name))));
+    },
     wants: () => true,
     record: () => Promise.resolve(''),
     recordBeside: () => undefined,
@@ -132,7 +139,6 @@ export async function paint(
     signal: new AbortController().signal,
     ...more,
   } as unknown as Context;
-  const chunk = chunks[`../chunks/${configs[`../src/configs/${config}.json`].parameters.OUTPUT_CHUNK}.ts`];
   const pictures = (value: unknown): unknown =>
     typeof value === 'string' && value.endsWith('.png') ? `data:image/png;base64,${value}` : value;
   const given = Object.fromEntries(
@@ -141,22 +147,69 @@ export async function paint(
       Array.isArray(value) ? value.map(pictures) : pictures(value),
     ]),
   );
-  const input = v.parse(chunk.parameters, { operation, ...given });
-  const { images = frames } = (await chunk.execute(input, context)) as { images?: PixelImage[] };
+  let outputs: Outputs = {};
+  for (const step of stepsOf({ operation, config, parameters: given })) {
+    const chunk = chunks[`../chunks/${step.chunk}.ts`];
+    const wired = Object.entries(step.wired).map(([name, { output }]) => [name, outputs[output]] as const);
+    const values = { ...step.parameters, ...Object.fromEntries(wired), operation: step.operation };
+    const input: unknown = v.parse(chunk.parameters, values);
+    outputs = await chunk.execute(input, context);
+    if (step.id !== 'output') {
+      outputs = Object.fromEntries(Object.entries(outputs).map(([name, value]) => [name, asParameter(value, made)]));
+    }
+  }
+  const { images = frames } = outputs as { images?: PixelImage[] };
   return { images, latents: recorded.latents };
+}
+
+/** A config of one step takes its operation as it stands, without the config's own values. */
+function stepsOf({
+  operation,
+  config,
+  parameters,
+}: Omit<GoldenCase, 'name' | 'checkpoint'>): Pick<
+  PlannedStep,
+  'id' | 'chunk' | 'operation' | 'parameters' | 'wired'
+>[] {
+  const course = courseOf(catalogue.configs[config], catalogue);
+  if (typeof course === 'string') {
+    throw new Error(course);
+  }
+  const { main, steps } = asAsked(course, []);
+  if (steps.length === 1) {
+    return [{ id: 'output', chunk: main.chunk.meta.id, operation, parameters, wired: {} }];
+  }
+  const planned = plan(
+    parseOperation({ operation, config, parameters, checkpoint: '' }),
+    catalogue,
+    () => undefined,
+    null,
+  );
+  if (!planned.ok) {
+    throw new Error(planned.reasons[0].message);
+  }
+  return planned.plan.steps;
+}
+
+/** Pictures have no files here, so their numbers stand for them. */
+function asParameter(value: unknown, made: PixelImage[]): unknown {
+  return Array.isArray(value)
+    ? value.map((picture: PixelImage) => `data:image/png;base64,${made.push(picture) - 1}`)
+    : value;
 }
 
 /** An f32 tensor of a safetensors file. */
 export function goldenTensor(file: Uint8Array, name: string): Float32Array {
-  return new Float32Array(tensor(file, name).buffer);
+  return new Float32Array(tensorBytes(file, name).buffer);
 }
 
 /** One of whole numbers. */
 export function goldenTokens(file: Uint8Array, name: string): Int32Array {
-  return new Int32Array(tensor(file, name).buffer);
+  return new Int32Array(tensorBytes(file, name).buffer);
 }
 
-function tensor(file: Uint8Array, name: string): Uint8Array<ArrayBuffer> {
+/** Of any type, as it lies in a safetensors file. */
+export function tensorBytes(file: Uint8Array, name: string): Uint8Array<ArrayBuffer> {
   const length = safetensorsHeaderLength(file.subarray(0, 8), file.length, name);
   const entry = parseSafetensorsHeader(file.subarray(8, 8 + length), file.length, name).tensors.get(name);
   if (!entry) {

@@ -3,10 +3,15 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { expect, test } from 'vitest';
 import { parameters } from '../chunks/output_image_stable_diffusion.ts';
-import { GUIDANCE_METHODS } from '../src/core/guidance.ts';
+import { parameters as qwenImage } from '../chunks/output_image_qwen_image.ts';
+import { parameters as sd3 } from '../chunks/output_image_stable_diffusion_3.ts';
+import { FLOW_GUIDANCE_METHODS, GUIDANCE_METHODS } from '../src/core/guidance.ts';
 import type { Guidance, Moments } from '../src/guidance/guidance.ts';
-import { folderFiles } from './checkpoint_folder.ts';
-import { differencesFrom, goldenCases } from './golden_pictures.ts';
+import { openModel } from '../src/models/family.ts';
+import { filesOf, folderFiles } from './checkpoint_folder.ts';
+import { differencesFrom, goldenCases, paint } from './golden_pictures.ts';
+import { startNodeEngine } from './node_engine.ts';
+import { weightlessContents } from './weightless_checkpoints.ts';
 
 const methods = import.meta.glob<Guidance>(['../src/guidance/*.ts', '!../src/guidance/guidance{,_rescale}.ts'], {
   eager: true,
@@ -48,3 +53,38 @@ test.each(goldenCases(root).filter(({ parameters }) => 'guidance_method' in para
     expect(pixels).toBeLessThanOrEqual(2);
   },
 );
+
+test.each([
+  [qwenImage, { guidance_method: 'cfg_norm' }, null],
+  [qwenImage, { guidance_method: 'comfyui_cfg_norm' }, null],
+  [sd3, { guidance_method: 'cfg_norm' }, /must be one of cfg, apg, cfg_zero_star, comfyui_cfg_norm\.$/],
+  [sd3, { apg_eta: 0.5 }, /^apg_eta and apg_norm_threshold count only with/],
+  [sd3, { guidance_method: 'apg', apg_eta: 0.5 }, null],
+])('of a flow, %#: %o', (schema, given, expected) => {
+  const result = v.safeParse(schema, { operation: 'image_generation', prompt: 'a fox', ...given });
+  expect(result.issues?.[0].message ?? null).toEqual(expected === null ? null : expect.stringMatching(expected));
+});
+
+test('no kind of guidance moves a picture of Qwen-Image as its own does, and without guidance all are one and said to be idle', async () => {
+  const files = filesOf('tiny-qwen-image', weightlessContents('tiny-qwen-image'));
+  const model = await openModel(files, startNodeEngine().engine);
+  const make = async (guidance_scale: number, guidance_method?: string) => {
+    const notices: string[] = [];
+    const sizes = { width: 32, height: 32, steps: 2 };
+    const chosen = { guidance_scale, ...(guidance_method !== undefined && { guidance_method }) };
+    const parameters = { prompt: 'a fox', seed: '1', ...sizes, ...chosen };
+    const operation = { operation: 'image_generation', config: 'qwen_image', parameters };
+    const { latents } = await paint(model, operation, '', { notice: (sentence) => notices.push(sentence) });
+    return { values: [...latents.data], notices };
+  };
+  const own = await make(4);
+  expect((await make(4, 'cfg_norm')).values).toEqual(own.values);
+  const others = await Promise.all(FLOW_GUIDANCE_METHODS.map((method) => make(4, method)));
+  const all = [own, ...others].map(({ values }) => values.join());
+  expect(new Set(all).size).toBe(all.length);
+  const plain = await make(1);
+  const idle = await make(1, 'comfyui_cfg_norm');
+  expect(idle.values).toEqual(plain.values);
+  expect(idle.notices).toEqual([expect.stringMatching(/^The kind of guidance counts only where/)]);
+  await model.release();
+});

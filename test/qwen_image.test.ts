@@ -2,11 +2,18 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import * as v from 'valibot';
+import * as tryOn from '../chunks/try_on_pictures.ts';
+import type { Context } from '../src/core/chunk.ts';
+import { parseOperation } from '../src/core/operation.ts';
+import { plan } from '../src/core/plan.ts';
 import { openModel } from '../src/models/family.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import type { StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
 import * as qwenImage from '../src/graphs/qwen_image_transformer2d.ts';
-import { paint } from './golden_pictures.ts';
+import { pngPixels } from '../src/package/node_picture.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
+import { paint, tensorBytes } from './golden_pictures.ts';
 import type { QwenImageNetworks } from '../src/models/flow_transformer/qwen_image_networks.ts';
 import type { FlowModel } from '../src/models/flow_transformer/flow_model.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
@@ -31,6 +38,12 @@ async function open(name: string, change?: (contents: Contents) => void): Promis
   change?.(contents);
   return (await openModel(filesOf(name, contents), startNodeEngine().engine)) as FlowModel;
 }
+
+const edit = (parameters: object) => ({
+  operation: 'image_generation',
+  config: 'qwen_image_edit',
+  parameters: { prompt: 'x', seed: '1', ...parameters },
+});
 
 const bytes = (value: unknown) => new TextEncoder().encode(typeof value === 'string' ? value : JSON.stringify(value));
 const textOf = (contents: Contents, path: string) => new TextDecoder().decode(contents.get(path));
@@ -227,6 +240,22 @@ describe('a checkpoint', () => {
     await expect(paint(await open('tiny-qwen-image-edit'), none, '')).rejects.toThrow(/images is missing/);
   });
 
+  test('for editing takes the proportions of the picture that it is told', async () => {
+    const given = [drawnPicture([64, 32, 0]), drawnPicture([32, 64, 1])];
+    // No size is small enough, so the refusal says which one it is.
+    const summary = { name: 'x', multiple: 16, longestSide: 16, defaults: {} };
+    const sizeOf = (more: object) =>
+      paint({ summary } as unknown as FlowModel, edit({ images: ['0.png', '1.png'], ...more }), '', {
+        readImage: (source) => Promise.resolve(given[Number(/(\d)\.png/.exec(source as string)?.[1])]),
+      }).catch((error: unknown) => (error as Error).message);
+    expect(await sizeOf({})).toMatch(/not 736×1440; choose/);
+    expect(await sizeOf({ proportions_of: 2 })).toMatch(/not 736×1440; choose/);
+    expect(await sizeOf({ proportions_of: 1 })).toMatch(/not 1440×736; choose/);
+    expect(await sizeOf({ proportions_of: 3 })).toBe(
+      'proportions_of is 3, and 2 pictures are given; choose one of these, or leave it out.',
+    );
+  });
+
   test('runs in 8 and 4 bits, nearly the same', async () => {
     const parameters = { prompt: 'a red house', width: 64, height: 48, steps: 2, guidance_scale: 2, seed: '1' };
     const operation = { operation: 'image_generation', config: 'qwen_image', parameters };
@@ -290,6 +319,65 @@ describe('at its published size', () => {
     expect(shown.flops / quarter.flops).toBeGreaterThan(2);
     console.log(
       `Qwen-Image at 1024²: ${(full.flops / 1e12).toFixed(1)} TFLOP a step, ${(quarter.weightBytes / 2 ** 30).toFixed(2)} GiB in 4 bits, activations ${(quarter.activationBytes / 2 ** 30).toFixed(2)} GiB; with a picture ${(shown.flops / 1e12).toFixed(1)} TFLOP`,
+    );
+  });
+});
+
+describe('trying clothes on', () => {
+  const folder = join(GOLDENS, 'transformers', 'try-on-masked');
+  const pictures: Record<string, PixelImage> = Object.fromEntries(
+    ['person', 'cloth', 'mask'].map((name) => [name, pngPixels(readFileSync(join(folder, `${name}.png`)))]),
+  );
+  const context = {
+    progress: () => undefined,
+    readImage: (source: string) => Promise.resolve(pictures[source.split(',')[1]]),
+  } as unknown as Context;
+  const named = (name: string) => `data:image/png;base64,${name}`;
+  /** As the pipeline hands it on. */
+  const dressed = async (parameters: object) => {
+    const operation = parseOperation({
+      operation: 'image_generation',
+      config: 'try_on',
+      checkpoint: 'x',
+      parameters: { person: named('person'), cloth: named('cloth'), seed: '1', ...parameters },
+    });
+    const planned = plan(operation, catalogue, () => undefined, null);
+    if (!planned.ok) {
+      throw new Error(planned.reasons[0].message);
+    }
+    const { steps } = planned.plan;
+    const input = { ...steps[0].parameters, operation: steps[0].operation };
+    const outputs = await tryOn.execute(v.parse(tryOn.parameters, input), context);
+    return { steps, outputs: outputs as { images: PixelImage[]; prompt: string } };
+  };
+
+  test('Pillow lays the same grey on the person, and both pictures and all words go on', async () => {
+    const { steps, outputs } = await dressed({ mask_image: named('mask'), prompt: ' Tuck the shirt in. ' });
+    const expected = new Uint8Array(readFileSync(join(folder, 'expected.safetensors')));
+    const [covered, cloth] = outputs.images.map(({ data }) => [...data.filter((_, i) => i % 4 !== 3)]);
+    expect(covered).toEqual([...tensorBytes(expected, 'image_0')]);
+    expect(cloth).toEqual([...tensorBytes(expected, 'image_1')]);
+    const { INSTRUCTION, MASK_INSTRUCTION } = catalogue.configs.try_on.parameters;
+    expect(outputs.prompt).toBe([INSTRUCTION, MASK_INSTRUCTION, 'Tuck the shirt in.'].join(' '));
+    expect(steps.map(({ id, wired }) => [id, Object.keys(wired)])).toEqual([
+      ['dressing', []],
+      ['output', ['images', 'prompt']],
+    ]);
+    expect(steps[1].parameters).toMatchObject({ proportions_of: 1, steps: 40 });
+  });
+
+  test('without a mask the person stays, and nothing is said of one', async () => {
+    const { outputs } = await dressed({});
+    expect(outputs.images).toEqual([pictures.person, pictures.cloth]);
+    expect(outputs.prompt).toBe(catalogue.configs.try_on.parameters.INSTRUCTION);
+  });
+
+  test('what is missing or does not fit is said in a sentence', async () => {
+    await expect(dressed({ person: undefined })).rejects.toThrow(/person must be a picture/);
+    await expect(dressed({ cloth: undefined })).rejects.toThrow(/cloth must be a picture/);
+    await expect(dressed({ images: [named('cloth')] })).rejects.toThrow(/unknown field "images"/);
+    await expect(dressed({ mask_image: named('cloth') })).rejects.toThrow(
+      'The mask has 72×64 pixels and the picture of the person 60×90; paint the mask on that picture.',
     );
   });
 });

@@ -390,7 +390,15 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   // So has Qwen-Image-Edit, which is made for them.
   await expect(picture).toHaveAttribute('alt', 'both of them by night', { timeout: 150_000 });
   await openCheckpoint(page, 'tiny-qwen-image-edit-2509');
-  await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, PICTURE]);
+  await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, OTHER_PICTURE]);
+  const order = () =>
+    page
+      .getByRole('list', { name: 'Pictures to work from' })
+      .getByRole('img')
+      .evaluateAll((images) => images.map((image) => image.getAttribute('alt')));
+  expect(await order()).toEqual(['image.png', 'image_1.png']);
+  await page.getByRole('button', { name: 'Move image_1.png forward' }).click();
+  expect(await order()).toEqual(['image_1.png', 'image.png']);
   await making.set({ Width: '64', Height: '128', Steps: '1', Shift: '3' });
   await making.prompt.fill('the first on the second');
   await making.generate.click();
@@ -398,6 +406,42 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
     .poll(() => making.last(), { timeout: 150_000 })
     .toMatchObject({ config: 'qwen_image_edit', parameters: { width: 64, height: 128, shift: 3 } });
   await expect.poll(shown).toBe(2);
+
+  // Somebody tries something on with the same checkpoint; what they wear is painted over.
+  await page.getByRole('combobox', { name: 'What to make it with' }).selectOption('try_on');
+  const mask = page.getByRole('group', { name: 'What goes' });
+  await expect(mask.getByRole('button', { name: 'Paint a mask' })).toBeDisabled();
+  for (const name of ['Person', 'Clothing']) {
+    await page
+      .getByText(name, { exact: true })
+      .locator('xpath=ancestor::div[.//input[@type="file"]][1]')
+      .getByLabel('Choose a picture …')
+      .setInputFiles(PICTURE);
+  }
+  await mask.getByRole('button', { name: 'Paint a mask' }).click();
+  await page.getByRole('application').click();
+  await page.getByRole('button', { name: 'Done' }).click();
+  await expect(mask.getByRole('button', { name: 'Change the mask' })).toBeVisible();
+  await making.set({ Width: '64', Height: '64', Steps: '1', Guidance: '1' });
+  await making.generate.click();
+  await expect
+    .poll(() => making.last(), { timeout: 150_000 })
+    .toMatchObject({ config: 'try_on', parameters: { width: 64 } });
+  const recorded = () =>
+    page.evaluate(async () => {
+      const [run] = (await globalThis.darkroom?.runs({ limit: 1 })) ?? [];
+      return run?.entities.map(({ type }) => type).filter((type) => /^(?:input_|dressing_)/.test(type)) ?? [];
+    });
+  await expect
+    .poll(async () => (await recorded()).sort())
+    .toEqual([
+      'dressing_images',
+      'dressing_images',
+      'dressing_prompt',
+      'input_cloth',
+      'input_mask_image',
+      'input_person',
+    ]);
 });
 
 /** A picture of 80×64 pixels. */
@@ -411,6 +455,8 @@ const PICTURE = join(
   'z-image-transform',
   'image.png',
 );
+
+const OTHER_PICTURE = join(PICTURE, '..', '..', 'qwen-edit-plus-two', 'image_1.png');
 
 async function openCheckpoint(page: Page, name: string): Promise<void> {
   await page.getByTestId('checkpoint-folder').setInputFiles(writeWeightless(folder, name));

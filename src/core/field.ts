@@ -19,6 +19,8 @@ export interface FieldMetadata {
   group?: 'main' | 'more' | 'none';
   /** What a checkpoint has to be able to, as its summary says, for the field to be of use. */
   takenAs?: 'firstFrame' | 'lastFrame';
+  /** Of a mask: the field with the picture that it is painted on. */
+  over?: string;
   /** Labels of the choices, by value. */
   choices?: Readonly<Record<string, Localized>>;
   /** The slider's range, narrower than what is allowed. */

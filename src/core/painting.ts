@@ -1,6 +1,7 @@
 /** What chunks that paint with a checkpoint share: from words, and possibly a picture, to pictures. */
 import type { Context, StageDeclaration } from './chunk.ts';
 import { StudioError } from './errors.ts';
+import type { GuidanceRequest } from './guidance.ts';
 import type { LoraUse } from './loras.ts';
 import type { PixelImage } from './media.ts';
 import type { GroundRequest, Latents, Model, SampleRequest } from './model.ts';
@@ -21,8 +22,11 @@ export const FILMING_STAGES = [
   { id: 'decode', label: { en: 'Writing the video', de: 'Schreibt das Video' }, unit: 'frames', weight: 4 },
 ] as const satisfies readonly StageDeclaration[];
 
+const NO_GUIDANCE =
+  'The kind of guidance counts only where guidance leads away from a negative prompt, so it changed nothing.';
+
 /** The parameters of a painting, already validated by the chunk. */
-export interface Painting extends NoiseRequest, OutpaintRequest {
+export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest {
   /** Its kind. */
   operation: string;
   prompt: string;
@@ -83,6 +87,9 @@ export async function paint(
   const shown: Latents[] = [];
   try {
     const { tokens, texts } = text;
+    if (texts.negative === null && input.guidance_method !== undefined) {
+      context.notice(NO_GUIDANCE);
+    }
     sayWhatWasCut('prompt', tokens.prompt, tokens.limit, context);
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
     text.notices?.forEach(context.notice);

@@ -2,8 +2,9 @@
  * Pastes the original picture over the result wherever the mask keeps it, since an autoencoder reproduces nothing exactly.
  * Sources: diffusers, image_processor.py (VaeImageProcessor.apply_overlay); Pillow, src/libImaging/{Paste,Convert,AlphaComposite}.c.
  */
+import { luma } from '../core/luma.ts';
 import type { PixelImage } from '../core/media.ts';
-import { luma, resizeLanczos } from './resample.ts';
+import { resizeLanczos } from './resample.ts';
 
 /** Extra bits of precision that Pillow uses when compositing. */
 const PRECISION = 7;

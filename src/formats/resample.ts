@@ -2,6 +2,7 @@
  * Scales pictures and masks exactly as diffusers does through Pillow, so that the same picture gives the same latents.
  * Sources: Pillow, src/libImaging/Resample.c; diffusers, image_processor.py (VaeImageProcessor).
  */
+import { luma } from '../core/luma.ts';
 import type { CpuTensor, PixelImage } from '../core/media.ts';
 
 const CHANNELS = 4;
@@ -82,11 +83,6 @@ export function maskToTensor(
     }
   }
   return { dims: [1, 1, latentHeight, latentWidth], data: out };
-}
-
-/** The grey of the pixel at index `i`, 0 to 255: ITU-R 601 luma in the fixed-point form of Pillow's `convert("L")`. */
-export function luma(data: Uint8ClampedArray, i: number): number {
-  return (19595 * data[i] + 38470 * data[i + 1] + 7471 * data[i + 2] + 0x8000) >> 16;
 }
 
 /** torch.nn.functional.interpolate's source index in the mode "nearest", with its f32 scale. */

@@ -29,7 +29,7 @@ export interface ControlField {
 }
 
 /** The controls that take files. */
-const FILE_CONTROLS: readonly string[] = ['picture', 'pictures', 'sound'];
+const FILE_CONTROLS: readonly string[] = ['picture', 'mask', 'pictures', 'sound'];
 
 export function takesFiles({ control }: FieldDescription): boolean {
   return FILE_CONTROLS.includes(control);
@@ -116,6 +116,7 @@ export class Field {
     const { text } = this.entry;
     switch (control) {
       case 'picture':
+      case 'mask':
       case 'sound':
         return this.files[0]?.blob;
       case 'pictures':

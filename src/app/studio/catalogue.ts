@@ -5,7 +5,7 @@ import type { Operation } from '../../core/operation.ts';
 import type { Config } from '../../core/catalogue.ts';
 import { checkpointStep, plan } from '../../core/plan.ts';
 import type { PlanResult } from '../../core/plan.ts';
-import { courseOf, fieldsOf } from '../../core/steps.ts';
+import { courseOf, entriesOf, fieldsOf } from '../../core/steps.ts';
 import type { Course, Step } from '../../core/steps.ts';
 import { catalogue } from '../../pipelines/catalogue.ts';
 import { ofLanguage, t } from '../messages/messages.svelte.ts';
@@ -29,7 +29,7 @@ const PAINTING_FIELDS = [
  */
 export function paints(course: Course): boolean {
   const fields = fieldsOf(course);
-  const isSaid = PAINTING_FIELDS.every((name) => fields.has(name)) && !fields.has('images');
+  const isSaid = PAINTING_FIELDS.every((name) => fields.has(name)) && !('images' in entriesOf(course.main.chunk));
   return course.main.chunk.meta.needs.checkpoint !== undefined && isSaid;
 }
 

@@ -10,7 +10,7 @@ export const CHOSEN = {
   prompt_syntax: { to: String, schema: parameter.promptSyntax },
   clip_skip: { to: Number, schema: parameter.clipSkip },
   guidance_rescale: { to: Number, schema: parameter.guidanceRescale },
-  guidance_method: { to: String, schema: guidance.guidanceMethod },
+  guidance_method: { to: String, schema: () => guidance.guidanceMethod(guidance.FLOW_GUIDANCE_METHODS) },
   apg_eta: { to: Number, schema: guidance.apgEta },
   apg_norm_threshold: { to: Number, schema: guidance.apgNormThreshold },
   follows: { to: String, schema: parameter.follows },
@@ -35,7 +35,7 @@ export type ChosenName = keyof typeof CHOSEN;
 export const CHOSEN_NAMES = Object.keys(CHOSEN) as ChosenName[];
 
 /** Those that checkpoints whose noise is a flow take, too. */
-export const OF_FLOWS = /^(shift|noise|variation|eta|outpaint)/;
+export const OF_FLOWS = /^(guidance_method|apg|shift|noise|variation|eta|outpaint)/;
 
 /** Those that are about the starting picture, or say how the prompt is read, whatever the checkpoint. */
 export const OF_GIVEN = /^(prompt_syntax|outpaint_)/;

@@ -124,6 +124,11 @@ export class ConfigForm {
     return this.#all.find(({ description }) => description.control === control) ?? null;
   }
 
+  /** That of a parameter. */
+  fieldNamed(name: string): Field | null {
+    return this.#all.find(({ description }) => description.name === name) ?? null;
+  }
+
   get #all(): Field[] {
     return this.groups.flatMap(({ fields }) => fields);
   }

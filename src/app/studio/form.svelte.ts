@@ -290,6 +290,7 @@ export class Form {
     const isIdle = (name: ChosenName) =>
       (name === 'guidance_rescale' && !(Number(this.chosen(name)) > 0)) ||
       (this.chosen('guidance_method') !== 'apg' && name.startsWith('apg')) ||
+      (name === 'guidance_method' && !this.isFlow && this.chosen(name) === 'comfyui_cfg_norm') ||
       (name === 'shift' && !this.isFlow) ||
       (!varies && name.startsWith('variation')) ||
       (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||

@@ -45,6 +45,12 @@ export const guidanceMethods = (): Choice[] => [
   { id: 'cfg_zero_star', label: 'CFG-Zero*' },
 ];
 
+/** Of flow transformers, whose own kind differs. */
+export const flowGuidanceMethods = (): Choice[] => [
+  ...guidanceMethods(),
+  { id: 'comfyui_cfg_norm', label: t('CFGNorm, as in ComfyUI') },
+];
+
 export const hiresUpscalers = (): Choice[] => [
   { id: 'latent', label: t('Latents, bilinear') },
   { id: 'latent_antialiased', label: t('Latents, bilinear, antialiased') },

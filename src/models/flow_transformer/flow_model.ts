@@ -7,6 +7,7 @@
  * pipelines/qwenimage/pipeline_qwenimage{,_img2img,_inpaint,_edit,_edit_plus}.py
  */
 import { StudioError } from '../../core/errors.ts';
+import { DEFAULT_GUIDANCE } from '../../core/guidance.ts';
 import type { PixelImage } from '../../core/media.ts';
 import type {
   CheckpointSummary,
@@ -24,6 +25,7 @@ import type { NoiseSource } from '../../core/noise.ts';
 import { TorchGenerator } from '../../core/random.ts';
 import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
+import { statisticalGuidance } from '../../engine/guidance.ts';
 import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
 import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
@@ -42,6 +44,7 @@ import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import { LatentDecoder } from '../latent_diffusion/latent_decoder.ts';
 import { OpenedCheckpoint } from '../latent_diffusion/opened_checkpoint.ts';
+import { DenoisedGuidance, type FlowGuidance } from './denoised_guidance.ts';
 import { Held } from './base_networks.ts';
 import type { EncodedText, FlowNetworks } from './flow_networks.ts';
 import { OneByOne } from './one_by_one.ts';
@@ -242,7 +245,8 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     const asked = [...(text.negative ? [text.negative] : []), text.prompt];
     const skipping = text.negative ? skipLayerGuidance(request, plan.steps.length) : null;
     const texts = skipping ? [...asked, text.prompt] : asked;
-    const isMixed = networks.mixesGuidance === true && text.negative !== null;
+    const method = request.guidance_method ?? networks.usualGuidance ?? DEFAULT_GUIDANCE.guidance_method;
+    const isMixed = method === 'cfg_norm' && text.negative !== null && skipping === null;
     const shown = (request.shown ?? []).map((latents) => (latents as DeviceLatents).tensor);
     const held: { dispose(): void }[] = [];
     const hold = <T extends { dispose(): void }>(one: T): T => {
@@ -257,9 +261,15 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
       const skipped = skipping?.layers;
       const { rate, random } = request;
       const last = (request.last as DeviceLatents | undefined)?.tensor;
-      const about = { height, width, frames, rate, texts, shown, last, guidance, random, skipped };
+      const mixes = isMixed;
+      const about = { height, width, frames, rate, texts, shown, last, guidance, random, mixes, skipped };
       const single = hold(await networks.denoiser(about));
       const denoiser = hold(new OneByOne(engine, single, dims, isMixed ? 1 : texts.length));
+      const between =
+        text.negative && !isMixed ? await this.#guidance(dims, { ...request, guidance_method: method }) : null;
+      if (between) {
+        hold(between);
+      }
       const away = skipping && hold(arithmetic.empty(dims));
       const colours = request.previews ? await this.#decoder.colours() : null;
       x = arithmetic.empty(dims);
@@ -288,7 +298,8 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
             cond = away;
           }
           const uncond = text.negative && !isMixed ? predictions[0] : null;
-          return { uncond, cond, condOffset: 0, guidance: text.guidance };
+          const both = { uncond, cond, condOffset: 0, guidance: text.guidance };
+          return between ? await between.apply(both, input, plan.steps[step].denoised) : both;
         },
       });
       return new DeviceLatents(x, engine, snapshots);
@@ -302,6 +313,16 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
         one.dispose();
       });
     }
+  }
+
+  /** Guidance that the step kernel does not do; null where its own is asked for. */
+  #guidance(
+    dims: readonly [number, number, number, number],
+    request: SampleRequest,
+  ): Promise<FlowGuidance> | FlowGuidance | null {
+    return request.guidance_method === 'comfyui_cfg_norm'
+      ? DenoisedGuidance.open(this.engine, this.networks.shelf, dims)
+      : statisticalGuidance(this.engine.arithmetic, dims, request);
   }
 
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {

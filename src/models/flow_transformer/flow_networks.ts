@@ -1,4 +1,5 @@
 /** What a flow transformer needs from its networks. All tensors are float32 on the engine's device and owned by the receiver. */
+import type { GuidanceMethod } from '../../core/guidance.ts';
 import type { PixelImage } from '../../core/media.ts';
 import type { TokenCount } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
@@ -35,6 +36,8 @@ export interface FlowDenoiserRequest extends LatentSize {
   last?: DeviceTensor | undefined;
   /** Draws what is drawn in each step, where anything is. */
   random: NoiseSource;
+  /** Whether it guides by itself, token by token: of the predictions for both texts it makes one. Only of families that usually do. */
+  mixes?: boolean | undefined;
   /** Blocks to leave out for the last of the texts, if any. */
   skipped?: readonly number[] | undefined;
 }
@@ -64,11 +67,11 @@ export interface Sight {
 }
 
 export interface FlowNetworks extends CommonNetworks {
-  readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading' | 'blockBytes' | 'signal'>;
+  readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading' | 'blockBytes' | 'signal' | 'get'>;
   /** Absent where the text encoder sees no pictures. */
   readonly sight?: Sight;
-  /** Whether the denoiser guides by itself: of the predictions for both texts it makes one. */
-  readonly mixesGuidance?: true;
+  /** How the family guides where nothing else is asked for; absent = `cfg`. */
+  readonly usualGuidance?: GuidanceMethod;
   /** Of each text encoder; absent where it depends on more than the words. */
   countTokens?(prompt: string): TokenCount[];
   /** @param seen by {@link sight} */

@@ -34,7 +34,7 @@ export interface QwenImageComponents {
 }
 
 export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
-  readonly mixesGuidance = true;
+  readonly usualGuidance = 'cfg_norm';
   readonly config: qwenImage.Config;
   readonly text: QwenVlText;
   readonly pictures: KlPictures;
@@ -75,7 +75,7 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
     return this.pictures.encodeImage(pixels);
   }
 
-  async denoiser({ height, width, texts, shown, guidance }: FlowDenoiserRequest): Promise<FlowDenoiser> {
+  async denoiser({ height, width, texts, shown, guidance, mixes = false }: FlowDenoiserRequest): Promise<FlowDenoiser> {
     const { engine, config } = this;
     const { arithmetic, provider } = engine;
     const dims = [1, qwenImage.channelsOf(config), height, width];
@@ -92,7 +92,7 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
       qwenImage.build(config, this.#transformer.weights, { ...options, shown: extents }),
     );
     const mixing =
-      texts.length > 1
+      mixes && texts.length > 1
         ? await this.shelf.get('guidance', { height, width }, () =>
             tokenGuidance.build({ ...options, channels: dims[1], patch: qwenImage.PATCH }),
           )
