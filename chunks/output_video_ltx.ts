@@ -9,7 +9,16 @@ import { makeVideo } from '../src/core/filming.ts';
 import { FILMING_STAGES } from '../src/core/painting.ts';
 import { background, guidanceScale, loras, prompt, real, steps, weights } from '../src/core/parameters.ts';
 import { samplingEntries } from '../src/core/painting_parameters.ts';
-import { BACKGROUND_PROBLEM, firstImage, framesEntry, lastImage, videoEntries } from '../src/core/video_parameters.ts';
+import {
+  BACKGROUND_PROBLEM,
+  firstImage,
+  framesEntry,
+  hasItsTimesteps,
+  lastImage,
+  timesteps,
+  timestepsProblem,
+  videoEntries,
+} from '../src/core/video_parameters.ts';
 
 export const meta = {
   id: 'output_video_ltx',
@@ -35,6 +44,7 @@ export const parameters = v.pipe(
     ...videoEntries({ multiple: 32, rate: 25 }),
     // The schedule stretches what lies between its ends, so there are two.
     steps: v.optional(steps(2, 150), 50),
+    timesteps: v.optional(timesteps()),
     guidance_scale: v.optional(guidanceScale(), 3),
     ...samplingEntries(),
     image: v.optional(firstImage()),
@@ -68,6 +78,7 @@ export const parameters = v.pipe(
       first !== undefined || last !== undefined || behind === undefined,
     BACKGROUND_PROBLEM,
   ),
+  v.check(hasItsTimesteps, timestepsProblem),
 );
 
 type Input = v.InferOutput<typeof parameters>;

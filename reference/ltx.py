@@ -56,6 +56,8 @@ def newer() -> LTXConditionPipeline:
     return LTXConditionPipeline(scheduler=FlowMatchEulerDiscreteScheduler(), vae=newer_autoencoder(), **parts(256))
 
 
+# As Lightricks publishes them for 0.9.7 and 0.9.8 distilled.
+DISTILLED = dict(timesteps=[1000, 993, 987, 981, 975, 909, 725, 0.03], steps=8, guidance_scale=1)
 NOISE = dict(decode_timestep=0.05, decode_noise_scale=0.025)
 CASES = {
     # name: checkpoint, what is special, parameters, picture to start from
@@ -71,9 +73,11 @@ CASES = {
     "ltx-095-picture": ("tiny-ltx-095", "the first frame is given, guidance", dict(prompt="a ship sets sail", negative_prompt="still", steps=4, guidance_scale=3, seed=13, width=32, height=64, frames=9, rate=25, **NOISE), (32, 64, 2)),
     "ltx-095-ends": ("tiny-ltx-095", "the first and the last frame are given, guidance", dict(prompt="a ship sets sail", negative_prompt="still", steps=4, guidance_scale=3, seed=31, width=32, height=64, frames=17, rate=25, last_image="last_image.png", **NOISE), (32, 64, 2)),
     "ltx-095-last": ("tiny-ltx-095", "the last frame is given, of another size, no guidance", dict(prompt=GERMAN, steps=3, guidance_scale=1, seed=32, width=64, height=32, frames=9, rate=12, last_image="last_image.png", **NOISE), None),
+    "ltx-distilled-text": ("tiny-ltx-095", "the timesteps of a distilled checkpoint", dict(prompt="a lighthouse in a storm", seed=41, width=64, height=32, frames=9, rate=24, **DISTILLED, **NOISE), None),
+    "ltx-distilled-ends": ("tiny-ltx-095", "the same, between two pictures", dict(prompt="a flower opens", seed=42, width=32, height=32, frames=9, rate=25, last_image="last_image.png", **DISTILLED, **NOISE), (48, 48, 1)),
 }
 # The picture to end with.
-LAST = {"ltx-095-ends": (32, 64, 1), "ltx-095-last": (64, 64, 0)}
+LAST = {"ltx-095-ends": (32, 64, 1), "ltx-095-last": (64, 64, 0), "ltx-distilled-ends": (32, 32, 2)}
 
 
 class Ending:

@@ -3,12 +3,15 @@ import { describe, expect, test, vi } from 'vitest';
 import * as v from 'valibot';
 import { parameters } from '../chunks/output_video_ltx.ts';
 import { estimateRequest } from '../src/core/fit.ts';
+import { parseOperation } from '../src/core/operation.ts';
+import { plan } from '../src/core/plan.ts';
 import { NetworkShelf } from '../src/engine/network_shelf.ts';
 import * as autoencoder from '../src/graphs/autoencoder_kl_ltx.ts';
 import * as ltx from '../src/graphs/ltx_transformer3d.ts';
 import { openModel } from '../src/models/family.ts';
 import { DeviceLatents } from '../src/models/latent_diffusion/device_latents.ts';
 import { LtxVideos } from '../src/models/video_diffusion/ltx_videos.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
 import { Checkpoint } from '../src/weights/checkpoint.ts';
 import { readLora } from '../src/weights/lora.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
@@ -218,6 +221,25 @@ describe('a checkpoint of LTX-Video', () => {
       expect(left).toEqual(pictures.timestep_conditioning ? ['decoder.timestep_scale_multiplier'] : []);
     }
   });
+});
+
+test.each([
+  [{ timesteps: [1000, 500], steps: 3 }, 'timesteps has 2 values, so steps must be 2, not 3; change one of them.'],
+  [{ timesteps: [500, 500], steps: 2 }, /^timesteps must be numbers that fall, from 1000 at most to above 0/],
+  [{ timesteps: [1000, 0], steps: 2 }, /^timesteps must be numbers that fall/],
+  [{ timesteps: [1000, 500], steps: 2, schedule: 'karras' }, /^timesteps go with the sampler euler and with no schedule/],
+])('timesteps: %j is refused in a sentence', (values, message) => {
+  const { issues } = v.safeParse(parameters, { operation: 'video_generation', prompt: '', ...values });
+  expect(issues).toHaveLength(1);
+  expect(issues?.[0].message).toMatch(message);
+});
+
+test('a distilled config brings its timesteps, whatever the checkpoint', async () => {
+  const { summary } = await open('tiny-ltx-095');
+  const config = catalogue.configs.ltx_distilled;
+  const operation = parseOperation({ operation: 'video_generation', config: config.id, parameters: { prompt: '' } });
+  const result = plan(operation, catalogue, () => summary, startNodeEngine().engine.report);
+  expect(result).toMatchObject({ ok: true, plan: { steps: [{ parameters: { steps: 8, guidance_scale: 1 } }] } });
 });
 
 test.each([

@@ -23,7 +23,7 @@ export interface Filming
   extends
     Omit<Film, 'noise'>,
     Omit<NoiseRequest, 'batch_size'>,
-    Pick<SampleRequest, 'steps' | 'guidance_scale' | 'sampler' | 'schedule' | 'shift'> {
+    Pick<SampleRequest, 'steps' | 'timesteps' | 'guidance_scale' | 'sampler' | 'schedule' | 'shift'> {
   prompt: string;
   negative_prompt: string;
   width?: number | undefined;

@@ -343,6 +343,8 @@ export interface SampleRequest extends GuidanceRequest {
   /** Overrides what the checkpoint says about itself; undefined = as it says. */
   prediction_type?: 'epsilon' | 'v_prediction' | undefined;
   rescale_betas_zero_snr?: boolean | undefined;
+  /** Of a flow: the timesteps of the steps, from 1000 down; as many as `steps`. Undefined = the schedule places them. */
+  timesteps?: readonly number[] | undefined;
   /** Of a flow: how far its levels are moved towards the noise, 1 = not at all; undefined = as the checkpoint says. */
   shift?: number | undefined;
   strength: number;

@@ -64,6 +64,8 @@ export interface FlowCourse {
   least: 'step' | 'trained';
   /** Id of the schedule whose levels are shifted, in place of even ones from noise to the least. */
   levels?: 'linear_quadratic';
+  /** The levels themselves, noisiest first, without the final 0: taken as they are, shifted by nothing. */
+  given?: readonly number[] | undefined;
 }
 
 export interface Scheduler {
