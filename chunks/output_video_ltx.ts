@@ -9,6 +9,7 @@ import { makeVideo } from '../src/core/filming.ts';
 import { FILMING_STAGES } from '../src/core/painting.ts';
 import { background, guidanceScale, loras, prompt, real, steps, weights } from '../src/core/parameters.ts';
 import { samplingEntries } from '../src/core/painting_parameters.ts';
+import { isWholeUpsampling, upsamplingEntries, upsamplingProblem } from '../src/core/upsampling_parameters.ts';
 import {
   BACKGROUND_PROBLEM,
   firstImage,
@@ -24,7 +25,11 @@ export const meta = {
   id: 'output_video_ltx',
   media: 'video',
   operations: ['video_generation'],
-  needs: { gpu: true, checkpoint: ['LTXPipeline', 'LTXImageToVideoPipeline', 'LTXConditionPipeline'] },
+  needs: {
+    gpu: true,
+    checkpoint: ['LTXPipeline', 'LTXImageToVideoPipeline', 'LTXConditionPipeline'],
+    further: { latent_upsampler: ['LTXLatentUpsamplePipeline'] },
+  },
   stages: FILMING_STAGES,
   outputs: { video: { medium: 'video' } },
   records: ['encoded_prompt'],
@@ -69,6 +74,7 @@ export const parameters = v.pipe(
       ),
       0.025,
     ),
+    ...upsamplingEntries(),
     loras: v.optional(loras()),
     weights: v.optional(weights(), 'auto'),
     phased: v.optional(v.boolean('phased must be true or false.')),
@@ -78,7 +84,8 @@ export const parameters = v.pipe(
       first !== undefined || last !== undefined || behind === undefined,
     BACKGROUND_PROBLEM,
   ),
-  v.check(hasItsTimesteps, timestepsProblem),
+  v.check((input) => hasItsTimesteps(input), timestepsProblem),
+  v.check((input) => isWholeUpsampling(input), upsamplingProblem),
 );
 
 type Input = v.InferOutput<typeof parameters>;

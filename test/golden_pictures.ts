@@ -8,11 +8,19 @@ import type { BlockMode } from '../src/core/job.ts';
 import type { CpuTensor, PixelImage } from '../src/core/media.ts';
 import type { Model } from '../src/core/model.ts';
 import type { VideoWriter } from '../src/core/video.ts';
-import { asUpscaler, openCheckpoint, openModel, type ModelAdditions, type ModelLora } from '../src/models/family.ts';
+import {
+  asLatentUpsampler,
+  asUpscaler,
+  openCheckpoint,
+  openModel,
+  type ModelAdditions,
+  type ModelLora,
+} from '../src/models/family.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { greatestDifference, relativeDifference } from './fidelity/fidelity.ts';
-import { folderFiles } from './checkpoint_folder.ts';
+import { filesOf, folderFiles } from './checkpoint_folder.ts';
+import { weightlessContents } from './weightless_checkpoints.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { pngPixels } from '../src/package/node_picture.ts';
 
@@ -110,6 +118,12 @@ export async function paint(
     checkpoint: '',
     models: {
       load: () => Promise.resolve(model),
+      loadLatentUpsampler: async (ref: string) => {
+        const name = ref.replace('import:', '');
+        return asLatentUpsampler(
+          await openCheckpoint(filesOf(name, weightlessContents(name)), startNodeEngine().engine),
+        );
+      },
       loadUpscaler: async (ref: string) =>
         asUpscaler(
           await openCheckpoint(folderFiles(join(BUILTIN, ref.replace('builtin:', ''))), startNodeEngine().engine),

@@ -113,8 +113,8 @@ const NOISIEST = 1000;
 const MOST_STEPS = 150;
 
 /** The timesteps that a distilled checkpoint was trained with, in place of a schedule. */
-export const timesteps = () => {
-  const message = `timesteps must be numbers that fall, from ${NOISIEST} at most to above 0, such as [1000, 750, 500, 250].`;
+export const timesteps = (name = 'timesteps') => {
+  const message = `${name} must be numbers that fall, from ${NOISIEST} at most to above 0, such as [1000, 750, 500, 250].`;
   return v.pipe(
     v.array(v.number(message), message),
     v.minLength(1, message),
@@ -145,14 +145,15 @@ export const hasItsTimesteps = (input: Timed): boolean => problemOfTimes(input) 
 
 export const timestepsProblem = ({ input }: { input: Timed }): string => problemOfTimes(input) ?? '';
 
-function problemOfTimes({ steps, timesteps: times, sampler, schedule }: Timed): string | null {
+/** What is wrong with timesteps. @param prefix of the names of theirs and of the steps */
+export function problemOfTimes({ steps, timesteps: times, sampler, schedule }: Timed, prefix = ''): string | null {
   if (times === undefined) {
     return null;
   }
   if (schedule !== undefined || (sampler !== undefined && sampler !== 'euler')) {
-    return 'timesteps go with the sampler euler and with no schedule; leave them out, or sampler and schedule.';
+    return `${prefix}timesteps go with the sampler euler and with no schedule; leave them out, or sampler and schedule.`;
   }
   return times.length === steps
     ? null
-    : `timesteps has ${times.length} values, so steps must be ${times.length}, not ${steps}; change one of them.`;
+    : `${prefix}timesteps has ${times.length} values, so ${prefix}steps must be ${times.length}, not ${steps}; change one of them.`;
 }
