@@ -23,6 +23,7 @@ import {
   type Exporter,
   type NetworkName,
 } from './networks.ts';
+import { writeSong } from './song.ts';
 import { writeVideo } from './video.ts';
 
 export interface Row {
@@ -51,7 +52,8 @@ export interface MemoryRow {
 let engine: Promise<Engine> | undefined;
 
 function start(backend: Provider): Promise<Engine> {
-  engine ??= Engine.start({ backend, precision: 'f32', countLaunches: true });
+  // On one thread: the runtime would begin others from this page's own script, which wants a document.
+  engine ??= Engine.start({ backend, precision: 'f32', countLaunches: true, threads: '1' });
   return engine;
 }
 
@@ -292,6 +294,8 @@ const bench = {
   loop,
   memory,
   storing,
+  song: async (backend: Provider, frames: number, isGuided: boolean) =>
+    writeSong(await start(backend), frames, isGuided),
   writeVideo,
 };
 export type Bench = typeof bench;

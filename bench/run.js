@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--pool] [--video]
+ * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--song] [--storing] [--pool] [--video]
  * [--language=FOLDER] [--processor[=FOLDER]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
  * parts. `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and `--processor` the exports of
  * `reference/export_processor.py`; both run only where they are named. Times hold for this machine and compare only within one run; launches and bytes
@@ -22,7 +22,7 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing', 'pool', 'video'];
+const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'song', 'storing', 'pool', 'video'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
@@ -33,6 +33,7 @@ const ON_NO_BACKEND = ['pool', 'storing', 'video'];
 /** Of the 300 MB that one of these may take. */
 const LONG_VIDEO = { seconds: 20, side: 512, rate: 24 };
 const RUNS = quick ? 1 : 5;
+const SONG_FRAMES = 25;
 const LOOP_STEPS = quick ? 2 : 4;
 /** Of the race of language engines. */
 const [PAIRS, TOKENS] = quick ? [2, 16] : [6, 48];
@@ -250,6 +251,17 @@ try {
       console.log(
         `\nsampling loop of ${LOOP_STEPS} guided steps: on the device ${loop.deviceMs.toFixed(0)} ms, CPU tensors at every step ${loop.cpuMs.toFixed(0)} ms (${(loop.cpuMs / loop.deviceMs).toFixed(2)}x), difference ${loop.difference.toExponential(1)}`,
       );
+    }
+    if (parts.includes('song')) {
+      for (const guided of [true, false]) {
+        /** @type {import('./song.ts').SongRow} */
+        const { tokens, launches, runs, ms, microseconds } = await ask(
+          `song('${backend}', ${quick ? 4 : SONG_FRAMES}, ${guided})`,
+        );
+        console.log(
+          `HeartMuLa (tiny, ${guided ? 'guided' : 'unguided'}), mean of ${tokens} tokens: ${launches.toFixed(1)} launches and ${runs.toFixed(2)} runs of networks a token, ${microseconds.toFixed(0)} µs of our JavaScript of ${ms.toFixed(2)} ms in all`,
+        );
+      }
     }
     if (parts.includes('page')) {
       tellTasks('from Generate to the picture', await watchPicture(browser, backend));

@@ -9,13 +9,27 @@ import { makeVideo } from '../src/core/filming.ts';
 import { FILMING_STAGES } from '../src/core/painting.ts';
 import { background, guidanceScale, loras, prompt, real, steps, weights } from '../src/core/parameters.ts';
 import { samplingEntries } from '../src/core/painting_parameters.ts';
-import { BACKGROUND_PROBLEM, firstImage, framesEntry, lastImage, videoEntries } from '../src/core/video_parameters.ts';
+import { isWholeUpsampling, upsamplingEntries, upsamplingProblem } from '../src/core/upsampling_parameters.ts';
+import {
+  BACKGROUND_PROBLEM,
+  firstImage,
+  framesEntry,
+  hasItsTimesteps,
+  lastImage,
+  timesteps,
+  timestepsProblem,
+  videoEntries,
+} from '../src/core/video_parameters.ts';
 
 export const meta = {
   id: 'output_video_ltx',
   media: 'video',
   operations: ['video_generation'],
-  needs: { gpu: true, checkpoint: ['LTXPipeline', 'LTXImageToVideoPipeline', 'LTXConditionPipeline'] },
+  needs: {
+    gpu: true,
+    checkpoint: ['LTXPipeline', 'LTXImageToVideoPipeline', 'LTXConditionPipeline'],
+    further: { latent_upsampler: ['LTXLatentUpsamplePipeline'] },
+  },
   stages: FILMING_STAGES,
   outputs: { video: { medium: 'video' } },
   records: ['encoded_prompt'],
@@ -35,6 +49,7 @@ export const parameters = v.pipe(
     ...videoEntries({ multiple: 32, rate: 25 }),
     // The schedule stretches what lies between its ends, so there are two.
     steps: v.optional(steps(2, 150), 50),
+    timesteps: v.optional(timesteps()),
     guidance_scale: v.optional(guidanceScale(), 3),
     ...samplingEntries(),
     image: v.optional(firstImage()),
@@ -59,6 +74,7 @@ export const parameters = v.pipe(
       ),
       0.025,
     ),
+    ...upsamplingEntries(),
     loras: v.optional(loras()),
     weights: v.optional(weights(), 'auto'),
     phased: v.optional(v.boolean('phased must be true or false.')),
@@ -68,6 +84,8 @@ export const parameters = v.pipe(
       first !== undefined || last !== undefined || behind === undefined,
     BACKGROUND_PROBLEM,
   ),
+  v.check((input) => hasItsTimesteps(input), timestepsProblem),
+  v.check((input) => isWholeUpsampling(input), upsamplingProblem),
 );
 
 type Input = v.InferOutput<typeof parameters>;

@@ -185,14 +185,21 @@ def fill(model: torch.nn.Module, first: int, gain: float, gains: dict[str, float
     return table
 
 
-def save(name: str, pipeline, gains: dict[str, dict[str, float]], prefixes: dict[str, str] = {}, as_matrices: tuple[str, ...] = ()) -> None:
-    """The folder of a checkpoint without its weights, which the pipeline gets here. @param prefixes of a part's tensors in published files, where transformers 5 has dropped one"""
+def save(
+    name: str,
+    pipeline,
+    gains: dict[str, dict[str, float]],
+    prefixes: dict[str, str] = {},
+    as_matrices: tuple[str, ...] = (),
+    only: tuple[str, ...] | None = None,
+) -> None:
+    """The folder of a checkpoint without its weights, which the pipeline gets here. @param prefixes of a part's tensors in published files, where transformers 5 has dropped one. @param only these parts; the others are another checkpoint's"""
     folder = fresh_folder(CHECKPOINTS / name)
     files, number = [], 0
     parts = ("text_encoder", "text_encoder_2", "text_encoder_3", "image_encoder", "transformer", "transformer_2", "unet", "motion_adapter", "vae", "projection_model", "duration_embedder")
-    for part in (*parts, "condition_encoder", "audio_tokenizer", "audio_token_detokenizer"):
+    for part in (*parts, "condition_encoder", "audio_tokenizer", "audio_token_detokenizer", "latent_upsampler"):
         model = getattr(pipeline, part, None)
-        if model is not None:
+        if model is not None and (only is None or part in only):
             model.eval()
             table = fill(model, number, 1.0, gains.get(part, {}), as_matrices)
             number += len(table)

@@ -11,12 +11,20 @@ import { parseOperation } from '../src/core/operation.ts';
 import { plan, type PlannedStep } from '../src/core/plan.ts';
 import { asAsked, courseOf } from '../src/core/steps.ts';
 import type { VideoWriter } from '../src/core/video.ts';
-import { asUpscaler, openCheckpoint, openModel, type ModelAdditions, type ModelLora } from '../src/models/family.ts';
+import {
+  asLatentUpsampler,
+  asUpscaler,
+  openCheckpoint,
+  openModel,
+  type ModelAdditions,
+  type ModelLora,
+} from '../src/models/family.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { greatestDifference, relativeDifference } from './fidelity/fidelity.ts';
-import { folderFiles } from './checkpoint_folder.ts';
+import { filesOf, folderFiles } from './checkpoint_folder.ts';
+import { weightlessContents } from './weightless_checkpoints.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { pngPixels } from '../src/package/node_picture.ts';
 
@@ -114,6 +122,12 @@ export async function paint(
     checkpoint: '',
     models: {
       load: () => Promise.resolve(model),
+      loadLatentUpsampler: async (ref: string) => {
+        const name = ref.replace('import:', '');
+        return asLatentUpsampler(
+          await openCheckpoint(filesOf(name, weightlessContents(name)), startNodeEngine().engine),
+        );
+      },
       loadUpscaler: async (ref: string) =>
         asUpscaler(
           await openCheckpoint(folderFiles(join(BUILTIN, ref.replace('builtin:', ''))), startNodeEngine().engine),

@@ -576,6 +576,7 @@ describe('every architecture of src/graphs', () => {
       patch_size_t: 2,
       upsample_factor: [2],
     },
+    LTXLatentUpsamplerModel: { dims: 1, mid_channels: 100, spatial_upsample: false, temporal_upsample: true },
     LTXVideoTransformer3DModel: {
       activation_fn: 'geglu',
       attention_head_dim: 128,
@@ -702,6 +703,14 @@ describe('every architecture of src/graphs', () => {
       scaling_factor: 1,
       encoder_causal: true,
       decoder_causal: false,
+    },
+    LTXLatentUpsamplerModel: {
+      in_channels: 128,
+      mid_channels: 512,
+      num_blocks_per_stage: 4,
+      dims: 3,
+      spatial_upsample: true,
+      temporal_upsample: false,
     },
     LTXVideoTransformer3DModel: {
       in_channels: 128,

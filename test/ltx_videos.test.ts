@@ -3,19 +3,22 @@ import { describe, expect, test, vi } from 'vitest';
 import * as v from 'valibot';
 import { parameters } from '../chunks/output_video_ltx.ts';
 import { estimateRequest } from '../src/core/fit.ts';
+import { parseOperation } from '../src/core/operation.ts';
+import { plan } from '../src/core/plan.ts';
 import { NetworkShelf } from '../src/engine/network_shelf.ts';
 import * as autoencoder from '../src/graphs/autoencoder_kl_ltx.ts';
 import * as ltx from '../src/graphs/ltx_transformer3d.ts';
-import { openModel } from '../src/models/family.ts';
+import { asLatentUpsampler, openCheckpoint, openModel } from '../src/models/family.ts';
 import { DeviceLatents } from '../src/models/latent_diffusion/device_latents.ts';
 import { LtxVideos } from '../src/models/video_diffusion/ltx_videos.ts';
+import { catalogue } from '../src/pipelines/catalogue.ts';
 import { Checkpoint } from '../src/weights/checkpoint.ts';
 import { readLora } from '../src/weights/lora.ts';
 import { writeSafetensors } from '../src/weights/safetensors.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
 import { hashed } from './hashed_weights.ts';
-import { paint } from './golden_pictures.ts';
+import { goldenCases, paint, type GoldenCase } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import shapes from './goldens/ltx_shapes.json';
 import { indexOf } from './published_shapes.ts';
@@ -51,7 +54,7 @@ describe.each(CHECKPOINTS)('the autoencoder of %s', (name) => {
     const latents = arithmetic.upload(hashed(77, 16 * frames * rows * width, 2, 0), dims);
     const decoded = async (step: number) => {
       const shelf = new NetworkShelf(engine, files);
-      const videos = new LtxVideos(engine, shelf, component, 1000, step);
+      const videos = new LtxVideos(engine, shelf, files, component, 1000, step);
       const pieces = videos
         .given(frames)
         .slice(0, -1)
@@ -221,10 +224,92 @@ describe('a checkpoint of LTX-Video', () => {
 });
 
 test.each([
+  [{ timesteps: [1000, 500], steps: 3 }, 'timesteps has 2 values, so steps must be 2, not 3; change one of them.'],
+  [{ timesteps: [500, 500], steps: 2 }, /^timesteps must be numbers that fall, from 1000 at most to above 0/],
+  [{ timesteps: [1000, 0], steps: 2 }, /^timesteps must be numbers that fall/],
+  [
+    { timesteps: [1000, 500], steps: 2, schedule: 'karras' },
+    /^timesteps go with the sampler euler and with no schedule/,
+  ],
+])('timesteps: %j is refused in a sentence', (values, message) => {
+  const { issues } = v.safeParse(parameters, { operation: 'video_generation', prompt: '', ...values });
+  expect(issues).toHaveLength(1);
+  expect(issues?.[0].message).toMatch(message);
+});
+
+test('a distilled config brings its timesteps, whatever the checkpoint', async () => {
+  const { summary } = await open('tiny-ltx-095');
+  const config = catalogue.configs.ltx_distilled;
+  const operation = parseOperation({ operation: 'video_generation', config: config.id, parameters: { prompt: '' } });
+  const result = plan(operation, catalogue, () => summary, startNodeEngine().engine.report);
+  expect(result).toMatchObject({ ok: true, plan: { steps: [{ parameters: { steps: 8, guidance_scale: 1 } }] } });
+});
+
+test.each([
   [16, 'frames must be 1 more than a multiple of 8, from 1 to 1025; the nearest is 17.'],
   [2000, 'frames must be 1 more than a multiple of 8, from 1 to 1025; the nearest is 1025.'],
   ['many', 'frames must be 1 more than a multiple of 8, from 1 to 1025.'],
 ])('frames: %j is refused, and the nearest number is said', (frames, message) => {
   const { issues } = v.safeParse(parameters, { operation: 'video_generation', prompt: '', frames });
   expect(issues?.map((issue) => issue.message)).toEqual([message]);
+});
+
+describe('a latent upsampler', () => {
+  const openUpsampler = (name: string, contents = weightlessContents(name)) =>
+    openCheckpoint(filesOf(name, contents), startNodeEngine().engine);
+
+  test('is the same in one file, whose configuration follows from its tensors', async () => {
+    const folder = weightlessContents('tiny-ltx-upsampler');
+    const weights = folder.get('latent_upsampler/diffusion_pytorch_model.safetensors') as Uint8Array<ArrayBuffer>;
+    const single = asLatentUpsampler(
+      await openUpsampler('upscaler.safetensors', new Map([['upscaler.safetensors', weights]])),
+    );
+    const whole = asLatentUpsampler(await openUpsampler('tiny-ltx-upsampler'));
+    expect(single.summary).toMatchObject({ name: 'upscaler', pipelineClass: 'LTXLatentUpsamplePipeline' });
+    const latents = { dims: [1, 16, 6, 3], data: hashed(5, 16 * 6 * 3, 1, 0) };
+    const { signal } = new AbortController();
+    const [one, other] = [await single.upsample(latents, 3, signal), await whole.upsample(latents, 3, signal)];
+    expect(one).toEqual(other);
+    expect(one.dims).toEqual([1, 16, 12, 6]);
+  });
+
+  test('goes on with its second pass after a kill, and samples the first no more', async () => {
+    const root = `${import.meta.dirname}/goldens/videos`;
+    const one = goldenCases(root).find(({ name }) => name === 'ltx-upsampled-again') as GoldenCase;
+    const kept: unknown[] = [];
+    const whole = await paint(await open('tiny-ltx-095'), one, '', { keep: (state) => void kept.push(state) });
+    // Three steps, then two of five.
+    expect(kept.length).toBeGreaterThan(3);
+    const model = await open('tiny-ltx-095');
+    const sample = vi.spyOn(model, 'sample');
+    const resumed = await paint(model, one, '', { resume: structuredClone(kept[3]) });
+    expect(sample).toHaveBeenCalledTimes(1);
+    expect(resumed).toEqual(whole);
+  });
+
+  test('makes nothing by itself, and nothing else is one', async () => {
+    await expect(open('tiny-ltx-upsampler')).rejects.toThrow(/makes none by itself; choose a checkpoint that does/);
+    const other = await open('tiny-ltx');
+    expect(() => asLatentUpsampler(other)).toThrow(/enlarges no latents; choose a latent upsampler of LTX-Video/);
+  });
+
+  test('is planned with what it makes', async () => {
+    const { summary } = await open('tiny-ltx-095');
+    const step = { operation: 'video_generation', parameters: { steps: 8, frames: 9, width: 64, height: 32 } };
+    const twice = { ...step, parameters: { ...step.parameters, latent_upsampler: 'import:x', upsampled_steps: 5 } };
+    expect(estimateRequest(twice, summary)).toMatchObject({ width: 128, height: 64, steps: 4 });
+    expect(estimateRequest(step, summary)).toMatchObject({ width: 64, height: 32, steps: 8 });
+  });
+
+  test.each([
+    [{ adain_factor: 1 }, /^adain_factor counts only in a second pass; name a latent_upsampler/],
+    [{ latent_upsampler: 'none' }, /^latent_upsampler must be the ref of a stored latent upsampler/],
+    [
+      { latent_upsampler: 'import:x', upsampled_steps: 3, upsampled_timesteps: [900] },
+      'upsampled_timesteps has 1 values, so upsampled_steps must be 1, not 3; change one of them.',
+    ],
+  ])('%j is refused in a sentence', (values, message) => {
+    const { issues } = v.safeParse(parameters, { operation: 'video_generation', prompt: '', ...values });
+    expect(issues?.[0].message).toMatch(message);
+  });
 });

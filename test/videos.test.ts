@@ -14,7 +14,7 @@ import {
   Output,
   WebMOutputFormat,
 } from 'mediabunny';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import * as v from 'valibot';
 import { LONG, outlookOf } from '../src/app/studio/outlook.ts';
 import { parameters } from '../chunks/output_video_animatediff.ts';
@@ -27,6 +27,9 @@ import { FrameNoise } from '../src/core/frame_noise.ts';
 import type { EstimateRequest, Latents, Model } from '../src/core/model.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import * as autoencoder from '../src/graphs/autoencoder_kl_wan.ts';
+import type { Graph, WeightIndex } from '../src/graphs/graph.ts';
+import { LayerWriter } from '../src/graphs/layers.ts';
+import { OnnxWriter } from '../src/graphs/onnx.ts';
 import * as wan from '../src/graphs/wan_transformer3d.ts';
 import { openModel } from '../src/models/family.ts';
 import { ZipWriter, frameName, readStoredFiles } from '../src/formats/media/zip.ts';
@@ -52,6 +55,57 @@ const replaced = (path: string, change: (values: Record<string, unknown>) => voi
   change(values);
   contents.set(path, new TextEncoder().encode(JSON.stringify(values)));
 };
+
+describe.each([
+  ['wan', 'tiny-wan21-i2v', 4],
+  ['ltx', 'tiny-ltx', 8],
+])('planning a video of %s', (_, name, piece) => {
+  const circumstances = () => ({
+    device: startNodeEngine().engine.report,
+    budget: { bytes: 2 ** 33, source: 'set' as const },
+    rates: { measured: {}, pictures: {} },
+    downloadBytes: 0,
+  });
+  const request = (latents: number): EstimateRequest => ({
+    operation: 'video_generation',
+    width: 832,
+    height: 480,
+    batch_size: piece * (latents - 1) + 1,
+    steps: 20,
+    guidance_scale: 5,
+    startsFromPicture: true,
+  });
+  /** Nodes of all graphs that an estimate builds. */
+  const nodesFor = async (latents: number) => {
+    const graphs = vi.spyOn(OnnxWriter.prototype, 'graph');
+    await (await open(name)).estimate(request(latents), circumstances());
+    const built = graphs.mock.results.map(({ value }) => (value as Graph).nodes);
+    graphs.mockRestore();
+    return built.reduce((sum, nodes) => sum + nodes, 0);
+  };
+
+  test('takes no more nodes the longer it is', async () => {
+    const few = await nodesFor(21);
+    expect(few).toBeGreaterThan(100);
+    expect(await nodesFor(128)).toBeLessThan(1.5 * few);
+  });
+});
+
+test('attention that is planned with counts what the one that runs does', () => {
+  const [queries, heads, width] = [5000, 2, 32];
+  const weights: WeightIndex = { get: () => undefined, names: () => [] };
+  const made = [false, true].map((isPlanned) => {
+    const options = { provider: 'wasm', dtype: 'f32', batch: 1, height: 1, width: 1, isPlanned } as const;
+    const g = new LayerWriter('test', weights, options);
+    const [q, k, v] = ['q', 'k', 'v'].map((part) => g.floats(part, [queries, width]));
+    g.output('mixed', g.attention('attention', q, k, v, heads, { bias: g.floats('bias', [1, 1, queries, queries]) }));
+    return g.graph();
+  });
+  const [whole, planned] = made;
+  expect(planned.flops).toBeCloseTo(whole.flops, -3);
+  expect(planned.activationBytes / whole.activationBytes).toBeCloseTo(1, 1);
+  expect(planned.nodes).toBeLessThan(whole.nodes / 3);
+});
 
 describe('a checkpoint of AnimateDiff', () => {
   test('says how many frames its videos have at most, whichever way its modules lie', async () => {

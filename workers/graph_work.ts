@@ -3,13 +3,20 @@ import type { UsedAdditions } from '../src/core/additions.ts';
 import type { LoraUse } from '../src/core/loras.ts';
 import { stageKey, type CourseStage, type StageSeconds } from '../src/core/job_progress.ts';
 import type { DeviceReport, Stage } from '../src/core/job.ts';
-import type { Estimate, EstimateRequest, Upscaler, WeightVariant } from '../src/core/model.ts';
+import type { Estimate, EstimateRequest, LatentUpsampler, Upscaler, WeightVariant } from '../src/core/model.ts';
 import { furtherKey } from '../src/core/further_checkpoints.ts';
 import type { PlannedStep } from '../src/core/plan.ts';
 import type { Engine } from '../src/engine/engine.ts';
 import type { Loading } from '../src/engine/network_shelf.ts';
 import { expectedSeconds, rateOf, type Speedometer, type StageUnits } from '../src/engine/self_measurement.ts';
-import { asUpscaler, isSounding, isUpscaling, type Loaded } from '../src/models/family.ts';
+import {
+  asLatentUpsampler,
+  asUpscaler,
+  isSounding,
+  isUpsampling,
+  isUpscaling,
+  type Loaded,
+} from '../src/models/family.ts';
 
 /** A step's opened checkpoint: headers, no weights yet. */
 export interface StepModel {
@@ -75,7 +82,7 @@ export class GraphWork {
       const bytes = [...missing.values()].reduce((sum, each) => sum + each, 0);
       const each = { load: bytes, encode: 1, decode: pixels, record: pixels };
       // The stages of an upscaler or of a sound say nothing about a picture's.
-      if (!isUpscaling(model) && !isSounding(model)) {
+      if (!isUpscaling(model) && !isUpsampling(model) && !isSounding(model)) {
         units.set(id, each);
       }
       const rate = rateOf(rates, engine.report.precision, variant)?.perSecond;
@@ -161,25 +168,37 @@ export class GraphWork {
 
   /** An upscaler that a step uses beside its own checkpoint: it has the device while it enlarges, and then hands it back. */
   lend({ id }: PlannedStep, ref: string): Upscaler {
-    const key = furtherKey(id, ref);
-    const further = this.#of(key);
-    const model = asUpscaler(further.model);
+    const model = asUpscaler(this.#of(furtherKey(id, ref)).model);
     return {
       summary: model.summary,
       provenance: () => model.provenance(),
-      upscale: async (image, request) => {
-        await this.#turnTo(further);
-        model.onLoading = (loading) => {
-          this.#tell(key, loading);
-        };
-        try {
-          return await model.upscale(image, request);
-        } finally {
-          model.onLoading = null;
-          await this.#turnTo(this.#of(id));
-        }
-      },
+      upscale: (image, request) => this.#lent(id, ref, () => model.upscale(image, request)),
     };
+  }
+
+  /** As {@link lend}, of latents. */
+  lendUpsampler({ id }: PlannedStep, ref: string): LatentUpsampler {
+    const model = asLatentUpsampler(this.#of(furtherKey(id, ref)).model);
+    return {
+      summary: model.summary,
+      provenance: () => model.provenance(),
+      upsample: (latents, frames, signal) => this.#lent(id, ref, () => model.upsample(latents, frames, signal)),
+    };
+  }
+
+  async #lent<T>(id: string, ref: string, use: () => Promise<T>): Promise<T> {
+    const key = furtherKey(id, ref);
+    const further = this.#of(key);
+    await this.#turnTo(further);
+    further.model.onLoading = (loading) => {
+      this.#tell(key, loading);
+    };
+    try {
+      return await use();
+    } finally {
+      further.model.onLoading = null;
+      await this.#turnTo(this.#of(id));
+    }
   }
 
   /** What is needed to reproduce a step's result, for recordings; null without a checkpoint. */

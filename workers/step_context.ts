@@ -82,6 +82,7 @@ export function contextOf(step: PlannedStep, resume: unknown, desk: StepDesk): C
       },
       loadUpscaler: async (ref) =>
         ref === step.checkpoint ? asUpscaler((await graphOf().load(step)).model) : graphOf().lend(step, ref),
+      loadLatentUpsampler: (ref) => Promise.resolve(graphOf().lendUpsampler(step, ref)),
       loadSoundModel: async () => asSoundModel((await graphOf().load(step)).model),
       loadMusicModel: async () => asMusicModel((await graphOf().load(step)).model),
       loadSongModel: async () => asSongModel((await graphOf().load(step)).model),

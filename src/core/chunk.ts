@@ -5,7 +5,7 @@
 import type * as v from 'valibot';
 import type { UsedAdditions } from './additions.ts';
 import type { CpuTensor, PixelImage, Sound } from './media.ts';
-import type { CheckpointRef, Model, Upscaler } from './model.ts';
+import type { CheckpointRef, LatentUpsampler, Model, Upscaler } from './model.ts';
 import type { Recordable } from './operation.ts';
 import type { ImageSource, SoundSource } from './parameters.ts';
 import type { MusicModel } from './music_model.ts';
@@ -85,6 +85,7 @@ export interface Context {
   models: {
     load(ref: CheckpointRef, additions?: UsedAdditions): Promise<Model>;
     loadUpscaler(ref: CheckpointRef): Promise<Upscaler>;
+    loadLatentUpsampler(ref: CheckpointRef): Promise<LatentUpsampler>;
     loadSoundModel(ref: CheckpointRef): Promise<SoundModel>;
     loadMusicModel(ref: CheckpointRef): Promise<MusicModel>;
     loadSongModel(ref: CheckpointRef): Promise<SongModel>;

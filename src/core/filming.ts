@@ -6,6 +6,7 @@ import type { DecodingNoise, Latents, Model, SampleRequest } from './model.ts';
 import type { NoiseRequest } from './noise.ts';
 import { pictureSize, sayWhatWasCut, watched } from './painting.ts';
 import { usualStrength, type ImageSource } from './parameters.ts';
+import { UPSAMPLING, type Upsampling } from './upsampling_parameters.ts';
 import type { Video, VideoFormat } from './video.ts';
 
 export interface Film {
@@ -22,8 +23,9 @@ export interface Film {
 export interface Filming
   extends
     Omit<Film, 'noise'>,
+    Upsampling,
     Omit<NoiseRequest, 'batch_size'>,
-    Pick<SampleRequest, 'steps' | 'guidance_scale' | 'sampler' | 'schedule' | 'shift'> {
+    Pick<SampleRequest, 'steps' | 'timesteps' | 'guidance_scale' | 'sampler' | 'schedule' | 'shift'> {
   prompt: string;
   negative_prompt: string;
   width?: number | undefined;
@@ -60,19 +62,26 @@ export async function makeVideo(
 
   progress('encode');
   const text = await model.encodeText({ ...input, prompt: words, batch_size });
-  let ends: Pick<SampleRequest, 'shown' | 'last'> = {};
   let latents: Latents | undefined;
+  const sample = async (request: SampleRequest): Promise<Latents> => {
+    const { width, height, random: own } = request;
+    const given = { first: picture, last: end, width, height, batch_size, random: own };
+    const ends = picture || end ? await model.encodeEnds?.(given) : {};
+    try {
+      return await model.sample(text, { ...request, ...ends });
+    } finally {
+      for (const one of [...(ends?.shown ?? []), ends?.last]) {
+        one?.dispose();
+      }
+    }
+  };
   try {
     const { tokens, texts } = text;
     sayWhatWasCut('prompt', tokens.prompt, tokens.limit, context);
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
     await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
-    if (model.encodeEnds && (picture || end)) {
-      ends = await model.encodeEnds({ first: picture, last: end, ...size, batch_size, random });
-    }
-    latents = await model.sample(text, {
+    const request: SampleRequest = {
       ...input,
-      ...ends,
       ...size,
       batch_size,
       strength: usualStrength(false),
@@ -81,7 +90,18 @@ export async function makeVideo(
       start: undefined,
       mask: undefined,
       ...watched(context),
-    });
+    };
+    let made = { ...size, random };
+    if (input.latent_upsampler === undefined) {
+      latents = await sample(request);
+    } else {
+      const { latent_upsampler: ref } = input;
+      const { sampleTwice } = await import('./second_filming.ts');
+      const again = noiseSource({ seed: input.seed, batch_size: 1 });
+      const load = () => context.models.loadLatentUpsampler(ref);
+      latents = await sampleTwice(model, request, input, again, (batch_size - 1) / piece + 1, sample, load);
+      made = { width: UPSAMPLING.factor * size.width, height: UPSAMPLING.factor * size.height, random: again };
+    }
     progress('decode', 0, input.frames);
     if (context.wants('latents')) {
       const [batch, channels, rows, width] = latents.dims;
@@ -89,11 +109,12 @@ export async function makeVideo(
       const dims = [batch, channels, frames, rows / frames, width];
       await context.recordTensors('latents', { latents: { dims, data: await latents.read() } });
     }
-    return { video: await film({ ...input, noise: noise && { ...noise, random } }, size, latents, model, context) };
+    return {
+      video: await film({ ...input, noise: noise && { ...noise, random: made.random } }, made, latents, model, context),
+    };
   } finally {
-    for (const one of [text, ...(ends.shown ?? []), ends.last, latents]) {
-      one?.dispose();
-    }
+    text.dispose();
+    latents?.dispose();
   }
 }
 

@@ -5,6 +5,7 @@ import { isFile } from './parameters.ts';
 import type { IpAdapterUse } from './image_prompts.ts';
 import { UPSCALING_TILE, isVariant } from './model.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest } from './model.ts';
+import { UPSAMPLING, stepsAgain, type Upsampling } from './upsampling_parameters.ts';
 import type { Plan, PlannedStep, PlanResult } from './plan.ts';
 
 /**
@@ -28,7 +29,8 @@ export function estimateRequest(
   // The frame of a picture that is widened follows from its size.
   const side = (name: 'width' | 'height') => (added[name] > 0 ? usual[name] : number(name, usual[name])) + added[name];
   const times = number('hires_scale', 1);
-  const larger = (side: number) => (times > 1 ? hiresSide(side, times) : side);
+  const isEnlarged = typeof parameters.latent_upsampler === 'string';
+  const larger = (side: number) => (isEnlarged ? UPSAMPLING.factor * side : times > 1 ? hiresSide(side, times) : side);
   const {
     guidance_mode: mode,
     strength,
@@ -48,7 +50,7 @@ export function estimateRequest(
     batch_size:
       checkpoint.mostFrames === undefined ? number('batch_size', picture?.batch_size ?? 1) : number('frames', 1),
     // Two passes take about as long as all steps at the larger size: the first is small, and the second skips some.
-    steps: number('hires_steps', number('steps', 1)),
+    steps: isEnlarged ? stepsOfBoth(parameters, number('steps', 1)) : number('hires_steps', number('steps', 1)),
     guidance_scale: number('guidance_scale', 1),
     ...(checkpoint.mostFrames !== undefined && { startsFromPicture: parameters.image !== undefined }),
     ...(mode === 'batched' || mode === 'serial' ? { guidance_mode: mode } : {}),
@@ -64,12 +66,18 @@ export function estimateRequest(
   };
 }
 
+/** Steps at the larger size that take about as long as both passes: at half the sides one takes a quarter. */
+function stepsOfBoth(parameters: Upsampling, first: number): number {
+  const { upsampled_strength: strength = UPSAMPLING.strength } = parameters;
+  return Math.ceil(first / UPSAMPLING.factor ** 2 + stepsAgain(parameters) * strength);
+}
+
 /** What an upscaler between two passes needs from the device. @param request of the step whose passes these are */
 export function upscalingRequest(
   { operation, width, height, batch_size }: EstimateRequest,
-  { hires_scale: scale }: PlannedStep['parameters'],
+  { hires_scale: scale, latent_upsampler: upsampler }: PlannedStep['parameters'],
 ): EstimateRequest {
-  const times = typeof scale === 'number' ? scale : 1;
+  const times = typeof upsampler === 'string' ? UPSAMPLING.factor : typeof scale === 'number' ? scale : 1;
   return {
     operation,
     width: Math.ceil(width / times),

@@ -343,6 +343,8 @@ export interface SampleRequest extends GuidanceRequest {
   /** Overrides what the checkpoint says about itself; undefined = as it says. */
   prediction_type?: 'epsilon' | 'v_prediction' | undefined;
   rescale_betas_zero_snr?: boolean | undefined;
+  /** Of a flow: the timesteps of the steps, from 1000 down; as many as `steps`. Undefined = the schedule places them. */
+  timesteps?: readonly number[] | undefined;
   /** Of a flow: how far its levels are moved towards the noise, 1 = not at all; undefined = as the checkpoint says. */
   shift?: number | undefined;
   strength: number;
@@ -461,6 +463,22 @@ export interface Upscaler extends OpenedCheckpoint {
   upscale(image: PixelImage, request: UpscaleRequest): Promise<PixelImage>;
 }
 
+/** Enlarges the latents of videos between two passes. */
+export interface LatentUpsampler extends OpenedCheckpoint {
+  /**
+   * @param latents [1, channels, frames · height, width] as the autoencoder has them, see {@link LatentScales}
+   * @returns the same with twice the height and width
+   * @throws StudioError `checkpoint_unsupported` for another number of channels, `result_invalid` for NaN or infinity, `cancelled`
+   */
+  upsample(latents: CpuTensor, frames: number, signal: AbortSignal): Promise<CpuTensor>;
+}
+
+/** What latents as sampling has them are multiplied by, and what is added, to be those of the autoencoder; by channel. */
+export interface LatentScales {
+  mean: Float32Array;
+  deviation: Float32Array;
+}
+
 export interface Model extends OpenedCheckpoint {
   /** Counts tokens without reading any weights, for each encoder; absent where nothing is known of that. */
   countTokens?(prompt: string, syntax: PromptSyntax): TokenCount[];
@@ -472,6 +490,8 @@ export interface Model extends OpenedCheckpoint {
   encodeEnds?(ends: VideoEnds): Promise<Pick<SampleRequest, 'shown' | 'last'>>;
   /** Latents from the CPU, as {@link Latents.read} gave them or changed since; absent if it samples only what it encoded itself. */
   latentsFrom?(tensor: CpuTensor): Latents;
+  /** Of a video's latents that another network can enlarge; absent if none can. */
+  latentScales?(): Promise<LatentScales>;
   sample(conditioning: Conditioning, request: SampleRequest): Promise<Latents>;
   /** What draws a batch's first picture as the quick autoencoder of the operation sees it; null if it names none. Throws like {@link decode}. */
   firstLook?(latents: Latents): Promise<((canvas: OffscreenCanvas) => void) | null>;

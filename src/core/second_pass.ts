@@ -1,7 +1,7 @@
 /** The second pass of hires fix: enlarges what the first one painted, and paints from there. `hires.ts` has its parameters. */
-import * as v from 'valibot';
 import { StudioError } from './errors.ts';
 import { REF } from './further_checkpoints.ts';
+import { keptPass, type KeptPass } from './kept_pass.ts';
 import { USUAL_HIRES, hiresSide, type HiresRequest } from './hires.ts';
 import { LATENT_UPSCALERS, resizeLatents } from './latent_resize.ts';
 import type { CpuTensor, PixelImage } from './media.ts';
@@ -9,19 +9,6 @@ import { UPSCALING_TILE } from './model.ts';
 import type { Conditioning, Latents, Model, SampleRequest, TextRequest, Upscaler } from './model.ts';
 import { noiseSource } from './noise_sources.ts';
 import type { NoiseRequest } from './noise.ts';
-
-/** What an attempt keeps in its second pass. In its first one it keeps the sampling's own state. */
-const keptSchema = v.object({
-  /** The latents that the second pass starts from. */
-  enlarged: v.object({
-    dims: v.pipe(v.array(v.number()), v.length(4)),
-    data: v.custom<Float32Array<ArrayBuffer>>((data) => data instanceof Float32Array && data.every(Number.isFinite)),
-  }),
-  /** Of its sampling. Before its first step the first pass's last state still stands. */
-  state: v.unknown(),
-});
-
-type Kept = v.InferOutput<typeof keptSchema>;
 
 /** As often as AUTOMATIC1111 has an upscaler run, until the picture is at least as large as it is to be. */
 const MOST_UPSCALINGS = 3;
@@ -60,7 +47,10 @@ export async function paintTwice(
     random: noiseSource(input),
   };
   let before = input.steps;
-  let kept = keptOf(request.resume, larger);
+  let kept = keptPass(
+    request.resume,
+    ([batch, , height, columns]) => larger.width * height === larger.height * columns && batch === larger.batch_size,
+  );
   if (!kept) {
     const after = Math.max(1, Math.floor(steps * strength));
     const first = await model.sample(text, {
@@ -88,7 +78,7 @@ export async function paintTwice(
       start,
       resume: state,
       keep: (state) => {
-        request.keep({ enlarged, state } satisfies Kept);
+        request.keep({ enlarged, state } satisfies KeptPass);
       },
       onStart: (steps, done) => {
         request.onStart(before + steps, before + done);
@@ -101,18 +91,6 @@ export async function paintTwice(
       words.dispose();
     }
   }
-}
-
-/** What was kept of this very second pass; null for what an attempt kept in its first pass, and for anything foreign. */
-function keptOf(resume: unknown, larger: SampleRequest): Kept | null {
-  const result = v.safeParse(keptSchema, resume);
-  if (!result.success) {
-    return null;
-  }
-  const { enlarged } = result.output;
-  const [batch, channels, height, columns] = enlarged.dims;
-  const isItsShape = larger.width * height === larger.height * columns && batch === larger.batch_size;
-  return isItsShape && enlarged.data.length === batch * channels * height * columns ? result.output : null;
 }
 
 /** @param before the width of the first picture, in pixels */

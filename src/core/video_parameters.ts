@@ -107,3 +107,53 @@ function side(name: string, multiple: number) {
 function nearest(value: number, multiple: number): number {
   return Math.min(LARGEST, Math.max(SMALLEST, Math.round(value / multiple) * multiple));
 }
+
+/** Timesteps of training, the noisiest. */
+const NOISIEST = 1000;
+const MOST_STEPS = 150;
+
+/** The timesteps that a distilled checkpoint was trained with, in place of a schedule. */
+export const timesteps = (name = 'timesteps') => {
+  const message = `${name} must be numbers that fall, from ${NOISIEST} at most to above 0, such as [1000, 750, 500, 250].`;
+  return v.pipe(
+    v.array(v.number(message), message),
+    v.minLength(1, message),
+    v.maxLength(MOST_STEPS, message),
+    v.check(
+      (all) => all.every((one, n) => one > 0 && one <= (n === 0 ? NOISIEST : all[n - 1]) && one !== all[n - 1]),
+      message,
+    ),
+    v.metadata({
+      label: { en: 'Timesteps', de: 'Zeitschritte' },
+      help: {
+        en: 'For distilled checkpoints: the time at which each step begins, from 1000, noise, down towards 0. As many as there are steps.',
+        de: 'Für destillierte Checkpoints: die Zeit, zu der jeder Schritt beginnt, von 1000, Rauschen, abwärts gegen 0. So viele, wie es Schritte gibt.',
+      },
+    } satisfies FieldMetadata),
+  );
+};
+
+interface Timed {
+  steps: number;
+  timesteps?: readonly number[] | undefined;
+  sampler?: string | undefined;
+  schedule?: string | undefined;
+}
+
+/** Whether there are as many timesteps as steps, and nothing else places these. For `v.check`, with {@link timestepsProblem} as its message. */
+export const hasItsTimesteps = (input: Timed): boolean => problemOfTimes(input) === null;
+
+export const timestepsProblem = ({ input }: { input: Timed }): string => problemOfTimes(input) ?? '';
+
+/** What is wrong with timesteps. @param prefix of the names of theirs and of the steps */
+export function problemOfTimes({ steps, timesteps: times, sampler, schedule }: Timed, prefix = ''): string | null {
+  if (times === undefined) {
+    return null;
+  }
+  if (schedule !== undefined || (sampler !== undefined && sampler !== 'euler')) {
+    return `${prefix}timesteps go with the sampler euler and with no schedule; leave them out, or sampler and schedule.`;
+  }
+  return times.length === steps
+    ? null
+    : `${prefix}timesteps has ${times.length} values, so ${prefix}steps must be ${times.length}, not ${steps}; change one of them.`;
+}

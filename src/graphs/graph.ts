@@ -112,6 +112,8 @@ export interface GraphOptions {
    * they are.
    */
   weights?: WeightVariant;
+  /** Whether it is built to be counted and never run: then what repeats itself with the length of a video stands in it once. */
+  isPlanned?: boolean;
 }
 
 /** One external location that the graph refers to. Its initializers' offsets are relative to it. */

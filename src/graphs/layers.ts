@@ -408,16 +408,33 @@ export class LayerWriter extends ElementWriter {
     const value = split('v', v, [0, 2, 1, 3]);
     const block = Math.max(1, Math.floor(SCORE_BYTES / (4 * batch * heads * keys)));
     const sizes = Array.from({ length: Math.ceil(queries / block) }, (_, n) => Math.min(block, queries - n * block));
+    if (this.options.isPlanned && sizes.length > 2) {
+      // Long videos have blocks by the hundred thousand. One of them stands for all, and the rest takes the room that theirs do.
+      const [one, rest] = this.split(`${name}/blocks`, query, [block, queries - block], 2);
+      const [bias, others] = options.bias
+        ? this.split(`${name}/biases`, options.bias, [block, queries - block], 2)
+        : [undefined, undefined];
+      const made = this.counted(queries / block, () => this.#attentionBlock(name, 0, one, key, value, bias));
+      if (others) {
+        // Those of the last block are there until the end.
+        this.node(`${name}/biases/kept`, 'Size', [others], [], { type: 'i64' });
+      }
+      const all = this.concat(`${name}/joined`, [made, rest], 2);
+      return this.reshape(`${name}/tokens`, this.transpose(name, all, [0, 2, 1, 3]), [rows, width]);
+    }
     const blocks = this.split(`${name}/blocks`, query, sizes, 2);
     const biases = options.bias && this.split(`${name}/biases`, options.bias, sizes, 2);
-    const mixed = blocks.map((part, n) => {
-      const plain = this.node(`${name}/scores/${n}`, 'MatMul', [part, key], [batch, heads, sizes[n], keys]);
-      const scores = biases ? this.add(`${name}/biased/${n}`, plain, biases[n]) : plain;
-      const shares = this.node(`${name}/softmax/${n}`, 'Softmax', [scores], scores.dims, { attributes: { axis: -1 } });
-      return this.node(`${name}/mix/${n}`, 'MatMul', [shares, value], part.dims);
-    });
+    const mixed = blocks.map((part, n) => this.#attentionBlock(name, n, part, key, value, biases?.[n]));
     const whole = mixed.length === 1 ? mixed[0] : this.concat(`${name}/joined`, mixed, 2);
     return this.reshape(`${name}/tokens`, this.transpose(name, whole, [0, 2, 1, 3]), [rows, width]);
+  }
+
+  #attentionBlock(name: string, n: number, part: Value, key: Value, value: Value, bias: Value | undefined): Value {
+    const [batch, heads, queries] = part.dims;
+    const plain = this.node(`${name}/scores/${n}`, 'MatMul', [part, key], [batch, heads, queries, key.dims[3]]);
+    const scores = bias ? this.add(`${name}/biased/${n}`, plain, bias) : plain;
+    const shares = this.node(`${name}/softmax/${n}`, 'Softmax', [scores], scores.dims, { attributes: { axis: -1 } });
+    return this.node(`${name}/mix/${n}`, 'MatMul', [shares, value], part.dims);
   }
 }
 

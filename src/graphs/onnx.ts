@@ -79,6 +79,8 @@ export class OnnxWriter {
   /** Before which nodes the graph may be cut. */
   readonly #cuts: number[] = [];
   #flops = 0;
+  /** How often a node counts that is added now. */
+  #times = 1;
   #weightBytes = 0;
 
   /** @param name of the graph: the network's class and, if it has several graphs, its part */
@@ -206,6 +208,17 @@ export class OnnxWriter {
     return this.#initializer(key, key, [values.length], type, () => ({ rawData: new Uint8Array(raw.buffer) }));
   }
 
+  /** Counts what `make` computes as often as that; for graphs that are only planned with. */
+  protected counted<T>(times: number, make: () => T): T {
+    const before = this.#times;
+    this.#times *= times;
+    try {
+      return make();
+    } finally {
+      this.#times = before;
+    }
+  }
+
   /** Adds a node with one output, which has the node's name. */
   node(
     name: string,
@@ -299,7 +312,7 @@ export class OnnxWriter {
       const bytes = op === 'Reshape' && !same ? 0 : size(dims) * BYTES[type];
       this.#occupied.set(name, same ?? { bytes });
     }
-    this.#flops += flopsOf(op, given, results[0]);
+    this.#flops += this.#times * flopsOf(op, given, results[0]);
   }
 
   /** A walk over the nodes: results live from their node to their last reader, outputs to the end. */

@@ -5,6 +5,7 @@ import type { DeviceReport } from '../core/job.ts';
 import type {
   Estimate,
   EstimateRequest,
+  LatentUpsampler,
   MemoryBudget,
   Model,
   OpenedCheckpoint,
@@ -134,6 +135,8 @@ export interface LoadedModel extends LoadedCheckpoint, Model {}
 
 export interface LoadedUpscaler extends LoadedCheckpoint, Upscaler {}
 
+export interface LoadedLatentUpsampler extends LoadedCheckpoint, LatentUpsampler {}
+
 export interface LoadedSoundModel extends LoadedCheckpoint, SoundModel {}
 
 export interface LoadedMusicModel extends LoadedCheckpoint, MusicModel {}
@@ -141,10 +144,16 @@ export interface LoadedMusicModel extends LoadedCheckpoint, MusicModel {}
 export interface LoadedSongModel extends LoadedCheckpoint, SongModel {}
 
 /** Whichever kind it is. */
-export type Loaded = LoadedModel | LoadedUpscaler | LoadedSoundModel | LoadedMusicModel | LoadedSongModel;
+export type Loaded =
+  LoadedModel | LoadedUpscaler | LoadedLatentUpsampler | LoadedSoundModel | LoadedMusicModel | LoadedSongModel;
 
 export function isUpscaling(checkpoint: LoadedCheckpoint): checkpoint is LoadedUpscaler {
   return 'upscale' in checkpoint;
+}
+
+/** Whether it enlarges the latents of another checkpoint's videos. */
+export function isUpsampling(checkpoint: LoadedCheckpoint): checkpoint is LoadedLatentUpsampler {
+  return 'upsample' in checkpoint;
 }
 
 /** Whether it makes sounds, be they music or not. */
@@ -197,6 +206,12 @@ export function asModel(checkpoint: Loaded): LoadedModel {
       `"${checkpoint.summary.name}" is an upscaler and paints nothing; choose a checkpoint that does.`,
     );
   }
+  if (isUpsampling(checkpoint)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${checkpoint.summary.name}" enlarges the videos of LTX-Video between two passes and makes none by itself; choose a checkpoint that does, and this one as its latent upsampler.`,
+    );
+  }
   return checkpoint;
 }
 
@@ -239,6 +254,17 @@ export function asUpscaler(checkpoint: Loaded): LoadedUpscaler {
     throw new StudioError(
       'checkpoint_unsupported',
       `"${checkpoint.summary.name}" is no upscaler; choose one, such as builtin:realesr-animevideov3.`,
+    );
+  }
+  return checkpoint;
+}
+
+/** @throws StudioError `checkpoint_unsupported` for a checkpoint that enlarges no latents */
+export function asLatentUpsampler(checkpoint: Loaded): LoadedLatentUpsampler {
+  if (!isUpsampling(checkpoint)) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${checkpoint.summary.name}" enlarges no latents; choose a latent upsampler of LTX-Video, such as ltxv-spatial-upscaler-0.9.8.`,
     );
   }
   return checkpoint;

@@ -21,8 +21,8 @@ const TOKENIZER = 'tokenizer';
 /** What the decoder multiplies times by. */
 const MULTIPLIER = 'decoder.timestep_scale_multiplier';
 
-/** The authors' settings. */
-const USUAL = { width: 704, height: 480, steps: 50, guidance_scale: 3 };
+/** The authors' size. Steps and guidance are the config's, as a distilled checkpoint looks like any other. */
+const USUAL = { width: 704, height: 480 };
 /** The network's places have no end; the authors trained it with 257. */
 const MOST_FRAMES = 1025;
 

@@ -51,7 +51,7 @@ export const scheduler: Scheduler = {
       spacing: 'shifted',
       spaced: (steps) => spaced(settings, course, steps, shift),
       stepsOffset: 0,
-      levels: levels && { schedule: levels, ends: 'spacing' },
+      levels: course.given ? null : levels && { schedule: levels, ends: 'spacing' },
       grid: { spare: 0, round: Math.fround },
       finalNoise: 0,
       timestepOf: Math.fround,
@@ -65,10 +65,13 @@ export const scheduler: Scheduler = {
 /** The levels that the config itself asks for, noisiest first, without the final 0. */
 function spaced(
   settings: Settings,
-  { least, levels: schedule }: FlowCourse,
+  { least, levels: schedule, given }: FlowCourse,
   steps: number,
   shift: (level: number) => number,
 ): number[] {
+  if (given) {
+    return [...given];
+  }
   const { num_train_timesteps: length, use_dynamic_shifting, shift_terminal: terminal } = settings;
   // With a constant shift diffusers' smallest level is already shifted, so it is shifted twice.
   const smallest = use_dynamic_shifting ? 1 / length : shift(1 / length);

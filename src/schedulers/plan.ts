@@ -48,7 +48,7 @@ export function planSampling(request: SamplingRequest, offers: Offers): SamplerP
   // schedule and runs its end.
   const total = path.timesteps.length;
   const share = choices.keepsSteps ? steps : Math.min(steps * strength, steps);
-  const begun = flow && !choices.keepsSteps ? steps - Math.floor(steps - share) : Math.floor(share);
+  const begun = flow && !flow.floors && !choices.keepsSteps ? steps - Math.floor(steps - share) : Math.floor(share);
   const kept = strength === 1 ? total : Math.min(begun, total);
   if (kept < 1) {
     throw new StudioError(

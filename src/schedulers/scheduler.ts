@@ -64,6 +64,10 @@ export interface FlowCourse {
   least: 'step' | 'trained';
   /** Id of the schedule whose levels are shifted, in place of even ones from noise to the least. */
   levels?: 'linear_quadratic';
+  /** Whether of a given picture's share of the steps a part of one is left out, in place of run as a whole. */
+  floors?: boolean;
+  /** The levels themselves, noisiest first, without the final 0: taken as they are, shifted by nothing. */
+  given?: readonly number[] | undefined;
 }
 
 export interface Scheduler {

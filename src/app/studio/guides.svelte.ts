@@ -5,22 +5,25 @@ import type { JobClient } from '../../jobs/client.ts';
 import type { Library } from '../library/library.svelte.ts';
 import type { AdditionChoices } from './addition_uses.svelte.ts';
 import { Controls } from './controls.svelte.ts';
+import { EnlargingChoices, LATENT_UPSAMPLERS, UPSCALERS } from './enlarging_choices.svelte.ts';
 import { ImagePrompts } from './image_prompts.svelte.ts';
-import { UpscalerChoices } from './upscaler_choices.svelte.ts';
+
 import { VaeChoice } from './vae_choice.svelte.ts';
 
 export class Guides {
   readonly controls: Controls;
   readonly images: ImagePrompts;
   readonly vae: VaeChoice;
-  readonly upscalers: UpscalerChoices;
+  readonly upscalers: EnlargingChoices;
+  readonly latentUpsamplers: EnlargingChoices;
   readonly #library: Library;
 
   constructor(client: JobClient, library: Library) {
     this.controls = new Controls(client, library);
     this.images = new ImagePrompts(client, library);
     this.vae = new VaeChoice(client, library);
-    this.upscalers = new UpscalerChoices(client, library);
+    this.upscalers = new EnlargingChoices(client, library, UPSCALERS);
+    this.latentUpsamplers = new EnlargingChoices(client, library, LATENT_UPSAMPLERS);
     this.#library = library;
   }
 

@@ -50,6 +50,9 @@ import type { EncodedText, FlowNetworks } from './flow_networks.ts';
 import { OneByOne } from './one_by_one.ts';
 import { shownAs } from './shown_pictures.ts';
 
+/** Timesteps of training, of which a level is a share. */
+const TRAINED = 1000;
+
 class Texts implements Conditioning {
   constructor(
     readonly prompt: EncodedText,
@@ -221,7 +224,10 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
         schedule: request.schedule,
         steps: request.steps,
         strength: request.start ? request.strength : undefined,
-        flow: networks.course({ height, width }),
+        flow: {
+          ...networks.course({ height, width }),
+          given: request.timesteps?.map((timestep) => timestep / TRAINED),
+        },
       },
       { samplers, schedules, schedulers },
     );

@@ -340,7 +340,7 @@ export class GraphCosts {
     about: Pick<PlannedNetwork, 'name' | 'phase' | 'runs' | 'runsPerStep' | 'precision'>,
     weights: WeightIndex,
     shape: Shape,
-    build: (options: Shape & { dtype: Precision; weights: WeightVariant }) => Graph,
+    build: (options: Shape & { dtype: Precision; weights: WeightVariant; isPlanned: true }) => Graph,
   ): PlannedNetwork {
     return {
       ...about,
@@ -353,6 +353,7 @@ export class GraphCosts {
             ...shape,
             dtype: precision,
             weights: variant,
+            isPlanned: true,
           });
           cost = {
             flops,

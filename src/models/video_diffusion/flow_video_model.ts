@@ -4,12 +4,13 @@
  * Reference: diffusers/pipelines/wan/pipeline_wan{,_i2v}.py, pipelines/ltx/pipeline_ltx{,_image2video,_condition}.py
  */
 import { StudioError } from '../../core/errors.ts';
-import type { PixelImage } from '../../core/media.ts';
+import type { CpuTensor, PixelImage } from '../../core/media.ts';
 import type {
   Conditioning,
   DecodeRequest,
   Estimate,
   EstimateRequest,
+  LatentScales,
   Latents,
   SampleRequest,
   VideoEnds,
@@ -62,6 +63,8 @@ export interface FlowVideoNetworks extends FlowNetworks {
   readonly startsFirst?: boolean;
   /** Finishes latents [1, channels, frames · height, width] whose sampling was shown that. */
   settle(latents: DeviceTensor, frames: number, begun: DeviceTensor): void;
+  /** Absent if no other network can enlarge its latents. */
+  latentScales?(): Promise<LatentScales>;
 }
 
 export class FlowVideoModel extends FlowModel<FlowVideoNetworks> {
@@ -101,6 +104,20 @@ export class FlowVideoModel extends FlowModel<FlowVideoNetworks> {
     } finally {
       held.dispose();
     }
+  }
+
+  latentsFrom({ dims, data }: CpuTensor): Latents {
+    return new DeviceLatents(this.engine.arithmetic.upload(data, dims), this.engine);
+  }
+
+  latentScales(): Promise<LatentScales> {
+    if (!this.networks.latentScales) {
+      throw new StudioError(
+        'invalid_operation',
+        `The latents of "${this.summary.name}" can be enlarged by no other network; leave latent_upsampler out.`,
+      );
+    }
+    return this.networks.latentScales();
   }
 
   /** All steps are run, whether the video begins with a picture or not. */

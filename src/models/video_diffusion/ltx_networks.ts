@@ -2,7 +2,7 @@
  * The networks of LTX-Video as our own graphs over a checkpoint's files: T5 reads, a transformer makes the video and an AutoencoderKLLTXVideo decodes it.
  * All compute in f32, with 8- or 4-bit weights if requested: they were trained in bfloat16, whose range exceeds f16's.
  */
-import type { WeightVariant } from '../../core/model.ts';
+import type { LatentScales, WeightVariant } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -69,7 +69,7 @@ export class LtxNetworks extends BaseNetworks implements FlowVideoNetworks {
     this.#transformer = this.withLoras(transformer);
     this.config = ltx.parseConfig(transformer.config);
     this.text = new T5Text(engine, this.shelf, files, textEncoder, tokenizer, weights, habits.isConditioned);
-    this.videos = new LtxVideos(engine, this.shelf, vae, habits.times);
+    this.videos = new LtxVideos(engine, this.shelf, files, vae, habits.times);
   }
 
   get startsFirst(): boolean {
@@ -112,6 +112,10 @@ export class LtxNetworks extends BaseNetworks implements FlowVideoNetworks {
       });
       throw error;
     }
+  }
+
+  latentScales(): Promise<LatentScales> {
+    return this.videos.scales();
   }
 
   settle(latents: DeviceTensor, frames: number, condition: DeviceTensor): void {
@@ -190,7 +194,7 @@ export class LtxNetworks extends BaseNetworks implements FlowVideoNetworks {
       tokens: height * width,
       shift: 'linear',
       least: 'step',
-      ...(isConditioned && { levels: 'linear_quadratic' }),
+      ...(isConditioned && { levels: 'linear_quadratic', floors: true }),
     };
   }
 

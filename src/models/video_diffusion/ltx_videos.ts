@@ -2,8 +2,8 @@
  * Videos to latents and back by an AutoencoderKLLTXVideo. A video is decoded by stages, and goes through each of them piece by piece, so no stage
  * ever holds all its frames: as soon as one has made some, the next goes on with them. Together they are what the whole would be.
  */
-import { cancelled } from '../../core/errors.ts';
-import type { DecodingNoise } from '../../core/model.ts';
+import { StudioError, cancelled } from '../../core/errors.ts';
+import type { DecodingNoise, LatentScales } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -12,6 +12,8 @@ import type { Network } from '../../engine/runtime.ts';
 import * as ltx from '../../graphs/autoencoder_kl_ltx.ts';
 import { timestepWaves } from '../../graphs/rotary.ts';
 import type { Component } from '../../weights/checkpoint.ts';
+import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import { readRows } from '../../weights/embedding_rows.ts';
 import { Held } from '../flow_transformer/base_networks.ts';
 import type { GraphCosts, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
@@ -33,6 +35,7 @@ export class LtxVideos {
   constructor(
     readonly engine: Engine,
     readonly shelf: NetworkShelf,
+    readonly files: CheckpointFiles,
     readonly component: Component,
     /** What times are multiplied by before they become waves. */
     readonly times: number,
@@ -45,6 +48,20 @@ export class LtxVideos {
   /** Scales of the channels are part of the graphs. */
   get latents(): LatentSpace {
     return { channels: this.config.latent_channels, factor: ltx.factorOf(this.config), scale: 1 };
+  }
+
+  /** See `Model.latentScales`. */
+  async scales(): Promise<LatentScales> {
+    const [mean, deviation] = await Promise.all(
+      ['latents_mean', 'latents_std'].map(async (name) => {
+        const stored = this.component.weights.get(name);
+        if (!stored) {
+          throw new StudioError('checkpoint_incomplete', `The vae has no tensor "${name}"; get the checkpoint again.`);
+        }
+        return readRows(this.files, { ...stored, shape: [1, this.config.latent_channels] }, [0]);
+      }),
+    );
+    return { mean, deviation: deviation.map((value) => value / this.config.scaling_factor) };
   }
 
   /** Of the latents of a video. */
