@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--storing] [--pool] [--video]
+ * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--loras] [--page] [--memory] [--storing] [--pool] [--video]
  * [--language=FOLDER] [--processor[=FOLDER]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
  * parts. `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and `--processor` the exports of
  * `reference/export_processor.py`; both run only where they are named. Times hold for this machine and compare only within one run; launches and bytes
@@ -22,7 +22,7 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'storing', 'pool', 'video'];
+const PARTS = ['unet', 'vae_decoder', 'loop', 'loras', 'page', 'memory', 'storing', 'pool', 'video'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
@@ -50,7 +50,14 @@ await build({
   configFile: false,
   root: HERE,
   logLevel: 'error',
-  build: { target: 'esnext', outDir: DIST, emptyOutDir: true, assetsInlineLimit: 0 },
+  // The runtime's threads import the page's script, where there is no document.
+  build: {
+    target: 'esnext',
+    outDir: DIST,
+    emptyOutDir: true,
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
 });
 const server = await serveFolder(DIST);
 const launch = () => chromium.launch({ executablePath, args: [...chromiumFlags(), '--enable-precise-memory-info'] });
@@ -249,6 +256,14 @@ try {
       const loop = await ask(`loop('${backend}', ${LOOP_STEPS})`);
       console.log(
         `\nsampling loop of ${LOOP_STEPS} guided steps: on the device ${loop.deviceMs.toFixed(0)} ms, CPU tensors at every step ${loop.cpuMs.toFixed(0)} ms (${(loop.cpuMs / loop.deviceMs).toFixed(2)}x), difference ${loop.difference.toExponential(1)}`,
+      );
+    }
+    if (parts.includes('loras')) {
+      /** @type {import('./bench.ts').LoraRow} */
+      const row = await ask(`loras('${backend}', ${RUNS})`);
+      const share = (/** @type {number} */ ms) => `${((100 * ms) / row.plainMs).toFixed(0)} %`;
+      console.log(
+        `\nloading the UNet ${row.plainMs.toFixed(0)} ms, with ${row.loras} LoRAs of ${row.layers} layers each ${row.withMs.toFixed(0)} ms (${share(row.withMs)} of it), changing the strength of one ${row.changedMs.toFixed(0)} ms (${share(row.changedMs)}); that wrote ${row.writtenTensors} tensors, ${(row.writtenBytes / 2 ** 20).toFixed(1)} MiB`,
       );
     }
     if (parts.includes('page')) {

@@ -16,6 +16,7 @@ export interface PlacedWeights {
 /** What bringing weights to the device took so far. */
 export class Uploads {
   bytes = 0;
+  tensors = 0;
   /** Of reading and handing them over. */
   ms = 0;
   /** That blocks waited for their weights; the rest was hidden behind computing. */
@@ -26,6 +27,9 @@ export class Uploads {
     return this.bytes < ENOUGH ? GUESSED : (this.bytes / Math.max(1, this.ms)) * 1000;
   }
 }
+
+/** Bytes that may wait for the device: they are held in memory that nobody counts. */
+const WAITING = 256 * 2 ** 20;
 
 const GUESSED = 0.5 * 2 ** 30;
 /** Bytes that say something about the speed. */
@@ -50,13 +54,26 @@ export class WeightReader {
   /**
    * Fills buffers, each part by part.
    * @param again whether these weights will be read again
+   * @param settle resolves once the device has what was written so far; needed where there is much
    * @throws StudioError `checkpoint_incomplete` when a file cannot be read (any more)
    */
-  async read(weights: readonly BlockWeight[], buffers: readonly WeightBuffer[], again: boolean): Promise<void> {
+  async read(
+    weights: readonly BlockWeight[],
+    buffers: readonly WeightBuffer[],
+    again = false,
+    settle?: () => Promise<void>,
+  ): Promise<void> {
     const begun = performance.now();
+    let waiting = 0;
     for (const [i, weight] of weights.entries()) {
       await this.#readOne(weight, buffers[i], again);
       this.#uploads.bytes += weight.length;
+      this.#uploads.tensors += 1;
+      waiting += weight.length;
+      if (settle && waiting > WAITING) {
+        await settle();
+        waiting = 0;
+      }
     }
     this.#uploads.ms += performance.now() - begun;
   }
@@ -113,16 +130,16 @@ export class WeightReader {
 
 /**
  * @param take gives the buffers for a block's weights, in their order
- * @param again whether they will be placed again
+ * @param options as of {@link WeightReader.read}
  */
 export async function place(
   { weights }: Block,
   reader: WeightReader,
   take: (lengths: readonly number[]) => readonly WeightBuffer[],
-  again = false,
+  { again = false, settle }: { again?: boolean; settle?: () => Promise<void> } = {},
 ): Promise<PlacedWeights> {
   const buffers = take(weights.map(({ length }) => length));
-  await reader.read(weights, buffers, again);
+  await reader.read(weights, buffers, again, settle);
   const tensors = weights.map(({ port, type, dims }, i) => [port, buffers[i].view(type, dims)] as const);
   return { tensors: Object.fromEntries(tensors), buffers };
 }
@@ -238,7 +255,9 @@ export class WeightStream {
   async #load(block: number): Promise<PlacedWeights> {
     let taken: readonly WeightBuffer[] = [];
     try {
-      return await place(this.#blocks[block], this.#read, (lengths) => (taken = this.#buffers(lengths)), true);
+      return await place(this.#blocks[block], this.#read, (lengths) => (taken = this.#buffers(lengths)), {
+        again: true,
+      });
     } catch (error) {
       this.#spare.push(...taken);
       throw error;
