@@ -192,7 +192,7 @@ describe('on the processor', () => {
 
 describe('on a GPU', () => {
   beforeAll(() => {
-    vi.stubGlobal('GPUBufferUsage', { STORAGE: 128, COPY_SRC: 4, COPY_DST: 8 });
+    vi.stubGlobal('GPUBufferUsage', { STORAGE: 128, UNIFORM: 64, COPY_SRC: 4, COPY_DST: 8 });
   });
   afterAll(() => {
     vi.unstubAllGlobals();
@@ -200,7 +200,8 @@ describe('on a GPU', () => {
 
   const WIDTH = 8;
   const file = new Float32Array(3 * WIDTH * WIDTH + WIDTH).map((_, i) => i);
-  const change = Float32Array.from({ length: 2 * WIDTH }, () => 1);
+  /** A column and a row. */
+  const change = Float32Array.from({ length: 2 * WIDTH }, (_, i) => i % 5);
   const stored = (name: string, at: number, shape: number[]): StoredTensor => ({
     name,
     dtype: 'F32',
@@ -232,18 +233,34 @@ describe('on a GPU', () => {
     return g.graph().adjustable();
   }
 
-  test('one buffer is written, with the merged bytes', async () => {
+  test('one buffer is written, and the product added there', async () => {
     const writes: { to: object; bytes: Float32Array }[] = [];
     const made: object[] = [];
+    const added: object[][] = [];
+    const groups: number[][] = [];
+    const pass = {
+      setPipeline: () => undefined,
+      setBindGroup: (_: number, group: object[]) => added.push(group),
+      dispatchWorkgroups: (...count: number[]) => groups.push(count),
+      end: () => undefined,
+    };
     const device = {
+      createShaderModule: () => ({}),
+      createComputePipeline: () => ({ getBindGroupLayout: () => ({}) }),
+      createBindGroup: ({ entries }: { entries: { resource: { buffer: object } }[] }) =>
+        entries.map(({ resource: { buffer } }) => buffer),
+      createCommandEncoder: () => ({ beginComputePass: () => pass, finish: () => ({}) }),
       createBuffer: () => {
         const buffer = { destroy: () => undefined };
         made.push(buffer);
         return buffer;
       },
       queue: {
-        writeBuffer: (to: object, _at: number, { buffer, byteOffset }: Uint8Array, from: number, length: number) =>
-          writes.push({ to, bytes: new Float32Array(buffer.slice(byteOffset + from, byteOffset + from + length)) }),
+        submit: () => undefined,
+        writeBuffer: (to: object, _at: number, data: Uint8Array, from = 0, length = data.byteLength) => {
+          const begin = data.byteOffset + from;
+          writes.push({ to, bytes: new Float32Array(data.buffer.slice(begin, begin + length)) });
+        },
       },
     } as unknown as GPUDevice;
     const ort = { Tensor: { fromGpuBuffer: () => new Tensor('float32', [0], [1]) } } as unknown as OrtModule;
@@ -281,8 +298,15 @@ describe('on a GPU', () => {
     expect(changes).toMatchObject({ weights: [[1]], bytes: 4 * WIDTH * WIDTH });
     settled.mockClear();
     await network.change(changes as NonNullable<typeof changes>, mounted);
-    expect(writes.map(({ to }) => made.indexOf(to))).toEqual([1]);
-    expect(writes[0].bytes).toEqual(file.slice(WIDTH * WIDTH, 2 * WIDTH * WIDTH).map((value) => value + 2));
+    // Its own bytes, and what is added to them: shape, column times strength, row.
+    expect(writes.map(({ to }) => made.indexOf(to))).toEqual([1, 3, 4, 5]);
+    const [own, shape, up, down] = writes.map(({ bytes }) => bytes);
+    expect(own).toEqual(file.slice(WIDTH * WIDTH, 2 * WIDTH * WIDTH));
+    expect([...new Uint32Array(shape.buffer)]).toEqual([WIDTH, WIDTH / 4, 1, 0]);
+    expect(up).toEqual(change.slice(0, WIDTH).map((value) => 2 * value));
+    expect(down).toEqual(change.slice(WIDTH));
+    expect(added.map((group) => group.map((buffer) => made.indexOf(buffer)))).toEqual([[3, 4, 5, 1]]);
+    expect(groups).toEqual([[1, 1]]);
     expect(settled).toHaveBeenCalled();
     expect(uploads).toMatchObject({ tensors: 4, bytes: 4 * 4 * WIDTH * WIDTH });
     expect(network.changesTo(after)).toMatchObject({ weights: [[]], bytes: 0 });

@@ -10,6 +10,7 @@ import type { BlockMemory } from './block_memory.ts';
 import { layOut, type BlockPlacement } from './block_placement.ts';
 import { changesBetween, type WeightChanges } from './weight_changes.ts';
 import { WeightReader, WeightStream, place, type PlacedWeights, type Uploads } from './block_weights.ts';
+import { deferProducts } from './device_products.ts';
 import type { Network, TensorPort } from './runtime.ts';
 import type { Mounted } from '../weights/virtual_file.ts';
 
@@ -87,9 +88,11 @@ export class BlockNetwork implements Network {
 
   /** Gives what is read from and the memory for it back afterwards. */
   async #reading(externals: readonly External[], work: (reader: WeightReader) => Promise<void>): Promise<void> {
-    const mounted = this.#around.mount(externals);
+    const { memory, uploads } = this.#around;
+    const deferred = memory.addsProducts ? deferProducts(externals) : { externals, products: undefined };
+    const mounted = this.#around.mount(deferred.externals);
     try {
-      await work(new WeightReader(mounted.files, new Set(), this.#around.uploads));
+      await work(new WeightReader(mounted.files, new Set(), uploads, deferred.products));
     } finally {
       mounted.close();
     }

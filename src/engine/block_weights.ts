@@ -5,6 +5,7 @@ import type { MountedFile } from '../weights/virtual_file.ts';
 import { LONGEST, WeightSource, type Bytes } from '../weights/weight_source.ts';
 import type { BlockMemory, WeightBuffer } from './block_memory.ts';
 import { SLOTS } from './block_placement.ts';
+import { productOf, type DeferredProducts } from './device_products.ts';
 
 /** One block's weights on the device. */
 export interface PlacedWeights {
@@ -40,12 +41,22 @@ export class WeightReader {
   readonly #files: ReadonlyMap<string, MountedFile['data']>;
   readonly #costly: ReadonlySet<string>;
   readonly #uploads: Uploads;
+  readonly #products: DeferredProducts['products'];
   /** Bytes of costly locations, which the browser keeps on the disk where there are many. */
   readonly #made = new Map<string, Blob>();
   readonly #kept = new WeightSource(this.#made);
 
-  /** @param costly locations whose bytes take long to make, so that they are made only once of those that are read again and again */
-  constructor(files: readonly MountedFile[], costly: ReadonlySet<string>, uploads: Uploads) {
+  /**
+   * @param costly locations whose bytes take long to make, so that they are made only once of those that are read again and again
+   * @param products what buffers are to add to what is read, by location
+   */
+  constructor(
+    files: readonly MountedFile[],
+    costly: ReadonlySet<string>,
+    uploads: Uploads,
+    products: DeferredProducts['products'] = new Map(),
+  ) {
+    this.#products = products;
     this.#files = new Map(files.map(({ path, data }) => [path, data]));
     this.#costly = costly;
     this.#uploads = uploads;
@@ -67,6 +78,10 @@ export class WeightReader {
     let waiting = 0;
     for (const [i, weight] of weights.entries()) {
       await this.#readOne(weight, buffers[i], again);
+      const products = this.#products.get(weight.location);
+      if (products) {
+        buffers[i].add(weight.type, await productOf(products, (location) => this.#readAll(location)));
+      }
       this.#uploads.bytes += weight.length;
       this.#uploads.tensors += 1;
       waiting += weight.length;
@@ -83,15 +98,12 @@ export class WeightReader {
     this.#kept.close();
   }
 
-  async #readOne({ location, offset, length }: BlockWeight, buffer: WeightBuffer, again: boolean): Promise<void> {
+  async #readOne(weight: BlockWeight, buffer: WeightBuffer, again: boolean): Promise<void> {
+    const { location, offset, length } = weight;
     const key = `${location} ${offset}`;
     if (this.#made.has(key)) {
       await this.#readKept(key, length, buffer);
       return;
-    }
-    const file = this.#files.get(location);
-    if (!file) {
-      throw new Error(`The graph refers to ${location}, which was not opened.`);
     }
     const parts: Blob[] = [];
     const isKept = again && this.#costly.has(location);
@@ -103,19 +115,43 @@ export class WeightReader {
         parts.push(new Blob([part]));
       }
     };
-    if (file instanceof Uint8Array) {
-      take(file.subarray(offset, offset + length) as Bytes);
-    } else {
-      const reader = file
-        .slice(offset, offset + length)
-        .stream()
-        .getReader();
-      for (let part = await reader.read(); !part.done; part = await reader.read()) {
-        take(part.value);
-      }
-    }
+    await this.#stream(weight, take);
     if (isKept) {
       this.#made.set(key, new Blob(parts));
+    }
+  }
+
+  async #readAll(location: string): Promise<Float32Array<ArrayBuffer>> {
+    const file = this.#files.get(location);
+    const bytes = new Uint8Array(file instanceof Uint8Array ? file.length : (file?.size ?? 0));
+    let at = 0;
+    const take = (part: Bytes) => {
+      bytes.set(part, at);
+      at += part.length;
+    };
+    await this.#stream({ location, offset: 0, length: bytes.length }, take);
+    return new Float32Array(bytes.buffer);
+  }
+
+  /** @param take copies each part */
+  async #stream(
+    { location, offset, length }: Pick<BlockWeight, 'location' | 'offset' | 'length'>,
+    take: (part: Bytes) => void,
+  ): Promise<void> {
+    const file = this.#files.get(location);
+    if (!file) {
+      throw new Error(`The graph refers to ${location}, which was not opened.`);
+    }
+    if (file instanceof Uint8Array) {
+      take(file.subarray(offset, offset + length) as Bytes);
+      return;
+    }
+    const reader = file
+      .slice(offset, offset + length)
+      .stream()
+      .getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      take(part.value);
     }
   }
 
