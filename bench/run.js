@@ -258,7 +258,8 @@ try {
         `\nsampling loop of ${LOOP_STEPS} guided steps: on the device ${loop.deviceMs.toFixed(0)} ms, CPU tensors at every step ${loop.cpuMs.toFixed(0)} ms (${(loop.cpuMs / loop.deviceMs).toFixed(2)}x), difference ${loop.difference.toExponential(1)}`,
       );
     }
-    if (parts.includes('loras')) {
+    // On the processor a changed LoRA has the network made anew, so there is nothing to compare.
+    if (backend === 'webgpu' && parts.includes('loras')) {
       /** @type {import('./bench.ts').LoraRow} */
       const row = await ask(`loras('${backend}', ${RUNS})`);
       const share = (/** @type {number} */ ms) => `${((100 * ms) / row.plainMs).toFixed(0)} %`;

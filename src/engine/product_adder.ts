@@ -66,7 +66,7 @@ export class ProductAdder {
   }
 
   #compile(type: WeightType): GPUComputePipeline {
-    const label = `add_product ${type}`;
+    const label = `add_product_${type}`;
     const module = this.#device.createShaderModule({ label, code: ACCESS[type] + source });
     const pipeline = this.#device.createComputePipeline({
       label,
