@@ -4,8 +4,9 @@
  */
 import type { DeviceTensor } from '../src/engine/arithmetic.ts';
 import { Engine } from '../src/engine/engine.ts';
-import type { Network } from '../src/engine/runtime.ts';
-import type { Graph, Provider } from '../src/graphs/graph.ts';
+import { NetworkShelf } from '../src/engine/network_shelf.ts';
+import type { Network, RunnableGraph } from '../src/engine/runtime.ts';
+import type { Provider } from '../src/graphs/graph.ts';
 import { parseSchedulerConfig } from '../src/schedulers/config.ts';
 import { applyStep } from '../src/samplers/apply.ts';
 import { planSampling } from '../src/schedulers/plan.ts';
@@ -13,11 +14,13 @@ import { samplers } from '../src/samplers/registry.ts';
 import { schedulers } from '../src/schedulers/registry.ts';
 import { schedules } from '../src/schedules/registry.ts';
 import { defaultFiles, recordingsFiles } from '../src/storage/private_files.ts';
+import { readLora, withLora } from '../src/weights/lora.ts';
 import { databaseIsSafe, filesAreSafe } from '../src/storage/torn_log.ts';
 import {
   exportedGraph,
   expectedOutput,
   makeInputs,
+  makeLora,
   makeWeights,
   ourGraphs,
   type Exporter,
@@ -41,6 +44,19 @@ export interface LoopRow {
   deviceMs: number;
   cpuMs: number;
   difference: number;
+}
+
+export interface LoraRow {
+  loras: number;
+  /** That each of them changes. */
+  layers: number;
+  /** Loading without any, with all, and changing the strength of one of them. */
+  plainMs: number;
+  withMs: number;
+  changedMs: number;
+  /** What the change wrote to buffers of ours; 0 where the session was made anew. */
+  writtenBytes: number;
+  writtenTensors: number;
 }
 
 export interface MemoryRow {
@@ -67,7 +83,7 @@ async function measure(backend: Provider, name: NetworkName, which: 'ours' | Exp
   );
   const expected = await expectedOutput(name);
   const output = arithmetic.empty(expected.dims);
-  const create = (graph: Graph) => runtime.createNetwork(graph, blobs, { name: backend, device });
+  const create = (graph: RunnableGraph) => runtime.createNetwork(graph, blobs, { name: backend, device });
 
   const started = performance.now();
   let network: Network;
@@ -237,6 +253,55 @@ async function loop(backend: Provider, steps: number): Promise<LoopRow> {
   return { deviceMs: median(deviceTimes.slice(1)), cpuMs: median(cpuTimes.slice(1)), difference };
 }
 
+/** LoRAs of an attention layer's rank; each changes all matrices of the UNet's transformers. */
+const [LORAS, RANK] = [5, 16];
+
+/** Loads our UNet without and with LoRAs, and changes the strength of one of them; medians of `runs`, of fresh pages' first ones too. */
+async function loras(backend: Provider, runs: number): Promise<LoraRow> {
+  const engine = await start(backend);
+  const { blobs, index } = makeWeights('unet');
+  const layers = await Promise.all(
+    Array.from({ length: LORAS }, async (_, k) => {
+      const [file, blob] = [`lora ${k}`, makeLora(index, RANK, k)];
+      blobs.set(file, blob);
+      return (await readLora(blob, file, { unet: index })).unet;
+    }),
+  );
+  const blob = (path: string) => Promise.resolve(blobs.get(path) ?? new Blob([]));
+  const shelf = new NetworkShelf(engine, { blob }, new Set(['unet']));
+  const load = async (strengths: readonly number[]) => {
+    const weights = strengths.reduce((one, strength, k) => withLora(one, layers[k], strength), index);
+    const [begun, { bytes, tensors }] = [performance.now(), engine.ledger.uploads];
+    await shelf.get('unet', {}, () => ourGraphs('unet', weights, backend).graph);
+    await engine.arithmetic.settle();
+    const { uploads } = engine.ledger;
+    return { ms: performance.now() - begun, bytes: uploads.bytes - bytes, tensors: uploads.tensors - tensors };
+  };
+  const all = Array<number>(LORAS).fill(0.7);
+  const rows = { plain: [] as number[], with: [] as number[], changed: [] as number[] };
+  let written = { bytes: 0, tensors: 0 };
+  for (let run = 0; run < runs; run++) {
+    await shelf.clear();
+    rows.plain.push((await load([])).ms);
+    await shelf.clear();
+    rows.with.push((await load(all)).ms);
+    await shelf.renew('unet');
+    const change = await load([0.4, ...all.slice(1)]);
+    rows.changed.push(change.ms);
+    written = change;
+  }
+  await shelf.clear();
+  return {
+    loras: LORAS,
+    layers: layers[0].size,
+    plainMs: median(rows.plain),
+    withMs: median(rows.with),
+    changedMs: median(rows.changed),
+    writtenBytes: written.bytes,
+    writtenTensors: written.tensors,
+  };
+}
+
 /** Loads our UNet and samples memory use along the way. */
 async function memory(backend: Provider): Promise<MemoryRow> {
   const { runtime, ledger, device } = await start(backend);
@@ -292,6 +357,7 @@ const bench = {
   device: async (backend: Provider) => (await start(backend)).report,
   measure,
   loop,
+  loras,
   memory,
   storing,
   song: async (backend: Provider, frames: number, isGuided: boolean) =>

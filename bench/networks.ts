@@ -3,8 +3,10 @@
  * without weights (`reference/export_bench.py`); the same hash makes the weights here and there, so all graphs compute the same function.
  */
 import * as autoencoderKl from '../src/graphs/autoencoder_kl.ts';
+import type { RunnableGraph } from '../src/engine/runtime.ts';
 import type { Graph, Provider, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
+import { writeSafetensorsHeader } from '../src/weights/safetensors.ts';
 import { hashed } from '../test/hashed_weights.ts';
 import manifest from './graphs/weights.json';
 
@@ -14,6 +16,8 @@ export type Exporter = 'torchscript' | 'dynamo';
 const WEIGHTS = 'weights.safetensors';
 /** Inputs are hashed as tensors number 1000 and up. */
 const FIRST_INPUT = 1000;
+/** Those of LoRAs as tensors from here on. */
+const FIRST_LORA = 10_000;
 const TIMESTEP = 481;
 
 const exports = import.meta.glob<string>('./graphs/*/*.onnx', { eager: true, query: '?url', import: 'default' });
@@ -51,6 +55,34 @@ export function makeWeights(name: NetworkName): {
   }
   const index: WeightIndex = { get: (tensor) => stored.get(tensor), names: () => stored.keys() };
   return { blobs, index, transposed: { torchscript: graphs.torchscript.transposed, dynamo: graphs.dynamo.transposed } };
+}
+
+/**
+ * A LoRA that changes all matrices of the UNet's transformers, hashed.
+ * @param k another file for each
+ */
+export function makeLora(index: WeightIndex, rank: number, k: number): Blob {
+  const paths = [...index.names()].flatMap((name) => /^(.*\.transformer_blocks\..*)\.weight$/.exec(name)?.[1] ?? []);
+  const tensors = paths.flatMap((path, place): [string, number[], Float32Array<ArrayBuffer>][] => {
+    const [rows = 0, columns] = index.get(`${path}.weight`)?.shape ?? [];
+    const seed = FIRST_LORA + 1000 * k + 2 * place;
+    return columns
+      ? [
+          [`unet.${path}.lora_A.weight`, [rank, columns], hashed(seed, rank * columns, 0.01, 0)],
+          [`unet.${path}.lora_B.weight`, [rows, rank], hashed(seed + 1, rows * rank, 0.01, 0)],
+        ]
+      : [];
+  });
+  const entries = tensors.map(
+    ([name, shape, { byteLength: length }]) => [name, { dtype: 'F32', shape, length }] as const,
+  );
+  return new Blob([
+    writeSafetensorsHeader(
+      entries.map(([name, entry]) => [name, entry]),
+      {},
+    ),
+    ...tensors.map(([, , data]) => data),
+  ]);
 }
 
 const unetConfig = unet2d.parseConfig({
@@ -93,19 +125,16 @@ export function ourGraphs(
   };
 }
 
-export async function exportedGraph(name: NetworkName, exporter: Exporter, transposed: string[]): Promise<Graph> {
+export async function exportedGraph(
+  name: NetworkName,
+  exporter: Exporter,
+  transposed: string[],
+): Promise<RunnableGraph> {
   const bytes = new Uint8Array(await (await fetch(exports[`./graphs/${name}/${exporter}.onnx`])).arrayBuffer());
   const files = [WEIGHTS, ...transposed.map((tensor) => `T/${tensor}`)];
   return {
     bytes,
     externals: files.map((file) => ({ location: file, kind: 'file', file })),
-    inputs: [],
-    outputs: [],
-    nodes: 0,
-    flops: 0,
-    activationBytes: 0,
-    activationSizes: new Map(),
-    weightBytes: 0,
   };
 }
 

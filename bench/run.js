@@ -1,5 +1,5 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--page] [--memory] [--song] [--storing] [--pool] [--video]
+ * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--loras] [--page] [--memory] [--song] [--storing] [--pool] [--video]
  * [--language=FOLDER] [--processor[=FOLDER]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
  * parts. `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and `--processor` the exports of
  * `reference/export_processor.py`; both run only where they are named. Times hold for this machine and compare only within one run; launches and bytes
@@ -22,7 +22,7 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'page', 'memory', 'song', 'storing', 'pool', 'video'];
+const PARTS = ['unet', 'vae_decoder', 'loop', 'loras', 'page', 'memory', 'song', 'storing', 'pool', 'video'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
@@ -51,7 +51,14 @@ await build({
   configFile: false,
   root: HERE,
   logLevel: 'error',
-  build: { target: 'esnext', outDir: DIST, emptyOutDir: true, assetsInlineLimit: 0 },
+  // The runtime's threads import the page's script, where there is no document.
+  build: {
+    target: 'esnext',
+    outDir: DIST,
+    emptyOutDir: true,
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+  },
 });
 const server = await serveFolder(DIST);
 const launch = () => chromium.launch({ executablePath, args: [...chromiumFlags(), '--enable-precise-memory-info'] });
@@ -262,6 +269,15 @@ try {
           `HeartMuLa (tiny, ${guided ? 'guided' : 'unguided'}), mean of ${tokens} tokens: ${launches.toFixed(1)} launches and ${runs.toFixed(2)} runs of networks a token, ${microseconds.toFixed(0)} µs of our JavaScript of ${ms.toFixed(2)} ms in all`,
         );
       }
+    }
+    // On the processor a changed LoRA has the network made anew, so there is nothing to compare.
+    if (backend === 'webgpu' && parts.includes('loras')) {
+      /** @type {import('./bench.ts').LoraRow} */
+      const row = await ask(`loras('${backend}', ${RUNS})`);
+      const share = (/** @type {number} */ ms) => `${((100 * ms) / row.plainMs).toFixed(0)} %`;
+      console.log(
+        `\nloading the UNet ${row.plainMs.toFixed(0)} ms, with ${row.loras} LoRAs of ${row.layers} layers each ${row.withMs.toFixed(0)} ms (${share(row.withMs)} of it), changing the strength of one ${row.changedMs.toFixed(0)} ms (${share(row.changedMs)}); that wrote ${row.writtenTensors} tensors, ${(row.writtenBytes / 2 ** 20).toFixed(1)} MiB`,
+      );
     }
     if (parts.includes('page')) {
       tellTasks('from Generate to the picture', await watchPicture(browser, backend));

@@ -200,6 +200,7 @@ describe('blocks stay where they have room', () => {
       file.fill(index + 1, 80 * index, 80 * index + 80);
       const weights = lengths.map((length, i) => ({
         port: `w${i}`,
+        name: `w${i}`,
         type: 'uint8' as const,
         dims: [length],
         location: 'weights',

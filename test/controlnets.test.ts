@@ -6,6 +6,7 @@ import * as v from 'valibot';
 import { describe, expect, test } from 'vitest';
 import { parameters } from '../chunks/output_image_stable_diffusion.ts';
 import { canny, detected, lineart } from '../src/formats/edges.ts';
+import { roughDepth } from '../src/formats/rough_depth.ts';
 import { openModel } from '../src/models/family.ts';
 import { isControlNet, requireControlNet } from '../src/weights/controlnet_file.ts';
 import { architectureFile, architectureFiles, renamed, same } from './architecture_checkpoints.ts';
@@ -35,6 +36,110 @@ test('edges are those of OpenCV, and lines those of the formula', () => {
     expect([width, height, Math.max(...data.filter((_, i) => i % 4 !== 3))]).toEqual([16, 8, 0]);
   }
   expect(detected(plain, 'none', { width: 16, height: 8 })).toBe(plain);
+});
+
+describe('the rough depth of a picture', () => {
+  const [WIDTH, HEIGHT] = [96, 72];
+  type Colour = readonly [r: number, g: number, b: number, a?: number];
+  const drawn = (colour: (x: number, y: number) => Colour) => ({
+    width: WIDTH,
+    height: HEIGHT,
+    data: Uint8ClampedArray.from(
+      Array.from({ length: WIDTH * HEIGHT }, (_, at) => {
+        const [r, g, b, a = 255] = colour(at % WIDTH, Math.floor(at / WIDTH));
+        return [r, g, b, a];
+      }).flat(),
+    ),
+  });
+  const size = { width: WIDTH, height: HEIGHT };
+  const mean = ({ data, width }: { data: Uint8ClampedArray; width: number }, [x0, y0, x1, y1]: number[]) => {
+    let sum = 0;
+    for (let y = y0; y < y1; y++) {
+      for (let x = x0; x < x1; x++) {
+        sum += data[4 * (y * width + x)];
+      }
+    }
+    return sum / ((x1 - x0) * (y1 - y0));
+  };
+  /** Of a checkerboard, 0 or 1. */
+  const board = (x: number, y: number) => (x + y) % 2;
+  /** Sky, hills in haze, a wood, and grass that is sharp. */
+  const landscape = drawn((x, y) => {
+    const grain = 60 * board(x, y);
+    const bands: Colour[] = [
+      [225, 235, 250],
+      [150, 165, 185],
+      [70, 100, 80],
+      [20 + grain, 60 + grain, 15 + grain],
+    ];
+    return bands[Math.floor((4 * y) / HEIGHT)];
+  });
+
+  test('grows from the sky to the grass, is the same each time, and uses all greys', () => {
+    const depth = roughDepth(landscape, size);
+    const bands = [0, 1, 2, 3].map((band) => mean(depth, [8, 18 * band + 4, WIDTH - 8, 18 * band + 14]));
+    expect(bands).toEqual(bands.toSorted((a, b) => a - b));
+    bands.slice(1).forEach((band, i) => {
+      expect(band - bands[i]).toBeGreaterThan(15);
+    });
+    expect([Math.min(...depth.data), Math.max(...depth.data)]).toEqual([0, 255]);
+    expect(roughDepth(landscape, size)).toEqual(depth);
+    const twice = roughDepth(landscape, { width: 2 * WIDTH, height: 2 * HEIGHT });
+    expect(Math.abs(mean(twice, [16, 116, 176, 136]) - bands[3])).toBeLessThan(25);
+  });
+
+  test('what is sharp, and what is not pale, is nearer than the rest at the same height', () => {
+    const halves = (left: (x: number, y: number) => number, right: (x: number, y: number) => number) => {
+      const depth = roughDepth(
+        drawn((x, y) => {
+          const value = x < WIDTH / 2 ? left(x, y) : right(x, y);
+          return [value, value, value];
+        }),
+        size,
+      );
+      return mean(depth, [6, 20, 36, 52]) - mean(depth, [60, 20, 90, 52]);
+    };
+    const soft = (x: number) => 128 + 40 * Math.sin(x / 3);
+    expect(halves((x, y) => 98 + 60 * board(x, y), soft)).toBeGreaterThan(15);
+    expect(halves(soft, (x, y) => 98 + 60 * board(x, y))).toBeLessThan(-15);
+    expect(
+      halves(
+        () => 60,
+        () => 230,
+      ),
+    ).toBeGreaterThan(15);
+  });
+
+  test('changes where the picture does', () => {
+    const depth = roughDepth(
+      drawn((x) => (x < WIDTH / 2 ? [40, 40, 40] : [230, 230, 230])),
+      size,
+    );
+    const row = Array.from({ length: WIDTH - 1 }, (_, x) =>
+      Math.abs(depth.data[4 * (36 * WIDTH + x + 1)] - depth.data[4 * (36 * WIDTH + x)]),
+    );
+    expect(row.indexOf(Math.max(...row))).toBe(WIDTH / 2 - 1);
+  });
+
+  test('hidden colours count for nothing, and what is transparent is far', () => {
+    const cut = (hidden: Colour) =>
+      drawn((x, y) => (x < 30 ? ([hidden[0], hidden[1], hidden[2], 0] as const) : [60, y, 60]));
+    const [one, other] = [cut([0, 0, 0]), cut([255, 0, 90])].map((picture) => roughDepth(picture, size));
+    expect(one).toEqual(other);
+    expect(mean(one, [0, 0, 29, HEIGHT])).toBe(0);
+    expect(one.data.filter((_, i) => i % 4 === 3).every((alpha) => alpha === 255)).toBe(true);
+  });
+
+  test('takes pictures of any size', () => {
+    const plain = { width: 1, height: 1, data: new Uint8ClampedArray([9, 9, 9, 255]) };
+    expect([...roughDepth(plain, { width: 1, height: 1 }).data]).toEqual([128, 128, 128, 255]);
+    const { width, height, data } = detected(plain, 'depth', { width: 16, height: 8 });
+    expect([width, height]).toEqual([16, 8]);
+    // Nothing is known but the place.
+    const column = Array.from({ length: 8 }, (_, y) => data[4 * 16 * y]);
+    expect(column).toEqual(column.toSorted((a, b) => a - b));
+    expect([column[0], column[7]]).toEqual([0, 255]);
+  });
 });
 
 describe('a ControlNet', () => {

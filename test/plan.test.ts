@@ -799,6 +799,32 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
     }
   });
 
+  // Parameters counted on the class of diffusers.
+  test.each([
+    [1, 4, 512, 361_279_120],
+    ['XL', 4, 1024, 1_251_014_160],
+    ['XL', 9, 1024, 1_251_014_160],
+  ] as const)(
+    'a ControlNet for Stable Diffusion %s (%d channels) counts at its size',
+    async (version, inputs, size, count) => {
+      const model = await open(version, inputs);
+      const large = { ...asked, width: size, height: size, guidance_scale: 5, weights: 'full' as const };
+      const estimate = async (more: Partial<EstimateRequest>) => {
+        const { variants, flops } = await model.estimate({ ...large, ...more }, circumstances());
+        return { memory: variants[0].memory, step: flops?.step ?? NaN };
+      };
+      const [without, led] = [await estimate({ controlnets: 0 }), await estimate({ controlnets: 1 })];
+      // In halves, as the UNet is.
+      expect((led.memory.weights - without.memory.weights) / (2 * count)).toBeCloseTo(1, 1);
+      expect(led.memory.peak - led.memory.weights).toBeGreaterThanOrEqual(without.memory.peak - without.memory.weights);
+      expect(led.step / without.step).toBeGreaterThan(1.25);
+      expect(led.step / without.step).toBeLessThan(1.6);
+      console.log(
+        `Stable Diffusion ${version} (${inputs} channels) at ${size}² with a ControlNet: ${gib(led.memory.peak)} GiB beside ${gib(without.memory.peak)}, ${(led.step / without.step).toFixed(2)} times the work of a step`,
+      );
+    },
+  );
+
   test('guidance, batch, strength and steps count as they are run', async () => {
     const model = await open(1);
     const flops = async (more: Partial<EstimateRequest>) => {

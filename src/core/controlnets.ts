@@ -4,7 +4,7 @@
  */
 
 /** What can be made of a control picture without a network, before the ControlNet sees it. */
-export const DETECTORS = ['none', 'canny', 'lineart'] as const;
+export const DETECTORS = ['none', 'canny', 'lineart', 'depth'] as const;
 export type Detector = (typeof DETECTORS)[number];
 
 /**

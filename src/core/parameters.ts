@@ -135,7 +135,7 @@ export const controlnets = () => {
           weight: v.optional(addedWeight(), 1),
           start: v.optional(share('start'), 0),
           end: v.optional(share('end'), 1),
-          detector: v.optional(v.picklist(DETECTORS, 'detector must be none, canny or lineart.'), 'none'),
+          detector: v.optional(v.picklist(DETECTORS, 'detector must be none, canny, lineart or depth.'), 'none'),
           guess: v.optional(v.boolean('guess must be true or false.')),
           kind: v.optional(v.picklist(CONTROL_KINDS, `kind must be one of ${CONTROL_KINDS.join(', ')}.`)),
         }),

@@ -2,6 +2,7 @@
 import type * as Ort from 'onnxruntime-web';
 import { StudioError } from '../core/errors.ts';
 import { onDevice, type BlockWeight } from '../graphs/graph.ts';
+import { ProductAdder, type Product } from './product_adder.ts';
 import type { OrtModule } from './runtime.ts';
 
 /** Bytes per write, see weight_uploads.ts. */
@@ -19,6 +20,8 @@ export interface WeightBuffer {
   view(type: WeightType, dims: readonly number[]): Ort.Tensor;
   /** @param part is copied at once; a multiple of four bytes */
   write(at: number, part: Uint8Array<ArrayBuffer>): void;
+  /** Adds it to the numbers that were written; see {@link BlockMemory.addsProducts}. */
+  add(type: WeightType, product: Product): void;
   dispose(): void;
 }
 
@@ -57,6 +60,9 @@ export abstract class BlockMemory {
       write: (at, part) => {
         buffer.write(at, part);
       },
+      add: (type, product) => {
+        buffer.add(type, product);
+      },
       dispose: () => {
         this.#taken -= bytes;
         buffer.dispose();
@@ -64,12 +70,16 @@ export abstract class BlockMemory {
     };
   }
 
+  /** Whether it adds products of matrices itself. */
+  abstract readonly addsProducts: boolean;
   /** Resolves once everything submitted so far is computed. */
   abstract settle(): Promise<void>;
   protected abstract create(bytes: number): WeightBuffer;
 }
 
 export class GpuBlockMemory extends BlockMemory {
+  readonly addsProducts = true;
+  readonly #adder: ProductAdder;
   readonly #device: GPUDevice;
   readonly #ort: OrtModule;
   readonly #settle: () => Promise<void>;
@@ -77,6 +87,7 @@ export class GpuBlockMemory extends BlockMemory {
   constructor(budget: number, device: GPUDevice, ort: OrtModule, settle: () => Promise<void>) {
     super(budget);
     this.#device = device;
+    this.#adder = new ProductAdder(device);
     this.#ort = ort;
     this.#settle = settle;
   }
@@ -98,6 +109,12 @@ export class GpuBlockMemory extends BlockMemory {
           device.queue.writeBuffer(buffer, at + done, part, done, Math.min(WRITE, part.length - done));
         }
       },
+      add: (type, product) => {
+        if (type === 'uint8') {
+          throw new TypeError('Blocks of quantised numbers cannot be added to.');
+        }
+        this.#adder.add(buffer, type, product);
+      },
       dispose: () => {
         buffer.destroy();
       },
@@ -106,6 +123,7 @@ export class GpuBlockMemory extends BlockMemory {
 }
 
 export class ArrayBlockMemory extends BlockMemory {
+  readonly addsProducts = false;
   readonly #ort: OrtModule;
 
   constructor(budget: number, ort: OrtModule) {
@@ -131,6 +149,9 @@ export class ArrayBlockMemory extends BlockMemory {
       },
       write: (at, part) => {
         memory.set(part, at);
+      },
+      add: () => {
+        throw new TypeError('Arrays are written whole.');
       },
       dispose: () => undefined,
     };

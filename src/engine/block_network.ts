@@ -4,18 +4,20 @@
  */
 import type * as Ort from 'onnxruntime-web';
 import { cancelled } from '../core/errors.ts';
-import type { Block, BlockGraphs, External, Graph } from '../graphs/graph.ts';
+import type { Block, BlockGraphs, BlockWeight, External, Graph } from '../graphs/graph.ts';
 import type { DeviceTensor } from './arithmetic.ts';
 import type { BlockMemory } from './block_memory.ts';
 import { layOut, type BlockPlacement } from './block_placement.ts';
+import { changesBetween, type WeightChanges } from './weight_changes.ts';
 import { WeightReader, WeightStream, place, type PlacedWeights, type Uploads } from './block_weights.ts';
+import { deferProducts } from './device_products.ts';
 import type { Network, TensorPort } from './runtime.ts';
 import type { Mounted } from '../weights/virtual_file.ts';
 
 export interface BlockSurroundings {
   memory: BlockMemory;
-  /** What the blocks' weights are read from; belongs to the network from now on. */
-  mounted: Mounted;
+  /** What blocks' weights are read from, until it is closed. */
+  mount(externals: readonly External[]): Mounted;
   /** A session for one kind of block. */
   open(graph: Pick<Graph, 'bytes' | 'externals'>): Promise<Network>;
   /** A value between blocks, f32. */
@@ -29,13 +31,14 @@ export interface BlockSurroundings {
 export class BlockNetwork implements Network {
   readonly inputs: TensorPort[];
   readonly outputs: TensorPort[];
-  readonly #blocks: readonly Block[];
+  #graphs: BlockGraphs;
+  readonly #placement: BlockPlacement;
   readonly #around: BlockSurroundings;
-  readonly #reader: WeightReader;
   readonly #kinds: Network[] = [];
   /** Of the blocks whose weights stay. */
   readonly #resident = new Map<number, PlacedWeights>();
-  readonly #stream: WeightStream | null;
+  /** Of those that are read at each run, and where they are read from. */
+  #streamed: { stream: WeightStream; reader: WeightReader; mounted: Mounted } | null = null;
   readonly #values = new Map<string, DeviceTensor>();
   /** Each once, though values share them. */
   readonly #tensors: DeviceTensor[] = [];
@@ -43,21 +46,16 @@ export class BlockNetwork implements Network {
   private constructor(graphs: BlockGraphs, placement: BlockPlacement, around: BlockSurroundings) {
     this.inputs = graphs.inputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
     this.outputs = graphs.outputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
-    this.#blocks = graphs.blocks;
-    this.#reader = new WeightReader(around.mounted.files, costlyOf(graphs.externals), around.uploads);
+    this.#graphs = graphs;
+    this.#placement = placement;
     this.#around = around;
-    const order = placement.isResident.flatMap((stays, index) => (stays ? [] : [index]));
-    this.#stream =
-      order.length === 0
-        ? null
-        : new WeightStream(around.memory, graphs.blocks, order, this.#reader, placement.slotBytes);
   }
 
   /** Opens the sessions and brings the weights that stay to the device. */
   static async open(graphs: BlockGraphs, placement: BlockPlacement, around: BlockSurroundings): Promise<BlockNetwork> {
     const network = new BlockNetwork(graphs, placement, around);
     try {
-      await network.#load(graphs, placement);
+      await network.#load();
       return network;
     } catch (error) {
       await network.release();
@@ -65,8 +63,9 @@ export class BlockNetwork implements Network {
     }
   }
 
-  async #load(graphs: BlockGraphs, { isResident }: BlockPlacement): Promise<void> {
-    const around = this.#around;
+  async #load(): Promise<void> {
+    const [around, graphs] = [this.#around, this.#graphs];
+    const { isResident } = this.#placement;
     const { memory } = around;
     for (const kind of graphs.kinds) {
       this.#kinds.push(await around.open(kind));
@@ -74,15 +73,87 @@ export class BlockNetwork implements Network {
     const { tensors, places } = layOut(graphs);
     this.#tensors.push(...tensors.map((dims) => around.empty(dims)));
     places.forEach((tensor, value) => this.#values.set(value, this.#tensors[tensor]));
-    for (const [index, block] of this.#blocks.entries()) {
-      if (isResident[index]) {
-        const take = (lengths: readonly number[]) => lengths.map((length) => memory.take(length));
-        this.#resident.set(index, await place(block, this.#reader, take));
-        // Writes that wait for the device are held in memory that nobody counts.
-        await memory.settle();
+    const take = (lengths: readonly number[]) => lengths.map((length) => memory.take(length));
+    const settle = () => memory.settle();
+    await this.#reading(graphs.externals, async (reader) => {
+      for (const [index, block] of graphs.blocks.entries()) {
+        if (isResident[index]) {
+          this.#resident.set(index, await place(block, reader, take, { settle }));
+          await settle();
+        }
       }
+    });
+    this.#stream();
+  }
+
+  /** Gives what is read from and the memory for it back afterwards. */
+  async #reading(externals: readonly External[], work: (reader: WeightReader) => Promise<void>): Promise<void> {
+    const { memory, uploads } = this.#around;
+    const deferred = memory.addsProducts ? deferProducts(externals) : { externals, products: undefined };
+    const mounted = this.#around.mount(deferred.externals);
+    try {
+      await work(new WeightReader(mounted.files, new Set(), uploads, deferred.products));
+    } finally {
+      mounted.close();
     }
-    this.#stream?.begin();
+  }
+
+  /** Begins to stream what does not stay. */
+  #stream(): void {
+    const { isResident, slotBytes } = this.#placement;
+    const { blocks, externals } = this.#graphs;
+    const order = isResident.flatMap((stays, index) => (stays ? [] : [index]));
+    if (order.length > 0) {
+      const mounted = this.#around.mount(externals);
+      const reader = new WeightReader(mounted.files, costlyOf(externals), this.#around.uploads);
+      const stream = new WeightStream(this.#around.memory, blocks, order, reader, slotBytes);
+      this.#streamed = { stream, reader, mounted };
+      stream.begin();
+    }
+  }
+
+  async #endStream(): Promise<void> {
+    await this.#streamed?.stream.dispose();
+    this.#streamed?.reader.close();
+    this.#streamed?.mounted.close();
+    this.#streamed = null;
+  }
+
+  /** Names of the weights that can be written again. */
+  get weightNames(): ReadonlySet<string> {
+    return new Set(this.#graphs.blocks.flatMap(({ weights }) => weights.map(({ name }) => name)));
+  }
+
+  /** Which of its weights are others in `graphs`; null where that is another network. */
+  changesTo(graphs: BlockGraphs): WeightChanges | null {
+    return changesBetween(this.#graphs, graphs);
+  }
+
+  /**
+   * Writes the changed weights, and no others. Streamed ones are read from their new places from now on.
+   * @param mount as of {@link BlockSurroundings}, from where `graphs` say
+   * @throws StudioError `checkpoint_incomplete` when a file cannot be read (any more), after which the network is only to be released
+   */
+  async change({ graphs, weights }: WeightChanges, mount: BlockSurroundings['mount']): Promise<void> {
+    const { memory } = this.#around;
+    this.#around.mount = mount;
+    const changed = [...this.#resident].flatMap(([index, { buffers }]) =>
+      weights[index].map((place) => ({ weight: graphs.blocks[index].weights[place], buffer: buffers[place] })),
+    );
+    const needed = new Set(changed.map(({ weight }) => weight.location));
+    await this.#reading(
+      graphs.externals.filter(({ location }) => needed.has(location)).map((one) => only(one, changed)),
+      async (reader) => {
+        const [all, buffers] = [changed.map(({ weight }) => weight), changed.map(({ buffer }) => buffer)];
+        await reader.read(all, buffers, false, () => memory.settle());
+        await memory.settle();
+      },
+    );
+    this.#graphs = graphs;
+    if (this.#streamed) {
+      await this.#endStream();
+      this.#stream();
+    }
   }
 
   /** @throws StudioError `cancelled` between two blocks */
@@ -96,26 +167,26 @@ export class BlockNetwork implements Network {
     };
     const bound = (ports: Block['inputs']) =>
       Object.fromEntries(ports.map(({ port, value }) => [port, tensorOf(value)] as const));
-    for (const [index, block] of this.#blocks.entries()) {
+    for (const [index, block] of this.#graphs.blocks.entries()) {
       if (this.#around.isCancelled()) {
         throw cancelled();
       }
       const resident = this.#resident.get(index);
       const asked = performance.now();
-      const weights = resident ?? (await this.#stream?.take(index));
+      const weights = resident ?? (await this.#streamed?.stream.take(index));
       this.#around.uploads.waitedMs += resident ? 0 : performance.now() - asked;
       try {
         await this.#kinds[block.kind].run({ ...bound(block.inputs), ...weights?.tensors }, bound(block.outputs));
       } finally {
         if (!resident && weights) {
-          this.#stream?.give(weights);
+          this.#streamed?.stream.give(weights);
         }
       }
     }
   }
 
   async release(): Promise<void> {
-    await this.#stream?.dispose();
+    await this.#endStream();
     for (const kind of this.#kinds.splice(0)) {
       await kind.release();
     }
@@ -128,9 +199,19 @@ export class BlockNetwork implements Network {
     this.#tensors.splice(0).forEach((tensor) => {
       tensor.dispose();
     });
-    this.#reader.close();
-    this.#around.mounted.close();
   }
+}
+
+/** A location with the ranges that are read of it. */
+function only(external: External, changed: readonly { weight: BlockWeight }[]): External {
+  return external.kind === 'file'
+    ? {
+        ...external,
+        ranges: changed.flatMap(({ weight: { location, offset, length } }) =>
+          location === external.location ? [[offset, offset + length] as [number, number]] : [],
+        ),
+      }
+    : external;
 }
 
 /** Locations whose bytes are not merely read or widened. */

@@ -5,6 +5,7 @@ import type { MountedFile } from '../weights/virtual_file.ts';
 import { LONGEST, WeightSource, type Bytes } from '../weights/weight_source.ts';
 import type { BlockMemory, WeightBuffer } from './block_memory.ts';
 import { SLOTS } from './block_placement.ts';
+import { productOf, type DeferredProducts } from './device_products.ts';
 
 /** One block's weights on the device. */
 export interface PlacedWeights {
@@ -16,6 +17,7 @@ export interface PlacedWeights {
 /** What bringing weights to the device took so far. */
 export class Uploads {
   bytes = 0;
+  tensors = 0;
   /** Of reading and handing them over. */
   ms = 0;
   /** That blocks waited for their weights; the rest was hidden behind computing. */
@@ -27,6 +29,9 @@ export class Uploads {
   }
 }
 
+/** Bytes that may wait for the device: they are held in memory that nobody counts. */
+const WAITING = 256 * 2 ** 20;
+
 const GUESSED = 0.5 * 2 ** 30;
 /** Bytes that say something about the speed. */
 const ENOUGH = 64 * 2 ** 20;
@@ -36,12 +41,22 @@ export class WeightReader {
   readonly #files: ReadonlyMap<string, MountedFile['data']>;
   readonly #costly: ReadonlySet<string>;
   readonly #uploads: Uploads;
+  readonly #products: DeferredProducts['products'];
   /** Bytes of costly locations, which the browser keeps on the disk where there are many. */
   readonly #made = new Map<string, Blob>();
   readonly #kept = new WeightSource(this.#made);
 
-  /** @param costly locations whose bytes take long to make, so that they are made only once of those that are read again and again */
-  constructor(files: readonly MountedFile[], costly: ReadonlySet<string>, uploads: Uploads) {
+  /**
+   * @param costly locations whose bytes take long to make, so that they are made only once of those that are read again and again
+   * @param products what buffers are to add to what is read, by location
+   */
+  constructor(
+    files: readonly MountedFile[],
+    costly: ReadonlySet<string>,
+    uploads: Uploads,
+    products: DeferredProducts['products'] = new Map(),
+  ) {
+    this.#products = products;
     this.#files = new Map(files.map(({ path, data }) => [path, data]));
     this.#costly = costly;
     this.#uploads = uploads;
@@ -50,13 +65,30 @@ export class WeightReader {
   /**
    * Fills buffers, each part by part.
    * @param again whether these weights will be read again
+   * @param settle resolves once the device has what was written so far; needed where there is much
    * @throws StudioError `checkpoint_incomplete` when a file cannot be read (any more)
    */
-  async read(weights: readonly BlockWeight[], buffers: readonly WeightBuffer[], again: boolean): Promise<void> {
+  async read(
+    weights: readonly BlockWeight[],
+    buffers: readonly WeightBuffer[],
+    again = false,
+    settle?: () => Promise<void>,
+  ): Promise<void> {
     const begun = performance.now();
+    let waiting = 0;
     for (const [i, weight] of weights.entries()) {
       await this.#readOne(weight, buffers[i], again);
+      const products = this.#products.get(weight.location);
+      if (products) {
+        buffers[i].add(weight.type, await productOf(products, (location) => this.#readAll(location)));
+      }
       this.#uploads.bytes += weight.length;
+      this.#uploads.tensors += 1;
+      waiting += weight.length;
+      if (settle && waiting > WAITING) {
+        await settle();
+        waiting = 0;
+      }
     }
     this.#uploads.ms += performance.now() - begun;
   }
@@ -66,15 +98,12 @@ export class WeightReader {
     this.#kept.close();
   }
 
-  async #readOne({ location, offset, length }: BlockWeight, buffer: WeightBuffer, again: boolean): Promise<void> {
+  async #readOne(weight: BlockWeight, buffer: WeightBuffer, again: boolean): Promise<void> {
+    const { location, offset, length } = weight;
     const key = `${location} ${offset}`;
     if (this.#made.has(key)) {
       await this.#readKept(key, length, buffer);
       return;
-    }
-    const file = this.#files.get(location);
-    if (!file) {
-      throw new Error(`The graph refers to ${location}, which was not opened.`);
     }
     const parts: Blob[] = [];
     const isKept = again && this.#costly.has(location);
@@ -86,19 +115,43 @@ export class WeightReader {
         parts.push(new Blob([part]));
       }
     };
-    if (file instanceof Uint8Array) {
-      take(file.subarray(offset, offset + length) as Bytes);
-    } else {
-      const reader = file
-        .slice(offset, offset + length)
-        .stream()
-        .getReader();
-      for (let part = await reader.read(); !part.done; part = await reader.read()) {
-        take(part.value);
-      }
-    }
+    await this.#stream(weight, take);
     if (isKept) {
       this.#made.set(key, new Blob(parts));
+    }
+  }
+
+  async #readAll(location: string): Promise<Float32Array<ArrayBuffer>> {
+    const file = this.#files.get(location);
+    const bytes = new Uint8Array(file instanceof Uint8Array ? file.length : (file?.size ?? 0));
+    let at = 0;
+    const take = (part: Bytes) => {
+      bytes.set(part, at);
+      at += part.length;
+    };
+    await this.#stream({ location, offset: 0, length: bytes.length }, take);
+    return new Float32Array(bytes.buffer);
+  }
+
+  /** @param take copies each part */
+  async #stream(
+    { location, offset, length }: Pick<BlockWeight, 'location' | 'offset' | 'length'>,
+    take: (part: Bytes) => void,
+  ): Promise<void> {
+    const file = this.#files.get(location);
+    if (!file) {
+      throw new Error(`The graph refers to ${location}, which was not opened.`);
+    }
+    if (file instanceof Uint8Array) {
+      take(file.subarray(offset, offset + length) as Bytes);
+      return;
+    }
+    const reader = file
+      .slice(offset, offset + length)
+      .stream()
+      .getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      take(part.value);
     }
   }
 
@@ -113,16 +166,16 @@ export class WeightReader {
 
 /**
  * @param take gives the buffers for a block's weights, in their order
- * @param again whether they will be placed again
+ * @param options as of {@link WeightReader.read}
  */
 export async function place(
   { weights }: Block,
   reader: WeightReader,
   take: (lengths: readonly number[]) => readonly WeightBuffer[],
-  again = false,
+  { again = false, settle }: { again?: boolean; settle?: () => Promise<void> } = {},
 ): Promise<PlacedWeights> {
   const buffers = take(weights.map(({ length }) => length));
-  await reader.read(weights, buffers, again);
+  await reader.read(weights, buffers, again, settle);
   const tensors = weights.map(({ port, type, dims }, i) => [port, buffers[i].view(type, dims)] as const);
   return { tensors: Object.fromEntries(tensors), buffers };
 }
@@ -238,7 +291,9 @@ export class WeightStream {
   async #load(block: number): Promise<PlacedWeights> {
     let taken: readonly WeightBuffer[] = [];
     try {
-      return await place(this.#blocks[block], this.#read, (lengths) => (taken = this.#buffers(lengths)), true);
+      return await place(this.#blocks[block], this.#read, (lengths) => (taken = this.#buffers(lengths)), {
+        again: true,
+      });
     } catch (error) {
       this.#spare.push(...taken);
       throw error;

@@ -12,6 +12,7 @@ import { attentionIsRight } from './attention_check.ts';
 import { ArrayBlockMemory, GpuBlockMemory } from './block_memory.ts';
 import { BlockNetwork } from './block_network.ts';
 import { leastBytes, placeBlocks } from './block_placement.ts';
+import type { WeightChanges } from './weight_changes.ts';
 import { CpuArithmetic } from './cpu_arithmetic.ts';
 import { findAdapter, type Adapter } from './device.ts';
 import { GpuArithmetic } from './gpu_arithmetic.ts';
@@ -151,7 +152,7 @@ export class Engine {
    * A network in blocks whose weights are read from `blobs` as long as it lives.
    * @throws StudioError `out_of_memory` where not even streamed blocks have room
    */
-  createBlocks(graphs: BlockGraphs, blobs: Map<string, Blob>, options: BlockOptions): Promise<Network> {
+  createBlocks(graphs: BlockGraphs, blobs: Map<string, Blob>, options: BlockOptions): Promise<BlockNetwork> {
     const { device, arithmetic, runtime } = this;
     const sizes = graphs.blocks.map(({ weightBytes }) => weightBytes);
     const budget = Math.max(options.budget, this.blocks === 'streamed' ? leastBytes(sizes) : 0);
@@ -168,12 +169,25 @@ export class Engine {
       memory: device
         ? new GpuBlockMemory(budget, device, runtime.ort, () => arithmetic.settle())
         : new ArrayBlockMemory(budget, runtime.ort),
-      mounted: mount([...graphs.externals], blobs, runtime.build, onBytes),
-      open: (graph) => this.createNetwork(graph, new Map()),
+      mount: (externals) => mount([...externals], blobs, runtime.build, onBytes),
+      open: (graph) => this.createNetwork(graph, blobs, onBytes),
       empty: (dims) => arithmetic.empty(dims),
       isCancelled,
       uploads: this.ledger.uploads,
     });
+  }
+
+  /**
+   * Writes those of a network's weights again that changed.
+   * @throws as {@link BlockNetwork.change}
+   */
+  changeWeights(
+    network: BlockNetwork,
+    changes: WeightChanges,
+    blobs: Map<string, Blob>,
+    onBytes: (bytes: number) => void,
+  ): Promise<void> {
+    return network.change(changes, (externals) => mount([...externals], blobs, this.runtime.build, onBytes));
   }
 
   /**

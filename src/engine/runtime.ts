@@ -32,6 +32,8 @@ export interface Network {
 
 /** A model for the runtime, with external weights. */
 export interface RunnableGraph extends Pick<Graph, 'bytes' | 'externals' | 'blocks'> {
+  /** See {@link Graph.adjustable}. */
+  adjustable?: Graph['adjustable'];
   /** Bytes of all its external initializers on the device, if known. */
   weightBytes?: number;
   /** Values for the model's dynamic dimensions. */

@@ -6,7 +6,9 @@
  */
 import type { Detector } from '../core/controlnets.ts';
 import type { PixelImage } from '../core/media.ts';
+import { blurred } from './gaussian.ts';
 import { resizeLanczos } from './resample.ts';
+import { roughDepth } from './rough_depth.ts';
 
 /** The usual thresholds of the tools. */
 const CANNY = { low: 100, high: 200 };
@@ -34,6 +36,8 @@ export function detected(
       return canny(resizeLanczos(picture, width, height), CANNY);
     case 'lineart':
       return lineart(resizeLanczos(picture, width, height));
+    case 'depth':
+      return roughDepth(picture, { width, height });
   }
 }
 
@@ -132,37 +136,6 @@ export function lineart(picture: PixelImage): PixelImage {
   const median = found.length === 0 ? 0 : (found[Math.ceil(middle - 1)] + found[Math.floor(middle)]) / 2;
   const spread = Math.max(LEAST_SPREAD, median);
   return grey(picture, (at) => Math.floor(Math.min(255, (clear[at] / spread) * 127)));
-}
-
-/** Convolved with a Gaussian, the picture being mirrored at its outermost pixels. */
-function blurred(values: Float32Array, width: number, height: number, sigma: number): Float32Array {
-  const reach = 4 * sigma;
-  const weights = Array.from({ length: 2 * reach + 1 }, (_, i) => Math.exp(-((i - reach) ** 2) / (2 * sigma * sigma)));
-  const sum = weights.reduce((all, one) => all + one, 0);
-  const along = (from: Float32Array, count: number, step: number, lines: number, stride: number) => {
-    const out = new Float32Array(from.length);
-    const places = Array.from({ length: count + 2 * reach }, (_, i) => mirrored(i - reach, count) * step);
-    for (let line = 0; line < lines; line++) {
-      for (let at = 0; at < count; at++) {
-        let value = 0;
-        for (let k = 0; k <= 2 * reach; k++) {
-          value += weights[k] * from[line * stride + places[at + k]];
-        }
-        out[line * stride + at * step] = value / sum;
-      }
-    }
-    return out;
-  };
-  return along(along(values, width, 1, height, width), height, width, width, 1);
-}
-
-function mirrored(at: number, count: number): number {
-  if (count === 1) {
-    return 0;
-  }
-  const period = 2 * (count - 1);
-  const place = ((at % period) + period) % period;
-  return place < count ? place : period - place;
 }
 
 function grey({ width, height }: PixelImage, value: (at: number) => number): PixelImage {

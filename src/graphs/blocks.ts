@@ -34,8 +34,32 @@ export interface WrittenGraph {
 
 const WEIGHT_TYPES = { f32: 'float32', f16: 'float16', u8: 'uint8' } as const;
 
+/** Whether a weight becomes an input of its block's model. */
+type IsInput = (name: string, external: External) => boolean;
+
+/** The graph in the pieces that its builder says. */
 export function blocksOf(graph: WrittenGraph): BlockGraphs {
-  const edges = [...new Set([0, ...graph.cuts, graph.nodes.length])].sort((a, b) => a - b);
+  return cutAt(graph, graph.cuts, () => true);
+}
+
+/** Inputs of nodes that are matrices, which the runtime uses as they lie, as constants and as inputs. */
+const MATRICES: Readonly<Record<string, readonly number[]>> = { Gemm: [1], MatMul: [1], MatMulNBits: [1, 2] };
+
+/**
+ * The graph in one piece. Inputs are matrices and whatever has changes now. Convolutions without any are not: the runtime brings constant
+ * kernels into its own order once, others at every run.
+ * @param names weights that are to be inputs in any case
+ */
+export function adjustable(graph: WrittenGraph, names: ReadonlySet<string> = new Set()): BlockGraphs {
+  const matrices = new Set(
+    graph.nodes.flatMap(({ opType, input }) => (MATRICES[opType] ?? []).flatMap((place) => input[place] ?? [])),
+  );
+  const isChanged = (external: External) => 'tensor' in external && external.tensor.deltas !== undefined;
+  return cutAt(graph, [], (name, external) => matrices.has(name) || names.has(name) || isChanged(external));
+}
+
+function cutAt(graph: WrittenGraph, cuts: readonly number[], isInput: IsInput): BlockGraphs {
+  const edges = [...new Set([0, ...cuts, graph.nodes.length])].sort((a, b) => a - b);
   const pieces = edges.slice(1).map((end, i) => graph.nodes.slice(edges[i], end));
   const outputs = new Set(graph.outputs.map(({ name }) => name));
   const lastReader = new Map<string, number>(Array.from(outputs, (name) => [name, Infinity]));
@@ -47,9 +71,9 @@ export function blocksOf(graph: WrittenGraph): BlockGraphs {
 
   const kinds: Pick<Graph, 'bytes' | 'externals'>[] = [];
   const values = new Map<string, readonly number[]>();
-  const used = new Map<string, External>();
+  const used = new UsedExternals();
   const blocks = pieces.map((nodes, piece): Block => {
-    const cut = new Piece(graph, nodes, (name) => (lastReader.get(name) ?? 0) > piece);
+    const cut = new Piece(graph, nodes, (name) => (lastReader.get(name) ?? 0) > piece, isInput);
     let kind = kinds.findIndex(({ bytes }) => areEqual(bytes, cut.model.bytes));
     if (kind < 0) {
       kind = kinds.push(cut.model) - 1;
@@ -59,13 +83,13 @@ export function blocksOf(graph: WrittenGraph): BlockGraphs {
       assert(type === 'f32', `${value} goes from block to block as f32`);
       values.set(value, dims);
     }
-    for (const { location } of cut.weights) {
-      used.set(location, externalOf(graph, location));
+    for (const { location, offset, length } of cut.weights) {
+      used.add(externalOf(graph, location), offset, length);
     }
     const weightBytes = cut.weights.reduce((sum, { length }) => sum + onDevice(length), 0);
     return { kind, inputs: cut.inputs, outputs: cut.outputs, weights: cut.weights, weightBytes };
   });
-  return { kinds, blocks, values, externals: [...used.values()], inputs: graph.inputs, outputs: graph.outputs };
+  return { kinds, blocks, values, externals: used.all, inputs: graph.inputs, outputs: graph.outputs };
 }
 
 function areEqual(a: Uint8Array, b: Uint8Array): boolean {
@@ -84,6 +108,26 @@ function externalOf(graph: WrittenGraph, location: string): External {
   return external;
 }
 
+/** What is used of external locations. */
+class UsedExternals {
+  readonly #externals = new Map<string, External>();
+
+  get all(): External[] {
+    return [...this.#externals.values()];
+  }
+
+  add(external: External, offset: number, length: number): void {
+    const { location } = external;
+    const known = this.#externals.get(location);
+    if (external.kind === 'file') {
+      const ranges = (known?.kind === 'file' && known.ranges) || [];
+      this.#externals.set(location, { ...external, ranges: [...ranges, [offset, offset + length]] });
+    } else {
+      this.#externals.set(location, external);
+    }
+  }
+}
+
 /** Some consecutive nodes as a model of their own. */
 class Piece {
   readonly model: Pick<Graph, 'bytes' | 'externals'>;
@@ -95,11 +139,13 @@ class Piece {
   readonly #names = new Map<string, string>();
   readonly #ports: Value[] = [];
   readonly #constants: TensorProto[] = [];
-  readonly #externals = new Map<string, External>();
+  readonly #externals = new UsedExternals();
+  readonly #isInput: IsInput;
 
   /** @param outlives whether a value is needed after these nodes */
-  constructor(graph: WrittenGraph, nodes: readonly NodeProto[], outlives: (name: string) => boolean) {
+  constructor(graph: WrittenGraph, nodes: readonly NodeProto[], outlives: (name: string) => boolean, isInput: IsInput) {
     this.#graph = graph;
+    this.#isInput = isInput;
     const renamed = nodes.map((node, index) => {
       const copy = clone(NodeProtoSchema, node);
       copy.name = `node.${index}`;
@@ -121,7 +167,7 @@ class Piece {
         inputs: this.#ports,
         outputs,
       }),
-      externals: [...this.#externals.values()],
+      externals: this.#externals.all,
     };
   }
 
@@ -148,13 +194,16 @@ class Piece {
     const where = new Map(proto.externalData.map((entry) => [entry.key, entry.value]));
     const location = where.get('location');
     const external = location === undefined ? null : externalOf(this.#graph, location);
-    if (location === undefined || external?.kind === 'fill') {
+    const [offset, length] = [Number(where.get('offset')), size(value.dims) * BYTES[value.type]];
+    // Buffers are written in whole words.
+    const isBound = external && external.kind !== 'fill' && length % 4 === 0 && this.#isInput(name, external);
+    if (location === undefined || !isBound) {
       const port = this.#called(name, 'constant');
       const copy = clone(TensorProtoSchema, proto);
       copy.name = port;
       this.#constants.push(copy);
       if (external) {
-        this.#externals.set(external.location, external);
+        this.#externals.add(external, offset, length);
       }
       return port;
     }
@@ -164,11 +213,12 @@ class Piece {
     this.#ports.push({ name: port, type, dims });
     this.weights.push({
       port,
+      name,
       type: WEIGHT_TYPES[type],
       dims,
       location,
-      offset: Number(where.get('offset')),
-      length: size(dims) * BYTES[type],
+      offset,
+      length,
     });
     return port;
   }

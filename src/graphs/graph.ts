@@ -164,12 +164,19 @@ export interface Graph {
   weightBytes: number;
   /** The same network in pieces that run one after another; absent for those whose builder does not say where to cut. */
   blocks?: () => BlockGraphs;
+  /**
+   * The whole network as one block whose matrices are inputs, so that they can be written again when LoRAs change them.
+   * @param names further weights that are to be inputs
+   */
+  adjustable: (names?: ReadonlySet<string>) => BlockGraphs;
 }
 
 /** A weight that a block is given as an input, and where its bytes lie. */
 export interface BlockWeight {
   /** The input of its kind's model. */
   port: string;
+  /** The initializer that it is in the whole graph. */
+  name: string;
   type: 'float32' | 'float16' | 'uint8';
   dims: readonly number[];
   /** Of {@link BlockGraphs.externals}. */
@@ -195,7 +202,7 @@ export interface Block {
 export const onDevice = (length: number): number => Math.ceil(length / 16) * 16;
 
 export interface BlockGraphs {
-  /** Models whose weights are inputs; their externals are constants. */
+  /** Models whose weights are inputs; their externals are what stays an initializer. */
   kinds: readonly Pick<Graph, 'bytes' | 'externals'>[];
   /** In the order in which they run. */
   blocks: readonly Block[];

@@ -6,7 +6,7 @@
  */
 import { create } from '@bufbuild/protobuf';
 import { assert, StudioError } from '../core/errors.ts';
-import { blocksOf } from './blocks.ts';
+import { adjustable, blocksOf, type WrittenGraph } from './blocks.ts';
 import type {
   Bits,
   External,
@@ -273,6 +273,16 @@ export class OnnxWriter {
       initializers: Array.from(this.#initializers.values(), ({ proto }) => proto),
     };
     const inputs = this.#inputs.map(portValue);
+    const written = (): WrittenGraph => ({
+      name: this.#name,
+      nodes: this.#nodes,
+      initializers: new Map(Array.from(this.#initializers.values(), (one) => [one.value.name, one])),
+      values: new Map([...inputs.map((input) => [input.name, input] as const), ...this.#results]),
+      inputs: this.#inputs,
+      outputs: this.#outputs,
+      externals: this.#externals,
+      cuts: this.#cuts,
+    });
     return {
       bytes: modelBytes({ ...parts, inputs, outputs: this.#outputs.map(portValue) }),
       externals: [...this.#externals.values()],
@@ -282,19 +292,8 @@ export class OnnxWriter {
       flops: this.#flops,
       ...this.#activations(),
       weightBytes: this.#weightBytes,
-      ...(this.#cuts.length > 0 && {
-        blocks: () =>
-          blocksOf({
-            name: this.#name,
-            nodes: this.#nodes,
-            initializers: new Map(Array.from(this.#initializers.values(), (one) => [one.value.name, one])),
-            values: new Map([...inputs.map((input) => [input.name, input] as const), ...this.#results]),
-            inputs: this.#inputs,
-            outputs: this.#outputs,
-            externals: this.#externals,
-            cuts: this.#cuts,
-          }),
-      }),
+      ...(this.#cuts.length > 0 && { blocks: () => blocksOf(written()) }),
+      adjustable: (names) => adjustable(written(), names),
     };
   }
 

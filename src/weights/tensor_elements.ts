@@ -173,32 +173,100 @@ function addProduct(
 ): void {
   const rank = down.length / columns;
   const firstRow = Math.floor(from / columns);
-  const sums = new Float64Array(columns);
+  const sums = [new Float64Array(columns), new Float64Array(columns)];
   for (let at = 0; at < values.length;) {
     const row = Math.floor((from + at) / columns);
     const start = from + at - row * columns;
-    const end = Math.min(columns, start + values.length - at);
-    sums.fill(0, start, end);
     const factors = (row - firstRow) * rank;
-    let inner = 0;
-    // Four at a time: most of the work is reading and writing the sums.
-    for (; inner + 4 <= rank; inner += 4) {
-      const [f0, f1, f2, f3] = up.subarray(factors + inner, factors + inner + 4);
-      const [o0, o1, o2, o3] = [inner, inner + 1, inner + 2, inner + 3].map((one) => one * columns);
+    // Two whole rows at once, as both need the same columns.
+    if (start === 0 && at + 2 * columns <= values.length) {
+      sumOfTwo(sums, up, factors, down, columns, rank);
+      for (const one of sums) {
+        for (let column = 0; column < columns; column++) {
+          values[at++] += scale * one[column];
+        }
+      }
+    } else {
+      const end = Math.min(columns, start + values.length - at);
+      const [one] = sums;
+      sumOfOne(one, up.subarray(factors, factors + rank), down, columns, [start, end]);
       for (let column = start; column < end; column++) {
-        sums[column] +=
-          f0 * down[o0 + column] + f1 * down[o1 + column] + f2 * down[o2 + column] + f3 * down[o3 + column];
+        values[at++] += scale * one[column];
       }
     }
-    for (; inner < rank; inner++) {
-      const factor = up[factors + inner];
-      const offset = inner * columns;
-      for (let column = start; column < end; column++) {
-        sums[column] += factor * down[offset + column];
-      }
-    }
+  }
+}
+
+/** Some columns of one row of up @ down, summed in the order of {@link sumOfTwo}, so that where parts begin and end changes no bit. */
+function sumOfOne(
+  one: Float64Array,
+  up: Float32Array,
+  down: Float32Array,
+  columns: number,
+  [start, end]: readonly [number, number],
+): void {
+  one.fill(0, start, end);
+  let inner = 0;
+  for (; inner + 4 <= up.length; inner += 4) {
+    const [at, by] = [inner * columns, columns];
     for (let column = start; column < end; column++) {
-      values[at++] += scale * sums[column];
+      const first = at + column;
+      one[column] +=
+        up[inner] * down[first] +
+        up[inner + 1] * down[first + by] +
+        up[inner + 2] * down[first + 2 * by] +
+        up[inner + 3] * down[first + 3 * by];
+    }
+  }
+  for (; inner < up.length; inner++) {
+    for (let column = start; column < end; column++) {
+      one[column] += up[inner] * down[inner * columns + column];
+    }
+  }
+}
+
+/** Two rows of up @ down, the first with the factors from `at` on. Four factors at a time: most of the work is reading and writing. */
+function sumOfTwo(
+  [one, two]: readonly Float64Array[],
+  up: Float32Array,
+  at: number,
+  down: Float32Array,
+  columns: number,
+  rank: number,
+): void {
+  one.fill(0);
+  two.fill(0);
+  let inner = 0;
+  for (; inner + 4 <= rank; inner += 4) {
+    const [a, b] = [at + inner, at + rank + inner];
+    const a0 = up[a];
+    const a1 = up[a + 1];
+    const a2 = up[a + 2];
+    const a3 = up[a + 3];
+    const b0 = up[b];
+    const b1 = up[b + 1];
+    const b2 = up[b + 2];
+    const b3 = up[b + 3];
+    let o0 = inner * columns;
+    let o1 = o0 + columns;
+    let o2 = o1 + columns;
+    let o3 = o2 + columns;
+    for (let column = 0; column < columns; column++) {
+      const d0 = down[o0++];
+      const d1 = down[o1++];
+      const d2 = down[o2++];
+      const d3 = down[o3++];
+      one[column] += a0 * d0 + a1 * d1 + a2 * d2 + a3 * d3;
+      two[column] += b0 * d0 + b1 * d1 + b2 * d2 + b3 * d3;
+    }
+  }
+  for (; inner < rank; inner++) {
+    const [a, b] = [up[at + inner], up[at + rank + inner]];
+    const offset = inner * columns;
+    for (let column = 0; column < columns; column++) {
+      const d = down[offset + column];
+      one[column] += a * d;
+      two[column] += b * d;
     }
   }
 }

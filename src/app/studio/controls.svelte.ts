@@ -1,6 +1,6 @@
 /** The ControlNets of the form: each with its control picture and how much it counts. */
 import * as v from 'valibot';
-import { CONTROL_KINDS, type ControlKind, type Detector } from '../../core/controlnets.ts';
+import { CONTROL_KINDS, DETECTORS, type ControlKind, type Detector } from '../../core/controlnets.ts';
 import type { CheckpointSummary } from '../../core/model.ts';
 import * as parameter from '../../core/parameters.ts';
 import type { JobClient } from '../../jobs/client.ts';
@@ -46,7 +46,7 @@ const usesSchema = v.fallback(
       weight: v.fallback(v.number(), 1),
       start: v.fallback(v.number(), 0),
       end: v.fallback(v.number(), 1),
-      detector: v.fallback(v.picklist(['none', 'canny', 'lineart']), 'none'),
+      detector: v.fallback(v.picklist(DETECTORS), 'none'),
       kind: v.fallback(v.picklist([...CONTROL_KINDS, '']), ''),
       guess: v.fallback(v.boolean(), false),
     }),

@@ -15,6 +15,9 @@ import { MergedLoras } from '../latent_diffusion/merged_loras.ts';
 /** What holds the transformer's weights on the device. */
 const TRANSFORMERS = ['transformer', 'transformer_text'];
 
+/** The other transformer of a model that has two. */
+const SECOND_EXPERT = 'transformer_2';
+
 /** LoRAs change the transformer and CLIP; language models that read prompts stay as they are. */
 function takesLoras({ name, className }: Component): boolean {
   return name === 'transformer' || CLIPS.includes(className);
@@ -42,12 +45,12 @@ export class BaseNetworks {
       files,
       Object.fromEntries(components.filter(takesLoras).map(({ name, weights: own }) => [name, own])),
     );
-    this.shelf = new NetworkShelf(engine, {
-      blob: (path) => {
-        const lora = this.loraFile(path);
-        return lora ? Promise.resolve(lora) : files.blob(path);
-      },
-    });
+    const blob = (path: string) => {
+      const lora = this.loraFile(path);
+      return lora ? Promise.resolve(lora) : files.blob(path);
+    };
+    const clips = components.filter(takesLoras).map(({ name }) => name);
+    this.shelf = new NetworkShelf(engine, { blob }, new Set([...TRANSFORMERS, SECOND_EXPERT, ...clips]));
   }
 
   /** The component with the changes that the LoRAs of the moment make to its weights. */
@@ -78,7 +81,7 @@ export class BaseNetworks {
   async useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     for (const network of await this.loras.use(loras)) {
       for (const name of network === 'transformer' ? TRANSFORMERS : [network]) {
-        await this.shelf.drop(name);
+        await this.shelf.renew(name);
       }
     }
     return this.loras.leftOut;

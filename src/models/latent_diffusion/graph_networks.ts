@@ -75,17 +75,16 @@ export class GraphNetworks implements Networks {
       },
       textEncoders.map(({ config }) => config.hidden_size),
     );
-    this.shelf = new NetworkShelf(engine, {
-      blob: (path) => {
-        const beside =
-          this.#loras.file(path) ??
-          this.#controls.file(path) ??
-          this.#images.file(path) ??
-          this.#vaes.file(path) ??
-          this.#firsts.file(path);
-        return beside ? Promise.resolve(beside) : files.blob(path);
-      },
-    });
+    const blob = (path: string) => {
+      const beside =
+        this.#loras.file(path) ??
+        this.#controls.file(path) ??
+        this.#images.file(path) ??
+        this.#vaes.file(path) ??
+        this.#firsts.file(path);
+      return beside ? Promise.resolve(beside) : files.blob(path);
+    };
+    this.shelf = new NetworkShelf(engine, { blob }, new Set(Object.values(HOLDERS).flat()));
     const { unet, vae } = components;
     this.#vaes = new OtherVaes(this.shelf, { files, vae });
     this.#firsts = new OtherVaes(this.shelf, { files, vae }, true);
@@ -331,7 +330,7 @@ export class GraphNetworks implements Networks {
 
   async useLoras(loras: readonly ModelLora[]): Promise<string[]> {
     for (const network of await this.#loras.use(loras)) {
-      await this.#drop(network);
+      await this.#renew(network);
     }
     return this.#loras.leftOut;
   }
@@ -339,14 +338,14 @@ export class GraphNetworks implements Networks {
   async moveLoras(call: number, calls: number): Promise<boolean> {
     const isOther = this.#loras.moveTo(call, calls);
     if (isOther) {
-      await this.#drop('unet');
+      await this.#renew('unet');
     }
     return isOther;
   }
 
-  async #drop(network: LoraNetwork): Promise<void> {
+  async #renew(network: LoraNetwork): Promise<void> {
     for (const name of HOLDERS[network] ?? []) {
-      await this.shelf.drop(name);
+      await this.shelf.renew(name);
     }
   }
 

@@ -24,6 +24,8 @@ interface ReadLora {
 
 export class MergedLoras {
   #loras: ReadLora[] = [];
+  /** Names that files had so far. Each keeps its own, so that equal names in graphs mean equal bytes. */
+  readonly #names = new Set<string>();
   /** Of all calls of the denoiser, the share that was made. */
   #made = 0;
 
@@ -63,8 +65,11 @@ export class MergedLoras {
     for (const given of loras) {
       const isTaken = (name: string) => this.files.has(name) || read.some(({ file }) => file === name);
       const known = before.find((one) => isSameFile(one.given, given) && !isTaken(one.file));
-      read.push(known ? { ...known, given } : await this.#read(given, isTaken));
+      read.push(
+        known ? { ...known, given } : await this.#read(given, (name) => isTaken(name) || this.#names.has(name)),
+      );
     }
+    read.forEach(({ file }) => this.#names.add(file));
     this.#loras = read;
     this.#made = 0;
     return LORA_NETWORKS.filter((network) => !isSameChange(network, [before, made], [read, 0]));

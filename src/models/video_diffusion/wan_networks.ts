@@ -110,7 +110,7 @@ export class WanNetworks extends BaseNetworks implements FlowVideoNetworks {
     }
     const leftOut = await super.useLoras(loras.filter(({ name }) => noiseOfLora(name) !== 'low'));
     if (await low.use(ofLow)) {
-      await this.shelf.drop(low.second.name);
+      await this.shelf.renew(low.second.name);
     }
     return [...new Set([...leftOut, ...low.leftOut])];
   }
