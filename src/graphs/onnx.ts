@@ -430,7 +430,7 @@ function flopsOf(op: string, [x, y, , past]: readonly Value[], result: Value): n
       return 2 * size(x.dims) * size(y.dims.slice(1));
     case 'Gemm':
     case 'MatMulNBits':
-      return 2 * size(result.dims) * x.dims[1];
+      return 2 * size(x.dims) * result.dims[result.dims.length - 1];
     case 'MultiHeadAttention': {
       const [batch, queries, width] = x.dims;
       // Scores, then the weighted sum of values.
