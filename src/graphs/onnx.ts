@@ -212,20 +212,23 @@ export class OnnxWriter {
     op: string,
     inputs: readonly (Value | null)[],
     dims: readonly number[],
-    more: { type?: ElementType; domain?: string; attributes?: Attributes } = {},
+    more: { type?: ElementType; domain?: string; attributes?: Attributes; flops?: number } = {},
   ): Value {
     const [value] = this.nodes(name, op, inputs, [{ dims, ...(more.type ? { type: more.type } : {}) }], more);
     assert(value, 'a node has an output');
     return value;
   }
 
-  /** Adds a node with several outputs; `null` omits an optional input or output. */
+  /**
+   * Adds a node with several outputs; `null` omits an optional input or output.
+   * @param more.flops in place of what the operator takes, where a layer computes in another way than the reference
+   */
   nodes(
     name: string,
     op: string,
     inputs: readonly (Value | null)[],
     outputs: readonly (OutputShape | null)[],
-    more: { domain?: string; attributes?: Attributes } = {},
+    more: { domain?: string; attributes?: Attributes; flops?: number } = {},
   ): (Value | null)[] {
     const unique = this.#unique(name);
     const values = outputs.map((output, index): Value | null =>
@@ -237,7 +240,7 @@ export class OnnxWriter {
           }
         : null,
     );
-    this.#account(op, inputs, values);
+    this.#account(op, inputs, values, more.flops);
     values.forEach((value) => value && this.#results.set(value.name, value));
     this.#nodes.push(
       create(NodeProtoSchema, {
@@ -286,7 +289,7 @@ export class OnnxWriter {
   }
 
   /** Records a node's computation and its results' memory. */
-  #account(op: string, inputs: readonly (Value | null)[], outputs: readonly (Value | null)[]): void {
+  #account(op: string, inputs: readonly (Value | null)[], outputs: readonly (Value | null)[], flops?: number): void {
     const given = inputs.flatMap((input) => (input ? [input] : []));
     const results = outputs.flatMap((output) => (output ? [output] : []));
     if (given.every(({ name }) => this.#constants.has(name))) {
@@ -299,7 +302,7 @@ export class OnnxWriter {
       const bytes = op === 'Reshape' && !same ? 0 : size(dims) * BYTES[type];
       this.#occupied.set(name, same ?? { bytes });
     }
-    this.#flops += flopsOf(op, given, results[0]);
+    this.#flops += flops ?? flopsOf(op, given, results[0]);
   }
 
   /** A walk over the nodes: results live from their node to their last reader, outputs to the end. */

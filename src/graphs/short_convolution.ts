@@ -46,15 +46,22 @@ const FEWEST_CHANNELS = 32;
 /** The weights double, so they may be this large, or as large as the pictures; in bytes. */
 const WEIGHT_BYTES = 2 ** 24;
 
+/** What combinations of pixels and products may take together, in bytes: half as much again as both pictures. */
+const BETWEEN_BYTES = 2 ** 29;
+
 /** Whether {@link shortConv} is the faster way on the processor, and worth its memory. */
 export function isShort(x: Value, out: number): boolean {
   const [n, c, h, w] = picture(x);
   const [weights, pictures] = [4 * 9 * c * out, 4 * n * h * w * (c + out)];
-  return Math.min(c, out) >= FEWEST_CHANNELS && weights <= Math.max(WEIGHT_BYTES, pictures);
+  return (
+    Math.min(c, out) >= FEWEST_CHANNELS &&
+    weights <= Math.max(WEIGHT_BYTES, pictures) &&
+    (COMBINATIONS / PIXELS) * pictures <= BETWEEN_BYTES
+  );
 }
 
 /**
- * A 3×3 convolution that keeps the picture's size, in f32.
+ * A 3×3 convolution that keeps the picture's size, in f32. It counts as many operations as the reference's, so that rates and estimates hold.
  * @param weight [out, channels, 3, 3]
  * @param bias [out]
  */
@@ -93,6 +100,7 @@ export function shortConv(
     [rows, matrix('into/shares', INTO, [COMBINATIONS, 1, 1, COMBINATIONS])],
     [n, COMBINATIONS, c * h, columns],
     {
+      flops: 0,
       attributes: {
         kernel_shape: [1, COMBINATIONS],
         strides: [1, PIXELS],
@@ -108,7 +116,10 @@ export function shortConv(
     'Conv',
     [g.reshape(`${path}/into/pictures`, into, [n, COMBINATIONS * c, h, columns]), kernel, ...(biases ?? [])],
     [n, COMBINATIONS * out, h, columns],
-    { attributes: { kernel_shape: [3, 1], strides: [1, 1], pads: [1, 0, 1, 0], group: COMBINATIONS } },
+    {
+      flops: 2 * 9 * n * c * out * h * w,
+      attributes: { kernel_shape: [3, 1], strides: [1, 1], pads: [1, 0, 1, 0], group: COMBINATIONS },
+    },
   );
 
   const results = g.split(`${path}/pictures`, products, Array<number>(n).fill(1), 0).map((one, index) => {
@@ -117,6 +128,7 @@ export function shortConv(
       matrix('out/shares', OUT_OF, [COMBINATIONS, PIXELS]),
     ];
     const pixels = g.node(`${path}/${index}/pixels`, 'Gemm', inputs, [out * h * columns, PIXELS], {
+      flops: 0,
       attributes: { transA: 1 },
     });
     return g.reshape(`${path}/${index}`, pixels, [1, out, h, PIXELS * columns]);
