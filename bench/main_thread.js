@@ -43,6 +43,63 @@ export function watchWords(browser, backend, folder, tokens) {
 }
 
 /**
+ * Uses the page while a picture is made on the processor with so many threads: types, opens the recordings, comes back, types and cancels.
+ * @param {import('playwright').Browser} browser
+ * @param {number} threads
+ * @returns {Promise<Watched & { answers: Record<string, number> }>} milliseconds from an event to the frame that shows what it did, the longest of its kind
+ */
+export function watchUse(browser, threads) {
+  return inStudio(browser, 'wasm', async (page) => {
+    await page.goto(`${new URL(page.url()).origin}/?backend=wasm&threads=${threads}`);
+    const generate = page.getByRole('button', { name: 'Generate', exact: true });
+    const cancel = page.getByRole('button', { name: 'Cancel', exact: true });
+    const open = (/** @type {string} */ room) => page.getByRole('link', { name: room, exact: true }).first().click();
+    const type = () => page.getByRole('textbox', { name: 'Prompt', exact: true }).pressSequentially(' by the sea');
+    await page.locator('button[aria-disabled="false"]', { hasText: /^Generate/ }).waitFor();
+    await page.evaluate(timeAnswers);
+    const seen = await watched(page, async () => {
+      await generate.click();
+      await cancel.waitFor();
+      await page.waitForFunction(async () => {
+        const door = /** @type {import('../src/jobs/door.ts').Door} */ (globalThis.darkroom);
+        return (await door.ledger()).networkRuns > 0;
+      });
+      await type();
+      await open('Recordings');
+      await page.getByRole('heading', { name: 'Recordings' }).first().waitFor();
+      await open('Studio');
+      await type();
+      await cancel.click();
+      await cancel.waitFor({ state: 'detached' });
+    });
+    const answers = await page.evaluate(
+      () => /** @type {{ answers: Record<string, number> }} */ (/** @type {unknown} */ (globalThis)).answers,
+    );
+    return { ...seen, answers };
+  });
+}
+
+/** Runs in the page: keeps the longest time from an input or a click to the end of the frame after it. */
+function timeAnswers() {
+  /** @type {Record<string, number>} */
+  const answers = {};
+  Object.assign(globalThis, { answers });
+  const time = (/** @type {Event} */ { timeStamp, type, target }) => {
+    const pressed = type === 'click' && target instanceof Element ? target.closest('button, a') : null;
+    const name = pressed?.textContent?.trim() ?? type;
+    requestAnimationFrame(() => {
+      const { port1, port2 } = new MessageChannel();
+      // Runs when the frame has been drawn.
+      port1.onmessage = () => {
+        answers[name] = Math.max(answers[name] ?? 0, performance.now() - timeStamp);
+      };
+      port2.postMessage(null);
+    });
+  };
+  ['keydown', 'input', 'click'].forEach((kind) => addEventListener(kind, time, { capture: true }));
+}
+
+/**
  * @param {import('playwright').Page} page
  * @param {() => Promise<void>} act
  * @returns {Promise<Watched>}

@@ -34,14 +34,15 @@ export function missingExports(folder) {
  * @param {import('playwright').Browser} browser
  * @param {string} folder
  * @param {number} pairs
+ * @param {string | undefined} only the name of one run; by default all are made
  * @param {(row: Row) => void} onRow called as soon as one is measured
  */
-export function raceProcessor(browser, folder, pairs, onRow) {
+export function raceProcessor(browser, folder, pairs, only, onRow) {
   const about = aboutOf(folder);
   return inStudio(browser, 'wasm', async (page) => {
     const checkpoint = await openedCheckpoint(page, folder);
     await giveFiles(page, folder);
-    for (const run of about.runs) {
+    for (const run of about.runs.filter(({ name }) => only === undefined || name === only)) {
       onRow(await page.evaluate(race, { about, run, checkpoint, pairs, threads: THREADS }));
     }
     const firsts = [];

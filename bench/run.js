@@ -1,18 +1,18 @@
 /**
  * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--loras] [--page] [--memory] [--song] [--storing] [--pool] [--video]
- * [--language=FOLDER] [--processor[=FOLDER]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
+ * [--lively] [--language=FOLDER] [--processor[=FOLDER] [--run=NAME] [--pairs=N]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
  * parts. `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and `--processor` the exports of
  * `reference/export_processor.py`; both run only where they are named. Times hold for this machine and compare only within one run; launches and bytes
  * are exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
-import { cpus } from 'node:os';
+import { cpus, loadavg } from 'node:os';
 import { chromium } from 'playwright';
 import { build } from 'vite';
 import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
 import { raceLanguage } from './language.js';
-import { watchPicture, watchWords } from './main_thread.js';
+import { watchPicture, watchUse, watchWords } from './main_thread.js';
 import { raceJob, racePool } from './pool.js';
 import { THREADS, missingExports, peakMemory, raceProcessor } from './processor.js';
 import { watchWriting } from './video_memory.js';
@@ -22,14 +22,14 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'loras', 'page', 'memory', 'song', 'storing', 'pool', 'video'];
+const PARTS = ['unet', 'vae_decoder', 'loop', 'loras', 'page', 'memory', 'song', 'storing', 'pool', 'video', 'lively'];
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
 const exports = processor?.split('=')[1] ?? join(HERE, '.processor');
 const parts = named.length > 0 || model !== undefined || processor !== undefined ? named : PARTS;
 /** Parts that run no network. */
-const ON_NO_BACKEND = ['pool', 'storing', 'video'];
+const ON_NO_BACKEND = ['pool', 'storing', 'video', 'lively'];
 /** Of the 300 MB that one of these may take. */
 const LONG_VIDEO = { seconds: 20, side: 512, rate: 24 };
 const RUNS = quick ? 1 : 5;
@@ -106,6 +106,8 @@ function tellAdded(pairs) {
   );
 }
 
+const load = () => `load ${loadavg()[0].toFixed(1)} on ${cpus().length} cores`;
+
 /** @param {number} ms */
 const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
 
@@ -116,7 +118,9 @@ const each = (ratios) =>
 /** @param {import('./processor.js').Row} row ratios above 1 are in favour of ours */
 function tellProcessor({ run, pairs, difference }) {
   const steps = run.steps === 1 ? 'one step' : `${run.steps} ${run.guidance > 1 ? 'guided ' : ''}steps`;
-  console.log(`${run.side} x ${run.side}, ${steps}: ours ${seconds(middle(pairs.map(({ ours }) => ours)))}`);
+  console.log(
+    `${run.side} x ${run.side}, ${steps}: ours ${seconds(middle(pairs.map(({ ours }) => ours)))} (${load()})`,
+  );
   for (const [which, what] of /** @type {const} */ ([
     ['same', 'with as many threads'],
     ['usual', "with ONNX Runtime's own number of threads"],
@@ -204,10 +208,20 @@ try {
       `video of ${frames} frames of ${LONG_VIDEO.side}×${LONG_VIDEO.side} pixels (${seconds} s, ${kind}, ${(bytes / 1e6).toFixed(1)} MB) in ${(ms / 1000).toFixed(1)} s: at most ${(peakBytes / 1e6).toFixed(0)} MB of JavaScript heap and buffers`,
     );
   }
+  if (parts.includes('lively')) {
+    const { answers, ...tasks } = await watchUse(browser, THREADS);
+    tellTasks(`in use while ${THREADS} threads make a picture`, tasks);
+    const each = Object.entries(answers).map(([name, ms]) => `${name} ${ms.toFixed(0)} ms`);
+    console.log(`  from an event to the frame that shows it, the longest each: ${each.join(', ')} (${load()})`);
+  }
   if (processor !== undefined) {
-    const pairs = quick ? 2 : 5;
-    console.log(`\npictures on the processor, whole, ${THREADS} threads, medians of ${pairs} pairs by turns`);
-    tellFirsts(await raceProcessor(browser, exports, pairs, tellProcessor));
+    const wished = Number(process.argv.find((word) => word.startsWith('--pairs='))?.slice('--pairs='.length));
+    const only = process.argv.find((word) => word.startsWith('--run='))?.slice('--run='.length);
+    const pairs = wished > 0 ? wished : quick ? 2 : 5;
+    console.log(
+      `\npictures on the processor, whole, ${THREADS} threads, medians of ${pairs} pairs by turns (${load()})`,
+    );
+    tellFirsts(await raceProcessor(browser, exports, pairs, only, tellProcessor));
     const peaks = await peakMemory(launch, exports);
     if (peaks) {
       const [ours, plain] = [peaks.ours, peaks.plain].map((bytes) => `${(bytes / 2 ** 20).toFixed(0)} MiB`);

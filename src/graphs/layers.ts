@@ -10,6 +10,7 @@ import type { FloatType } from './graph.ts';
 import { MICROSOFT, float, size } from './onnx.ts';
 import type { Value } from './onnx.ts';
 import { BLOCK } from './quantisation.ts';
+import { isShort, shortConv } from './short_convolution.ts';
 
 export interface ConvOptions {
   /** One number for both sides, or [height, width]; likewise stride and dilation. */
@@ -64,6 +65,10 @@ export class LayerWriter extends ElementWriter {
     const width = Math.floor((w + left + right - wide) / strides[1]) + 1;
     const weight = this.#kernelOf(path, [out, c, ...kernel], options.frames);
     const added = bias === false ? [] : [bias === true ? this.weight(`${path}.bias`, [out]) : bias];
+    const isPlain = [...kernel, ...strides, ...dilations, ...pads].join() === '3,3,1,1,1,1,1,1,1,1';
+    if (this.options.provider === 'wasm' && this.options.dtype === 'f32' && isPlain && isShort(x, out)) {
+      return shortConv(this, path, x, out, weight, added[0] ?? null);
+    }
     const convolve = (name: string, inputs: Value[]) =>
       this.node(name, 'Conv', inputs, [n, out, height, width], {
         attributes: { kernel_shape: kernel, strides, pads, ...(dilations.some((one) => one > 1) && { dilations }) },

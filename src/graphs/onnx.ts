@@ -225,20 +225,23 @@ export class OnnxWriter {
     op: string,
     inputs: readonly (Value | null)[],
     dims: readonly number[],
-    more: { type?: ElementType; domain?: string; attributes?: Attributes } = {},
+    more: { type?: ElementType; domain?: string; attributes?: Attributes; flops?: number } = {},
   ): Value {
     const [value] = this.nodes(name, op, inputs, [{ dims, ...(more.type ? { type: more.type } : {}) }], more);
     assert(value, 'a node has an output');
     return value;
   }
 
-  /** Adds a node with several outputs; `null` omits an optional input or output. */
+  /**
+   * Adds a node with several outputs; `null` omits an optional input or output.
+   * @param more.flops in place of what the operator takes, where a layer computes in another way than the reference
+   */
   nodes(
     name: string,
     op: string,
     inputs: readonly (Value | null)[],
     outputs: readonly (OutputShape | null)[],
-    more: { domain?: string; attributes?: Attributes } = {},
+    more: { domain?: string; attributes?: Attributes; flops?: number } = {},
   ): (Value | null)[] {
     const unique = this.#unique(name);
     const values = outputs.map((output, index): Value | null =>
@@ -250,7 +253,7 @@ export class OnnxWriter {
           }
         : null,
     );
-    this.#account(op, inputs, values);
+    this.#account(op, inputs, values, more.flops);
     values.forEach((value) => value && this.#results.set(value.name, value));
     this.#nodes.push(
       create(NodeProtoSchema, {
@@ -298,7 +301,7 @@ export class OnnxWriter {
   }
 
   /** Records a node's computation and its results' memory. */
-  #account(op: string, inputs: readonly (Value | null)[], outputs: readonly (Value | null)[]): void {
+  #account(op: string, inputs: readonly (Value | null)[], outputs: readonly (Value | null)[], flops?: number): void {
     const given = inputs.flatMap((input) => (input ? [input] : []));
     const results = outputs.flatMap((output) => (output ? [output] : []));
     if (given.every(({ name }) => this.#constants.has(name))) {
@@ -311,7 +314,7 @@ export class OnnxWriter {
       const bytes = op === 'Reshape' && !same ? 0 : size(dims) * BYTES[type];
       this.#occupied.set(name, same ?? { bytes });
     }
-    this.#flops += this.#times * flopsOf(op, given, results[0]);
+    this.#flops += this.#times * (flops ?? flopsOf(op, given, results[0]));
   }
 
   /** A walk over the nodes: results live from their node to their last reader, outputs to the end. */
@@ -442,7 +445,7 @@ function flopsOf(op: string, [x, y, , past]: readonly Value[], result: Value): n
       return 2 * size(x.dims) * size(y.dims.slice(1));
     case 'Gemm':
     case 'MatMulNBits':
-      return 2 * size(result.dims) * x.dims[1];
+      return 2 * size(x.dims) * result.dims[result.dims.length - 1];
     case 'MultiHeadAttention': {
       const [batch, queries, width] = x.dims;
       // Scores, then the weighted sum of values.
