@@ -26,6 +26,9 @@ export interface BlockSurroundings {
   uploads: Uploads;
 }
 
+/** Bytes of weights that may be on their way to the device before it is waited for. */
+const MOST_WAITING = 64 * 2 ** 20;
+
 export class BlockNetwork implements Network {
   readonly inputs: TensorPort[];
   readonly outputs: TensorPort[];
@@ -39,6 +42,10 @@ export class BlockNetwork implements Network {
   readonly #values = new Map<string, DeviceTensor>();
   /** Each once, though values share them. */
   readonly #tensors: DeviceTensor[] = [];
+  /** Blocks whose commands the device was given while weights are streamed. */
+  #submitted = 0;
+  /** When it had computed them all; Infinity while it has not. */
+  #idleSince = 0;
 
   private constructor(graphs: BlockGraphs, placement: BlockPlacement, around: BlockSurroundings) {
     this.inputs = graphs.inputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
@@ -74,12 +81,17 @@ export class BlockNetwork implements Network {
     const { tensors, places } = layOut(graphs);
     this.#tensors.push(...tensors.map((dims) => around.empty(dims)));
     places.forEach((tensor, value) => this.#values.set(value, this.#tensors[tensor]));
+    let waiting = 0;
     for (const [index, block] of this.#blocks.entries()) {
       if (isResident[index]) {
         const take = (lengths: readonly number[]) => lengths.map((length) => memory.take(length));
         this.#resident.set(index, await place(block, this.#reader, take));
         // Writes that wait for the device are held in memory that nobody counts.
-        await memory.settle();
+        waiting += block.weightBytes;
+        if (waiting > MOST_WAITING) {
+          await memory.settle();
+          waiting = 0;
+        }
       }
     }
     this.#stream?.begin();
@@ -103,14 +115,30 @@ export class BlockNetwork implements Network {
       const resident = this.#resident.get(index);
       const asked = performance.now();
       const weights = resident ?? (await this.#stream?.take(index));
-      this.#around.uploads.waitedMs += resident ? 0 : performance.now() - asked;
+      if (!resident) {
+        this.#around.uploads.waitedMs += Math.max(0, performance.now() - Math.max(asked, this.#idleSince));
+      }
       try {
         await this.#kinds[block.kind].run({ ...bound(block.inputs), ...weights?.tensors }, bound(block.outputs));
       } finally {
-        if (!resident && weights) {
-          this.#stream?.give(weights);
+        const computed = this.#stream ? this.#computed() : null;
+        // A lost device fails whatever is run next.
+        computed?.catch(() => undefined);
+        if (!resident && weights && computed) {
+          this.#stream?.give(weights, computed);
         }
       }
+    }
+  }
+
+  /** Resolves once the device has computed all that was submitted to it. */
+  async #computed(): Promise<void> {
+    this.#idleSince = Infinity;
+    this.#submitted += 1;
+    const own = this.#submitted;
+    await this.#around.memory.settle();
+    if (own === this.#submitted) {
+      this.#idleSince = performance.now();
     }
   }
 
