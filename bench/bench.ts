@@ -27,12 +27,18 @@ import {
   type NetworkName,
 } from './networks.ts';
 import { writeSong } from './song.ts';
+import { openNetwork, raceBlocks, runPublished } from './blocks.ts';
+import type { TransformerName } from './transformers.ts';
 import { writeVideo } from './video.ts';
 
+/** Ours as one graph with its weights in it, or in blocks with bound weights; or an export. */
+export type Which = 'ours' | 'blocks' | Exporter;
+
 export interface Row {
-  graph: 'ours' | Exporter;
-  /** Median of all runs but the first, in milliseconds. */
+  graph: Which;
+  /** Median of all runs but the first, in milliseconds, and each of them. */
   ms: number;
+  times: number[];
   createMs: number;
   launches: number;
   boundBytes: number;
@@ -74,68 +80,91 @@ function start(backend: Provider): Promise<Engine> {
 }
 
 /** One graph alone in this page; each gets a fresh page, so that none slows the next. */
-async function measure(backend: Provider, name: NetworkName, which: 'ours' | Exporter, runs: number): Promise<Row> {
-  const { runtime, arithmetic, ledger, device } = await start(backend);
-  const { blobs, index, transposed } = makeWeights(name);
-  const inputs = makeInputs(name);
+async function measure(backend: Provider, name: NetworkName, which: Which, runs: number): Promise<Row> {
+  return (await race(backend, name, [which], runs))[0];
+}
+
+/** Some graphs of a network by turns, so that whatever else the machine does meets all of them. */
+async function race(backend: Provider, name: NetworkName, graphs: readonly Which[], runs: number): Promise<Row[]> {
+  const { arithmetic, ledger } = await start(backend);
+  const made = makeWeights(name);
   const feeds: Record<string, DeviceTensor> = Object.fromEntries(
-    Object.entries(inputs).map(([input, { data, dims }]) => [input, arithmetic.upload(data, dims)]),
+    Object.entries(makeInputs(name)).map(([input, { data, dims }]) => [input, arithmetic.upload(data, dims)]),
   );
   const expected = await expectedOutput(name);
   const output = arithmetic.empty(expected.dims);
-  const create = (graph: RunnableGraph) => runtime.createNetwork(graph, blobs, { name: backend, device });
+  const racers: (Racer & { row: Row; times: number[]; computed: Float32Array })[] = [];
+  for (const graph of graphs) {
+    const racer = await racerOf(backend, name, graph, made, feeds);
+    const row = { graph, times: [], createMs: racer.createMs, launches: 0, boundBytes: 0, difference: 0, ms: 0 };
+    racers.push({ ...racer, row, times: [], computed: new Float32Array() });
+  }
+  for (let run = 0; run <= runs; run++) {
+    for (const racer of racers) {
+      const before = ledger.report();
+      const begun = performance.now();
+      await racer.network.run(
+        ortTensors(pick({ ...feeds, ...racer.context }, racer.names)),
+        ortTensors({ [expected.name]: output }),
+      );
+      racer.computed = await arithmetic.read(output);
+      racer.times.push(performance.now() - begun);
+      const after = ledger.report();
+      racer.row.launches = after.launches - before.launches;
+      racer.row.boundBytes = after.boundBytes - before.boundBytes;
+    }
+  }
+  const largest = expected.data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  for (const { network, row, times, computed } of racers) {
+    await network.release();
+    row.times = times.slice(1);
+    row.ms = median(row.times);
+    row.difference = worst(computed, expected.data) / largest;
+  }
+  return racers.map(({ row }) => row);
+}
 
+interface Racer {
+  network: Network;
+  /** Of its inputs. */
+  names: string[];
+  /** What another graph computes of the inputs once. */
+  context: Record<string, DeviceTensor>;
+  createMs: number;
+}
+
+async function racerOf(
+  backend: Provider,
+  name: NetworkName,
+  which: Which,
+  { blobs, index }: ReturnType<typeof makeWeights>,
+  feeds: Record<string, DeviceTensor>,
+): Promise<Racer> {
+  const engine = await start(backend);
+  const { runtime, arithmetic, device } = engine;
+  const create = (graph: RunnableGraph) => runtime.createNetwork(graph, blobs, { name: backend, device });
+  const context: Record<string, DeviceTensor> = {};
   const started = performance.now();
   let network: Network;
   let names: string[];
-  if (which === 'ours') {
+  if (which === 'ours' || which === 'blocks') {
     const { graph, before } = ourGraphs(name, index, backend);
     if (before) {
-      const context = Object.fromEntries(before.outputs.map((port) => [port.name, arithmetic.empty(port.dims)]));
+      for (const port of before.outputs) {
+        context[port.name] = arithmetic.empty(port.dims);
+      }
       const first = await create(before);
-      await first.run(
-        ortTensors(
-          pick(
-            feeds,
-            before.inputs.map((port) => port.name),
-          ),
-        ),
-        ortTensors(context),
-      );
+      const given = before.inputs.map((port) => port.name);
+      await first.run(ortTensors(pick(feeds, given)), ortTensors(context));
       await first.release();
-      Object.assign(feeds, context);
     }
-    network = await create(graph);
+    network = which === 'ours' ? await create(graph) : await openNetwork(engine, graph, blobs, 'resident');
     names = graph.inputs.map((port) => port.name);
   } else {
-    network = await create(await exportedGraph(name, which, transposed[which]));
-    names = Object.keys(inputs).filter((input) => input !== 'time_proj');
+    network = await create(await exportedGraph(name, which));
+    names = Object.keys(feeds).filter((input) => !['time_proj', 'cos', 'sin'].includes(input));
   }
-  const createMs = performance.now() - started;
-
-  const times: number[] = [];
-  let computed = new Float32Array();
-  let [launches, boundBytes] = [0, 0];
-  for (let run = 0; run <= runs; run++) {
-    const before = ledger.report();
-    const begun = performance.now();
-    await network.run(ortTensors(pick(feeds, names)), ortTensors({ [expected.name]: output }));
-    computed = await arithmetic.read(output);
-    times.push(performance.now() - begun);
-    const after = ledger.report();
-    launches = after.launches - before.launches;
-    boundBytes = after.boundBytes - before.boundBytes;
-  }
-  await network.release();
-  const largest = expected.data.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-  return {
-    graph: which,
-    ms: median(times.slice(1)),
-    createMs,
-    launches,
-    boundBytes,
-    difference: worst(computed, expected.data) / largest,
-  };
+  return { network, names, context, createMs: performance.now() - started };
 }
 
 /** `steps` guided Euler steps with our UNet graph: everything on the device, or every tensor through the CPU at every step. */
@@ -356,6 +385,7 @@ async function storing(): Promise<{ databaseMs: number; filesMs: number }> {
 const bench = {
   device: async (backend: Provider) => (await start(backend)).report,
   measure,
+  race,
   loop,
   loras,
   memory,
@@ -363,6 +393,8 @@ const bench = {
   song: async (backend: Provider, frames: number, isGuided: boolean) =>
     writeSong(await start(backend), frames, isGuided),
   writeVideo,
+  raceBlocks: async (bits: 4 | 32, runs: number) => raceBlocks(await start('webgpu'), bits, runs),
+  runPublished: async (name: TransformerName) => runPublished(await start('webgpu'), name),
 };
 export type Bench = typeof bench;
 Object.assign(globalThis, { bench });

@@ -4,21 +4,25 @@
  */
 import * as autoencoderKl from '../src/graphs/autoencoder_kl.ts';
 import type { RunnableGraph } from '../src/engine/runtime.ts';
+import * as flux2 from '../src/graphs/flux2_transformer2d.ts';
 import type { Graph, Provider, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
 import * as unet2d from '../src/graphs/unet2d_condition.ts';
 import { writeSafetensorsHeader } from '../src/weights/safetensors.ts';
 import { hashed } from '../test/hashed_weights.ts';
 import manifest from './graphs/weights.json';
 
-export type NetworkName = 'unet' | 'vae_decoder';
-export type Exporter = 'torchscript' | 'dynamo';
+export type NetworkName = 'unet' | 'vae_decoder' | 'klein';
+export type Exporter = 'torchscript' | 'dynamo' | 'opset23';
 
+const EXPORTERS: readonly Exporter[] = ['torchscript', 'dynamo', 'opset23'];
 const WEIGHTS = 'weights.safetensors';
 /** Inputs are hashed as tensors number 1000 and up. */
 const FIRST_INPUT = 1000;
 /** Those of LoRAs as tensors from here on. */
 const FIRST_LORA = 10_000;
 const TIMESTEP = 481;
+/** From 1000 to 0; the exports of klein are told its thousandth. */
+const KLEIN_TIMESTEP = 500;
 
 const exports = import.meta.glob<string>('./graphs/*/*.onnx', { eager: true, query: '?url', import: 'default' });
 const expectedFiles = import.meta.glob<string>('./graphs/*/expected.safetensors', {
@@ -29,20 +33,23 @@ const expectedFiles = import.meta.glob<string>('./graphs/*/expected.safetensors'
 
 const size = (shape: number[]) => shape.reduce((product, dim) => product * dim, 1);
 
+/** The tensors that an export reads transposed. */
+function transposedBy(name: NetworkName, exporter: Exporter): string[] {
+  const graphs: Partial<Record<Exporter, { transposed: string[] }>> = manifest[name].graphs;
+  return graphs[exporter]?.transposed ?? [];
+}
+
 /** All weights of a network, as one file and, for the exporters' folded transposes, one file per transposed tensor. */
-export function makeWeights(name: NetworkName): {
-  blobs: Map<string, Blob>;
-  index: WeightIndex;
-  transposed: Record<Exporter, string[]>;
-} {
-  const { tensors, data_start, graphs } = manifest[name];
+export function makeWeights(name: NetworkName): { blobs: Map<string, Blob>; index: WeightIndex } {
+  const { tensors, data_start } = manifest[name];
   const parts = tensors.map(({ shape, scale, add }, k) => hashed(k, size(shape), scale, add));
   const blobs = new Map([[WEIGHTS, new Blob([new Uint8Array(data_start), ...parts])]]);
   const stored = new Map<string, StoredTensor>();
   tensors.forEach(({ name: tensor, shape, offset }) => {
     stored.set(tensor, { name: tensor, dtype: 'F32', shape, file: WEIGHTS, offset, length: size(shape) * 4 });
   });
-  for (const tensor of new Set([...graphs.torchscript.transposed, ...graphs.dynamo.transposed])) {
+  const transposed = EXPORTERS.flatMap((exporter) => transposedBy(name, exporter));
+  for (const tensor of new Set(transposed)) {
     const k = tensors.findIndex((entry) => entry.name === tensor);
     const [rows, columns] = tensors[k].shape;
     const turned = new Float32Array(rows * columns);
@@ -54,7 +61,7 @@ export function makeWeights(name: NetworkName): {
     blobs.set(`T/${tensor}`, new Blob([turned]));
   }
   const index: WeightIndex = { get: (tensor) => stored.get(tensor), names: () => stored.keys() };
-  return { blobs, index, transposed: { torchscript: graphs.torchscript.transposed, dynamo: graphs.dynamo.transposed } };
+  return { blobs, index };
 }
 
 /**
@@ -104,6 +111,16 @@ const vaeConfig = autoencoderKl.parseConfig({
   latent_channels: 4,
 });
 
+const kleinConfig = flux2.parseConfig({
+  num_layers: 1,
+  num_single_layers: 2,
+  attention_head_dim: 128,
+  num_attention_heads: 2,
+  joint_attention_dim: 256,
+  guidance_embeds: false,
+});
+const KLEIN = { height: 8, width: 8, text: 16 };
+
 export const LATENTS = { batch: 2, height: 16, width: 16 };
 
 /** Our graph as the sampling loop runs it, and for the UNet the small graph that runs once per picture before it. */
@@ -118,6 +135,9 @@ export function ourGraphs(
       before: null,
     };
   }
+  if (name === 'klein') {
+    return { graph: flux2.build(kleinConfig, index, { provider, dtype: 'f32', batch: 1, ...KLEIN }), before: null };
+  }
   const options = { provider, dtype: 'f32' as const, ...LATENTS, sequence: 77 };
   return {
     graph: unet2d.build(unetConfig, index, { ...options, projected: true }),
@@ -125,13 +145,9 @@ export function ourGraphs(
   };
 }
 
-export async function exportedGraph(
-  name: NetworkName,
-  exporter: Exporter,
-  transposed: string[],
-): Promise<RunnableGraph> {
+export async function exportedGraph(name: NetworkName, exporter: Exporter): Promise<RunnableGraph> {
   const bytes = new Uint8Array(await (await fetch(exports[`./graphs/${name}/${exporter}.onnx`])).arrayBuffer());
-  const files = [WEIGHTS, ...transposed.map((tensor) => `T/${tensor}`)];
+  const files = [WEIGHTS, ...transposedBy(name, exporter).map((tensor) => `T/${tensor}`)];
   return {
     bytes,
     externals: files.map((file) => ({ location: file, kind: 'file', file })),
@@ -149,6 +165,13 @@ export function makeInputs(name: NetworkName): Record<string, { dims: number[]; 
   if (name === 'unet') {
     const data = unet2d.timeProjection(unetConfig, TIMESTEP);
     inputs.time_proj = { dims: [1, data.length], data };
+  } else if (name === 'klein') {
+    const data = flux2.timeProjection(kleinConfig, KLEIN_TIMESTEP);
+    inputs.time_proj = { dims: [1, data.length], data };
+    const half = kleinConfig.attention_head_dim / 2;
+    const { cos, sin } = flux2.angles(kleinConfig, KLEIN.text, KLEIN, []);
+    const dims = [cos.length / half, half];
+    Object.assign(inputs, { cos: { dims, data: cos }, sin: { dims, data: sin } });
   }
   return inputs;
 }

@@ -1,9 +1,9 @@
 /**
  * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--loras] [--page] [--memory] [--song] [--storing] [--pool] [--video]
- * [--lively] [--language=FOLDER] [--processor[=FOLDER] [--run=NAME] [--pairs=N]]`: builds the benchmark's page, runs it in Chromium and prints the tables; all but the first three choose
- * parts. `--language` wants the folder of a language model, such as `reference/smollm2.py` makes, and `--processor` the exports of
- * `reference/export_processor.py`; both run only where they are named. Times hold for this machine and compare only within one run; launches and bytes
- * are exact and carry over to other GPUs.
+ * [--lively] [--blocks] [--large[=NAME]] [--language=FOLDER] [--processor[=FOLDER] [--run=NAME] [--pairs=N]]`: builds the benchmark's page, runs it in
+ * Chromium and prints the tables; all but the first three choose parts. `--language` wants the folder of a language model, such as
+ * `reference/smollm2.py` makes, and `--processor` the exports of `reference/export_processor.py`; both run only where they are named, as does
+ * `--large`. Times hold for this machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
 import { cpus, loadavg } from 'node:os';
@@ -11,8 +11,10 @@ import { chromium } from 'playwright';
 import { build } from 'vite';
 import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
+import { tellBlocks, tellPublished } from './block_tables.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchUse, watchWords } from './main_thread.js';
+import { tellNetwork } from './network_tables.js';
 import { raceJob, racePool } from './pool.js';
 import { THREADS, missingExports, peakMemory, raceProcessor } from './processor.js';
 import { watchWriting } from './video_memory.js';
@@ -22,14 +24,15 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'loras', 'page', 'memory', 'song', 'storing', 'pool', 'video', 'lively'];
+const PARTS = ['unet', 'vae_decoder', 'loop', 'loras', 'page', 'memory', 'song', 'storing', 'pool', 'video', 'lively', 'blocks'];
+const large = process.argv.find((word) => /^--large(=|$)/.test(word));
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
 const exports = processor?.split('=')[1] ?? join(HERE, '.processor');
-const parts = named.length > 0 || model !== undefined || processor !== undefined ? named : PARTS;
+const parts = named.length > 0 || model !== undefined || processor !== undefined || large !== undefined ? named : PARTS;
 /** Parts that run no network. */
-const ON_NO_BACKEND = ['pool', 'storing', 'video', 'lively'];
+const ON_NO_BACKEND = ['pool', 'storing', 'video', 'lively', 'blocks'];
 /** Of the 300 MB that one of these may take. */
 const LONG_VIDEO = { seconds: 20, side: 512, rate: 24 };
 const RUNS = quick ? 1 : 5;
@@ -230,41 +233,22 @@ try {
       );
     }
   }
+  if (parts.includes('blocks')) {
+    await tellBlocks(ask, quick ? 3 : 7);
+    await tellNetwork(ask, 'webgpu', 'klein', quick ? 3 : 7);
+  }
+  if (large !== undefined) {
+    const [, only] = large.split('=');
+    process.exitCode = (await tellPublished(ask, only === undefined ? null : only)) ? 0 : 1;
+  }
   const isOverAlready = model === undefined && parts.every((part) => ON_NO_BACKEND.includes(part));
   for (const backend of isOverAlready ? [] : backends) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
     console.log(
       `\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`,
     );
-    for (const network of ['unet', 'vae_decoder'].filter((part) => parts.includes(part))) {
-      /** @type {import('./bench.ts').Row[]} */
-      const rows = [];
-      for (const graph of ['torchscript', 'dynamo', 'ours']) {
-        rows.push(await ask(`measure('${backend}', '${network}', '${graph}', ${RUNS})`));
-      }
-      const ours = rows[rows.length - 1];
-      console.log(`\n${network} (one call, read-back included; median of ${RUNS})`);
-      console.log('graph        ms       ratio  create ms  launches  bound MB  difference');
-      for (const row of rows) {
-        console.log(
-          [
-            row.graph.padEnd(12),
-            row.ms.toFixed(1).padStart(7),
-            `${(row.ms / ours.ms).toFixed(2)}x`.padStart(7),
-            row.createMs.toFixed(0).padStart(9),
-            String(row.launches).padStart(9),
-            (row.boundBytes / 1e6).toFixed(1).padStart(9),
-            row.difference.toExponential(1).padStart(11),
-          ].join(' '),
-        );
-      }
-      if (backend === 'webgpu') {
-        for (const row of rows.slice(0, 2)) {
-          console.log(
-            `launches ${(ours.launches / row.launches).toFixed(2)}x, bytes ${(ours.boundBytes / row.boundBytes).toFixed(2)}x of ${row.graph}'s`,
-          );
-        }
-      }
+    for (const network of /** @type {const} */ (['unet', 'vae_decoder']).filter((part) => parts.includes(part))) {
+      await tellNetwork(ask, backend, network, RUNS);
     }
     if (parts.includes('loop')) {
       /** @type {import('./bench.ts').LoopRow} */

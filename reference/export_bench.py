@@ -1,12 +1,14 @@
-"""Makes bench/graphs: torch's own ONNX exports of a bench-sized UNet and VAE decoder, to race our graphs against.
+"""Makes bench/graphs: torch's own ONNX exports of a bench-sized UNet, VAE decoder and klein transformer, to race our graphs against.
 
 The graphs carry no weights. Each initializer that is a tensor of the state dict (in any shape) points into
 `weights.safetensors`, each that is the transpose of one points at `T/<tensor name>`; the bench fills both from an integer
 hash that JavaScript repeats exactly (see `about` in weights.json). What stays inline does not depend on the weights.
+Names of networks make only these again.
 """
 
 import json
 import struct
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, Flux2Transformer2DModel, UNet2DConditionModel
 from onnx import numpy_helper
 
 import models  # noqa: F401  (one thread, quiet libraries)
@@ -24,6 +26,8 @@ from weightless import hashed, point, strip
 GRAPHS = ROOT / "bench" / "graphs"
 INLINE_LIMIT = 200_000
 NAMES = {"torchscript": {"dynamo": False, "opset_version": 17}, "dynamo": {"dynamo": True, "opset_version": 20}}
+# The TorchScript exporter knows no RMSNorm. Opset 23 has it, and attention, as single operators.
+KLEIN_NAMES = {"dynamo": NAMES["dynamo"], "opset23": {"dynamo": True, "opset_version": 23}}
 
 ABOUT = (
     "Weights of the bench networks. Tensor number k is the k-th of `tensors` (sorted by name); its element i is "
@@ -67,6 +71,45 @@ class Decoder(torch.nn.Module):
         return self.network.decode(latent_sample, return_dict=False)[0]
 
 
+class ByLength(torch.nn.Module):
+    """In place of the module that computes positions: they depend on the size alone, so no exported graph should have to compute them."""
+
+    def __init__(self, tables: dict[int, tuple[torch.Tensor, ...]]):
+        super().__init__()
+        self.tables = tables
+
+    def forward(self, ids):
+        return self.tables[len(ids)]
+
+
+class Klein(torch.nn.Module):
+    """Two kinds of blocks as klein 4B has them, narrower."""
+
+    SIDE, TEXT = 8, 16
+
+    def __init__(self):
+        super().__init__()
+        self.network = Flux2Transformer2DModel(
+            in_channels=128,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=128,
+            num_attention_heads=2,
+            joint_attention_dim=256,
+            axes_dims_rope=(32, 32, 32, 32),
+            guidance_embeds=False,
+        )
+        self.image = torch.tensor([[0, row, column, 0] for row in range(self.SIDE) for column in range(self.SIDE)])
+        self.text = torch.tensor([[0, 0, 0, token] for token in range(self.TEXT)])
+        positions = self.network.pos_embed
+        self.network.pos_embed = ByLength({len(ids): positions(ids) for ids in (self.image, self.text)})
+
+    def forward(self, sample, timestep, prompt_embeds):
+        tokens = sample.reshape(1, sample.shape[1], -1).permute(0, 2, 1)
+        out = self.network(hidden_states=tokens, encoder_hidden_states=prompt_embeds, timestep=timestep, img_ids=self.image, txt_ids=self.text, return_dict=False)[0]
+        return out.permute(0, 2, 1).reshape(1, 128, self.SIDE, self.SIDE)
+
+
 # network: class, inputs (name, shape, scale, add), output
 NETWORKS = {
     "unet": (
@@ -75,6 +118,7 @@ NETWORKS = {
         "out_sample",
     ),
     "vae_decoder": (Decoder, [("latent_sample", (1, 4, 16, 16), 5.0, 0.0)], "sample"),
+    "klein": (Klein, [("sample", (1, 128, 8, 8), 1.75, 0.0), ("timestep", (1,), 0.0, 0.5), ("prompt_embeds", (1, 16, 256), 1.75, 0.0)], "out_sample"),
 }
 
 
@@ -177,7 +221,7 @@ def make(name: str) -> dict:
     expected = module(*inputs.values())
     if not expected.isfinite().all():
         raise ValueError(f"{name}: not finite")
-    folder = GRAPHS / name
+    folder = fresh_folder(GRAPHS / name)
     write_tensors(folder / "expected.safetensors", {**inputs, output: expected})
 
     entry = {
@@ -191,7 +235,7 @@ def make(name: str) -> dict:
     }
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
-        for graph, options in NAMES.items():
+        for graph, options in (KLEIN_NAMES if name == "klein" else NAMES).items():
             model = export(module, inputs, output, options, scratch)
             entry["graphs"][graph] = take_weights_out(model, module.network, tensors)
             (folder / f"{graph}.onnx").write_bytes(model.SerializeToString(deterministic=True))
@@ -214,10 +258,11 @@ def make(name: str) -> dict:
     return entry
 
 
-def main() -> None:
-    fresh_folder(GRAPHS)
-    write_json(GRAPHS / "weights.json", {"about": ABOUT, **{name: make(name) for name in NETWORKS}})
+def main(names: list[str] = list(NETWORKS)) -> None:
+    path = GRAPHS / "weights.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    write_json(path, {"about": ABOUT, **{name: make(name) if name in names else known[name] for name in NETWORKS}})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or list(NETWORKS))

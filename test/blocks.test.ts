@@ -230,7 +230,7 @@ describe('blocks stay where they have room', () => {
       for (const tensor of Object.values(weights.tensors)) {
         expect(new Set(tensor.data as Uint8Array)).toEqual(new Set([block + 1]));
       }
-      stream.give(weights);
+      stream.give(weights, Promise.resolve());
     }
     await stream.dispose();
     expect(reads.slice(0, 4)).toEqual([0, 0, 1, 1]);
@@ -246,7 +246,7 @@ describe('blocks stay where they have room', () => {
       for (const tensor of Object.values(weights.tensors)) {
         expect(new Set(tensor.data as Uint8Array)).toEqual(new Set([block + 1]));
       }
-      stream.give(weights);
+      stream.give(weights, Promise.resolve());
     }
     await stream.dispose();
     expect(reads).toHaveLength(12);
@@ -262,7 +262,7 @@ describe('blocks stay where they have room', () => {
     moved.mockRestore();
     const weights = await stream.take(0);
     expect(new Set(weights.tensors.w0.data as Uint8Array)).toEqual(new Set([1]));
-    stream.give(weights);
+    stream.give(weights, Promise.resolve());
     await stream.dispose();
     expect(memory.taken).toBe(0);
   });

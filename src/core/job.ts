@@ -122,7 +122,7 @@ export interface LedgerReport {
   /** Of blocks' weights, see `block_memory.ts`, now and at most since the start. */
   weightBytes: number;
   mostWeightBytes: number;
-  /** Bytes of blocks' weights brought to the device, what that took, and how long blocks waited for it. */
+  /** Bytes of blocks' weights brought to the device, what that took, and how long blocks waited for it with nothing to compute. */
   uploadedBytes: number;
   uploadMs: number;
   waitedMs: number;

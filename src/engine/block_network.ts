@@ -28,6 +28,9 @@ export interface BlockSurroundings {
   uploads: Uploads;
 }
 
+/** Bytes of weights that may be on their way to the device before it is waited for. */
+const MOST_WAITING = 64 * 2 ** 20;
+
 export class BlockNetwork implements Network {
   readonly inputs: TensorPort[];
   readonly outputs: TensorPort[];
@@ -42,6 +45,10 @@ export class BlockNetwork implements Network {
   readonly #values = new Map<string, DeviceTensor>();
   /** Each once, though values share them. */
   readonly #tensors: DeviceTensor[] = [];
+  /** Blocks whose commands the device was given while weights are streamed. */
+  #submitted = 0;
+  /** When it had computed them all; Infinity while it has not. */
+  #idleSince = 0;
 
   private constructor(graphs: BlockGraphs, placement: BlockPlacement, around: BlockSurroundings) {
     this.inputs = graphs.inputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
@@ -76,10 +83,16 @@ export class BlockNetwork implements Network {
     const take = (lengths: readonly number[]) => lengths.map((length) => memory.take(length));
     const settle = () => memory.settle();
     await this.#reading(graphs.externals, async (reader) => {
+      let waiting = 0;
       for (const [index, block] of graphs.blocks.entries()) {
         if (isResident[index]) {
           this.#resident.set(index, await place(block, reader, take, { settle }));
-          await settle();
+          // Writes that wait for the device are held in memory that nobody counts.
+          waiting += block.weightBytes;
+          if (waiting > MOST_WAITING) {
+            await settle();
+            waiting = 0;
+          }
         }
       }
     });
@@ -174,14 +187,30 @@ export class BlockNetwork implements Network {
       const resident = this.#resident.get(index);
       const asked = performance.now();
       const weights = resident ?? (await this.#streamed?.stream.take(index));
-      this.#around.uploads.waitedMs += resident ? 0 : performance.now() - asked;
+      if (!resident) {
+        this.#around.uploads.waitedMs += Math.max(0, performance.now() - Math.max(asked, this.#idleSince));
+      }
       try {
         await this.#kinds[block.kind].run({ ...bound(block.inputs), ...weights?.tensors }, bound(block.outputs));
       } finally {
-        if (!resident && weights) {
-          this.#streamed?.stream.give(weights);
+        const computed = this.#streamed ? this.#computed() : null;
+        // A lost device fails whatever is run next.
+        computed?.catch(() => undefined);
+        if (!resident && weights && computed) {
+          this.#streamed?.stream.give(weights, computed);
         }
       }
+    }
+  }
+
+  /** Resolves once the device has computed all that was submitted to it. */
+  async #computed(): Promise<void> {
+    this.#idleSince = Infinity;
+    this.#submitted += 1;
+    const own = this.#submitted;
+    await this.#around.memory.settle();
+    if (own === this.#submitted) {
+      this.#idleSince = performance.now();
     }
   }
 

@@ -20,7 +20,7 @@ export class Uploads {
   tensors = 0;
   /** Of reading and handing them over. */
   ms = 0;
-  /** That blocks waited for their weights; the rest was hidden behind computing. */
+  /** That blocks waited for their weights while the device had nothing to compute; the rest was hidden behind computing. */
   waitedMs = 0;
 
   /** Bytes per second as far as they were measured; before that a guess that most disks exceed. */
@@ -31,6 +31,8 @@ export class Uploads {
 
 /** Bytes that may wait for the device: they are held in memory that nobody counts. */
 const WAITING = 256 * 2 ** 20;
+/** Weights that are read at one time: what small ones take is mostly waiting for the browser's answer. */
+const AT_ONCE = 3;
 
 const GUESSED = 0.5 * 2 ** 30;
 /** Bytes that say something about the speed. */
@@ -63,7 +65,7 @@ export class WeightReader {
   }
 
   /**
-   * Fills buffers, each part by part.
+   * Fills buffers, each part by part, a few at one time.
    * @param again whether these weights will be read again
    * @param settle resolves once the device has what was written so far; needed where there is much
    * @throws StudioError `checkpoint_incomplete` when a file cannot be read (any more)
@@ -76,19 +78,28 @@ export class WeightReader {
   ): Promise<void> {
     const begun = performance.now();
     let waiting = 0;
-    for (const [i, weight] of weights.entries()) {
-      await this.#readOne(weight, buffers[i], again);
-      const products = this.#products.get(weight.location);
-      if (products) {
-        buffers[i].add(weight.type, await productOf(products, (location) => this.#readAll(location)));
+    const left = weights.entries();
+    const work = async () => {
+      for (const [i, weight] of left) {
+        await this.#readOne(weight, buffers[i], again);
+        const products = this.#products.get(weight.location);
+        if (products) {
+          buffers[i].add(weight.type, await productOf(products, (location) => this.#readAll(location)));
+        }
+        this.#uploads.bytes += weight.length;
+        this.#uploads.tensors += 1;
+        waiting += weight.length;
+        if (settle && waiting > WAITING) {
+          waiting = 0;
+          await settle();
+        }
       }
-      this.#uploads.bytes += weight.length;
-      this.#uploads.tensors += 1;
-      waiting += weight.length;
-      if (settle && waiting > WAITING) {
-        await settle();
-        waiting = 0;
-      }
+    };
+    // All have ended before a failure is told, as nothing may be written into buffers that are used again.
+    const ended = await Promise.allSettled(Array.from({ length: AT_ONCE }, work));
+    const failed = ended.find((one) => one.status === 'rejected');
+    if (failed) {
+      throw failed.reason;
     }
     this.#uploads.ms += performance.now() - begun;
   }
@@ -246,9 +257,9 @@ export class WeightStream {
     }
   }
 
-  /** To be called when the block's commands are submitted: its slot is filled again once the device has computed them. */
-  give({ buffers }: PlacedWeights): void {
-    const done = this.#memory.settle().then(() => {
+  /** To be called when the block's commands are submitted: its slot is filled again once the device has `computed` them. */
+  give({ buffers }: PlacedWeights, computed: Promise<void>): void {
+    const done = computed.then(() => {
       this.#spare.push(...buffers);
     });
     done.catch(() => undefined);

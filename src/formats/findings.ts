@@ -1,6 +1,6 @@
 /** Collects what a tool's file says of how a picture was made, and judges which of it an operation can take. */
 import * as v from 'valibot';
-import { apgEta, apgNormThreshold, guidanceMethod } from '../core/guidance.ts';
+import { GUIDANCE_METHODS, apgEta, apgNormThreshold, guidanceMethod } from '../core/guidance.ts';
 import { hiresScale, hiresSteps, hiresStrength, hiresUpscaler } from '../core/hires.ts';
 import { loraName } from '../core/loras.ts';
 import { loraParts } from '../core/lora_tags.ts';
@@ -189,7 +189,7 @@ export class Findings {
 
   /** How the two predictions become one. */
   guidanceMethod(method: unknown, eta: unknown, longest: unknown): this {
-    if (v.is(guidanceMethod(), method)) {
+    if (v.is(guidanceMethod(GUIDANCE_METHODS), method)) {
       this.#parameters.guidance_method = method;
     }
     if (method === 'apg' && v.is(apgEta(), eta)) {
