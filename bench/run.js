@@ -24,7 +24,20 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = ['unet', 'vae_decoder', 'loop', 'loras', 'page', 'memory', 'song', 'storing', 'pool', 'video', 'lively', 'blocks'];
+const PARTS = [
+  'unet',
+  'vae_decoder',
+  'loop',
+  'loras',
+  'page',
+  'memory',
+  'song',
+  'storing',
+  'pool',
+  'video',
+  'lively',
+  'blocks',
+];
 const large = process.argv.find((word) => /^--large(=|$)/.test(word));
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);

@@ -165,14 +165,14 @@ export async function readOperation(path, say) {
  * @returns {Promise<unknown>}
  */
 export async function withFiles(operation, named, folder) {
-  const whole = structuredClone(operation);
+  /** @typedef {{ [key: string | number]: unknown }} Values */
+  const whole = /** @type {Values} */ (structuredClone(operation));
   for (const { path, medium } of named) {
     const keys = ['parameters', ...path];
-    const last = /** @type {string | number} */ (keys.pop());
-    /** @type {any} */
-    const holder = keys.reduce((value, key) => /** @type {any} */ (value)[key], whole);
+    const last = keys.pop() ?? '';
+    const holder = keys.reduce((value, key) => /** @type {Values} */ (value[key]), whole);
     const name = path.filter((key) => typeof key === 'string').at(-1) ?? '';
-    holder[last] = await dataUrl(name, medium, resolve(folder, holder[last]));
+    holder[last] = await dataUrl(name, medium, resolve(folder, String(holder[last])));
   }
   return whole;
 }

@@ -227,13 +227,13 @@ describe('Qwen-Image', () => {
     const ort = { Tensor: { fromGpuBuffer: (_: unknown, { dims }: Tensor) => ({ dims }) } } as unknown as OrtModule;
     const network = await BlockNetwork.open(graphs, placement ?? expect.fail('4 GB are enough.'), {
       memory: new GpuBlockMemory(granted, device, ort, () => Promise.resolve()),
-      mounted: {
-        files: graphs.externals.map((external) => ({
+      mount: (externals) => ({
+        files: externals.map((external) => ({
           path: external.location,
           data: new NoughtBlob('length' in external ? external.length : external.kind === 'file' ? 2 ** 33 : 0),
         })),
         close: () => undefined,
-      },
+      }),
       open: () =>
         Promise.resolve({
           inputs: [],
