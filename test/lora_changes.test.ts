@@ -17,6 +17,7 @@ import { openModel, type ModelLora } from '../src/models/family.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { mount } from '../src/weights/virtual_file.ts';
 import { filesOf, folderFiles } from './checkpoint_folder.ts';
+import { greatestDifference } from './fidelity/fidelity.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
@@ -84,6 +85,10 @@ async function fresh(files: CheckpointFiles, loras: readonly ModelLora[], blocks
   return made;
 }
 
+function expectAlike(one: Float32Array, other: Float32Array): void {
+  expect(greatestDifference(one, other)).toBeLessThan(1e-4);
+}
+
 describe('on the processor', () => {
   test('a LoRA that comes, changes its strength and goes writes its tensors, and the picture is that of a fresh start', async () => {
     const { model, since, sample } = await open(sd15());
@@ -121,7 +126,8 @@ describe('on the processor', () => {
       await sample([lora('lora/kohya', { strength })]);
       expect(since()).toMatchObject({ tensors: KOHYA.unet + KOHYA.text, sessions: 0 });
     }
-    expect(await sample()).toEqual(plain);
+    // Convolutions whose weights may change cannot be shortened (see short_convolution.ts), which moves the last bits.
+    expectAlike(await sample(), plain);
     await sample([lora('lora/kohya', { textStrength: 0 })]);
     expect(since()).toMatchObject({ tensors: KOHYA.unet, sessions: 0 });
     // The one that stays on top of another is not written where only that one's layers change.
@@ -148,7 +154,7 @@ describe('on the processor', () => {
     const { model, sample } = await open(sd15());
     await sample([lora('lora/kohya', { name: 'one' })]);
     const other = [lora('lora/old', { name: 'one' })];
-    expect(await sample(other)).toEqual(await fresh(sd15(), other));
+    expectAlike(await sample(other), await fresh(sd15(), other));
     await model.release();
   });
 
