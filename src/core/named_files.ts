@@ -1,6 +1,6 @@
 /**
- * Which texts of an operation stand where its chunks take files: in an operation on disk they are paths. The schemas decide, so that what is
- * dropped in needs no list of names.
+ * Finds the strings in an operation that stand where its chunks take files; in an operation on disk they are paths. The schemas decide, so chunks
+ * that are dropped in need no list of names.
  */
 import * as v from 'valibot';
 import type { Catalogue } from './catalogue.ts';
@@ -19,7 +19,7 @@ const PROBES: readonly (readonly [NamedFile['medium'], string])[] = [
   ['audio', 'data:audio/wav;base64,AA=='],
 ];
 
-/** Empty for an operation that does not fit its config, which is said where it is planned. */
+/** Empty for an operation that does not fit its config; planning says why. */
 export function namedFiles({ config: name, parameters }: Operation, catalogue: Catalogue): NamedFile[] {
   const config = Object.hasOwn(catalogue.configs, name) ? catalogue.configs[name] : null;
   const course = config && courseOf(config, catalogue);
@@ -49,7 +49,7 @@ function filesOf(
   );
 }
 
-/** A text that is refused, and taken as soon as it is a file. */
+/** Refused strings that would be valid as files. */
 function filesIn(schema: v.GenericSchema, value: unknown): NamedFile[] {
   return placesOfIssues(schema, value).flatMap((path): NamedFile[] => {
     if (typeof valueAt(value, path) !== 'string') {

@@ -137,7 +137,7 @@ export class BlockNetwork implements Network {
     return new Set(this.#graphs.blocks.flatMap(({ weights }) => weights.map(({ name }) => name)));
   }
 
-  /** Which of its weights are others in `graphs`; null where that is another network. */
+  /** Which of its weights differ in `graphs`; null if that is a different network. */
   changesTo(graphs: BlockGraphs): WeightChanges | null {
     return changesBetween(this.#graphs, graphs);
   }

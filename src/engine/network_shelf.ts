@@ -21,7 +21,7 @@ interface Kept {
   budget: number | null | undefined;
   /** The same network where its weights can be written again. */
   blocks: BlockNetwork | null;
-  /** Whether its weights are to be others than they are. */
+  /** Whether its weights are due to be replaced. */
   isOld: boolean;
 }
 
@@ -85,7 +85,7 @@ export class NetworkShelf {
     return network;
   }
 
-  /** Weights of this network are others from now on: it gets them, or is made anew, when it is asked for next. */
+  /** Marks this network's weights as changed: it is updated, or made anew, when it is next asked for. */
   async renew(name: string): Promise<void> {
     const existing = this.#networks.get(name);
     if (existing?.blocks) {

@@ -1,4 +1,4 @@
-/** What has to be written again when a network's weights become others, as LoRAs come, go and change their strength. */
+/** Determines which weights to rewrite when LoRAs come, go or change their strength. */
 import type { BlockGraphs, BlockWeight, External } from '../graphs/graph.ts';
 
 export interface WeightChanges {
@@ -11,7 +11,7 @@ export interface WeightChanges {
 }
 
 /**
- * @returns null where they are not the same network with other weights: then its sessions cannot be used either
+ * @returns null unless both are the same network with different weights; otherwise its sessions cannot be reused
  */
 export function changesBetween(before: BlockGraphs, graphs: BlockGraphs): WeightChanges | null {
   if (!areSameModels(before, graphs)) {
@@ -46,7 +46,7 @@ function areSameModels(one: BlockGraphs, other: BlockGraphs): boolean {
   );
 }
 
-/** Says where a weight comes from: equal words mean equal bytes, as a file keeps its name as long as a network lives. */
+/** Identifies a weight's source: equal strings mean equal bytes, since a file keeps its name as long as a network lives. */
 function sourcesOf({ externals }: BlockGraphs): (weight: BlockWeight) => string {
   const places = new Map<string, External>(externals.map((external) => [external.location, external]));
   return ({ location, offset, length }) => {

@@ -7,7 +7,7 @@ import { LayerWriter } from './layers.ts';
 import type { Value } from './onnx.ts';
 
 const NO_WEIGHTS = { get: () => undefined, names: () => [] };
-/** The reference's, against a picture of nothing. */
+/** The reference's guard against a norm of zero. */
 const LEAST = 1e-8;
 
 export interface Options extends GraphOptions {

@@ -79,7 +79,7 @@ export class OnnxWriter {
   /** Before which nodes the graph may be cut. */
   readonly #cuts: number[] = [];
   #flops = 0;
-  /** How often a node counts that is added now. */
+  /** How many times each node added now counts. */
   #times = 1;
   #weightBytes = 0;
 
@@ -208,7 +208,7 @@ export class OnnxWriter {
     return this.#initializer(key, key, [values.length], type, () => ({ rawData: new Uint8Array(raw.buffer) }));
   }
 
-  /** Counts what `make` computes as often as that; for graphs that are only planned with. */
+  /** Counts what `make` adds this many times; for graphs that are only planned. */
   protected counted<T>(times: number, make: () => T): T {
     const before = this.#times;
     this.#times *= times;

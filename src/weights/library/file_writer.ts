@@ -156,7 +156,10 @@ export class FileWriter {
     return null;
   }
 
-  /** A tab killed in the middle of a write has left the last piece broken, although its record was there: it counts as missing then. */
+  /**
+   * A checkpoint was once found damaged after tabs had been killed while it arrived, so the last piece of what was broken off is checked. A torn
+   * one counts as missing.
+   */
   async #withoutTornPiece(path: string, record: FileRecord): Promise<FileRecord> {
     const last = record.pieces.length - 1;
     if (last < 0 || record.missing.includes(last)) {
