@@ -21,6 +21,8 @@ export interface FieldMetadata {
   takenAs?: 'firstFrame' | 'lastFrame';
   /** Of a mask: the field with the picture that it is painted on. */
   over?: string;
+  /** The field without which this one counts for nothing, so that it is hidden until that one is filled. */
+  with?: string;
   /** Labels of the choices, by value. */
   choices?: Readonly<Record<string, Localized>>;
   /** The slider's range, narrower than what is allowed. */

@@ -29,13 +29,15 @@ export const guidanceMethod = <Method extends GuidanceMethod>(methods: readonly 
 export const apgEta = () => real('apg_eta', 0, 1);
 export const apgNormThreshold = () => real('apg_norm_threshold', 0, 1000);
 
+const ofApg = { with: 'guidance_method' } satisfies FieldMetadata;
+
 /** Without rescaling. @param methods that the family knows */
 export const guidanceEntries = <Method extends GuidanceMethod>(methods: readonly Method[]) => ({
   guidance_method: v.optional(
     v.pipe(guidanceMethod(methods), v.metadata({ choices: METHOD_NAMES } satisfies FieldMetadata)),
   ),
-  apg_eta: v.optional(apgEta()),
-  apg_norm_threshold: v.optional(apgNormThreshold()),
+  apg_eta: v.optional(v.pipe(apgEta(), v.metadata(ofApg))),
+  apg_norm_threshold: v.optional(v.pipe(apgNormThreshold(), v.metadata(ofApg))),
 });
 
 /** Whether what is said of projected guidance has it to be said of. */

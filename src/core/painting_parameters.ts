@@ -1,5 +1,6 @@
 /** The common parameters of chunks that call `paint`, and the rules between them. */
 import * as v from 'valibot';
+import type { FieldMetadata } from './field.ts';
 import type { NoiseRequest } from './noise.ts';
 import { outpaintEntries, outpaintProblem, type OutpaintRequest } from './outpainting_parameters.ts';
 import {
@@ -25,7 +26,8 @@ import {
   type ImageSource,
 } from './parameters.ts';
 
-const id = (name: string) => v.string(`${name} must be the id of a ${name}.`);
+const id = (name: string) =>
+  v.pipe(v.string(`${name} must be the id of a ${name}.`), v.metadata({ control: 'sampling' } satisfies FieldMetadata));
 
 export const samplingEntries = () => ({
   sampler: v.optional(id('sampler')),

@@ -40,6 +40,7 @@ export const upsamplingEntries = () => ({
     v.pipe(
       real('upsampled_strength', 0, 1),
       v.metadata({
+        with: 'latent_upsampler',
         label: { en: 'Strength of the second pass', de: 'Stärke des zweiten Durchgangs' },
         help: {
           en: 'How much of the steps of the second pass is run; 0 leaves the video as it was enlarged.',
@@ -52,6 +53,7 @@ export const upsamplingEntries = () => ({
     v.pipe(
       integer('upsampled_steps', 2, 150),
       v.metadata({
+        with: 'latent_upsampler',
         label: { en: 'Steps of the second pass', de: 'Schritte des zweiten Durchgangs' },
       } satisfies FieldMetadata),
     ),
@@ -60,6 +62,7 @@ export const upsamplingEntries = () => ({
     v.pipe(
       timesteps('upsampled_timesteps'),
       v.metadata({
+        with: 'latent_upsampler',
         label: { en: 'Timesteps of the second pass', de: 'Zeitschritte des zweiten Durchgangs' },
       } satisfies FieldMetadata),
     ),
@@ -68,6 +71,7 @@ export const upsamplingEntries = () => ({
     v.pipe(
       real('adain_factor', 0, 1),
       v.metadata({
+        with: 'latent_upsampler',
         label: { en: 'Contrast as in the first pass', de: 'Kontrast wie im ersten Durchgang' },
         help: {
           en: 'How far each channel gets back the mean and spread that it had before it was enlarged (AdaIN).',
@@ -80,6 +84,7 @@ export const upsamplingEntries = () => ({
     v.pipe(
       real('tone_map_compression_ratio', 0, 1),
       v.metadata({
+        with: 'latent_upsampler',
         label: { en: 'Tone mapping', de: 'Tonwertkompression' },
         help: {
           en: 'How far large values are made smaller before the second pass, against glaring colours.',

@@ -14,6 +14,8 @@ export interface FieldDescription {
   group: 'main' | 'more' | 'none';
   /** See `FieldMetadata.takenAs`; null where every checkpoint takes it. */
   takenAs: 'firstFrame' | 'lastFrame' | null;
+  /** See `FieldMetadata.with`. */
+  with: string | null;
   /** See `FieldMetadata.over`. */
   over: string | null;
   /** The choices and their labels. */
@@ -76,6 +78,7 @@ export function describeField(name: string, schema: v.GenericSchema): FieldDescr
     placeholder: said.placeholder ?? null,
     group: said.group ?? (isRequired || LONG.test(name) ? 'main' : 'more'),
     takenAs: said.takenAs ?? null,
+    with: said.with ?? null,
     over: said.over ?? null,
     choices,
     slider: said.slider ?? numbers.slider,
