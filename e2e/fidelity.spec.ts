@@ -64,15 +64,12 @@ const NOT_HERE =
  * type of weights. Samplers and schedules are numbers that one kernel is given, so wasm and Node tell them apart.
  */
 const ON_GPU = new Set([
-  'builtin-4-steps',
   'sd15-defaults',
   'sd15-f16-defaults',
   'sd15-dpmpp-2m-linspace-batch',
-  'sd15-cfg-zero-star',
   'sd15-transform-euler-03',
   'sd15-inpaint-06',
   'sd15-outpaint-background',
-  'sd15-hires-latent',
   'sd15-hires-upscaler',
   'sd21-apg-rescaled',
   'sd21-bf16-defaults',

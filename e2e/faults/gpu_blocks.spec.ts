@@ -87,7 +87,7 @@ test.describe('streamed', () => {
   });
 });
 
-test('a LoRA between two jobs: the same with weights that stay and with streamed ones, and gone without it', async ({
+test('a LoRA between two jobs: alike with weights that stay and with streamed ones, and gone without it', async ({
   page,
 }) => {
   const results: Outcome[][] = [];
@@ -108,6 +108,9 @@ test('a LoRA between two jobs: the same with weights that stay and with streamed
     expect(again).toEqual(plain);
     results.push(outcomes);
   }
-  const [resident, streamed] = results.map((outcomes) => outcomes.map(({ latents }) => latents));
-  expect(streamed).toEqual(resident);
+  const [resident, streamed] = results.map((outcomes) => outcomes.map(({ latents }) => latents ?? new Float32Array()));
+  expect([streamed[0], streamed[2]]).toEqual([resident[0], resident[2]]);
+  // What a LoRA adds to weights that stay is added on the GPU, to streamed ones while they are read: sums of another order.
+  expect(streamed[1]).toHaveLength(resident[1].length);
+  expect(Math.max(...streamed[1].map((value, i) => Math.abs(value - resident[1][i])))).toBeLessThan(1e-5);
 });
