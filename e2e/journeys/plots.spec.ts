@@ -9,7 +9,7 @@ test('checkpoints are compared in a grid that is broken off by a reload, recorde
   await page.getByRole('button', { name: 'Use Darkroom scenes, 4 steps Built in' }).click();
   await page.getByText('More settings').click();
   const field = (name: string) => page.getByRole('textbox', { name, exact: true });
-  for (const [name, value] of Object.entries({ Prompt: 'a house', Width: '64', Height: '64', Steps: '1' })) {
+  for (const [name, value] of Object.entries({ Prompt: 'a house', Width: '64', Height: '64', Steps: '8' })) {
     await field(name).fill(value);
   }
   await page.getByRole('radiogroup', { name: 'Upscale' }).getByText('Off').click();
@@ -25,6 +25,10 @@ test('checkpoints are compared in a grid that is broken off by a reload, recorde
   await page.getByRole('button', { name: 'Make 4 pictures of a plot' }).click();
   await expect(page.getByRole('heading', { name: 'Checkpoint × Seed' })).toBeVisible();
   await expect(page.getByText(/^.* · [1-3] of 4$/)).toBeVisible({ timeout: 120_000 });
+  // In the middle of a cell: its job knows its run.
+  await page.waitForFunction(async () =>
+    (await globalThis.darkroom?.list())?.some(({ state, run }) => state === 'running' && run !== null),
+  );
   await page.reload();
   await expect(page.getByText(/ · 4 of 4$/)).toBeVisible({ timeout: 180_000 });
   await expect(page.getByText('The grid is in the recordings')).toBeVisible();
