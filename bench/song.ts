@@ -91,7 +91,7 @@ function watch(engine: Engine): { runs: number; ms: number } {
   engine.run = timed(engine.run.bind(engine), true);
   engine.arithmetic.read = timed(engine.arithmetic.read.bind(engine.arithmetic), false);
   // Rows of tables of codes are read from the checkpoint's files.
-  // eslint-disable-next-line @typescript-eslint/unbound-method
+  // eslint-disable-next-line @typescript-eslint/unbound-method -- called with its own `this`
   const read = Blob.prototype.arrayBuffer;
   Blob.prototype.arrayBuffer = function (this: Blob) {
     return timed(() => read.call(this), false)();

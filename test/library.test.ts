@@ -1124,7 +1124,7 @@ describe('storage', () => {
   });
 });
 
-test('the last piece of a download that was broken off is looked at again, and fetched again where it is torn', async () => {
+test('resuming a download checks its last piece, and fetches it again if it is torn', async () => {
   const world = new World();
   await world.download(world.tab());
   const manifest = await world.store.manifest(REF);
