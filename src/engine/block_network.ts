@@ -58,7 +58,7 @@ export class BlockNetwork implements Network {
     this.#around = around;
   }
 
-  /** Opens the sessions and brings the weights that stay to the device. */
+  /** Brings the weights that stay to the device and opens the sessions. */
   static async open(graphs: BlockGraphs, placement: BlockPlacement, around: BlockSurroundings): Promise<BlockNetwork> {
     const network = new BlockNetwork(graphs, placement, around);
     try {
@@ -74,9 +74,6 @@ export class BlockNetwork implements Network {
     const [around, graphs] = [this.#around, this.#graphs];
     const { isResident } = this.#placement;
     const { memory } = around;
-    for (const kind of graphs.kinds) {
-      this.#kinds.push(await around.open(kind));
-    }
     const { tensors, places } = layOut(graphs);
     this.#tensors.push(...tensors.map((dims) => around.empty(dims)));
     places.forEach((tensor, value) => this.#values.set(value, this.#tensors[tensor]));
@@ -96,6 +93,10 @@ export class BlockNetwork implements Network {
         }
       }
     });
+    // Afterwards, as the runtime has the device rearrange a session's own weights, and what is written next would wait for that.
+    for (const kind of graphs.kinds) {
+      this.#kinds.push(await around.open(kind));
+    }
     this.#stream();
   }
 
