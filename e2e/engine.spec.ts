@@ -6,7 +6,7 @@ import { expect, test, type Page } from '@playwright/test';
 import { CHECKPOINTS, openDoor, openFolder, readGolden, runOperation, untilSampling } from './fixtures/door.ts';
 import { SD21, writeLargeCheckpoint } from './fixtures/large_checkpoint.ts';
 
-const PICTURES_IN_A_ROW = Number(process.env.PICTURES ?? 40);
+const PICTURES_IN_A_ROW = Number(process.env.PICTURES ?? 12);
 
 function small(parameters: Record<string, unknown> = {}) {
   return {
@@ -22,9 +22,9 @@ const ledger = (page: Page) =>
 test('between the first step and the picture no buffer is mapped for reading', async ({ page }) => {
   await openDoor(page, 'webgpu');
   await openFolder(page, join(CHECKPOINTS, 'tiny-turbo'));
-  await runOperation(page, small());
+  await runOperation(page, small({ width: 32, height: 32 }));
   const before = await ledger(page);
-  const { job, pictures } = await runOperation(page, small({ steps: 4, guidance_scale: 3 }));
+  const { job, pictures } = await runOperation(page, small({ steps: 4, guidance_scale: 3, width: 32, height: 32 }));
   const after = await ledger(page);
   expect(job.state).toBe('completed');
   expect(pictures).toHaveLength(1);
@@ -41,7 +41,7 @@ test('a sampler that adds noise makes the same picture on the GPU and on the pro
     await openFolder(page, join(CHECKPOINTS, 'tiny-sd15'));
     const { job, pictures } = await runOperation(
       page,
-      small({ steps: 4, guidance_scale: 3, sampler: 'euler_ancestral' }),
+      small({ steps: 3, guidance_scale: 3, sampler: 'euler_ancestral', width: 32, height: 32 }),
     );
     expect(job.error).toBeNull();
     made.push(pictures[0].rgba);

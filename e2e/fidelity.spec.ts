@@ -36,15 +36,11 @@ const ON_WEBGPU = [
   'bk-sdm-text',
   'control-sd2-transform',
   'control-sdxl-transform',
-  'image-prompt-sd1-two',
   'image-prompt-sdxl-text',
   'sd1-inpaint-06',
   'sd2-inpaint-10',
   'sdxl-inpaint-07',
-  'sdxl-inpaint-of-base',
   'sdxl-text',
-  'sdxl-text-sizes',
-  'sdxl-transform',
   'ssd-1b-text',
 ];
 
@@ -60,25 +56,18 @@ const NOT_HERE =
   /^(?:try-on|qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last|distilled-text|distilled-ends|upsampled|upsampled-again|upsampled-only))$/;
 
 /**
- * Of pipelines, flow transformers and videos what WebGPU runs in a way of its own: one of each architecture and operation, and of each kernel and
- * type of weights. Samplers and schedules are numbers that one kernel is given, so wasm and Node tell them apart.
+ * Of pipelines, flow transformers and videos what WebGPU runs in a way of its own: with those of the other architectures, one of each
+ * architecture and operation, and one of each kernel. Samplers and schedules are numbers that one kernel is given, and types of weights are
+ * read before the GPU has them, so wasm and Node tell those apart.
  */
 const ON_GPU = new Set([
-  'sd15-defaults',
-  'sd15-f16-defaults',
   'sd15-dpmpp-2m-linspace-batch',
   'sd15-transform-euler-03',
   'sd15-inpaint-06',
-  'sd15-outpaint-background',
   'sd15-hires-upscaler',
   'sd21-apg-rescaled',
-  'sd21-bf16-defaults',
-  'sd21-transform-ddim-resized',
-  'sd21-inpaint-10',
-  'turbo-1-step',
   'z-image-guided',
   'flux2-klein-picture',
-  'flux2-dev-picture',
   'sd35-skip-layers',
   'flux1-dev-transform',
   'qwen-image-german',

@@ -38,9 +38,8 @@ const ledger = (page: Page) =>
   page.evaluate(() => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).ledger());
 
 for (const { name, size, more } of [
-  { name: 'tiny-sd15', size: 64, more: {} },
-  { name: 'tiny-sd15', size: 128, more: { batch_size: 2 } },
-  { name: 'tiny-turbo', size: 128, more: { guidance_scale: 0 } },
+  { name: 'tiny-sd15', size: 64, more: { batch_size: 2 } },
+  { name: 'tiny-turbo', size: 64, more: { guidance_scale: 0 } },
   { name: DEFAULT_CHECKPOINT, size: 128, more: {} },
 ]) {
   test(`${name} at ${size} pixels takes about the memory that was estimated`, async ({ page }) => {

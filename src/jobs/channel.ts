@@ -8,7 +8,7 @@ import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { ErrorCode, Retry } from '../core/errors.ts';
 import type { Delta, Job } from '../core/job.ts';
-import { parse } from '../core/operation.ts';
+import { parse, parseOperation } from '../core/operation.ts';
 import { jobReport } from './job_report.ts';
 import { ENGINE_QUESTIONS, nobody } from './engine_questions.ts';
 import type { AskEngine, EngineQuestion } from './engine_questions.ts';
@@ -183,7 +183,7 @@ class ChannelServer {
     const { id } = message;
     switch (message.type) {
       case 'submit':
-        await this.#jobs.submit(message.operation, id);
+        await this.#jobs.submit(parseOperation(message.operation), id);
         this.#follow(id);
         return;
       case 'repeat':

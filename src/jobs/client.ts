@@ -13,7 +13,6 @@ import type {
   TokenCount,
 } from '../core/model.ts';
 import type { Operation } from '../core/operation.ts';
-import { parseOperation } from '../core/operation.ts';
 import { namedFiles, type NamedFile } from '../core/named_files.ts';
 import { requirementsOf } from '../core/plan.ts';
 import type { Requirements } from '../core/plan.ts';
@@ -165,8 +164,8 @@ export class JobClient implements JobService {
   }
 
   /** Loads what an operation runs on, if it certainly fits. A job that starts meanwhile goes first. */
-  async prepare(input: unknown): Promise<void> {
-    const operation = this.#onCurrent(parseOperation(input));
+  async prepare(asked: Operation): Promise<void> {
+    const operation = this.#onCurrent(asked);
     const sources = Object.fromEntries(needsOf(operation).refs.map((ref) => [ref, this.#sources.get(ref)]));
     await (await this.#workers.started()).call('prepare', { operation, sources });
   }
@@ -214,8 +213,8 @@ export class JobClient implements JobService {
   }
 
   /** Like {@link JobService.submit}; an operation without a checkpoint runs on the one opened last in this tab. */
-  async submit(input: unknown, id?: string): Promise<Job> {
-    return this.#jobs.submit(this.#onCurrent(parseOperation(input)), id);
+  async submit(asked: Operation, id?: string): Promise<Job> {
+    return this.#jobs.submit(this.#onCurrent(asked), id);
   }
 
   /** Includes jobs restored from the queue's witness. */
@@ -282,13 +281,13 @@ export class JobClient implements JobService {
   }
 
   /** What an operation needs. @throws StudioError `invalid_operation` */
-  requirements(input: unknown): Requirements {
-    return requirementsOf(parseOperation(input), catalogue);
+  requirements(operation: Operation): Requirements {
+    return requirementsOf(operation, catalogue);
   }
 
   /** Where an operation names files; see `named_files.ts`. */
-  namedFiles(input: unknown): NamedFile[] {
-    return namedFiles(parseOperation(input), catalogue);
+  namedFiles(operation: Operation): NamedFile[] {
+    return namedFiles(operation, catalogue);
   }
 
   remove(id: string): Promise<void> {

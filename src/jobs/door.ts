@@ -5,7 +5,7 @@
 import type { Delta, DeviceReport, EngineState, Job, LedgerReport } from '../core/job.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, MemoryBudget } from '../core/model.ts';
 import type { NamedFile } from '../core/named_files.ts';
-import type { Operation } from '../core/operation.ts';
+import { parseOperation, type Operation } from '../core/operation.ts';
 import type { Requirements } from '../core/plan.ts';
 import type { Listing } from '../weights/library/library_api.ts';
 import type { RunRecord } from '../recorder/recorder_api.ts';
@@ -88,7 +88,7 @@ declare global {
 export function exposeDoor(client: JobClient, askEngine: AskEngine): void {
   globalThis.darkroom = {
     device: () => client.device,
-    submit: (operation, id) => client.submit(operation, id),
+    submit: async (operation, id) => client.submit(parseOperation(operation), id),
     wait: (id) => client.wait(id),
     cancel: (id) => client.cancel(id),
     cancelAll: () => client.cancelAll(),
@@ -99,8 +99,8 @@ export function exposeDoor(client: JobClient, askEngine: AskEngine): void {
     reorder: (id, before) => client.reorder(id, before),
     repeat: (id) => client.repeat(id),
     resumed: (id) => client.resumed(id),
-    requirements: (operation) => client.requirements(operation),
-    namedFiles: (operation) => client.namedFiles(operation),
+    requirements: (operation) => client.requirements(parseOperation(operation)),
+    namedFiles: (operation) => client.namedFiles(parseOperation(operation)),
     remote: () => client.remote,
     forever: (id) => client.forever(id),
     pause: (isPaused) => client.pause(isPaused),
@@ -120,7 +120,7 @@ export function exposeDoor(client: JobClient, askEngine: AskEngine): void {
     entity: (run, filename) => client.entity(run, filename),
     ledger: () => client.ledger(),
     engine: () => client.engineState(),
-    prepare: (operation) => client.prepare(operation),
+    prepare: async (operation) => client.prepare(parseOperation(operation)),
     unload: () => client.unload(),
     askEngine,
   };

@@ -3,7 +3,7 @@
  * here, and the person is told.
  */
 import * as v from 'valibot';
-import { holdsFiles, withoutPictures } from '../core/operation.ts';
+import { holdsFiles, parseOperation, withoutPictures } from '../core/operation.ts';
 import type { Witness } from '../storage/witness.ts';
 import type { StoredJobs } from './stored_jobs.ts';
 import { isFinished } from './state.ts';
@@ -70,10 +70,12 @@ export class QueueWitness {
     for (const { id, operation, startsFromPicture } of waiting) {
       if (!startsFromPicture) {
         // Under its own id, so that two tabs that both notice submit it once.
-        await this.#jobs.submit(operation, id).then(
-          () => (restored += 1),
-          () => undefined,
-        );
+        try {
+          await this.#jobs.submit(parseOperation(operation), id);
+          restored += 1;
+        } catch {
+          // It is counted among those that could not be put back.
+        }
       }
     }
     return [sentenceOfLoss(restored), ...sentenceOfRest(waiting.length - restored)].join(' ');

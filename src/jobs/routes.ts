@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { ErrorCode } from '../core/errors.ts';
 import type { Delta, Job } from '../core/job.ts';
-import { parse } from '../core/operation.ts';
+import { parse, parseOperation } from '../core/operation.ts';
 import { nobody } from './engine_questions.ts';
 import type { AskEngine, EngineQuestion } from './engine_questions.ts';
 import { jobReport } from './job_report.ts';
@@ -165,7 +165,7 @@ export class JobRoutes {
 
   async #submit(request: Request): Promise<Response> {
     const id = request.headers.get('Idempotency-Key') ?? undefined;
-    return this.#accepted(await this.#jobs.submit(await readOperation(request), id));
+    return this.#accepted(await this.#jobs.submit(parseOperation(await readOperation(request)), id));
   }
 
   async #cancelAll(): Promise<Response> {

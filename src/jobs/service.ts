@@ -3,6 +3,7 @@
  * suite runs through each. Everything here survives structured clone.
  */
 import type { Delta, Job } from '../core/job.ts';
+import type { Operation } from '../core/operation.ts';
 
 /** The format of job ids chosen by whoever submits. */
 export const JOB_ID = /^[A-Za-z0-9_-]{1,64}$/;
@@ -24,7 +25,7 @@ export interface JobService {
    * and nothing is submitted. Absent = a new id
    * @throws StudioError `invalid_operation`, naming the field at fault; `storage_full`
    */
-  submit(operation: unknown, id?: string): Promise<Job>;
+  submit(operation: Operation, id?: string): Promise<Job>;
   /** Ended and running jobs by submission, then waiting ones in the order they will run. */
   list(): Promise<Job[]>;
   get(id: string): Promise<Job>;

@@ -9,7 +9,6 @@ import {
 import type { Catalogue } from '../core/catalogue.ts';
 import { StudioError } from '../core/errors.ts';
 import type { Job } from '../core/job.ts';
-import { parseOperation } from '../core/operation.ts';
 import type { Operation } from '../core/operation.ts';
 import { operationKinds, requirementsOf } from '../core/plan.ts';
 import { readRemoteModel } from '../core/remote.ts';
@@ -57,8 +56,7 @@ export class StoredJobs extends SharedJobs implements JobService {
     this.#catalogue = catalogue;
   }
 
-  async submit(input: unknown, id?: string): Promise<Job> {
-    const asked = parseOperation(input);
+  async submit(asked: Operation, id?: string): Promise<Job> {
     const lacking = this.#lacking(asked);
     const operation = lacking ? { ...asked, checkpoint: defaultCheckpoint(lacking) } : asked;
     const named = Object.values(operation.checkpoints ?? {}).filter((ref) => readRemoteModel(ref) === null);

@@ -2,7 +2,7 @@
 import { DEFAULT_CHECKPOINT, defaultCheckpoint } from '../core/builtin_checkpoints.ts';
 import { StudioError, cancelled } from '../core/errors.ts';
 import type { Job } from '../core/job.ts';
-import { parseOperation } from '../core/operation.ts';
+import { parseOperation, type Operation as ParsedOperation } from '../core/operation.ts';
 import { JobClient } from '../jobs/client.ts';
 import { answerEngine } from '../jobs/engine_desk.ts';
 import type { CheckpointReport } from '../jobs/engine_desk.ts';
@@ -100,7 +100,7 @@ export class Instance implements Opened {
     asked: Operation,
     { signal, onProgress, onNotice, preview }: RunOptions & { signal: AbortSignal },
   ): Promise<Result> {
-    const operation = this.#onNamed(asked);
+    const operation = this.#onNamed(parseOperation(asked));
     const canvas = preview && offscreen(preview);
     // What cannot start at all is said before anything is queued.
     await this.#client.device;
@@ -137,7 +137,7 @@ export class Instance implements Opened {
   }
 
   async prepare(operation: Operation): Promise<void> {
-    await this.#client.prepare(this.#onNamed(operation));
+    await this.#client.prepare(this.#onNamed(parseOperation(operation)));
   }
 
   unload(): Promise<void> {
@@ -169,17 +169,17 @@ export class Instance implements Opened {
   }
 
   /** With the names of checkpoints as refs; what names none runs on the first that was named, if that is of its kind. */
-  #onNamed(asked: Operation): Operation {
+  #onNamed(asked: ParsedOperation): ParsedOperation {
     const [first] = this.#named;
     const named = (ref: string) => (this.#named.includes(ref) ? refOf(ref) : ref);
     const { checkpoint, checkpoints } = asked;
     const steps = checkpoints && Object.entries(checkpoints).map(([step, ref]) => [step, named(ref)] as const);
-    const operation: Operation = {
+    const operation: ParsedOperation = {
       ...asked,
       ...(checkpoint ? { checkpoint: named(checkpoint) } : {}),
       ...(steps ? { checkpoints: Object.fromEntries(steps) } : {}),
     };
-    const { lacking } = needsOf(parseOperation(operation));
+    const { lacking } = needsOf(operation);
     const paints = lacking !== null && defaultCheckpoint(lacking) === DEFAULT_CHECKPOINT;
     return first !== undefined && paints ? { ...operation, checkpoint: refOf(first) } : operation;
   }

@@ -263,7 +263,7 @@ export class Studio {
   }
 
   async submit(input: OperationInput): Promise<Job> {
-    const operation = this.#judged(input);
+    const operation = this.#judged(parseOperation(input));
     this.newest.follows = true;
     const isAlone = this.running === null;
     const job = await this.#client.submit(operation);
@@ -274,8 +274,8 @@ export class Studio {
   }
 
   /** Submits those operations all or none, each under an id of its own. */
-  async submitAll(inputs: readonly { id: string; operation: OperationInput }[]): Promise<void> {
-    const judged = inputs.map(({ id, operation }) => ({ id, operation: this.#judged(operation) }));
+  async submitAll(asked: readonly { id: string; operation: Operation }[]): Promise<void> {
+    const judged = asked.map(({ id, operation }) => ({ id, operation: this.#judged(operation) }));
     this.newest.follows = true;
     for (const { id, operation } of judged) {
       await this.#client.submit(operation, id);
@@ -283,8 +283,7 @@ export class Studio {
   }
 
   /** @throws StudioError `invalid_operation` for what certainly cannot run */
-  #judged(input: OperationInput): Operation {
-    const operation = parseOperation(input);
+  #judged(operation: Operation): Operation {
     const { checkpoint } = this.opened;
     const isOpen = checkpoint !== null && operation.checkpoint === checkpoint.ref;
     if (isOpen || operation.checkpoint === null) {
