@@ -29,7 +29,7 @@ export default defineConfig(({ mode }) => ({
   ssr: {
     target: mode === 'node' ? 'node' : 'webworker',
     noExternal: true,
-    external: mode === 'node' ? ['onnxruntime-node'] : [],
+    external: mode === 'node' ? ['onnxruntime-node', 'playwright'] : [],
   },
   build: {
     ssr: true,

@@ -1,6 +1,7 @@
 /** The npm package: built here, its files on one origin, pages of every bundler on others, with and without isolation. */
 import { execFile, execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
@@ -266,6 +267,65 @@ for (const name of ['sd15-euler-trailing-unguided', 'turbo-transform']) {
     expect(readdirSync(out)).toContain('metadata.json');
   });
 }
+
+/** Runs a program that imports the package, in Node, at `folder`. @returns what it printed, as JSON */
+async function inNode(folder: string, program: string): Promise<unknown> {
+  const file = join(folder, 'program.mjs');
+  writeFileSync(file, program);
+  const { stdout } = await promisify(execFile)('node', [file], { cwd: folder });
+  return JSON.parse(stdout);
+}
+
+test('in Node, a Chromium enlarges on WebGPU as the processor does', async () => {
+  const checkpoint = join(CHECKPOINTS, 'tiny-turbo');
+  const painting = { ...APPLES, parameters: { ...APPLES.parameters, width: 16, height: 16, guidance_scale: 0 } };
+  const { gpu, cpu, refused, stages, device } = (await inNode(
+    test.info().outputPath(''),
+    `import { createDarkroom } from ${JSON.stringify(join(DIST, 'node.js'))};
+    const [gpu, cpu] = ['webgpu', 'wasm'].map((backend) => createDarkroom({ backend, checkpoints: { given: ${JSON.stringify(checkpoint)} } }));
+    const { pictures } = await cpu.run(${JSON.stringify(painting)}).result;
+    const stages = [];
+    const enlarged = async (darkroom, options) => {
+      const operation = { operation: 'image_upscale', config: 'image_upscale', parameters: { image: pictures[0] } };
+      const { pictures: [large] } = await darkroom.run(operation, options).result;
+      return { picture: Buffer.from(await large.arrayBuffer()).toString('base64') };
+    };
+    const made = { gpu: await enlarged(gpu, { onProgress: ({ stage }) => stages.push(stage) }), cpu: await enlarged(cpu, {}) };
+    const { backend: device } = await gpu.device();
+    const refused = await gpu.run(${JSON.stringify({ ...painting, config: 'no' })}).result.catch(({ code }) => code);
+    await Promise.all([gpu.dispose(), cpu.dispose()]);
+    console.log(JSON.stringify({ ...made, device, refused, stages }));`,
+  )) as Record<'gpu' | 'cpu', { picture: string }> & { device: string; refused: string; stages: string[] };
+  expect({ device, refused }).toEqual({ device: 'webgpu', refused: 'invalid_operation' });
+  expect(stages).toContain('upscale');
+  const [ours, theirs] = [gpu, cpu].map(({ picture }) => pngPixels(Buffer.from(picture, 'base64')).data);
+  expect(ours).toHaveLength(64 * 64 * 4);
+  expect(new Set(ours).size).toBeGreaterThan(16);
+  expect(ours.reduce((most, value, i) => Math.max(most, Math.abs(value - theirs[i])), 0)).toBeLessThanOrEqual(2);
+});
+
+test('in Node, what computes there and is not installed is named', async () => {
+  // Outside of the project, where no package is found.
+  const folder = mkdtempSync(join(tmpdir(), 'darkroom-package-'));
+  try {
+    cpSync(DIST, join(folder, 'darkroom'), { recursive: true });
+    const told = await inNode(
+      folder,
+      `import { createDarkroom } from './darkroom/node.js';
+      const failed = (options) => createDarkroom(options).device().catch(({ code, message }) => ({ code, message }));
+      const options = [{ backend: 'webgpu' }, {}, { backend: 'webgpu', recordings: 'opfs' }, { backend: 'webgpu', checkpoints: { a: './nowhere' } }];
+      console.log(JSON.stringify(await Promise.all(options.map(failed))));`,
+    );
+    expect(told).toEqual([
+      { code: 'worker_failed', message: expect.stringMatching(/install it with "npm install playwright"/) as string },
+      { code: 'worker_failed', message: expect.stringMatching(/"npm install onnxruntime-node"/) as string },
+      { code: 'invalid_operation', message: expect.stringMatching(/leave "recordings" out/) as string },
+      { code: 'checkpoint_incomplete', message: 'There is no checkpoint at ./nowhere that can be read.' },
+    ]);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
 
 test('in Node, a server that lets no page ask makes a picture, with its key in a header', async () => {
   const info = test.info();

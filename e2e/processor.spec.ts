@@ -93,6 +93,15 @@ test('what an operation runs on is on the device before it is asked, makes the s
   const worst = made.latents!.reduce((most, value, i) => Math.max(most, Math.abs(value - golden.latents[i])), 0);
   expect(worst).toBeLessThanOrEqual(1e-3);
   expect((await sessions())?.liveBuffers).toBe(before?.liveBuffers);
+  // Whatever computes does so in workers, so that the page stays free.
+  const runtimes = () =>
+    performance
+      .getEntriesByType('resource')
+      .map(({ name }) => name)
+      .filter((name) => /\.wasm|ort[-.]/.test(name));
+  expect(await page.evaluate(runtimes)).toEqual([]);
+  const worker = page.workers().find((one) => one.url().includes('generation'));
+  expect(await worker?.evaluate(runtimes)).not.toEqual([]);
   // Preparing during a job does nothing; a job that starts during preparation goes first.
   const [both] = await page.evaluate(async (operation) => {
     const door = globalThis.darkroom as NonNullable<typeof globalThis.darkroom>;

@@ -12,6 +12,8 @@ import { writeTypes } from './types.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const OUT = join(ROOT, 'package', 'dist');
+/** What computes in Node: on the processor, or a Chromium on WebGPU. */
+const ONLY_IN_NODE = ['onnxruntime-node', 'playwright'];
 
 /** @param {string} path */
 const text = (path) => readFileSync(join(ROOT, path), 'utf8');
@@ -76,8 +78,8 @@ function manifest() {
       './darkroom.json': './darkroom.json',
     },
     engines: { node: '>=20.19' },
-    // Only Node needs it, and whoever makes pictures there installs it.
-    peerDependencies: { 'onnxruntime-node': project.devDependencies['onnxruntime-node'] },
-    peerDependenciesMeta: { 'onnxruntime-node': { optional: true } },
+    // Only Node needs one of them, and whoever makes pictures there installs it.
+    peerDependencies: Object.fromEntries(ONLY_IN_NODE.map((name) => [name, project.devDependencies[name]])),
+    peerDependenciesMeta: Object.fromEntries(ONLY_IN_NODE.map((name) => [name, { optional: true }])),
   };
 }

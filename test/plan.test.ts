@@ -779,6 +779,33 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
     expect(q4.weights).toBeLessThan(q8.weights);
   });
 
+  test('on the processor, weights of quick convolutions count as they are held, and are left out where they do not fit', async () => {
+    const model = await open(1);
+    const processor: DeviceReport = { ...device, backend: 'wasm', precision: 'f32', limits: null, runtime: 'jspi' };
+    const full = { ...asked, phased: false, tile_size: 512, weights: 'full' as const };
+    const on = async (more: Partial<EstimateRequest>, bytes: number) => {
+      const { variants } = await model.estimate(
+        { ...full, ...more },
+        circumstances({ device: processor, budget: { bytes, source: 'set' } }),
+      );
+      return variants.find(({ runsHere }) => runsHere) as (typeof variants)[number];
+    };
+    const small = { width: 64, height: 64, phased: true };
+    const quick = await on(small, 2 ** 40);
+    expect(quick.plainConvolutions).toBeUndefined();
+    const plain = await on(small, quick.memory.peak - 1);
+    expect(plain).toMatchObject({ plainConvolutions: true, misfit: null });
+    const more = quick.memory.weights - plain.memory.weights;
+    console.log(`quick convolutions of Stable Diffusion 1.5 hold ${gib(more)} GiB more, at 64²`);
+    // Its weights are 3.2 GiB, and of those with few enough channels as much again.
+    expect(more).toBeGreaterThan(0.1 * 2 ** 30);
+    expect(more).toBeLessThan(0.5 * 2 ** 30);
+    const large = await on({ phased: true }, 2 ** 40);
+    console.log(`Stable Diffusion 1.5 at 512² in phases, f32: ${gib(large.memory.peak)} GiB`);
+    expect(large).toMatchObject({ plainConvolutions: true, misfit: null });
+    expect(large.memory.peak).toBeLessThan(4 * 2 ** 30);
+  });
+
   test('Stable Diffusion XL at 1024² in half precision fits in 8 GB in phases, and one for inpainting does', async () => {
     for (const inputs of [4, 9]) {
       const model = await open('XL', inputs);

@@ -1,10 +1,17 @@
 /** 3×3 convolutions on the processor beside the runtime's own: widths that four does not divide, several pictures, with and without bias. */
+import { join } from 'node:path';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { expect, test } from 'vitest';
+import type { RunnableGraph } from '../src/engine/runtime.ts';
+import type { Graph } from '../src/graphs/graph.ts';
 import { LayerWriter } from '../src/graphs/layers.ts';
 import { shortConv } from '../src/graphs/short_convolution.ts';
+import { openModel } from '../src/models/family.ts';
+import { filesOf, folderContents } from './checkpoint_folder.ts';
 import { hashed } from './hashed_weights.ts';
+import { startNodeEngine } from './node_engine.ts';
 
+const FOLDER = join(import.meta.dirname, 'checkpoints', 'tiny-turbo');
 const NONE = { get: () => undefined, names: () => [] };
 
 test.each([
@@ -54,4 +61,32 @@ test.each([
   const difference = plain.reduce((most, value, at) => Math.max(most, Math.abs(value - short[at])), 0);
   expect(largest).toBeGreaterThan(1);
   expect(difference / largest).toBeLessThan(2e-5);
+});
+
+test('what the session will hold is told, and where memory is short the weights stay as they are', async () => {
+  const { engine } = startNodeEngine();
+  const graphs: Graph[] = [];
+  const createNetwork = engine.createNetwork.bind(engine);
+  engine.createNetwork = (graph: RunnableGraph, blobs) => {
+    graphs.push(graph as Graph);
+    return createNetwork(graph, blobs);
+  };
+  const model = await openModel(filesOf('tiny-turbo', folderContents(FOLDER)), engine);
+  const request = { operation: 'image_generation', width: 64, height: 64, batch_size: 1, steps: 1, guidance_scale: 1 };
+  const held = async () => {
+    graphs.length = 0;
+    await model.prepare(request, new AbortController().signal, false);
+    return graphs.map(({ heldBytes, weightBytes }) => heldBytes / weightBytes);
+  };
+  const quick = await held();
+  expect(Math.max(...quick)).toBeGreaterThan(1.2);
+  model.usePlainConvolutions(true);
+  const plain = await held();
+  // Whichever network has such convolutions is made anew; folded upsampling stays.
+  expect(plain.length).toBeGreaterThan(1);
+  expect(Math.max(...plain)).toBeLessThan(1.2);
+  // Back again to what is quicker.
+  model.usePlainConvolutions(false);
+  expect(Math.max(...(await held()))).toBe(Math.max(...quick));
+  await model.release();
 });

@@ -31,6 +31,15 @@ describe('the number of threads', () => {
       1,
       /only one of 6 processor cores .* up to 6 times as/,
     ],
+    [
+      'isolated, without shared memory',
+      'wasm',
+      '4',
+      { cores: 6, isolated: true, lacksSharedMemory: true },
+      1,
+      /no shared memory .* only one of 6 processor cores .* up to 6 times as/,
+    ],
+    ['without shared memory, beside a GPU', 'webgpu', null, { ...isolated(6), lacksSharedMemory: true }, 1, null],
     ['not isolated, with one core', 'wasm', null, { cores: 1, isolated: false }, 1, null],
     ['not isolated, beside a GPU', 'webgpu', null, { cores: 6, isolated: false }, 1, null],
   ] as const)('%s', async (_, provider, asked, machine, threads, note) => {

@@ -16,7 +16,7 @@ import type { Medium } from '../src/media/medium.ts';
 import { mediumNamed } from '../src/media/registry.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import type { EventSender } from './connection.ts';
-import type { RecorderApi } from '../src/recorder/recorder_api.ts';
+import type { NewEntity, RecorderApi } from '../src/recorder/recorder_api.ts';
 import { asUsed, takeFiles } from './given_files.ts';
 import { madeElsewhere, sortedByContent } from './made_files.ts';
 import { ProgressReport } from './progress_report.ts';
@@ -155,8 +155,10 @@ export class Execution {
     used: Record<string, Blob | Blob[]>,
   ): Promise<void> {
     const { plan } = this.prepared;
+    const first = () => this.#firstEntities(operation, [...files.keys()]);
+    let areRecorded = false;
     if (!(run !== null && (await this.#goOnWith(run)))) {
-      await this.#run.open({
+      const opening = {
         config_name: plan.config,
         operation,
         expected_outputs: [
@@ -166,9 +168,13 @@ export class Execution {
           ...operation.record,
           ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
         ],
-      });
+      };
+      // Files are recorded before them, under names that they hold.
+      areRecorded = files.size === 0;
+      await (areRecorded ? this.#run.openWith(opening, first()) : this.#run.open(opening));
     }
     this.events.send({ type: 'run', run: this.#run.id });
+    this.#run.tellFirst();
     if (isFirst) {
       this.#keep(null);
     }
@@ -186,27 +192,34 @@ export class Execution {
       used[name] = isList ? blobs : blobs[0];
       operation.parameters[name] = isList ? names : names[0];
     }
-    // Given outputs are recorded as if their steps had made them.
-    await this.#run.record('input', { ...operation, given: undefined });
-    await this.#run.record('config', {
-      pipeline: plan.pipeline,
-      config: plan.config,
-      checkpoint: plan.checkpoint,
-      steps: plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
-        id,
-        chunk,
-        parameters: {
-          ...parameters,
-          ...pick(
-            operation.parameters,
-            Object.keys(parameters).filter((name) => files.has(name)),
-          ),
-        },
-        ...(Object.keys(wired).length > 0 ? { wired } : {}),
-        ...(given === null ? {} : { is_given: true }),
-        ...(language === null ? {} : { language }),
-      })),
-    });
+    for (const { type, content } of areRecorded ? [] : first()) {
+      await this.#run.record(type, content);
+    }
+  }
+
+  /** What is asked and how it is planned. @param files names of the operation's parameters that hold files */
+  #firstEntities(operation: Plan['operation'], files: readonly string[]): NewEntity[] {
+    const { plan } = this.prepared;
+    const steps = plan.steps.map(({ id, chunk, parameters, wired, given, language }) => ({
+      id,
+      chunk,
+      parameters: {
+        ...parameters,
+        ...pick(
+          operation.parameters,
+          Object.keys(parameters).filter((name) => files.includes(name)),
+        ),
+      },
+      ...(Object.keys(wired).length > 0 ? { wired } : {}),
+      ...(given === null ? {} : { is_given: true }),
+      ...(language === null ? {} : { language }),
+    }));
+    const { pipeline, config, checkpoint } = plan;
+    return [
+      // Given outputs are recorded as if their steps had made them.
+      { type: 'input', content: { ...operation, given: undefined } },
+      { type: 'config', content: { pipeline, config, checkpoint, steps } },
+    ];
   }
 
   /** False if the run cannot be continued, so that another one is opened. */

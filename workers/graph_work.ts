@@ -276,8 +276,9 @@ export class GraphWork {
 
 /** Has the model run as it was planned. */
 export function useBlocks({ model, variant, estimate }: StepModel): void {
-  const planned = estimate?.variants.find((one) => one.variant === variant && one.blocks);
-  model.useBlocks?.(new Map(Object.entries(planned?.blocks?.networks ?? {})));
+  const planned = estimate?.variants.filter((one) => one.variant === variant && one.runsHere) ?? [];
+  model.useBlocks?.(new Map(Object.entries(planned.find(({ blocks }) => blocks)?.blocks?.networks ?? {})));
+  model.usePlainConvolutions(planned.some(({ plainConvolutions }) => plainConvolutions));
 }
 
 function stepsOf({ steps, strength }: EstimateRequest): number {

@@ -2,11 +2,12 @@
 import type * as Comlink from 'comlink';
 import { StudioError } from '../src/core/errors.ts';
 import type { Entity } from '../src/core/job.ts';
-import type { RecorderApi, RunEntity } from '../src/recorder/recorder_api.ts';
+import type { NewEntity, RecorderApi, RunEntity, RunOpening } from '../src/recorder/recorder_api.ts';
 import type { EventSender } from './connection.ts';
 
 export class RecordedRun {
   #id = '';
+  #first: Entity[] = [];
   /** What an earlier attempt recorded, by step and type, in order; each is used once instead of recording it again. */
   readonly #earlier = new Map<string, RunEntity[]>();
   readonly #recorder: Comlink.Remote<RecorderApi>;
@@ -21,8 +22,22 @@ export class RecordedRun {
     return this.#id;
   }
 
-  async open(asked: Parameters<RecorderApi['openRun']>[0]): Promise<void> {
+  async open(asked: RunOpening): Promise<void> {
     this.#id = await this.#recorder.openRun(asked);
+  }
+
+  /** The same with its first entities, for which the recorder is not waited for in between: networks keep this worker busy. */
+  async openWith(asked: RunOpening, first: readonly NewEntity[]): Promise<void> {
+    const { run, entities } = await this.#recorder.openRunWith(asked, first);
+    this.#id = run;
+    this.#first = entities;
+  }
+
+  /** Tells of what {@link openWith} has recorded. */
+  tellFirst(): void {
+    for (const entity of this.#first.splice(0)) {
+      this.#events.send({ type: 'entity', entity });
+    }
   }
 
   /**

@@ -1,6 +1,7 @@
 /** One recorder, served to the page and to whoever records. */
 import type { Recorder } from '../src/recorder/recorder.ts';
-import type { RecorderApi, StorageReport } from '../src/recorder/recorder_api.ts';
+import { StudioError } from '../src/core/errors.ts';
+import type { NewEntity, RecorderApi, RunOpening, StorageReport } from '../src/recorder/recorder_api.ts';
 import { serveOn } from './connection.ts';
 import './media_files.ts';
 
@@ -33,6 +34,21 @@ export class RecorderOwner implements RecorderApi {
 
   async openRun(...args: Parameters<RecorderApi['openRun']>) {
     return (await this.#recorder()).openRun(...args);
+  }
+
+  async openRunWith(opening: RunOpening, first: readonly NewEntity[]) {
+    const recorder = await this.#recorder();
+    const run = await recorder.openRun(opening);
+    try {
+      const entities = await Promise.all(
+        first.map(({ type, content, metadata }) => recorder.saveEntity(run, type, content, metadata)),
+      );
+      return { run, entities };
+    } catch (error) {
+      // Nobody else knows that it is open.
+      await recorder.closeRun(run, 'failed', StudioError.from(error).toData()).catch(() => undefined);
+      throw error;
+    }
   }
 
   async resumeRun(...args: Parameters<RecorderApi['resumeRun']>) {

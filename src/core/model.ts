@@ -173,6 +173,8 @@ export interface VariantEstimate {
   runsHere: boolean;
   /** Present if it runs in blocks because it does not fit as a whole. */
   blocks?: BlockEstimate;
+  /** Whether convolutions do without what would make them quicker, because their weights would take more memory than there is. */
+  plainConvolutions?: boolean;
 }
 
 /** The phases of a run, in order. Each needs only its own networks. */

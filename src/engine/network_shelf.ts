@@ -31,6 +31,8 @@ export class NetworkShelf {
   onLoading: ((loading: Loading) => void) | null = null;
   /** Bytes that a network's weights may take, by its name: such a network runs in blocks, if it can be cut into any. Others are whole. */
   blockBytes: ReadonlyMap<string, number> = new Map();
+  /** See {@link GraphOptions.plainConvolutions}. */
+  plainConvolutions = false;
   /** Ends runs of networks in blocks between two of them. */
   signal: AbortSignal | null = null;
   readonly #networks = new Map<string, Kept>();
@@ -46,9 +48,10 @@ export class NetworkShelf {
   async get(
     name: string,
     shape: Record<string, number>,
-    build: (options: { provider: Provider; dtype: FloatType }) => RunnableGraph,
+    build: (options: { provider: Provider; dtype: FloatType; plainConvolutions: boolean }) => RunnableGraph,
   ): Promise<Network> {
-    const key = JSON.stringify(shape);
+    const { plainConvolutions } = this;
+    const key = JSON.stringify([shape, plainConvolutions]);
     const allowed = this.#allowed(name);
     const existing = this.#networks.get(name);
     const isShaped = existing?.key === key && (existing.budget === undefined || existing.budget === allowed);
@@ -56,7 +59,8 @@ export class NetworkShelf {
       return existing.network;
     }
     const start = performance.now();
-    const graph = build({ provider: this.engine.provider, dtype: this.engine.report.precision });
+    const { provider, report } = this.engine;
+    const graph = build({ provider, dtype: report.precision, plainConvolutions });
     const blobs = await this.#blobs(graph);
     const cut = this.#cut(name, graph, isShaped ? existing.blocks : null);
     if (isShaped && existing.blocks && cut) {

@@ -16,10 +16,16 @@ export interface Machine {
   cores: number;
   /** Whether the page is cross-origin isolated, without which threads cannot share memory. */
   isolated: boolean;
+  /** Whether the browser has no shared memory even then: old ones, and those where a setting or policy takes it away. */
+  lacksSharedMemory?: boolean;
 }
 
 export function thisMachine(): Machine {
-  return { cores: Math.max(1, navigator.hardwareConcurrency || 1), isolated: self.crossOriginIsolated };
+  return {
+    cores: Math.max(1, navigator.hardwareConcurrency || 1),
+    isolated: self.crossOriginIsolated,
+    lacksSharedMemory: !('SharedArrayBuffer' in self),
+  };
 }
 
 /**
@@ -29,15 +35,14 @@ export function thisMachine(): Machine {
 export async function threadsFor(
   provider: Provider,
   asked: string | null,
-  { cores, isolated }: Machine = thisMachine(),
+  { cores, isolated, lacksSharedMemory = false }: Machine = thisMachine(),
 ): Promise<{ threads: number; note: string | null }> {
   const most = Math.min(cores, MOST);
-  if (!isolated) {
-    const note =
-      provider === 'wasm' && most > 1
-        ? `This page is not cross-origin isolated, so only one of ${cores} processor cores computes and pictures take up to ${most} times as long; reload it, and if that does not help, ask whoever serves it to send the headers that docs/serving.md names.`
-        : null;
-    return { threads: 1, note };
+  if (!isolated || lacksSharedMemory) {
+    const why = isolated
+      ? `This browser has no shared memory (SharedArrayBuffer), so only one of ${cores} processor cores computes and pictures take up to ${most} times as long; use a current Chrome, Edge, Firefox or Safari, or allow it where a setting or policy forbids it.`
+      : `This page is not cross-origin isolated, so only one of ${cores} processor cores computes and pictures take up to ${most} times as long; reload it, and if that does not help, ask whoever serves it to send the headers that docs/serving.md names.`;
+    return { threads: 1, note: provider === 'wasm' && most > 1 ? why : null };
   }
   const wanted = asked === null ? null : Number(asked);
   if (wanted !== null && Number.isInteger(wanted) && wanted >= 1 && wanted <= most) {
@@ -85,10 +90,11 @@ export class ThreadMeasurement {
 
   /** Call when idle. @returns the fastest number of threads; null if nothing was measured */
   async rest(): Promise<number | null> {
-    const { cores, isolated } = this.machine;
+    const { cores, isolated, lacksSharedMemory } = this.machine;
+    const isAlone = !isolated || lacksSharedMemory === true || cores === 1;
     this.stir();
     const attempt = (this.#attempt = new AbortController());
-    if (!isolated || cores === 1 || (await chosenThreads()) !== null || (await fastestThreads(cores)) !== null) {
+    if (isAlone || (await chosenThreads()) !== null || (await fastestThreads(cores)) !== null) {
       return null;
     }
     await this.pause(QUIET);

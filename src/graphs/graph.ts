@@ -112,6 +112,8 @@ export interface GraphOptions {
    * they are.
    */
   weights?: WeightVariant;
+  /** Whether 3×3 convolutions on the processor leave their weights as they are, where memory is short: see `short_convolution.ts`. */
+  plainConvolutions?: boolean;
   /** Whether it is built to be counted and never run: then what repeats itself with the length of a video stands in it once. */
   isPlanned?: boolean;
 }
@@ -162,6 +164,8 @@ export interface Graph {
   activationSizes: ReadonlyMap<number, number>;
   /** Bytes of all initializers outside the model. */
   weightBytes: number;
+  /** What becomes of them when the session is created, in bytes: what it computes from constants takes their place and may be larger. */
+  heldBytes: number;
   /** The same network in pieces that run one after another; absent for those whose builder does not say where to cut. */
   blocks?: () => BlockGraphs;
   /**

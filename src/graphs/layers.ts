@@ -66,7 +66,8 @@ export class LayerWriter extends ElementWriter {
     const weight = this.#kernelOf(path, [out, c, ...kernel], options.frames);
     const added = bias === false ? [] : [bias === true ? this.weight(`${path}.bias`, [out]) : bias];
     const isPlain = [...kernel, ...strides, ...dilations, ...pads].join() === '3,3,1,1,1,1,1,1,1,1';
-    if (this.options.provider === 'wasm' && this.options.dtype === 'f32' && isPlain && isShort(x, out)) {
+    const { provider, dtype, plainConvolutions } = this.options;
+    if (provider === 'wasm' && dtype === 'f32' && isPlain && !plainConvolutions && isShort(x, out)) {
       return shortConv(this, path, x, out, weight, added[0] ?? null);
     }
     const convolve = (name: string, inputs: Value[]) =>

@@ -74,6 +74,8 @@ export class OnnxWriter {
   readonly #occupied = new Map<string, Occupation>();
   /** Names of initializers and of values that depend on initializers alone. */
   readonly #constants = new Set<string>();
+  /** Bytes of those constants that nodes read at each run, by name. */
+  readonly #held = new Map<string, number>();
   /** Nodes' results by name. */
   readonly #results = new Map<string, Value>();
   /** Before which nodes the graph may be cut. */
@@ -295,6 +297,7 @@ export class OnnxWriter {
       flops: this.#flops,
       ...this.#activations(),
       weightBytes: this.#weightBytes,
+      heldBytes: [...this.#held.values()].reduce((sum, bytes) => sum + bytes, 0),
       ...(this.#cuts.length > 0 && { blocks: () => blocksOf(written()) }),
       adjustable: (names) => adjustable(written(), names),
     };
@@ -308,6 +311,9 @@ export class OnnxWriter {
       // Folded when the session is created.
       results.forEach(({ name }) => this.#constants.add(name));
       return;
+    }
+    for (const { name, type, dims } of given.filter((input) => this.#constants.has(input.name))) {
+      this.#held.set(name, size(dims) * BYTES[type]);
     }
     for (const { name, type, dims } of results) {
       const same = op === 'Reshape' ? this.#occupied.get(given[0].name) : undefined;

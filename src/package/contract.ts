@@ -9,7 +9,7 @@ export interface DarkroomOptions {
    * this module; a bundler moves the module and not the files, so then it has to be said. Means nothing in Node.
    */
   base?: string | URL;
-  /** `auto` takes WebGPU where a hardware adapter exists, else the processor. In Node there is only the processor. */
+  /** `auto` takes WebGPU where a hardware adapter exists, else the processor. In Node `auto` is the processor, and `webgpu` a headless Chromium. */
   backend?: 'auto' | 'webgpu' | 'wasm';
   /** How many threads compute on the processor; by default what is fastest on this machine, in Node all cores. */
   threads?: number;

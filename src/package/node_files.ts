@@ -14,6 +14,17 @@ import type { CheckpointFile } from './contract.ts';
 export async function filesAt(
   where: string | URL | readonly CheckpointFile[],
 ): Promise<string | URL | readonly CheckpointFile[]> {
+  const files = typeof where === 'string' || where instanceof URL ? await pathsAt(where) : null;
+  return files
+    ? Promise.all(files.map(async (one) => ({ path: one.path, file: await fileAt(one.file).catch(absent(one.file)) })))
+    : where;
+}
+
+/**
+ * Where the files of a checkpoint lie, each with its path in the folder; null for an address of the web.
+ * @throws StudioError `checkpoint_incomplete`
+ */
+export async function pathsAt(where: string | URL): Promise<{ path: string; file: string }[] | null> {
   const path =
     where instanceof URL && where.protocol === 'file:'
       ? fileURLToPath(where)
@@ -21,16 +32,21 @@ export async function filesAt(
         ? where
         : null;
   if (path === null) {
-    return where;
+    return null;
   }
   try {
     const isFile = (await stat(path)).isFile();
-    const files = isFile ? [{ path: basename(path), file: path }] : await filesOfFolder(path);
-    return await Promise.all(files.map(async (one) => ({ path: one.path, file: await fileAt(one.file) })));
+    return isFile ? [{ path: basename(path), file: path }] : await filesOfFolder(path);
   } catch (cause) {
-    throw new StudioError('checkpoint_incomplete', `There is no checkpoint at ${path} that can be read.`, { cause });
+    return absent(path)(cause);
   }
 }
+
+const absent =
+  (path: string) =>
+  (cause: unknown): never => {
+    throw new StudioError('checkpoint_incomplete', `There is no checkpoint at ${path} that can be read.`, { cause });
+  };
 
 /** Read when it is asked for, range by range. */
 async function fileAt(path: string): Promise<CheckpointFile['file']> {

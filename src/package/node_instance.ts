@@ -22,22 +22,7 @@ import { loadNodeRuntime } from './node_runtime.ts';
 const MEMORY = 0.75;
 
 /** @throws StudioError `invalid_operation` for what only a browser has, `checkpoint_incomplete`, `worker_failed` without onnxruntime-node */
-export async function openInNode({
-  backend,
-  threads,
-  checkpoints,
-  recordings,
-  servers = [],
-}: DarkroomOptions): Promise<Instance> {
-  if (backend === 'webgpu') {
-    throw new StudioError('no_webgpu', 'In Node there is no WebGPU; leave "backend" out, and the processor computes.');
-  }
-  if (recordings === 'opfs') {
-    throw new StudioError(
-      'invalid_operation',
-      'In Node there is no private file system to keep runs in; leave "recordings" out, and write the files of each result where you want them.',
-    );
-  }
+export async function openInNode({ threads, checkpoints, servers = [] }: DarkroomOptions): Promise<Instance> {
   const computing = threads ?? availableParallelism();
   const runtime = await loadNodeRuntime(computing);
   const startEngine = () => Promise.resolve(Engine.onProcessor(runtime, computing, 'Runs on the processor, in Node.'));

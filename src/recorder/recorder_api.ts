@@ -15,6 +15,13 @@ export interface RunOpening {
   expected_outputs: string[];
 }
 
+/** What {@link RecorderApi.saveEntity} takes. */
+export interface NewEntity {
+  type: string;
+  content: Blob | string | object;
+  metadata?: Record<string, unknown>;
+}
+
 /** `interrupted`: the tab, the browser or the machine went away while it ran. */
 export type RunStage = 'running' | 'completed' | 'failed' | 'cancelled' | 'interrupted';
 
@@ -101,6 +108,8 @@ export interface RecorderApi {
   storage(): Promise<StorageReport>;
   /** Creates the run's folder and returns its id. */
   openRun(opening: RunOpening): Promise<string>;
+  /** The same with its first entities, for those who are too busy to be told of each. */
+  openRunWith(opening: RunOpening, entities: readonly NewEntity[]): Promise<{ run: string; entities: Entity[] }>;
   /** Reopens an interrupted or ended run: more can be saved, under the next numbers. */
   resumeRun(run: string): Promise<RunRecord>;
   /** Resolves once the entity is saved: its file is whole and its journal record flushed. */

@@ -67,7 +67,7 @@ export interface Sight {
 }
 
 export interface FlowNetworks extends CommonNetworks {
-  readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading' | 'blockBytes' | 'signal' | 'get'>;
+  readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading' | 'blockBytes' | 'plainConvolutions' | 'signal' | 'get'>;
   /** Absent where the text encoder sees no pictures. */
   readonly sight?: Sight;
   /** How the family guides where nothing else is asked for; absent = `cfg`. */

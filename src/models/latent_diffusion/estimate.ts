@@ -23,7 +23,14 @@ import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { bitsOnDevice } from '../../graphs/quantisation.ts';
 import type { Circumstances, Streaming } from '../family.ts';
 import type { CommonNetworks, LatentSize } from './networks.ts';
-import { memoryInBlocks, memoryOf, type NetworkCost, type PlannedNetwork, type Run } from './network_memory.ts';
+import {
+  memoryInBlocks,
+  memoryOf,
+  plainly,
+  type NetworkCost,
+  type PlannedNetwork,
+  type Run,
+} from './network_memory.ts';
 import { layTiles } from './tiles.ts';
 
 export type { NetworkCost, PlannedNetwork } from './network_memory.ts';
@@ -172,21 +179,29 @@ async function judge(
   );
   const estimates = kinds.map(({ variant, precision }): VariantEstimate => {
     const runsHere = precision === device.precision;
-    const { memory, phases } = memoryOf(run, precision, variant);
-    const largestTensor = largestOf(run, precision, variant);
-    const misfit = misfitOf(memory, largestTensor, device, budget);
-    return {
-      variant,
-      precision,
-      memory,
-      phases,
-      largestTensor,
-      ...timeOf(run, precision, variant, rates),
-      misfit,
-      runsHere,
-    };
+    const held = onDevice(run, precision, variant, device, budget);
+    return { variant, precision, ...held, ...timeOf(run, precision, variant, rates), runsHere };
   });
   return { run, estimates, request };
+}
+
+/** What a run takes and whether that fits: on the processor with the weights that make convolutions quick, else with those as stored. */
+function onDevice(
+  run: Run,
+  precision: Precision,
+  variant: WeightVariant,
+  device: DeviceReport,
+  budget: MemoryBudget,
+): Pick<VariantEstimate, 'memory' | 'phases' | 'largestTensor' | 'misfit' | 'plainConvolutions'> {
+  const judged = (one: Run) => {
+    const largestTensor = largestOf(one, precision, variant);
+    const { memory, phases } = memoryOf(one, precision, variant);
+    return { memory, phases, largestTensor, misfit: misfitOf(memory, largestTensor, device, budget) };
+  };
+  const quick = judged(run);
+  const plain = device.backend === 'wasm' && quick.misfit ? judged(plainly(run)) : quick;
+  const saves = plain.memory.peak < quick.memory.peak;
+  return saves ? { ...plain, plainConvolutions: true } : quick;
 }
 
 /** The networks a request runs, with their costs. */
@@ -317,11 +332,10 @@ async function smallerSize(
       return null;
     }
     const run = await plannedRun(networks, { ...request, width, height });
-    const fits = variants.some((variant) => {
-      const { memory } = memoryOf(run, device.precision, variant);
-      return misfitOf(memory, largestOf(run, device.precision, variant), device, budget) === null;
-    });
-    if (fits) {
+    const fitting = variants.some(
+      (variant) => onDevice(run, device.precision, variant, device, budget).misfit === null,
+    );
+    if (fitting) {
       return { width, height };
     }
   }
@@ -340,24 +354,28 @@ export class GraphCosts {
     about: Pick<PlannedNetwork, 'name' | 'phase' | 'runs' | 'runsPerStep' | 'precision'>,
     weights: WeightIndex,
     shape: Shape,
-    build: (options: Shape & { dtype: Precision; weights: WeightVariant; isPlanned: true }) => Graph,
+    build: (
+      options: Shape & { dtype: Precision; weights: WeightVariant; plainConvolutions: boolean; isPlanned: true },
+    ) => Graph,
   ): PlannedNetwork {
     return {
       ...about,
       isOurs: true,
-      cost: (precision, variant) => {
-        const key = `${about.name} ${precision} ${variant} ${JSON.stringify(shape)}`;
+      cost: (precision, variant, plainConvolutions = false) => {
+        const key = `${about.name} ${precision} ${variant} ${plainConvolutions} ${JSON.stringify(shape)}`;
         let cost = this.#costs.get(key);
         if (!cost) {
-          const { flops, weightBytes, activationSizes, blocks } = build({
+          const { flops, weightBytes, heldBytes, activationSizes, blocks } = build({
             ...shape,
             dtype: precision,
             weights: variant,
+            plainConvolutions,
             isPlanned: true,
           });
           cost = {
             flops,
             weightBytes,
+            heldBytes,
             activationSizes,
             largestTensorBytes: largestTensor(weights, precision, variant),
             ...(blocks && { blockBytes: once(() => blocks().blocks.map((block) => block.weightBytes)) }),

@@ -18,6 +18,8 @@ export interface NetworkCost {
   /** Operations of one run; null if the network's layers are unknown. */
   flops: number | null;
   weightBytes: number;
+  /** See {@link Graph.heldBytes}. */
+  heldBytes: number;
   /** See {@link Graph.activationSizes}; null if the network's layers are unknown. */
   activationSizes: ReadonlyMap<number, number> | null;
   largestTensorBytes: number;
@@ -38,7 +40,8 @@ export interface PlannedNetwork {
   precision: Precision | null;
   /** Whether its layers are known. */
   isOurs: boolean;
-  cost(precision: Precision, weights: WeightVariant): NetworkCost;
+  /** @param plain see {@link GraphOptions.plainConvolutions} */
+  cost(precision: Precision, weights: WeightVariant, plain?: boolean): NetworkCost;
 }
 
 export interface Run {
@@ -64,6 +67,15 @@ export function memoryOf(
     memory: phases.map(({ memory }) => memory).reduce((most, memory) => (memory.peak > most.peak ? memory : most)),
     phases: phases.map(({ phase, memory }) => phaseEstimate(phase, memory)),
   };
+}
+
+/** The same with weights of convolutions as they are stored. */
+export function plainly(run: Run): Run {
+  const networks = run.networks.map((network): PlannedNetwork => ({
+    ...network,
+    cost: (precision, weights) => network.cost(precision, weights, true),
+  }));
+  return { ...run, networks };
 }
 
 /** The networks of each phase, or all where they stay together. */
@@ -141,7 +153,7 @@ function cutOne(
     const sizes = network.cost(network.precision ?? precision, variant).blockBytes?.();
     const without: PlannedNetwork = {
       ...network,
-      cost: (...how) => ({ ...network.cost(...how), weightBytes: 0, largestTensorBytes: 0 }),
+      cost: (...how) => ({ ...network.cost(...how), heldBytes: 0, largestTensorBytes: 0 }),
     };
     const others = networks.map((one) => (one === network ? without : one));
     const rest = memoryTogether(others, loop, precision, variant);
@@ -166,7 +178,7 @@ function memoryTogether(
   variant: WeightVariant,
 ): MemoryEstimate {
   const costs = networks.map((network) => network.cost(network.precision ?? precision, variant));
-  const weights = costs.reduce((sum, { weightBytes }) => sum + weightBytes, 0);
+  const weights = costs.reduce((sum, { heldBytes }) => sum + heldBytes, 0);
   const loading = Math.max(...costs.map(({ largestTensorBytes }) => largestTensorBytes));
   const activations = activationsOf(costs);
   // The last tensor is loaded before its network computes for the first time.

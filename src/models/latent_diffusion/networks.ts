@@ -154,7 +154,7 @@ export interface Networks {
   /** Guidance above this also runs the denoiser for a negative prompt; 1 by default. */
   readonly leastGuidance?: number;
   /** The networks on the device, by the names in {@link planned}; reports while weights are loaded. */
-  readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading'>;
+  readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading' | 'plainConvolutions'>;
 
   /** Embeddings in use, by their names in prompts. */
   readonly embeddings: readonly NamedEmbedding[];

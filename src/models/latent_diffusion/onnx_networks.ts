@@ -260,7 +260,7 @@ export class OnnxNetworks implements Networks {
         );
         const weightBytes = sizes.reduce((sum, size) => sum + size, 0);
         const { largestTensorBytes } = this.layout.weights ?? (await this.#file(role));
-        const cost = { flops: null, weightBytes, activationSizes: null, largestTensorBytes };
+        const cost = { flops: null, weightBytes, heldBytes: weightBytes, activationSizes: null, largestTensorBytes };
         const runsPerStep = role === 'unet' ? calls : 0;
         planned.push({
           name: role,

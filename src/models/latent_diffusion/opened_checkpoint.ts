@@ -101,6 +101,10 @@ export class OpenedCheckpoint<Networks extends OpenedNetworks> {
     );
   }
 
+  usePlainConvolutions(isPlain: boolean): void {
+    this.networks.shelf.plainConvolutions = isPlain;
+  }
+
   isFrom(files: CheckpointFiles): boolean {
     const paths = this.files.paths();
     return (

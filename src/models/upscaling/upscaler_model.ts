@@ -203,6 +203,10 @@ export class UpscalerModel implements LoadedUpscaler {
     return files.has(this.path) && files.version(this.path) === this.files.version(this.path);
   }
 
+  usePlainConvolutions(isPlain: boolean): void {
+    this.#shelf.plainConvolutions = isPlain;
+  }
+
   release(): Promise<void> {
     return this.#shelf.clear();
   }
