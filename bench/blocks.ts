@@ -5,16 +5,8 @@ import type { Engine } from '../src/engine/engine.ts';
 import type { Network } from '../src/engine/runtime.ts';
 import type { Graph } from '../src/graphs/graph.ts';
 import golden from '../test/goldens/large_flows.json';
-import type { MadeTensor } from '../test/made_weights.ts';
-import {
-  flux2Transformer,
-  madeInputs,
-  madeWeights,
-  placeOf,
-  publishedTransformer,
-  type Input,
-  type TransformerName,
-} from './transformers.ts';
+import { madeInputs, madeWeights, placeOf, type Input, type MadeTensor } from '../test/made_weights.ts';
+import { flux2Transformer, publishedTransformer, type TransformerName } from './transformers.ts';
 
 /** The whole graph with its weights as initializers, or blocks whose weights stay or are streamed. */
 export type Way = 'whole' | 'resident' | 'streamed';

@@ -3,65 +3,20 @@
  * read, so that no file has to hold them. `reference/large_flows.py` makes the same numbers.
  */
 import * as flux2 from '../src/graphs/flux2_transformer2d.ts';
-import type { Graph, Provider, StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
+import type { Graph, Provider, WeightIndex } from '../src/graphs/graph.ts';
 import * as qwenImage from '../src/graphs/qwen_image_transformer2d.ts';
 import * as sd3 from '../src/graphs/sd3_transformer2d.ts';
 import * as zImage from '../src/graphs/z_image_transformer2d.ts';
 import golden from '../test/goldens/large_flows.json';
 import { hashed } from '../test/hashed_weights.ts';
-import { MadeFile, blocks, numbers, type MadeTensor } from '../test/made_weights.ts';
+import { madeInputs, madeWeights, type Expected, type Input, type MadeTensor } from '../test/made_weights.ts';
 
 export type TransformerName = keyof typeof golden.blocks;
-
-export interface Input {
-  dims: number[];
-  data: Float32Array<ArrayBuffer>;
-}
 
 /** Networks that run one after another: what each gives is an input of those behind it. */
 export interface Transformer {
   graphs: Graph[];
   inputs: Record<string, Input>;
-}
-
-/** Inputs are numbered from here. */
-const FIRST_INPUT = 10_000;
-
-const product = (shape: readonly number[]) => shape.reduce((all, dim) => all * dim, 1);
-
-/** Tensors made by the formula, a file each. */
-export function madeWeights(tensors: readonly MadeTensor[]): { blobs: Map<string, Blob>; index: WeightIndex } {
-  const blobs = new Map<string, Blob>();
-  const stored = new Map<string, StoredTensor>();
-  tensors.forEach((tensor, number) => {
-    const { name, shape, bits } = tensor;
-    const file = `made/${name}`;
-    const about = { name, dtype: 'F32' as const, shape, file, offset: 0 };
-    if (bits === 4 || bits === 8) {
-      const [data, scales] = blocks(tensor, number);
-      blobs.set(file, new MadeFile(file, [data, scales]));
-      stored.set(name, {
-        ...about,
-        length: data.length,
-        quantised: { bits, dataOffset: 0, scalesOffset: data.length },
-      });
-    } else {
-      const all = numbers(tensor, number);
-      blobs.set(file, new MadeFile(file, [all]));
-      stored.set(name, { ...about, length: all.length });
-    }
-  });
-  return { blobs, index: { get: (name) => stored.get(name), names: () => stored.keys() } };
-}
-
-/** What a case of the reference was given, by the names of our graphs. */
-export function madeInputs(shapes: Record<string, number[]>): Record<string, Input> {
-  return Object.fromEntries(
-    Object.entries(shapes).map(([name, dims], k) => [
-      name,
-      { dims, data: hashed(FIRST_INPUT + k, product(dims), 1, 0) },
-    ]),
-  );
 }
 
 function rotary({ cos, sin }: { cos: Input['data']; sin: Input['data'] }, half: number, ending = '') {
@@ -167,13 +122,3 @@ export function publishedTransformer(
   const one = { config, timestep, inputs: madeInputs(inputs) };
   return { ...FAMILIES[name](one, index, provider), blobs, expected: { length, square, values } };
 }
-
-export interface Expected {
-  length: number;
-  square: number;
-  /** Those at {@link placeOf}. */
-  values: number[];
-}
-
-export const placeOf = (n: number, length: number): number =>
-  Number((BigInt(n) * 2654435761n + 12345n) % BigInt(length));

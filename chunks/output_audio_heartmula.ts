@@ -79,35 +79,47 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   }
   sayWithoutSections(input.lyrics, context);
   progress('encode');
-  const song = await model.write({
+  let finished: (() => Sound) | null = null;
+  /** Frames, while it is written: what is decoded meanwhile is no progress of its own. */
+  let writing: readonly [done: number, most: number] | null = null;
+  const playing = model.play({
     ...input,
     signal,
-    resume,
-    keep,
-    onRead(done, tokens) {
-      progress('encode', done, tokens);
+    onPart(done, parts, sofar) {
+      finished = sofar;
+      if (writing) {
+        progress('sample', ...writing);
+      } else {
+        progress('decode', done, parts);
+      }
     },
-    onFrame(done, most) {
-      progress('sample', done, most);
+    onSound(from, { rate, channels }) {
+      context.sound({ from, rate, channels });
     },
   });
-  await recordCodes(song, context);
-  const written = song.values.length / song.codes / model.framesPerSecond;
-  if (written < seconds) {
-    notice(`The model ended the song after ${shownSeconds(written)} seconds.`);
-  }
-  progress('decode');
-  let finished: (() => Sound) | null = null;
   try {
-    const sound = await model.decode(song, {
+    const song = await model.write({
       ...input,
       signal,
-      onPart(done, parts, sofar) {
-        progress('decode', done, parts);
-        finished = sofar;
+      resume,
+      keep,
+      onRead(done, tokens) {
+        progress('encode', done, tokens);
+      },
+      async onFrame(done, most, sofar) {
+        progress('sample', done, most);
+        writing = [done, most];
+        await playing.advance(sofar);
       },
     });
-    return { sounds: [sound] };
+    writing = null;
+    await recordCodes(song, context);
+    const written = song.values.length / song.codes / model.framesPerSecond;
+    if (written < seconds) {
+      notice(`The model ended the song after ${shownSeconds(written)} seconds.`);
+    }
+    progress('decode');
+    return { sounds: [await playing.finish(song)] };
   } catch (thrown) {
     const part = signal.aborted ? (finished as (() => Sound) | null)?.() : undefined;
     if (part && part.channels[0].length > 0) {

@@ -483,6 +483,10 @@ def make_split_flows() -> None:
     wan_ends()
     wan_ti2v()
     flux1_scaled()
+    # It takes what it shares from here.
+    from ltx_files import make_ltx_files
+
+    make_ltx_files()
 
 
 if __name__ == "__main__":

@@ -97,6 +97,21 @@ describe('elsewhere', () => {
     expect(other?.operation.parameters).not.toHaveProperty('steps');
   });
 
+  test('a video that begins with a picture goes where one is taken, and one of words alone where none is needed', () => {
+    const video = (config: string, more: object) => {
+      const parameters = { prompt: 'a lighthouse', frames: 81, seed: '1', ...more };
+      const checkpoint = 'hub:someone/video@0123456';
+      const operation = parseOperation({ operation: 'video_generation', config, checkpoint, parameters });
+      return offerElsewhere(operation, catalogue, ['comfyui']);
+    };
+    const image = 'data:image/png;base64,AAAA';
+    expect(video('wan', {})?.label).toBe('Make it with Wan 2.2 on ComfyUI');
+    expect(video('wan', { image })?.label).toBe('Make it with Wan 2.2 from a picture on ComfyUI');
+    expect(video('wan', { image })?.operation.parameters).toMatchObject({ image });
+    expect(video('ltx', { steps: 8 })?.label).toBe('Make it with LTX-Video on ComfyUI, without steps');
+    expect(video('ltx', { image })?.label).toBe('Make it with LTX-Video on ComfyUI, without image');
+  });
+
   test('nothing is offered without a server, or for a checkpoint that nobody has there', () => {
     expect(offered('stable_diffusion', SDXL, [])).toBeNull();
     expect(offered('stable_diffusion', 'hub:someone/else@0123456', ['comfyui'])).toBeNull();

@@ -92,11 +92,11 @@ export async function songDifferences({ name, parameters }: GoldenCase): Promise
   };
   const model = await openHeart(ending(ends));
   const { networks } = model;
-  const decode = networks.sounds.decode.bind(networks.sounds);
-  let latents: Float32Array[] = [];
-  networks.sounds.decode = async (...given) => {
-    const made = await decode(...given);
-    latents = made.latents;
+  const flow = networks.sounds.flow.bind(networks.sounds);
+  const latents: Float32Array[] = [];
+  networks.sounds.flow = async (...given) => {
+    const made = await flow(...given);
+    latents.push(made);
     return made;
   };
   const { sounds, tokens } = await sing(model, parameters);

@@ -88,6 +88,7 @@ export async function playChunk<S extends v.GenericSchema>(
       return Promise.resolve(type);
     },
     progress: () => undefined,
+    sound: () => undefined,
     notice: (sentence: string) => notices.push(sentence),
     keep: () => undefined,
     resume: null,

@@ -10,6 +10,8 @@ import * as heartMula from '../src/graphs/heart_mula.ts';
 import { asMusicModel, asSongModel, asSoundModel, openCheckpoint, openModel } from '../src/models/family.ts';
 import { estimate } from '../src/models/latent_diffusion/estimate.ts';
 import { HeartNetworks } from '../src/models/song_writing/heart_networks.ts';
+import { HeartPlaying } from '../src/models/song_writing/heart_playing.ts';
+import { samplesOf } from '../src/models/song_writing/song_parts.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { FakeWeights } from './fake_weights.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
@@ -57,7 +59,7 @@ describe('pieces', () => {
     const told: { done: number; length: number; first: number }[] = [];
     let all = 0;
     let last: Sound | undefined;
-    const { planes } = await sounds.decode(song, {
+    const playing = new HeartPlaying(sounds, {
       seed: '1',
       steps: 1,
       signal: new AbortController().signal,
@@ -67,7 +69,8 @@ describe('pieces', () => {
         all = parts;
       },
     });
-    expect(planes[0].length).toBe(sounds.samples(400));
+    const planes = await playing.finish(song);
+    expect(planes[0].length).toBe(samplesOf(400, sounds.rate));
     expect(told.at(-1)).toEqual({ done: all, length: planes[0].length, first: planes[0][0] });
     expect(last?.channels).toEqual(planes);
     // Of the first part, what the second one fades into is not finished before.
@@ -75,6 +78,43 @@ describe('pieces', () => {
     expect(told.some(({ length }) => length === hop)).toBe(true);
     expect(told.map(({ length }) => length)).toEqual(told.map(({ length }) => length).sort((a, b) => a - b));
   });
+});
+
+test('played while it is written, a song is what it is when it is played as a whole', async () => {
+  const { networks } = await openHeart();
+  const { sounds } = networks;
+  const FRAMES_OF_PART = 372;
+  const values = new Int32Array(8 * 692).map((_, i) => (i * 7) % 64);
+  for (const frames of [692]) {
+    const song = { codes: 8, values: values.subarray(0, 8 * frames) };
+    const play = (told: Sound[] = [], at: number[] = []) =>
+      new HeartPlaying(sounds, {
+        seed: '1',
+        steps: 1,
+        signal: new AbortController().signal,
+        onPart: () => undefined,
+        onSound: (from, sound) => {
+          at.push(from);
+          told.push(sound);
+        },
+      });
+    const whole = await play().finish(song);
+    const [told, at]: [Sound[], number[]] = [[], []];
+    const playing = play(told, at);
+    let heard = 0;
+    for (let frame = 1; frame <= frames; frame++) {
+      await playing.advance({ codes: 8, values: values.subarray(0, 8 * frame) });
+      heard ||= told.length > 0 ? frame : 0;
+    }
+    expect(heard).toBe(FRAMES_OF_PART);
+    const written = told.reduce((sum, { channels }) => sum + channels[0].length, 0);
+    expect(written / sounds.rate).toBeCloseTo(frames === 692 ? 51.2 : 25.6, 6);
+    expect(await playing.finish(song)).toEqual(whole);
+    const [left, right] = [0, 1].map((channel) => told.flatMap(({ channels }) => Array.from(channels[channel])));
+    expect(greatestDifference(left, whole[0])).toBe(0);
+    expect(greatestDifference(right, whole[1])).toBe(0);
+    expect(at).toEqual(at.toSorted((a, b) => a - b));
+  }
 });
 
 describe('a checkpoint', () => {
@@ -262,7 +302,9 @@ describe('an operation', () => {
     const { networks } = await openHeart();
     const song = { codes: 8, values: new Int32Array(16).fill(72) };
     const request = { seed: '1', steps: 1, signal: new AbortController().signal, onPart: () => undefined };
-    await expect(networks.sounds.decode(song, request)).rejects.toThrow('The model wrote a sign that is no sound');
+    await expect(new HeartPlaying(networks.sounds, request).finish(song)).rejects.toThrow(
+      'The model wrote a sign that is no sound',
+    );
   });
 
   test('that was broken off goes on to the same song', async () => {

@@ -1,4 +1,5 @@
 /** Files of weights whose bytes come into being as they are read, so that models of any size take no room. */
+import type { StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
 import { hashed, hashedBytes } from './hashed_weights.ts';
 
 /** A part of a file. */
@@ -50,7 +51,9 @@ export interface MadeTensor {
 /** Scales of quantised tensors are numbered from here. */
 const SCALES = 5000;
 
-const elements = ({ shape }: MadeTensor) => shape.reduce((product, side) => product * side, 1);
+const product = (shape: readonly number[]) => shape.reduce((all, dim) => all * dim, 1);
+
+const elements = ({ shape }: MadeTensor) => product(shape);
 
 /** The numbers of a tensor, f32. */
 export function numbers(tensor: MadeTensor, number: number): Piece {
@@ -69,3 +72,56 @@ export function blocks(tensor: MadeTensor, number: number): [data: Piece, scales
 
 const floats = (number: number, scale: number, add: number) => (begin: number, end: number) =>
   new Uint8Array(hashed(number, (end - begin) / 4, scale, add, begin / 4).buffer);
+
+/** Tensors made by the formula, a file each. */
+export function madeWeights(tensors: readonly MadeTensor[]): { blobs: Map<string, Blob>; index: WeightIndex } {
+  const blobs = new Map<string, Blob>();
+  const stored = new Map<string, StoredTensor>();
+  tensors.forEach((tensor, number) => {
+    const { name, shape, bits } = tensor;
+    const file = `made/${name}`;
+    const about = { name, dtype: 'F32' as const, shape, file, offset: 0 };
+    if (bits === 4 || bits === 8) {
+      const [data, scales] = blocks(tensor, number);
+      blobs.set(file, new MadeFile(file, [data, scales]));
+      stored.set(name, {
+        ...about,
+        length: data.length,
+        quantised: { bits, dataOffset: 0, scalesOffset: data.length },
+      });
+    } else {
+      const all = numbers(tensor, number);
+      blobs.set(file, new MadeFile(file, [all]));
+      stored.set(name, { ...about, length: all.length });
+    }
+  });
+  return { blobs, index: { get: (name) => stored.get(name), names: () => stored.keys() } };
+}
+
+/** Inputs are numbered from here. */
+const FIRST_INPUT = 10_000;
+
+export interface Input {
+  dims: number[];
+  data: Float32Array<ArrayBuffer>;
+}
+
+/** What a case of the reference was given, by the names of our graphs. */
+export function madeInputs(shapes: Record<string, number[]>): Record<string, Input> {
+  return Object.fromEntries(
+    Object.entries(shapes).map(([name, dims], k) => [
+      name,
+      { dims, data: hashed(FIRST_INPUT + k, product(dims), 1, 0) },
+    ]),
+  );
+}
+
+export interface Expected {
+  length: number;
+  square: number;
+  /** Those at {@link placeOf}. */
+  values: number[];
+}
+
+export const placeOf = (n: number, length: number): number =>
+  Number((BigInt(n) * 2654435761n + 12345n) % BigInt(length));

@@ -16,6 +16,7 @@ import {
   splitFlux1Gguf,
   splitFlux2,
   splitFlux2Dev,
+  splitLtx,
   splitQwenImage,
   splitWan,
   splitWanExperts,
@@ -69,6 +70,19 @@ test.each([
   expect(summary).toMatchObject({ parameters, pipelineClass, memoryBytes, samplers, multiple });
 });
 
+test('LTX-Video in one file is told from its version what it can do', async () => {
+  const older = (await open(splitLtx('ltx_file'))).summary;
+  const newer = (await open(splitLtx('ltx_file_095'))).summary;
+  expect([older.pipelineClass, older.lastFrame]).toEqual(['LTXPipeline', undefined]);
+  expect([newer.pipelineClass, newer.lastFrame]).toEqual(['LTXConditionPipeline', 'may']);
+  expect(newer).toMatchObject({ firstFrame: 'may', mostFrames: 1025, multiple: 32 });
+  expect([...newer.needs].sort()).toEqual([
+    'ltx-video-2b.safetensors',
+    'text_encoders/spiece.model',
+    'text_encoders/t5xxl_fp16.safetensors',
+  ]);
+});
+
 describe('refused in a sentence is', () => {
   /** Everything except what a picked file is meant to lack. */
   const without = (contents: Contents, ...patterns: RegExp[]): Contents =>
@@ -102,12 +116,12 @@ describe('refused in a sentence is', () => {
     [
       'no transformer',
       without(splitZImage(), /^diffusion_models/),
-      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, FLUX.2, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, FLUX.2, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
     [
       'a GGUF of another architecture',
       new Map([['wan.gguf', ggufFile({ metadata: { 'general.architecture': 'wan' } })]]),
-      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, FLUX.2, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, FLUX.2, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
     [
       'Qwen-Image without its text encoder',
@@ -123,6 +137,35 @@ describe('refused in a sentence is', () => {
       'Wan alone, whose text encoder brings the vocabulary',
       without(splitWan(), /^text_encoders|^vae/),
       'diffusion_models/transformer.safetensors is Wan without its UMT5 (umt5_xxl) and autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: umt5_xxl_fp8_e4m3fn_scaled.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged), wan_2.1_vae.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged). A diffusers folder has everything in it.',
+    ],
+    [
+      'LTX-Video without its text encoder',
+      without(splitLtx('ltx_file'), /^text_encoders/),
+      'ltx-video-2b.safetensors is LTX-Video without its T5 (t5xxl); choose what is missing with it, or a folder that holds all of it: t5xxl_fp16.safetensors (comfyanonymous/flux_text_encoders), spiece.model (google/t5-v1_1-xxl). A diffusers folder has everything in it.',
+    ],
+    [
+      'LTX-Video 0.9.1, whose decoder adds noise',
+      new Map([
+        ...splitLtx('ltx_file_095'),
+        ['noise.safetensors', named('vae.decoder.up_blocks.0.res_blocks.0.per_channel_scale1')],
+      ]),
+      /decoder_inject_noise/,
+    ],
+    [
+      'LTX-2',
+      new Map([
+        ...without(splitLtx('ltx_file'), /ltx-video/),
+        [
+          'ltx-2.safetensors',
+          named(
+            'patchify_proj.weight',
+            'adaln_single.linear.weight',
+            'caption_projection.linear_1.weight',
+            'audio_adaln_single.linear.weight',
+          ),
+        ],
+      ]),
+      'ltx-2.safetensors is LTX-2, which Darkroom cannot run; choose LTX-Video, such as 0.9.5.',
     ],
     [
       'one of the two transformers of Wan 2.2',

@@ -31,21 +31,26 @@ const FILES: Record<string, string> = {
 export interface Split {
   /** The part's files whose matrices are in 8 bits, and how these are spelled. */
   scaled?: { files: RegExp; spelling: Spelling };
+  /** The file that keeps transformer and autoencoder together, under their whole names. */
+  ltx?: string;
   /** Files that come under another name. */
   named?: Readonly<Record<string, string>>;
 }
 
 /** @param name of a file of `test/original_layouts` */
-export function splitFiles(name: string, { scaled, named = {} }: Split = {}): Contents {
+export function splitFiles(name: string, { scaled, ltx, named = {} }: Split = {}): Contents {
   const whole = originalLayoutFile(name);
   const length = safetensorsHeaderLength(whole.subarray(0, 8), whole.length, name);
   const header = parseSafetensorsHeader(whole.subarray(8, 8 + length), whole.length, name);
   const parts = new Map<string, [name: string, shape: number[], data: Float32Array<ArrayBuffer>][]>();
   for (const { name: each, shape, offset, length: bytes } of header.tensors.values()) {
     const prefix = Object.keys(FILES).find((start) => each.startsWith(start)) ?? '';
-    const tensors = parts.get(FILES[prefix]) ?? [];
-    tensors.push([each.slice(prefix.length), shape, new Float32Array(whole.slice(offset, offset + bytes).buffer)]);
-    parts.set(FILES[prefix], tensors);
+    const isTogether = ltx !== undefined && !prefix.startsWith('text_encoders.');
+    const path = isTogether ? ltx : FILES[prefix];
+    const tensors = parts.get(path) ?? [];
+    const own = isTogether ? each : each.slice(prefix.length);
+    tensors.push([own, shape, new Float32Array(whole.slice(offset, offset + bytes).buffer)]);
+    parts.set(path, tensors);
   }
   return new Map(
     [...parts].map(([path, tensors]) => {
@@ -160,6 +165,12 @@ function llamaFile(file: Uint8Array): Uint8Array<ArrayBuffer> {
 /** Wan in split files; its text encoder's file has the vocabulary in it. */
 export const splitWan = (how?: Split): Contents => splitFiles('wan', how);
 
+/** LTX-Video in the file that has transformer and autoencoder, and T5 with its vocabulary beside it. */
+export function splitLtx(name: 'ltx_file' | 'ltx_file_095'): Contents {
+  const parts = splitFiles(name, { ltx: 'ltx-video-2b.safetensors' });
+  return new Map([...parts, ['text_encoders/spiece.model', new Uint8Array(VOCABULARIES.t5)]]);
+}
+
 /** Wan with two transformers, told apart by their names. */
 export function splitWanExperts(): Contents {
   return splitFiles('wan_experts', {
@@ -200,6 +211,18 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
   },
   { what: 'Wan 2.2 5B', goldens: 'split_files', name: 'wan-ti2v', contents: () => splitFiles('wan_ti2v') },
   { what: 'Wan', goldens: 'split_files', name: 'wan', contents: splitWan },
+  {
+    what: 'LTX-Video 0.9.0 in one file',
+    goldens: 'split_files',
+    name: 'ltx-file',
+    contents: () => splitLtx('ltx_file'),
+  },
+  {
+    what: 'LTX-Video 0.9.5 in one file',
+    goldens: 'split_files',
+    name: 'ltx-file-095',
+    contents: () => splitLtx('ltx_file_095'),
+  },
   {
     what: 'FLUX.1 in scaled 8 bits',
     goldens: 'split_files',

@@ -97,6 +97,9 @@ export function contextOf(step: PlannedStep, resume: unknown, desk: StepDesk): C
     delta: (text, thinking = false) => {
       desk.events.send({ type: 'delta', step: step.id, text, thinking });
     },
+    sound: (piece) => {
+      desk.events.send({ type: 'sound', step: step.id, ...piece });
+    },
     preview: desk.canvas,
     develop: (picture) => {
       // Failing to show it is no reason to fail.

@@ -5,8 +5,9 @@ import { readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { expect, test, type Locator, type Page } from '@playwright/test';
+import { chromium, expect, test, type Locator, type Page } from '@playwright/test';
 import type { Door } from '../../src/jobs/door.ts';
+import { readStoredFiles } from '../../src/formats/media/zip.ts';
 import { medium } from '../../src/media/video.ts';
 import { openDoor, openFolder } from '../fixtures/door.ts';
 import { writeWeightless } from '../fixtures/weightless.ts';
@@ -383,5 +384,100 @@ test('every format that the browser encodes is read back with the right length a
     const video = await medium.decode(new Blob([bytes]));
     expect(video).toMatchObject({ width: 64, height: 48 });
     expect(medium.facts(video).seconds).toBeCloseTo(0.5, 2);
+  }
+});
+
+test('a browser that is killed while a video is decoded: the finished latents are kept, so nothing is sampled again', async ({
+  baseURL,
+}, info) => {
+  const profile = mkdtempSync(join(tmpdir(), 'darkroom-killed-video-'));
+  const wan = writeWeightless(root, 'tiny-wan');
+  const { launchOptions: launch } = info.project.use;
+  const open = () => chromium.launchPersistentContext(profile, { ...launch, ...(baseURL ? { baseURL } : {}) });
+  const parameters = { prompt: 'a fox', seed: '7', frames: 25, width: 96, height: 96, steps: 2, format: 'zip' };
+  const operation = { operation: 'video_generation', config: 'wan', parameters };
+  try {
+    const first = await open();
+    const page = await first.newPage();
+    await openDoor(page, 'wasm');
+    const checkpoint = await openFolder(page, wan);
+    const id = await page.evaluate(
+      async (given) => {
+        const door = globalThis.darkroom as Door;
+        const { id } = await door.submit(given);
+        return new Promise<string>((reached, missed) => {
+          door.follow(id, ({ progress, error }) => {
+            if (progress?.stage === 'decode' && progress.step >= 5) {
+              reached(id);
+            } else if (error) {
+              missed(new Error(error.message));
+            }
+          });
+        });
+      },
+      { ...operation, checkpoint },
+    );
+    const session = await first.browser()!.newBrowserCDPSession();
+    const { processInfo } = await session.send('SystemInfo.getProcessInfo');
+    const died = new Promise<void>((closed) => first.on('close', () => closed()));
+    process.kill(processInfo.find(({ type }) => type === 'browser')!.id, 'SIGKILL');
+    await died;
+
+    const second = await open();
+    const again = await second.newPage();
+    await openDoor(again, 'wasm');
+    const stages = again.evaluate(
+      (id) =>
+        new Promise<string[]>((ended) => {
+          const seen = new Set<string>();
+          (globalThis.darkroom as Door).follow(id, ({ state, progress }) => {
+            if (state === 'running' && progress) {
+              seen.add(progress.stage);
+            } else if (state !== 'pending' && state !== 'running') {
+              ended([state, ...seen]);
+            }
+          });
+        }),
+      id,
+    );
+    // The job waits for its checkpoint's folder, so everything that it does now is seen.
+    expect(await openFolder(again, wan)).toBe(checkpoint);
+    expect(await stages).not.toContain('sample');
+    expect((await stages)[0]).toBe('completed');
+    expect(await stages).toContain('decode');
+    const undisturbed = await again.evaluate(
+      async (given) => {
+        const door = globalThis.darkroom as Door;
+        return (await door.wait((await door.submit(given)).id)).id;
+      },
+      { ...operation, checkpoint },
+    );
+    const [resumed, whole] = await Promise.all([frames(again, id), frames(again, undisturbed)]);
+    expect(resumed.attempts).toBe(2);
+    expect(whole.frames).toHaveLength(25);
+    expect(resumed.frames).toEqual(whole.frames);
+    await second.close();
+  } finally {
+    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  }
+
+  /** The PNGs of a recorded ZIP of frames, as base64. */
+  async function frames(page: Page, id: string): Promise<{ attempts: number; frames: string[] }> {
+    const { attempts, base64 } = await page.evaluate(async (id) => {
+      const door = globalThis.darkroom as Door;
+      const job = (await door.list()).find((one) => one.id === id);
+      const entity = job?.entities.find(({ type }) => type === 'output_video');
+      const file = entity && (await door.entity(entity.run, entity.filename));
+      const bytes = new Uint8Array((await file?.arrayBuffer()) ?? new ArrayBuffer(0));
+      return {
+        attempts: job?.attempts ?? 0,
+        base64: btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join('')),
+      };
+    }, id);
+    const files = readStoredFiles(new Uint8Array(Buffer.from(base64, 'base64')));
+    return {
+      attempts,
+      frames: files.filter(({ name }) => name.endsWith('.png')).map(({ data }) => Buffer.from(data).toString('base64')),
+    };
   }
 });

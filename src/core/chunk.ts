@@ -4,6 +4,7 @@
  */
 import type * as v from 'valibot';
 import type { UsedAdditions } from './additions.ts';
+import type { SoundPiece } from './job.ts';
 import type { CpuTensor, PixelImage, Sound } from './media.ts';
 import type { CheckpointRef, LatentUpsampler, Model, Upscaler } from './model.ts';
 import type { Recordable } from './operation.ts';
@@ -109,6 +110,8 @@ export interface Context {
    * @param thinking whether they are a model's thoughts, which are shown separately
    */
   delta: (text: string, thinking?: boolean) => void;
+  /** Plays a sound while it is being made, to whoever wants to hear it: each sample once and in order. The result is what `execute` returns. */
+  sound: (piece: Omit<SoundPiece, 'step'>) => void;
   /**
    * What this chunk last passed to {@link keep} in an interrupted attempt, whose parameters it then has again; null on a fresh start. It
    * was stored in between, so the chunk must validate it.

@@ -76,6 +76,17 @@ export interface Delta {
   thinking: boolean;
 }
 
+/** Samples of a sound that a step is making: each once and in order. */
+export interface SoundPiece {
+  step: string;
+  /** Samples before these, of each channel. */
+  from: number;
+  /** Samples per second. */
+  rate: number;
+  /** A plane for each, −1 to 1. */
+  channels: readonly Float32Array[];
+}
+
 /** What a running job reports, in order. */
 export type JobEvent =
   | { type: 'progress'; progress: Progress }
@@ -84,6 +95,8 @@ export type JobEvent =
   | { type: 'entity'; entity: Entity }
   /** Text as a step writes it. It is shown, not kept; the step's final output is recorded. */
   | ({ type: 'delta' } & Delta)
+  /** A sound as a step makes it. It is played, not kept. */
+  | ({ type: 'sound' } & SoundPiece)
   | { type: 'resume_point'; point: ResumePoint }
   | { type: 'offer'; offer: Offer };
 

@@ -28,9 +28,9 @@ export interface SongWriteRequest {
   /** What `keep` was given in an attempt that was broken off; foreign until it is read. */
   resume: unknown;
   keep: (state: unknown) => void;
-  /** While it reads, then after each frame. */
   onRead: (done: number, tokens: number) => void;
-  onFrame: (done: number, most: number) => void;
+  /** After each frame, which the next one waits for. @param written the song until there */
+  onFrame: (done: number, most: number, written: WrittenSong) => Promise<void>;
 }
 
 export interface SongDecodeRequest {
@@ -39,8 +39,21 @@ export interface SongDecodeRequest {
   steps: number;
   phased?: boolean | undefined;
   signal: AbortSignal;
-  /** After each piece, with all that is finished of the song. */
+  /** After each piece, with all that is finished of the song. While it is written, there are more parts than are told. */
   onPart: (done: number, parts: number, finished: () => Sound) => void;
+  /** Each sample once and in order, as soon as nothing changes it any more. @param from samples before these */
+  onSound?: (from: number, sound: Sound) => void;
+}
+
+/** A song that becomes sound. */
+export interface SongPlaying {
+  /**
+   * Decodes what nothing that is still to be written changes; nothing where networks take turns on the device.
+   * @param song as far as it is written
+   */
+  advance(song: WrittenSong): Promise<void>;
+  /** Decodes the rest. @throws StudioError `result_invalid` where the sound holds NaN or infinity, or nothing but zeros */
+  finish(song: WrittenSong): Promise<Sound>;
 }
 
 export interface SongModel extends OpenedCheckpoint {
@@ -49,6 +62,6 @@ export interface SongModel extends OpenedCheckpoint {
   readonly framesPerSecond: number;
   /** @throws StudioError `invalid_operation` for words and seconds that are together longer than the model remembers */
   write(request: SongWriteRequest): Promise<WrittenSong>;
-  /** @throws StudioError `result_invalid` where the sound holds NaN or infinity, or nothing but zeros, or a code is none of the codec's */
-  decode(song: WrittenSong, request: SongDecodeRequest): Promise<Sound>;
+  /** Both its ways throw `result_invalid` for a code that is none of the codec's. */
+  play(request: SongDecodeRequest): SongPlaying;
 }

@@ -3,7 +3,7 @@ import * as Comlink from 'comlink';
 import type { CheckedAddition } from '../core/additions.ts';
 import { DEFAULT_CHECKPOINT, defaultCheckpoint } from '../core/builtin_checkpoints.ts';
 import type { ComfySurvey } from '../core/comfyui.ts';
-import type { Delta, DeviceReport, EngineState, Job, LedgerReport } from '../core/job.ts';
+import type { Delta, DeviceReport, EngineState, Job, LedgerReport, SoundPiece } from '../core/job.ts';
 import type {
   CheckpointSummary,
   Estimate,
@@ -237,6 +237,11 @@ export class JobClient implements JobService {
 
   deltas(id: string, listener: (delta: Delta) => void): () => void {
     return this.#jobs.deltas(id, listener);
+  }
+
+  /** Streams a sound that a job of this tab is making, starting with what there is. Returns a function that stops. */
+  sounds(id: string, listener: (piece: SoundPiece) => void): () => void {
+    return this.#jobs.sounds(id, listener);
   }
 
   /** Keeps a key the person entered while the page is open; null forgets it. Only the step that asks for it gets it. */

@@ -12,6 +12,9 @@ const OF_THIS_DEVICE = ['weights', 'precision', 'guidance_mode', 'tile_size', 'p
 /** Suit one checkpoint of a family, and spoil the pictures of another. */
 const OF_THIS_CHECKPOINT = ['steps', 'guidance_scale'];
 
+/** A config that takes pictures cannot do without them. */
+const PICTURES = ['image', 'images'];
+
 /** A config that makes something on another machine. */
 export interface Elsewhere {
   config: Config;
@@ -44,19 +47,29 @@ export function configsElsewhere(made: string, checkpoint: string | null, catalo
 
 /**
  * @param engines of the servers that are entered
- * @returns the operation for the first config that makes the same there; null if there is none. Its label names what that cannot follow
+ * @returns the operation for the config there that follows most of this one; null if there is none. Its label names what that cannot follow
  */
 export function offerElsewhere(operation: Operation, catalogue: Catalogue, engines: readonly string[]): Offer | null {
-  const there = configsElsewhere(operation.config, operation.checkpoint, catalogue).find(
-    ({ engine, course }) => engines.includes(engine) && course.operations.includes(operation.operation),
-  );
+  const entries = Object.entries(operation.parameters);
+  const offers = configsElsewhere(operation.config, operation.checkpoint, catalogue)
+    .map((there) => ({ ...there, fields: fieldsOf(there.course) }))
+    .filter(
+      ({ engine, course, fields }) =>
+        engines.includes(engine) &&
+        course.operations.includes(operation.operation) &&
+        PICTURES.every((name) => !fields.has(name) || operation.parameters[name] !== undefined),
+    )
+    .map((there) => {
+      const follows = (name: string) => there.fields.has(name) && (there.isSame || !OF_THIS_CHECKPOINT.includes(name));
+      const lost = entries.map(([name]) => name).filter((name) => !follows(name) && !OF_THIS_DEVICE.includes(name));
+      return { ...there, follows, lost };
+    });
+  // The same weights come first, also among those that lose as much.
+  const [there] = offers.sort((a, b) => Number(b.isSame) - Number(a.isSame) || a.lost.length - b.lost.length);
   if (!there) {
     return null;
   }
-  const fields = fieldsOf(there.course);
-  const follows = (name: string) => fields.has(name) && (there.isSame || !OF_THIS_CHECKPOINT.includes(name));
-  const entries = Object.entries(operation.parameters);
-  const lost = entries.map(([name]) => name).filter((name) => !follows(name) && !OF_THIS_DEVICE.includes(name));
+  const { follows, lost } = there;
   const name = there.config.name.en;
   return {
     label: lost.length === 0 ? `Make it with ${name}` : `Make it with ${name}, without ${lost.join(', ')}`,

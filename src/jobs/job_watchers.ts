@@ -1,8 +1,9 @@
 /** Listeners to jobs in this tab: to all of them, to one until it ends, or only to one's end. */
 import { StudioError } from '../core/errors.ts';
-import type { Delta, Job } from '../core/job.ts';
+import type { Delta, Job, SoundPiece } from '../core/job.ts';
 import { deferred } from './deferred.ts';
 import type { Deferred } from './deferred.ts';
+import { LiveStreams } from './live_streams.ts';
 import type { QueueState } from './service.ts';
 import { isFinished } from './state.ts';
 
@@ -16,18 +17,16 @@ export interface QueueView {
 
 type Follower = (job: Job) => void;
 
-type Reader = (delta: Delta) => void;
-
 export class JobWatchers {
   readonly #listeners = new Set<(view: QueueView) => void>();
   readonly #followers = new Map<string, Set<Follower>>();
   readonly #waiters = new Map<string, Deferred<Job>>();
-  readonly #readers = new Map<string, Set<Reader>>();
-  /** Words of running jobs so far, for listeners that join midway. */
-  readonly #words = new Map<string, { attempt: number; deltas: Delta[] }>();
+  readonly words = new LiveStreams<Delta>(joinDelta);
+  readonly sounds = new LiveStreams<SoundPiece>((pieces, piece) => void pieces.push(piece));
 
   get isEmpty(): boolean {
-    return this.#listeners.size + this.#followers.size + this.#waiters.size + this.#readers.size === 0;
+    const isHeard = this.words.isHeard || this.sounds.isHeard;
+    return !isHeard && this.#listeners.size + this.#followers.size + this.#waiters.size === 0;
   }
 
   /** Returns the way to stop. */
@@ -43,31 +42,6 @@ export class JobWatchers {
     followers.add(follower);
     this.#followers.set(id, followers);
     return { tell: (job) => this.#tellFollower(job, follower), stop: () => this.#unfollow(id, follower) };
-  }
-
-  /** Streams a running job's words, starting with those so far. Returns a function that stops; the end is not reported. */
-  read(id: string, listener: Reader): () => void {
-    const reader: Reader = (delta) => listener(delta);
-    const readers = this.#readers.get(id) ?? new Set();
-    readers.add(reader);
-    this.#readers.set(id, readers);
-    this.#words.get(id)?.deltas.forEach((delta) => reader({ ...delta }));
-    return () => {
-      readers.delete(reader);
-      if (readers.size === 0 && this.#readers.get(id) === readers) {
-        this.#readers.delete(id);
-      }
-    };
-  }
-
-  /** Words came into being. */
-  hear(id: string, attempt: number, { step, text, thinking }: Delta): void {
-    const known = this.#words.get(id);
-    // A new attempt repeats its words from the start.
-    const words = known?.attempt === attempt ? known.deltas : [];
-    this.#words.set(id, { attempt, deltas: words });
-    joinDelta(words, { step, text, thinking });
-    this.#readers.get(id)?.forEach((reader) => reader({ step, text, thinking }));
   }
 
   /** Resolves with the job once it has ended; rejects with `invalid_operation` if it is forgotten before. */
@@ -88,13 +62,14 @@ export class JobWatchers {
           ?.reject(new StudioError('invalid_operation', `The job "${id}" was forgotten before its end was seen.`));
         this.#waiters.delete(id);
         this.#followers.delete(id);
-        this.#readers.delete(id);
-        this.#words.delete(id);
+        this.words.forget(id);
+        this.sounds.forget(id);
         continue;
       }
       [...(this.#followers.get(id) ?? [])].forEach((follower) => this.#tellFollower(job, follower));
       if (job.state !== 'running') {
-        this.#words.delete(id);
+        this.words.end(id);
+        this.sounds.end(id);
       }
       if (isFinished(job)) {
         this.#waiters.get(id)?.resolve(job);
@@ -107,7 +82,8 @@ export class JobWatchers {
     this.#listeners.clear();
     this.#followers.clear();
     this.#waiters.clear();
-    this.#readers.clear();
+    this.words.clear();
+    this.sounds.clear();
   }
 
   #tellFollower(job: Job, follower: Follower): void {

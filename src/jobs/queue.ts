@@ -362,6 +362,10 @@ class RunningJob<Payload> implements JobRequest<Payload> {
       this.#jobs.delta(this.id, this.attempt, event);
       return;
     }
+    if (event.type === 'sound') {
+      this.#jobs.sound(this.id, this.attempt, event);
+      return;
+    }
     if (event.type === 'progress') {
       this.#jobs.progress(this.id, this.attempt, event.progress);
       if (this.#now() - this.#progressWrittenAt < PROGRESS_EVERY) {

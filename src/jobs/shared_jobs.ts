@@ -4,7 +4,7 @@
  */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
-import type { Delta, Job, Progress, ResumePoint } from '../core/job.ts';
+import type { Delta, Job, Progress, ResumePoint, SoundPiece } from '../core/job.ts';
 import { Draft } from './draft.ts';
 import { IndexedJobStore, MemoryJobStore } from './job_store.ts';
 import type { JobStore } from './job_store.ts';
@@ -204,7 +204,21 @@ export class SharedJobs {
 
   /** Streams a running job's words, starting with those so far. Returns a function that stops. */
   deltas(id: string, listener: (delta: Delta) => void): () => void {
-    const stop = this.#watchers.read(id, listener);
+    const stop = this.#watchers.words.listen(id, listener);
+    this.#watch();
+    return stop;
+  }
+
+  /** A running job's sound goes on; other tabs are not told, as it is large. */
+  sound(id: string, attempts: number, { step, from, rate, channels }: SoundPiece): void {
+    if (this.#isAt(id, attempts)) {
+      this.#watchers.sounds.add(id, attempts, { step, from, rate, channels });
+    }
+  }
+
+  /** Streams a sound that a job of this tab is making, starting with what there is. Returns a function that stops. */
+  sounds(id: string, listener: (piece: SoundPiece) => void): () => void {
+    const stop = this.#watchers.sounds.listen(id, listener);
     this.#watch();
     return stop;
   }
@@ -369,10 +383,16 @@ export class SharedJobs {
   }
 
   #onDelta(id: string, attempts: number, delta: Delta): void {
-    const job = this.#mirror.get(id)?.job;
-    if (job?.state === 'running' && job.attempts === attempts) {
-      this.#watchers.hear(id, attempts, delta);
+    if (this.#isAt(id, attempts)) {
+      const { step, text, thinking } = delta;
+      this.#watchers.words.add(id, attempts, { step, text, thinking });
     }
+  }
+
+  /** Whether the job is running, in this attempt. */
+  #isAt(id: string, attempts: number): boolean {
+    const job = this.#mirror.get(id)?.job;
+    return job?.state === 'running' && job.attempts === attempts;
   }
 
   /** Marks change number `change` as known here. */

@@ -90,7 +90,8 @@ function withEvent(job: Job, event: JobEvent): Job {
       return { ...job, offer: event.offer };
     case 'resume_point':
     case 'delta':
-      // A point is stored beside the job, since it is large and watchers do not need it. Words are announced as they come.
+    case 'sound':
+      // A point is stored beside the job, since it is large and watchers do not need it. Words and sounds are announced as they come.
       return job;
   }
 }

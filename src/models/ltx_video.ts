@@ -1,4 +1,4 @@
-/** LTX-Video of 2B and 13B from an unconverted diffusers folder. */
+/** LTX-Video of 2B and 13B from an unconverted diffusers folder; or from the file of the original layout, with T5 beside it. */
 import { StudioError } from '../core/errors.ts';
 import type { Engine } from '../engine/engine.ts';
 import * as autoencoder from '../graphs/autoencoder_kl_ltx.ts';
@@ -8,6 +8,7 @@ import { T5Tokenizer } from '../text/t5_tokenizer.ts';
 import { Checkpoint, type Component } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import { readRows } from '../weights/embedding_rows.ts';
+import { MmditFile, mmditFileKind } from '../weights/mmdit_file.ts';
 import type { Family, LoadedModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, t5Files } from './flow_transformer/flow_checkpoint.ts';
 import { FlowVideoModel } from './video_diffusion/flow_video_model.ts';
@@ -27,7 +28,8 @@ const USUAL = { width: 704, height: 480 };
 const MOST_FRAMES = 1025;
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
-  const checkpoint = await Checkpoint.open(files);
+  const isFolder = files.has('model_index.json');
+  const checkpoint = isFolder ? await Checkpoint.open(files) : await MmditFile.open(files, 'ltx');
   const [textEncoder, transformer, vae] = await Promise.all([
     openPart(checkpoint, 'text_encoder', t5Encoder.className),
     openPart(checkpoint, 'transformer', ltx.className),
@@ -36,7 +38,8 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const scheduler = await readScheduler(checkpoint);
   const isConditioned = checkpoint.pipelineClass === CONDITIONED;
   const habits = { isConditioned, tokens: isConditioned ? 256 : 128, times: await multiplier(files, vae) };
-  const tokenizer = new T5Tokenizer(await t5Files(checkpoint, TOKENIZER), habits.tokens);
+  const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : TOKENIZER;
+  const tokenizer = new T5Tokenizer(await t5Files(checkpoint, ofTokens), habits.tokens);
   const networks = new LtxNetworks(engine, files, { textEncoder, transformer, vae }, habits, tokenizer, weights);
   const { config, latents, text, videos } = networks;
   requireFit(files, {
@@ -52,7 +55,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
-    [TOKENIZER],
+    [ofTokens],
     USUAL,
     latents.factor,
     false,
@@ -85,6 +88,8 @@ async function multiplier(files: CheckpointFiles, { config, weights }: Component
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,
   recognises: async (files) =>
-    files.has('model_index.json') && PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass),
+    files.has('model_index.json')
+      ? PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass)
+      : (await mmditFileKind(files)) === 'ltx',
   open,
 };

@@ -9,6 +9,7 @@ import {
   t5Config,
   type Shapes,
 } from './inferred_configs.ts';
+import { ltxConfig, ltxVaeConfig } from './ltx_layout.ts';
 import type { MmditKind } from './mmdit_layout.ts';
 
 /** Of attention in Stable Diffusion 3, where no norm of its queries tells it. */
@@ -36,6 +37,7 @@ export const TRANSFORMERS: Record<MmditKind, InferredNetwork> = {
   z_image: { className: 'ZImageTransformer2DModel', configOf: zImageConfig },
   qwen_image: { className: 'QwenImageTransformer2DModel', configOf: qwenImageConfig },
   wan: { className: 'WanTransformer3DModel', configOf: wanConfig },
+  ltx: { className: 'LTXVideoTransformer3DModel', configOf: ltxConfig },
 };
 
 const autoencoderKl = (scaling_factor: number, shift_factor: number): InferredNetwork => ({
@@ -50,6 +52,7 @@ export const VAES: Record<MmditKind, InferredNetwork> = {
   z_image: autoencoderKl(0.3611, 0.1159),
   qwen_image: { className: 'AutoencoderKLQwenImage', configOf: causalAutoencoderConfig },
   wan: { className: 'AutoencoderKLWan', configOf: causalAutoencoderConfig },
+  ltx: { className: 'AutoencoderKLLTXVideo', configOf: ltxVaeConfig },
 };
 
 const T5: InferredNetwork = { className: 'T5EncoderModel', configOf: t5Config };
@@ -68,6 +71,7 @@ const READERS: Record<MmditKind, InferredNetwork> = {
   z_image: QWEN3,
   qwen_image: { className: 'Qwen2_5_VLForConditionalGeneration', configOf: qwenVlConfig },
   wan: { className: 'UMT5EncoderModel', configOf: t5Config },
+  ltx: T5,
 };
 
 function sd3Config(shapes: Shapes): Record<string, unknown> {

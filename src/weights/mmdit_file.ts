@@ -11,6 +11,7 @@ import type { StoredTensor } from '../graphs/graph.ts';
 import { TensorIndex, type CheckpointComponents, type Component } from './checkpoint.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 import { Shapes, clipConfig, clipVisionConfig } from './inferred_configs.ts';
+import { LTX2_PART } from './ltx_layout.ts';
 import { TRANSFORMERS, VAES, readerOf } from './mmdit_configs.ts';
 import { isSpiece, mmditNames, type MmditComponent, type MmditKind, type MmditMeaning } from './mmdit_layout.ts';
 import { kindOf, noiseOf, readParts, requireSingle, weightFilesOf, type PartFile } from './mmdit_parts.ts';
@@ -116,7 +117,8 @@ export class MmditFile implements CheckpointComponents {
   }
 
   get pipelineClass(): string {
-    return this.told.pipelineClass ?? this.#published.pipelineClass;
+    const { pipelineClass } = this.#published;
+    return this.told.pipelineClass ?? (typeof pipelineClass === 'string' ? pipelineClass : pipelineClass(this.#vae));
   }
 
   get name(): string {
@@ -163,7 +165,7 @@ export class MmditFile implements CheckpointComponents {
     if (path !== 'scheduler/scheduler_config.json') {
       return this.files.has(path) ? (await this.files.blob(path)).text() : undefined;
     }
-    return JSON.stringify(this.#published.scheduler(this.#transformer));
+    return JSON.stringify(this.#published.scheduler(this.#transformer, this.#vae));
   }
 
   get #published(): Published {
@@ -172,6 +174,10 @@ export class MmditFile implements CheckpointComponents {
 
   get #transformer(): Shapes {
     return new Shapes(this.tensors.get('transformer') ?? new Map<string, StoredTensor>());
+  }
+
+  get #vae(): Shapes {
+    return new Shapes(this.tensors.get('vae') ?? new Map<string, StoredTensor>());
   }
 
   #described(component: MmditComponent, shapes: Shapes): Pick<Component, 'className' | 'config'> {
@@ -207,6 +213,12 @@ function requireRunnable(kind: MmditKind, parts: readonly PartFile[]): void {
       throw new StudioError(
         'checkpoint_incomplete',
         `${file.path} is one of the two transformers of Wan 2.2 A14B, that for ${noise} noise; choose the other one with it.`,
+      );
+    }
+    if (kind === 'ltx' && [...file.names].some((name) => name.endsWith(LTX2_PART))) {
+      throw new StudioError(
+        'checkpoint_unsupported',
+        `${file.path} is LTX-2, which Darkroom cannot run; choose LTX-Video, such as 0.9.5.`,
       );
     }
   }

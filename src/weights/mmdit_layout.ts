@@ -1,18 +1,19 @@
 /**
  * The layout of the original code of flow transformers, in which ComfyUI keeps whole checkpoints in one file: which tensor of it is which of
  * diffusers' and transformers' modules. Nothing is copied; where the original keeps several layers in one tensor, each is a range of its rows.
- * Qwen-Image's transformer is called there as in diffusers; FLUX.2 and Wan are in flux2_layout.ts and wan_layout.ts.
+ * Qwen-Image's transformer is called there as in diffusers; FLUX.2, Wan and LTX-Video are in flux2_layout.ts, wan_layout.ts and ltx_layout.ts.
  *
  * Reference: diffusers/loaders/single_file_utils.py (convert_sd3_transformer_checkpoint_to_diffusers,
  * convert_flux_transformer_checkpoint_to_diffusers, convert_z_image_transformer_checkpoint_to_diffusers)
  */
 import { flux2Parts, flux2Paths, flux2VaePath } from './flux2_layout.ts';
 import { HEAD_MODULATION, shiftFirst, together, whole, type LayerPart, type Rows } from './layer_parts.ts';
+import { LTX_VAE, ltxParts, ltxTable, ltxVaeNames } from './ltx_layout.ts';
 import { lastUpBlock, vaePath } from './original_layout.ts';
 import { isBesideWeights } from './scaled_weights.ts';
 import { WAN_VAE, wanParts, wanPaths, wanTable, wanVaePaths } from './wan_layout.ts';
 
-export type MmditKind = 'sd3' | 'flux1' | 'flux2' | 'z_image' | 'qwen_image' | 'wan';
+export type MmditKind = 'sd3' | 'flux1' | 'flux2' | 'z_image' | 'qwen_image' | 'wan' | 'ltx';
 export type MmditComponent =
   'transformer' | 'transformer_2' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3' | 'image_encoder';
 
@@ -107,6 +108,9 @@ function vaeNames(names: readonly string[]): (name: string) => string | null {
   if (own.some((name) => name.startsWith('decoder.mid_block.'))) {
     return (name) => (/\.(?:weight|bias|gamma|running_mean|running_var)$/.test(name) ? name : null);
   }
+  if (own.includes(LTX_VAE)) {
+    return ltxVaeNames(own);
+  }
   const isStandardised = own.includes('bn.running_mean');
   const lastUp = lastUpBlock(own, '');
   const pathOf = own.includes(WAN_VAE)
@@ -176,6 +180,12 @@ const KINDS: Record<MmditKind, Layout> = {
     parts: wanParts,
     table: wanTable,
   },
+  ltx: {
+    has: ['patchify_proj.weight', 'adaln_single.linear.weight', 'caption_projection.linear_1.weight'],
+    encoders: { t5: 'text_encoder' },
+    parts: ltxParts,
+    table: ltxTable,
+  },
 };
 
 /**
@@ -218,6 +228,7 @@ export function originalLayers(kind: MmditKind, blocks: number): Map<string, Lay
     flux2: () => flux2Paths(blocks),
     wan: () => wanPaths(blocks),
     qwen_image: () => [],
+    ltx: () => [],
   };
   return new Map(
     [...paths[kind](), HEAD_MODULATION]

@@ -7,6 +7,7 @@ import type { StoredTensor } from '../graphs/graph.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
 import { PREFIXES, isWholeName, mmditKind, type MmditKind } from './mmdit_layout.ts';
 import { requireUnpacked } from './packed_formats.ts';
+import { LTX_VAE } from './ltx_layout.ts';
 import { WAN_VAE } from './wan_layout.ts';
 import { isWeightFile, readWeightFile, type WeightFile } from './weight_file.ts';
 
@@ -44,7 +45,7 @@ const PARTS: readonly Part[] = [
   { name: 'CLIP vision', prefix: PREFIXES.clipVision, has: ['vision_model.encoder.layers.0.mlp.fc1.weight'] },
   // It has neither of what tells the two before it.
   { name: 'Mistral', prefix: PREFIXES.mistral, has: ['model.layers.0.self_attn.q_proj.weight'] },
-  { name: 'VAE', prefix: PREFIXES.vae, has: ['decoder.conv_in.weight', WAN_VAE] },
+  { name: 'VAE', prefix: PREFIXES.vae, has: ['decoder.conv_in.weight', WAN_VAE, LTX_VAE] },
 ];
 
 /** From this width on a CLIP that lies there alone is the larger one, OpenCLIP. */
@@ -105,7 +106,7 @@ export async function whatPartsAre(files: CheckpointFiles): Promise<StudioError 
   const said = parts.map(({ file }) => whatIs(file));
   return new StudioError(
     'checkpoint_unsupported',
-    `Darkroom finds no model in "${files.name}" that it can run: ${said.slice(0, 6).join(', ')}. It runs transformers of FLUX.1, FLUX.2, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.`,
+    `Darkroom finds no model in "${files.name}" that it can run: ${said.slice(0, 6).join(', ')}. It runs transformers of FLUX.1, FLUX.2, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.`,
   );
 }
 

@@ -1,5 +1,6 @@
 /** What the published flow transformers have that no tensor's shape tells, and where people get their parts. */
 import { WAN22_CHANNELS, type Shapes } from './inferred_configs.ts';
+import { isNewerLtx } from './ltx_layout.ts';
 import type { MmditComponent, MmditKind } from './mmdit_layout.ts';
 
 export interface PublishedPart {
@@ -17,14 +18,14 @@ export interface PublishedPart {
 }
 
 export interface Published {
-  pipelineClass: string;
+  pipelineClass: string | ((vae: Shapes) => string);
   /** For people. */
   name: string;
   parts: PublishedPart[];
   /** The text encoder that needs a vocabulary of its own. */
   reader: { component: MmditComponent; name: string; vocabulary: string };
   /** As in `scheduler_config.json`. */
-  scheduler: (transformer: Shapes) => Record<string, unknown>;
+  scheduler: (transformer: Shapes, vae: Shapes) => Record<string, unknown>;
 }
 
 const T5_VOCABULARY = 'spiece.model (google/t5-v1_1-xxl)';
@@ -39,6 +40,11 @@ const CLIP_L = {
   has: 'text_model.final_layer_norm.weight',
   name: 'CLIP (clip_l)',
   file: 'clip_l.safetensors (comfyanonymous/flux_text_encoders)',
+} as const;
+const T5 = {
+  has: 'encoder.final_layer_norm.weight',
+  name: 'T5 (t5xxl)',
+  file: 't5xxl_fp16.safetensors (comfyanonymous/flux_text_encoders)',
 } as const;
 const QWEN3 = { component: 'text_encoder', name: 'Qwen3', vocabulary: 'tokenizer.json (Qwen/Qwen3-4B)' } as const;
 
@@ -109,16 +115,7 @@ export const PUBLISHED: Record<MmditKind, Published> = {
   flux1: {
     pipelineClass: 'FluxPipeline',
     name: 'FLUX.1',
-    parts: [
-      CLIP_L,
-      FLUX_VAE,
-      {
-        component: 'text_encoder_2',
-        has: 'encoder.final_layer_norm.weight',
-        name: 'T5 (t5xxl)',
-        file: 't5xxl_fp16.safetensors (comfyanonymous/flux_text_encoders)',
-      },
-    ],
+    parts: [CLIP_L, FLUX_VAE, { ...T5, component: 'text_encoder_2' }],
     reader: { component: 'text_encoder_2', name: 'T5', vocabulary: T5_VOCABULARY },
     scheduler: (transformer) =>
       transformer.has('time_text_embed.guidance_embedder.linear_1.weight')
@@ -225,5 +222,32 @@ export const PUBLISHED: Record<MmditKind, Published> = {
       use_flow_sigmas: true,
       flow_shift: wanShift(transformer),
     }),
+  },
+  ltx: {
+    pipelineClass: (vae) => (isNewerLtx(vae) ? 'LTXConditionPipeline' : 'LTXPipeline'),
+    name: 'LTX-Video',
+    parts: [
+      { ...T5, component: 'text_encoder' },
+      {
+        component: 'vae',
+        has: 'latents_std',
+        name: 'autoencoder (VAE)',
+        file: 'ltx-video-2b-v0.9.5.safetensors (Lightricks/LTX-Video)',
+      },
+    ],
+    reader: { component: 'text_encoder', name: 'T5', vocabulary: T5_VOCABULARY },
+    // From 0.9.5 on the pipeline brings its own noise levels.
+    scheduler: (_, vae) =>
+      isNewerLtx(vae)
+        ? FLOW
+        : {
+            ...FLOW,
+            use_dynamic_shifting: true,
+            base_shift: 0.95,
+            max_shift: 2.05,
+            base_image_seq_len: 1024,
+            max_image_seq_len: 4096,
+            shift_terminal: 0.1,
+          },
   },
 };

@@ -1,7 +1,7 @@
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
 import { UPSCALER } from '../../core/builtin_checkpoints.ts';
-import type { Delta, DeviceReport, Job } from '../../core/job.ts';
+import type { Delta, DeviceReport, Job, SoundPiece } from '../../core/job.ts';
 import type { Sketch } from '../../core/media.ts';
 import type { MemoryBudget } from '../../core/model.ts';
 import { parseOperation, type Operation, type OperationInput } from '../../core/operation.ts';
@@ -449,6 +449,17 @@ export class Studio {
   /** The words of a job, told while they are written. @returns what ends it */
   deltas(job: string, listener: (delta: Delta) => void): () => void {
     return this.#client.deltas(job, listener);
+  }
+
+  /** The run of a job that is at work or completed. Not by signals, which still have their old values while a component is taken away. */
+  runGoingOn(job: string): string | null {
+    const found = this.#client.view.jobs.find(({ id }) => id === job);
+    return found?.state === 'running' || found?.state === 'completed' ? found.run : null;
+  }
+
+  /** The sound of a job, told while it is made. @returns what ends it */
+  sounds(job: string, listener: (piece: SoundPiece) => void): () => void {
+    return this.#client.sounds(job, listener);
   }
 
   entity(run: string, file: string): Promise<Blob> {

@@ -3,11 +3,10 @@
  * Reference: heartlib/pipelines/music_generation.py
  */
 import * as v from 'valibot';
-import { StudioError, cancelled } from '../../core/errors.ts';
-import type { Sound } from '../../core/media.ts';
+import { StudioError } from '../../core/errors.ts';
 import type { CheckpointSummary, EstimateRequest, Precision } from '../../core/model.ts';
 import { TorchGenerator } from '../../core/random.ts';
-import type { SongDecodeRequest, SongWriteRequest, WrittenSong } from '../../core/song_model.ts';
+import type { SongDecodeRequest, SongPlaying, SongWriteRequest, WrittenSong } from '../../core/song_model.ts';
 import type { SoundForm } from '../../core/sound_model.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { KEPT_EVERY } from '../../engine/sampling_keeper.ts';
@@ -19,6 +18,7 @@ import type { LoadedSongModel } from '../family.ts';
 import { OpenedCheckpoint } from '../latent_diffusion/opened_checkpoint.ts';
 import { drawCode, guided } from './code_sampling.ts';
 import type { HeartNetworks } from './heart_networks.ts';
+import { HeartPlaying } from './heart_playing.ts';
 
 /** What stands in gen_config.json. */
 export const signsSchema = v.object({
@@ -118,7 +118,7 @@ export class HeartModel extends OpenedCheckpoint<HeartNetworks> implements Loade
           }
           keep(frame + 1);
         }
-        request.onFrame(frame + 1, most);
+        await request.onFrame(frame + 1, most, { codes, values: values.subarray(0, (frame + 1) * codes) });
         if (frame + 1 < most) {
           await writing.read(await writing.frame(own));
         }
@@ -129,14 +129,21 @@ export class HeartModel extends OpenedCheckpoint<HeartNetworks> implements Loade
     }
   }
 
-  async decode(song: WrittenSong, request: SongDecodeRequest): Promise<Sound> {
+  play(request: SongDecodeRequest): SongPlaying {
     const { sounds } = this.networks;
-    if (request.signal.aborted) {
-      throw cancelled();
-    }
-    await this.#begin(request, sounds.names);
-    const { planes } = await sounds.decode(song, request);
-    return { rate: sounds.rate, channels: planes };
+    const playing = new HeartPlaying(sounds, request);
+    return {
+      advance: async (song) => {
+        // Where networks take turns, those that write would leave the device and come back for each part.
+        if (!request.phased) {
+          await playing.advance(song);
+        }
+      },
+      finish: async (song) => {
+        await this.#begin(request, sounds.names);
+        return { rate: sounds.rate, channels: await playing.finish(song) };
+      },
+    };
   }
 
   /** The backbone is what takes long to load. */

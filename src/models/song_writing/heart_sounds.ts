@@ -1,12 +1,12 @@
 /**
- * Codes to a waveform by HeartCodec, part by part: a flow makes latents of half a minute of codes, beginning with the last ones of the part before,
- * a decoder makes samples of these piece by piece, and where two parts overlap one fades into the other.
+ * HeartCodec's networks on the device: a flow makes latents of the codes of half a minute, beginning with the last ones of the part before, and a
+ * decoder makes samples of these piece by piece. `heart_playing.ts` makes a song of that.
  * Reference: `detokenize` of heartlib/heartcodec/modeling_heartcodec.py
  */
 import { StudioError, cancelled } from '../../core/errors.ts';
 import type { WeightVariant } from '../../core/model.ts';
-import { TorchGenerator } from '../../core/random.ts';
-import type { SongDecodeRequest, WrittenSong } from '../../core/song_model.ts';
+import type { TorchGenerator } from '../../core/random.ts';
+import type { SongDecodeRequest } from '../../core/song_model.ts';
 import { NOT_FINITE_SOUND } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import type { NetworkShelf } from '../../engine/network_shelf.ts';
@@ -18,20 +18,10 @@ import { readRows } from '../../weights/embedding_rows.ts';
 import { withWeightNorm } from '../../weights/weight_norm.ts';
 import { Held } from '../flow_transformer/base_networks.ts';
 import type { GraphCosts, PlannedNetwork } from '../latent_diffusion/estimate.ts';
-import { requireSound } from '../sound_diffusion/piecewise_sounds.ts';
+import { KNOWN, LATENTS, PART, partsOf } from './song_parts.ts';
 
-/** The reference's defaults. */
-const PART_SECONDS = 29.76;
+/** The reference's default. */
 const GUIDANCE = 1.25;
-
-/** Frames of a part, and from the beginning of one to that of the next. */
-const PART = Math.trunc(PART_SECONDS * codec.FRAMES_PER_SECOND);
-const apart = (length: number) => Math.floor(length / 93) * 80;
-const HOP = apart(PART);
-const OVERLAP = PART - HOP;
-const LATENTS = Math.trunc(PART_SECONDS * codec.LATENTS_PER_SECOND);
-/** Known of a part from the one before. */
-const KNOWN = 2 * OVERLAP;
 
 /** Of the widest value between two layers of the decoder. */
 const PIECE_BYTES = 2 ** 27;
@@ -39,8 +29,7 @@ const PIECE_BYTES = 2 ** 27;
 const { CHANNELS } = codec;
 const F32 = { height: 1, dtype: 'f32' as const };
 
-type Planes = Float32Array<ArrayBuffer>[];
-type Request = Pick<SongDecodeRequest, 'seed' | 'steps' | 'signal' | 'onPart'>;
+export type Planes = Float32Array<ArrayBuffer>[];
 
 export class HeartSounds {
   readonly config: codec.Config;
@@ -66,48 +55,9 @@ export class HeartSounds {
 
   readonly rate: number;
 
-  /** Samples of a song of so many frames. Where frames end exactly with an overlap the reference leaves out what follows it, and so do we. */
-  samples(frames: number): number {
-    const made = (partsOf(frames) - 1) * this.#hop + this.#partSamples;
-    return Math.min(Math.trunc((frames / codec.FRAMES_PER_SECOND) * this.rate), made);
-  }
-
-  /** @returns a plane for each channel, and the latents of each part, [744, 256] */
-  async decode(song: WrittenSong, request: Request): Promise<{ planes: Planes; latents: Float32Array<ArrayBuffer>[] }> {
-    const frames = song.values.length / song.codes;
-    this.#requireCodes(song);
-    const random = new TorchGenerator(request.seed);
-    const total = this.samples(frames);
-    const planes: Planes = Array.from({ length: CHANNELS }, () => new Float32Array(total));
-    const parts = partsOf(frames);
-    const latents: Float32Array<ArrayBuffer>[] = [];
-    // Steps of the flow and pieces of the decoder count as pieces of the song alike.
-    const each = request.steps + this.#pieces(LATENTS).length;
-    let done = 0;
-    let finished = 0;
-    const tell = () => {
-      const length = finished;
-      request.onPart(Math.min(++done, parts * each), parts * each, () => ({
-        rate: this.rate,
-        channels: planes.map((plane) => plane.slice(0, length)),
-      }));
-    };
-    for (let part = 0; part < parts; part++) {
-      const codes = codesOf(song, part * HOP);
-      const made = await this.#flow(codes, latents.at(-1) ?? null, random, request, tell);
-      latents.push(made);
-      const from = part * this.#hop;
-      await this.waveform(made, Math.min(this.#partSamples, total - from), request.signal, (at, piece) => {
-        planes.forEach((plane, channel) => {
-          this.#lay(plane, piece[channel], from + at, part === 0 ? 0 : from + this.#overlap);
-        });
-        // What the next part fades into is not finished yet.
-        finished = Math.min(from + at + piece[0].length, part + 1 < parts ? from + this.#hop : total);
-        tell();
-      });
-    }
-    requireSound(planes);
-    return { planes, latents };
+  /** Pieces that the decoder makes of a part. */
+  get piecesOfPart(): number {
+    return this.#pieces(LATENTS).length;
   }
 
   /**
@@ -191,34 +141,8 @@ export class HeartSounds {
     return ['codec_codes', 'codec_flow', 'codec_decoder'];
   }
 
-  get #partSamples(): number {
-    return Math.trunc(PART_SECONDS * this.rate);
-  }
-
-  get #hop(): number {
-    return apart(this.#partSamples);
-  }
-
-  get #overlap(): number {
-    return this.#partSamples - this.#hop;
-  }
-
   #shape(provider: Engine['provider']) {
     return { ...F32, provider, batch: 1, width: 0 };
-  }
-
-  /** Puts a piece into the song; before `fade` it is mixed with what is there. */
-  #lay(plane: Float32Array, piece: Float32Array, at: number, fade: number): void {
-    const begin = fade - this.#overlap;
-    for (let i = 0; i < piece.length; i++) {
-      const place = at + i;
-      if (place < fade) {
-        const share = (place - begin) / (this.#overlap - 1);
-        plane[place] = plane[place] * (1 - share) + piece[i] * share;
-      } else {
-        plane[place] = piece[i];
-      }
-    }
   }
 
   /** Pieces of one width that together are a part: each sees more of the past than of the future. */
@@ -235,12 +159,16 @@ export class HeartSounds {
     return pieces;
   }
 
-  /** Latents of a part, [744, 256]. */
-  async #flow(
+  /**
+   * Latents of a part, [744, 256].
+   * @param before those of the part before; null for the first
+   * @param tell after each step
+   */
+  async flow(
     codes: Int32Array,
     before: Float32Array<ArrayBuffer> | null,
     random: TorchGenerator,
-    { steps, signal }: Request,
+    { steps, signal }: Pick<SongDecodeRequest, 'steps' | 'signal'>,
     tell: () => void,
   ): Promise<Float32Array<ArrayBuffer>> {
     const { config, engine } = this;
@@ -348,38 +276,6 @@ export class HeartSounds {
       held.dispose();
     }
   }
-
-  #requireCodes({ values }: WrittenSong): void {
-    if (values.some((value) => value >= this.config.codebook_size)) {
-      throw new StudioError(
-        'result_invalid',
-        'The model wrote a sign that is no sound, so this song cannot be played; choose another seed, or other words.',
-      );
-    }
-  }
-}
-
-/** How many parts the codec makes of so many frames. */
-function partsOf(frames: number): number {
-  return Math.floor((filled(frames) - HOP) / HOP) + 1;
-}
-
-/** Frames with those that fill up the last part. */
-function filled(frames: number): number {
-  const least = Math.max(frames, PART);
-  return (least - KNOWN) % HOP > 0 ? Math.ceil((least - OVERLAP) / HOP) * HOP + OVERLAP : least;
-}
-
-/** The codes of the part that begins at a frame; behind its end the song begins again. */
-function codesOf({ codes, values }: WrittenSong, from: number): Int32Array {
-  const frames = values.length / codes;
-  const once = Math.max(frames, PART);
-  const part = new Int32Array(PART * codes);
-  for (let frame = 0; frame < PART; frame++) {
-    const at = ((from + frame) % once) % frames;
-    part.set(values.subarray(at * codes, (at + 1) * codes), frame * codes);
-  }
-  return part;
 }
 
 /** torch.linspace(0, 1, steps + 1)[step], which counts from the nearer end. */
