@@ -5,6 +5,7 @@ import type { GuidanceRequest } from './guidance.ts';
 import type { LoraUse } from './loras.ts';
 import type { PixelImage } from './media.ts';
 import type { GroundRequest, Latents, Model, SampleRequest } from './model.ts';
+import type { ModelSamplingRequest } from './model_sampling.ts';
 import type { NoiseRequest } from './noise.ts';
 import type { OutpaintRequest } from './outpainting_parameters.ts';
 import { hasMask, usualStrength, type ImageSource } from './parameters.ts';
@@ -26,7 +27,7 @@ const NO_GUIDANCE =
   'The kind of guidance counts only where guidance leads away from a negative prompt, so it changed nothing.';
 
 /** The parameters of a painting, already validated by the chunk. */
-export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest {
+export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest, ModelSamplingRequest {
   /** Its kind. */
   operation: string;
   prompt: string;
@@ -48,7 +49,6 @@ export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest
   tile_size?: number | undefined;
   phased?: boolean | undefined;
   /** See `SampleRequest`. */
-  shift?: number | undefined;
   skip_guidance_layers?: number[] | undefined;
   skip_layer_guidance_scale?: number | undefined;
   skip_layer_guidance_start?: number | undefined;
