@@ -361,6 +361,13 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   await openCheckpoint(page, 'tiny-z-image-turbo');
   await making.set({ Width: '72', Height: '64' });
   await expect(making.field('Steps')).toHaveValue('8');
+  // The sizes that its config knows of.
+  const sizes = page.getByRole('combobox', { name: 'Sizes that the model does well' });
+  await sizes.selectOption('1344 × 576 (21:9)');
+  await expect(making.field('Width')).toHaveValue('1344');
+  await expect(making.field('Height')).toHaveValue('576');
+  await making.set({ Width: '72', Height: '64' });
+  await expect(sizes).toHaveValue('');
   await expect(page.getByRole('combobox', { name: 'Prediction' })).toHaveCount(0);
   await page.getByRole('combobox', { name: 'Sampler' }).selectOption({ label: 'Heun' });
   await expect(page.getByText('Width must be a multiple of 16 from 16 to 4096 pixels.')).toBeVisible();
@@ -391,7 +398,10 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   // A config that works from pictures has a form of its own, shown when it opens.
   await openCheckpoint(page, 'tiny-flux2-klein');
   await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, PICTURE]);
-  await making.set({ Width: '64', Height: '64', Steps: '2' });
+  await making.set({ Steps: '2' });
+  await sizes.selectOption('1776 × 1184 (3:2)');
+  await expect(making.field('Width')).toHaveValue('1776');
+  await making.set({ Width: '64', Height: '64' });
   await making.prompt.fill('both of them by night');
   await making.generate.click();
   await expect.poll(async () => (await making.last())?.config, { timeout: 150_000 }).toMatch(/^flux2/);
