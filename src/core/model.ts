@@ -51,6 +51,8 @@ export interface CheckpointSummary {
   multiple?: number;
   /** The longest side of its pictures, in pixels; absent = whatever fits the device. */
   longestSide?: number;
+  /** How many pictures it can be given to work from; absent = as many as its chunk takes. */
+  mostPictures?: number;
   /** Parameters that have no effect on it, such as the guidance of a distilled model; absent = none. */
   ignores?: string[];
   /** Ids of the only samplers that work with it; absent = all do. */

@@ -1,4 +1,5 @@
 /** What chunks that paint with a checkpoint share: from words, and possibly a picture, to pictures. */
+import { passedLimits } from './checkpoint_limits.ts';
 import type { Context, StageDeclaration } from './chunk.ts';
 import { StudioError } from './errors.ts';
 import type { GuidanceRequest } from './guidance.ts';
@@ -170,12 +171,10 @@ export async function givenPicture(
 }
 
 /** @throws StudioError `invalid_operation` for a request that this checkpoint cannot fulfil */
-function requireRoom({ width, height }: { width: number; height: number }, { summary: { name, longestSide } }: Model) {
-  if (longestSide !== undefined && Math.max(width, height) > longestSide) {
-    throw new StudioError(
-      'invalid_operation',
-      `"${name}" makes pictures of at most ${longestSide} pixels per side, not ${width}×${height}; choose a smaller size.`,
-    );
+function requireRoom(size: { width: number; height: number }, { summary }: Model) {
+  const [sentence] = passedLimits(summary, size);
+  if (sentence !== undefined) {
+    throw new StudioError('invalid_operation', sentence);
   }
 }
 
