@@ -56,7 +56,7 @@ export async function openQwenImage(
     weights,
     kind === 'text' ? null : { kind, settings: readVisionSettings(await settingsOf(checkpoint)) },
   );
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: networks.config.joint_attention_dim, given: networks.text.width },
     channels: { read: qwenImage.channelsOf(networks.config), given: networks.latents.channels },
   });
