@@ -6,6 +6,7 @@ import * as v from 'valibot';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import { FLOW_GUIDANCE_METHODS, NO_APG, guidanceEntries, isWholeGuidance } from '../src/core/guidance.ts';
+import { STRAY_SHIFT, isWholeShift, modelSamplingEntries } from '../src/core/model_sampling.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
 import { samplingEntries } from '../src/core/painting_parameters.ts';
 import {
@@ -58,6 +59,7 @@ export const parameters = v.pipe(
     ),
     ...guidanceEntries(FLOW_GUIDANCE_METHODS),
     shift: v.optional(flowShift()),
+    ...modelSamplingEntries(),
     ...samplingEntries(),
     batch_size: v.optional(batchSize(), 1),
     weights: v.optional(weights(), 'auto'),
@@ -67,6 +69,7 @@ export const parameters = v.pipe(
     phased: v.optional(phased()),
   }),
   v.check((input) => isWholeGuidance(input), NO_APG),
+  v.check((input) => isWholeShift(input), STRAY_SHIFT),
 );
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {

@@ -10,6 +10,7 @@ import type { FieldMetadata } from '../src/core/field.ts';
 import { NO_APG, QWEN_GUIDANCE_METHODS, guidanceEntries, isWholeGuidance } from '../src/core/guidance.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import type { Model } from '../src/core/model.ts';
+import { STRAY_SHIFT, isWholeShift, modelSamplingEntries } from '../src/core/model_sampling.ts';
 import { PAINTING_STAGES, paint } from '../src/core/painting.ts';
 import { samplingEntries } from '../src/core/painting_parameters.ts';
 import {
@@ -63,6 +64,7 @@ export const parameters = v.pipe(
     ),
     ...guidanceEntries(QWEN_GUIDANCE_METHODS),
     shift: v.optional(flowShift()),
+    ...modelSamplingEntries(),
     ...samplingEntries(),
     /** The number of the picture in whose proportions the result is where no size is said; absent = the last. */
     proportions_of: v.optional(integer('proportions_of', 1, MOST_PICTURES)),
@@ -73,6 +75,7 @@ export const parameters = v.pipe(
     phased: v.optional(phased()),
   }),
   v.check((input) => isWholeGuidance(input), NO_APG),
+  v.check((input) => isWholeShift(input), STRAY_SHIFT),
 );
 
 /** A megapixel in the proportions of one picture; diffusers takes the last. */

@@ -3,8 +3,10 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tensor } from 'onnxruntime-node';
 import { describe, expect, test, vi } from 'vitest';
+import { fit } from '../src/core/fit.ts';
 import type { BlockMode } from '../src/core/job.ts';
 import type { EstimateRequest, SampleRequest, WeightVariant } from '../src/core/model.ts';
+import type { Plan } from '../src/core/plan.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import { ArrayBlockMemory } from '../src/engine/block_memory.ts';
 import { leastBytes, placeBlocks } from '../src/engine/block_placement.ts';
@@ -168,7 +170,21 @@ describe('a transformer in blocks', () => {
       ['decode', false],
     ]);
     expect(Math.max(...peaks(tight.variants[0]))).toBe(most.peak);
-    expect(await estimate(2 ** 10)).toMatchObject({ recommended: null });
+    // Not even what streams has room: refused before anything is fetched, with what would help.
+    const none = await estimate(2 ** 10);
+    expect(none).toMatchObject({ recommended: null });
+    const plan = { notices: [] as string[] } as Plan;
+    expect(fit(plan, model.summary, none)).toEqual({
+      ok: false,
+      reasons: [
+        {
+          code: 'does_not_fit',
+          message: expect.stringMatching(
+            /^This needs about 0\.1 GiB, but the memory set for the GPU is 0\.1 GiB\. Choose .*a smaller checkpoint\.$/,
+          ) as string,
+        },
+      ],
+    });
     const takes = vi.spyOn(WeightStream.prototype, 'take');
     model.useBlocks?.(new Map(Object.entries(less.variants[0].blocks?.networks ?? {})));
     await sample();

@@ -864,9 +864,16 @@ describe('loaders, pipes and stacks', () => {
 });
 
 describe('LoRAs', () => {
-  const withLora = (name: string, lora: Nodes, loras: Record<string, number>, lost: string[] = []): Case => ({
+  const withLora = (
+    name: string,
+    lora: Nodes,
+    loras: Record<string, number>,
+    lost: string[] = [],
+    parameters = {},
+  ): Case => ({
     name,
     nodes: graph({ sampler: sampler({ model: ['l', 0] }), ...lora }),
+    parameters,
     loras,
     lost,
   });
@@ -1078,7 +1085,8 @@ describe('LoRAs', () => {
         m: node('LoraLoaderModelOnly', { lora_name: 'brass.safetensors', strength_model: 0.7, model: ['ckpt', 0] }),
       },
       { brass: 0.7 },
-      ['noise levels'],
+      [],
+      { model_sampling: 'ModelSamplingSD3', shift: 3 },
     ),
   ])('$name', check);
 });
@@ -1311,9 +1319,30 @@ describe('samplers of every make', () => {
 
   test('Flux has distilled guidance and no negative prompt', () => {
     const reading = read(parts(flux));
-    expect(reading?.parameters).toEqual({ ...without('negative_prompt'), guidance_scale: 3.5 });
+    const shift = {
+      model_sampling: 'ModelSamplingFlux',
+      max_shift: 1.15,
+      base_shift: 0.5,
+      shift_width: 512,
+      shift_height: 768,
+    };
+    expect(reading?.parameters).toEqual({ ...without('negative_prompt'), guidance_scale: 3.5, ...shift });
     expect(reading?.checkpoint.name).toBe('flux1-dev.safetensors');
-    expect(reading?.notRestored).toEqual(['how its noise levels were shifted']);
+    expect(reading?.notRestored).toEqual([]);
+  });
+
+  test('of several nodes that shift the levels the one nearest to the sampler counts, and only a whole one', () => {
+    const behind = (shift: number): Nodes => ({
+      ...flux,
+      guider: node('BasicGuider', { model: ['aura', 0], conditioning: ['fg', 0] }),
+      aura: node('ModelSamplingAuraFlow', { shift, model: ['shift', 0] }),
+    });
+    const taken = read(parts(behind(3.1)));
+    expect(taken?.parameters).toMatchObject({ model_sampling: 'ModelSamplingAuraFlow', shift: 3.1 });
+    expect(taken?.parameters).not.toHaveProperty('base_shift');
+    const refused = read(parts(behind(0)));
+    expect(refused?.parameters).not.toHaveProperty('model_sampling');
+    expect(refused?.notRestored).toEqual(['how its noise levels were shifted']);
   });
 
   test('Wan’s own sampler, with both prompts in one node', () => {

@@ -220,6 +220,24 @@ describe('the plan', () => {
       ok: false,
       reasons: [{ code: 'checkpoint_incomplete' }],
     });
+    const editing = { ...checkpoint, pipelineClass: 'QwenImageEditPipeline', mostPictures: 1 };
+    const edit = { images: [PICTURE, PICTURE] };
+    const many = plan(operation(edit, { config: 'qwen_image_edit' }), catalogue, () => editing, device);
+    expect(many).toMatchObject({
+      reasons: [
+        {
+          code: 'invalid_operation',
+          message: expect.stringMatching(/^"tiny" works from one picture, and 2/) as string,
+        },
+      ],
+    });
+    const sd3 = { ...checkpoint, pipelineClass: 'StableDiffusion3Pipeline', longestSide: 192 };
+    const wide = (parameters: Record<string, unknown>) =>
+      plan(operation(parameters, { config: 'stable_diffusion_3' }), catalogue, () => sd3, device);
+    expect(wide({ width: 208 })).toMatchObject({
+      reasons: [{ message: '"tiny" makes pictures of at most 192 pixels per side, not 208; choose a smaller size.' }],
+    });
+    expect(wide({ width: 192, height: 64 }).ok).toBe(true);
     const large = plan(operation(), catalogue, () => ({ ...checkpoint, largestTensorBytes: 1001 }), device);
     expect(large).toMatchObject({ ok: false, reasons: [{ code: 'does_not_fit' }] });
   });

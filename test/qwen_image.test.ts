@@ -216,7 +216,7 @@ describe('a checkpoint', () => {
       return (await open(name)).encodeText(request);
     };
     await expect(of('tiny-qwen-image-edit', [picture, picture])).rejects.toThrow(
-      '"tiny-qwen-image-edit" works from one picture, and 2 are given; leave the others out, or choose a checkpoint of Qwen-Image-Edit 2509 or 2511.',
+      '"tiny-qwen-image-edit" works from one picture, and 2 are given; leave the others out, or choose a checkpoint that works from several, such as Qwen-Image-Edit 2509 or 2511.',
     );
     await expect(
       of(

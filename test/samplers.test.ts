@@ -2,6 +2,7 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { StudioError } from '../src/core/errors.ts';
+import type { ModelSamplingName, ModelSamplingRequest } from '../src/core/model_sampling.ts';
 import type { GeneratorState } from '../src/core/noise.ts';
 import { TorchGenerator } from '../src/core/random.ts';
 import { CpuArithmetic } from '../src/engine/cpu_arithmetic.ts';
@@ -11,6 +12,7 @@ import { applyStep } from '../src/samplers/apply.ts';
 import { schedules } from '../src/schedules/registry.ts';
 import { schedulers } from '../src/schedulers/registry.ts';
 import { parseSchedulerConfig, withPrediction } from '../src/schedulers/config.ts';
+import { modelSamplingOf } from '../src/schedulers/model_sampling.ts';
 import { choose, defaultsOf, layPath, planSampling } from '../src/schedulers/plan.ts';
 import { samplers } from '../src/samplers/registry.ts';
 import type { Sampler, SamplerPlan } from '../src/samplers/sampler.ts';
@@ -78,6 +80,11 @@ const tables = golden<{ diffusers: ScheduleCase[]; comfyui: ScheduleCase[] }>('s
 const traces = golden<{ x0: string[]; noise: string[]; cases: TraceCase[] }>('samplers.json');
 
 const flows = golden<{ x0: string[]; noise: string[]; cases: FlowCase[] }>('flows.json');
+
+const nodes = golden<{
+  steps: number;
+  rows: { node: ModelSamplingName; settings: Record<string, number>; levels: Record<string, string[]> }[];
+}>('model_sampling.json');
 
 const configOf = (className: string, values: Record<string, unknown>) =>
   parseSchedulerConfig(JSON.stringify({ _class_name: className, ...values }));
@@ -309,6 +316,41 @@ describe('flows equal diffusers', () => {
       const own = levels({});
       expect(levels({ sampler: 'dpmpp_2m', schedule: 'simple' })).toEqual(['comfyui', ...own.slice(1)]);
     }
+  });
+
+  test.each(nodes.rows.map((row) => ({ ...row, said: JSON.stringify(row.settings) })))(
+    'the levels of $node are those of ComfyUI: $said',
+    ({ node, settings: { width, height, ...settings }, levels }) => {
+      const request = { model_sampling: node, ...settings };
+      // What the config says of a shift counts for nothing.
+      const config = configOf(name, { use_dynamic_shifting: true, shift_terminal: 0.02, base_shift: 0.7 });
+      const sized = { ...request, ...(width === undefined ? {} : { shift_width: width, shift_height: height }) };
+      for (const modelSampling of [
+        modelSamplingOf(sized, { width: 64, height: 64 }),
+        modelSamplingOf(request, { width: width ?? 64, height: height ?? 64 }),
+      ]) {
+        const flow = { tokens: 99, shift: 'empirical' as const, least: 'step' as const, modelSampling };
+        for (const [schedule, expected] of Object.entries(levels)) {
+          const plan = planSampling({ config, schedule, steps: nodes.steps, follows: 'comfyui', flow }, offers);
+          const given = plan.steps.map(({ level }) => level.sigma);
+          expectClose(given, numbers(expected.slice(0, plan.steps.length)), () => 2e-6);
+          expectClose(
+            plan.steps.map(({ timestep }) => timestep / 1000),
+            given,
+            () => 1e-6,
+          );
+        }
+      }
+    },
+  );
+
+  test('the nodes have ComfyUI’s own values where none are given', () => {
+    const picture = { width: 1024, height: 1024 };
+    const factor = (request: ModelSamplingRequest) => modelSamplingOf(request, picture)?.shift;
+    expect(factor({})).toBeUndefined();
+    expect(factor({ model_sampling: 'ModelSamplingAuraFlow' })).toBe(1.73);
+    expect(factor({ model_sampling: 'ModelSamplingSD3' })).toBe(3);
+    expect(factor({ model_sampling: 'ModelSamplingFlux' })).toBeCloseTo(Math.exp(1.15), 12);
   });
 
   test('only samplers that know flows are taken, by a scheduler that is known', () => {

@@ -180,7 +180,7 @@ describe('refused in a sentence is', () => {
     [
       'the autoencoder of Wan 2.2 5B with a transformer of 2.1',
       new Map([...splitWan(), ['vae/ae.safetensors', splitFiles('wan_ti2v').get('vae/ae.safetensors')!]]),
-      'The transformer of "models" takes latents of 16 channels and its autoencoder gives 48; take both from one checkpoint.',
+      'The transformer of "models" takes latents of 16 channels and its autoencoder gives 48; choose wan_2.1_vae.safetensors (Comfy-Org/Wan_2.1_ComfyUI_repackaged) in its place.',
     ],
     [
       'Wan 2.1 from pictures without what sees them',
@@ -263,18 +263,35 @@ describe('refused in a sentence is', () => {
     );
   });
 
-  test('parts of different models, by what does not fit', async () => {
-    const contents = splitFlux1Gguf();
-    const encoder = contents.get('text_encoders/clip_l.safetensors')!;
-    const length = safetensorsHeaderLength(encoder.subarray(0, 8), encoder.length, 'clip');
-    const { tensors } = parseSafetensorsHeader(encoder.subarray(8, 8 + length), encoder.length, 'clip');
-    const narrow = [...tensors.values()].map(
+  /** The file of another size: `sides` gives those that change. */
+  function resize(contents: Contents, path: string, sides: Readonly<Record<number, number>>): Contents {
+    const file = contents.get(path)!;
+    const length = safetensorsHeaderLength(file.subarray(0, 8), file.length, path);
+    const { tensors } = parseSafetensorsHeader(file.subarray(8, 8 + length), file.length, path);
+    const resized = [...tensors.values()].map(
       ({ name, shape }): [string, { dims: number[]; data: Float32Array<ArrayBuffer> }] => {
-        const dims = shape.map((side) => (side === 64 ? 32 : side));
+        const dims = shape.map((side) => sides[side] ?? side);
         return [name, { dims, data: new Float32Array(dims.reduce((all, side) => all * side, 1)) }];
       },
     );
-    contents.set('text_encoders/clip_l.safetensors', writeSafetensors(narrow));
+    return contents.set(path, writeSafetensors(resized));
+  }
+
+  test.each([
+    ['Z-Image', splitZImage, 32, 64, 'qwen_3_4b.safetensors (Comfy-Org/z_image_turbo)'],
+    ['FLUX.2 klein', splitFlux2, 96, 192, 'qwen_3_4b.safetensors (Comfy-Org/vae-text-encorder-for-flux-klein-4b)'],
+  ] as const)(
+    '%s with a text encoder of another size, with the one to choose',
+    async (_, split, reads, gives, file) => {
+      const contents = resize(split(), 'text_encoders/qwen_3_4b.safetensors', { 32: 64 });
+      await expect(open(contents)).rejects.toThrow(
+        `The transformer of "models" reads ${reads} numbers of each token and its text encoder gives ${gives}; choose ${file} in its place.`,
+      );
+    },
+  );
+
+  test('parts of different models, by what does not fit', async () => {
+    const contents = resize(splitFlux1Gguf(), 'text_encoders/clip_l.safetensors', { 64: 32 });
     await expect(open(contents)).rejects.toThrow(
       'The transformer of "models" takes 64 numbers of the text as a whole and its text encoders give 32; take all from one checkpoint.',
     );

@@ -137,8 +137,33 @@ export function splitQwenImageGguf(): Contents {
   const path = 'text_encoders/qwen_2.5_vl_7b.safetensors';
   const file = contents.get(path) as Uint8Array;
   contents.delete(path);
-  contents.set('text_encoders/Qwen2.5-VL-7B.gguf', llamaFile(file));
+  contents.set('text_encoders/Qwen2.5-VL-7B.gguf', llamaFile(file, 'qwen2vl'));
   return contents;
+}
+
+/** FLUX.2 dev with a Mistral as llama.cpp's converter writes it. */
+export function splitFlux2DevGguf(): Contents {
+  const contents = splitFlux2Dev();
+  const path = 'text_encoders/mistral_3_small_flux2_bf16.safetensors';
+  const file = contents.get(path) as Uint8Array;
+  contents.delete(path);
+  contents.set('text_encoders/Mistral-Small-3.2-24B-Instruct-2506.gguf', llamaFile(file, 'llama'));
+  return contents;
+}
+
+/** Elements of a head of the tiny Mistral, as of the published one. */
+const HEAD = 128;
+
+/** The converter's `LlamaModel.permute`: the halves of each head alternate. */
+function permuted(bytes: Uint8Array<ArrayBuffer>, rows: number): Uint8Array<ArrayBuffer> {
+  const row = bytes.length / rows;
+  return join(
+    Array.from({ length: rows }, (_, at) => {
+      const [head, inside] = [Math.floor(at / HEAD), at % HEAD];
+      const from = head * HEAD + (inside % 2) * (HEAD / 2) + Math.floor(inside / 2);
+      return bytes.slice(from * row, (from + 1) * row);
+    }),
+  );
 }
 
 const LLAMA: [RegExp, string][] = [
@@ -151,15 +176,19 @@ const LLAMA: [RegExp, string][] = [
   [/^model\.norm\./, 'output_norm.'],
 ];
 
-/** The words of a Qwen2.5-VL as llama.cpp's converter calls them, in f32. */
-function llamaFile(file: Uint8Array): Uint8Array<ArrayBuffer> {
+/** The language model as llama.cpp's converter writes it, in f32. */
+function llamaFile(file: Uint8Array, architecture: 'llama' | 'qwen2vl'): Uint8Array<ArrayBuffer> {
   const length = safetensorsHeaderLength(file.subarray(0, 8), file.length, 'encoder');
   const { tensors } = parseSafetensorsHeader(file.subarray(8, 8 + length), file.length, 'encoder');
   const written = [...tensors.values()].flatMap(({ name, shape, offset, length: bytes }) => {
     const rule = LLAMA.find(([pattern]) => pattern.test(name));
-    return rule ? [{ name: name.replace(...rule), type: 0, shape, bytes: file.slice(offset, offset + bytes) }] : [];
+    const own = file.slice(offset, offset + bytes);
+    const isTurned = architecture === 'llama' && /\.self_attn\.[qk]_proj\./.test(name);
+    return rule
+      ? [{ name: name.replace(...rule), type: 0, shape, bytes: isTurned ? permuted(own, shape[0]) : own }]
+      : [];
   });
-  return ggufFile({ metadata: { 'general.architecture': 'qwen2vl' }, tensors: written });
+  return ggufFile({ metadata: { 'general.architecture': architecture }, tensors: written });
 }
 
 /** Wan in split files; its text encoder's file has the vocabulary in it. */
@@ -202,6 +231,12 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
     contents: () => splitFlux2({ named: { [TRANSFORMER]: 'diffusion_models/flux-2-klein-base-4b.safetensors' } }),
   },
   { what: 'FLUX.2 dev', goldens: 'split_files', name: 'flux2-dev', contents: splitFlux2Dev },
+  {
+    what: 'FLUX.2 dev, its text encoder a GGUF',
+    goldens: 'split_files',
+    name: 'flux2-dev',
+    contents: splitFlux2DevGguf,
+  },
   { what: 'Wan with two transformers', goldens: 'split_files', name: 'wan-experts', contents: splitWanExperts },
   {
     what: 'Wan 2.1 from a first and a last picture',

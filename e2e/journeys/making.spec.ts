@@ -361,22 +361,47 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
   await openCheckpoint(page, 'tiny-z-image-turbo');
   await making.set({ Width: '72', Height: '64' });
   await expect(making.field('Steps')).toHaveValue('8');
+  // The sizes that its config knows of.
+  const sizes = page.getByRole('combobox', { name: 'Sizes that the model does well' });
+  await sizes.selectOption('1344 × 576 (21:9)');
+  await expect(making.field('Width')).toHaveValue('1344');
+  await expect(making.field('Height')).toHaveValue('576');
+  await making.set({ Width: '72', Height: '64' });
+  await expect(sizes).toHaveValue('');
   await expect(page.getByRole('combobox', { name: 'Prediction' })).toHaveCount(0);
   await page.getByRole('combobox', { name: 'Sampler' }).selectOption({ label: 'Heun' });
   await expect(page.getByText('Width must be a multiple of 16 from 16 to 4096 pixels.')).toBeVisible();
+  // What ComfyUI's node goes by is asked for once it is chosen, and in place of what does not count then.
+  const node = page.getByRole('combobox', { name: 'Shifted as by' });
+  await node.selectOption('ModelSamplingFlux');
+  await expect(making.field('Shift')).toHaveCount(0);
+  await making.set({ 'Shift of large pictures': '1.3' });
+  await node.selectOption('ModelSamplingAuraFlow');
+  await expect(making.field('Shift of large pictures')).toHaveCount(0);
+  await expect(making.field('Shift')).toHaveValue('1.73');
   await making.set({ Width: '80', Steps: '2', Shift: '2.5' });
   await making.prompt.fill('a red house');
   await making.generate.click();
   await expect(picture).toBeVisible({ timeout: 150_000 });
   expect(await making.last()).toMatchObject({
     config: 'z_image',
-    parameters: { width: 80, height: 64, steps: 2, sampler: 'heun', shift: 2.5 },
+    parameters: {
+      width: 80,
+      height: 64,
+      steps: 2,
+      sampler: 'heun',
+      shift: 2.5,
+      model_sampling: 'ModelSamplingAuraFlow',
+    },
   });
 
   // A config that works from pictures has a form of its own, shown when it opens.
   await openCheckpoint(page, 'tiny-flux2-klein');
   await page.getByLabel('Choose a picture …').setInputFiles([PICTURE, PICTURE]);
-  await making.set({ Width: '64', Height: '64', Steps: '2' });
+  await making.set({ Steps: '2' });
+  await sizes.selectOption('1776 × 1184 (3:2)');
+  await expect(making.field('Width')).toHaveValue('1776');
+  await making.set({ Width: '64', Height: '64' });
   await making.prompt.fill('both of them by night');
   await making.generate.click();
   await expect.poll(async () => (await making.last())?.config, { timeout: 150_000 }).toMatch(/^flux2/);

@@ -50,9 +50,22 @@ const template = v.pipe(
   ),
 );
 
+const size = v.tuple([whole(16), whole(16)]);
+
+/** Sizes that a family of checkpoints does well. A config without any has those of another one whose main step has the same chunk. */
+export const sizesSchema = v.strictObject({
+  /** Widths and heights in pixels: lists for checkpoints that were trained at about the area of the first of the list. */
+  buckets: v.pipe(v.array(v.pipe(v.array(size), v.minLength(1))), v.minLength(1)),
+  /** Where any area will do: those to offer the sizes at, in 1024×1024 pixels, and what the sides are multiples of. */
+  scaled: v.optional(
+    v.strictObject({ megapixels: v.array(v.pipe(v.number(), v.minValue(0.1), v.maxValue(8))), multiple: whole(1) }),
+  ),
+});
+
 /** A config file; its name is its id. */
 export const configFileSchema = v.strictObject({
   ...configEntries,
+  sizes: v.optional(sizesSchema),
   /** The rule as text with blanks, to fill in by hand when there is no language model. */
   template: v.optional(template),
   /** The checkpoint it brings; null if it runs any checkpoint of its family, or none at all. */

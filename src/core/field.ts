@@ -23,6 +23,8 @@ export interface FieldMetadata {
   over?: string;
   /** The field without which this one counts for nothing, so that it is hidden until that one is filled. */
   with?: string;
+  /** What that field has to say for it; absent = anything. */
+  withValue?: string;
   /** Labels of the choices, by value. */
   choices?: Readonly<Record<string, Localized>>;
   /** The slider's range, narrower than what is allowed. */

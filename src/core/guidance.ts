@@ -29,7 +29,7 @@ export const guidanceMethod = <Method extends GuidanceMethod>(methods: readonly 
 export const apgEta = () => real('apg_eta', 0, 1);
 export const apgNormThreshold = () => real('apg_norm_threshold', 0, 1000);
 
-const ofApg = { with: 'guidance_method' } satisfies FieldMetadata;
+const ofApg = { with: 'guidance_method', withValue: 'apg' } satisfies FieldMetadata;
 
 /** Without rescaling. @param methods that the family knows */
 export const guidanceEntries = <Method extends GuidanceMethod>(methods: readonly Method[]) => ({

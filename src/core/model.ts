@@ -6,6 +6,7 @@ import type { ControlKind, Detector } from './controlnets.ts';
 import type { ErrorCode } from './errors.ts';
 import type { GuidanceRequest } from './guidance.ts';
 import type { CpuTensor, PixelImage } from './media.ts';
+import type { ModelSamplingRequest } from './model_sampling.ts';
 import type { NoiseSource } from './noise.ts';
 
 /** Where a checkpoint comes from; written into operations and recordings. */
@@ -50,6 +51,8 @@ export interface CheckpointSummary {
   multiple?: number;
   /** The longest side of its pictures, in pixels; absent = whatever fits the device. */
   longestSide?: number;
+  /** How many pictures it can be given to work from; absent = as many as its chunk takes. */
+  mostPictures?: number;
   /** Parameters that have no effect on it, such as the guidance of a distilled model; absent = none. */
   ignores?: string[];
   /** Ids of the only samplers that work with it; absent = all do. */
@@ -331,7 +334,7 @@ export interface ImagePrompt {
   weight: number;
 }
 
-export interface SampleRequest extends GuidanceRequest {
+export interface SampleRequest extends GuidanceRequest, ModelSamplingRequest {
   width: number;
   height: number;
   batch_size: number;
@@ -347,7 +350,7 @@ export interface SampleRequest extends GuidanceRequest {
   rescale_betas_zero_snr?: boolean | undefined;
   /** Of a flow: the timesteps of the steps, from 1000 down; as many as `steps`. Undefined = the schedule places them. */
   timesteps?: readonly number[] | undefined;
-  /** Of a flow: how far its levels are moved towards the noise, 1 = not at all; undefined = as the checkpoint says. */
+  /** Of a flow: how far its levels are moved towards the noise, 1 = not at all; undefined = as the checkpoint or the node says. */
   shift?: number | undefined;
   strength: number;
   guidance_mode: 'auto' | 'batched' | 'serial';

@@ -1,10 +1,12 @@
 /** What chunks that paint with a checkpoint share: from words, and possibly a picture, to pictures. */
+import { passedLimits } from './checkpoint_limits.ts';
 import type { Context, StageDeclaration } from './chunk.ts';
 import { StudioError } from './errors.ts';
 import type { GuidanceRequest } from './guidance.ts';
 import type { LoraUse } from './loras.ts';
 import type { PixelImage } from './media.ts';
 import type { GroundRequest, Latents, Model, SampleRequest } from './model.ts';
+import type { ModelSamplingRequest } from './model_sampling.ts';
 import type { NoiseRequest } from './noise.ts';
 import type { OutpaintRequest } from './outpainting_parameters.ts';
 import { hasMask, usualStrength, type ImageSource } from './parameters.ts';
@@ -26,7 +28,7 @@ const NO_GUIDANCE =
   'The kind of guidance counts only where guidance leads away from a negative prompt, so it changed nothing.';
 
 /** The parameters of a painting, already validated by the chunk. */
-export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest {
+export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest, ModelSamplingRequest {
   /** Its kind. */
   operation: string;
   prompt: string;
@@ -48,7 +50,6 @@ export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest
   tile_size?: number | undefined;
   phased?: boolean | undefined;
   /** See `SampleRequest`. */
-  shift?: number | undefined;
   skip_guidance_layers?: number[] | undefined;
   skip_layer_guidance_scale?: number | undefined;
   skip_layer_guidance_start?: number | undefined;
@@ -170,12 +171,10 @@ export async function givenPicture(
 }
 
 /** @throws StudioError `invalid_operation` for a request that this checkpoint cannot fulfil */
-function requireRoom({ width, height }: { width: number; height: number }, { summary: { name, longestSide } }: Model) {
-  if (longestSide !== undefined && Math.max(width, height) > longestSide) {
-    throw new StudioError(
-      'invalid_operation',
-      `"${name}" makes pictures of at most ${longestSide} pixels per side, not ${width}×${height}; choose a smaller size.`,
-    );
+function requireRoom(size: { width: number; height: number }, { summary }: Model) {
+  const [sentence] = passedLimits(summary, size);
+  if (sentence !== undefined) {
+    throw new StudioError('invalid_operation', sentence);
   }
 }
 

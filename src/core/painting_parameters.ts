@@ -2,6 +2,7 @@
 import * as v from 'valibot';
 import type { FieldMetadata } from './field.ts';
 import type { NoiseRequest } from './noise.ts';
+import { STRAY_SHIFT, isWholeShift, modelSamplingEntries, type ModelSamplingRequest } from './model_sampling.ts';
 import { outpaintEntries, outpaintProblem, type OutpaintRequest } from './outpainting_parameters.ts';
 import {
   HALF_A_VARIATION,
@@ -46,6 +47,7 @@ export const paintingEntries = ({ multiple, usualSteps }: { multiple: number; us
   steps: v.optional(steps(1, 150), usualSteps),
   ...samplingEntries(),
   shift: v.optional(flowShift()),
+  ...modelSamplingEntries(),
   ...noiseEntries(),
   batch_size: v.optional(batchSize(), 1),
   strength: v.optional(strength()),
@@ -64,7 +66,7 @@ export const maskEntries = () => ({
   overlay_inpaint: v.optional(overlayInpaint()),
 });
 
-interface Start extends Partial<NoiseRequest>, OutpaintRequest {
+interface Start extends Partial<NoiseRequest>, OutpaintRequest, ModelSamplingRequest {
   operation: string;
   image?: ImageSource | undefined;
   mask_image?: ImageSource | undefined;
@@ -72,7 +74,7 @@ interface Start extends Partial<NoiseRequest>, OutpaintRequest {
   background?: string | undefined;
 }
 
-/** Whether the given pictures are the ones the operation takes. For `v.check`, with {@link startProblem} as its message. */
+/** Whether the given pictures are the ones the operation takes, and what else counts together is together. For `v.check`, with {@link startProblem} as its message. */
 export const hasItsStart = (input: Start): boolean => problemOf(input) === null;
 
 export const startProblem = ({ input }: { input: Start }): string => problemOf(input) ?? '';
@@ -96,6 +98,9 @@ function problemOf({ operation, image, mask_image, overlay_inpaint, background, 
   }
   if (image === undefined && background !== undefined) {
     return 'background counts only where an image is given; leave it out.';
+  }
+  if (!isWholeShift(rest)) {
+    return STRAY_SHIFT;
   }
   if (!isWholeVariation(rest)) {
     return HALF_A_VARIATION;

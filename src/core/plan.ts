@@ -4,6 +4,7 @@
  */
 import { own } from './catalogue.ts';
 import type { Catalogue } from './catalogue.ts';
+import { passedLimits } from './checkpoint_limits.ts';
 import type { ErrorCode } from './errors.ts';
 import { StudioError } from './errors.ts';
 import { furtherCheckpoints, type FurtherCheckpoint } from './further_checkpoints.ts';
@@ -171,6 +172,9 @@ export function plan(
         if (further !== undefined) {
           judgeCheckpoint(parameter, classes, further, device, refuse);
         }
+      }
+      for (const sentence of summary ? passedLimits(summary, parameters) : []) {
+        refuse('invalid_operation', sentence);
       }
       const { weights } = parameters;
       if (summary && isVariant(weights) && !summary.variants.includes(weights)) {

@@ -4,6 +4,7 @@ import { GUIDANCE_METHODS, apgEta, apgNormThreshold, guidanceMethod } from '../c
 import { hiresScale, hiresSteps, hiresStrength, hiresUpscaler } from '../core/hires.ts';
 import { loraName } from '../core/loras.ts';
 import { loraParts } from '../core/lora_tags.ts';
+import { isWholeShift, modelSamplingEntries, type ModelSamplingRequest } from '../core/model_sampling.ts';
 import * as parameter from '../core/parameters.ts';
 import { isOff, type Fields } from './fields.ts';
 import { isObject, listOf, numberOf, readJsonObject, textOf } from './json.ts';
@@ -199,6 +200,18 @@ export class Findings {
       this.#parameters.apg_norm_threshold = longest;
     }
     return this;
+  }
+
+  /** Takes all of it, as a part would shift otherwise, or nothing. */
+  takesModelSampling(request: { [Name in keyof ModelSamplingRequest]: unknown }): boolean {
+    const known = Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
+    const entries = { ...modelSamplingEntries(), shift: v.optional(parameter.flowShift()) };
+    const result = v.safeParse(v.strictObject(entries), known);
+    if (!result.success || !isWholeShift(result.output)) {
+      return false;
+    }
+    Object.assign(this.#parameters, result.output);
+    return true;
   }
 
   follows(name: unknown): this {

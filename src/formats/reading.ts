@@ -2,6 +2,7 @@
 import type { GuidanceMethod } from '../core/guidance.ts';
 import type { HiresUpscaler } from '../core/hires.ts';
 import type { TextRequest } from '../core/model.ts';
+import type { ModelSamplingName } from '../core/model_sampling.ts';
 import type { NoiseName } from '../core/noise.ts';
 import type { Metadata } from './metadata.ts';
 
@@ -22,6 +23,13 @@ export interface ReadParameters {
   noise?: NoiseName;
   follows?: 'diffusers' | 'comfyui';
   guidance_method?: GuidanceMethod;
+  /** How the levels of a flow were shifted. */
+  model_sampling?: ModelSamplingName;
+  shift?: number;
+  base_shift?: number;
+  max_shift?: number;
+  shift_width?: number;
+  shift_height?: number;
   apg_eta?: number;
   apg_norm_threshold?: number;
   variation_seed?: string;

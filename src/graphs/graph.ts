@@ -31,6 +31,11 @@ export interface StoredTensor {
   deltas?: readonly WeightDelta[];
   /** The length to scale each row to on the way to the device (torch's `weight_norm`); such a tensor has no deltas. */
   gains?: StoredTensor;
+  /**
+   * Of rows for heads whose elements are turned in pairs (rotary embedding): the two of a pair lie beside each other, as llama.cpp keeps them;
+   * absent = half a head apart, as in transformers.
+   */
+  pairs?: 'neighbours';
 }
 
 /** A matrix [N, K] in blocks of 32 elements along its rows, see `quantisation.ts`. Offsets are absolute, in bytes. */

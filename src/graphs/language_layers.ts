@@ -14,6 +14,8 @@ export interface LanguageLayer {
 
 export interface LanguageLayerOptions {
   turns: Angles;
+  /** Which elements of a head are turned together; absent = half a head apart. See `StoredTensor`. */
+  pairs?: 'halves' | 'neighbours' | undefined;
   /** Whether queries and keys are normalised head by head. */
   headNorms: boolean;
   /** Whether the projections to queries, keys and values have biases. */
@@ -85,14 +87,14 @@ function selfAttention(
   path: string,
   x: Value,
   config: LanguageLayer,
-  { turns, headNorms, biases, mask, sight }: LanguageLayerOptions,
+  { turns, pairs = 'halves', headNorms, biases, mask, sight }: LanguageLayerOptions,
 ): Value {
   const { num_attention_heads: heads, num_key_value_heads: groups, head_dim: head, rms_norm_eps: epsilon } = config;
   const project = (name: string, count: number) => g.linear(`${path}.${name}_proj`, x, count * head, { bias: biases });
   const turned = (name: 'q' | 'k', count: number) => {
     const projected = project(name, count);
     const normal = headNorms ? g.headNorm(`${path}.${name}_norm`, projected, count, epsilon) : projected;
-    return g.rotary(`${path}/${name}`, normal, turns, 'halves');
+    return g.rotary(`${path}/${name}`, normal, turns, pairs);
   };
   const shared = (name: string, value: Value) => g.repeatHeads(`${path}/${name}/heads`, value, groups, heads);
   const [k, v] = [shared('k', turned('k', groups)), shared('v', project('v', groups))];

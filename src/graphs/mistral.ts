@@ -109,7 +109,8 @@ export function build(config: Config, weights: WeightIndex, options: MistralOpti
   const hidden = g.floats('inputs_embeds', [sequence, config.hidden_size]);
   // Files for FLUX.2 alone end with the last layer that it reads, and have no norm after it.
   const normed = weights.get(`${root}norm.weight`) !== undefined;
-  const layers = { after, normed, turns, headNorms: false, biases: false, mask, sight };
+  const pairs = weights.get(`${root}layers.0.self_attn.q_proj.weight`)?.pairs;
+  const layers = { after, normed, turns, pairs, headNorms: false, biases: false, mask, sight };
   g.output('hidden_states', layerStates(g, root, hidden, config, layers));
   return g.graph();
 }

@@ -78,11 +78,11 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const tokenizer = new PlainTokenizer(await tokenizerTexts(checkpoint, TOKENIZER));
   const parts = { textEncoder, encoder: told, transformer, tokenizer: codes, detokenizer: latents, vae };
   const networks = new AceStepNetworks(engine, files, parts, tokenizer, weights);
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: networks.encoderConfig.text_hidden_dim, given: networks.text.width },
     channels: { read: networks.config.audio_acoustic_hidden_dim, given: networks.sounds.channels },
   });
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: dit.toldWidth(networks.config), given: networks.encoderConfig.hidden_size },
     channels: { read: networks.encoderConfig.timbre_hidden_dim, given: networks.sounds.channels },
   });

@@ -47,7 +47,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   };
   const networks = new Flux1Networks(engine, files, { clip, t5, transformer, vae }, tokenizers, weights);
   const { config, latents } = networks;
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: config.joint_attention_dim, given: networks.t5.config.d_model },
     channels: { read: flux.channelsOf(config), given: latents.channels },
   });

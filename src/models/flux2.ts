@@ -57,7 +57,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
     ? new ChatTokenizer(texts, LONGEST_PROMPT, {}, isFolder ? undefined : MISTRAL_USUAL, FLUX2_CONVERSATION)
     : new ChatTokenizer(texts, LONGEST_PROMPT, { enable_thinking: false }, isFolder ? undefined : QWEN3_USUAL);
   const networks = new Flux2Networks(engine, files, { textEncoder, transformer, vae }, tokenizer, weights, isDistilled);
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: networks.config.joint_attention_dim, given: networks.text.width },
     channels: { read: networks.config.in_channels, given: networks.latents.channels },
   });

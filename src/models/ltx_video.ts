@@ -42,7 +42,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const tokenizer = new T5Tokenizer(await t5Files(checkpoint, ofTokens), habits.tokens);
   const networks = new LtxNetworks(engine, files, { textEncoder, transformer, vae }, habits, tokenizer, weights);
   const { config, latents, text, videos } = networks;
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: config.caption_channels, given: text.config.d_model },
     channels: { read: config.in_channels, given: latents.channels },
   });

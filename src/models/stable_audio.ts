@@ -42,11 +42,11 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const components = { t5, projection: projector, transformer, vae };
   const networks = new StableAudioNetworks(engine, files, components, tokenizer, weights);
   const { config, sounds } = networks;
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: networks.projection.text_encoder_dim, given: networks.t5.config.d_model },
     channels: { read: config.in_channels, given: sounds.channels },
   });
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: config.cross_attention_input_dim, given: networks.projection.conditioning_dim },
     channels: { read: config.global_states_input_dim, given: 2 * networks.projection.conditioning_dim },
   });

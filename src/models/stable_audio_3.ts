@@ -46,7 +46,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const parts = { textEncoder, duration: embedder, transformer, vae };
   const networks = new StableAudio3Networks(engine, files, parts, tokenizer, weights);
   const { config, sounds, form } = networks;
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: config.cond_token_dim, given: networks.text.width },
     channels: { read: config.io_channels, given: sounds.channels },
   });

@@ -52,7 +52,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const components = { clips: [first, second], t5, transformer, vae };
   const networks = new Sd3Networks(engine, files, components, tokenizers, weights);
   const { config, latents } = networks;
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: config.joint_attention_dim, given: networks.t5?.config.d_model ?? config.joint_attention_dim },
     channels: { read: config.in_channels, given: latents.channels },
   });

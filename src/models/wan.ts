@@ -57,7 +57,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const components = { textEncoder, transformer, second, vae, imageEncoder };
   const networks = new WanNetworks(engine, files, components, { boundary, expandsTimesteps }, tokenizer, weights);
   const { config, latents, text } = networks;
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: config.text_dim, given: text.config.d_model },
     channels: { read: wan.channelsOf(config), given: latents.channels },
   });

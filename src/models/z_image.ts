@@ -37,7 +37,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
     single ? QWEN3_USUAL : undefined,
   );
   const networks = new ZImageNetworks(engine, files, { textEncoder, transformer, vae }, tokenizer, weights);
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: networks.config.cap_feat_dim, given: networks.text.width },
     channels: { read: networks.config.in_channels, given: networks.latents.channels },
   });

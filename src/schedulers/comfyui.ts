@@ -62,13 +62,14 @@ export const scheduler: Scheduler = {
   samplers: SAMPLERS,
   read(config, asked = 'euler', course) {
     const { className, values } = config;
+    const node = course?.modelSampling;
     const kind = className.startsWith('FlowMatch')
-      ? { prediction_type: 'flow_prediction', ...values, shift: constantShift(config, course) }
+      ? { prediction_type: 'flow_prediction', ...values, shift: node?.shift ?? constantShift(config, course) }
       : values;
     const settings = readSettings(settingsSchema, { className, values: kind });
     const { num_train_timesteps: count, shift } = settings;
     const isFlow = settings.prediction_type === 'flow_prediction';
-    const table = isFlow ? flowLevels(shift, count) : discreteLevels(settings);
+    const table = isFlow ? flowLevels(shift, node?.levels ?? count) : discreteLevels(settings);
     const noisiest = table.sigmas[table.length - 1];
     const ofKind: Pick<Choices, 'timestepAt' | 'time'> = isFlow
       ? {

@@ -270,7 +270,7 @@ function courseAlong(path: Path, choices: Choices, sampler: Sampler, first: numb
     at,
     atTimestep: onTable,
     atLambda: (lambda) => at(isFlow && sampler.readsFlow ? 1 / (1 + Math.exp(lambda)) : Math.exp(-lambda)),
-    noiseAfter: (share) => time.noiseAt((1 - share) * (isFlow ? table.length : time.first)),
+    noiseAfter: (share) => time.noiseAt((1 - share) * (isFlow && !choices.time ? table.length : time.first)),
   };
 }
 

@@ -7,6 +7,7 @@ import type { Level, Prediction } from '../predictions/prediction.ts';
 import type { Grid, TrainingTime } from '../schedules/schedule.ts';
 import type { SolverOptions } from '../samplers/sampler.ts';
 import type { SchedulerConfig } from './config.ts';
+import type { ModelSampling } from './model_sampling.ts';
 
 /** A checkpoint's config as one scheduler reads it. */
 export interface Choices {
@@ -68,6 +69,8 @@ export interface FlowCourse {
   floors?: boolean;
   /** The levels themselves, noisiest first, without the final 0: taken as they are, shifted by nothing. */
   given?: readonly number[] | undefined;
+  /** What ComfyUI's sampling takes in place of the config's shift. */
+  modelSampling?: ModelSampling | null;
 }
 
 export interface Scheduler {

@@ -36,6 +36,8 @@ export interface CheckpointComponents {
   component(name: string): Promise<Component>;
   /** A small text of the diffusers layout, or undefined when there is none. */
   text(path: string): Promise<string | undefined>;
+  /** Where people get the part that goes with its transformer, as "file (repository)"; null where none is known, absent in the diffusers layout. */
+  readonly publishedPart?: (part: 'reader' | 'vae') => string | null;
 }
 
 export class Checkpoint implements CheckpointComponents {

@@ -140,6 +140,13 @@ export class MmditFile implements CheckpointComponents {
     return this.tensors.has(this.#published.reader.component);
   }
 
+  readonly publishedPart = (part: 'reader' | 'vae'): string | null => {
+    const { parts, reader } = this.#published;
+    const wanted = part === 'vae' ? part : reader.component;
+    const file = parts.find(({ component }) => component === wanted)?.file;
+    return typeof file === 'function' ? file(this.#transformer) : (file ?? null);
+  };
+
   /** SentencePiece's file, where one of the weights' files has it. */
   async spiece(): Promise<Uint8Array | null> {
     if (!this.spieceAt) {

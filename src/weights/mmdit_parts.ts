@@ -161,7 +161,7 @@ const T5_LAYERS: Record<string, string> = {
   ffn_norm: 'layer.1.layer_norm',
 };
 
-const QWEN_LAYERS: Record<string, string> = {
+const LLAMA_LAYERS: Record<string, string> = {
   attn_q: 'self_attn.q_proj',
   attn_k: 'self_attn.k_proj',
   attn_v: 'self_attn.v_proj',
@@ -177,20 +177,26 @@ const QWEN_LAYERS: Record<string, string> = {
 
 /**
  * llama.cpp has names of its own for the layers of language models, in which their GGUF files come.
- * Reference: llama.cpp/gguf-py/gguf/constants.py (TENSOR_NAMES)
+ * Reference: llama.cpp/gguf-py/gguf/constants.py (TENSOR_NAMES), convert_hf_to_gguf.py (LlamaModel.permute)
  */
 function withTransformersNames(file: WeightFile): WeightFile {
   const isT5 = file.names.has('enc.blk.0.attn_q.weight');
-  const isQwen = file.names.has('blk.0.attn_q_norm.weight') || file.names.has('blk.0.attn_q.bias');
-  if (!isT5 && !isQwen) {
+  if (!isT5 && !file.names.has('blk.0.attn_q.weight')) {
     return file;
   }
-  const nameOf = isT5 ? t5Name : qwenName;
+  const isQwen = file.names.has('blk.0.attn_q_norm.weight') || file.names.has('blk.0.attn_q.bias');
+  const nameOf = isT5 ? t5Name : llamaName;
+  // The rows that are turned lie as its own kernels want them, those of Qwen as in transformers.
+  const pairs = (name: string) => (!isT5 && !isQwen && /\.attn_[qk]\.weight$/.test(name) ? { pairs: PAIRS } : {});
   const own = new Map([...file.names].map((name) => [nameOf(name), name]));
   return {
     ...file,
     names: new Set(own.keys()),
-    tensors: file.tensors.map((tensor): StoredTensor => ({ ...tensor, name: nameOf(tensor.name) })),
+    tensors: file.tensors.map((tensor): StoredTensor => ({
+      ...tensor,
+      ...pairs(tensor.name),
+      name: nameOf(tensor.name),
+    })),
     requireReadable: (isWeight) => {
       file.requireReadable((name) => isWeight(nameOf(name)));
     },
@@ -209,11 +215,13 @@ function t5Name(name: string): string {
   return ends[name] ?? name;
 }
 
-/** Of Qwen3, and of Qwen2.5-VL without its eyes, whose layers have biases and no norms of heads. */
-function qwenName(name: string): string {
+const PAIRS = 'neighbours';
+
+/** Of Mistral, of Qwen3, which has norms of heads, and of Qwen2.5-VL without its eyes, whose layers have biases. */
+function llamaName(name: string): string {
   const [, block, layer, ending] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
-  if (block !== undefined && QWEN_LAYERS[layer] !== undefined) {
-    return `model.layers.${block}.${QWEN_LAYERS[layer]}.${ending}`;
+  if (block !== undefined && LLAMA_LAYERS[layer] !== undefined) {
+    return `model.layers.${block}.${LLAMA_LAYERS[layer]}.${ending}`;
   }
   const ends: Record<string, string> = {
     'token_embd.weight': 'model.embed_tokens.weight',

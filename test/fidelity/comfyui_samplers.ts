@@ -1,10 +1,12 @@
 /** ComfyUI's own samplers and schedulers over a network without weights: test/goldens/comfyui_samplers.json. */
 import { readFileSync } from 'node:fs';
+import type { ModelSamplingName } from '../../src/core/model_sampling.ts';
 import { TorchGenerator } from '../../src/core/random.ts';
 import { applyStep } from '../../src/samplers/apply.ts';
 import { samplers } from '../../src/samplers/registry.ts';
 import type { SamplerPlan } from '../../src/samplers/sampler.ts';
 import { parseSchedulerConfig } from '../../src/schedulers/config.ts';
+import { modelSamplingOf } from '../../src/schedulers/model_sampling.ts';
 import { planSampling } from '../../src/schedulers/plan.ts';
 import { schedulers } from '../../src/schedulers/registry.ts';
 import { schedules } from '../../src/schedules/registry.ts';
@@ -16,9 +18,17 @@ interface Goldens {
   rows: { sampler: string; prediction: string; ends: Record<string, string[]> }[];
 }
 
-const goldens = JSON.parse(
-  readFileSync(new URL('../goldens/comfyui_samplers.json', import.meta.url), 'utf8'),
-) as Goldens;
+interface NodeGoldens {
+  steps: number;
+  noise: string[];
+  image: string[];
+  rows: { node: ModelSamplingName; settings: Record<string, number>; ends: Record<string, string[]> }[];
+}
+
+const read = <T>(name: string) =>
+  JSON.parse(readFileSync(new URL(`../goldens/${name}.json`, import.meta.url), 'utf8')) as T;
+const goldens = read<Goldens>('comfyui_samplers');
+const nodes = read<NodeGoldens>('model_sampling');
 const noise = goldens.noise.map(Number);
 const image = goldens.image.map(Number);
 
@@ -36,6 +46,16 @@ function configOf(prediction: string) {
       ...(zero !== undefined && { rescale_betas_zero_snr: true }),
       shift: 3,
     }),
+  );
+}
+
+/** x in the end, from noise or from a picture. */
+function runFrom(plan: SamplerPlan, denoise: string): Float32Array {
+  const { alpha, sigma } = plan.start;
+  const given = denoise === '1' ? noise.map(() => 0) : image;
+  return run(
+    plan,
+    Float32Array.from(given, (value, k) => alpha * value + sigma * noise[k]),
   );
 }
 
@@ -82,10 +102,40 @@ export const areas: FidelityArea[] = [
               },
               { samplers, schedules, schedulers },
             );
-            const { alpha, sigma } = plan.start;
-            const given = denoise === '1' ? noise.map(() => 0) : image;
-            const x = Float32Array.from(given, (value, k) => alpha * value + sigma * noise[k]);
-            return relativeDifference(run(plan, x), expected.map(Number));
+            return relativeDifference(runFrom(plan, denoise), expected.map(Number));
+          },
+        };
+      }),
+    ),
+  },
+  {
+    title: "Flows shifted as by ComfyUI's nodes",
+    about:
+      "ComfyUI's nodes ModelSamplingAuraFlow, ModelSamplingFlux and ModelSamplingSD3 (`reference/model_sampling.py`), over the same network: x after the last step, in units of its spread.",
+    columns: ['node', 'settings', 'sampler', 'schedule', 'denoise'],
+    limit: 1e-3,
+    cells: nodes.rows.flatMap(({ node, settings, ends }) =>
+      Object.entries(ends).map(([place, expected]) => {
+        const [sampler, schedule, denoise] = place.split(' ');
+        const { width = 0, height = 0, ...shifts } = settings;
+        const size = width > 0 ? [`${width}×${height}`] : [];
+        return {
+          at: [node, [...Object.values(shifts).map(String), ...size].join(', '), sampler, schedule, denoise],
+          difference: () => {
+            const modelSampling = modelSamplingOf({ model_sampling: node, ...shifts }, { width, height });
+            const plan = planSampling(
+              {
+                config: parseSchedulerConfig('{"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 7}'),
+                sampler,
+                schedule,
+                steps: nodes.steps,
+                strength: Number(denoise),
+                follows: 'comfyui',
+                flow: { tokens: 0, shift: 'linear', least: 'step', modelSampling },
+              },
+              { samplers, schedules, schedulers },
+            );
+            return relativeDifference(runFrom(plan, denoise), expected.map(Number));
           },
         };
       }),

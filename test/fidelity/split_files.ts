@@ -22,8 +22,8 @@ function pictures(measure: (differences: PictureDifferences) => number): Fidelit
       at: [name, what, one.operation],
       difference: async () => {
         // Latents and pixels come from one run.
-        const run = measured.get(name) ?? differencesFrom(root, one, filesOf(name, contents()));
-        measured.set(name, run);
+        const run = measured.get(what) ?? differencesFrom(root, one, filesOf(name, contents()));
+        measured.set(what, run);
         return measure(await run);
       },
     };

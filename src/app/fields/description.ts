@@ -16,6 +16,7 @@ export interface FieldDescription {
   takenAs: 'firstFrame' | 'lastFrame' | null;
   /** See `FieldMetadata.with`. */
   with: string | null;
+  withValue: string | null;
   /** See `FieldMetadata.over`. */
   over: string | null;
   /** The choices and their labels. */
@@ -79,6 +80,7 @@ export function describeField(name: string, schema: v.GenericSchema): FieldDescr
     group: said.group ?? (isRequired || LONG.test(name) ? 'main' : 'more'),
     takenAs: said.takenAs ?? null,
     with: said.with ?? null,
+    withValue: said.withValue ?? null,
     over: said.over ?? null,
     choices,
     slider: said.slider ?? numbers.slider,

@@ -2,6 +2,7 @@
 import * as v from 'valibot';
 import * as guidance from '../../core/guidance.ts';
 import * as hires from '../../core/hires.ts';
+import * as shifts from '../../core/model_sampling.ts';
 import { OUTPAINT_CONTENTS, outpaintFeather } from '../../core/outpainting_parameters.ts';
 import * as parameter from '../../core/parameters.ts';
 
@@ -19,6 +20,11 @@ export const CHOSEN = {
   hires_denoising_strength: { to: Number, schema: hires.hiresStrength },
   hires_upscaler: { to: String, schema: hires.hiresUpscaler },
   shift: { to: Number, schema: parameter.flowShift },
+  model_sampling: { to: String, schema: shifts.modelSampling },
+  base_shift: { to: Number, schema: shifts.baseShift },
+  max_shift: { to: Number, schema: shifts.maxShift },
+  shift_width: { to: Number, schema: () => shifts.shiftSide('shift_width') },
+  shift_height: { to: Number, schema: () => shifts.shiftSide('shift_height') },
   noise: { to: String, schema: parameter.noise },
   variation_seed: { to: String, schema: () => parameter.seed('variation_seed') },
   variation_strength: { to: Number, schema: parameter.variationStrength },
@@ -35,7 +41,7 @@ export type ChosenName = keyof typeof CHOSEN;
 export const CHOSEN_NAMES = Object.keys(CHOSEN) as ChosenName[];
 
 /** Those that checkpoints whose noise is a flow take, too. */
-export const OF_FLOWS = /^(guidance_method|apg|shift|noise|variation|eta|outpaint)/;
+export const OF_FLOWS = /^(guidance_method|apg|shift|model_sampling|base_shift|max_shift|noise|variation|eta|outpaint)/;
 
 /** Those that are about the starting picture, or say how the prompt is read, whatever the checkpoint. */
 export const OF_GIVEN = /^(prompt_syntax|outpaint_)/;

@@ -4,6 +4,7 @@ import * as hires from '../../core/hires.ts';
 import type { LoraUse } from '../../core/loras.ts';
 import type { OperationInput } from '../../core/operation.ts';
 import { SIDES } from '../../core/outpainting_parameters.ts';
+import { USUAL_SHIFTS } from '../../core/model_sampling.ts';
 import * as parameter from '../../core/parameters.ts';
 import { UPSCALER } from '../../core/builtin_checkpoints.ts';
 import type { PromptSyntax } from '../../core/model.ts';
@@ -183,7 +184,25 @@ export class Form {
     () => t('Most that guidance adds'),
     String(DEFAULT_GUIDANCE.apg_norm_threshold),
   );
-  readonly shift = this.#chosenEntry('shift', () => t('Shift'));
+  readonly shift = this.#chosenEntry(
+    'shift',
+    () => t('Shift'),
+    () => usualShift(this.chosen('model_sampling')),
+  );
+  readonly fluxShift = {
+    base: this.#chosenEntry('base_shift', () => t('Shift of small pictures'), String(USUAL_SHIFTS.base_shift)),
+    max: this.#chosenEntry('max_shift', () => t('Shift of large pictures'), String(USUAL_SHIFTS.max_shift)),
+    width: this.#chosenEntry(
+      'shift_width',
+      () => t('Width that is shifted for'),
+      () => this.width.text,
+    ),
+    height: this.#chosenEntry(
+      'shift_height',
+      () => t('Height that is shifted for'),
+      () => this.height.text,
+    ),
+  };
   readonly variation = this.#chosenEntry('variation_strength', () => t('Variation'), '0');
   readonly variationSeed = this.#chosenEntry('variation_seed', () => t('Seed of the variation'));
   readonly seedDelta = this.#chosenEntry('eta_noise_seed_delta', () => t('Seed offset of steps (ENSD)'), '0');
@@ -211,6 +230,11 @@ export class Form {
   /** Whether the checkpoint's noise levels are a flow's, so that nothing is to be said of what its network predicts. */
   get isFlow(): boolean {
     return this.suggestions.prediction === 'flow_prediction';
+  }
+
+  /** Whether levels are shifted by ComfyUI's ModelSamplingFlux, so that no other shift counts. */
+  get isOfFlux(): boolean {
+    return this.chosen('model_sampling') === 'ModelSamplingFlux';
   }
 
   /** Whether the starting picture, where there is one, grows into a larger frame. */
@@ -266,17 +290,18 @@ export class Form {
     this.options.chosen = Object.fromEntries(value === '' ? others : [...others, [name, value]]);
   }
 
-  #chosenEntry(name: ChosenName, label: () => string, suggestion = ''): Entry {
+  #chosenEntry(name: ChosenName, label: () => string, suggested: string | (() => string) = ''): Entry {
     const { to, schema } = CHOSEN[name];
+    const suggestion = () => (typeof suggested === 'string' ? suggested : suggested());
     return new Entry(label, {
       read: () => this.options.chosen[name] ?? null,
       write: (text) => {
         this.choose(name, text ?? '');
       },
-      suggestion: () => suggestion,
+      suggestion,
       check: (one) => {
         const result = v.safeParse(schema(this.suggestions.multiple), to(one.text.trim()), { abortEarly: true });
-        return one.text === suggestion || result.success
+        return one.text === suggestion() || result.success
           ? null
           : said(result.issues[0].message).replace(/^\w+/, one.label);
       },
@@ -291,7 +316,8 @@ export class Form {
       (name === 'guidance_rescale' && !(Number(this.chosen(name)) > 0)) ||
       (this.chosen('guidance_method') !== 'apg' && name.startsWith('apg')) ||
       (name === 'guidance_method' && !this.isFlow && this.chosen(name) === 'comfyui_cfg_norm') ||
-      (name === 'shift' && !this.isFlow) ||
+      (name === 'shift' && (!this.isFlow || this.isOfFlux)) ||
+      (!this.isOfFlux && /^(base|max)_shift|^shift_/.test(name)) ||
       (!varies && name.startsWith('variation')) ||
       (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||
       (!isPerPicture && name === 'eta_noise_seed_delta') ||
@@ -324,7 +350,7 @@ export class Form {
       this.clipSkip,
       this.guidanceRescale,
       ...(this.chosen('guidance_method') === 'apg' ? [this.projectedShare, this.longestGuidance] : []),
-      ...(this.isFlow ? [this.shift] : []),
+      ...(this.isFlow ? (this.isOfFlux ? Object.values(this.fluxShift) : [this.shift]) : []),
       this.variation,
       this.variationSeed,
       this.seedDelta,
@@ -466,6 +492,11 @@ export class Form {
       check: (entry) => (number ? problem(number(this.suggestions), entry) : null),
     });
   }
+}
+
+/** Of a node that is shifted by one number; empty where the checkpoint says it. */
+function usualShift(node: string): string {
+  return node === 'ModelSamplingAuraFlow' || node === 'ModelSamplingSD3' ? String(USUAL_SHIFTS[node]) : '';
 }
 
 /** Lists of wildcards as they are typed; foreign data. */

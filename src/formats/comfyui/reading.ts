@@ -8,6 +8,7 @@ import type { Reading } from '../reading.ts';
 import { civitaiExtra, type Extra } from './civitai.ts';
 import { editorGraph } from './editor.ts';
 import { apiGraph, linkNames, nameOutputs, upstreamOf, type Graph, type Node } from './graph.ts';
+import { modelSamplingAmong } from './model_sampling.ts';
 import { nameRemainder } from './remainder.ts';
 import { Routes } from './routes.ts';
 import { isTouchUp, samplerChain } from './samplers.ts';
@@ -100,7 +101,9 @@ class GraphReader {
       findings.lost(passes === 1 ? 'a second pass' : `${passes} further passes`);
     }
     this.#stepsRun(sampler, passes > 0);
-    nameRemainder(this.graph, this.#routes, chain, weights.passed, this.#lost);
+    const shift = modelSamplingAmong(weights.passed, this.#routes);
+    const isTaken = shift !== null && findings.takesModelSampling(shift.request);
+    nameRemainder(this.graph, this.#routes, chain, weights.passed, this.#lost, isTaken ? [shift.node] : []);
   }
 
   /** KSamplerAdvanced may run only some of the steps, without adding noise before them or leaving noise after them. */

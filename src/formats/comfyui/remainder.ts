@@ -58,6 +58,7 @@ const AFTERWARDS =
 /**
  * @param chain the samplers of the picture, the last pass first
  * @param passed the nodes between the sampler and its checkpoint
+ * @param read nodes whose settings are all taken over
  */
 export function nameRemainder(
   graph: Graph,
@@ -65,13 +66,16 @@ export function nameRemainder(
   chain: readonly Node[],
   passed: readonly Node[],
   lost: (what: string) => void,
+  read: readonly Node[] = [],
 ): void {
   const after = routes.downstream(chain[0]);
   const before = upstreamOf(graph, chain);
   const used = upstreamOf(graph, [...after, ...chain]);
   for (const node of used) {
     const found = KINDS.find(([type]) => type.test(node.type));
-    if (found) {
+    if (read.includes(node)) {
+      continue;
+    } else if (found) {
       const phrase = typeof found[1] === 'string' ? found[1] : found[1](node);
       if (phrase !== null) {
         lost(phrase);

@@ -61,6 +61,14 @@ function fromSettings(settings: Settings): Reading | null {
     .prediction(fields.get('prediction_type'), fields.get('rescale_betas_zero_snr'))
     .sampler(fields.get('sampler') ?? sampler, fields.get('schedule') ?? schedule)
     .checkpoint(checkpoint.name, hashes.length === 1 ? hashes[0] : undefined);
+  findings.takesModelSampling({
+    model_sampling: fields.get('model_sampling'),
+    shift: fields.get('shift'),
+    base_shift: fields.get('base_shift'),
+    max_shift: fields.get('max_shift'),
+    shift_width: fields.get('shift_width'),
+    shift_height: fields.get('shift_height'),
+  });
   const strength = fields.get('strength');
   if (hasStart(settings)) {
     findings.strength(strength).lost('the picture it started from');

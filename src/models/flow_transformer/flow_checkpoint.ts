@@ -36,19 +36,24 @@ export async function openPart(
  * @throws StudioError `checkpoint_unsupported` for parts of different checkpoints
  */
 export function requireFit(
-  files: CheckpointFiles,
+  { files, publishedPart }: Pick<CheckpointComponents, 'files' | 'publishedPart'>,
   { text, channels }: Record<'text' | 'channels', { read: number; given: number }>,
 ): void {
+  const unsupported = (sentence: string) => new StudioError('checkpoint_unsupported', sentence);
   if (text.read !== text.given) {
-    throw new StudioError(
-      'checkpoint_unsupported',
-      `The transformer of "${files.name}" reads ${text.read} numbers of each token and its text encoder gives ${text.given}; take both from one checkpoint.`,
+    const file = publishedPart?.('reader');
+    throw unsupported(
+      file
+        ? `The transformer of "${files.name}" reads ${text.read} numbers of each token and its text encoder gives ${text.given}; choose ${file} in its place.`
+        : `The transformer of "${files.name}" reads ${text.read} numbers of each token and its text encoder gives ${text.given}; take both from one checkpoint.`,
     );
   }
   if (channels.read !== channels.given) {
-    throw new StudioError(
-      'checkpoint_unsupported',
-      `The transformer of "${files.name}" takes latents of ${channels.read} channels and its autoencoder gives ${channels.given}; take both from one checkpoint.`,
+    const file = publishedPart?.('vae');
+    throw unsupported(
+      file
+        ? `The transformer of "${files.name}" takes latents of ${channels.read} channels and its autoencoder gives ${channels.given}; choose ${file} in its place.`
+        : `The transformer of "${files.name}" takes latents of ${channels.read} channels and its autoencoder gives ${channels.given}; take both from one checkpoint.`,
     );
   }
 }

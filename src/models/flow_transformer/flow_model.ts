@@ -32,6 +32,7 @@ import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
 import { readState } from '../../samplers/state.ts';
 import { samplers } from '../../samplers/registry.ts';
 import { withShift, type SchedulerConfig } from '../../schedulers/config.ts';
+import { modelSamplingOf } from '../../schedulers/model_sampling.ts';
 import { planSampling } from '../../schedulers/plan.ts';
 import { schedulers } from '../../schedulers/registry.ts';
 import { schedules } from '../../schedules/registry.ts';
@@ -217,16 +218,19 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
         `The sampler ${request.sampler} does not go with this checkpoint, whose noise levels are a flow's; choose ${able.join(', ')}.`,
       );
     }
+    const modelSampling = modelSamplingOf(request, request);
     const plan = planSampling(
       {
         config: withShift(this.scheduler, request.shift),
         sampler: request.sampler,
         schedule: request.schedule,
+        follows: modelSampling ? 'comfyui' : undefined,
         steps: request.steps,
         strength: request.start ? request.strength : undefined,
         flow: {
           ...networks.course({ height, width }),
           given: request.timesteps?.map((timestep) => timestep / TRAINED),
+          modelSampling,
         },
       },
       { samplers, schedules, schedulers },

@@ -12,6 +12,7 @@ import type { LoadedModel } from '../family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_checkpoint.ts';
 import { FlowModel } from './flow_model.ts';
 import { QwenImageNetworks } from './qwen_image_networks.ts';
+import { SIGHTS } from './qwen_sight.ts';
 import { readVisionSettings } from './qwen_vision.ts';
 
 /** diffusers' usual side, in pixels. */
@@ -55,7 +56,7 @@ export async function openQwenImage(
     weights,
     kind === 'text' ? null : { kind, settings: readVisionSettings(await settingsOf(checkpoint)) },
   );
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: networks.config.joint_attention_dim, given: networks.text.width },
     channels: { read: qwenImage.channelsOf(networks.config), given: networks.latents.channels },
   });
@@ -78,5 +79,6 @@ export async function openQwenImage(
     networks.latents.factor * qwenImage.PATCH,
   );
   const needs = kind !== 'text' && files.has(SETTINGS) ? [...summary.needs, SETTINGS] : summary.needs;
-  return new FlowModel(files, engine, networks, scheduler, { ...summary, needs });
+  const sight = kind === 'text' ? {} : { mostPictures: SIGHTS[kind].most };
+  return new FlowModel(files, engine, networks, scheduler, { ...summary, needs, ...sight });
 }

@@ -3,6 +3,7 @@
  * Reference: diffusers/pipelines/qwenimage/pipeline_qwenimage_edit{,_plus}.py
  */
 import { MEGAPIXEL } from '../../core/area_sides.ts';
+import { passedLimits } from '../../core/checkpoint_limits.ts';
 import { StudioError } from '../../core/errors.ts';
 import type { PixelImage } from '../../core/media.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
@@ -34,14 +35,10 @@ export class QwenSight implements Sight {
   ) {}
 
   see(images: readonly PixelImage[]): Promise<SeenPicture[]> {
-    const { seen, most } = SIGHTS[this.kind];
-    if (images.length > most) {
-      throw new StudioError(
-        'invalid_operation',
-        most === 1
-          ? `"${this.name}" works from one picture, and ${images.length} are given; leave the others out, or choose a checkpoint of Qwen-Image-Edit 2509 or 2511.`
-          : `"${this.name}" works from at most ${most} pictures, and ${images.length} are given; leave some out.`,
-      );
+    const { seen, most: mostPictures } = SIGHTS[this.kind];
+    const [sentence] = passedLimits({ name: this.name, mostPictures }, { images });
+    if (sentence !== undefined) {
+      throw new StudioError('invalid_operation', sentence);
     }
     return this.vision.see(images.map((image) => scaledTo(image, seen)));
   }
