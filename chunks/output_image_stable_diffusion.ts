@@ -189,7 +189,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     // At full strength an inpainting checkpoint starts from noise alone; the reference then draws no noise for the picture.
     start =
       picture && !(model.summary.inpaints && amount === 1)
-        ? await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random, ground })
+        ? await model.encodeImage(picture, { ...input, width, height, random, ground })
         : undefined;
 
     const request: SampleRequest = {

@@ -294,6 +294,8 @@ export interface ImageRequest {
   batch_size: number;
   /** Draws the sample of the encoder's posterior before the initial noise, from the same generator, as diffusers does. */
   random: NoiseSource;
+  /** Side of the overlapping tiles to encode one by one, as for {@link DecodeRequest}; undefined = the picture as a whole. */
+  tile_size?: number | undefined;
   /** Undefined = what the picture shows there. */
   ground?: GroundRequest | undefined;
 }
@@ -356,6 +358,8 @@ export interface SampleRequest extends GuidanceRequest {
   mask: PixelImage | undefined;
   /** The picture under the mask, for a checkpoint that `inpaints`; any size. */
   picture?: PixelImage | undefined;
+  /** See {@link ImageRequest}; of that picture. */
+  tile_size?: number | undefined;
   /**
    * Whether grey in the mask changes less than white: what is darker is kept for more of the steps. Undefined = grey from the middle on is white,
    * the rest black.

@@ -96,7 +96,8 @@ export async function paint(
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
     text.notices?.forEach(context.notice);
     await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
-    start = picture && (await model.encodeImage(picture, { ...size, batch_size: input.batch_size, random, ground }));
+    const { batch_size, tile_size } = input;
+    start = picture && (await model.encodeImage(picture, { ...size, batch_size, tile_size, random, ground }));
     for (const one of given) {
       shown.push(await showTo(model, one));
     }

@@ -39,6 +39,7 @@ import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { Circumstances, LoadedModel } from '../family.ts';
 import { blendOf, softMask } from '../latent_diffusion/blend.ts';
 import { estimate } from '../latent_diffusion/estimate.ts';
+import { encodedInTiles } from '../latent_diffusion/tiled_encoding.ts';
 import { onGround, withGround } from '../latent_diffusion/new_ground.ts';
 import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
@@ -159,13 +160,14 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
-    const { width, height, batch_size, random, ground } = request;
+    const { width, height, batch_size, random, ground, tile_size } = request;
     const encode = (pixels: DeviceTensor) => this.networks.encodeImage(pixels);
     const latents = await this.#encode(
       withGround(resizeLanczos(image, width, height), ground),
       batch_size,
       random,
       encode,
+      tile_size,
     );
     return onGround(latents, ground, request);
   }
@@ -184,6 +186,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     batch: number,
     random: NoiseSource,
     encode: (pixels: DeviceTensor) => Promise<EncodedPicture>,
+    tile?: number,
   ): Promise<DeviceLatents> {
     const { arithmetic } = this.engine;
     const { channels, factor, scale, shift = 0 } = this.networks.latents;
@@ -191,7 +194,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     const dims = [1, channels, image.height / factor, image.width / factor];
     const held = new Held();
     try {
-      const encoded = await encode(held.hold(arithmetic.upload(pixels.data, pixels.dims)));
+      const encoded = await encodedInTiles(arithmetic, pixels, tile, factor, encode);
       held.hold(encoded.tensor);
       let single = encoded.tensor;
       if (encoded.kind === 'moments') {

@@ -65,9 +65,9 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
-    const { width, height, batch_size, random, ground } = request;
+    const { width, height, batch_size, random, ground, tile_size } = request;
     const pixels = imageToTensor(withGround(resizeLanczos(image, width, height), ground));
-    const latents = new DeviceLatents(await this.#images.encode(pixels, batch_size, random), this.engine);
+    const latents = new DeviceLatents(await this.#images.encode(pixels, batch_size, random, tile_size), this.engine);
     return onGround(latents, ground, request);
   }
 
