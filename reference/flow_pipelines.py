@@ -20,6 +20,7 @@ from PIL import Image
 from transformers import Mistral3Config, Mistral3ForConditionalGeneration, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from files import GOLDENS, ROOT, digits, fresh_folder, write_json, write_rows, write_tensors
+from outpainting import framed
 from pictures import picture, soft_mask
 from weightless import hashed
 
@@ -314,6 +315,13 @@ def write_case(name: str, checkpoint: str, config: str, about: str, pipeline, pa
             masks = {"mask_image": mask.convert("RGB")}
             # The pictures are those of the pipeline, which lays nothing over them.
             del call["mask"], call["overlay_inpaint"]
+        sides = {key: call.pop(key) for key in list(call) if key.startswith("outpaint_")}
+        if sides:
+            frame = framed(image, **{key.removeprefix("outpaint_"): value for key, value in sides.items()})
+            given.update(image=frame.picture, mask_image=frame.mask, width=frame.picture.width, height=frame.picture.height)
+            operation = "image_outpaint"
+            # The frame says them.
+            del parameters["width"], parameters["height"], call["overlay_inpaint"]
     if call:
         raise ValueError(f"left over: {call}")
     drawn = lambda: {**given, "generator": torch.Generator("cpu").manual_seed(seed)}

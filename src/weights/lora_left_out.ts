@@ -82,12 +82,7 @@ export function sentencesOf(leftOut: readonly LeftOut[], used: number, file: str
   }
   const sentences = [...asides].map(([aside, names]) => {
     const first = names.slice(0, NAMED).map((name) => `"${name}"`);
-    const list =
-      names.length > NAMED
-        ? `${first.join(', ')} and ${names.length - NAMED} more`
-        : names.length > 1
-          ? `"${names[0]}" and "${names[1]}"`
-          : first[0];
+    const list = names.length > NAMED ? `${first.join(', ')} and ${names.length - NAMED} more` : first.join(', ');
     return `The LoRA ${file} is used without ${list} (${aside}).`;
   });
   const misfits = leftOut.filter(({ reason }) => reason === 'elsewhere' || reason === 'size').length;
