@@ -151,6 +151,9 @@ CASES = {
     "bk-sdm-transform": ("bk-sdm", "one layer per block and no middle", dict(prompt="an old map of an island", steps=4, guidance_scale=7.5, seed=7, image=(32, 32, 0), strength=0.75, **SIZE)),
     "lcm-text": ("lcm", "the guidance scale is an input of the network; noise in every step but the last; two pictures", dict(prompt="a fox in the forest", steps=4, guidance_scale=8.5, seed=9, batch_size=2, **SIZE)),
     "lcm-transform": ("lcm", "strength 0.75", dict(prompt="a fox in the forest", steps=4, guidance_scale=4, seed=10, image=(32, 32, 1), strength=0.75, **SIZE)),
+    "bk-sdm-inpaint": ("bk-sdm", "one layer per block and no middle", dict(PAINTED, steps=4, guidance_scale=7.5, strength=0.8)),
+    "ssd-1b-transform": ("ssd-1b", "strength 0.5", dict(prompt="a robot made of copper", steps=4, guidance_scale=1.5, seed=9, image=(32, 32, 1), strength=0.5, **SIZE)),
+    "ssd-1b-inpaint": ("ssd-1b", "a base checkpoint paints in a mask", dict(PAINTED, steps=4, guidance_scale=2, strength=0.7)),
     "ssd-1b-text": ("ssd-1b", "other depths on the way up than down, one residual block as the middle", dict(prompt="a robot made of copper", negative_prompt="rust", steps=3, guidance_scale=2, seed=8, **SIZE)),
 }
 
@@ -162,6 +165,8 @@ OUTPAINTED = {
     "sdxl-outpaint-9": ("sdxl-inpaint", "9 channels, strength 0.8, a soft seam", (32, 24, 0), dict(bottom=16, feather=4), dict(prompt="a vase with flowers", negative_prompt="blurry", steps=5, guidance_scale=2, seed=33, strength=0.8)),
     "sdxl-outpaint": ("sdxl", "a base checkpoint, one colour around", (24, 32, 1), dict(left=16, content="original", background=(32, 64, 96)), dict(prompt="a vase with flowers", negative_prompt="blurry", steps=5, guidance_scale=2, seed=34, strength=0.7)),
     "sd2-outpaint": ("sd2", "velocity, OpenCLIP, all sides", (16, 24, 1), dict(left=8, right=8, top=8, bottom=8, feather=3), dict(prompt="a meadow", steps=4, guidance_scale=5, seed=35, strength=0.8)),
+    "sd2-outpaint-9": ("sd2-inpaint", "9 channels, OpenCLIP", (24, 24, 2), dict(top=8, feather=4), dict(prompt="a meadow", steps=4, guidance_scale=5, seed=37)),
+    "ssd-1b-outpaint": ("ssd-1b", "latents of noise around it", (24, 24, 0), dict(right=8, content="latent_noise"), dict(prompt="a robot made of copper", steps=4, guidance_scale=2, seed=38, strength=0.7)),
     "bk-sdm-outpaint": ("bk-sdm", "one layer per block and no middle", (32, 24, 0), dict(right=16), dict(prompt="an old map of an island", steps=4, guidance_scale=7.5, seed=36, strength=0.7)),
 }
 
