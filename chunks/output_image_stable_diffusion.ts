@@ -29,6 +29,7 @@ import {
   drawnSeed,
   firstVae,
   follows,
+  guidanceMode,
   guidanceRescale,
   guidanceScale,
   hasControlImages,
@@ -97,10 +98,7 @@ export const parameters = v.pipe(
     guidance_scale: v.optional(guidanceScale(), 7.5),
     ...guidanceEntries(GUIDANCE_METHODS),
     guidance_rescale: v.optional(guidanceRescale()),
-    guidance_mode: v.optional(
-      v.picklist(['auto', 'batched', 'serial'], 'guidance_mode must be auto, batched or serial.'),
-      'auto',
-    ),
+    guidance_mode: v.optional(guidanceMode(), 'auto'),
     sampler: v.optional(id('sampler')),
     schedule: v.optional(id('schedule')),
     follows: v.optional(follows()),
@@ -161,11 +159,16 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   }
   const model = await models.load(context.checkpoint, { ...input, loras: [...(input.loras ?? []), ...tagged] });
   requireUsed(input, model.summary);
-  const { picture, mask, ground, ...framed } = await givenPicture(input, 8, context);
+  const { picture, mask, ground, overlay, ...framed } = await givenPicture(input, model.summary, context);
   if (input.guidance_scale <= 1) {
     sayWhatIsIdle(input, context);
   }
-  const { width, height } = pictureSize({ ...input, ...framed }, picture, model.summary.defaults, context);
+  const { width, height } = pictureSize(
+    { ...input, ...framed },
+    overlay?.region ? undefined : picture,
+    model.summary.defaults,
+    context,
+  );
   const controls = await controlsOf(input, context);
   const imagePrompts = await imagePromptsOf(input, context);
   const { noiseSource } = await import('../src/core/noise_sources.ts');
@@ -186,7 +189,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     // At full strength an inpainting checkpoint starts from noise alone; the reference then draws no noise for the picture.
     start =
       picture && !(model.summary.inpaints && amount === 1)
-        ? await model.encodeImage(picture, { width, height, batch_size: input.batch_size, random, ground })
+        ? await model.encodeImage(picture, { ...input, width, height, random, ground })
         : undefined;
 
     const request: SampleRequest = {
@@ -229,7 +232,7 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
     const images = await model.decode(latents, {
       tile_size: input.tile_size,
       phased: input.phased,
-      overlay: picture && mask && input.overlay_inpaint !== false ? { picture, mask } : undefined,
+      overlay,
       signal,
       onPart(done, parts) {
         progress('decode', done, parts);
@@ -306,6 +309,12 @@ async function wordsOf(input: Input, { notice }: Context): Promise<{ prompt: str
 
 /** @throws StudioError `invalid_operation` for anything this checkpoint cannot do or would ignore */
 function requireUsed(input: Input, { name, inpaints, takesSizes }: CheckpointSummary): void {
+  if (inpaints && input.soft_inpainting === true) {
+    throw new StudioError(
+      'invalid_operation',
+      `"${name}" sees the mask itself, in which grey is black or white; leave soft_inpainting out, or choose a checkpoint that is not made for inpainting.`,
+    );
+  }
   if (inpaints && !hasMask(input.operation)) {
     throw new StudioError(
       'invalid_operation',

@@ -34,6 +34,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 import models  # noqa: F401, for its settings of the libraries
 from files import CHECKPOINTS, GOLDENS, ROOT, fresh_folder, write_tensors
 from make_checkpoints import BETAS, DDIM_V, PNDM, SD2_UNET, kl_config, text_config, unet_config
+from outpainting import make_case as make_outpainted
 from pipelines import make_case
 from single_files import open_clip, tokenizer, unet_name, vae_name
 from vocabulary import END
@@ -150,9 +151,24 @@ CASES = {
     "bk-sdm-transform": ("bk-sdm", "one layer per block and no middle", dict(prompt="an old map of an island", steps=4, guidance_scale=7.5, seed=7, image=(32, 32, 0), strength=0.75, **SIZE)),
     "lcm-text": ("lcm", "the guidance scale is an input of the network; noise in every step but the last; two pictures", dict(prompt="a fox in the forest", steps=4, guidance_scale=8.5, seed=9, batch_size=2, **SIZE)),
     "lcm-transform": ("lcm", "strength 0.75", dict(prompt="a fox in the forest", steps=4, guidance_scale=4, seed=10, image=(32, 32, 1), strength=0.75, **SIZE)),
+    "bk-sdm-inpaint": ("bk-sdm", "one layer per block and no middle", dict(PAINTED, steps=4, guidance_scale=7.5, strength=0.8)),
+    "ssd-1b-transform": ("ssd-1b", "strength 0.5", dict(prompt="a robot made of copper", steps=4, guidance_scale=1.5, seed=9, image=(32, 32, 1), strength=0.5, **SIZE)),
+    "ssd-1b-inpaint": ("ssd-1b", "a base checkpoint paints in a mask", dict(PAINTED, steps=4, guidance_scale=2, strength=0.7)),
     "ssd-1b-text": ("ssd-1b", "other depths on the way up than down, one residual block as the middle", dict(prompt="a robot made of copper", negative_prompt="rust", steps=3, guidance_scale=2, seed=8, **SIZE)),
 }
 
+
+# The same as in `outpainting.py`: what is special, picture, sides, the rest.
+OUTPAINTED = {
+    "sd1-outpaint-9": ("sd1-inpaint", "9 channels, from noise alone, a soft seam", (32, 24, 1), dict(right=16, top=8, feather=5), dict(prompt="a harbour at night", negative_prompt="fog", steps=4, guidance_scale=7.5, seed=31)),
+    "sd1-outpaint-9-06": ("sd1-inpaint", "9 channels, strength 0.6, two pictures", (32, 32, 2), dict(left=16), dict(prompt="a harbour at night", steps=5, guidance_scale=4, seed=32, strength=0.6, batch_size=2)),
+    "sdxl-outpaint-9": ("sdxl-inpaint", "9 channels, strength 0.8, a soft seam", (32, 24, 0), dict(bottom=16, feather=4), dict(prompt="a vase with flowers", negative_prompt="blurry", steps=5, guidance_scale=2, seed=33, strength=0.8)),
+    "sdxl-outpaint": ("sdxl", "a base checkpoint, one colour around", (24, 32, 1), dict(left=16, content="original", background=(32, 64, 96)), dict(prompt="a vase with flowers", negative_prompt="blurry", steps=5, guidance_scale=2, seed=34, strength=0.7)),
+    "sd2-outpaint": ("sd2", "velocity, OpenCLIP, all sides", (16, 24, 1), dict(left=8, right=8, top=8, bottom=8, feather=3), dict(prompt="a meadow", steps=4, guidance_scale=5, seed=35, strength=0.8)),
+    "sd2-outpaint-9": ("sd2-inpaint", "9 channels, OpenCLIP", (24, 24, 2), dict(top=8, feather=4), dict(prompt="a meadow", steps=4, guidance_scale=5, seed=37)),
+    "ssd-1b-outpaint": ("ssd-1b", "latents of noise around it", (24, 24, 0), dict(right=8, content="latent_noise"), dict(prompt="a robot made of copper", steps=4, guidance_scale=2, seed=38, strength=0.7)),
+    "bk-sdm-outpaint": ("bk-sdm", "one layer per block and no middle", (32, 24, 0), dict(right=16), dict(prompt="an old map of an island", steps=4, guidance_scale=7.5, seed=36, strength=0.7)),
+}
 
 # By case.
 LORAS_OF = {"sdxl-lora": "sdxl-kohya"}
@@ -384,6 +400,9 @@ def main() -> None:
         print(make_case(GOLDENS / "architectures" / name, checkpoint, note, chosen, lambda *_: pipeline), flush=True)
         if lora:
             pipeline.unload_lora_weights()
+    for name, (checkpoint, *case) in OUTPAINTED.items():
+        if not only or any(name.startswith(start) for start in only):
+            make_outpainted(GOLDENS / "architectures" / name, checkpoint, put_together(networks, checkpoint, MODELS[checkpoint][0], "image_inpaint"), *case)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from PIL import Image
 from transformers import Mistral3Config, Mistral3ForConditionalGeneration, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from files import GOLDENS, ROOT, digits, fresh_folder, write_json, write_rows, write_tensors
+from outpainting import framed
 from pictures import picture, soft_mask
 from weightless import hashed
 
@@ -314,6 +315,13 @@ def write_case(name: str, checkpoint: str, config: str, about: str, pipeline, pa
             masks = {"mask_image": mask.convert("RGB")}
             # The pictures are those of the pipeline, which lays nothing over them.
             del call["mask"], call["overlay_inpaint"]
+        sides = {key: call.pop(key) for key in list(call) if key.startswith("outpaint_")}
+        if sides:
+            frame = framed(image, **{key.removeprefix("outpaint_"): value for key, value in sides.items()})
+            given.update(image=frame.picture, mask_image=frame.mask, width=frame.picture.width, height=frame.picture.height)
+            operation = "image_outpaint"
+            # The frame says them.
+            del parameters["width"], parameters["height"], call["overlay_inpaint"]
     if call:
         raise ValueError(f"left over: {call}")
     drawn = lambda: {**given, "generator": torch.Generator("cpu").manual_seed(seed)}
@@ -336,8 +344,9 @@ Z_IMAGE = {
     "z-image-turbo-long": ("tiny-z-image-turbo", "a prompt of more than 512 tokens is cut", dict(prompt="the quick brown fox jumps over the lazy dog, " * 60, steps=2, guidance_scale=0, seed=9, width=48, height=64), None),
     "z-image-guided": ("tiny-z-image", "guidance, prompts that fill parts of the stream of different lengths, a dynamic shift", dict(prompt="Über den Dächern von Köln hängt Nebel; ein großer grauer Hund schläft am Fluss, und die Straßenlaternen leuchten müde", negative_prompt="blurry", steps=3, guidance_scale=3.5, seed=1, width=96, height=80), None),
     "z-image-guided-empty": ("tiny-z-image", "guidance, no prompt and no negative prompt", dict(prompt="", steps=3, guidance_scale=1, seed=3, width=64, height=48), None),
-    "z-image-inpaint": ("tiny-z-image", "in the white part of a soft mask, with guidance, two pictures", dict(prompt="a vase with flowers", steps=5, guidance_scale=2, seed=21, width=80, height=64, strength=0.7, batch_size=2, overlay_inpaint=False, mask=True), (80, 64, 2)),
-    "z-image-turbo-inpaint": ("tiny-z-image-turbo", "strength 1", dict(prompt="a vase with flowers", steps=3, guidance_scale=0, seed=22, width=64, height=96, strength=1.0, overlay_inpaint=False, mask=True), (64, 96, 0)),
+    "z-image-inpaint": ("tiny-z-image", "in the white part of a soft mask, with guidance", dict(prompt="a vase with flowers", steps=5, guidance_scale=2, seed=21, width=48, height=32, strength=0.7, overlay_inpaint=False, mask=True), (48, 32, 2)),
+    "z-image-turbo-inpaint": ("tiny-z-image-turbo", "strength 1", dict(prompt="a vase with flowers", steps=3, guidance_scale=0, seed=22, width=32, height=48, strength=1.0, overlay_inpaint=False, mask=True), (32, 48, 0)),
+    "z-image-outpaint": ("tiny-z-image", "one side, a soft seam, strength 0.8", dict(prompt="a harbour at night", steps=4, guidance_scale=2, seed=23, width=48, height=32, strength=0.8, outpaint_right=16, outpaint_feather=5, overlay_inpaint=False), (32, 32, 1)),
     "z-image-transform": ("tiny-z-image", "from a picture, with guidance", dict(prompt="an oil painting", steps=4, guidance_scale=2, seed=5, width=80, height=64, strength=0.6), (80, 64, 1)),
 }
 
@@ -390,7 +399,7 @@ def make_flow_pipelines(only: set[str]) -> None:
             continue
         pipeline = turbo if checkpoint == "tiny-z-image-turbo" else base
         if source is not None:
-            pipeline = (ZImageInpaintPipeline if "mask" in parameters else ZImageImg2ImgPipeline)(**pipeline.components)
+            pipeline = (ZImageInpaintPipeline if "overlay_inpaint" in parameters else ZImageImg2ImgPipeline)(**pipeline.components)
         pipeline.set_progress_bar_config(disable=True)
         write_case(name, checkpoint, "z_image", about, pipeline, parameters, source)
     distilled, klein, dev = flux2_klein(True), flux2_klein(False), flux2_dev()

@@ -67,6 +67,7 @@ CASES = {
     "image-prompt-sd1-full": ("sd1", "all parts of the picture, as for whole faces", dict(WORDS, steps=2, guidance_scale=4, seed=8, image_prompts=[("ip-adapter-full-sd1", [(32, 32, 0)], 0.6)], **SIZE)),
     "image-prompt-sd1-two": ("sd1", "two adapters together; without negative words", dict(prompt="", steps=2, guidance_scale=4, sampler="euler", schedule="leading", seed=9, image_prompts=[("ip-adapter-sd1", [(32, 32, 0)], 0.5), ("ip-adapter-plus-sd1", [AT], 0.8)], **SIZE)),
     "image-prompt-sd1-transform": ("sd1", "strength 0.5", dict(STARTED, guidance_scale=7.5, seed=1, image_prompts=[("ip-adapter-sd1", [AT], 0.6)])),
+    "image-prompt-sdxl-inpaint": ("sdxl", "in a mask, strength 0.7", dict(PAINTED, steps=4, guidance_scale=2, strength=0.7, image_prompts=[("ip-adapter-xl", [AT], 0.8)])),
     "image-prompt-sd1-inpaint": ("sd1", "in a mask, strength 0.7", dict(PAINTED, steps=3, guidance_scale=7.5, strength=0.7, image_prompts=[("ip-adapter-plus-sd1", [AT], 1.0)])),
     "image-prompt-sd1-control": ("sd1", "together with a ControlNet", dict(WORDS, steps=2, guidance_scale=7.5, seed=4, controls=[("control-sd1", (32, 32, 2), {})], image_prompts=[("ip-adapter-sd1", [AT], 0.6)], **SIZE)),
     "image-prompt-sdxl-text": ("sdxl", "the picture as a whole, by the larger encoder", dict(WORDS, steps=2, guidance_scale=2, seed=42, image_prompts=[("ip-adapter-xl", [AT], 1.0)], **SIZE)),

@@ -10,6 +10,7 @@ from files import GOLDENS, fresh_folder
 from float8 import make_float8
 from flows import make_flows
 from loras import make_loras
+from inpainting import make_inpainting
 from outpainting import make_outpainting
 from pipelines import make_pipelines
 from resampling import make_resampling
@@ -31,6 +32,7 @@ def main() -> None:
     make_tiling()
     make_pipelines()
     make_outpainting(set())
+    make_inpainting(set())
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ SD3 = {
     "sd3-text-batch": ("tiny-sd3", "two pictures of one generator, no guidance", dict(prompt=CHINESE, steps=2, guidance_scale=1, seed=7, width=64, height=48, batch_size=2), None),
     "sd3-transform": ("tiny-sd3", "from a picture, with guidance", dict(prompt="an oil painting", steps=4, guidance_scale=2, seed=5, width=80, height=64, strength=0.6), (80, 64, 1)),
     "sd3-inpaint": ("tiny-sd3", "in the white part of a soft mask, with guidance, two pictures", dict(prompt="a vase with flowers", negative_prompt="blurry", steps=5, guidance_scale=2, seed=21, width=80, height=64, strength=0.7, batch_size=2, overlay_inpaint=False, mask=True), (80, 64, 2)),
+    "sd3-outpaint": ("tiny-sd3", "two sides, a soft seam, strength 0.8", dict(prompt="a harbour at night", negative_prompt="fog", steps=4, guidance_scale=2, seed=23, width=64, height=64, strength=0.8, outpaint_right=16, outpaint_top=16, outpaint_feather=6, overlay_inpaint=False), (48, 48, 1)),
     "sd35-text": ("tiny-sd35", "T5, dual attention and norms of queries and keys; guidance, German", dict(prompt=GERMAN, negative_prompt="blurry", steps=4, guidance_scale=4, seed=1, width=112, height=80), None),
     "sd35-text-long": ("tiny-sd35", "a prompt that CLIP and T5 both cut", dict(prompt=LONG, steps=2, guidance_scale=1, seed=9, width=48, height=64), None),
     "sd35-text-empty": ("tiny-sd35", "no words, largest size", dict(prompt="", steps=2, guidance_scale=2.5, seed=3, width=192, height=64), None),
@@ -165,9 +166,9 @@ def make_mmdit_pipelines(only: set[str]) -> None:
         pipeline, is_flux, how = pipelines[checkpoint], name.startswith("flux"), results
         if source is not None:
             kinds = (FluxImg2ImgPipeline, None) if is_flux else (StableDiffusion3Img2ImgPipeline, StableDiffusion3InpaintPipeline)
-            pipeline = kinds["mask" in parameters](**pipeline.components)
+            pipeline = kinds["overlay_inpaint" in parameters](**pipeline.components)
             pipeline.set_progress_bar_config(disable=True)
-            how = shifted_results if "mask" in parameters else results
+            how = shifted_results if "overlay_inpaint" in parameters else results
         write_case(name, checkpoint, "flux1" if is_flux else "stable_diffusion_3", about, pipeline, parameters, source, unpacked_results if is_flux else how)
     if only:
         return

@@ -106,9 +106,14 @@ def make_case(folder, checkpoint: str, pipeline, note: str, source: tuple, sides
     _check(folder.name, latents, pixels)
     if parameters.get("overlay_inpaint", True):
         pixels = np.stack([np.array(overlaid(Image.fromarray(shot), frame.picture, frame.mask)) for shot in pixels])
+    write_case(folder, "image_outpaint", checkpoint, pipeline, note, parameters, calls, latents, pixels)
+
+
+def write_case(folder, operation: str, checkpoint: str, pipeline, note: str, parameters: dict, calls: list, latents: torch.Tensor, pixels: np.ndarray) -> None:
+    """@param calls rows and timestep of each call of the network"""
     scheduler = pipeline.scheduler
     sigmas = getattr(scheduler, "sigmas", None)
-    write_json(folder / "operation.json", {"operation": "image_outpaint", "config": "stable_diffusion", "parameters": parameters, "record": ["latents"]})
+    write_json(folder / "operation.json", {"operation": operation, "config": "stable_diffusion", "parameters": parameters, "record": ["latents"]})
     write_json(
         folder / "case.json",
         {
@@ -124,7 +129,7 @@ def make_case(folder, checkpoint: str, pipeline, note: str, source: tuple, sides
         },
     )
     write_tensors(folder / "expected.safetensors", {"latents": latents, "pixels": torch.from_numpy(pixels)})
-    print(f"{folder.name}: {width} x {height}, latents std {latents.std():.2f}, pixels std {pixels.std():.0f}", flush=True)
+    print(f"{folder.name}: latents std {latents.std():.2f}, pixels std {pixels.std():.0f}", flush=True)
 
 
 def make_outpainting(only: set[str]) -> None:

@@ -140,6 +140,7 @@ QWEN = {
     "qwen-image-transform": ("tiny-qwen-image", "from a picture, with guidance", dict(prompt="an oil painting", negative_prompt="", steps=4, guidance_scale=3, seed=5, width=80, height=64, strength=0.6), (80, 64, 1)),
     "qwen-image-transform-whole": ("tiny-qwen-image", "strength 1, no guidance, two pictures", dict(prompt="a watercolour", steps=3, guidance_scale=1, seed=6, width=64, height=96, strength=1.0, batch_size=2), (64, 96, 0)),
     "qwen-image-inpaint": ("tiny-qwen-image", "in the white part of a soft mask, with guidance", dict(prompt="a vase with flowers", negative_prompt="blurry", steps=5, guidance_scale=2, seed=21, width=80, height=64, strength=0.7, overlay_inpaint=False, mask=True), (80, 64, 2)),
+    "qwen-image-outpaint": ("tiny-qwen-image", "two sides, a soft seam, no guidance", dict(prompt="a harbour at night", steps=4, guidance_scale=1, seed=23, width=48, height=48, strength=0.8, outpaint_left=16, outpaint_top=16, outpaint_feather=5, overlay_inpaint=False), (32, 32, 1)),
     "qwen-image-inpaint-whole": ("tiny-qwen-image", "strength 1, no guidance", dict(prompt="a vase with flowers", steps=3, guidance_scale=1, seed=22, width=64, height=96, strength=1.0, overlay_inpaint=False, mask=True), (64, 96, 0)),
 }
 
@@ -210,7 +211,7 @@ def make_qwen_pipelines(only: set[str]) -> None:
         positioned(pipeline.text_encoder, pipeline.processor.image_token_id)
     for name, (checkpoint, about, parameters, source) in QWEN.items():
         if not only or name in only:
-            kind = QwenImagePipeline if source is None else QwenImageInpaintPipeline if "mask" in parameters else QwenImageImg2ImgPipeline
+            kind = QwenImagePipeline if source is None else QwenImageInpaintPipeline if "overlay_inpaint" in parameters else QwenImageImg2ImgPipeline
             pipeline = kind(**plain.components)
             pipeline.set_progress_bar_config(disable=True)
             write_case(name, checkpoint, "qwen_image", about, pipeline, parameters, source, results)

@@ -39,6 +39,7 @@ import { resign, serve } from '../workers/connection.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 import type { ExecuteRequest } from '../workers/generation_api.ts';
 import { folderFiles } from './checkpoint_folder.ts';
+import { relativeDifference } from './fidelity/fidelity.ts';
 import { startNodeEngine } from './node_engine.ts';
 
 const SOURCE: CheckpointSource = { kind: 'builtin', name: BUILTIN_CHECKPOINTS[0].id };
@@ -865,18 +866,42 @@ describe('something smaller', () => {
   });
 });
 
-describe('tiled decoding', () => {
-  const file = new Uint8Array(readFileSync(join(import.meta.dirname, 'goldens', 'tiling.safetensors')));
+/** The bytes of a tensor of a golden. */
+function goldenBytes(name: string, tensor: string): Uint8Array<ArrayBuffer> {
+  const file = new Uint8Array(readFileSync(join(import.meta.dirname, 'goldens', `${name}.safetensors`)));
   const header = parseSafetensorsHeader(
-    file.subarray(8, 8 + safetensorsHeaderLength(file.subarray(0, 8), file.length, 'tiling')),
+    file.subarray(8, 8 + safetensorsHeaderLength(file.subarray(0, 8), file.length, name)),
     file.length,
-    'tiling',
+    name,
   );
-  const golden = (name: string) => {
-    const entry = header.tensors.get(name);
-    const { offset, length } = entry as { offset: number; length: number };
-    return new Float32Array(file.slice(offset, offset + length).buffer);
-  };
+  const { offset, length } = header.tensors.get(tensor) as { offset: number; length: number };
+  return file.slice(offset, offset + length);
+}
+
+describe('tiled encoding', () => {
+  test('is what diffusers makes of the same picture', async () => {
+    const { model } = await open();
+    const size = { width: 112, height: 88 };
+    const colours = goldenBytes('tiled_encoding', 'picture');
+    const data = new Uint8ClampedArray(4 * size.width * size.height).map((_, i) =>
+      i % 4 === 3 ? 255 : colours[3 * Math.floor(i / 4) + (i % 4)],
+    );
+    // The middle of the Gaussian: its sample with noise of zeros.
+    const random = Object.assign(new TorchGenerator('1'), {
+      ofPosterior: (count: number) => new Float32Array(count),
+    });
+    const latents = await model.encodeImage({ ...size, data }, { ...size, batch_size: 1, random, tile_size: 64 });
+    const given = await latents.read();
+    latents.dispose();
+    const moments = new Float32Array(goldenBytes('tiled_encoding', 'moments').buffer);
+    const unscaled = given.map((value) => value / 0.18215);
+    expect(relativeDifference(unscaled, moments.subarray(0, given.length))).toBeLessThan(1e-3);
+    await model.release();
+  });
+});
+
+describe('tiled decoding', () => {
+  const golden = (name: string) => new Float32Array(goldenBytes('tiling', name).buffer);
   const SIZE = { height: 11, width: 14 };
 
   test('is what diffusers makes of the same latents, and near to the whole', async () => {

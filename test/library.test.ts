@@ -1366,7 +1366,13 @@ describe('LoRAs', () => {
     for (const [file, message] of [
       [onDisk(oft, 'x.safetensors'), /^x\.safetensors is a relative of LoRA .* use a plain LoRA\.$/],
       [onDisk(safetensors(8), 'y.safetensors'), /^y\.safetensors is not a LoRA/],
-      [onDisk(loraBytes(1), 'z.ckpt'), /^z\.ckpt is a pickle, which can run code; get the \.safetensors version/],
+      ...['z.ckpt', 'easy.pt', 'control.pth', 'ip-adapter.bin'].map(
+        (name) =>
+          [
+            onDisk(loraBytes(1), name),
+            new RegExp(`^${name} is a pickle, which can run code; get the \\.safetensors`),
+          ] as const,
+      ),
     ] as const) {
       expect(await refusal(library.importAddition(file, () => undefined))).toMatchObject({
         code: 'checkpoint_unsupported',

@@ -373,7 +373,7 @@ describe('what has no place or cannot be applied is left out and named, and the 
     [
       'embeddings that came with it',
       BUNDLE,
-      /^The LoRA kettle is used without "bundle_emb\.kettle\.clip_l" and "bundle_emb\.kettle\.string_to_param\.\*" \(an embedding, which Darkroom cannot use yet\)\.$/,
+      /^The LoRA kettle is used without "bundle_emb\.kettle\.clip_l", "bundle_emb\.kettle\.string_to_param\.\*" \(an embedding, which Darkroom cannot use yet\)\.$/,
     ],
     [
       'a layer that is not there',
@@ -458,7 +458,7 @@ describe('what has no place or cannot be applied is left out and named, and the 
         ['lora_unet_x.whatever', [3]],
         ['kettle', []],
       ],
-      /"lora_unet_x\.whatever" and "kettle" \(no part of a LoRA that Darkroom knows\)\.$/,
+      /"lora_unet_x\.whatever", "kettle" \(no part of a LoRA that Darkroom knows\)\.$/,
     ],
     [
       'several of these',

@@ -193,6 +193,12 @@ describe('the plan', () => {
     ],
     ['image_inpaint', { image: PICTURE }, /mask_image is needed by image_inpaint/],
     ['image_inpaint', { image: PICTURE, mask_image: PICTURE, outpaint_left: 8 }, /outpaint_left counts only for/],
+    ['image_transform', { image: PICTURE, mask_grow: 8 }, /mask_grow counts only for image_inpaint/],
+    [
+      'image_inpaint',
+      { image: PICTURE, mask_image: PICTURE, mask_padding: 8, overlay_inpaint: false },
+      /so overlay_inpaint cannot be false/,
+    ],
     ['image_outpaint', { image: PICTURE }, /image_outpaint needs at least one of outpaint_left/],
     ['image_outpaint', { image: PICTURE, outpaint_top: 2049 }, /outpaint_top must be a whole number from 0 to 2048/],
     ['image_outpaint', { outpaint_top: 8 }, /image is missing/],

@@ -62,7 +62,7 @@ describe('masks equal diffusers', () => {
 describe('the original laid over the result equals diffusers', () => {
   test.each(cases.filter(({ name }) => name.startsWith('overlay')))('$name: $from to $to', ({ name }) => {
     const [original, mask, result] = ['picture', 'mask', 'result'].map((part) => picture(`${name}.${part}`));
-    expect(overlay([result], original, mask)).toEqual([picture(`${name}.out`)]);
+    expect(overlay([result], { picture: original, mask })).toEqual([picture(`${name}.out`)]);
   });
 });
 

@@ -31,3 +31,11 @@ export interface CpuTensor {
   dims: number[];
   data: Float32Array<ArrayBuffer>;
 }
+
+/** A part of a picture in its pixels. What of it lies outside the picture is made of the outermost pixels, and left out again. */
+export interface Region {
+  x: number;
+  y: number;
+  width: number;
+  height: number;
+}

@@ -5,7 +5,7 @@
 import type { ControlKind, Detector } from './controlnets.ts';
 import type { ErrorCode } from './errors.ts';
 import type { GuidanceRequest } from './guidance.ts';
-import type { CpuTensor, PixelImage } from './media.ts';
+import type { CpuTensor, PixelImage, Region } from './media.ts';
 import type { ModelSamplingRequest } from './model_sampling.ts';
 import type { NoiseSource } from './noise.ts';
 
@@ -286,13 +286,11 @@ export interface TextRequest {
   phased?: boolean | undefined;
 }
 
-/** What latents of a picture are before sampling where a mask is white. */
-export interface GroundRequest {
+/** What a picture is before sampling where a mask is white: the colours around it, or as latents noise or zeros. */
+export type GroundRequest = {
   /** As {@link SampleRequest.mask}. */
   mask: PixelImage;
-  /** Draws them; null = zeros. */
-  noise: NoiseSource | null;
-}
+} & ({ content: 'around' } | { content: 'noise'; noise: NoiseSource } | { content: 'nothing' });
 
 export interface ImageRequest {
   /** Target size in pixels; the picture is first scaled to it (Lanczos). */
@@ -301,6 +299,8 @@ export interface ImageRequest {
   batch_size: number;
   /** Draws the sample of the encoder's posterior before the initial noise, from the same generator, as diffusers does. */
   random: NoiseSource;
+  /** Side of the overlapping tiles to encode one by one, as for {@link DecodeRequest}; undefined = the picture as a whole. */
+  tile_size?: number | undefined;
   /** Undefined = what the picture shows there. */
   ground?: GroundRequest | undefined;
 }
@@ -363,6 +363,13 @@ export interface SampleRequest extends GuidanceRequest, ModelSamplingRequest {
   mask: PixelImage | undefined;
   /** The picture under the mask, for a checkpoint that `inpaints`; any size. */
   picture?: PixelImage | undefined;
+  /** See {@link ImageRequest}; of that picture. */
+  tile_size?: number | undefined;
+  /**
+   * Whether grey in the mask changes less than white: what is darker is kept for more of the steps. Undefined = grey from the middle on is white,
+   * the rest black.
+   */
+  soft_inpainting?: boolean | undefined;
   /** Stable Diffusion XL's size conditioning, in pixels; undefined = the size of the result, uncropped. */
   original_width?: number | undefined;
   original_height?: number | undefined;
@@ -421,6 +428,16 @@ export interface DecodingNoise {
   random: NoiseSource;
 }
 
+/** What is pasted over results. */
+export interface OverlayRequest {
+  /** Any size, scaled to the results' as for the checkpoint; its alpha is ignored. */
+  picture: PixelImage;
+  /** Any size: white keeps the results, black takes the picture, grey mixes. */
+  mask: PixelImage;
+  /** The results are this part of the picture and have its size once they are put there; mask and picture have one size then. Undefined = the whole of it. */
+  region?: Region | undefined;
+}
+
 export interface DecodeRequest {
   /**
    * Side of the overlapping tiles to decode one by one and blend, like diffusers' `tiled_decode`: less memory, more time, and not exactly
@@ -433,8 +450,8 @@ export interface DecodeRequest {
   frames?: number | undefined;
   /** For a decoder that takes noise; others ignore it. Undefined = as its authors use it, without any. */
   noise?: DecodingNoise | undefined;
-  /** Pastes `picture` over the results wherever `mask` is black; both of any size. Undefined = leave them as painted. */
-  overlay?: { picture: PixelImage; mask: PixelImage } | undefined;
+  /** Undefined = leave the results as painted. */
+  overlay?: OverlayRequest | undefined;
   signal: AbortSignal;
   /** Takes each picture as soon as it is decoded, so that they are never all held; none are returned then. */
   take?: ((picture: PixelImage) => Promise<void>) | undefined;

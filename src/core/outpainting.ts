@@ -44,10 +44,18 @@ export function groundOf(
   mask: PixelImage,
   request: NoiseRequest,
 ): GroundRequest | undefined {
-  return content === 'latent_noise' || content === 'latent_nothing'
-    ? // As in AUTOMATIC1111, the seed's own noise from its beginning.
-      { mask, noise: content === 'latent_noise' ? noiseSource(request) : null }
-    : undefined;
+  return content === 'latent_noise' || content === 'latent_nothing' ? latentGround(content, mask, request) : undefined;
+}
+
+/** As in AUTOMATIC1111, noise is the seed's own from its beginning. */
+export function latentGround(
+  content: 'latent_noise' | 'latent_nothing',
+  mask: PixelImage,
+  request: NoiseRequest,
+): GroundRequest {
+  return content === 'latent_noise'
+    ? { mask, content: 'noise', noise: noiseSource(request) }
+    : { mask, content: 'nothing' };
 }
 
 function requireSide(how: 'wide' | 'high', side: number, added: number, multiple: number): number {

@@ -5,7 +5,8 @@ import { StudioError } from './errors.ts';
 import type { GuidanceRequest } from './guidance.ts';
 import type { LoraUse } from './loras.ts';
 import type { PixelImage } from './media.ts';
-import type { GroundRequest, Latents, Model, SampleRequest } from './model.ts';
+import type { MaskRequest } from './mask_parameters.ts';
+import type { CheckpointSummary, GroundRequest, Latents, Model, OverlayRequest, SampleRequest } from './model.ts';
 import type { ModelSamplingRequest } from './model_sampling.ts';
 import type { NoiseRequest } from './noise.ts';
 import type { OutpaintRequest } from './outpainting_parameters.ts';
@@ -28,7 +29,7 @@ const NO_GUIDANCE =
   'The kind of guidance counts only where guidance leads away from a negative prompt, so it changed nothing.';
 
 /** The parameters of a painting, already validated by the chunk. */
-export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest, ModelSamplingRequest {
+export interface Painting extends NoiseRequest, OutpaintRequest, MaskRequest, GuidanceRequest, ModelSamplingRequest {
   /** Its kind. */
   operation: string;
   prompt: string;
@@ -70,13 +71,14 @@ export async function paint(
   const { words, loras: tagged } = takeLoraTags(input.prompt, input.steps);
   const model = await context.models.load(context.checkpoint, { loras: [...(input.loras ?? []), ...tagged] });
   sayWhatIsIgnored(input, model, context);
-  const { picture, mask, ground, ...framed } = await givenPicture(input, model.summary.multiple, context);
+  const { picture, mask, ground, overlay, ...framed } = await givenPicture(input, model.summary, context);
   const given: PixelImage[] = [];
   for (const one of input.images ?? []) {
     given.push(await context.readImage(one, 'images'));
   }
   const usual = sizeFor && given.length > 0 ? sizeFor(given, model) : {};
-  const size = pictureSize({ ...usual, ...input, ...framed }, picture ?? given.at(0), model, context);
+  const seen = overlay?.region ? undefined : (picture ?? given.at(0));
+  const size = pictureSize({ ...usual, ...input, ...framed }, seen, model, context);
   requireRoom(size, model);
   const { noiseSource } = await import('./noise_sources.ts');
   const random = noiseSource(input);
@@ -95,7 +97,8 @@ export async function paint(
     sayWhatWasCut('negative prompt', tokens.negative, tokens.limit, context);
     text.notices?.forEach(context.notice);
     await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
-    start = picture && (await model.encodeImage(picture, { ...size, batch_size: input.batch_size, random, ground }));
+    const { batch_size, tile_size } = input;
+    start = picture && (await model.encodeImage(picture, { ...size, batch_size, tile_size, random, ground }));
     for (const one of given) {
       shown.push(await showTo(model, one));
     }
@@ -117,7 +120,7 @@ export async function paint(
     return await model.decode(latents, {
       tile_size: input.tile_size,
       phased: input.phased,
-      overlay: picture && mask && input.overlay_inpaint !== false ? { picture, mask } : undefined,
+      overlay,
       signal,
       onPart(done, parts) {
         progress('decode', done, parts);
@@ -132,34 +135,42 @@ export async function paint(
 
 /** The picture to start from. */
 export interface GivenPicture {
+  /** As the network is to see them. */
   picture?: PixelImage;
   mask?: PixelImage;
   ground?: GroundRequest | undefined;
+  /** What is laid over the results. */
+  overlay?: OverlayRequest | undefined;
   /** In pixels, if nothing but the picture's new frame gives them. */
   width?: number;
   height?: number;
 }
 
 /**
- * Reads the picture to start from and its mask, and puts the picture into its new frame where the operation asks for that.
- * @param multiple the frame's sides must be multiples of it; see `CheckpointSummary`
- * @throws StudioError `invalid_operation` for a frame of another size
+ * Reads the picture to start from and its mask, and puts the picture into its new frame, or takes out what is masked, where the operation
+ * asks for that.
+ * @param summary of the checkpoint: the frame's sides must be multiples of its own, and a part is painted at its usual size
+ * @throws StudioError `invalid_operation` for a frame of another size, and for a mask of another shape
  */
 export async function givenPicture(
-  input: Pick<Painting, 'operation' | 'image' | 'mask_image' | 'width' | 'height' | 'background'> &
+  input: Pick<Painting, 'operation' | 'image' | 'mask_image' | 'overlay_inpaint' | 'width' | 'height' | 'background'> &
     OutpaintRequest &
+    MaskRequest &
     NoiseRequest,
-  multiple = 8,
+  { multiple = 8, defaults }: Pick<CheckpointSummary, 'multiple' | 'defaults'>,
   { readImage, notice }: Pick<Context, 'readImage' | 'notice'>,
 ): Promise<GivenPicture> {
   if (input.image === undefined) {
     return {};
   }
   const picture = await readImage(input.image, 'image');
+  const laysOver = input.overlay_inpaint !== false;
   if (input.operation !== 'image_outpaint') {
-    return input.mask_image === undefined
-      ? { picture }
-      : { picture, mask: await readImage(input.mask_image, 'mask_image') };
+    if (input.mask_image === undefined) {
+      return { picture };
+    }
+    const { masked } = await import('./inpainting.ts');
+    return masked(picture, await readImage(input.mask_image, 'mask_image'), input, defaults);
   }
   const { framed, groundOf } = await import('./outpainting.ts');
   const frame = framed(picture, input, multiple);
@@ -167,7 +178,8 @@ export async function givenPicture(
   if ((input.width ?? width) !== width || (input.height ?? height) !== height) {
     notice(`The picture with its new ground has ${width}×${height} pixels; width and height do not count here.`);
   }
-  return { ...frame, ground: groundOf(input, frame.mask, input), width, height };
+  const overlay = laysOver ? frame : undefined;
+  return { ...frame, ground: groundOf(input, frame.mask, input), overlay, width, height };
 }
 
 /** @throws StudioError `invalid_operation` for a request that this checkpoint cannot fulfil */

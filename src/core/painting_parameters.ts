@@ -2,6 +2,7 @@
 import * as v from 'valibot';
 import type { FieldMetadata } from './field.ts';
 import type { NoiseRequest } from './noise.ts';
+import { maskProblem, shapedMaskEntries, type MaskRequest } from './mask_parameters.ts';
 import { STRAY_SHIFT, isWholeShift, modelSamplingEntries, type ModelSamplingRequest } from './model_sampling.ts';
 import { outpaintEntries, outpaintProblem, type OutpaintRequest } from './outpainting_parameters.ts';
 import {
@@ -62,11 +63,12 @@ export const paintingEntries = ({ multiple, usualSteps }: { multiple: number; us
 /** For chunks that can also inpaint and outpaint. */
 export const maskEntries = () => ({
   mask_image: v.optional(image('mask_image')),
+  ...shapedMaskEntries(),
   ...outpaintEntries(),
   overlay_inpaint: v.optional(overlayInpaint()),
 });
 
-interface Start extends Partial<NoiseRequest>, OutpaintRequest, ModelSamplingRequest {
+interface Start extends Partial<NoiseRequest>, OutpaintRequest, MaskRequest, ModelSamplingRequest {
   operation: string;
   image?: ImageSource | undefined;
   mask_image?: ImageSource | undefined;
@@ -92,7 +94,7 @@ function problemOf({ operation, image, mask_image, overlay_inpaint, background, 
   if (!hasMask(operation) && overlay_inpaint !== undefined) {
     return 'overlay_inpaint counts only for image_inpaint and image_outpaint; leave it out.';
   }
-  const outpainting = outpaintProblem({ operation, ...rest });
+  const outpainting = outpaintProblem({ operation, ...rest }) ?? maskProblem({ operation, overlay_inpaint, ...rest });
   if (outpainting !== null) {
     return outpainting;
   }

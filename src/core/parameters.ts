@@ -234,6 +234,10 @@ export const pixels = (name: string, min = 0) => integer(name, min, 16384);
 export const phased = () =>
   v.pipe(v.boolean('phased must be true or false.'), v.metadata({ group: 'none' } satisfies FieldMetadata));
 
+/** Whether the network sees prompt and negative prompt at once, which is quicker, or one after the other, which takes less memory. */
+export const guidanceMode = () =>
+  v.picklist(['auto', 'batched', 'serial'], 'guidance_mode must be auto, batched or serial.');
+
 /** Side of the tiles for decoding, in pixels; smaller tiles need less memory but show seams sooner. */
 export const tileSize = () => {
   const message = 'tile_size must be a multiple of 32 from 64 to 2048 pixels.';

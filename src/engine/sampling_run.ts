@@ -3,7 +3,7 @@ import { cancelled } from '../core/errors.ts';
 import type { SampleRequest } from '../core/model.ts';
 import type { SamplerPlan } from '../samplers/sampler.ts';
 import type { SamplingState } from '../samplers/state.ts';
-import type { DeviceTensor, PreviewColours, Snapshots } from './arithmetic.ts';
+import type { Arithmetic, DeviceTensor, PreviewColours, Snapshots } from './arithmetic.ts';
 import type { Engine } from './engine.ts';
 import { SamplingKeeper } from './sampling_keeper.ts';
 import { SamplingLoop, type Prediction } from './sampling_loop.ts';
@@ -17,6 +17,8 @@ export interface SamplingRun {
   copies: number;
   /** See {@link SamplingLoop}. */
   blend: DeviceTensor | null;
+  /** The mask of that after a number of calls of the network, where it changes; undefined or null = it does not. */
+  mask?: ((done: number) => Float32Array<ArrayBuffer>) | null;
   snapshots: Snapshots;
   request: Pick<SampleRequest, 'random' | 'signal' | 'keep' | 'onStart' | 'onStep'>;
   /** Where an earlier attempt stopped; null = start at the beginning. */
@@ -52,6 +54,9 @@ export async function runSampling(run: SamplingRun): Promise<void> {
           request.random.ofStep([batch, channels, height, width], { ...step.noise, range: plan.range }),
         );
       }
+      if (run.mask && run.blend) {
+        writeMask(arithmetic, run.blend, run.mask(loop.done + 1));
+      }
       loop.step({ ...prediction, noise: fresh });
       // Without waiting, all steps would be queued at once: no progress to show and nothing left to cancel.
       await arithmetic.settle();
@@ -67,4 +72,10 @@ export async function runSampling(run: SamplingRun): Promise<void> {
     loop.dispose();
     fresh?.dispose();
   }
+}
+
+function writeMask(arithmetic: Arithmetic, blend: DeviceTensor, mask: Float32Array<ArrayBuffer>): void {
+  const uploaded = arithmetic.upload(mask, [mask.length]);
+  arithmetic.copy(uploaded, 0, blend, 2 * mask.length, mask.length);
+  uploaded.dispose();
 }

@@ -65,6 +65,7 @@ export function imageToTensor(image: PixelImage): CpuTensor {
  * A mask for latents, `[1, 1, latentHeight, latentWidth]` of 0 (keep) and 1 (change): scaled to the picture's size, made grey,
  * cut at one half, then the nearest pixel for each latent.
  * @param width the picture's size in pixels, as `height`
+ * @param isSoft whether greys stay between 0 and 1
  */
 export function maskToTensor(
   mask: PixelImage,
@@ -72,6 +73,7 @@ export function maskToTensor(
   height: number,
   latentWidth: number,
   latentHeight: number,
+  isSoft = false,
 ): CpuTensor {
   const { data } = resizeLanczos(mask, width, height);
   const out = new Float32Array(latentWidth * latentHeight);
@@ -79,7 +81,7 @@ export function maskToTensor(
     const row = nearest(y, height, latentHeight) * width;
     for (let x = 0; x < latentWidth; x++) {
       const grey = luma(data, (row + nearest(x, width, latentWidth)) * CHANNELS);
-      out[y * latentWidth + x] = grey / 255 < 0.5 ? 0 : 1;
+      out[y * latentWidth + x] = isSoft ? grey / 255 : grey / 255 < 0.5 ? 0 : 1;
     }
   }
   return { dims: [1, 1, latentHeight, latentWidth], data: out };

@@ -82,8 +82,7 @@ export function sentencesOf(leftOut: readonly LeftOut[], used: number, file: str
   }
   const sentences = [...asides].map(([aside, names]) => {
     const first = names.slice(0, NAMED).map((name) => `"${name}"`);
-    const more = names.length > NAMED ? [`${names.length - NAMED} more`] : [];
-    const list = [...first, ...more].join(', ').replace(/, (?=[^,]*$)/, ' and ');
+    const list = names.length > NAMED ? `${first.join(', ')} and ${names.length - NAMED} more` : first.join(', ');
     return `The LoRA ${file} is used without ${list} (${aside}).`;
   });
   const misfits = leftOut.filter(({ reason }) => reason === 'elsewhere' || reason === 'size').length;

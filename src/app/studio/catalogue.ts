@@ -9,7 +9,8 @@ import { courseOf, entriesOf, fieldsOf } from '../../core/steps.ts';
 import type { Course, Step } from '../../core/steps.ts';
 import { catalogue } from '../../pipelines/catalogue.ts';
 import { ofLanguage, t } from '../messages/messages.svelte.ts';
-import { predictionOf, type Suggestions } from './form.svelte.ts';
+import { predictionOf } from './chosen.ts';
+import type { Suggestions } from './form.svelte.ts';
 
 /** What the form of pictures sets, whatever it is filled in with; a config that does not know all of it has a form of its own. */
 const PAINTING_FIELDS = [

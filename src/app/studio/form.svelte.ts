@@ -10,7 +10,7 @@ import { UPSCALER } from '../../core/builtin_checkpoints.ts';
 import type { PromptSyntax } from '../../core/model.ts';
 import { WHITE } from '../../formats/background.ts';
 import { randomSeed } from '../fields/seed.ts';
-import { CHOSEN, CHOSEN_NAMES, OF_FLOWS, OF_GIVEN, type ChosenName } from './chosen.ts';
+import { CHOSEN, CHOSEN_NAMES, OF_FLOWS, OF_GIVEN, PREDICTIONS, predictionOf, type ChosenName } from './chosen.ts';
 import { Entry } from './entry.svelte.ts';
 import { LoraEntries, loraSchema } from './lora_entries.svelte.ts';
 import { said, t } from '../messages/messages.svelte.ts';
@@ -48,6 +48,8 @@ const schema = v.object({
   loras: v.fallback(v.array(loraSchema), []),
   /** How many times as wide and high pictures are made afterwards; 1 = they stay as they are. */
   upscale: v.fallback(v.nullable(v.picklist(UPSCALES)), null),
+  /** Only what is masked is painted, at the size asked for. */
+  onlyMasked: v.fallback(v.boolean(), false),
   /** What the mask keeps is laid over the result. */
   overlays: v.fallback(v.boolean(), true),
   /** Shows through the transparent parts of the starting picture. */
@@ -55,24 +57,6 @@ const schema = v.object({
   lorasOpen: v.fallback(v.boolean(), false),
   settingsOpen: v.fallback(v.boolean(), false),
 });
-
-/** What can be said of a checkpoint's network by hand, as parameters. */
-const PREDICTIONS: Partial<Record<string, Record<string, unknown>>> = {
-  noise: { prediction_type: 'epsilon', rescale_betas_zero_snr: false },
-  velocity: { prediction_type: 'v_prediction', rescale_betas_zero_snr: false },
-  velocity_zero_snr: { prediction_type: 'v_prediction', rescale_betas_zero_snr: true },
-};
-
-/** The id of what these parameters say; empty where they say nothing. */
-export function predictionOf({ prediction_type, rescale_betas_zero_snr }: Record<string, unknown>): string {
-  return prediction_type === 'v_prediction'
-    ? rescale_betas_zero_snr === true
-      ? 'velocity_zero_snr'
-      : 'velocity'
-    : prediction_type === 'epsilon'
-      ? 'noise'
-      : '';
-}
 
 /** What a checkpoint, its config and its chunk suggest. */
 export interface Suggestions {
@@ -223,6 +207,12 @@ export class Form {
   };
   readonly feather = this.#chosenEntry('outpaint_feather', () => t('Soft seam'), '0');
 
+  readonly mask = {
+    padding: this.#chosenEntry('mask_padding', () => t('Pixels around it'), '32'),
+    grow: this.#chosenEntry('mask_grow', () => t('Grow the mask'), '0'),
+    feather: this.#chosenEntry('mask_feather', () => t('Soften its edge'), '0'),
+  };
+
   constructor(hasMask: () => boolean) {
     this.#hasMask = hasMask;
   }
@@ -240,6 +230,11 @@ export class Form {
   /** Whether the starting picture, where there is one, grows into a larger frame. */
   get outpaints(): boolean {
     return this.suggestions.outpaints && SIDES.some((side) => !['', '0'].includes(this.chosen(`outpaint_${side}`)));
+  }
+
+  /** How the starting picture is made to fit: see `StartPicture.prepare`. */
+  get framing(): 'fitted' | 'exact' | 'whole' {
+    return this.outpaints ? 'exact' : this.options.onlyMasked && this.#hasMask() ? 'whole' : 'fitted';
   }
 
   /** As somebody chose, else as the checkpoint suggests. */
@@ -321,7 +316,9 @@ export class Form {
       (!varies && name.startsWith('variation')) ||
       (!(isFromWords && this.hiresScale.value > 1) && name.startsWith('hires')) ||
       (!isPerPicture && name === 'eta_noise_seed_delta') ||
-      ((isFromWords || !this.outpaints) && name.startsWith('outpaint'));
+      ((isFromWords || !this.outpaints) && name.startsWith('outpaint')) ||
+      name === 'mask_padding' ||
+      ((isFromWords || this.outpaints || !this.#hasMask()) && /^(mask|soft)_/.test(name));
     const names = CHOSEN_NAMES.filter(
       (name) => this.chosen(name) !== '' && !isIdle(name) && (!this.isFlow || OF_FLOWS.test(name)),
     );
@@ -360,6 +357,7 @@ export class Form {
     );
     if (kind !== 'image_generation') {
       needed.push(this.strength, ...(this.outpaints ? [...Object.values(this.margins), this.feather] : []));
+      needed.push(...(this.#hasMask() && !this.outpaints ? Object.values(this.mask) : []));
     }
     return needed.map((entry) => entry.ask()).every(Boolean);
   }
@@ -403,7 +401,11 @@ export class Form {
         ...(pictures ? { image: pictures.image, strength: this.strength.value } : {}),
         ...(pictures?.isTransparent ? { background: options.background } : {}),
         ...(pictures?.mask && !outpaints ? { mask_image: pictures.mask } : {}),
-        ...((outpaints || pictures?.mask) && !options.overlays ? { overlay_inpaint: false } : {}),
+        ...(this.framing === 'whole'
+          ? { mask_padding: this.mask.padding.value }
+          : (outpaints || pictures?.mask) && !options.overlays
+            ? { overlay_inpaint: false }
+            : {}),
       },
     };
   }
@@ -448,6 +450,7 @@ export class Form {
     this.options.chosen.prompt_syntax ??= 'literal';
     this.options.wildcards = listsOf(parameters.wildcards);
     this.options.overlays = parameters.overlay_inpaint !== false;
+    this.options.onlyMasked = typeof parameters.mask_padding === 'number';
     this.options.background = parameter.isColour(parameters.background) ? parameters.background : WHITE;
     if (typeof seed === 'string') {
       this.options.keepSeed = true;

@@ -12,6 +12,7 @@ export const loraSchema = v.object({
   lora: v.string(),
   name: v.string(),
   weight: own,
+  text_weight: own,
   blocks: own,
   start: own,
   end: own,
@@ -21,6 +22,12 @@ type Typed = v.InferOutput<typeof loraSchema>;
 /** What is typed of each; what nobody chose is not said in operations, but the weight. */
 const PARTS = {
   weight: { label: () => t('Weight'), suggestion: '1', to: numberOf, schema: parameter.loraWeight() },
+  text_weight: {
+    label: () => t('Weight for the text'),
+    suggestion: '',
+    to: numberOf,
+    schema: parameter.loraWeight('text_weight'),
+  },
   blocks: { label: () => t('Weights of blocks'), suggestion: '', to: listOf, schema: parameter.loraBlocks() },
   start: { label: () => t('Starts at'), suggestion: '0', to: numberOf, schema: parameter.share('start') },
   end: { label: () => t('Ends at'), suggestion: '1', to: numberOf, schema: parameter.share('end') },
@@ -28,7 +35,7 @@ const PARTS = {
 export type LoraPart = keyof typeof PARTS;
 const NAMES = Object.keys(PARTS) as LoraPart[];
 /** What only Stable Diffusion's UNets have. */
-const OF_UNETS = ['blocks', 'start', 'end'] as const;
+const OF_UNETS = ['text_weight', 'blocks', 'start', 'end'] as const;
 
 export class LoraEntries {
   readonly #options: { loras: Typed[] };
@@ -46,8 +53,8 @@ export class LoraEntries {
       const typed = use ? String(use[part] ?? '') : (this.#typed(ref)?.[part] ?? '');
       return typed === '' || typed === PARTS[part].suggestion ? null : typed;
     };
-    const [weight, blocks, start, end] = NAMES.map(text);
-    this.#options.loras = isOn ? [...others, { lora: ref, name, weight, blocks, start, end }] : others;
+    const [weight, text_weight, blocks, start, end] = NAMES.map(text);
+    this.#options.loras = isOn ? [...others, { lora: ref, name, weight, text_weight, blocks, start, end }] : others;
   }
 
   entry(ref: string, part: LoraPart): Entry {

@@ -23,6 +23,7 @@ const usesSchema = v.fallback(
     v.object({
       lora: v.string(),
       weight: v.fallback(v.number(), 1),
+      text_weight: share,
       blocks: v.fallback(v.optional(v.array(v.number())), undefined),
       start: share,
       end: share,

@@ -3,7 +3,7 @@ import { StudioError } from '../../core/errors.ts';
 import { AS_STORED, hasTransparency } from '../../formats/picture.ts';
 import { isJpeg } from '../../formats/signatures.ts';
 import { openStore } from '../../storage/database.ts';
-import type { Pictures } from './form.svelte.ts';
+import type { Form, Pictures } from './form.svelte.ts';
 import { Mask, type Mark } from './mask.svelte.ts';
 
 const KEY = 'start-picture';
@@ -57,15 +57,16 @@ export class StartPicture {
 
   /**
    * What an operation of this size takes; null without a picture.
-   * @param isExact whether the picture is scaled to that size here, for an operation that leaves it as it is
+   * @param framing in its shape; scaled to that size here, for an operation that leaves the picture as it is; or left alone, for one that takes
+   * a part of it
    */
-  async prepare(width: number, height: number, isExact = false): Promise<Pictures | null> {
+  async prepare(width: number, height: number, framing: Form['framing'] = 'fitted'): Promise<Pictures | null> {
     const picture = this.loaded;
     if (!picture) {
       return null;
     }
     const { isTransparent } = picture;
-    if (isExact) {
+    if (framing === 'exact') {
       const isItsSize = picture.width === width && picture.height === height;
       const shape = this.fit === 'stretch' ? picture.width / picture.height : width / height;
       return {
@@ -74,11 +75,8 @@ export class StartPicture {
         isTransparent,
       };
     }
-    const shrink = Math.min(1, LONGEST_SIDE / Math.max(picture.width, picture.height));
-    const maskWidth = Math.round(picture.width * shrink);
-    const maskHeight = Math.round(picture.height * shrink);
-    const mask = this.mask.isEmpty ? null : await this.mask.toBlob(maskWidth, maskHeight);
-    if (this.fit === 'stretch' || !this.hasOtherShape(width, height)) {
+    const mask = this.mask.isEmpty ? null : await this.mask.toBlob(picture.width, picture.height);
+    if (framing === 'whole' || this.fit === 'stretch' || !this.hasOtherShape(width, height)) {
       return { image: picture.blob, mask, isTransparent };
     }
     return {

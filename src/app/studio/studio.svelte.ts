@@ -231,7 +231,7 @@ export class Studio {
       return null;
     }
     return async () => {
-      const pictures = await this.picture.prepare(form.width.value, form.height.value, form.outpaints);
+      const pictures = await this.picture.prepare(form.width.value, form.height.value, form.framing);
       const asked = form.operation(config.id, checkpoint.ref, pictures, loras);
       const operation = guides?.applyTo(asked, checkpoint) ?? asked;
       return this.rewriting?.applyTo(operation) ?? operation;

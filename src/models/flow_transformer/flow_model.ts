@@ -38,9 +38,10 @@ import { schedulers } from '../../schedulers/registry.ts';
 import { schedules } from '../../schedules/registry.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { Circumstances, LoadedModel } from '../family.ts';
-import { blendOf } from '../latent_diffusion/blend.ts';
+import { blendOf, softMask } from '../latent_diffusion/blend.ts';
 import { estimate } from '../latent_diffusion/estimate.ts';
-import { onGround } from '../latent_diffusion/new_ground.ts';
+import { encodedInTiles } from '../latent_diffusion/tiled_encoding.ts';
+import { onGround, withGround } from '../latent_diffusion/new_ground.ts';
 import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import { LatentDecoder } from '../latent_diffusion/latent_decoder.ts';
@@ -160,10 +161,16 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
-    const { width, height, batch_size, random, ground } = request;
+    const { width, height, batch_size, random, ground, tile_size } = request;
     const encode = (pixels: DeviceTensor) => this.networks.encodeImage(pixels);
-    const latents = await this.#encode(resizeLanczos(image, width, height), batch_size, random, encode);
-    return ground ? await onGround(latents, ground, request) : latents;
+    const latents = await this.#encode(
+      withGround(resizeLanczos(image, width, height), ground),
+      batch_size,
+      random,
+      encode,
+      tile_size,
+    );
+    return onGround(latents, ground, request);
   }
 
   /** A picture of the size that it is seen at; only families whose pictures are no Gaussians are shown any, so nothing is drawn. */
@@ -180,6 +187,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     batch: number,
     random: NoiseSource,
     encode: (pixels: DeviceTensor) => Promise<EncodedPicture>,
+    tile?: number,
   ): Promise<DeviceLatents> {
     const { arithmetic } = this.engine;
     const { channels, factor, scale, shift = 0 } = this.networks.latents;
@@ -187,7 +195,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     const dims = [1, channels, image.height / factor, image.width / factor];
     const held = new Held();
     try {
-      const encoded = await encode(held.hold(arithmetic.upload(pixels.data, pixels.dims)));
+      const encoded = await encodedInTiles(arithmetic, pixels, tile, factor, encode);
       held.hold(encoded.tensor);
       let single = encoded.tensor;
       if (encoded.kind === 'moments') {
@@ -293,6 +301,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
         x,
         copies: 1,
         blend: request.mask && start ? hold(blendOf(arithmetic, request.mask, request, start.tensor, noise)) : null,
+        mask: request.mask && start ? softMask(request, plan, dims) : null,
         snapshots,
         request,
         state,
@@ -338,7 +347,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
     await this.begin(request);
     const images = await this.#decoder.decode((latents as DeviceLatents).tensor, request);
-    return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
+    return request.overlay ? overlay(images, request.overlay) : images;
   }
 
   /** In phased mode, frees the previous phase's networks. */

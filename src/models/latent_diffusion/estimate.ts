@@ -51,7 +51,8 @@ export interface NetworkRequest extends LatentSize {
   steps: number;
   /** Texts to encode. */
   texts: number;
-  /** Runs of the decoder, and the latents of each. */
+  /** Runs of the encoder, where it starts from a picture, and of the decoder, and the latents of each. */
+  encodings: number;
   decodings: number;
   decoded: LatentSize;
   startsFromPicture: boolean;
@@ -233,6 +234,7 @@ async function plannedRun(networks: EstimatedNetworks, request: EstimateRequest)
     calls,
     steps: Math.max(1, Math.floor(request.steps * strength)),
     texts: guided ? 2 : 1,
+    encodings: tiles?.length ?? 1,
     decodings: batch * (tiles?.length ?? 1),
     // The first is the largest.
     decoded: tiles?.[0] ?? { height, width },

@@ -6,6 +6,7 @@ import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
 import type { Networks } from './networks.ts';
+import { encodedInTiles } from './tiled_encoding.ts';
 
 export class ImageEncoding {
   readonly #engine: Engine;
@@ -16,17 +17,25 @@ export class ImageEncoding {
     this.#networks = networks;
   }
 
-  /** Encodes a picture [1, 3, H, W] in [-1, 1] as latents, scaled for sampling and repeated `batch` times. */
-  async encode(pixels: CpuTensor, batch: number, random: ImageRequest['random']): Promise<DeviceTensor> {
+  /**
+   * Encodes a picture [1, 3, H, W] in [-1, 1] as latents, scaled for sampling and repeated `batch` times.
+   * @param tile see `ImageRequest.tile_size`
+   */
+  async encode(
+    pixels: CpuTensor,
+    batch: number,
+    random: ImageRequest['random'],
+    tile: number | undefined,
+  ): Promise<DeviceTensor> {
     const { arithmetic } = this.#engine;
     const networks = this.#networks;
     const { channels, factor, scale } = networks.latents;
     const [, , height, width] = pixels.dims;
     const dims = [1, channels, height / factor, width / factor];
-    const input = arithmetic.upload(pixels.data, pixels.dims);
-    const held = [input];
+    const held: DeviceTensor[] = [];
     try {
-      const encoded = await networks.encodeImage(input);
+      const encode = (input: DeviceTensor) => networks.encodeImage(input);
+      const encoded = await encodedInTiles(arithmetic, pixels, tile, factor, encode);
       held.push(encoded.tensor);
       const latents = arithmetic.empty([batch, ...dims.slice(1)]);
       if (encoded.kind === 'moments') {
@@ -57,7 +66,10 @@ export class ImageEncoding {
   }
 
   /** The inputs of an inpainting network: the mask, and the latents of the picture outside it, for each of the rows. */
-  async masked({ mask, picture, width, height, random }: SampleRequest, rows: number): Promise<DeviceTensor> {
+  async masked(
+    { mask, picture, width, height, random, tile_size }: SampleRequest,
+    rows: number,
+  ): Promise<DeviceTensor> {
     const { arithmetic } = this.#engine;
     assert(mask !== undefined && picture !== undefined, 'the picture and its mask are given');
     const { channels, factor } = this.#networks.latents;
@@ -66,7 +78,7 @@ export class ImageEncoding {
     const covered = maskToTensor(mask, width, height, width, height).data;
     // Where the mask covers it, the network sees middle grey.
     seen.data.forEach((value, i) => (seen.data[i] = covered[i % covered.length] < 0.5 ? value : 0));
-    const stays = await this.encode(seen, 1, random);
+    const stays = await this.encode(seen, 1, random, tile_size);
     const change = maskToTensor(mask, width, height, latentWidth, latentHeight).data;
     const uploaded = arithmetic.upload(change, [change.length]);
     try {

@@ -32,14 +32,14 @@ import { planSampling } from '../../schedulers/plan.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { LoadedModel, ModelAddition, ModelAdditions } from '../family.ts';
 import { OpenedCheckpoint } from './opened_checkpoint.ts';
-import { blendOf } from './blend.ts';
+import { blendOf, softMask } from './blend.ts';
 import { controlRequests } from './control_pictures.ts';
 import { ConditionedTexts, type TextConditioning } from './conditioned_texts.ts';
 import { DeviceLatents } from './device_latents.ts';
 import { ImageEncoding } from './image_encoding.ts';
 import { LatentDecoder } from './latent_decoder.ts';
 import type { DenoiserRequest, ImagePromptRequest, Networks, Sizes } from './networks.ts';
-import { onGround } from './new_ground.ts';
+import { onGround, withGround } from './new_ground.ts';
 import { OFFERS } from './sampling_offers.ts';
 import { TextEncoding, type ModelParts } from './text_encoding.ts';
 
@@ -65,10 +65,10 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
   }
 
   async encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents> {
-    const { width, height, batch_size, random, ground } = request;
-    const pixels = imageToTensor(resizeLanczos(image, width, height));
-    const latents = new DeviceLatents(await this.#images.encode(pixels, batch_size, random), this.engine);
-    return ground ? await onGround(latents, ground, request) : latents;
+    const { width, height, batch_size, random, ground, tile_size } = request;
+    const pixels = imageToTensor(withGround(resizeLanczos(image, width, height), ground));
+    const latents = new DeviceLatents(await this.#images.encode(pixels, batch_size, random, tile_size), this.engine);
+    return onGround(latents, ground, request);
   }
 
   latentsFrom({ dims, data }: CpuTensor): Latents {
@@ -224,6 +224,7 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
         x,
         copies: rows / batch,
         blend,
+        mask: blend && softMask(request, plan, x.dims),
         snapshots,
         request,
         state,
@@ -264,7 +265,7 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
   async decode(latents: Latents, request: DecodeRequest): Promise<PixelImage[]> {
     await this.#begin(request);
     const images = await this.#decoder.decode((latents as DeviceLatents).tensor, request);
-    return request.overlay ? overlay(images, request.overlay.picture, request.overlay.mask) : images;
+    return request.overlay ? overlay(images, request.overlay) : images;
   }
 
   async useAdditions(additions: Partial<ModelAdditions>): Promise<void> {
@@ -301,8 +302,11 @@ export class LatentDiffusion extends OpenedCheckpoint<Networks> implements Loade
   /** Where sampling starts: noise, or the picture with as much noise as the first step expects. */
   #start(x: DeviceTensor, noise: DeviceTensor, plan: SamplerPlan, request: SampleRequest): void {
     const { arithmetic } = this.engine;
-    // diffusers' inpainting starts from pure noise at full strength; its image-to-image never does, nor does ComfyUI.
-    if (!request.start || (request.mask && request.strength === 1 && plan.follows === 'diffusers')) {
+    // diffusers' inpainting starts from pure noise at full strength; its image-to-image never does, nor does ComfyUI, nor differential diffusion.
+    if (
+      !request.start ||
+      (request.mask && !request.soft_inpainting && request.strength === 1 && plan.follows === 'diffusers')
+    ) {
       arithmetic.combine(x, plan.initNoise, noise, 0, null);
       return;
     }

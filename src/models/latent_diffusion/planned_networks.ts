@@ -17,10 +17,11 @@ export function plannedNetworks(
   const { textEncoders, unetComponent, unet, motion, vae } = components;
   // Whichever takes its place is not read yet, and hardly larger.
   const { weights } = components.vaeComponent;
-  const { rows, calls, steps, texts, decodings, decoded, startsFromPicture, height, width, controlnets } = request;
+  const { rows, calls, steps, texts, encodings, decodings, decoded, startsFromPicture, height, width, controlnets } =
+    request;
   const sequence = textEncoders[0].config.max_position_embeddings;
   const latents = { provider, batch: 1, ...decoded, weights: 'full' as const };
-  const pixels = { ...latents, height: height * factorOf(vae), width: width * factorOf(vae) };
+  const pixels = { ...latents, height: decoded.height * factorOf(vae), width: decoded.width * factorOf(vae) };
   const context = { provider, batch: rows, sequence, height: 0, width: 0 };
   const once = { runsPerStep: 0, precision: 'f32' as const };
   const networks = [
@@ -51,7 +52,7 @@ export function plannedNetworks(
   ];
   if (startsFromPicture) {
     networks.push(
-      costs.network({ name: 'vae_encoder', phase: 'read', runs: 1, ...once }, weights, pixels, (options) =>
+      costs.network({ name: 'vae_encoder', phase: 'read', runs: encodings, ...once }, weights, pixels, (options) =>
         vae.kind === 'gaussian'
           ? vae.graphs.buildEncoder(vae.config, weights, options)
           : vae.graphs.buildEncoder(vae.config, weights, options),

@@ -1,15 +1,14 @@
 /**
- * Decoding a large picture tile by tile, so that the decoder's activations are those of one tile. The tiles overlap and are blended over
- * that overlap; since the decoder sees no further than its tile, the picture is near, not equal, to one decoded whole.
+ * Decoding or encoding a large picture tile by tile, so that the network's activations are those of one tile. The tiles overlap and are blended
+ * over that overlap; since the network sees no further than its tile, the result is near, not equal, to that of the whole.
  *
- * Reference: diffusers/models/autoencoders/autoencoder_kl.py, `tiled_decode`, `blend_v`, `blend_h`; overlap factor 0.25.
+ * Reference: diffusers/models/autoencoders/autoencoder_kl.py, `tiled_decode`, `_tiled_encode`, `blend_v`, `blend_h`; overlap factor 0.25.
  */
 import type { LatentSize } from './networks.ts';
 
 const OVERLAP = 0.25;
-const CHANNELS = 3;
 
-/** In latents, from the upper left corner. */
+/** In latents, or in pixels of a picture to encode, from the upper left corner. */
 export interface Tile extends LatentSize {
   /** Place among the tiles. */
   row: number;
@@ -62,19 +61,20 @@ export function cutTile(
 }
 
 /**
- * Blends decoded tiles into the picture [3, factor·height, factor·width]. The tiles are changed.
- * @param tiles as {@link layTiles} laid them, each with its [3, factor·tile.height, factor·tile.width]
+ * Blends what was made of tiles into one, [channels, factor·height, factor·width]. The tiles are changed.
+ * @param tiles as {@link layTiles} laid them, each with its [channels, factor·tile.height, factor·tile.width]
  */
 export function joinTiles(
   tiles: readonly { tile: Tile; pixels: Float32Array }[],
   { height, width }: LatentSize,
   side: number,
   factor: number,
+  channels = 3,
 ): Float32Array<ArrayBuffer> {
   const extent = Math.trunc(side * factor * OVERLAP);
   const limit = side * factor - extent;
   const whole = { height: height * factor, width: width * factor };
-  const picture = new Float32Array(CHANNELS * whole.height * whole.width);
+  const picture = new Float32Array(channels * whole.height * whole.width);
   const places = new Map(tiles.map((one) => [`${one.tile.row},${one.tile.column}`, one]));
   for (const { tile, pixels } of tiles) {
     const own = { height: tile.height * factor, width: tile.width * factor };
@@ -82,17 +82,17 @@ export function joinTiles(
     const above = places.get(`${tile.row - 1},${tile.column}`);
     if (above) {
       const other = { height: above.tile.height * factor, width: above.tile.width * factor };
-      blend(pixels, own, above.pixels, other, extent, 'down');
+      blend(pixels, own, above.pixels, other, extent, 'down', channels);
     }
     const left = places.get(`${tile.row},${tile.column - 1}`);
     if (left) {
       const other = { height: left.tile.height * factor, width: left.tile.width * factor };
-      blend(pixels, own, left.pixels, other, extent, 'across');
+      blend(pixels, own, left.pixels, other, extent, 'across', channels);
     }
     const isOnly = tiles.length === 1;
     const rows = isOnly ? own.height : Math.min(own.height, limit);
     const columns = isOnly ? own.width : Math.min(own.width, limit);
-    for (let c = 0; c < CHANNELS; c++) {
+    for (let c = 0; c < channels; c++) {
       for (let y = 0; y < rows; y++) {
         const from = (c * own.height + y) * own.width;
         const to = (c * whole.height + tile.row * limit + y) * whole.width + tile.column * limit;
@@ -111,11 +111,12 @@ function blend(
   other: LatentSize,
   extent: number,
   direction: 'down' | 'across',
+  channels: number,
 ): void {
   const down = direction === 'down';
   const length = down ? Math.min(other.height, own.height, extent) : Math.min(other.width, own.width, extent);
   const [rows, columns] = down ? [length, own.width] : [own.height, length];
-  for (let c = 0; c < CHANNELS; c++) {
+  for (let c = 0; c < channels; c++) {
     for (let y = 0; y < rows; y++) {
       for (let x = 0; x < columns; x++) {
         const share = (down ? y : x) / length;
