@@ -56,13 +56,13 @@ export interface Painting extends NoiseRequest, OutpaintRequest, GuidanceRequest
 }
 
 /**
- * @param sizeFor the size for reference pictures, where the operation names none; absent = the first one's
+ * @param sizeFor the size for reference pictures, where the operation names none; absent, or undefined = the first one's
  * @returns `batch_size` pictures
  */
 export async function paint(
   input: Painting,
   context: Context,
-  sizeFor?: (given: readonly PixelImage[], model: Model) => { width: number; height: number },
+  sizeFor?: (given: readonly PixelImage[], model: Model) => { width: number; height: number } | undefined,
 ): Promise<PixelImage[]> {
   const { progress, signal } = context;
   const { takeLoraTags } = await import('./lora_tags.ts');
@@ -74,7 +74,7 @@ export async function paint(
   for (const one of input.images ?? []) {
     given.push(await context.readImage(one, 'images'));
   }
-  const usual = sizeFor && given.length > 0 ? sizeFor(given, model) : {};
+  const usual = given.length > 0 ? sizeFor?.(given, model) : undefined;
   const size = pictureSize({ ...usual, ...input, ...framed }, picture ?? given.at(0), model, context);
   requireRoom(size, model);
   const { noiseSource } = await import('./noise_sources.ts');
@@ -96,7 +96,7 @@ export async function paint(
     await context.record('encoded_prompt', { prompt: texts.prompt, negative_prompt: texts.negative, tokens });
     start = picture && (await model.encodeImage(picture, { ...size, batch_size: input.batch_size, random, ground }));
     for (const one of given) {
-      shown.push(await showTo(model, one));
+      shown.push(await showTo(model, one, given.length));
     }
     latents = await model.sample(text, {
       ...input,
@@ -179,14 +179,14 @@ function requireRoom({ width, height }: { width: number; height: number }, { sum
   }
 }
 
-function showTo(model: Model, picture: PixelImage): Promise<Latents> {
+function showTo(model: Model, picture: PixelImage, together: number): Promise<Latents> {
   if (!model.encodeShown) {
     throw new StudioError(
       'invalid_operation',
       `"${model.summary.name}" cannot be shown pictures; leave images out, or choose another checkpoint.`,
     );
   }
-  return model.encodeShown(picture);
+  return model.encodeShown(picture, together);
 }
 
 function sayWhatIsIgnored(
@@ -199,6 +199,9 @@ function sayWhatIsIgnored(
   }
   if (scale > 1 && summary.ignores?.includes('guidance_scale')) {
     notice(`"${summary.name}" was taught to do without guidance, so a guidance_scale of ${scale} changed nothing.`);
+  }
+  if (negative.trim() !== '' && summary.ignores?.includes('negative_prompt')) {
+    notice(`"${summary.name}" reads no negative prompt, so it changed nothing.`);
   }
 }
 
