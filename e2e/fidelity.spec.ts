@@ -49,11 +49,11 @@ const ORIGINAL_LAYOUTS = join(PIPELINE_GOLDENS, '..', 'original_layouts');
 const VIDEO_GOLDENS = join(PIPELINE_GOLDENS, '..', 'videos');
 const SPLIT_FILES = join(PIPELINE_GOLDENS, '..', 'split_files');
 /**
- * Left to Node: of networks that are shown pictures to edit at a megapixel, which takes seconds, all but one for each kind of checkpoint, and of
+ * Left to Node: of FLUX.3 what differs in words and guidance alone; of networks that are shown pictures to edit at a megapixel, which takes seconds, all but one for each kind of checkpoint, and of
  * LTX-Video, of which a second pass wants another checkpoint stored, and whose decoder is a network for each stage, what differs only in words, lengths and levels.
  */
 const NOT_HERE =
-  /^(?:try-on|qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last|distilled-text|distilled-ends|upsampled|upsampled-again|upsampled-only))$/;
+  /^(?:try-on|flux3-(?:batch|base|base-unguided)|qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last|distilled-text|distilled-ends|upsampled|upsampled-again|upsampled-only))$/;
 
 /**
  * Of pipelines, flow transformers and videos what WebGPU runs in a way of its own: with those of the other architectures, one of each
@@ -68,6 +68,7 @@ const ON_GPU = new Set([
   'sd21-apg-rescaled',
   'z-image-guided',
   'flux2-klein-picture',
+  'flux3-picture-sized',
   'sd35-skip-layers',
   'flux1-dev-transform',
   'qwen-image-german',

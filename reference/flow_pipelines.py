@@ -208,7 +208,7 @@ def save(
                 row["name"] = prefixes.get(part, "") + row["name"]
             stem = "model" if part.startswith(("text", "image")) else "diffusion_pytorch_model"
             files.append({"path": f"{part}/{stem}.safetensors", "tensors": table})
-    pipeline.save_pretrained(folder)
+    pipeline.save_pretrained(str(folder))
     for path in folder.rglob("*"):
         if path.suffix == ".safetensors" or path.name.endswith(".index.json"):
             path.unlink()
@@ -287,7 +287,7 @@ def write_case(name: str, checkpoint: str, config: str, about: str, pipeline, pa
     """One operation, to its latents and pixels. `source`: size and variant of the drawn picture to start from; `results`: how they are had."""
     folder = fresh_folder(PIPELINES / name)
     call = dict(parameters)
-    given = {"prompt": call.pop("prompt"), "num_inference_steps": call.pop("steps"), "guidance_scale": call.pop("guidance_scale"), "width": call.pop("width"), "height": call.pop("height")}
+    given = {"prompt": call.pop("prompt"), "num_inference_steps": call.pop("steps"), "guidance_scale": call.pop("guidance_scale"), "width": call.pop("width", None), "height": call.pop("height", None)}
     if "negative_prompt" in call:
         given["negative_prompt"] = call.pop("negative_prompt")
     given["num_images_per_prompt"] = call.pop("batch_size", 1)

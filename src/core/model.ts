@@ -506,8 +506,11 @@ export interface Model extends OpenedCheckpoint {
   countTokens?(prompt: string, syntax: PromptSyntax): TokenCount[];
   encodeText(request: TextRequest): Promise<Conditioning>;
   encodeImage(image: PixelImage, request: ImageRequest): Promise<Latents>;
-  /** Encodes a picture for {@link SampleRequest.shown} at the size the network takes; absent if it takes none. */
-  encodeShown?(image: PixelImage): Promise<Latents>;
+  /**
+   * Encodes a picture for {@link SampleRequest.shown} at the size the network takes; absent if it takes none.
+   * @param together how many are shown, 1 by default, which the size may depend on
+   */
+  encodeShown?(image: PixelImage, together?: number): Promise<Latents>;
   /** What sampling is shown of a video's first and last picture; absent if it makes no videos that begin or end with one. */
   encodeEnds?(ends: VideoEnds): Promise<Pick<SampleRequest, 'shown' | 'last'>>;
   /** Latents from the CPU, as {@link Latents.read} gave them or changed since; absent if it samples only what it encoded itself. */

@@ -58,13 +58,13 @@ export interface Painting extends NoiseRequest, OutpaintRequest, MaskRequest, Gu
 }
 
 /**
- * @param sizeFor the size for reference pictures, where the operation names none; absent = the first one's
+ * @param sizeFor the size for reference pictures, where the operation names none; absent, or undefined = the first one's
  * @returns `batch_size` pictures
  */
 export async function paint(
   input: Painting,
   context: Context,
-  sizeFor?: (given: readonly PixelImage[], model: Model) => { width: number; height: number },
+  sizeFor?: (given: readonly PixelImage[], model: Model) => { width: number; height: number } | undefined,
 ): Promise<PixelImage[]> {
   const { progress, signal } = context;
   const { takeLoraTags } = await import('./lora_tags.ts');
@@ -76,7 +76,7 @@ export async function paint(
   for (const one of input.images ?? []) {
     given.push(await context.readImage(one, 'images'));
   }
-  const usual = sizeFor && given.length > 0 ? sizeFor(given, model) : {};
+  const usual = given.length > 0 ? sizeFor?.(given, model) : undefined;
   const seen = overlay?.region ? undefined : (picture ?? given.at(0));
   const size = pictureSize({ ...usual, ...input, ...framed }, seen, model, context);
   requireRoom(size, model);
@@ -100,7 +100,7 @@ export async function paint(
     const { batch_size, tile_size } = input;
     start = picture && (await model.encodeImage(picture, { ...size, batch_size, tile_size, random, ground }));
     for (const one of given) {
-      shown.push(await showTo(model, one));
+      shown.push(await showTo(model, one, given.length));
     }
     latents = await model.sample(text, {
       ...input,
@@ -190,14 +190,14 @@ function requireRoom(size: { width: number; height: number }, { summary }: Model
   }
 }
 
-function showTo(model: Model, picture: PixelImage): Promise<Latents> {
+function showTo(model: Model, picture: PixelImage, together: number): Promise<Latents> {
   if (!model.encodeShown) {
     throw new StudioError(
       'invalid_operation',
       `"${model.summary.name}" cannot be shown pictures; leave images out, or choose another checkpoint.`,
     );
   }
-  return model.encodeShown(picture);
+  return model.encodeShown(picture, together);
 }
 
 function sayWhatIsIgnored(
@@ -210,6 +210,9 @@ function sayWhatIsIgnored(
   }
   if (scale > 1 && summary.ignores?.includes('guidance_scale')) {
     notice(`"${summary.name}" was taught to do without guidance, so a guidance_scale of ${scale} changed nothing.`);
+  }
+  if (negative.trim() !== '' && summary.ignores?.includes('negative_prompt')) {
+    notice(`"${summary.name}" reads no negative prompt, so it changed nothing.`);
   }
 }
 

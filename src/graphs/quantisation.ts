@@ -71,6 +71,14 @@ const KINDS: { layer: RegExp; q8: Bits; q4: Bits }[] = [
   { layer: /^transformer_blocks\.\d+\.ff(?:_context)?\.linear_(?:in|out)$/, q8: 8, q4: 4 },
   { layer: /^single_transformer_blocks\.\d+\.attn\.to_(?:qkv_mlp_proj|out)$/, q8: 8, q4: 4 },
   { layer: /^(?:double|single)_stream_modulation(?:_img|_txt)?\.linear$/, q8: 8, q4: 8 },
+  // Flux3Transformer2DModel, which has its joint blocks' names for the rest.
+  {
+    layer:
+      /^(?:(?:txt_mode_blocks|mode_blocks\.\w+)\.\d+\.(?:attn\.to_(?:[qkv]|out\.0)|ff\.linear_(?:in|out))|single_transformer_blocks\.\d+\.(?:attn\.to_out\.0|ff\.linear_(?:in|out)))$/,
+    q8: 8,
+    q4: 4,
+  },
+  { layer: /^(?:early|single)_stream_modulations\.\w+\.linear$/, q8: 8, q4: 8 },
   // SD3Transformer2DModel and FluxTransformer2DModel share its names for attention.
   { layer: /^transformer_blocks\.\d+\.attn2\.to_(?:[qkv]|out\.0)$/, q8: 8, q4: 4 },
   { layer: /^transformer_blocks\.\d+\.ff(?:_context)?\.net\.(?:0\.proj|2)$/, q8: 8, q4: 4 },

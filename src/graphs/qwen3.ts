@@ -80,6 +80,8 @@ export interface Qwen3Options extends GraphOptions {
   after?: readonly number[];
   /** Whether there may be padding, given by an input `attention_bias` [1, 1, sequence, sequence]; otherwise a token sees all before it. */
   padded?: boolean;
+  /** Prefix of its tensors where it is a part of another model. */
+  root?: string;
 }
 
 /**
@@ -88,13 +90,13 @@ export interface Qwen3Options extends GraphOptions {
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function build(config: Config, weights: WeightIndex, options: Qwen3Options): Graph {
-  const { sequence = 512, after = [config.num_hidden_layers - 1], padded = false } = options;
+  const { sequence = 512, after = [config.num_hidden_layers - 1], padded = false, root = rootOf(weights) } = options;
   const g = new LayerWriter(className, weights, options);
   const turns = anglesInput(g, '', sequence, config.head_dim / 2);
   const mask = padded ? g.floats('attention_bias', [1, 1, sequence, sequence]) : undefined;
   const hidden = g.floats('inputs_embeds', [sequence, config.hidden_size]);
   const layers = { after, normed: true, turns, headNorms: true, biases: false, mask };
-  g.output('hidden_states', layerStates(g, rootOf(weights), hidden, config, layers));
+  g.output('hidden_states', layerStates(g, root, hidden, config, layers));
   return g.graph();
 }
 

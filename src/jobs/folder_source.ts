@@ -1,4 +1,5 @@
 /** A folder from the disk as the source of a checkpoint. */
+import { INDEX, MODULAR_INDEX } from '../core/checkpoint_indexes.ts';
 import { StudioError } from '../core/errors.ts';
 import type { CheckpointSource } from '../weights/checkpoint_source.ts';
 
@@ -8,7 +9,7 @@ export interface FolderFile {
   file: File;
 }
 
-const INDEX = 'model_index.json';
+const CONFIG = 'config.json';
 
 /** A folder of the Hugging Face cache: a repository's, or the one in it that holds the files under their hashes. */
 const REPOSITORY = /(?:^|\/)models--([^/]+?)--([^/]+)\/(?:blobs|refs|snapshots|\.no_exist)\//;
@@ -20,7 +21,7 @@ export function largestOf(files: readonly File[]): number {
 }
 
 /**
- * Finds the checkpoint in the chosen folder: the folder with `model_index.json`, or a language model's with `config.json` and a folder of
+ * Finds the checkpoint in the chosen folder: the folder with `model_index.json` or its modular kin, or a language model's with `config.json` and a folder of
  * networks, possibly nested (a hub cache, an unpacked archive). Without one, the chosen folder itself is used, and opening it says what is
  * missing.
  */
@@ -32,11 +33,11 @@ export function folderSource(chosenFiles: FolderFile[]): CheckpointSource {
   const depth = (path: string) => path.split('/').length;
   const highest = (name: string) =>
     files
-      .filter(({ path }) => path.split('/').at(-1) === name && (name === INDEX || hasNetworks(path)))
+      .filter(({ path }) => path.split('/').at(-1) === name && (name !== CONFIG || hasNetworks(path)))
       .sort((a, b) => depth(a.path) - depth(b.path))[0];
   const hasNetworks = (config: string) =>
     files.some(({ path }) => path.startsWith(config.replace(/config\.json$/, 'onnx/')) && path.endsWith('.onnx'));
-  const index = highest(INDEX) ?? highest('config.json');
+  const index = highest(INDEX) ?? highest(MODULAR_INDEX) ?? highest(CONFIG);
   const chosen = files[0]?.path.split('/')[0];
   if (chosen === undefined) {
     throw new StudioError(

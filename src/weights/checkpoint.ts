@@ -1,8 +1,9 @@
 /**
- * A checkpoint in the diffusers folder layout: `model_index.json` and one folder per component, each with its
+ * A checkpoint in the diffusers folder layout: `model_index.json`, or `modular_model_index.json`, and one folder per component, each with its
  * `config.json` and `.safetensors` weights. Opening reads configs and headers only, never the weights.
  */
 import * as v from 'valibot';
+import { indexOf } from '../core/checkpoint_indexes.ts';
 import { StudioError } from '../core/errors.ts';
 import type { StoredTensor, WeightIndex } from '../graphs/graph.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
@@ -10,7 +11,8 @@ import { requireReadable, storedTensors } from './quantise.ts';
 import { readSafetensorsHeader } from './safetensors.ts';
 
 const modelIndexSchema = v.looseObject({ _class_name: v.string() });
-const componentSchema = v.tuple([v.nullable(v.string()), v.nullable(v.string())]);
+/** In a modular index where it comes from follows, which does not count once it is here. */
+const componentSchema = v.looseTuple([v.nullable(v.string()), v.nullable(v.string())]);
 const shardIndexSchema = v.looseObject({ weight_map: v.record(v.string(), v.string()) });
 
 /** The names under which diffusers and transformers save weights, in the order in which they are preferred. */
@@ -55,8 +57,9 @@ export class Checkpoint implements CheckpointComponents {
    * @throws StudioError `checkpoint_incomplete` (no model_index.json), `checkpoint_damaged` (not JSON)
    */
   static async open(files: CheckpointFiles): Promise<Checkpoint> {
-    if (!files.has('model_index.json')) {
-      const single = files.paths().find((path) => /\.(safetensors|ckpt|bin|pt)$/.test(path));
+    const path = indexOf((one) => files.has(one));
+    if (path === undefined) {
+      const single = files.paths().find((one) => /\.(safetensors|ckpt|bin|pt)$/.test(one));
       throw new StudioError(
         'checkpoint_incomplete',
         single
@@ -64,12 +67,12 @@ export class Checkpoint implements CheckpointComponents {
           : `"${files.name}" has no model_index.json; choose a checkpoint in the diffusers layout.`,
       );
     }
-    const index = await readJson(files, 'model_index.json');
+    const index = await readJson(files, path);
     const parsed = v.safeParse(modelIndexSchema, index);
     if (!parsed.success) {
       throw new StudioError(
         'checkpoint_damaged',
-        `model_index.json of "${files.name}" does not say which pipeline it is for; download it again.`,
+        `${path} of "${files.name}" does not say which pipeline it is for; download it again.`,
       );
     }
     return new Checkpoint(files, index, parsed.output._class_name);

@@ -2,6 +2,7 @@
  * A flow transformer's networks in files of their own, as ComfyUI users have them in `diffusion_models`, `text_encoders` and `vae`: what each
  * file is follows from its tensors' names, and together they are named as in a file that has all of them (see mmdit_layout.ts).
  */
+import { indexOf } from '../core/checkpoint_indexes.ts';
 import { StudioError } from '../core/errors.ts';
 import type { StoredTensor } from '../graphs/graph.ts';
 import type { CheckpointFiles } from './checkpoint_files.ts';
@@ -53,7 +54,7 @@ const OPEN_CLIP_WIDTH = 1024;
 
 /** The weight files of what was opened; none where it is a diffusers folder. */
 export function weightFilesOf(files: CheckpointFiles): string[] {
-  return files.has('model_index.json') ? [] : files.paths().filter(isWeightFile);
+  return indexOf((path) => files.has(path)) ? [] : files.paths().filter(isWeightFile);
 }
 
 /** @throws StudioError as {@link readWeightFile} */

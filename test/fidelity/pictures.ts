@@ -84,7 +84,7 @@ export const areas: FidelityArea[] = [
   {
     title: 'Flow transformers: latents',
     about:
-      'Z-Image, FLUX.2 klein and dev, Stable Diffusion 3 and 3.5, FLUX.1 and Qwen-Image, with weights that follow from a formula (`reference/flow_pipelines.py`, `reference/mmdit_pipelines.py`, `reference/qwen_pipelines.py`); else as above.',
+      'Z-Image, FLUX.2 klein and dev, FLUX.3 klein, Stable Diffusion 3 and 3.5, FLUX.1 and Qwen-Image, with weights that follow from a formula (`reference/flow_pipelines.py`, `reference/flux3_pipelines.py`, `reference/mmdit_pipelines.py`, `reference/qwen_pipelines.py`); else as above.',
     columns,
     limit: 1e-3,
     cells: cellsOf(TRANSFORMERS, ({ latents }) => latents),

@@ -61,7 +61,7 @@ function fromAddress(text: string): Origin {
   url.hash = '';
   if (!WEIGHTS.test(url.pathname)) {
     url.search = '';
-    url.pathname = url.pathname.replace(/model_index\.json$/, '').replace(/\/*$/, '/');
+    url.pathname = url.pathname.replace(/(?:modular_)?model_index\.json$/, '').replace(/\/*$/, '/');
   }
   return { kind: 'url', url: url.href };
 }

@@ -1,4 +1,5 @@
 /** Opening a checkpoint of any flow transformer: its parts, its texts and its summary. */
+import { INDEXES } from '../../core/checkpoint_indexes.ts';
 import { StudioError } from '../../core/errors.ts';
 import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../../core/model.ts';
 import type { StoredTensor } from '../../graphs/graph.ts';
@@ -131,7 +132,7 @@ export async function summarise(
   );
   const folders = parts.map(({ component }) => component.name);
   const isText = (path: string) =>
-    path === 'model_index.json' ||
+    INDEXES.some((index) => index === path) ||
     path === 'scheduler/scheduler_config.json' ||
     folders.some((folder) => path.startsWith(`${folder}/`) && path.endsWith('.json')) ||
     texts.some(

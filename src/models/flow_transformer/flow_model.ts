@@ -174,10 +174,11 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   }
 
   /** A picture of the size that it is seen at; only families whose pictures are no Gaussians are shown any, so nothing is drawn. */
-  async encodeShown(image: PixelImage): Promise<Latents> {
+  async encodeShown(image: PixelImage, together = 1): Promise<Latents> {
     const { networks } = this;
     const { sight } = networks;
-    const sized = sight ? sight.sized(image) : shownAs(image, this.summary.multiple ?? 8);
+    const sized =
+      sight?.sized(image) ?? networks.sizedToShow?.(image, together) ?? shownAs(image, this.summary.multiple ?? 8);
     const encode = (pixels: DeviceTensor) => (sight ? sight.encode(pixels) : networks.encodeImage(pixels));
     return await this.#encode(sized, 1, new TorchGenerator('0'), encode);
   }
@@ -308,7 +309,8 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
         colours,
         predict: async (input, timestep, step) => {
           const isSkipping = skipping?.isIn(step) ?? false;
-          const predictions = await denoiser.predict(input, timestep, isSkipping ? texts.length : asked.length);
+          const next = plan.steps.at(step + 1)?.timestep ?? 0;
+          const predictions = await denoiser.predict(input, timestep, isSkipping ? texts.length : asked.length, next);
           let cond = predictions[isMixed ? 0 : asked.length - 1];
           if (skipping && away && isSkipping) {
             // Guidance multiplies this, so that u + g·(c − u) gains s·(c − k), where k is the prediction without some blocks.

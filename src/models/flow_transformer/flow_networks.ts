@@ -43,8 +43,11 @@ export interface FlowDenoiserRequest extends LatentSize {
 }
 
 export interface FlowDenoiser extends Omit<Denoiser, 'predict'> {
-  /** @param texts predict only for this many, from the first; absent = all */
-  predict(sample: DeviceTensor, timestep: number, texts?: number): Promise<DeviceTensor[]>;
+  /**
+   * @param texts predict only for this many, from the first; absent = all
+   * @param next timestep that the sampler goes on to, 0 at the end, for networks that are told
+   */
+  predict(sample: DeviceTensor, timestep: number, texts?: number, next?: number): Promise<DeviceTensor[]>;
 }
 
 /** What a text encoder sees of pictures. */
@@ -70,6 +73,13 @@ export interface FlowNetworks extends CommonNetworks {
   readonly shelf: Pick<NetworkShelf, 'names' | 'onLoading' | 'blockBytes' | 'plainConvolutions' | 'signal' | 'get'>;
   /** Absent where the text encoder sees no pictures. */
   readonly sight?: Sight;
+  /**
+   * The size that the denoiser is shown a picture at, which {@link sight} decides where there is one; absent = up to a million pixels, cropped
+   * to whole tokens.
+   * @param together how many are shown
+   * @throws StudioError `invalid_operation` for one that it cannot be shown
+   */
+  sizedToShow?(image: PixelImage, together: number): PixelImage;
   /** How the family guides where nothing else is asked for; absent = `cfg`. */
   readonly usualGuidance?: GuidanceMethod;
   /** Of each text encoder; absent where it depends on more than the words. */

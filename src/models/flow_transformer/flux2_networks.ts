@@ -5,7 +5,6 @@
 import type { TokenCount, WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
-import * as autoencoder from '../../graphs/autoencoder_kl_flux2.ts';
 import * as flux2 from '../../graphs/flux2_transformer2d.ts';
 import * as mistral from '../../graphs/mistral.ts';
 import type { FlowCourse } from '../../schedulers/scheduler.ts';
@@ -16,6 +15,7 @@ import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimat
 import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import { BaseNetworks, Held } from './base_networks.ts';
 import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
+import { Flux2Pictures } from './flux2_pictures.ts';
 import { LayerText } from './layer_text.ts';
 import { mistralReader } from './mistral_text.ts';
 import { qwen3Reader } from './qwen3_text.ts';
@@ -34,9 +34,8 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
   readonly leastGuidance: number;
   readonly config: flux2.Config;
   readonly text: LayerText;
+  readonly pictures: Flux2Pictures;
   readonly #transformer: Component;
-  readonly #vae: Component;
-  readonly #autoencoder: autoencoder.Config;
 
   /** @param isDistilled whether it was distilled to need no guidance */
   constructor(
@@ -49,20 +48,18 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
   ) {
     super(engine, files, 'FLUX.2', [textEncoder, transformer, vae], weights);
     this.#transformer = this.withLoras(transformer);
-    this.#vae = vae;
     this.config = flux2.parseConfig(transformer.config);
     this.leastGuidance = isDistilled || this.config.guidance_embeds ? Infinity : 1;
-    this.#autoencoder = autoencoder.parseConfig(vae.config);
     const reader =
       textEncoder.className === mistral.className
         ? mistralReader(textEncoder)
         : qwen3Reader(textEncoder, { after: READ_AFTER, padded: true });
     this.text = new LayerText(engine, this.shelf, files, tokenizer, weights, reader);
+    this.pictures = new Flux2Pictures(engine, this.shelf, vae);
   }
 
   get latents(): LatentSpace {
-    const { block_out_channels } = this.#autoencoder;
-    return { channels: autoencoder.channelsOf(this.#autoencoder), factor: 2 ** block_out_channels.length, scale: 1 };
+    return this.pictures.latents;
   }
 
   countTokens(prompt: string): TokenCount[] {
@@ -73,15 +70,8 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     return this.text.encode(prompt);
   }
 
-  async encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
-    const { channels, factor } = this.latents;
-    const [, , height, width] = pixels.dims;
-    const network = await this.shelf.get('vae_encoder', { height, width }, (options) =>
-      autoencoder.buildEncoder(this.#autoencoder, this.#vae.weights, { ...options, ...F32, height, width }),
-    );
-    const tensor = this.engine.arithmetic.empty([1, channels, height / factor, width / factor]);
-    await this.engine.run(network, { sample: pixels }, { latents: tensor });
-    return { kind: 'latents', tensor };
+  encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
+    return this.pictures.encodeImage(pixels);
   }
 
   async denoiser({ height, width, texts, shown, guidance }: FlowDenoiserRequest): Promise<FlowDenoiser> {
@@ -131,26 +121,8 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     };
   }
 
-  async decoder({ height, width }: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
-    const { engine, shelf } = this;
-    const { factor } = this.latents;
-    const name = purpose === 'picture' ? 'vae_decoder' : 'preview_decoder';
-    const network = await shelf.get(name, { height, width }, (options) =>
-      autoencoder.buildDecoder(this.#autoencoder, this.#vae.weights, { ...options, ...F32, height, width }),
-    );
-    const output = engine.arithmetic.empty([1, 3, height * factor, width * factor]);
-    return {
-      async decode(latents) {
-        await engine.run(network, { latent_sample: latents }, { sample: output });
-        return output;
-      },
-      dispose: async () => {
-        output.dispose();
-        if (purpose === 'preview') {
-          await shelf.drop(name);
-        }
-      },
-    };
+  decoder(size: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
+    return this.pictures.decoder(size, purpose);
   }
 
   course({ height, width }: LatentSize): Omit<FlowCourse, 'steps'> {
@@ -167,7 +139,7 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
   }
 
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
-    const { rows, calls, steps, texts, height, width, decodings, decoded } = request;
+    const { rows, calls, steps, texts, height, width } = request;
     const { provider } = this.engine;
     const { weights } = this.#transformer;
     const shape = { provider, batch: 1, height, width, text: this.text.tokenizer.limit, shown: [] };
@@ -180,12 +152,7 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
         shape,
         (options) => flux2.build(this.config, weights, options),
       ),
-      this.costs.network(
-        { name: 'vae_decoder', phase: 'decode', runs: decodings, runsPerStep: 0, precision: 'f32' },
-        this.#vae.weights,
-        { provider, batch: 1, ...decoded, weights: 'full' as const },
-        (options) => autoencoder.buildDecoder(this.#autoencoder, this.#vae.weights, options),
-      ),
+      this.pictures.planned(this.costs, request),
     ]);
   }
 }

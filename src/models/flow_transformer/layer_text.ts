@@ -23,7 +23,10 @@ export interface LayerReader {
   widths: { hidden: number; angles: number; read: number };
   /** Where prompts are filled up to the tokenizer's limit, and the padding is read, too. */
   padding: 'none' | 'before' | 'after';
-  angles(sequence: number): RotaryTables;
+  /** Where they are filled up to the next multiple of so many tokens instead; and how long a prompt usually is. */
+  window?: { multiple: number; usual: number };
+  /** @param kept tokens that are no padding */
+  angles(sequence: number, kept: number): RotaryTables;
   /** Further inputs, by which padding is told from the `kept` tokens. */
   inputs(sequence: number, kept: number): Record<string, { data: Float32Array<ArrayBuffer>; dims: readonly number[] }>;
   /** Output `hidden_states` [1, sequence, width that is read]. */
@@ -55,14 +58,14 @@ export class LayerText {
     const { reader, tokenizer, engine, files } = this;
     const { arithmetic } = engine;
     const { ids, tokens, text } = tokenizer.encode(prompt);
-    const sequence = reader.padding === 'none' ? ids.length : tokenizer.limit;
+    const sequence = reader.padding === 'none' ? ids.length : this.#window(ids.length);
     const all = new Int32Array(sequence).fill(tokenizer.pad);
     all.set(ids, reader.padding === 'before' ? sequence - ids.length : 0);
     const network = await this.shelf.get('text_encoder', { sequence }, ({ provider }) =>
       reader.build(this.#options(provider, sequence)),
     );
     const table = reader.component.weights.get(reader.table) as StoredTensor;
-    const { cos, sin } = reader.angles(sequence);
+    const { cos, sin } = reader.angles(sequence, ids.length);
     const { hidden, angles } = reader.widths;
     const inputs: Record<string, DeviceTensor> = {
       inputs_embeds: arithmetic.upload(await readRows(files, table, all), [sequence, hidden]),
@@ -86,16 +89,29 @@ export class LayerText {
     return { tensors: { prompt_embeds: states }, tokens, limit: tokenizer.limit, text };
   }
 
-  /** @param texts to be read, each as long as can be */
+  /** @param texts to be read, each as long as can be, or usual */
   planned(costs: GraphCosts, texts: number): PlannedNetwork {
     const { reader } = this;
     const { provider } = this.engine;
     return costs.network(
       { name: 'text_encoder', phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
       reader.component.weights,
-      { provider, batch: 1, height: 0, width: 0, sequence: this.tokenizer.limit },
+      { provider, batch: 1, height: 0, width: 0, sequence: this.plannedTokens },
       (options) => reader.build(options),
     );
+  }
+
+  /** Length of prompts that are not known yet. */
+  get plannedTokens(): number {
+    const { limit } = this.tokenizer;
+    return Math.min(this.reader.window?.usual ?? limit, limit);
+  }
+
+  /** Length that a prompt of so many tokens is filled up to. */
+  #window(tokens: number): number {
+    const { limit } = this.tokenizer;
+    const { multiple = limit } = this.reader.window ?? {};
+    return Math.min(Math.ceil(tokens / multiple) * multiple, limit);
   }
 
   #options(provider: GraphOptions['provider'], sequence: number): GraphOptions {

@@ -19,16 +19,16 @@ export class OneByOne implements FlowDenoiser {
     this.#outputs = Array.from({ length: texts }, () => arithmetic.empty(dims));
   }
 
-  async predict(sample: DeviceTensor, timestep: number, texts?: number): Promise<DeviceTensor[]> {
+  async predict(sample: DeviceTensor, timestep: number, texts?: number, next?: number): Promise<DeviceTensor[]> {
     const [batch, ...shape] = this.dims;
     if (batch === 1) {
-      return this.denoiser.predict(sample, timestep, texts);
+      return this.denoiser.predict(sample, timestep, texts, next);
     }
     const { arithmetic } = this.engine;
     const count = elements(shape);
     for (let n = 0; n < batch; n++) {
       arithmetic.copy(sample, n * count, this.#input, 0, count);
-      const predictions = await this.denoiser.predict(this.#input, timestep, texts);
+      const predictions = await this.denoiser.predict(this.#input, timestep, texts, next);
       predictions.forEach((prediction, k) => {
         arithmetic.copy(prediction, 0, this.#outputs[k], n * count, count);
       });

@@ -1,8 +1,9 @@
 /**
- * Checkpoints at a plain URL: a folder with `model_index.json`, or one `.safetensors` file. Web servers do not list folders, so files are
+ * Checkpoints at a plain URL: a folder with `model_index.json` or `modular_model_index.json`, or one `.safetensors` file. Web servers do not list folders, so files are
  * found by the names diffusers and transformers save them under.
  */
 import * as v from 'valibot';
+import { INDEX, MODULAR_INDEX } from '../../core/checkpoint_indexes.ts';
 import { StudioError } from '../../core/errors.ts';
 import type { ListedFile, Listing, Origin } from './library_api.ts';
 import { requireWeights } from './hub.ts';
@@ -11,10 +12,8 @@ import { isPath } from './records.ts';
 import { WebPage } from './requests.ts';
 import type { Requests } from './requests.ts';
 
-const INDEX = 'model_index.json';
-
 const indexSchema = v.looseObject({ _class_name: v.string() });
-const componentSchema = v.tuple([v.string(), v.string()]);
+const componentSchema = v.looseTuple([v.string(), v.string()]);
 const shardsSchema = v.looseObject({ weight_map: v.record(v.string(), v.string()) });
 
 const STEMS = ['diffusion_pytorch_model', 'model'];
@@ -30,6 +29,7 @@ const NAMES = [
   'vocab.json',
   'merges.txt',
   'special_tokens_map.json',
+  'chat_template.jinja',
   'added_tokens.json',
   'spiece.model',
   ...STEMS.flatMap((stem) => VARIANTS.map((variant) => `${stem}${variant}.safetensors`)),
@@ -42,13 +42,14 @@ const SHARD_INDICES = STEMS.flatMap((stem) => [
   `${stem}.fp16.safetensors.index.json`,
 ]);
 
-/** Which of {@link NAMES} a class saves; the others are not requested. */
-function namesFor(className: string): string[] {
+/** Which of {@link NAMES} a component has; the others are not requested. */
+function namesFor({ name: component, className }: { name: string; className: string }): string[] {
   if (/Scheduler$/.test(className)) {
     return ['scheduler_config.json'];
   }
-  if (/Tokenizer(Fast)?$/.test(className)) {
-    return NAMES.filter((name) => /token|vocab|merges|spiece/.test(name));
+  // Of models that also see pictures, modular pipelines have a processor in place of the tokenizer, whose files are among its own.
+  if (/Tokenizer(Fast)?$/.test(className) || component === 'tokenizer') {
+    return NAMES.filter((name) => /token|vocab|merges|spiece|template/.test(name));
   }
   if (/(Extractor|Processor)(Fast)?$/.test(className)) {
     return ['preprocessor_config.json'];
@@ -121,18 +122,18 @@ async function theFile(requests: Requests, url: URL, path: string, signal: Abort
 }
 
 async function findFiles(requests: Requests, base: URL, signal: AbortSignal): Promise<ListedFile[]> {
-  const index = await readIndex(requests, base, signal);
+  const { path: indexPath, index } = await firstIndex(requests, base, signal);
   const classes = Object.entries(index).flatMap(([name, entry]) => {
     const parsed = v.safeParse(componentSchema, entry);
     return parsed.success && isPath(name) && !name.includes('/') ? [{ name, className: parsed.output[1] }] : [];
   });
-  const wanted = new Set<string>([INDEX]);
-  for (const { name, className } of classes) {
-    namesFor(className).forEach((file) => wanted.add(`${name}/${file}`));
+  const wanted = new Set<string>([indexPath]);
+  for (const one of classes) {
+    namesFor(one).forEach((file) => wanted.add(`${one.name}/${file}`));
   }
   const shards = await Promise.all(
     classes
-      .filter(({ className }) => namesFor(className).includes('config.json'))
+      .filter((one) => namesFor(one).includes('config.json'))
       .map(({ name }) => shardsOf(requests, base, name, signal)),
   );
   shards.flat().forEach((path) => wanted.add(path));
@@ -150,22 +151,40 @@ async function findFiles(requests: Requests, base: URL, signal: AbortSignal): Pr
   return files;
 }
 
-async function readIndex(requests: Requests, base: URL, signal: AbortSignal): Promise<Record<string, unknown>> {
-  const address = { url: addressedFile(base.href, INDEX), path: INDEX, token: null };
+interface FolderIndex {
+  path: string;
+  index: Record<string, unknown>;
+}
+
+async function firstIndex(requests: Requests, base: URL, signal: AbortSignal): Promise<FolderIndex> {
+  try {
+    return await readIndex(requests, base, INDEX, signal);
+  } catch (error) {
+    if (!(error instanceof StudioError && error.code === 'checkpoint_incomplete')) {
+      throw error;
+    }
+    return readIndex(requests, base, MODULAR_INDEX, signal).catch(() => {
+      throw error;
+    });
+  }
+}
+
+async function readIndex(requests: Requests, base: URL, path: string, signal: AbortSignal): Promise<FolderIndex> {
+  const address = { url: addressedFile(base.href, path), path, token: null };
   const text = await requests.text(address, signal, ({ status }) =>
     status === 404 || status === 410
       ? new StudioError(
           'checkpoint_incomplete',
-          `There is no ${INDEX} at ${base.href}; give the address of a folder in the diffusers layout, or of one .safetensors file.`,
+          `There is no ${path} at ${base.href}; give the address of a folder in the diffusers layout, or of one .safetensors file.`,
         )
       : null,
   );
   try {
-    return v.parse(indexSchema, JSON.parse(text));
+    return { path, index: v.parse(indexSchema, JSON.parse(text)) };
   } catch (cause) {
     throw new StudioError(
       'checkpoint_damaged',
-      `${INDEX} at ${base.href} is not a list of components; check the address.`,
+      `${path} at ${base.href} is not a list of components; check the address.`,
       {
         cause,
       },

@@ -2,6 +2,7 @@
 import { createSHA256 } from 'hash-wasm';
 import * as v from 'valibot';
 import { ADDITIONS } from '../../core/additions.ts';
+import { INDEX, MODULAR_INDEX } from '../../core/checkpoint_indexes.ts';
 import { StudioError, cancelled } from '../../core/errors.ts';
 import type { CheckpointFiles } from '../checkpoint_files.ts';
 import { licenseSchema, listedFileSchema, originSchema, variantSchema } from './records.ts';
@@ -84,7 +85,7 @@ export async function readFolder(
       .filter(({ path }) => path.split('/').at(-1) === marker)
       .sort((a, b) => depth(a.path) - depth(b.path))[0]
       ?.path.slice(0, -marker.length);
-  const base = root(CARD) ?? root('model_index.json') ?? '';
+  const base = root(CARD) ?? root(INDEX) ?? root(MODULAR_INDEX) ?? '';
   const inside = files
     .filter(({ path }) => path.startsWith(base) && !/(^|\/)(\.|Thumbs\.db$)/.test(path))
     .map(({ path, file }) => ({ path: path.slice(base.length), file }));
