@@ -38,7 +38,7 @@ export function madeWeights(tensors: readonly MadeTensor[]): { blobs: Map<string
     const file = `made/${name}`;
     const about = { name, dtype: 'F32' as const, shape, file, offset: 0 };
     if (bits === 4 || bits === 8) {
-      const [data, scales] = blocks(tensor, number);
+      const [data, scales] = blocks(tensor, number, 'F32');
       blobs.set(file, new MadeFile(file, [data, scales]));
       stored.set(name, {
         ...about,

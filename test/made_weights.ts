@@ -1,4 +1,5 @@
 /** Files of weights whose bytes come into being as they are read, so that models of any size take no room. */
+import { convert } from '../src/weights/conversion.ts';
 import { hashed, hashedBytes } from './hashed_weights.ts';
 
 /** A part of a file. */
@@ -58,12 +59,18 @@ export function numbers(tensor: MadeTensor, number: number): Piece {
   return { length: 4 * elements(tensor), make: floats(number, scale, add) };
 }
 
-/** The blocks of a quantised tensor, and their scales, f32. */
-export function blocks(tensor: MadeTensor, number: number): [data: Piece, scales: Piece] {
+/** The blocks of a quantised tensor, and their scales. */
+export function blocks(tensor: MadeTensor, number: number, scalesIn: 'F16' | 'F32'): [data: Piece, scales: Piece] {
   const { scale, bits = 0 } = tensor;
+  const make = floats(SCALES + number, scale / 2, scale);
   return [
     { length: (elements(tensor) * bits) / 8, make: (begin, end) => hashedBytes(number, begin, end) },
-    { length: elements(tensor) / 8, make: floats(SCALES + number, scale / 2, scale) },
+    scalesIn === 'F32'
+      ? { length: elements(tensor) / 8, make }
+      : {
+          length: elements(tensor) / 16,
+          make: (begin, end) => convert(make(2 * begin, 2 * end), 'F32', 'F16'),
+        },
   ];
 }
 
