@@ -123,13 +123,13 @@ def words(number: int, count: int) -> np.ndarray:
     return x
 
 
-def quantised(number: int, shape: tuple[int, int], bits: int, scale: float) -> torch.Tensor:
+def quantised(number: int, shape: tuple[int, int], bits: int, scale: float, scales: torch.dtype = torch.float32) -> torch.Tensor:
     n, k = shape
     data = words(number, n * k * bits // 32).view(np.uint8)
     if bits == 4:
         data = np.stack([data & 15, data >> 4], axis=-1).reshape(-1)
     q = torch.from_numpy(data).to(torch.float32).reshape(n, k // 32, 32) - (8 if bits == 4 else 128)
-    return (q * hashed(SCALES + number, (n, k // 32, 1), scale / 2, scale)).reshape(n, k)
+    return (q * hashed(SCALES + number, (n, k // 32, 1), scale / 2, scale).to(scales).to(torch.float32)).reshape(n, k)
 
 
 def fill(module: torch.nn.Module) -> list[dict]:

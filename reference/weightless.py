@@ -6,10 +6,10 @@ import torch
 from onnx import TensorProto
 
 
-def hashed(number: int, shape: tuple[int, ...], scale: float, add: float) -> torch.Tensor:
-    """Tensor `number` of the hash that weights.json describes, f32 values in add ± scale."""
+def hashed(number: int, shape: tuple[int, ...], scale: float, add: float, first: int = 0) -> torch.Tensor:
+    """Tensor `number` of the hash that weights.json describes, f32 values in add ± scale, from element `first` on."""
     count = int(np.prod(shape))
-    x = (np.arange(count, dtype=np.uint64) + np.uint64(number * 0x9E3779B9)).astype(np.uint32)
+    x = (np.arange(first, first + count, dtype=np.uint64) + np.uint64(number * 0x9E3779B9)).astype(np.uint32)
     x ^= x >> np.uint32(16)
     x *= np.uint32(0x7FEB352D)
     x ^= x >> np.uint32(15)

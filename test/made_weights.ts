@@ -1,5 +1,6 @@
 /** Files of weights whose bytes come into being as they are read, so that models of any size take no room. */
 import type { StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
+import { convert } from '../src/weights/conversion.ts';
 import { hashed, hashedBytes } from './hashed_weights.ts';
 
 /** A part of a file. */
@@ -61,12 +62,18 @@ export function numbers(tensor: MadeTensor, number: number): Piece {
   return { length: 4 * elements(tensor), make: floats(number, scale, add) };
 }
 
-/** The blocks of a quantised tensor, and their scales, f32. */
-export function blocks(tensor: MadeTensor, number: number): [data: Piece, scales: Piece] {
+/** The blocks of a quantised tensor, and their scales. */
+export function blocks(tensor: MadeTensor, number: number, scalesIn: 'F16' | 'F32'): [data: Piece, scales: Piece] {
   const { scale, bits = 0 } = tensor;
+  const make = floats(SCALES + number, scale / 2, scale);
   return [
     { length: (elements(tensor) * bits) / 8, make: (begin, end) => hashedBytes(number, begin, end) },
-    { length: elements(tensor) / 8, make: floats(SCALES + number, scale / 2, scale) },
+    scalesIn === 'F32'
+      ? { length: elements(tensor) / 8, make }
+      : {
+          length: elements(tensor) / 16,
+          make: (begin, end) => convert(make(2 * begin, 2 * end), 'F32', 'F16'),
+        },
   ];
 }
 
@@ -82,7 +89,7 @@ export function madeWeights(tensors: readonly MadeTensor[]): { blobs: Map<string
     const file = `made/${name}`;
     const about = { name, dtype: 'F32' as const, shape, file, offset: 0 };
     if (bits === 4 || bits === 8) {
-      const [data, scales] = blocks(tensor, number);
+      const [data, scales] = blocks(tensor, number, 'F32');
       blobs.set(file, new MadeFile(file, [data, scales]));
       stored.set(name, {
         ...about,

@@ -42,7 +42,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   const tokenizer = new ChatTokenizer(await tokenizerTexts(checkpoint, TOKENIZER), LONGEST_PROMPT, {});
   const networks = new Flux3Networks(engine, files, { textEncoder, transformer, vae }, tokenizer, weights);
   const { config } = networks;
-  requireFit(files, {
+  requireFit(checkpoint, {
     text: { read: config.joint_attention_dim, given: networks.text.width },
     channels: { read: config.in_channels, given: networks.latents.channels },
   });
