@@ -51,9 +51,10 @@ const SPLIT_FILES = join(PIPELINE_GOLDENS, '..', 'split_files');
 /**
  * Left to Node: of FLUX.3 what differs in words and guidance alone; of networks that are shown pictures to edit at a megapixel, which takes seconds, all but one for each kind of checkpoint, and of
  * LTX-Video, of which a second pass wants another checkpoint stored, and whose decoder is a network for each stage, what differs only in words, lengths and levels.
+ * Of masks what is the same arithmetic with other numbers.
  */
 const NOT_HERE =
-  /^(?:try-on|flux3-(?:batch|base|base-unguided)|qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last|distilled-text|distilled-ends|upsampled|upsampled-again|upsampled-only))$/;
+  /^(?:sd15-inpaint-(?:shrunk|nothing|noise|soft)|(?:sd3|z-image|qwen-image)-outpaint|z-image-turbo-inpaint|try-on|flux3-(?:batch|base|base-unguided)|qwen-edit-(?:german|plus|plus-two|2511)|ltx-(?:text|text-plain|text-long|text-single|picture-scaled|095-text|095-text-clean|095-last|distilled-text|distilled-ends|upsampled|upsampled-again|upsampled-only))$/;
 
 /**
  * Of pipelines, flow transformers and videos what WebGPU runs in a way of its own: with those of the other architectures, one of each

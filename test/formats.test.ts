@@ -1325,7 +1325,7 @@ describe('our own pictures', () => {
     expect(reading?.notRestored).toEqual([]);
   });
 
-  test('a recording’s metadata becomes settings, without pictures', () => {
+  test('a recording’s metadata becomes settings, without pictures', async () => {
     const metadata = {
       operation: 'image_inpaint',
       config: 'stable_diffusion_1_5',
@@ -1337,6 +1337,9 @@ describe('our own pictures', () => {
         steps: 2,
         image: 'data:image/png;base64,AAAA',
         mask_image: {},
+        mask_feather: 3,
+        soft_inpainting: true,
+        tile_size: 64,
         none: null,
       },
       seed: '1',
@@ -1355,8 +1358,12 @@ describe('our own pictures', () => {
     expect(made?.operation).toEqual({
       operation: 'image_inpaint',
       config: 'stable_diffusion_1_5',
-      parameters: { prompt: 'x', seed: '1', steps: 2 },
+      parameters: { prompt: 'x', seed: '1', steps: 2, mask_feather: 3, soft_inpainting: true, tile_size: 64 },
     });
+    // What is said of a mask goes with it, which is named.
+    const reading = await read(writeMetadata(golden('plain.png'), inscriptionOf(made!)));
+    expect(reading?.notRestored).toContain('the mask');
+    expect(reading?.notRestored.filter((one) => /mask_|soft_|tile_/.test(one))).toEqual([]);
     const { parameters, darkroom, isComposite } = inscriptionOf(made!);
     expect(parameters).toContain('Denoising strength: 1,');
     expect(darkroom).not.toContain('AAAA');
