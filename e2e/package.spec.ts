@@ -317,9 +317,9 @@ test('in Node, what computes there and is not installed is named', async () => {
       console.log(JSON.stringify(await Promise.all(options.map(failed))));`,
     );
     expect(told).toEqual([
-      { code: 'worker_failed', message: expect.stringMatching(/install it with "npm install playwright"/) as string },
-      { code: 'worker_failed', message: expect.stringMatching(/"npm install onnxruntime-node"/) as string },
-      { code: 'invalid_operation', message: expect.stringMatching(/leave "recordings" out/) as string },
+      { code: 'worker_failed', message: expect.stringMatching(/install it with "npm install playwright"/) },
+      { code: 'worker_failed', message: expect.stringMatching(/"npm install onnxruntime-node"/) },
+      { code: 'invalid_operation', message: expect.stringMatching(/leave "recordings" out/) },
       { code: 'checkpoint_incomplete', message: 'There is no checkpoint at ./nowhere that can be read.' },
     ]);
   } finally {
