@@ -1,5 +1,5 @@
 """
-Makes test/goldens/large_media.json: transformers of videos at their published width with one block, and random weights of 4 bits, as
+Makes test/goldens/large_media.json: transformers of videos and sounds at their published width with one block of each kind, and random weights of 4 bits, as
 large_flows.py does it for pictures: its formula, and of what torch makes of them the mean square and some values.
 """
 
@@ -8,7 +8,8 @@ import re
 
 import numpy as np
 import torch
-from diffusers import LTXVideoTransformer3DModel, WanTransformer3DModel
+from diffusers import AceStepTransformer1DModel, LTXVideoTransformer3DModel, StableAudioDiTModel, WanTransformer3DModel
+from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
 import models  # noqa: F401  (quiet libraries)
 from files import GOLDENS
@@ -18,9 +19,9 @@ from weightless import hashed
 
 ABOUT = "As `blocks` in large_flows.json, whose `about` says how tensors and inputs are made."
 TOKENS, WORDS = 16, 12
-BLOCK = re.compile(r"^(?:blocks|transformer_blocks)\.\d+\..*\.weight$")
+BLOCK = re.compile(r"^(?:blocks|transformer_blocks|layers)\.\d+\..*\.weight$")
 # What is read before the blocks, in 8 bits, so that no test waits for it.
-BEFORE = re.compile(r"^(?:condition_embedder\.(?:time_proj|text_embedder)|time_embed\.linear|caption_projection)\b.*\.weight$")
+BEFORE = re.compile(r"^(?:condition_embedder\.(?:time_proj|text_embedder|weight)|time_embed(?:_r)?\.(?:linear|time_proj)|caption_projection|cross_attention_proj|global_proj)\b")
 
 WAN = {"patch_size": (1, 2, 2), "attention_head_dim": 128, "text_dim": 4096, "freq_dim": 256, "num_layers": 1}
 SIZE = (2, 4, 4)
@@ -43,11 +44,29 @@ def run_ltx(module, sample, embeds):
     return out.permute(0, 2, 1).reshape(sample.shape)
 
 
+SOUND = 32
+
+
+def run_stable_audio(module, sample, embeds, whole):
+    width = module.config.attention_head_dim // 2
+    turns = get_1d_rotary_pos_embed(width, module.config.sample_size + 1, use_real=True, repeat_interleave_real=False)
+    return module(sample, torch.tensor([TIMESTEP / 1000]), encoder_hidden_states=embeds[None], global_hidden_states=whole[None], rotary_embedding=turns, return_dict=False)[0]
+
+
+def run_ace_step(module, sample, context, embeds):
+    time = torch.tensor([TIMESTEP / 1000])
+    out = module(hidden_states=sample.permute(0, 2, 1), timestep=time, timestep_r=time, encoder_hidden_states=embeds[None], context_latents=context.permute(0, 2, 1), return_dict=False)[0]
+    return out.permute(0, 2, 1)
+
+
 # class, what is published (with one block), inputs, how it runs
 TRANSFORMERS = {
     "wan21-1.3b": (WanTransformer3DModel, {**WAN, "num_attention_heads": 12, "in_channels": 16, "out_channels": 16, "ffn_dim": 8960}, {"sample": (1, 16, *SIZE), "prompt_embeds": (1, TOKENS, 4096)}, run_wan),
     "wan22-ti2v-5b": (WanTransformer3DModel, {**WAN, "num_attention_heads": 24, "in_channels": 48, "out_channels": 48, "ffn_dim": 14336}, {"sample": (1, 48, *SIZE), "prompt_embeds": (1, TOKENS, 4096)}, run_wan),
     "ltx-2b": (LTXVideoTransformer3DModel, {"num_layers": 1}, {"sample": (1, 128, *SIZE), "prompt_embeds": (1, TOKENS, 4096)}, run_ltx),
+    "stable-audio-open": (StableAudioDiTModel, {"num_layers": 1, "sample_size": SOUND}, {"sample": (1, 64, SOUND), "encoder_hidden_states": (TOKENS, 768), "global_hidden_states": (1, 1536)}, run_stable_audio),
+    # A layer that sees all and one that sees a window, which is shorter than published, so that a short sound has several.
+    "ace-step-1.5": (AceStepTransformer1DModel, {"num_hidden_layers": 2, "sliding_window": 4}, {"sample": (1, 64, SOUND), "context_latents": (1, 128, SOUND), "encoder_hidden_states": (TOKENS, 2048)}, run_ace_step),
 }
 
 

@@ -17,6 +17,7 @@ import { MemoryJobStore } from '../src/jobs/job_store.ts';
 import type { JobStore, Writes } from '../src/jobs/job_store.ts';
 import type { JobRequest, Sourced } from '../src/jobs/queue.ts';
 import { LibraryClient } from '../src/jobs/library.ts';
+import { LiveStreams } from '../src/jobs/live_streams.ts';
 import { QueueWitness } from '../src/jobs/queue_witness.ts';
 import { ServerLanes } from '../src/jobs/server_lanes.ts';
 import { Sources } from '../src/jobs/sources.ts';
@@ -44,6 +45,25 @@ test('a file that cannot be read any more is told as one, whoever read it', () =
   const error = StudioError.from(new DOMException('The requested file could not be read.', 'NotReadableError'));
   expect(error).toMatchObject({ code: 'checkpoint_incomplete', retry: 'same' });
   expect(error.message).toContain('open it again');
+});
+
+test('who listens midway is told all that a running job made so far, and a new attempt begins anew', () => {
+  const streams = new LiveStreams<{ from: number }>((pieces, piece) => void pieces.push(piece));
+  const heard: Record<string, number[]> = { early: [], late: [], after: [] };
+  const listen = (name: string) => streams.listen('a', ({ from }) => heard[name].push(from));
+  const stop = listen('early');
+  streams.add('a', 1, { from: 0 });
+  streams.add('a', 1, { from: 5 });
+  streams.add('other', 1, { from: 99 });
+  listen('late');
+  stop();
+  streams.add('a', 2, { from: 0 });
+  expect(heard).toMatchObject({ early: [0, 5], late: [0, 5, 0] });
+  streams.end('a');
+  listen('after');
+  expect(heard.after).toEqual([]);
+  streams.clear();
+  expect(streams.isHeard).toBe(false);
 });
 
 describe('states', () => {

@@ -246,14 +246,14 @@ describe('what was made', () => {
   test('words so far are those of the attempt at work, thoughts apart', () => {
     const watchers = new JobWatchers();
     const hear = (attempt: number, text: string, thinking = false) =>
-      watchers.hear('a', attempt, { step: 's', text, thinking });
+      watchers.words.add('a', attempt, { step: 's', text, thinking });
     hear(1, 'lo');
     hear(1, 'st');
     hear(2, 'h', true);
     hear(2, 'm', true);
     hear(2, 'red');
     const told: Delta[] = [];
-    watchers.read('a', (delta) => told.push(delta));
+    watchers.words.listen('a', (delta) => told.push(delta));
     expect(told).toEqual([
       { step: 's', text: 'hm', thinking: true },
       { step: 's', text: 'red', thinking: false },

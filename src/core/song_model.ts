@@ -30,7 +30,7 @@ export interface SongWriteRequest {
   keep: (state: unknown) => void;
   onRead: (done: number, tokens: number) => void;
   /** After each frame, which the next one waits for. @param written the song until there */
-  onFrame: (done: number, most: number, written: WrittenSong) => Promise<void>;
+  onFrame: (done: number, most: number, written: WrittenSong) => Promise<void> | void;
 }
 
 export interface SongDecodeRequest {
