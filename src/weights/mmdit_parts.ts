@@ -214,7 +214,7 @@ function t5Name(name: string): string {
   return ends[name] ?? name;
 }
 
-const PAIRS = 'neighbours';
+const PAIRS = 'neighbours' as const;
 
 /** Of Mistral, of Qwen3, which has norms of heads, and of Qwen2.5-VL without its eyes, whose layers have biases. */
 function llamaName(name: string): string {
