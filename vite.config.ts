@@ -95,7 +95,12 @@ function startOfConfigs(): Plugin {
       this.addWatchFile(path);
       const file = JSON.parse(readFileSync(path, 'utf8')) as { checkpoint: { repo: string } | null };
       const { repo } = file.checkpoint ?? {};
-      const start = { ...file, template: undefined, sizes: undefined, checkpoint: repo === undefined ? null : { repo } };
+      const start = {
+        ...file,
+        template: undefined,
+        sizes: undefined,
+        checkpoint: repo === undefined ? null : { repo },
+      };
       return `export default ${JSON.stringify(start)};`;
     },
   };
