@@ -93,10 +93,15 @@ function startOfConfigs(): Plugin {
       }
       const path = `${id.slice(prefix.length)}.json`;
       this.addWatchFile(path);
-      const file = JSON.parse(readFileSync(path, 'utf8')) as { checkpoint: { repo: string } | null };
+      const file = JSON.parse(readFileSync(path, 'utf8')) as Partial<Record<string, unknown>> & {
+        checkpoint: { repo: string } | null;
+      };
       const { repo } = file.checkpoint ?? {};
+      // A rule is chosen by its name: what it says of itself is for those who read its file.
+      const isRule = file.pipeline === 'prompt_interception_media_generation';
       const start = {
         ...file,
+        description: isRule ? undefined : file.description,
         template: undefined,
         sizes: undefined,
         checkpoint: repo === undefined ? null : { repo },
