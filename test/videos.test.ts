@@ -87,7 +87,8 @@ describe.each([
   test('takes no more nodes the longer it is', async () => {
     const few = await nodesFor(21);
     expect(few).toBeGreaterThan(100);
-    expect(await nodesFor(128)).toBeLessThan(1.5 * few);
+    // What does not fit is planned a second time, with plain convolutions.
+    expect(await nodesFor(128)).toBeLessThan(2.5 * few);
   });
 });
 

@@ -90,7 +90,7 @@ function fromSettings(settings: Settings): Reading | null {
   // The background belongs to the input picture.
   fields.all(/^background$/);
   // The first of several is the one that is made alone, and how guidance is run and the weights are kept is the device's affair.
-  fields.all(/^(width|height|batch_size|guidance_mode|tile_size|weights|overlay_inpaint)$/);
+  fields.all(/^(width|height|batch_size|guidance_mode|weights|overlay_inpaint)$/);
   const { config, parameters } = operation;
   const reading = findings.unread(fields).reading();
   // Pictures have one form for all configs, which takes what is read above.
