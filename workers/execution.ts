@@ -169,8 +169,8 @@ export class Execution {
           ...plan.steps.flatMap((step) => Object.keys(outputsOf(step)).map((name) => this.#entityType(step, name))),
         ],
       };
-      // Files are recorded before them, under names that they hold.
-      areRecorded = files.size === 0;
+      // In one message where networks keep this worker busy. Files are recorded before them, under names that they hold.
+      areRecorded = files.size === 0 && this.prepared.graph !== null;
       await (areRecorded ? this.#run.openWith(opening, first()) : this.#run.open(opening));
     }
     this.events.send({ type: 'run', run: this.#run.id });
