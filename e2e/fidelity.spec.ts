@@ -59,15 +59,14 @@ const NOT_HERE =
 /**
  * Of pipelines, flow transformers and videos what WebGPU runs in a way of its own: with those of the other architectures, one of each
  * architecture and operation, and one of each kernel. Samplers and schedules are numbers that one kernel is given, and types of weights are
- * read before the GPU has them, so wasm and Node tell those apart.
+ * read before the GPU has them, so wasm and Node tell those apart. Z-Image is compared in blocks (blocks.spec.ts).
  */
 const ON_GPU = new Set([
-  'sd15-dpmpp-2m-linspace-batch',
+  'sd15-defaults',
   'sd15-transform-euler-03',
   'sd15-inpaint-06',
   'sd15-hires-upscaler',
   'sd21-apg-rescaled',
-  'z-image-guided',
   'flux2-klein-picture',
   'flux3-picture-sized',
   'sd35-skip-layers',

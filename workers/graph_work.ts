@@ -278,7 +278,7 @@ export class GraphWork {
 export function useBlocks({ model, variant, estimate }: StepModel): void {
   const planned = estimate?.variants.filter((one) => one.variant === variant && one.runsHere) ?? [];
   model.useBlocks?.(new Map(Object.entries(planned.find(({ blocks }) => blocks)?.blocks?.networks ?? {})));
-  model.usePlainConvolutions(planned.some(({ plainConvolutions }) => plainConvolutions));
+  model.usePlainConvolutions?.(planned.some(({ plainConvolutions }) => plainConvolutions));
 }
 
 function stepsOf({ steps, strength }: EstimateRequest): number {

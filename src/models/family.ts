@@ -127,8 +127,8 @@ export interface LoadedCheckpoint extends OpenedCheckpoint {
   readonly onDevice: readonly string[];
   /** Has these networks run in blocks whose weights take so many bytes, from now on, and no others. Absent where nothing can be cut. */
   useBlocks?(bytes: ReadonlyMap<string, number>): void;
-  /** Whether convolutions do without weights that take more memory, from now on; see {@link VariantEstimate.plainConvolutions}. */
-  usePlainConvolutions(isPlain: boolean): void;
+  /** Whether convolutions do without weights that take more memory, from now on; see {@link VariantEstimate.plainConvolutions}. Absent where none has any. */
+  usePlainConvolutions?(isPlain: boolean): void;
   /** Frees all its memory on the device. */
   release(): Promise<void>;
 }
