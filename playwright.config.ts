@@ -4,7 +4,7 @@ import { chromiumFlags, provideChromium } from './cli/chromium.js';
 const executablePath = await provideChromium();
 const port = Number(process.env.DARKROOM_TEST_PORT ?? 4179);
 
-/** They keep the software renderer busy; the last one starts browsers again and again, and takes what time is left in that lane. */
+/** They keep the software renderer busy; the last two start browsers again and again, and take what time is left in that lane. */
 const gpu = [
   'engine',
   'fidelity',
@@ -17,6 +17,7 @@ const gpu = [
   'sounds',
   'songs',
   'faults/torn_log',
+  'faults/kills',
 ].map(specOf);
 
 /** They hold something to a time or measure it, so nothing may run beside them. */
