@@ -88,6 +88,8 @@ test('what does not fit in full precision runs quantised and says so; what does 
 }) => {
   await openDoor(page, 'wasm');
   const asked = request(64);
+  // Where hardly anything fits, the least that each takes is estimated.
+  await planWith(page, 2 ** 20);
   const { variants } = await estimate(page, DEFAULT_CHECKPOINT, asked);
   const [full, q8] = ['full', 'q8'].map((name) =>
     variants.find(({ variant, runsHere }) => variant === name && runsHere),
