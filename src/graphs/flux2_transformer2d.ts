@@ -9,7 +9,7 @@ import { jointAttention } from './joint_attention.ts';
 import { LayerWriter, type Angles } from './layers.ts';
 import { continuousNorm, gated, modulated, modulations, type Modulation } from './modulation.ts';
 import type { Value } from './onnx.ts';
-import { anglesInput, rotaryTables, timestepWaves, type RotaryTables } from './rotary.ts';
+import { anglesInput, rotaryTables, timestepWaves, type Extent, type RotaryTables } from './rotary.ts';
 
 export const className = 'Flux2Transformer2DModel';
 
@@ -46,12 +46,6 @@ export type Config = v.InferOutput<typeof configSchema>;
 
 /** @throws StudioError `checkpoint_unsupported` */
 export const parseConfig = (json: unknown): Config => parseNetworkConfig(className, configSchema, json);
-
-export interface Extent {
-  /** In latents. */
-  height: number;
-  width: number;
-}
 
 /** Distance between pictures on the first axis. */
 const APART = 10;

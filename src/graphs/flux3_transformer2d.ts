@@ -9,7 +9,7 @@ import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter, type Angles } from './layers.ts';
 import { continuousNorm, gated, modulated, modulations, type Modulation } from './modulation.ts';
 import type { Value } from './onnx.ts';
-import { anglesInput, rotaryTables, timestepWaves, type RotaryTables } from './rotary.ts';
+import { anglesInput, rotaryTables, timestepWaves, type Extent, type RotaryTables } from './rotary.ts';
 
 export const className = 'Flux3Transformer2DModel';
 
@@ -46,12 +46,6 @@ export type Config = v.InferOutput<typeof configSchema>;
 
 /** @throws StudioError `checkpoint_unsupported` */
 export const parseConfig = (json: unknown): Config => parseNetworkConfig(className, configSchema, json);
-
-export interface Extent {
-  /** In latents. */
-  height: number;
-  width: number;
-}
 
 /** How far apart tokens of pictures stand; the pipeline scales their rows and columns by it. */
 const APART = 0.5;

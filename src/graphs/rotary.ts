@@ -4,6 +4,12 @@
  */
 import type { Angles, LayerWriter } from './layers.ts';
 
+/** Of a picture, in latents. */
+export interface Extent {
+  height: number;
+  width: number;
+}
+
 /** Cosines and sines, each [positions, half the head's width]. */
 export interface RotaryTables {
   cos: Float32Array<ArrayBuffer>;
