@@ -4,7 +4,7 @@ import { chromiumFlags, provideChromium } from './cli/chromium.js';
 const executablePath = await provideChromium();
 const port = Number(process.env.DARKROOM_TEST_PORT ?? 4179);
 
-/** They keep the software renderer busy; the last two start browsers again and again, and take what time is left in that lane. */
+/** They keep the software renderer busy, so they run one at a time; the last two start browsers again and again. */
 const gpu = [
   'engine',
   'fidelity',
@@ -28,15 +28,15 @@ function specOf(name: string): string {
 }
 
 /**
- * Runs on the built page, `npm run build` first. Most of what needs the renderer and what needs the page run side by side, in two lanes that each
- * keep their order; `npm run test:e2e` runs the third project by itself afterwards.
+ * Runs on the built page, `npm run build` first. One worker takes what needs the renderer, file by file, and the other what needs the page only;
+ * whichever is done first helps with the page. `npm run test:e2e` runs the third project by itself afterwards.
  */
 export default defineConfig({
   testDir: 'e2e',
   workers: 2,
   projects: [
     { name: 'gpu', testMatch: gpu, workers: 1 },
-    { name: 'page', testIgnore: [...gpu, ...alone], workers: 1 },
+    { name: 'page', testIgnore: [...gpu, ...alone] },
     { name: 'alone', testMatch: alone, workers: 1 },
   ],
   retries: 0,

@@ -1,5 +1,5 @@
 /**
- * `npm test`: types in every compile world, lint and format, two at a time; then unit tests, build, browser tests and those that measure,
+ * `npm test`: types in every compile world, lint, format and build, two at a time; then unit tests, browser tests and those that measure,
  * one after the other. A Chromium is downloaded first where there is none; where that fails, the browser tests fail and all else is run. A step
  * that fails does not stop the next ones. What failed is named again at the end, where a log that was cut short still has it. The last line is
  * `N passed, M failed`, where types, lint and build count as one check each, and the exit code is 0 only when nothing failed.
@@ -38,6 +38,7 @@ const checks = [
   { name: 'types: package', command: ['tsc', '-p', 'tsconfig.package.json'] },
   { name: 'types: tools and tests', command: ['tsc', '-p', 'tsconfig.node.json'] },
   { name: 'format', command: ['prettier', '--check', '.'] },
+  { name: 'build', command: ['vite', 'build'] },
 ];
 
 /** These keep all cores busy, or measure. @type {Step[]} */
@@ -47,7 +48,6 @@ const steps = [
     command: ['vitest', 'run', '--reporter=default', '--reporter=json', `--outputFile.json=${unitReport}`],
     count: unitCount,
   },
-  { name: 'build', command: ['vite', 'build'] },
   browserTests('browser tests', ['gpu', 'page']),
   browserTests('browser tests that measure', ['alone']),
 ];
