@@ -33,6 +33,8 @@ test('a VAE is added, used, recorded and brought back', async ({ page }, info) =
     [1440, 900],
   ]) {
     await page.setViewportSize({ width, height });
+    // The page is laid out anew, and a field of the old layout cannot be scrolled to.
+    await expect(page.locator('.page.wide')).toHaveCount(width < 900 ? 0 : 1);
     await page.getByRole('combobox', { name: 'Decode with' }).scrollIntoViewIfNeeded();
     await page.screenshot({ path: info.outputPath(`field-${width}.png`) });
   }
