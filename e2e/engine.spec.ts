@@ -19,8 +19,8 @@ function small(parameters: Record<string, unknown> = {}) {
 const ledger = (page: Page) =>
   page.evaluate(() => (globalThis.darkroom as NonNullable<typeof globalThis.darkroom>).ledger());
 
-const furthest = (one: Float32Array | Uint8Array, other: Float32Array | Uint8Array | null) =>
-  one.reduce((most, value, i) => Math.max(most, Math.abs(value - (other?.[i] ?? NaN))), 0);
+const furthest = (one: ArrayLike<number>, other: ArrayLike<number> | null) =>
+  Array.from(one).reduce((most, value, i) => Math.max(most, Math.abs(value - (other?.[i] ?? NaN))), 0);
 
 /** On one page, as on a software GPU every new worker compiles its programs for a quarter of a minute. */
 test.describe('on the GPU', () => {

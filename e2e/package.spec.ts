@@ -279,10 +279,12 @@ async function inNode(folder: string, program: string): Promise<unknown> {
 test('in Node, a Chromium enlarges on WebGPU as the processor does', async () => {
   const checkpoint = join(CHECKPOINTS, 'tiny-turbo');
   const painting = { ...APPLES, parameters: { ...APPLES.parameters, width: 16, height: 16, guidance_scale: 0 } };
-  const { gpu, cpu, refused, stages, device } = (await inNode(
+  const { gpu, cpu, refused, odd, stages, device } = (await inNode(
     test.info().outputPath(''),
     `import { createDarkroom } from ${JSON.stringify(join(DIST, 'node.js'))};
-    const [gpu, cpu] = ['webgpu', 'wasm'].map((backend) => createDarkroom({ backend, checkpoints: { given: ${JSON.stringify(checkpoint)} } }));
+    const file = Object.assign(new Blob(['{ "_class_name": "OddPipeline" }']), { name: 'model_index.json', lastModified: 0 });
+    const checkpoints = { given: ${JSON.stringify(checkpoint)}, odd: [{ path: 'odd/model_index.json', file }] };
+    const [gpu, cpu] = ['webgpu', 'wasm'].map((backend) => createDarkroom({ backend, checkpoints }));
     const { pictures } = await cpu.run(${JSON.stringify(painting)}).result;
     const stages = [];
     const enlarged = async (darkroom, options) => {
@@ -293,10 +295,13 @@ test('in Node, a Chromium enlarges on WebGPU as the processor does', async () =>
     const made = { gpu: await enlarged(gpu, { onProgress: ({ stage }) => stages.push(stage) }), cpu: await enlarged(cpu, {}) };
     const { backend: device } = await gpu.device();
     const refused = await gpu.run(${JSON.stringify({ ...painting, config: 'no' })}).result.catch(({ code }) => code);
+    const odd = await gpu.run({ ...${JSON.stringify(painting)}, checkpoint: 'odd' }).result.catch(({ message }) => message);
     await Promise.all([gpu.dispose(), cpu.dispose()]);
-    console.log(JSON.stringify({ ...made, device, refused, stages }));`,
-  )) as Record<'gpu' | 'cpu', { picture: string }> & { device: string; refused: string; stages: string[] };
+    console.log(JSON.stringify({ ...made, device, refused, odd, stages }));`,
+  )) as Record<'gpu' | 'cpu', { picture: string }> & { device: string; refused: string; odd: string; stages: string[] };
   expect({ device, refused }).toEqual({ device: 'webgpu', refused: 'invalid_operation' });
+  // Files that are in memory have been read there as well.
+  expect(odd).toContain('OddPipeline');
   expect(stages).toContain('upscale');
   const [ours, theirs] = [gpu, cpu].map(({ picture }) => pngPixels(Buffer.from(picture, 'base64')).data);
   expect(ours).toHaveLength(64 * 64 * 4);

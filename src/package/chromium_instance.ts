@@ -1,4 +1,7 @@
 /** A Darkroom in Node on WebGPU: the part of the package for pages, in a headless Chromium that Playwright drives. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Browser, JSHandle, Page } from 'playwright';
 import { StudioError, describe } from '../core/errors.ts';
@@ -17,7 +20,7 @@ import type {
   RunOptions,
 } from './contract.ts';
 import type { Opened } from './lazy_darkroom.ts';
-import { pathsAt } from './node_files.ts';
+import { pathsAt, writtenFiles, type FileOfFolder } from './node_files.ts';
 
 /** What the page holds. */
 interface Held {
@@ -53,14 +56,20 @@ export async function openInChromium({ threads, checkpoints, servers = [] }: Dar
       'With WebGPU in Node nothing is made on other machines; leave "servers" out, or "backend".',
     );
   }
-  const named = await Promise.all(
-    Object.entries(checkpoints ?? {}).map(async ([name, where]) => [name, await placeOf(where)] as const),
-  );
-  const { page, close } = await openPage();
+  const folder = await mkdtemp(join(tmpdir(), 'darkroom-'));
+  let close = () => rm(folder, { recursive: true, force: true });
   try {
-    const opened = new ChromiumInstance(page, close);
-    await opened.begin(named, threads);
-    return opened;
+    const named = await Promise.all(
+      Object.entries(checkpoints ?? {}).map(async ([name, where], at) => {
+        return [name, await placeOf(where, join(folder, String(at)))] as const;
+      }),
+    );
+    const opened = await openPage();
+    const removed = close;
+    close = () => opened.close().then(removed);
+    const instance = new ChromiumInstance(opened.page, close);
+    await instance.begin(named, threads);
+    return instance;
   } catch (error) {
     await close();
     throw error;
@@ -68,17 +77,14 @@ export async function openInChromium({ threads, checkpoints, servers = [] }: Dar
 }
 
 /** Files of the disk, or an address. */
-type Place = string | { path: string; file: string }[];
+type Place = string | FileOfFolder[];
 
-async function placeOf(where: NonNullable<DarkroomOptions['checkpoints']>[string]): Promise<Place> {
-  if (Array.isArray(where)) {
-    throw new StudioError(
-      'invalid_operation',
-      'With WebGPU in Node a checkpoint is the path of a folder or file, or an address; files that are in memory do not reach the browser.',
-    );
+/** @param folder for files that are in memory, which do not reach the browser as such */
+async function placeOf(where: NonNullable<DarkroomOptions['checkpoints']>[string], folder: string): Promise<Place> {
+  if (typeof where === 'string' || where instanceof URL) {
+    return (await pathsAt(where)) ?? String(where);
   }
-  const address = where as string | URL;
-  return (await pathsAt(address)) ?? String(address);
+  return writtenFiles(folder, where);
 }
 
 /** An empty page that the package's folder is served to. */

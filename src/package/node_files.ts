@@ -1,11 +1,18 @@
 /** Files of the disk as pages have them. */
-import { openAsBlob } from 'node:fs';
-import { stat } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { createWriteStream, openAsBlob } from 'node:fs';
+import { mkdir, stat } from 'node:fs/promises';
+import { basename, dirname, join, sep } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { fileURLToPath } from 'node:url';
 import { StudioError } from '../core/errors.ts';
 import { filesOfFolder } from '../../cli/checkpoint_folder.js';
 import type { CheckpointFile } from './contract.ts';
+
+/** A file of a checkpoint's folder, and where it lies. */
+export interface FileOfFolder {
+  path: string;
+  file: string;
+}
 
 /**
  * A checkpoint's folder or its one file; addresses of the web stay as they are.
@@ -24,7 +31,7 @@ export async function filesAt(
  * Where the files of a checkpoint lie, each with its path in the folder; null for an address of the web.
  * @throws StudioError `checkpoint_incomplete`
  */
-export async function pathsAt(where: string | URL): Promise<{ path: string; file: string }[] | null> {
+export async function pathsAt(where: string | URL): Promise<FileOfFolder[] | null> {
   const path =
     where instanceof URL && where.protocol === 'file:'
       ? fileURLToPath(where)
@@ -40,6 +47,27 @@ export async function pathsAt(where: string | URL): Promise<{ path: string; file
   } catch (cause) {
     return absent(path)(cause);
   }
+}
+
+/**
+ * Writes files that are in memory to a folder.
+ * @throws StudioError `invalid_operation` for a path that leads out of it
+ */
+export function writtenFiles(folder: string, files: readonly CheckpointFile[]): Promise<FileOfFolder[]> {
+  return Promise.all(
+    files.map(async ({ path, file }) => {
+      const written = join(folder, path);
+      if (!written.startsWith(folder + sep)) {
+        throw new StudioError(
+          'invalid_operation',
+          `"${path}" is no path within a checkpoint's folder; give it another one.`,
+        );
+      }
+      await mkdir(dirname(written), { recursive: true });
+      await pipeline(file.stream(), createWriteStream(written));
+      return { path, file: written };
+    }),
+  );
 }
 
 const absent =
