@@ -159,6 +159,7 @@ export class Execution {
     let areRecorded = false;
     if (!(run !== null && (await this.#goOnWith(run)))) {
       const opening = {
+        job: this.prepared.jobId,
         config_name: plan.config,
         operation,
         expected_outputs: [

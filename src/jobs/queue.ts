@@ -19,6 +19,8 @@ export const TAKEN = 'taken';
 /** One job as the engine receives it. After `complete` or `fail` it accepts no more reports. */
 export interface JobRequest<Payload> {
   readonly id: string;
+  /** Milliseconds since 1970. */
+  readonly submittedAt: number;
   readonly operation: Operation;
   readonly payload: Payload;
   /** Aborted when somebody cancels the job while it runs, and, with the reason {@link TAKEN}, when another tab takes over. */
@@ -316,6 +318,7 @@ function withSource(operation: Operation, ref: string, instead: string): Operati
 /** A job running in this tab. Its changes are stored in order. */
 class RunningJob<Payload> implements JobRequest<Payload> {
   readonly id: string;
+  readonly submittedAt: number;
   readonly operation: Operation;
   readonly payload: Payload;
   attempt: number;
@@ -334,6 +337,7 @@ class RunningJob<Payload> implements JobRequest<Payload> {
   constructor(jobs: StoredJobs, stored: StoredJob, payload: Payload, point: ResumePoint | null, now: () => number) {
     const { job, runner } = stored;
     this.id = job.id;
+    this.submittedAt = job.submittedAt;
     this.operation = job.operation;
     this.payload = payload;
     this.attempt = job.attempts;

@@ -289,7 +289,7 @@ export class RunFolder {
   }
 
   #metadata(): Blob {
-    return jsonBlob({ ...this.record, journal_length: this.#length });
+    return describing(this.record, this.#length);
   }
 }
 
@@ -300,8 +300,29 @@ export interface Told {
   lengths: Map<string, number> | null;
   /** Bytes of the journal's good lines. */
   journalLength: number;
+  /** The job that opened it, if one did. */
+  job?: string;
   /** Whether the journal does not end with a good line, or a file is missing: recovery is due, unless the run is being written. */
   isDamaged: boolean;
+}
+
+function describing(record: RunRecord, journal_length: number): Blob {
+  return jsonBlob({ ...record, journal_length });
+}
+
+/**
+ * `metadata.json` as it will be: while another tab writes the run, the file is behind the journal. Where the file knows more, or there is no
+ * journal that can be read, the file; null without either.
+ */
+export async function readMetadata(store: FileStore, path: string): Promise<Blob | null> {
+  const file = await store.read(`${path}/${METADATA}`);
+  // That a later version wrote it is no reason to withhold the file.
+  const told = await readJournal(store, path).catch(() => null);
+  if (!told || told === 'deleted') {
+    return file;
+  }
+  const described = file && parseRecord(await file.text());
+  return (described?.journal_length ?? 0) >= told.journalLength ? file : describing(told.record, told.journalLength);
 }
 
 /** Null if there is no such run, or it was deleted. Missing files are left out and listed as lost. */
@@ -347,6 +368,7 @@ async function readJournal(store: FileStore, path: string): Promise<Told | 'dele
         record: recordOf(state),
         lengths: new Map(state.entities.map((entity) => [entity.filename, entity.length])),
         journalLength: length,
+        job: state.opened.job,
         isDamaged: length < bytes.byteLength,
       };
 }
