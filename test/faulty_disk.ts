@@ -30,8 +30,8 @@ export class Disk implements FileStore {
     return new Map(this.#files);
   }
 
-  async write(path: string, content: Blob): Promise<void> {
-    const bytes = new Uint8Array(await content.arrayBuffer());
+  async write(path: string, content: Blob | Uint8Array<ArrayBuffer>): Promise<void> {
+    const bytes = content instanceof Blob ? new Uint8Array(await content.arrayBuffer()) : content;
     await this.#operation('write', path, {
       whole: (files) => files.set(path, bytes),
       torn: (files) => files.set(path, bytes.slice(0, bytes.length / 2)),

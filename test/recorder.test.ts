@@ -671,7 +671,7 @@ describe('an end', () => {
     const written = deferred<void>();
     class HeldDisk extends Disk {
       isHeld = false;
-      override async write(path: string, content: Blob): Promise<void> {
+      override async write(path: string, content: Blob | Uint8Array<ArrayBuffer>): Promise<void> {
         await (this.isHeld && path.endsWith('/metadata.json.part') && written.promise);
         await super.write(path, content);
       }

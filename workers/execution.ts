@@ -129,8 +129,10 @@ export class Execution {
         }
       }
       await this.#opening;
-      await this.#run.close();
+      const closed = this.#run.close();
+      // It crosses to the page meanwhile.
       this.#progress.finish();
+      await closed;
       return { run: this.#run.id };
     } finally {
       // Whoever closes a failed run must know it.

@@ -117,28 +117,23 @@ export class RunFolder {
   }
 
   /** Resolves once the entity is saved. If it rejects, nothing was saved and the folder is still writable. */
-  async save(type: string, { blob, extension }: EntityFile, timestamp: string, metadata: Saved['metadata']) {
+  async save(type: string, { bytes, extension }: EntityFile, timestamp: string, metadata: Saved['metadata']) {
     const sequence = this.#next;
     const name = filename(sequence, type, extension);
-    const saved: Saved = {
-      record: 'entity',
-      sequence,
-      type,
-      filename: name,
-      length: blob.size,
-      sha256: await sha256(blob),
-      timestamp,
-      metadata,
-    };
+    const file = { sequence, type, filename: name, length: bytes.length };
+    // Beside the writing.
+    const hash = sha256(bytes);
+    hash.catch(() => {});
     try {
-      await writeWhole(this.#store, this.path, name, blob);
+      await writeWhole(this.#store, this.path, name, bytes);
+      const saved: Saved = { record: 'entity', ...file, sha256: await hash, timestamp, metadata };
       await this.append(saved);
+      this.#next = sequence + 1;
+      return saved;
     } catch (error) {
       await this.#takeBack(name);
       throw error;
     }
-    this.#next = sequence + 1;
-    return saved;
   }
 
   /** Saves an entity under its existing number, otherwise like {@link save}. The caller has verified its hash. */
