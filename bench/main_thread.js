@@ -60,9 +60,11 @@ export function watchUse(browser, threads) {
     const seen = await watched(page, async () => {
       await generate.click();
       await cancel.waitFor();
-      await page.waitForFunction(async () => {
+      await page.evaluate(async () => {
         const door = /** @type {import('../src/jobs/door.ts').Door} */ (globalThis.darkroom);
-        return (await door.ledger()).networkRuns > 0;
+        while ((await door.ledger()).networkRuns === 0) {
+          await new Promise((drawn) => requestAnimationFrame(drawn));
+        }
       });
       await type();
       await open('Recordings');

@@ -87,10 +87,13 @@ const resumeSchema = v.nullable(v.object({ server: v.string(), promptId: v.strin
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
   const { workflow, image: one, images: several = [], leave_nothing: leavesNothing = false, ...values } = input;
   context.progress('queue');
+  // It asks the page which servers there are, and the workflow is read meanwhile.
+  const opening = context.engine() as Promise<ComfyUi>;
+  opening.catch(() => undefined);
   const [graph, mapping] =
     typeof workflow === 'string'
       ? await Promise.all([read(workflow, graphSchema), read(`${workflow}.mapping`, mappingSchema)])
-      : await ownWorkflow(workflow, context);
+      : await ownWorkflow(workflow, opening);
   const given = await Promise.all((one === undefined ? several : [one, ...several]).map(asBlob));
   const known = Object.entries(values).filter(
     ([name, value]) =>
@@ -99,7 +102,7 @@ export async function execute(input: v.InferOutput<typeof parameters>, context: 
   // Files that a person's own workflow names, and the operation does not bring, are on the server.
   const files = typeof workflow === 'string' ? mapping.files : mapping.files.slice(0, given.length || 0);
   const filled = fillWorkflow(graph, { ...mapping, files }, Object.fromEntries(known), given);
-  return make(leavesNothing ? overSocket(filled.graph) : filled.graph, filled.files, context);
+  return make(leavesNothing ? overSocket(filled.graph) : filled.graph, filled.files, opening, context);
 }
 
 /** The graph, changed to send pictures over the socket instead of saving them. */
@@ -114,16 +117,19 @@ function overSocket(graph: ComfyGraph): ComfyGraph {
   );
 }
 
-async function ownWorkflow(workflow: unknown, context: Context): Promise<[ComfyGraph, Mapping]> {
-  const graph = v.is(editorSchema, workflow)
-    ? await ((await context.engine()) as ComfyUi).convert(workflow)
-    : readGraph(workflow);
+async function ownWorkflow(workflow: unknown, engine: Promise<ComfyUi>): Promise<[ComfyGraph, Mapping]> {
+  const graph = v.is(editorSchema, workflow) ? await (await engine).convert(workflow) : readGraph(workflow);
   return [graph, mappingOf(graph)];
 }
 
 /** Sends a graph, or finds the one an earlier attempt sent, and collects all its results. */
-async function make(graph: ComfyGraph, given: Record<string, Blob>, context: Context): Promise<Outputs> {
-  const engine = (await context.engine()) as ComfyUi;
+async function make(
+  graph: ComfyGraph,
+  given: Record<string, Blob>,
+  opening: Promise<ComfyUi>,
+  context: Context,
+): Promise<Outputs> {
+  const engine = await opening;
   let server = '';
   const news: ComfyNews = {
     onAccepted: (job) => {

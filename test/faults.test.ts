@@ -233,14 +233,17 @@ describe('a job whose engine is lost', () => {
       return this.offer();
     }
 
-    closeRun(run: string, stage: string): Promise<void> {
-      this.closed.push(`${run} ${stage}`);
+    closeRun({ run }: { run: string | null }, stage: string): Promise<void> {
+      if (run !== null) {
+        this.closed.push(`${run} ${stage}`);
+      }
       return Promise.resolve();
     }
   }
 
   class HeldRequest implements JobRequest<Record<string, CheckpointSource>> {
     readonly id = 'a';
+    readonly submittedAt = 5;
     readonly operation = operation();
     readonly payload = SOURCES;
     readonly abort = new AbortController();
@@ -544,6 +547,7 @@ describe('the pair of workers', () => {
         recorder: () =>
           make({
             connect: () => Promise.resolve(),
+            runOf: (job: string, since: number) => Promise.resolve(job === 'none' ? null : `of ${job} since ${since}`),
             resumeRun: (run: string) => Promise.resolve(log.push(`resume ${run}`)),
             closeRun: (run: string, stage: string) => Promise.resolve(log.push(`close ${run} ${stage}`)),
           }),
@@ -553,7 +557,15 @@ describe('the pair of workers', () => {
     return { workers, executed, generators, log };
   }
 
-  const work: Work = { jobId: 'a', operation: operation(), sources: SOURCES, attempt: 2, run: 'r', point: POINT };
+  const work: Work = {
+    jobId: 'a',
+    submittedAt: 5,
+    operation: operation(),
+    sources: SOURCES,
+    attempt: 2,
+    run: 'r',
+    point: POINT,
+  };
 
   test('hands on how far earlier attempts came', async () => {
     const { workers, executed } = pair();
@@ -624,8 +636,16 @@ describe('the pair of workers', () => {
 
   test('closes a run that no worker holds any more', async () => {
     const { workers, log } = pair();
-    await workers.closeRun('r', 'failed', lost().toData());
+    await workers.closeRun(work, 'failed', lost().toData());
     expect(log).toEqual(['resume r', 'close r failed']);
+  });
+
+  test('closes a run that its worker opened without telling, and none where there is none', async () => {
+    const { workers, log } = pair();
+    await workers.closeRun({ ...work, run: null }, 'failed', lost().toData());
+    expect(log).toEqual(['resume of a since 5', 'close of a since 5 failed']);
+    await workers.closeRun({ ...work, jobId: 'none', run: null }, 'failed', lost().toData());
+    expect(log).toHaveLength(2);
   });
 });
 

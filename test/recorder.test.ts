@@ -12,7 +12,8 @@ import type { StudioErrorData } from '../src/core/errors.ts';
 import type { Entity } from '../src/core/job.ts';
 import type { Operation } from '../src/core/operation.ts';
 import { parseOperation } from '../src/core/operation.ts';
-import type { AppendFile, FileStore } from '../src/recorder/file_store.ts';
+import { deferred } from '../src/jobs/deferred.ts';
+import type { FileStore } from '../src/recorder/file_store.ts';
 import { decodeLines, encodeLines, recordOf, runState } from '../src/recorder/journal.ts';
 import { MemoryLocks } from '../src/recorder/locks.ts';
 import { MemoryFileStore } from '../src/recorder/memory_file_store.ts';
@@ -21,6 +22,8 @@ import { readRunFolder } from '../src/recorder/run_import.ts';
 import { parseRecord } from '../src/recorder/run_record.ts';
 import { UnitedFileStore } from '../src/recorder/united_file_store.ts';
 import type { RunOpening, RunRecord } from '../src/recorder/recorder_api.ts';
+import { Disk, FULL } from './faulty_disk.ts';
+import type { CrashMode, Image } from './faulty_disk.ts';
 
 const PNG = new Uint8Array([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 13]);
 const NOON = new Date('2026-03-04T12:00:00');
@@ -379,6 +382,7 @@ describe('retention', () => {
     expect(ids(await recorder.listRuns({ limit: 9 }))).toEqual([running, runs[3], runs[0]]);
     const next = await recorder.openRun(opening);
     await recorder.closeRun(next, 'completed');
+    await recorder.settled();
     expect(ids(await new Recorder(store, tick, { locks }).listRuns({ limit: 9 }))).toEqual([next, running, runs[0]]);
     expect(await new Recorder(store).retention()).toEqual({ keep: 'runs', runs: 2 });
   });
@@ -661,6 +665,145 @@ describe('runs that leave as a folder and come back', () => {
   }
 });
 
+describe('an end', () => {
+  /** A run whose end is told while its metadata.json is still being written. */
+  async function ending() {
+    const written = deferred<void>();
+    class HeldDisk extends Disk {
+      isHeld = false;
+      override async write(path: string, content: Blob | Uint8Array<ArrayBuffer>): Promise<void> {
+        await (this.isHeld && path.endsWith('/metadata.json.part') && written.promise);
+        await super.write(path, content);
+      }
+    }
+    const [disk, locks, tick] = [new HeldDisk(), new MemoryLocks(), clock()];
+    const [recorder, other] = [1, 2].map(() => new Recorder(disk, tick, { locks }));
+    const run = await recorder.openRun(opening);
+    await recorder.saveEntity(run, 'note', 'a');
+    disk.isHeld = true;
+    await recorder.closeRun(run, 'completed');
+    const goOn = () => {
+      disk.isHeld = false;
+      written.resolve();
+    };
+    return { disk, recorder, other, run, goOn };
+  }
+
+  const ENDED = { current_state: { stage: 'completed' }, entities: [{ filename: '01_note.txt' }] };
+
+  test('is told once the journal has it, and outlasts a crash from then on', async () => {
+    const { disk, recorder, run, goOn } = await ending();
+    const files = disk.snapshot();
+    expect([...files.keys()].some((path) => path.endsWith('/metadata.json'))).toBe(false);
+    const later = new Recorder(new Disk(files));
+    expect(await later.readRun(run)).toMatchObject(ENDED);
+    expect(JSON.parse(await (await later.readEntity(run, 'metadata.json')).text())).toMatchObject(ENDED);
+    await expect(recorder.saveEntity(run, 'note', 'b')).rejects.toThrow('is open');
+    goOn();
+    await recorder.settled();
+    expect([...disk.snapshot().keys()].some((path) => path.endsWith('/metadata.json'))).toBe(true);
+  });
+
+  test('is seen here and in other tabs before anything else follows from it', async () => {
+    const { recorder, other, run, goOn } = await ending();
+    expect(await recorder.readRun(run)).toMatchObject(ENDED);
+    for (const file of ['01_note.txt', 'metadata.json']) {
+      expect((await other.readEntity(run, file)).size).toBeGreaterThan(0);
+    }
+    expect(JSON.parse(await (await other.readEntity(run, 'metadata.json')).text())).toMatchObject(ENDED);
+    expect(await other.readRun(run)).toMatchObject(ENDED);
+    expect(await other.listRuns({ limit: 9 })).toMatchObject([ENDED]);
+    expect(await other.findRuns({ limit: 9 })).toMatchObject([{ stage: 'completed', entities: 1 }]);
+    // Its lock is still held, so nobody changes what is being written.
+    await expect(other.starRun(run, true)).rejects.toMatchObject({ code: 'storage_unavailable' });
+    goOn();
+    await recorder.settled();
+    await other.starRun(run, true);
+    expect(await recorder.readRun(run)).toMatchObject({ ...ENDED, starred: true });
+  });
+
+  test.for<[string, (recorder: Recorder, run: string) => Promise<unknown>]>([
+    ['starred', (recorder, run) => recorder.starRun(run, true)],
+    ['deleted', (recorder, run) => recorder.deleteRun(run)],
+    ['gone on with', (recorder, run) => recorder.resumeRun(run)],
+    ['listed', (recorder) => recorder.listRuns({ limit: 9 })],
+    ['found', (recorder) => recorder.findRuns({ limit: 9 })],
+    ['judged by what is kept', (recorder) => recorder.setRetention({ keep: 'runs', runs: 1 })],
+    ['described', (recorder, run) => recorder.readEntity(run, 'metadata.json')],
+  ])('is written out before the run is %s', async ([, ask]) => {
+    const { disk, recorder, other, run, goOn } = await ending();
+    const order: string[] = [];
+    disk.fault = (_operation, kind, path) => {
+      if (kind === 'move' && path.endsWith('/metadata.json.part')) {
+        order.push('described');
+      }
+      return null;
+    };
+    const asked = ask(recorder, run).then(() => order.push('answered'));
+    // By then it could have answered many times.
+    await other.readRun(run);
+    await other.listRuns({ limit: 9 });
+    goOn();
+    await asked;
+    expect(order[0]).toBe('described');
+  });
+});
+
+describe('the run of a job', () => {
+  const asked = { ...opening, job: 'job-1' };
+
+  test('is the newest that it opened since it was submitted, as long as it is there', async () => {
+    const tick = clock();
+    const recorder = new Recorder(new Disk(), tick);
+    const submitted = tick().getTime();
+    expect(await recorder.runOf('job-1', submitted)).toBeNull();
+    const first = await recorder.openRun(asked);
+    await recorder.openRun({ ...opening, job: 'job-2' });
+    await recorder.openRun(opening);
+    expect(await recorder.runOf('job-1', submitted)).toBe(first);
+    await recorder.closeRun(first, 'completed');
+    expect(await recorder.runOf('job-1', submitted)).toBe(first);
+    expect(await recorder.runOf('job-1', tick().getTime())).toBeNull();
+    const second = await recorder.openRun(asked);
+    expect(await recorder.runOf('job-1', submitted)).toBe(second);
+    await recorder.deleteRun(second);
+    expect(await recorder.runOf('job-1', submitted)).toBe(first);
+    // It is the queue's own affair.
+    expect(JSON.stringify(await recorder.listRuns({ limit: 9 }))).not.toContain('job-1');
+    expect(JSON.stringify(await recorder.findRuns({ limit: 9 }))).not.toContain('job-1');
+  });
+
+  test('is found by a recorder whose worker died while it was opened', async () => {
+    const recorder = new Recorder(new Disk(), () => NOON);
+    const opened = recorder.openRun(asked);
+    expect(await recorder.runOf('job-1', 0)).toBe(await opened);
+  });
+
+  test('is found wherever the tab that opened it was killed, after a restart and by another tab', async () => {
+    const images: Image[] = [];
+    const disk = new Disk();
+    disk.watch = (image) => images.push(image);
+    await new Recorder(disk, () => NOON).openRun(asked);
+    let found = 0;
+    for (const { files } of images) {
+      const recorder = new Recorder(new Disk(files), () => NOON);
+      const [run] = ids(await recorder.listRuns({ limit: 9 }));
+      expect(await recorder.runOf('job-1', 0)).toBe((run as string | undefined) ?? null);
+      found += Number(run !== undefined);
+    }
+    expect([found > 0, found < images.length]).toEqual([true, true]);
+
+    // The index was never told of it, and the other tab has long looked through the folders.
+    const [shared, locks] = [new Disk(), new MemoryLocks()];
+    const other = new Recorder(shared, () => NOON, { locks });
+    await other.listRuns({ limit: 9 });
+    shared.fault = (_operation, _kind, path) => (path === 'exports/runs.index' ? { torn: false, error: FULL } : null);
+    const run = await new Recorder(shared, () => NOON, { locks }).openRun(asked);
+    shared.fault = null;
+    expect(await other.runOf('job-1', 0)).toBe(run);
+  });
+});
+
 describe('two tabs', () => {
   test('a run belongs to one of them, and the other one sees it', async () => {
     const [store, locks] = [new MemoryFileStore(), new MemoryLocks()];
@@ -674,6 +817,7 @@ describe('two tabs', () => {
     }
     await one.saveEntity(run, 'note', 'b');
     await one.closeRun(run, 'completed');
+    await one.settled();
     expect((await two.readRun(run)).entities).toHaveLength(2);
     await two.deleteRun(run);
     expect(await one.listRuns({ limit: 9 })).toEqual([]);
@@ -1291,165 +1435,6 @@ async function older() {
   return disk;
 }
 
-const FULL = new DOMException('No space.', 'QuotaExceededError');
-
-type Kind = 'write' | 'move' | 'read' | 'list' | 'remove' | 'open' | 'append' | 'truncate' | 'flush';
-type CrashMode = 'crash' | 'torn' | 'lost tail' | 'torn tail';
-
-/** The disk's content if everything ends at one operation. */
-interface Image {
-  mode: CrashMode;
-  files: Map<string, Uint8Array>;
-}
-
-/** A disk that fails at an operation on demand, and shows its content if everything ended there. */
-class Disk implements FileStore {
-  readonly persistent = false;
-  operations = 0;
-  fault: ((operation: number, kind: Kind, path: string) => { torn: boolean; error: Error } | null) | null = null;
-  watch: ((image: Image) => void) | null = null;
-  #files: Map<string, Uint8Array>;
-  /** How much of the files being appended to is certain to be on disk. */
-  readonly #flushed = new Map<string, Uint8Array>();
-
-  constructor(files: Map<string, Uint8Array> = new Map()) {
-    this.#files = new Map(files);
-  }
-
-  snapshot(): Map<string, Uint8Array> {
-    return new Map(this.#files);
-  }
-
-  async write(path: string, content: Blob): Promise<void> {
-    const bytes = new Uint8Array(await content.arrayBuffer());
-    await this.#operation('write', path, {
-      whole: (files) => files.set(path, bytes),
-      torn: (files) => files.set(path, bytes.slice(0, bytes.length / 2)),
-    });
-  }
-
-  async move(folder: string, from: string, to: string): Promise<void> {
-    await this.#operation('move', `${folder}/${from}`, {
-      whole: (files) => {
-        const content = files.get(`${folder}/${from}`);
-        if (!content) {
-          throw new DOMException('There is no such file.', 'NotFoundError');
-        }
-        files.set(`${folder}/${to}`, content);
-        files.delete(`${folder}/${from}`);
-      },
-    });
-  }
-
-  async read(path: string): Promise<Blob | null> {
-    await this.#operation('read', path, {});
-    const bytes = this.#files.get(path);
-    return bytes ? new Blob([new Uint8Array(bytes)]) : null;
-  }
-
-  async list(folder: string): Promise<{ name: string; kind: 'file' | 'folder' }[]> {
-    await this.#operation('list', folder, {});
-    const found = new Map<string, 'file' | 'folder'>();
-    for (const path of this.#files.keys()) {
-      if (path.startsWith(`${folder}/`)) {
-        const [name = '', ...below] = path.slice(folder.length + 1).split('/');
-        found.set(name, below.length > 0 ? 'folder' : 'file');
-      }
-    }
-    return [...found].map(([name, kind]) => ({ name, kind }));
-  }
-
-  async remove(path: string): Promise<void> {
-    const below = (files: Map<string, Uint8Array>) =>
-      [...files.keys()].filter((known) => known === path || known.startsWith(`${path}/`));
-    await this.#operation('remove', path, {
-      whole: (files) => below(files).forEach((known) => files.delete(known)),
-      torn: (files) =>
-        below(files)
-          .filter((_, index) => index % 2 === 0)
-          .forEach((known) => files.delete(known)),
-    });
-  }
-
-  async append(path: string): Promise<AppendFile> {
-    await this.#operation('open', path, {
-      whole: (files) => files.set(path, files.get(path) ?? new Uint8Array(0)),
-    });
-    const content = () => this.#files.get(path) ?? new Uint8Array(0);
-    this.#flushed.set(path, content());
-    const change = async (kind: Kind, bytes: Uint8Array, torn: Uint8Array) => {
-      await this.#operation(kind, path, {
-        whole: (files) => files.set(path, bytes),
-        torn: (files) => files.set(path, torn),
-      });
-    };
-    return {
-      read: async () => {
-        await this.#operation('read', path, {});
-        return content();
-      },
-      write: (bytes, at) => {
-        const before = content().subarray(0, at);
-        return change(
-          'append',
-          Buffer.concat([before, bytes]),
-          Buffer.concat([before, bytes.subarray(0, bytes.length / 2)]),
-        );
-      },
-      truncate: (length) => change('truncate', content().slice(0, length), content()),
-      flush: () =>
-        this.#operation('flush', path, {
-          whole: () => this.#flushed.set(path, content()),
-        }),
-      close: () => {
-        this.#flushed.delete(path);
-        return Promise.resolve();
-      },
-    };
-  }
-
-  async #operation(
-    kind: Kind,
-    path: string,
-    effect: { whole?: (files: Map<string, Uint8Array>) => unknown; torn?: (files: Map<string, Uint8Array>) => unknown },
-  ): Promise<void> {
-    this.operations += 1;
-    this.#show(effect);
-    const fault = this.fault?.(this.operations, kind, path);
-    await Promise.resolve();
-    if (fault) {
-      if (fault.torn) {
-        effect.torn?.(this.#files);
-      }
-      throw fault.error;
-    }
-    effect.whole?.(this.#files);
-  }
-
-  #show(effect: { torn?: (files: Map<string, Uint8Array>) => unknown }): void {
-    if (!this.watch) {
-      return;
-    }
-    this.watch({ mode: 'crash', files: this.snapshot() });
-    if (effect.torn) {
-      const files = this.snapshot();
-      effect.torn(files);
-      this.watch({ mode: 'torn', files });
-    }
-    const loose = [...this.#flushed].filter(([path, bytes]) => this.#files.get(path) !== bytes);
-    if (loose.length > 0) {
-      const [lost, torn] = [this.snapshot(), this.snapshot()];
-      for (const [path, flushed] of loose) {
-        const bytes = this.#files.get(path) as Uint8Array;
-        lost.set(path, flushed);
-        torn.set(path, bytes.subarray(0, (flushed.length + bytes.length) / 2));
-      }
-      this.watch({ mode: 'lost tail', files: lost });
-      this.watch({ mode: 'torn tail', files: torn });
-    }
-  }
-}
-
 /** What the recorder had reported to a session by some moment. */
 interface Told {
   saved: Entity[];
@@ -1820,6 +1805,7 @@ async function recorded(prompts: string[]) {
     await recorder.closeRun(run, 'completed');
     runs.push(run);
   }
+  await recorder.settled();
   return { store, recorder, runs, locks, tick };
 }
 

@@ -200,7 +200,7 @@ export class WorkingComfyUi {
       if (life !== this.#life) {
         return;
       }
-      const [node] = Object.keys(job.graph);
+      const node = savingNode(job.graph);
       this.#tell(job, 'progress_state', { nodes: { [node]: { value: step, max: STEPS, state: 'running' } } });
       if (step < STEPS) {
         this.#step(job, step + 1, life);
@@ -257,6 +257,13 @@ export class WorkingComfyUi {
       }
     });
   }
+}
+
+/** The one that no other follows. A real server tells what that one made, and nothing of the others. */
+function savingNode(graph: WorkedJob['graph']): string {
+  const links = Object.values(graph).flatMap(({ inputs }) => Object.values(inputs));
+  const followed = new Set(links.map((link) => (Array.isArray(link) ? String(link[0]) : '')));
+  return Object.keys(graph).find((node) => !followed.has(node)) ?? '';
 }
 
 /** One pixel, with its name as embedded text, so that no two files are the same. */

@@ -129,8 +129,10 @@ export class Execution {
         }
       }
       await this.#opening;
-      await this.#run.close();
+      const closed = this.#run.close();
+      // It crosses to the page meanwhile.
       this.#progress.finish();
+      await closed;
       return { run: this.#run.id };
     } finally {
       // Whoever closes a failed run must know it.
@@ -159,6 +161,7 @@ export class Execution {
     let areRecorded = false;
     if (!(run !== null && (await this.#goOnWith(run)))) {
       const opening = {
+        job: this.prepared.jobId,
         config_name: plan.config,
         operation,
         expected_outputs: [

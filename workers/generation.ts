@@ -28,6 +28,7 @@ import type { RecorderApi } from '../src/recorder/recorder_api.ts';
 import type { CheckpointSource } from '../src/weights/checkpoint_source.ts';
 import { storedAddition, storedAdditions } from '../src/weights/library/stored_additions.ts';
 import { EventSender, callsTo } from './connection.ts';
+import { earlierRun } from './earlier_run.ts';
 import { Execution } from './execution.ts';
 import type { ExecuteRequest, GenerationApi, JobPage, LoraFit, StartOptions } from './generation_api.ts';
 import { givenPictures } from './given_files.ts';
@@ -117,10 +118,14 @@ export class GenerationOwner implements GenerationApi {
     this.#running.set(request.jobId, controller);
     this.#threads?.stir();
     try {
+      const { run, isDone } = await earlierRun(request, this.#recording, events);
+      if (isDone) {
+        return { run };
+      }
       await this.#stopPreparing();
       const prepared = await this.#prepare(request, page);
       const execution = new Execution(prepared, this.#recording, events, controller.signal, () => this.#canvas);
-      return await execution.run(request.run, request.point);
+      return await execution.run(run, request.point);
     } finally {
       this.#running.delete(request.jobId);
       void this.#threads?.rest();
@@ -238,7 +243,8 @@ export class GenerationOwner implements GenerationApi {
             mergeLoras,
             useAdditions,
           });
-    return { plan, graph, language: this.#language.client, inscribes: request.inscribes, page };
+    const { jobId, inscribes } = request;
+    return { jobId, plan, graph, language: this.#language.client, inscribes, page };
   }
 
   engineState(): Promise<EngineState> {

@@ -47,13 +47,15 @@ export interface StartOptions {
 /** What to execute, and how far earlier attempts got. */
 export interface ExecuteRequest {
   jobId: string;
+  /** Milliseconds since 1970. */
+  submittedAt: number;
   operation: Operation;
   /** The checkpoints and language models it runs, by ref. */
   sources: Record<string, CheckpointSource>;
   inscribes: boolean;
   /** From 1. */
   attempt: number;
-  /** The run an earlier attempt opened; null = a new one. Nothing is recorded twice. */
+  /** The run an earlier attempt is known to have opened; null = none is. Nothing is recorded twice. */
   run: string | null;
   /** Where to continue; null = at the beginning. */
   point: ResumePoint | null;

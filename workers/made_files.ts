@@ -4,6 +4,16 @@ import type { ChunkMeta, Outputs } from '../src/core/chunk.ts';
 import { MadeFile } from '../src/core/remote.ts';
 import type { Medium } from '../src/media/medium.ts';
 import { recogniseFile } from '../src/media/registry.ts';
+import type { Kind } from '../src/media/registry.ts';
+
+const kinds = new WeakMap<Blob, Promise<Kind | null>>();
+
+/** Reading even a few bytes of a file takes milliseconds, so each is looked at once. */
+function kindOf(file: Blob): Promise<Kind | null> {
+  const kind = kinds.get(file) ?? recogniseFile(file);
+  kinds.set(file, kind);
+  return kind;
+}
 
 /**
  * A step's outputs, with each file moved to the output of its actual medium, if the step has one.
@@ -18,7 +28,7 @@ export async function sortedByContent(
   for (const [name, { medium }] of Object.entries(declared)) {
     const values: unknown[] = Array.isArray(outputs[name]) ? outputs[name] : [];
     for (const value of values.filter((one) => one instanceof MadeFile)) {
-      const kind = await recogniseFile(value.file);
+      const kind = await kindOf(value.file);
       const isOther = kind !== null && kind.medium.id !== medium;
       const [other] =
         Object.entries(declared).find(([, one]) => isOther && one.many && one.medium === kind.medium.id) ?? [];
@@ -39,7 +49,7 @@ export async function sortedByContent(
  * @throws StudioError `result_invalid` if it is not what it claims to be
  */
 export async function madeElsewhere({ file, metadata: origin }: MadeFile, medium: Medium, step: string) {
-  const kind = await recogniseFile(file);
+  const kind = await kindOf(file);
   if (kind?.medium.id !== medium.id) {
     throw new StudioError(
       'result_invalid',

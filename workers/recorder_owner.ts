@@ -51,6 +51,10 @@ export class RecorderOwner implements RecorderApi {
     }
   }
 
+  async runOf(...args: Parameters<RecorderApi['runOf']>) {
+    return (await this.#recorder()).runOf(...args);
+  }
+
   async resumeRun(...args: Parameters<RecorderApi['resumeRun']>) {
     return (await this.#recorder()).resumeRun(...args);
   }
@@ -69,6 +73,11 @@ export class RecorderOwner implements RecorderApi {
 
   async closeRun(...args: Parameters<RecorderApi['closeRun']>) {
     return (await this.#recorder()).closeRun(...args);
+  }
+
+  async settled() {
+    // Nothing ended before it was opened.
+    await (this.#opening && (await this.#recorder()).settled());
   }
 
   async listRuns(...args: Parameters<RecorderApi['listRuns']>) {

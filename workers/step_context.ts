@@ -27,6 +27,7 @@ import { isOnServer } from './language_work.ts';
 
 /** What a job runs with once it is planned. */
 export interface Prepared {
+  jobId: string;
   plan: Plan;
   /** The steps' checkpoints on the graph engine; null if no step needs one. */
   graph: GraphWork | null;

@@ -26,9 +26,12 @@ test('checkpoints are compared in a grid that is broken off by a reload, recorde
   await expect(page.getByRole('heading', { name: 'Checkpoint × Seed' })).toBeVisible();
   await expect(page.getByText(/^.* · [1-3] of 4$/)).toBeVisible({ timeout: 120_000 });
   // In the middle of a cell: its job knows its run.
-  await page.waitForFunction(async () =>
-    (await globalThis.darkroom?.list())?.some(({ state, run }) => state === 'running' && run !== null),
-  );
+  await page.evaluate(async () => {
+    const door = globalThis.darkroom;
+    while (!(await door?.list())?.some(({ state, run }) => state === 'running' && run !== null)) {
+      await new Promise((drawn) => requestAnimationFrame(drawn));
+    }
+  });
   await page.reload();
   await expect(page.getByText(/ · 4 of 4$/)).toBeVisible({ timeout: 180_000 });
   await expect(page.getByText('The grid is in the recordings')).toBeVisible();

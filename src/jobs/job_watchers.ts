@@ -53,6 +53,7 @@ export class JobWatchers {
 
   /** @param jobOf the job of an id, undefined once it is forgotten */
   tell(view: QueueView, jobOf: (id: string) => Job | undefined): void {
+    this.#endWaiting(view.changed, jobOf);
     this.#listeners.forEach((listener) => listener(view));
     for (const id of view.changed) {
       const job = jobOf(id);
@@ -71,7 +72,14 @@ export class JobWatchers {
         this.words.end(id);
         this.sounds.end(id);
       }
-      if (isFinished(job)) {
+    }
+  }
+
+  /** First: what the page draws of an end takes longer. */
+  #endWaiting(changed: ReadonlySet<string>, jobOf: (id: string) => Job | undefined): void {
+    for (const id of changed) {
+      const job = jobOf(id);
+      if (job && isFinished(job)) {
         this.#waiters.get(id)?.resolve(job);
         this.#waiters.delete(id);
       }

@@ -19,6 +19,8 @@ export const TAKEN = 'taken';
 /** One job as the engine receives it. After `complete` or `fail` it accepts no more reports. */
 export interface JobRequest<Payload> {
   readonly id: string;
+  /** Milliseconds since 1970. */
+  readonly submittedAt: number;
   readonly operation: Operation;
   readonly payload: Payload;
   /** Aborted when somebody cancels the job while it runs, and, with the reason {@link TAKEN}, when another tab takes over. */
@@ -218,12 +220,16 @@ export class Receiver<Source> implements JobReceiver<Sourced<Source>> {
         const payload = Object.fromEntries([...found].filter(([ref]) => refs.includes(ref)));
         const stored = await this.#start(id, token);
         if (stored) {
-          this.#current = new RunningJob(this.#jobs, stored, payload, await this.#jobs.point(id), this.#now);
+          // Nobody has left a point in a first attempt.
+          const point = stored.job.attempts > 1 ? await this.#jobs.point(id) : null;
+          this.#current = new RunningJob(this.#jobs, stored, payload, point, this.#now);
           this.#current.look(this.#turn.token);
           return this.#current;
         }
-        // Another tab has changed it, and its message has not arrived yet.
-        await this.#jobs.refresh();
+        if (this.#jobs.stored(id)?.job.state === 'pending') {
+          // Another tab has changed it, and its message has not arrived yet. What another lane here took is known.
+          await this.#jobs.refresh();
+        }
         continue;
       }
       const answer = await this.#resolve(missing);
@@ -313,9 +319,12 @@ function withSource(operation: Operation, ref: string, instead: string): Operati
   };
 }
 
+type Change = (draft: Draft, stored: StoredJob) => void;
+
 /** A job running in this tab. Its changes are stored in order. */
 class RunningJob<Payload> implements JobRequest<Payload> {
   readonly id: string;
+  readonly submittedAt: number;
   readonly operation: Operation;
   readonly payload: Payload;
   attempt: number;
@@ -326,6 +335,8 @@ class RunningJob<Payload> implements JobRequest<Payload> {
   readonly #now: () => number;
   readonly #abort = new AbortController();
   #writing: Promise<void> = Promise.resolve();
+  /** Changes that the next transaction takes along. */
+  #unwritten: { change: Change; otherwise: (error: StudioError) => void }[] = [];
   #isOver = false;
   #isTaken = false;
   #unwrittenPoint = false;
@@ -334,6 +345,7 @@ class RunningJob<Payload> implements JobRequest<Payload> {
   constructor(jobs: StoredJobs, stored: StoredJob, payload: Payload, point: ResumePoint | null, now: () => number) {
     const { job, runner } = stored;
     this.id = job.id;
+    this.submittedAt = job.submittedAt;
     this.operation = job.operation;
     this.payload = payload;
     this.attempt = job.attempts;
@@ -446,17 +458,28 @@ class RunningJob<Payload> implements JobRequest<Payload> {
     }
   }
 
-  #change(change: (draft: Draft, stored: StoredJob) => void, otherwise: (error: StudioError) => void): void {
-    this.#writing = this.#writing
-      .then(() =>
-        this.#jobs.commit([this.id], (draft) => {
+  #change(change: Change, otherwise: (error: StudioError) => void): void {
+    this.#unwritten.push({ change, otherwise });
+    if (this.#unwritten.length === 1) {
+      this.#writing = this.#writing.then(() => this.#writeAll());
+    }
+  }
+
+  /** What has gathered while the last transaction was stored, in one. */
+  async #writeAll(): Promise<void> {
+    const changes = this.#unwritten.splice(0);
+    try {
+      await this.#jobs.commit([this.id], (draft) => {
+        for (const { change } of changes) {
           const stored = draft.get(this.id);
           // The tab that took over decides what happens now.
           if (stored?.runner === this.#token && !isFinished(stored.job)) {
             change(draft, stored);
           }
-        }),
-      )
-      .catch((error: unknown) => otherwise(StudioError.from(error)));
+        }
+      });
+    } catch (error) {
+      changes.forEach(({ otherwise }) => otherwise(StudioError.from(error)));
+    }
   }
 }

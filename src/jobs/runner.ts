@@ -14,12 +14,14 @@ import type { JobReceiver, JobRequest, Sourced } from './queue.ts';
 
 export interface Work {
   jobId: string;
+  /** Milliseconds since 1970. */
+  submittedAt: number;
   operation: Operation;
   /** Of what it runs on, by ref. */
   sources: Sourced<CheckpointSource>;
   /** The number of attempts, including this one. */
   attempt: number;
-  /** The earlier attempt's run; null = a new one. */
+  /** The earlier attempt's run; null = none is known. */
   run: string | null;
   /** Where to continue; null = at the beginning. */
   point: ResumePoint | null;
@@ -36,8 +38,8 @@ export interface Engine {
    * @param stage the one that failed; null = it never started, because it does not fit
    */
   smaller(work: Work, stage: Stage | null): Promise<Offer | null>;
-  /** Records the end of a run that nobody continues. */
-  closeRun(run: string, stage: RunEnd, error: StudioErrorData): Promise<void>;
+  /** Records the end of a job's run, if it has one, that nobody continues. */
+  closeRun(work: Pick<Work, 'jobId' | 'submittedAt' | 'run'>, stage: RunEnd, error: StudioErrorData): Promise<void>;
 }
 
 const RESTARTS = 3;
@@ -89,9 +91,9 @@ class Attempt {
   readonly #request: JobRequest<Sourced<CheckpointSource>>;
 
   constructor(request: JobRequest<Sourced<CheckpointSource>>) {
-    const { id: jobId, operation, payload: sources, attempt, run, point } = request;
+    const { id: jobId, submittedAt, operation, payload: sources, attempt, run, point } = request;
     this.#request = request;
-    this.work = { jobId, operation, sources, attempt, run, point };
+    this.work = { jobId, submittedAt, operation, sources, attempt, run, point };
   }
 
   /** How far it came. */
@@ -123,11 +125,9 @@ async function end(
   isTooMuch: boolean,
   engine: Engine,
 ): Promise<void> {
-  if (request.run !== null) {
-    await engine
-      .closeRun(request.run, error.code === 'cancelled' ? 'cancelled' : 'failed', error.toData())
-      .catch(() => undefined); // The job's own outcome matters more; recovery marks the run at the next start.
-  }
+  await engine
+    .closeRun({ ...work, run: request.run }, error.code === 'cancelled' ? 'cancelled' : 'failed', error.toData())
+    .catch(() => undefined); // The job's own outcome matters more; recovery marks the run at the next start.
   if (isTooMuch) {
     const where = error.code === 'does_not_fit' ? null : stage;
     const offer = await engine.smaller({ ...work, point: request.point }, where).catch(() => null);

@@ -158,7 +158,7 @@ export class WorkerPair implements Engine {
         await this.#execute(await link, work, onEvent, signal, isRemote);
       },
       smaller: () => Promise.resolve(null),
-      closeRun: (run, stage, error) => this.closeRun(run, stage, error),
+      closeRun: (...ended) => this.closeRun(...ended),
     };
   }
 
@@ -261,8 +261,17 @@ export class WorkerPair implements Engine {
     );
   }
 
-  async closeRun(run: string, stage: RunEnd, error: StudioErrorData): Promise<void> {
+  async closeRun(
+    { jobId, submittedAt, run: known }: Pick<Work, 'jobId' | 'submittedAt' | 'run'>,
+    stage: RunEnd,
+    error: StudioErrorData,
+  ): Promise<void> {
     const { recorder } = this;
+    // A worker that ended may have opened one without telling.
+    const run = known ?? (await recorder.call('runOf', jobId, submittedAt));
+    if (run === null) {
+      return;
+    }
     // A new recorder does not hold the run yet; one that does first finishes writing.
     await recorder.call('resumeRun', run);
     await recorder.call('closeRun', run, stage, error);

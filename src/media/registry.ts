@@ -55,9 +55,12 @@ export function mimeOf(filename: string): string {
   return (record ?? kindCalled(extension)?.format)?.mime ?? 'application/octet-stream';
 }
 
-/** By its first bytes, else its MIME type, else its name, else by what its bytes look like; null for an unknown file. */
-export async function recogniseFile(file: Blob): Promise<Kind | null> {
-  const head = new Uint8Array(await file.slice(0, HEAD).arrayBuffer());
+/**
+ * By its first bytes, else its MIME type, else its name, else by what its bytes look like; null for an unknown file.
+ * @param bytes its bytes, where they are there
+ */
+export async function recogniseFile(file: Blob, bytes?: Uint8Array): Promise<Kind | null> {
+  const head = bytes?.subarray(0, HEAD) ?? new Uint8Array(await file.slice(0, HEAD).arrayBuffer());
   return (
     recogniseHead(head, 'own') ??
     kindCalled(essenceOf(file.type)) ??

@@ -1,7 +1,7 @@
 /** How an entity's content becomes a file. Media say which kinds of files there are. */
 import { StudioError } from '../core/errors.ts';
 import { RECORD_FORMATS, essenceOf, kindOfName, recogniseFile } from '../media/registry.ts';
-import { JSON_TYPE, jsonBlob } from './entity_file.ts';
+import { JSON_TYPE, jsonBytes } from './entity_file.ts';
 import type { EntityFile } from './entity_file.ts';
 
 /**
@@ -11,20 +11,21 @@ import type { EntityFile } from './entity_file.ts';
  */
 export async function toFile(content: Blob | string | object, format: unknown): Promise<EntityFile> {
   if (typeof content === 'string') {
-    return { blob: new Blob([content], { type: 'text/plain' }), extension: 'txt' };
+    return { bytes: new TextEncoder().encode(content), extension: 'txt' };
   }
   if (!(content instanceof Blob)) {
-    return { blob: jsonBlob(content), extension: 'json' };
+    return { bytes: jsonBytes(content), extension: 'json' };
   }
+  const bytes = new Uint8Array(await content.arrayBuffer());
   const said = typeof format === 'string' ? knownExtension(format) : null;
-  const extension = said ?? ((await isSafetensors(content)) ? 'safetensors' : await recognisedExtension(content));
+  const extension = said ?? (isSafetensors(bytes) ? 'safetensors' : await recognisedExtension(content, bytes));
   if (extension === null) {
     throw new StudioError(
       'media_unreadable',
       'Nothing here knows what kind of file this is, neither by its first bytes nor by its type; name its format, or record it as something else.',
     );
   }
-  return { blob: content, extension };
+  return { bytes, extension };
 }
 
 /** @param format an extension or one of its other names, such as `jpeg` */
@@ -33,19 +34,18 @@ function knownExtension(format: string): string | null {
   return isRecord ? format : (kindOfName(format)?.format.extension ?? null);
 }
 
-async function recognisedExtension(blob: Blob): Promise<string | null> {
-  const kind = await recogniseFile(blob);
+async function recognisedExtension(blob: Blob, bytes: Uint8Array): Promise<string | null> {
+  const kind = await recogniseFile(blob, bytes);
   // JSON looks like any text; only its type tells.
   const isJson = kind?.medium.turn !== 'own' && essenceOf(blob.type) === JSON_TYPE;
   return isJson ? 'json' : (kind?.format.extension ?? null);
 }
 
 /** A safetensors file begins with the length of its JSON header (u64, little endian), then the header. */
-async function isSafetensors(blob: Blob): Promise<boolean> {
-  const head = new Uint8Array(await blob.slice(0, 10).arrayBuffer());
-  if (head.length < 10 || String.fromCharCode(head[8], head[9]) !== '{"') {
+function isSafetensors(bytes: Uint8Array): boolean {
+  if (bytes.length < 10 || String.fromCharCode(bytes[8], bytes[9]) !== '{"') {
     return false;
   }
-  const length = new DataView(head.buffer).getBigUint64(0, true);
-  return length <= BigInt(blob.size - 8);
+  const length = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
+  return length <= BigInt(bytes.length - 8);
 }

@@ -6,12 +6,21 @@ export const ENTITY_TYPE = /^[a-z0-9]+(?:_[a-z0-9]+)*$/;
 const ENTITY_FILE = /^([0-9]{2,})_([a-z0-9_]+)\.([a-z0-9]+)$/;
 
 export interface EntityFile {
-  blob: Blob;
+  /** Read once: each reading of a Blob takes milliseconds. */
+  bytes: Uint8Array<ArrayBuffer>;
   extension: string;
 }
 
+export function jsonBytes(value: unknown): Uint8Array<ArrayBuffer> {
+  return new TextEncoder().encode(jsonText(value));
+}
+
 export function jsonBlob(value: unknown): Blob {
-  return new Blob([`${JSON.stringify(value, keepNumbers, 2)}\n`], { type: JSON_TYPE });
+  return new Blob([jsonText(value)], { type: JSON_TYPE });
+}
+
+function jsonText(value: unknown): string {
+  return `${JSON.stringify(value, keepNumbers, 2)}\n`;
 }
 
 /** The value as a reader of its JSON will get it. */

@@ -7,7 +7,7 @@ export interface FileStore {
   readonly persistent: boolean;
   /** Creates or replaces a file and its parent folders; flushed once it resolves. May leave a torn file if it fails.
    */
-  write(path: string, content: Blob): Promise<void>;
+  write(path: string, content: Blob | Uint8Array<ArrayBuffer>): Promise<void>;
   /** Renames atomically within one folder, replacing any existing file. */
   move(folder: string, from: string, to: string): Promise<void>;
   /** The content; null if there is no such file. */

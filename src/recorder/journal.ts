@@ -26,6 +26,8 @@ const openedSchema = v.object({
   config_name: v.string(),
   operation: v.nullable(v.record(v.string(), v.unknown())),
   expected_outputs: v.array(v.string()),
+  /** Of this browser's queue. */
+  job: v.optional(v.string()),
 });
 
 /** A file of `length` bytes with that hash is beside the journal under its final name. */

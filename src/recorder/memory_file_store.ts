@@ -5,8 +5,8 @@ export class MemoryFileStore implements FileStore {
   readonly persistent = false;
   readonly #files = new Map<string, Blob>();
 
-  write(path: string, content: Blob): Promise<void> {
-    this.#files.set(path, content);
+  write(path: string, content: Blob | Uint8Array<ArrayBuffer>): Promise<void> {
+    this.#files.set(path, content instanceof Blob ? content : new Blob([content]));
     return Promise.resolve();
   }
 

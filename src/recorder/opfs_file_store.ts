@@ -43,18 +43,17 @@ export class OpfsFileStore implements FileStore {
     return new OpfsFileStore(root);
   }
 
-  async write(path: string, content: Blob): Promise<void> {
+  async write(path: string, content: Blob | Uint8Array<ArrayBuffer>): Promise<void> {
     const { folder, name } = split(path);
     const handle = await openHandle(
       await this.#within(folder, true, (inside) => inside.getFileHandle(name, { create: true })),
     );
     try {
       handle.truncate(0);
-      let at = 0;
-      const reader = content.stream().getReader();
-      for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
-        writeAll(handle, piece.value, at);
-        at += piece.value.length;
+      if (content instanceof Blob) {
+        await writePieces(handle, content);
+      } else {
+        writeAll(handle, content, 0);
       }
       handle.flush();
     } finally {
@@ -182,6 +181,15 @@ function promised<T>(work: () => T): Promise<T> {
   return new Promise((resolve) => {
     resolve(work());
   });
+}
+
+async function writePieces(handle: FileSystemSyncAccessHandle, content: Blob): Promise<void> {
+  let at = 0;
+  const reader = content.stream().getReader();
+  for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+    writeAll(handle, piece.value, at);
+    at += piece.value.length;
+  }
 }
 
 function writeAll(handle: FileSystemSyncAccessHandle, bytes: Uint8Array<ArrayBuffer>, at: number): void {

@@ -12,11 +12,15 @@ import { mimeOf } from '../media/registry.ts';
 import { toFile } from './entity_content.ts';
 import { ENTITY_TYPE, parseFilename, throughJson } from './entity_file.ts';
 import type { FileStore } from './file_store.ts';
+import { DeviceId } from './device_id.ts';
+import { fetched } from './fetched.ts';
 import { JOURNAL, SCHEMA_VERSION, entityOf, stateFact } from './journal.ts';
 import { MemoryLocks } from './locks.ts';
 import type { Locks } from './locks.ts';
+import { OpenRuns } from './open_runs.ts';
+import type { OpenRun } from './open_runs.ts';
 import { outdated, parseRetention, readRetention, writeRetention } from './retention.ts';
-import { RunFolder, filesIn, readFolder } from './run_folder.ts';
+import { RunFolder, filesIn, readFolder, readMetadata } from './run_folder.ts';
 import { readRunFolder, writeRun } from './run_import.ts';
 import type { ImportedFile } from './run_import.ts';
 import { LOCK, summary } from './run_index.ts';
@@ -25,8 +29,6 @@ import { RunList, entryOf, folderFor, lockOf } from './run_list.ts';
 import { METADATA } from './run_record.ts';
 import { guarded, noSuchRun } from './storage_refusal.ts';
 import { hex, sha256 } from './whole_file.ts';
-
-const DEVICE_ID = 'device_id.txt';
 
 /** A closed tab quickly releases its runs, and others only hold them briefly. */
 const PATIENCE_MS = 2000;
@@ -42,15 +44,6 @@ export interface Surroundings {
   thumbnail?: (picture: Blob) => Promise<string>;
 }
 
-interface OpenRun {
-  readonly folder: RunFolder;
-  readonly release: () => void;
-  /** Pending work; changes of one run are serialised. */
-  last: Promise<unknown>;
-  /** Its outcome, if that could not be written. */
-  ending: RunRecord['current_state'] | null;
-}
-
 export class Recorder {
   readonly #store: FileStore;
   readonly #now: () => Date;
@@ -58,10 +51,12 @@ export class Recorder {
   readonly #fetch: (url: string) => Promise<Response>;
   readonly #thumbnail: Surroundings['thumbnail'];
   readonly #list: RunList;
-  readonly #open = new Map<string, OpenRun>();
+  readonly #device: DeviceId;
+  readonly #runs = new OpenRuns();
+  /** Runs that are being opened. */
+  #opening = Promise.resolve();
   /** Files whose hash was verified since the start, as `run/filename`. */
   readonly #verified = new Set<string>();
-  #deviceId: Promise<string> | null = null;
 
   constructor(store: FileStore, now: () => Date = () => new Date(), surroundings: Surroundings = {}) {
     this.#store = store;
@@ -70,7 +65,8 @@ export class Recorder {
     this.#fetch = surroundings.fetch ?? ((url) => fetch(url));
     this.#thumbnail = surroundings.thumbnail;
     const { isWhole = true } = surroundings;
-    this.#list = new RunList(store, { locks: this.#locks, now, isWhole }, (run) => this.#open.get(run)?.folder);
+    this.#device = new DeviceId(store);
+    this.#list = new RunList(store, { locks: this.#locks, now, isWhole }, (run) => this.#runs.folder(run));
   }
 
   /** Recovers what earlier visits left (see {@link RunList}). Listing waits for it, recording does not. */
@@ -78,12 +74,27 @@ export class Recorder {
     return this.#list.recover();
   }
 
-  async openRun(opening: RunOpening): Promise<string> {
+  openRun(opening: RunOpening): Promise<string> {
+    const opened = this.#openRun(opening);
+    this.#opening = Promise.allSettled([this.#opening, opened]).then(() => undefined);
+    return opened;
+  }
+
+  /** @param since when the job was submitted, in milliseconds since 1970 */
+  runOf(job: string, since: number): Promise<string | null> {
+    return guarded(async () => {
+      // Whoever asked for it may have died meanwhile.
+      await this.#opening;
+      return this.#list.runOf(job, since);
+    });
+  }
+
+  async #openRun(opening: RunOpening): Promise<string> {
     await this.#endPending();
     return guarded(async () => {
       const now = this.#now();
       const run = `run_${now.getTime()}_${hex(crypto.getRandomValues(new Uint8Array(3)))}`;
-      const device_id = await this.#device();
+      const device_id = await this.#device.get();
       const path = folderFor(run, device_id);
       const release = await this.#lock(run);
       try {
@@ -97,6 +108,7 @@ export class Recorder {
             config_name: opening.config_name,
             operation: opening.operation && throughJson(withoutPictures(opening.operation)),
             expected_outputs: opening.expected_outputs,
+            ...(opening.job === undefined ? {} : { job: opening.job }),
           },
         ]);
         await this.#keepOpen(run, folder, release);
@@ -111,9 +123,10 @@ export class Recorder {
 
   async resumeRun(run: string): Promise<RunRecord> {
     return guarded(async () => {
-      if (this.#open.has(run)) {
+      await this.#runs.settled(run);
+      if (this.#runs.has(run)) {
         // Its last writer may have died in the middle of an entity, which is recovered first.
-        return this.#inTurn(run, ({ folder }) => Promise.resolve(folder.record));
+        return this.#runs.inTurn(run, ({ folder }) => Promise.resolve(folder.record));
       }
       const { folder, release } = await this.#take(run);
       try {
@@ -136,7 +149,7 @@ export class Recorder {
     metadata: Record<string, unknown> = {},
   ): Promise<Entity> {
     assert(ENTITY_TYPE.test(entityType), `"${entityType}" is an entity type like "output_image"`);
-    return this.#inTurn(run, async ({ folder }) => {
+    return this.#runs.inTurn(run, async ({ folder }) => {
       const file = await toFile(content, metadata.format);
       const saved = await folder.save(entityType, file, this.#now().toISOString(), throughJson(metadata));
       const entity = entityOf(saved);
@@ -158,32 +171,27 @@ export class Recorder {
     url: string,
     metadata: Record<string, unknown> = {},
   ): Promise<Entity> {
-    const address = URL.canParse(url) ? new URL(url) : null;
-    if (!address || !['blob:', 'data:', 'http:', 'https:'].includes(address.protocol)) {
-      throw new StudioError(
-        'invalid_operation',
-        'The URL to save from must be a blob:, data:, http: or https: address.',
-      );
-    }
-    // A query string may contain a key.
-    const source = address.protocol.startsWith('http') ? { source: `${address.origin}${address.pathname}` } : {};
-    return this.saveEntity(run, entityType, await this.#fetched(url), { ...source, ...metadata });
+    const { source, blob } = await fetched(url, this.#fetch);
+    return this.saveEntity(run, entityType, blob, { ...(source === null ? {} : { source }), ...metadata });
   }
 
+  /** Resolves once the end is in the journal; see {@link settled} for what follows from it. */
   async closeRun(run: string, stage: RunEnd, error?: StudioErrorData): Promise<void> {
     const ending = { stage, ...(error ? { error } : {}) };
-    await this.#inTurn(run, (open) => this.#end(run, open, ending));
-    await this.#discardOutdated().catch(() => {
-      // The run has ended anyway; they are checked again after the next one.
-    });
+    await this.#runs.inTurn(run, (open) => this.#end(run, open, ending));
+  }
+
+  /** Resolves when every run that has ended is described on the disk and in the index, and what is not kept any more is gone. */
+  settled(): Promise<void> {
+    return this.#runs.settled();
   }
 
   listRuns(query: RunQuery): Promise<RunRecord[]> {
-    return guarded(() => this.#list.list(query));
+    return this.#settledList(() => this.#list.list(query));
   }
 
   findRuns(query: RunQuery): Promise<RunSummary[]> {
-    return guarded(() => this.#list.find(query));
+    return this.#settledList(() => this.#list.find(query));
   }
 
   /** Runs that the browser has lost, newest first. */
@@ -214,12 +222,11 @@ export class Recorder {
   async readEntity(run: string, name: string): Promise<Blob> {
     return guarded(async () => {
       const path = await this.#list.folder(run);
-      if (name === METADATA && this.#open.has(run)) {
-        await this.#inTurn(run, ({ folder }) => folder.describe());
+      if (name === METADATA) {
+        await this.#runs.settled(run);
+        await (this.#runs.has(run) && this.#runs.inTurn(run, ({ folder }) => folder.describe()));
       }
-      // An untrusted path must not leave the run's folder.
-      const known = name === METADATA || parseFilename(name) !== null;
-      const file = known ? await this.#store.read(`${path}/${name}`) : null;
+      const file = await this.#read(path, name);
       if (!file) {
         throw new StudioError('invalid_operation', `The run "${run}" has no file "${name}".`);
       }
@@ -230,11 +237,20 @@ export class Recorder {
     });
   }
 
+  #read(path: string, name: string): Promise<Blob | null> {
+    if (name === METADATA) {
+      return readMetadata(this.#store, path);
+    }
+    // An untrusted path must not leave the run's folder.
+    return parseFilename(name) === null ? Promise.resolve(null) : this.#store.read(`${path}/${name}`);
+  }
+
   async starRun(run: string, starred: boolean): Promise<void> {
     await guarded(async () => {
-      const open = this.#open.get(run);
+      await this.#runs.settled(run);
+      const open = this.#runs.get(run);
       if (open) {
-        await this.#inTurn(run, ({ folder }) => folder.say({ record: 'star', starred }));
+        await this.#runs.inTurn(run, ({ folder }) => folder.say({ record: 'star', starred }));
         await this.#list.index.put(entryOf(open.folder));
         return;
       }
@@ -261,6 +277,7 @@ export class Recorder {
       const { record } = imported;
       const run = record.run_id;
       await this.#list.upToDate();
+      await this.#runs.settled(run);
       const release = await this.#lock(run);
       try {
         if (await this.#list.has(run)) {
@@ -278,8 +295,8 @@ export class Recorder {
 
   async deleteRun(run: string): Promise<void> {
     await guarded(async () => {
-      const open = this.#open.get(run);
-      if (!open) {
+      await this.#runs.settled(run);
+      if (!this.#runs.has(run)) {
         const path = await this.#list.folder(run);
         const release = await this.#lock(run);
         try {
@@ -289,8 +306,8 @@ export class Recorder {
         }
         return;
       }
-      await this.#inTurn(run, async ({ folder, release }) => {
-        this.#open.delete(run);
+      await this.#runs.inTurn(run, async ({ folder, release }) => {
+        this.#runs.drop(run);
         try {
           await this.#list.index.put({ ...entryOf(folder), due: true, leaving: true });
           await folder.delete();
@@ -309,7 +326,7 @@ export class Recorder {
   /** What {@link setRetention} would delete now, newest first. */
   async outdatedRuns(retention: Retention): Promise<RunSummary[]> {
     const setting = parseRetention(retention);
-    return guarded(async () => {
+    return this.#settledList(async () => {
       await this.#list.upToDate();
       return outdated(this.#list.index.select({}), setting).map(summary);
     });
@@ -317,37 +334,39 @@ export class Recorder {
 
   async setRetention(retention: Retention): Promise<string[]> {
     const setting = parseRetention(retention);
-    return guarded(async () => {
+    return this.#settledList(async () => {
       await this.#locks.within(LOCK, () => writeRetention(this.#store, setting));
       return this.#discardOutdated();
     });
   }
 
-  #inTurn<T>(run: string, work: (open: OpenRun) => Promise<T>): Promise<T> {
-    const open = this.#open.get(run);
-    assert(open, `the run "${run}" is open`);
-    const result = open.last.then(() => {
-      assert(this.#open.get(run) === open, `the run "${run}" is open`);
-      return guarded(() => work(open));
+  /** What is not kept any more would be listed, and gone when it is opened. */
+  #settledList<T>(list: () => Promise<T>): Promise<T> {
+    return guarded(async () => {
+      await this.#runs.settled();
+      return list();
     });
-    open.last = result.catch(() => {});
-    return result;
   }
 
   async #keepOpen(run: string, folder: RunFolder, release: () => void): Promise<void> {
-    this.#open.set(run, { folder, release, last: Promise.resolve(), ending: null });
+    this.#runs.keep(run, folder, release);
     const operation = folder.record.operation as Memory['operation'];
     await this.#list.index.remember(run, { operation }, entryOf(folder));
   }
 
   async #end(run: string, open: OpenRun, ending: RunRecord['current_state']): Promise<void> {
+    const { folder } = open;
     open.ending = ending;
-    await open.folder.say(stateFact(ending, this.#now().toISOString()));
-    await this.#list.index.put(entryOf(open.folder));
-    this.#open.delete(run);
-    await open.folder.close();
-    open.release();
-    void this.#sketch(entryOf(open.folder));
+    await folder.append(stateFact(ending, this.#now().toISOString()));
+    const follow = async () => {
+      await folder.describe();
+      await this.#list.index.put(entryOf(folder));
+    };
+    this.#runs.leave(run, open, follow, async () => {
+      void this.#sketch(entryOf(folder));
+      // If this fails, the next end checks them again.
+      await this.#discardOutdated();
+    });
   }
 
   /** Remembers a thumbnail of the run. Nobody waits for it, and it may be missing. */
@@ -363,10 +382,8 @@ export class Recorder {
 
   /** Writes outcomes for which there was no space when the runs ended. */
   async #endPending(): Promise<void> {
-    for (const [run, { ending }] of this.#open) {
-      if (ending) {
-        await this.#inTurn(run, (open) => this.#end(run, open, ending)).catch(() => {});
-      }
+    for (const { run, ending } of this.#runs.pending()) {
+      await this.#runs.inTurn(run, (open) => this.#end(run, open, ending)).catch(() => {});
     }
   }
 
@@ -411,7 +428,7 @@ export class Recorder {
     await this.#list.upToDate();
     const deleted: string[] = [];
     for (const { run_id, folder } of outdated(this.#list.index.select({}), retention)) {
-      const release = this.#open.has(run_id) ? null : await this.#locks.tryHold(lockOf(run_id));
+      const release = this.#runs.folder(run_id) ? null : await this.#locks.tryHold(lockOf(run_id));
       if (release) {
         try {
           // The index may be behind another tab.
@@ -429,7 +446,7 @@ export class Recorder {
   }
 
   async #verify(run: string, path: string, name: string, file: Blob): Promise<void> {
-    const record = this.#open.get(run)?.folder.record ?? (await readFolder(this.#store, path))?.record;
+    const record = this.#runs.folder(run)?.record ?? (await readFolder(this.#store, path))?.record;
     const expected = record?.entities.find(({ filename }) => filename === name)?.sha256;
     if (expected && expected !== (await sha256(file))) {
       throw new StudioError(
@@ -438,26 +455,6 @@ export class Recorder {
       );
     }
     this.#verified.add(`${run}/${name}`);
-  }
-
-  async #fetched(url: string): Promise<Blob> {
-    let response: Response;
-    try {
-      response = await this.#fetch(url);
-      if (response.ok) {
-        return await response.blob();
-      }
-    } catch (cause) {
-      throw new StudioError(
-        'origin_unavailable',
-        'What should be saved could not be fetched; check its address and the connection, then try again.',
-        { retry: 'same', cause },
-      );
-    }
-    throw new StudioError(
-      'origin_unavailable',
-      `What should be saved could not be fetched (the server answers ${response.status}); check its address.`,
-    );
   }
 
   async #lock(run: string): Promise<() => void> {
@@ -470,23 +467,5 @@ export class Recorder {
       );
     }
     return release;
-  }
-
-  #device(): Promise<string> {
-    this.#deviceId ??= this.#readDevice();
-    this.#deviceId.catch(() => {
-      this.#deviceId = null;
-    });
-    return this.#deviceId;
-  }
-
-  async #readDevice(): Promise<string> {
-    const kept = (await (await this.#store.read(DEVICE_ID))?.text())?.trim();
-    if (kept !== undefined && /^[0-9a-f-]{36}$/.test(kept)) {
-      return kept;
-    }
-    const id = crypto.randomUUID();
-    await this.#store.write(DEVICE_ID, new Blob([id]));
-    return id;
   }
 }

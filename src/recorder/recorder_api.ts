@@ -13,6 +13,8 @@ export interface RunOpening {
   operation: Operation | null;
   /** The entity types the run should produce, in order. */
   expected_outputs: string[];
+  /** The job that opens it, by which {@link RecorderApi.runOf} finds it. It is not part of the record. */
+  job?: string;
 }
 
 /** What {@link RecorderApi.saveEntity} takes. */
@@ -110,6 +112,11 @@ export interface RecorderApi {
   openRun(opening: RunOpening): Promise<string>;
   /** The same with its first entities, for those who are too busy to be told of each. */
   openRunWith(opening: RunOpening, entities: readonly NewEntity[]): Promise<{ run: string; entities: Entity[] }>;
+  /**
+   * The newest run that a job opened, also if nobody heard of it because who asked for it died; null if there is none or it was deleted.
+   * @param since when the job was submitted, in milliseconds since 1970: ids of jobs may be given again
+   */
+  runOf(job: string, since: number): Promise<string | null>;
   /** Reopens an interrupted or ended run: more can be saved, under the next numbers. */
   resumeRun(run: string): Promise<RunRecord>;
   /** Resolves once the entity is saved: its file is whole and its journal record flushed. */
@@ -123,8 +130,10 @@ export interface RecorderApi {
   saveFromBlob(run: string, entityType: string, blob: Blob, metadata?: Record<string, unknown>): Promise<Entity>;
   /** Fetches a URL (also `blob:` and `data:`) and saves the content; for http(s), `metadata.source` is the origin of the content. */
   saveFromUrl(run: string, entityType: string, url: string, metadata?: Record<string, unknown>): Promise<Entity>;
-  /** Writes how the run ended. */
+  /** Writes how the run ended; resolves once that is sure to be found again. `metadata.json` and the list of runs follow. */
   closeRun(run: string, stage: RunEnd, error?: StudioErrorData): Promise<void>;
+  /** Resolves when that has followed for all runs that have ended, and those not kept any more are deleted. */
+  settled(): Promise<void>;
   listRuns(query: RunQuery): Promise<RunRecord[]>;
   /** Like {@link listRuns}, from the index alone: for long lists. */
   findRuns(query: RunQuery): Promise<RunSummary[]>;

@@ -117,28 +117,23 @@ export class RunFolder {
   }
 
   /** Resolves once the entity is saved. If it rejects, nothing was saved and the folder is still writable. */
-  async save(type: string, { blob, extension }: EntityFile, timestamp: string, metadata: Saved['metadata']) {
+  async save(type: string, { bytes, extension }: EntityFile, timestamp: string, metadata: Saved['metadata']) {
     const sequence = this.#next;
     const name = filename(sequence, type, extension);
-    const saved: Saved = {
-      record: 'entity',
-      sequence,
-      type,
-      filename: name,
-      length: blob.size,
-      sha256: await sha256(blob),
-      timestamp,
-      metadata,
-    };
+    const file = { sequence, type, filename: name, length: bytes.length };
+    // Beside the writing.
+    const hash = sha256(bytes);
+    hash.catch(() => {});
     try {
-      await writeWhole(this.#store, this.path, name, blob);
+      await writeWhole(this.#store, this.path, name, bytes);
+      const saved: Saved = { record: 'entity', ...file, sha256: await hash, timestamp, metadata };
       await this.append(saved);
+      this.#next = sequence + 1;
+      return saved;
     } catch (error) {
       await this.#takeBack(name);
       throw error;
     }
-    this.#next = sequence + 1;
-    return saved;
   }
 
   /** Saves an entity under its existing number, otherwise like {@link save}. The caller has verified its hash. */
@@ -289,7 +284,7 @@ export class RunFolder {
   }
 
   #metadata(): Blob {
-    return jsonBlob({ ...this.record, journal_length: this.#length });
+    return describing(this.record, this.#length);
   }
 }
 
@@ -300,8 +295,29 @@ export interface Told {
   lengths: Map<string, number> | null;
   /** Bytes of the journal's good lines. */
   journalLength: number;
+  /** The job that opened it, if one did. */
+  job?: string;
   /** Whether the journal does not end with a good line, or a file is missing: recovery is due, unless the run is being written. */
   isDamaged: boolean;
+}
+
+function describing(record: RunRecord, journal_length: number): Blob {
+  return jsonBlob({ ...record, journal_length });
+}
+
+/**
+ * `metadata.json` as it will be: while another tab writes the run, the file is behind the journal. Where the file knows more, or there is no
+ * journal that can be read, the file; null without either.
+ */
+export async function readMetadata(store: FileStore, path: string): Promise<Blob | null> {
+  const file = await store.read(`${path}/${METADATA}`);
+  // That a later version wrote it is no reason to withhold the file.
+  const told = await readJournal(store, path).catch(() => null);
+  if (!told || told === 'deleted') {
+    return file;
+  }
+  const described = file && parseRecord(await file.text());
+  return (described?.journal_length ?? 0) >= told.journalLength ? file : describing(told.record, told.journalLength);
 }
 
 /** Null if there is no such run, or it was deleted. Missing files are left out and listed as lost. */
@@ -347,6 +363,7 @@ async function readJournal(store: FileStore, path: string): Promise<Told | 'dele
         record: recordOf(state),
         lengths: new Map(state.entities.map((entity) => [entity.filename, entity.length])),
         journalLength: length,
+        job: state.opened.job,
         isDamaged: length < bytes.byteLength,
       };
 }

@@ -52,6 +52,7 @@ const entrySchema = v.object({
   picture: v.optional(v.string(), ''),
   name: v.optional(v.string(), ''),
   bytes: v.number(),
+  job: v.optional(v.string()),
 });
 
 export type IndexEntry = v.InferOutput<typeof entrySchema>;
@@ -118,6 +119,12 @@ export class RunIndex {
 
   get runs(): string[] {
     return [...this.#listed.keys()];
+  }
+
+  /** The newest run of a job that has not been lost. */
+  ofJob(job: string, since: number): IndexEntry | null {
+    const listed = this.#byNewest().find(({ entry }) => entry.job === job && !entry.lost && !entry.leaving);
+    return listed && listed.start >= since ? listed.entry : null;
   }
 
   /** Takes in what other tabs have added. */
@@ -289,7 +296,7 @@ export class RunIndex {
 export function indexEntry(
   folder: string,
   record: RunRecord,
-  { bytes, due }: { bytes: number; due: boolean },
+  { bytes, due, job }: { bytes: number; due: boolean; job?: string },
 ): IndexEntry {
   const { run_id, timestamp, current_state, starred = false, config_name, operation, entities } = record;
   const text = (name: string) => {
@@ -317,6 +324,7 @@ export function indexEntry(
     picture: shown?.filename ?? '',
     name: typeof name === 'string' ? name.slice(0, LONGEST_TEXT) : '',
     bytes,
+    ...(job === undefined ? {} : { job }),
   };
 }
 
@@ -326,6 +334,7 @@ export function summary({
   leaving: _leaving,
   lost: _lost,
   pictures: results,
+  job: _job,
   ...shown
 }: IndexEntry): RunSummary {
   return { ...shown, results };

@@ -73,10 +73,26 @@ export class RunList {
 
   async find(query: RunQuery): Promise<RunSummary[]> {
     await this.upToDate();
-    return take(this.index.select(query), query.limit).map((entry) => {
-      const folder = this.#written(entry.run_id);
-      return summary(folder ? entryOf(folder) : entry);
-    });
+    const entries = take(this.index.select(query), query.limit);
+    return (await Promise.all(entries.map((entry) => this.#latest(entry)))).map(summary);
+  }
+
+  /** The newest run of a job, also if the tab that opened it died before it was in the index. */
+  async runOf(job: string, since: number): Promise<string | null> {
+    await this.upToDate();
+    const known = this.index.ofJob(job, since);
+    if (known) {
+      return known.run_id;
+    }
+    for (const [run, path] of await this.#folders()) {
+      if (!this.index.get(run) && startOf(run) >= since) {
+        const told = await readFolder(this.#store, path).catch(() => null);
+        if (told?.job === job) {
+          return run;
+        }
+      }
+    }
+    return null;
   }
 
   /** Files that are missing or have another length are listed as lost. */
@@ -186,9 +202,18 @@ export class RunList {
     }
   }
 
+  /** The index may be behind the end of a run that another tab writes. */
+  async #latest(entry: IndexEntry): Promise<IndexEntry> {
+    const folder = this.#written(entry.run_id);
+    if (folder) {
+      return entryOf(folder);
+    }
+    return (entry.stage === 'running' && (await this.#dueEntry(entry.folder).catch(() => null))) || entry;
+  }
+
   async #dueEntry(path: string): Promise<IndexEntry | null> {
     const told = await readFolder(this.#store, path);
-    return told && indexEntry(path, told.record, { bytes: bytesOf(told), due: true });
+    return told && indexEntry(path, told.record, { bytes: bytesOf(told), due: true, job: told.job });
   }
 
   async #olderEntry(path: string): Promise<IndexEntry | null> {
@@ -306,7 +331,7 @@ export function lockOf(run: string): string {
 
 export function entryOf(folder: RunFolder): IndexEntry {
   const bytes = folder.state.entities.reduce((sum, { length }) => sum + length, 0);
-  return indexEntry(folder.path, folder.record, { bytes, due: !folder.isDescribed });
+  return indexEntry(folder.path, folder.record, { bytes, due: !folder.isDescribed, job: folder.state.opened.job });
 }
 
 function bytesOf({ lengths }: Told): number {

@@ -18,7 +18,7 @@ export class UnitedFileStore implements FileStore {
     this.#second = second;
   }
 
-  async write(path: string, content: Blob): Promise<void> {
+  async write(path: string, content: Blob | Uint8Array<ArrayBuffer>): Promise<void> {
     await (await this.#holder(folderOf(path))).write(path, content);
   }
 

@@ -2,7 +2,12 @@
 import type { FileStore } from './file_store.ts';
 
 /** Afterwards there is either the whole new file, or the previous one. */
-export async function writeWhole(store: FileStore, folder: string, name: string, content: Blob): Promise<void> {
+export async function writeWhole(
+  store: FileStore,
+  folder: string,
+  name: string,
+  content: Blob | Uint8Array<ArrayBuffer>,
+): Promise<void> {
   const part = `${name}.part`;
   try {
     await store.write(`${folder}/${part}`, content);
@@ -18,8 +23,9 @@ export function isLeftover(name: string): boolean {
   return name.endsWith('.part') || name.endsWith('.crswap');
 }
 
-export async function sha256(blob: Blob): Promise<string> {
-  return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', await blob.arrayBuffer())));
+export async function sha256(content: Blob | Uint8Array<ArrayBuffer>): Promise<string> {
+  const bytes = content instanceof Blob ? await content.arrayBuffer() : content;
+  return hex(new Uint8Array(await crypto.subtle.digest('SHA-256', bytes)));
 }
 
 export function hex(bytes: Uint8Array): string {
