@@ -27,7 +27,8 @@ const UNET_TEXT = /attn2_to_[kv]$/;
 
 /** The first that fits the name of some layer says which families it may be. */
 const TRANSFORMERS: readonly [name: RegExp, families: readonly string[]][] = [
-  [/^(?:txt_)?mode_blocks_|^(?:early|single)_stream_modulations_/, ['FLUX.3']],
+  [/^(?:txt_|content_)?mode_blocks_|^(?:early|single)_stream_modulations_/, ['FLUX.3']],
+  [/^single_blocks_\d+_(?:[qkv]_proj|attn_out|mlp_(?:in|out))$/, ['FLUX.3']],
   [/^single_transformer_blocks_\d+_(?:ff_linear_|attn_to_out_0$)/, ['FLUX.3']],
   [/^single_transformer_blocks_\d+_attn_(?:to_qkv_mlp_proj|to_out)$|^(?:double|single)_stream_modulation_/, ['FLUX.2']],
   [/^transformer_blocks_\d+_ff(?:_context)?_linear_/, ['FLUX.2']],
