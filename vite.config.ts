@@ -97,11 +97,9 @@ function startOfConfigs(): Plugin {
         checkpoint: { repo: string } | null;
       };
       const { repo } = file.checkpoint ?? {};
-      // A rule is chosen by its name: what it says of itself is for those who read its file.
-      const isRule = file.pipeline === 'prompt_interception_media_generation';
       const start = {
         ...file,
-        description: isRule ? undefined : file.description,
+        description: undefined,
         template: undefined,
         sizes: undefined,
         checkpoint: repo === undefined ? null : { repo },

@@ -13,7 +13,7 @@ import inspect
 import json
 
 import torch
-from diffusers import Flux2Transformer2DModel, FluxTransformer2DModel, QwenImageTransformer2DModel, SD3Transformer2DModel, WanTransformer3DModel, ZImageTransformer2DModel
+from diffusers import Flux2Transformer2DModel, Flux3Transformer2DModel, FluxTransformer2DModel, QwenImageTransformer2DModel, SD3Transformer2DModel, WanTransformer3DModel, ZImageTransformer2DModel
 from diffusers.loaders import lora_conversion_utils as conversion
 from diffusers.loaders import single_file_utils
 
@@ -69,6 +69,9 @@ def cases(width: dict[str, int]) -> dict:
     plain = lambda prefix: (lambda name: f"{prefix}{name}", ("lora_A.weight", "lora_B.weight"), None)
     f, z, k, s = width["tiny-flux1-dev"], width["tiny-z-image"], width["tiny-flux2-klein"], width["tiny-sd35"]
     w = width["tiny-wan"]
+    flux3_layers = {"content_mode_blocks.image.0.q_proj": "mode_blocks.image.0.attn.to_q", "content_mode_blocks.image.0.attn_out": "mode_blocks.image.0.attn.to_out.0", "txt_mode_blocks.0.mlp_in": "txt_mode_blocks.0.ff.linear_in", "single_blocks.0.k_proj": "single_transformer_blocks.0.attn.to_k", "single_blocks.0.mlp_out": "single_transformer_blocks.0.ff.linear_out"}
+    flux3_model = transformer("tiny-flux3", Flux3Transformer2DModel)
+    flux3 = {name: tuple(flux3_model.get_submodule(own).weight.shape) for name, own in flux3_layers.items()}
     return {
         "flux1-peft": ("tiny-flux1-dev", FluxTransformer2DModel, ["transformer_blocks.0.attn.to_q", "transformer_blocks.1.ff.net.0.proj", "transformer_blocks.0.norm1.linear", "single_transformer_blocks.1.proj_out", "x_embedder"], *plain("transformer.")),
         "flux1-kohya": ("tiny-flux1-dev", FluxTransformer2DModel, {"double_blocks.0.img_attn.qkv": (3 * f, f), "double_blocks.1.txt_attn.proj": (f, f), "double_blocks.1.img_mlp.0": (4 * f, f), "double_blocks.0.txt_mod.lin": (6 * f, f), "single_blocks.0.linear1": (7 * f, f), "single_blocks.0.linear2": (f, 5 * f), "single_blocks.1.modulation.lin": (3 * f, f)}, kohya, ("lora_down.weight", "lora_up.weight"), kohya_flux1),
@@ -83,6 +86,8 @@ def cases(width: dict[str, int]) -> dict:
         "sd35-kohya": ("tiny-sd35", SD3Transformer2DModel, {"joint_blocks.0.x_block.attn.qkv": (3 * s, s), "joint_blocks.1.context_block.attn.qkv": (3 * s, s), "joint_blocks.0.x_block.attn2.proj": (s, s), "joint_blocks.0.context_block.attn.proj": (s, s), "joint_blocks.1.x_block.mlp.fc1": (4 * s, s), "joint_blocks.0.context_block.mlp.fc2": (s, 4 * s), "joint_blocks.0.context_block.adaLN_modulation.1": (6 * s, s), "context_embedder": (s, 96)}, kohya, DOWN_UP, kohya_sd3_changes),
         "z-image-kohya": ("tiny-z-image", ZImageTransformer2DModel, ["layers.0.attention.to_q", "layers.1.attention.to_out.0", "context_refiner.0.feed_forward.w1", "noise_refiner.0.attention.to_v", "layers.0.adaLN_modulation.0"], kohya, DOWN_UP, conversion._convert_non_diffusers_z_image_lora_to_diffusers),
         "flux2-kohya": ("tiny-flux2-klein", Flux2Transformer2DModel, {"double_blocks.0.img_attn.qkv": (3 * k, k), "double_blocks.1.txt_attn.qkv": (3 * k, k), "double_blocks.1.txt_attn.proj": (k, k), "double_blocks.0.txt_mlp.0": (6 * k, k), "double_blocks.1.img_mlp.2": (k, 3 * k), "single_blocks.1.linear1": (9 * k, k), "single_blocks.0.linear2": (k, 4 * k)}, kohya, DOWN_UP, conversion._convert_kohya_flux2_lora_to_diffusers),
+        "flux3-peft": ("tiny-flux3", Flux3Transformer2DModel, ["mode_blocks.image.0.attn.to_q", "mode_blocks.image_cond.0.ff.linear_in", "txt_mode_blocks.0.attn.to_out.0", "single_transformer_blocks.0.attn.to_v", "single_transformer_blocks.0.ff.linear_out"], *plain("transformer.")),
+        "flux3-comfyui": ("tiny-flux3", Flux3Transformer2DModel, flux3, lambda name: f"diffusion_model.{name}", ("lora_A.weight", "lora_B.weight"), conversion._convert_non_diffusers_flux3_lora_to_diffusers),
     }
 
 
@@ -96,7 +101,7 @@ def fuse(model: torch.nn.Module, lora: dict) -> None:
 
 def main() -> None:
     fresh_folder(FOLDER)
-    kinds = {"tiny-flux1-dev": FluxTransformer2DModel, "tiny-sd35": SD3Transformer2DModel, "tiny-z-image": ZImageTransformer2DModel, "tiny-flux2-klein": Flux2Transformer2DModel, "tiny-qwen-image": QwenImageTransformer2DModel, "tiny-wan": WanTransformer3DModel}
+    kinds = {"tiny-flux1-dev": FluxTransformer2DModel, "tiny-sd35": SD3Transformer2DModel, "tiny-z-image": ZImageTransformer2DModel, "tiny-flux2-klein": Flux2Transformer2DModel, "tiny-flux3": Flux3Transformer2DModel, "tiny-qwen-image": QwenImageTransformer2DModel, "tiny-wan": WanTransformer3DModel}
     widths = {}
     for checkpoint, kind in kinds.items():
         model = transformer(checkpoint, kind)

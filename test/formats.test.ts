@@ -15,6 +15,7 @@ import { join, latin1Bytes, utf8Bytes, viewOf } from '../src/formats/bytes.ts';
 import { inscribe, readMetadata, writeMetadata } from '../src/formats/container.ts';
 import { ExifTag, readExif, writeExif } from '../src/formats/exif.ts';
 import { inflate } from '../src/formats/inflation.ts';
+import { deflated, losslessPng } from '../src/formats/lossless_png.ts';
 import { findPairs, parseInfotext, writeInfotext } from '../src/formats/infotext.ts';
 import { readingOf } from '../src/formats/infotext_reading.ts';
 import { asciiJson, readJson } from '../src/formats/json.ts';
@@ -26,6 +27,7 @@ import { samplerLabel, samplerNamed, scheduleNamed } from '../src/formats/sample
 import { inscriptionOf, readSettings, settingsOf, type Settings } from '../src/formats/settings.ts';
 import { readStealth } from '../src/formats/stealth.ts';
 import { writeXmp, xmpValue } from '../src/formats/xmp.ts';
+import { pngPixels } from '../src/package/node_picture.ts';
 import { parseSafetensorsHeader, safetensorsHeaderLength } from '../src/weights/safetensors.ts';
 import { chunk, exifOf, golden, iTXt, jpegOf, png, pngOf, riff, segment, tEXt, type Bytes } from './picture_files.ts';
 
@@ -1263,6 +1265,13 @@ describe('pictures of the tools', () => {
 });
 
 describe('our own pictures', () => {
+  test('lose nothing of what is transparent', async () => {
+    const data = Uint8ClampedArray.from({ length: 4 * 5 * 3 }, (_, i) => (i * 71 + (i % 4) * 13) % 256);
+    const file = await losslessPng({ width: 5, height: 3, data }, deflated);
+    expect(file.type).toBe('image/png');
+    expect(pngPixels(new Uint8Array(await file.arrayBuffer()))).toEqual({ width: 5, height: 3, data });
+  });
+
   test.each(Object.entries(PLAIN))('a %s gives its settings back', async (_, file) => {
     const reading = await read(writeMetadata(golden(file), inscriptionOf(settings)));
     const { prompt, negative_prompt, steps, guidance_scale, seed, width, height } = settings.operation.parameters;

@@ -546,7 +546,7 @@ describe('every architecture of src/graphs', () => {
     },
     AutoencoderKLQwenImage: {
       attn_scales: [0.5],
-      input_channels: 4,
+      input_channels: 1,
       latents_std: [1, 1],
       temperal_downsample: [true],
     },
@@ -562,8 +562,6 @@ describe('every architecture of src/graphs', () => {
       guidance_embeds: true,
       out_channels: 32,
       patch_size: 1,
-      use_additional_t_cond: true,
-      use_layer3d_rope: true,
     },
     Qwen2_5_VLForConditionalGeneration: {
       hidden_act: 'gelu',

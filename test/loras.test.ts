@@ -517,12 +517,12 @@ describe('a file of which nothing can be used is refused for the right reason', 
     [
       'Flux',
       pair('transformer.single_transformer_blocks.0.attn.to_q', PEFT),
-      /which this checkpoint does not have; choose/,
+      /^The LoRA [^ ]+ looks like one for FLUX\.1 \/ FLUX\.3, and this checkpoint is Stable Diffusion; choose/,
     ],
     [
       'Flux, original',
       pair('diffusion_model.double_blocks.0.img_attn.qkv'),
-      /which this checkpoint does not have; choose/,
+      /looks like one for FLUX\.1 \/ FLUX\.2, and this checkpoint is Stable Diffusion; choose/,
     ],
     [
       'names of nothing known',

@@ -256,6 +256,49 @@ describe('a checkpoint', () => {
     );
   });
 
+  test('for layers takes areas in the proportions of the picture, as diffusers reckons them, and words', async () => {
+    const sizes = JSON.parse(readFileSync(join(GOLDENS, 'qwen_layer_sizes.json'), 'utf8')) as {
+      width: number;
+      height: number;
+      resolution: number;
+      expected: [width: number, height: number];
+    }[];
+    const apart = (parameters: object) => ({
+      operation: 'image_transform',
+      config: 'qwen_image_layered',
+      parameters: { prompt: 'a house', seed: '1', image: 'image.png', ...parameters },
+    });
+    // No size is small enough, so the refusal says which one it is.
+    const summary = { name: 'x', multiple: 16, longestSide: 16, defaults: {} };
+    for (const { width, height, resolution, expected } of sizes) {
+      const made = paint({ summary } as unknown as FlowModel, apart({ resolution }), '', {
+        readImage: () => Promise.resolve({ width, height, data: new Uint8ClampedArray(4 * width * height) }),
+      });
+      await expect(made).rejects.toThrow(`not ${expected.join('×')}; choose`);
+    }
+    const wordless = paint(await open('tiny-qwen-image-layered'), apart({ prompt: ' ' }), '');
+    await expect(wordless).rejects.toThrow(/prompt is empty: Qwen-Image-Layered needs words/);
+  });
+
+  test('for layers is planned with the picture, all layers and one more in one run of the transformer', async () => {
+    const { networks } = await open('tiny-qwen-image-layered');
+    const planned = async (layers: number) => {
+      const request = { height: 8, width: 8, rows: layers, calls: 2, steps: 3, texts: 2, encodings: 1 };
+      const rest = { decodings: layers, decoded: { height: 8, width: 8 }, controlnets: 0, imagePrompts: [] };
+      const all = await networks.planned({ ...request, ...rest, startsFromPicture: true });
+      return all.map((one) => [one.name, one.runs, one.cost('f32', 'full').flops ?? 0] as const);
+    };
+    const [one, three] = [await planned(1), await planned(3)];
+    expect(three.map(([name, runs]) => `${name} ${runs}`)).toEqual([
+      'text_encoder 2',
+      'transformer 6',
+      'vae_decoder 3',
+      'vae_encoder 1',
+    ]);
+    expect(three[1][2]).toBeGreaterThan(one[1][2]);
+    expect(three[2][2]).toBe(one[2][2]);
+  });
+
   test('runs in 8 and 4 bits, nearly the same', async () => {
     const parameters = { prompt: 'a red house', width: 64, height: 48, steps: 2, guidance_scale: 2, seed: '1' };
     const operation = { operation: 'image_generation', config: 'qwen_image', parameters };

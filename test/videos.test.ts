@@ -310,7 +310,7 @@ describe('a checkpoint of Wan', () => {
     expect([...(await latentsWith())]).toEqual([...plain]);
     await expect(
       model.useLoras([{ file: new Blob([flowLora('flux1-kohya')]), name: 'x_low_noise', strength: 1 }]),
-    ).rejects.toThrow(/which this checkpoint does not have/);
+    ).rejects.toThrow(/looks like one for FLUX\.1, and this checkpoint is Wan; choose a LoRA for Wan/);
     expect(await model.provenance()).not.toHaveProperty('loras');
     await model.release();
   });

@@ -38,7 +38,7 @@ import { OpenedModels } from './opened_models.ts';
 import { library } from './source_files.ts';
 import type { Prepared } from './step_context.ts';
 import { useAdditions } from './used_additions.ts';
-import { mergeLoras, openLora } from './used_loras.ts';
+import { mergeLoras, openLora, requireLoras } from './used_loras.ts';
 import './media_files.ts';
 
 // As media_files.ts, for what only this worker does. Whoever needs it will retry and see the error.
@@ -224,6 +224,12 @@ export class GenerationOwner implements GenerationApi {
       throw new StudioError(code, result.reasons.map(({ message }) => message).join(' '), {
         retry: code === 'does_not_fit' ? 'smaller' : 'never',
       });
+    }
+    for (const { id, parameters } of result.plan.steps) {
+      const found = models.get(id);
+      if (found) {
+        await requireLoras(found.model, parameters);
+      }
     }
     return { plan: result.plan, models };
   }

@@ -13,6 +13,16 @@ export async function openLora({ lora, weight, text_weight: textStrength, ...use
 }
 
 /**
+ * Compares the LoRAs that a step's parameters name with its model, by headers alone.
+ * @throws StudioError `checkpoint_unsupported` for one of another kind of model, `checkpoint_damaged`, and as {@link openLora}
+ */
+export async function requireLoras(model: Opened, { loras }: Record<string, unknown>): Promise<void> {
+  for (const lora of model.summary.takesLoras && Array.isArray(loras) ? (loras as LoraUse[]) : []) {
+    await model.checkLora(await openLora(lora));
+  }
+}
+
+/**
  * @param words may name embeddings in the library
  * @returns sentences on what of the LoRAs is not used
  */

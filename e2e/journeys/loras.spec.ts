@@ -14,6 +14,7 @@ import {
   openFolder,
   readGolden,
   runOperation,
+  storeAddition,
   type Golden,
 } from '../fixtures/door.ts';
 import { writeWeightless } from '../fixtures/weightless.ts';
@@ -103,6 +104,19 @@ test('on WebGPU a LoRA gives what diffusers gives', async ({ page }) => {
   expect(refused.job.error).toMatchObject({
     code: 'invalid_operation',
     message: 'There is no LoRA "no such thing" here; add its file in the library first, or take it out.',
+  });
+
+  // One of another family is refused by the plan: nothing is recorded, as nothing was begun.
+  const flux = new Uint8Array(readFileSync(FLUX_LORA));
+  const other = { ...asked, loras: [{ lora: await storeAddition(page, 'flux', flux), weight: 1 }] };
+  const stranger = await runOperation(page, { ...golden.operation, parameters: other });
+  expect(stranger.job).toMatchObject({
+    run: null,
+    error: {
+      code: 'checkpoint_unsupported',
+      message:
+        'The LoRA flux looks like one for FLUX.1, and this checkpoint is Stable Diffusion; choose a LoRA for Stable Diffusion, or a checkpoint of FLUX.1.',
+    },
   });
 });
 

@@ -48,7 +48,9 @@ export function estimateRequest(
         : Math.ceil(parameters.seconds * checkpoint.latentsPerSecond),
     height: larger(side('height')),
     batch_size:
-      checkpoint.mostFrames === undefined ? number('batch_size', picture?.batch_size ?? 1) : number('frames', 1),
+      checkpoint.mostFrames === undefined
+        ? number('layers', number('batch_size', picture?.batch_size ?? 1))
+        : number('frames', 1),
     // Two passes take about as long as all steps at the larger size: the first is small, and the second skips some.
     steps: isEnlarged ? stepsOfBoth(parameters, number('steps', 1)) : number('hires_steps', number('steps', 1)),
     guidance_scale: number('guidance_scale', 1),

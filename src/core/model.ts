@@ -101,7 +101,7 @@ export interface EstimateRequest {
   /** In pixels. */
   width: number;
   height: number;
-  /** Pictures, or frames of a video. */
+  /** Pictures, layers of one, or frames of a video. */
   batch_size: number;
   steps: number;
   guidance_scale: number;
@@ -509,8 +509,9 @@ export interface Model extends OpenedCheckpoint {
   /**
    * Encodes a picture for {@link SampleRequest.shown} at the size the network takes; absent if it takes none.
    * @param together how many are shown, 1 by default, which the size may depend on
+   * @param result size of what is made, in pixels, which it may be, too
    */
-  encodeShown?(image: PixelImage, together?: number): Promise<Latents>;
+  encodeShown?(image: PixelImage, together?: number, result?: { width: number; height: number }): Promise<Latents>;
   /** What sampling is shown of a video's first and last picture; absent if it makes no videos that begin or end with one. */
   encodeEnds?(ends: VideoEnds): Promise<Pick<SampleRequest, 'shown' | 'last'>>;
   /** Latents from the CPU, as {@link Latents.read} gave them or changed since; absent if it samples only what it encoded itself. */

@@ -100,7 +100,7 @@ export async function paint(
     const { batch_size, tile_size } = input;
     start = picture && (await model.encodeImage(picture, { ...size, batch_size, tile_size, random, ground }));
     for (const one of given) {
-      shown.push(await showTo(model, one, given.length));
+      shown.push(await showTo(model, one, given.length, size));
     }
     latents = await model.sample(text, {
       ...input,
@@ -190,14 +190,19 @@ function requireRoom(size: { width: number; height: number }, { summary }: Model
   }
 }
 
-function showTo(model: Model, picture: PixelImage, together: number): Promise<Latents> {
+function showTo(
+  model: Model,
+  picture: PixelImage,
+  together: number,
+  size: { width: number; height: number },
+): Promise<Latents> {
   if (!model.encodeShown) {
     throw new StudioError(
       'invalid_operation',
       `"${model.summary.name}" cannot be shown pictures; leave images out, or choose another checkpoint.`,
     );
   }
-  return model.encodeShown(picture, together);
+  return model.encodeShown(picture, together, size);
 }
 
 function sayWhatIsIgnored(

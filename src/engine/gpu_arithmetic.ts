@@ -216,7 +216,7 @@ export class GpuArithmetic implements Arithmetic {
   }
 
   async toPixels(decoded: DeviceTensor, latents: DeviceTensor): Promise<PixelImage[]> {
-    const [batch, , height, width] = decoded.dims;
+    const [batch, planes, height, width] = decoded.dims;
     const plane = height * width;
     const count = batch * plane;
     // After the pixels: the number of non-finite values, and whether any value is non-zero.
@@ -230,7 +230,13 @@ export class GpuArithmetic implements Arithmetic {
         [buffer(latents), out.buffer],
         length,
       );
-      this.#dispatch('pixels', pixelsSource, new Uniforms(16).u32(plane, count), [buffer(decoded), out.buffer], count);
+      this.#dispatch(
+        'pixels',
+        pixelsSource,
+        new Uniforms(16).u32(plane, count, planes),
+        [buffer(decoded), out.buffer],
+        count,
+      );
       const bytes = await this.#readBuffer(out.buffer, (count + 2) * 4);
       const [infinite, isThere] = new Uint32Array(bytes, count * 4, 2);
       if (infinite > 0) {

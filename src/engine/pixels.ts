@@ -4,10 +4,10 @@ import type { PixelImage } from '../core/media.ts';
 import { EMPTY, NOT_FINITE } from './arithmetic.ts';
 
 /**
- * @param decoded [batch, 3, height, width] around [-1, 1]
+ * @param decoded [batch, planes, height, width] around [-1, 1]: colours, and how opaque they are where there are four
  * @throws StudioError `result_invalid` for NaN, infinity, or nothing but zeros
  */
-export function toPixels(decoded: Float32Array, [batch, , height, width]: readonly number[]): PixelImage[] {
+export function toPixels(decoded: Float32Array, [batch, planes, height, width]: readonly number[]): PixelImage[] {
   if (decoded.every((value) => value === 0)) {
     throw new StudioError('result_invalid', EMPTY, { retry: 'same' });
   }
@@ -16,8 +16,8 @@ export function toPixels(decoded: Float32Array, [batch, , height, width]: readon
   for (let n = 0; n < batch; n++) {
     // Uint8ClampedArray clamps, and rounds half to even.
     const data = new Uint8ClampedArray(plane * 4).fill(255);
-    for (let c = 0; c < 3; c++) {
-      const at = (n * 3 + c) * plane;
+    for (let c = 0; c < planes; c++) {
+      const at = (n * planes + c) * plane;
       for (let i = 0; i < plane; i++) {
         data[i * 4 + c] = Math.fround(Math.fround(Math.fround(finite(decoded[at + i]) * 0.5) + 0.5) * 255);
       }

@@ -60,8 +60,13 @@ export function hasTransparency(bitmap: ImageBitmap): boolean {
   return false;
 }
 
-/** Lossless for opaque pictures. */
-export function encodePng({ width, height, data }: PixelImage): Promise<Blob> {
+/** Without loss. */
+export async function encodePng(picture: PixelImage): Promise<Blob> {
+  if (!isOpaque(picture)) {
+    const { deflated, losslessPng } = await import('./lossless_png.ts');
+    return losslessPng(picture, deflated);
+  }
+  const { width, height, data } = picture;
   const context = surface(width, height);
   context.putImageData(new ImageData(data, width, height), 0, 0);
   return context.canvas.convertToBlob({ type: 'image/png' });

@@ -36,6 +36,43 @@ export function resizeBicubic(image: PixelImage, width: number, height: number):
   return resized(image, width, height, BICUBIC);
 }
 
+/** Pillow's own way with pictures that have transparency: colours count as much as they are opaque. */
+export function resizeTransparent(image: PixelImage, width: number, height: number): PixelImage {
+  if (image.width === width && image.height === height) {
+    return copyOf(image);
+  }
+  return apart(resizeLanczos(multiplied(image), width, height));
+}
+
+/** RGBA to RGBa (`rgbA2rgba` in Pillow's Convert.c). */
+function multiplied({ width, height, data }: PixelImage): PixelImage {
+  const out = new Uint8ClampedArray(data.length);
+  for (let i = 0; i < data.length; i += CHANNELS) {
+    const alpha = data[i + 3];
+    for (let c = 0; c < 3; c++) {
+      const product = data[i + c] * alpha + 128;
+      out[i + c] = ((product >> 8) + product) >> 8;
+    }
+    out[i + 3] = alpha;
+  }
+  return { width, height, data: out };
+}
+
+/** RGBa to RGBA (`rgba2rgbA`), in place. */
+function apart(image: PixelImage): PixelImage {
+  const { data } = image;
+  for (let i = 0; i < data.length; i += CHANNELS) {
+    const alpha = data[i + 3];
+    if (alpha !== 0 && alpha !== 255) {
+      for (let c = 0; c < 3; c++) {
+        // Clamped where it is brighter than its opacity allows.
+        data[i + c] = Math.floor((255 * data[i + c]) / alpha);
+      }
+    }
+  }
+  return image;
+}
+
 function resized(image: PixelImage, width: number, height: number, filter: Filter): PixelImage {
   if (image.width === width && image.height === height) {
     return copyOf(image);
@@ -48,17 +85,17 @@ function resized(image: PixelImage, width: number, height: number, filter: Filte
   return columnsFirst ? rows(columns(image)) : columns(rows(image));
 }
 
-/** RGB as `[1, 3, height, width]` from −1 to 1; alpha is dropped. */
-export function imageToTensor(image: PixelImage): CpuTensor {
+/** RGB as `[1, 3, height, width]` from −1 to 1; alpha is dropped, or a fourth channel. */
+export function imageToTensor(image: PixelImage, planes: 3 | 4 = 3): CpuTensor {
   const { width, height, data } = image;
   const plane = width * height;
-  const out = new Float32Array(3 * plane);
+  const out = new Float32Array(planes * plane);
   for (let i = 0; i < plane; i++) {
-    for (let channel = 0; channel < 3; channel++) {
+    for (let channel = 0; channel < planes; channel++) {
       out[channel * plane + i] = 2 * Math.fround((data[i * CHANNELS + channel] ?? 0) / 255) - 1;
     }
   }
-  return { dims: [1, 3, height, width], data: out };
+  return { dims: [1, planes, height, width], data: out };
 }
 
 /**

@@ -23,7 +23,8 @@ export const configSchema = v.pipe(
     num_res_blocks: count(2),
     attn_scales: v.optional(v.pipe(v.array(v.number()), v.length(0)), () => []),
     temperal_downsample: v.optional(v.array(v.boolean()), () => [false, true, true]),
-    input_channels: v.optional(v.literal(3), 3),
+    /** Of pictures: the fourth is how opaque they are. */
+    input_channels: v.optional(v.picklist([3, 4]), 3),
     latents_mean: numbers([
       -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922,
       -0.9497, 0.2503, -0.2921,
@@ -57,12 +58,12 @@ const FRAMES = 3;
 const EPSILON = 1e-12;
 
 /**
- * Input `latent_sample` [1, z_dim, height, width] as sampling leaves it; output `sample` [1, 3, 8·height, 8·width] (for four levels) around
+ * Input `latent_sample` [1, z_dim, height, width] as sampling leaves it; output `sample` [1, input_channels, 8·height, 8·width] (for four levels) around
  * [-1, 1]. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function buildDecoder(config: Config, weights: WeightIndex, options: GraphOptions): Graph {
-  const { base_dim, z_dim, dim_mult, num_res_blocks, latents_mean, latents_std } = config;
+  const { base_dim, z_dim, dim_mult, num_res_blocks, input_channels, latents_mean, latents_std } = config;
   const g = new LayerWriter(`${className} decoder`, weights, options);
   const latents = g.floats('latent_sample', [1, z_dim, options.height, options.width]);
   const raw = standardised(g, 'latents', latents, latents_std, latents_mean);
@@ -82,19 +83,19 @@ export function buildDecoder(config: Config, weights: WeightIndex, options: Grap
     }
   });
   hidden = normed(g, 'decoder.norm_out', hidden);
-  g.output('sample', g.conv('decoder.conv_out', hidden, 3, { frames: FRAMES }));
+  g.output('sample', g.conv('decoder.conv_out', hidden, input_channels, { frames: FRAMES }));
   return g.graph();
 }
 
 /**
- * Input `sample` [1, 3, height, width] in [-1, 1]; output `latent_parameters` [1, 2·z_dim, height/8, width/8] (for four levels): means, then
+ * Input `sample` [1, input_channels, height, width] in [-1, 1]; output `latent_parameters` [1, 2·z_dim, height/8, width/8] (for four levels): means, then
  * log variances, of standardised latents. All float32.
  * @throws StudioError `checkpoint_incomplete`, `checkpoint_damaged`
  */
 export function buildEncoder(config: Config, weights: WeightIndex, options: GraphOptions): Graph {
-  const { base_dim, z_dim, dim_mult, num_res_blocks, latents_mean, latents_std } = config;
+  const { base_dim, z_dim, dim_mult, num_res_blocks, input_channels, latents_mean, latents_std } = config;
   const g = new LayerWriter(`${className} encoder`, weights, options);
-  const sample = g.floats('sample', [1, 3, options.height, options.width]);
+  const sample = g.floats('sample', [1, input_channels, options.height, options.width]);
   let hidden = g.conv('encoder.conv_in', sample, dim_mult[0] * base_dim, { frames: FRAMES });
   // The blocks of all levels, and what makes the picture smaller between them, are numbered as one list.
   let at = 0;

@@ -79,8 +79,15 @@ export function feedForward(g: LayerWriter, path: string, x: Value, inner: numbe
 /**
  * The sum of all embedders' outputs, then SiLU: [1, dim].
  * @param inputs by the embedder's name, [1, width] each
+ * @param more is added as it is, [1, dim]
  */
-export function embedded(g: LayerWriter, path: string, inputs: Readonly<Record<string, Value>>, dim: number): Value {
+export function embedded(
+  g: LayerWriter,
+  path: string,
+  inputs: Readonly<Record<string, Value>>,
+  dim: number,
+  more?: Value,
+): Value {
   const parts = Object.entries(inputs).map(([name, x]) => {
     const embedder = `${path}.${name}`;
     const mid = g.silu(`${embedder}.act`, g.linear(`${embedder}.linear_1`, x, dim));
@@ -88,7 +95,7 @@ export function embedded(g: LayerWriter, path: string, inputs: Readonly<Record<s
   });
   return g.silu(
     path,
-    parts.reduce((sum, part, i) => g.add(`${path}/sum/${i}`, sum, part)),
+    [...parts, ...(more ? [more] : [])].reduce((sum, part, i) => g.add(`${path}/sum/${i}`, sum, part)),
   );
 }
 

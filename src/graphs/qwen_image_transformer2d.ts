@@ -1,9 +1,9 @@
 /**
- * The transformer of Qwen-Image and Qwen-Image-Edit: blocks with a stream of their own for text and picture, which meet in attention.
+ * The transformer of Qwen-Image, Qwen-Image-Edit and Qwen-Image-Layered: blocks with a stream of their own for text and picture, which meet in attention.
  * Reference: diffusers/models/transformers/transformer_qwenimage.py
  */
 import * as v from 'valibot';
-import { count, flag, parseNetworkConfig, unused } from './config.ts';
+import { count, flag, parseNetworkConfig } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { jointAttention } from './joint_attention.ts';
 import { LayerWriter } from './layers.ts';
@@ -37,8 +37,10 @@ export const configSchema = v.pipe(
     axes_dims_rope: v.optional(v.pipe(v.array(v.number()), v.length(3)), () => [16, 56, 56]),
     /** Whether pictures that are shown are told to the network as such: by timestep 0. */
     zero_cond_t: flag(false),
-    use_additional_t_cond: unused(false),
-    use_layer3d_rope: unused(false),
+    /** Whether the time is told what kind of pictures are made, by a row that is added to it. */
+    use_additional_t_cond: flag(false),
+    /** Whether the pictures are layers of one another, of which the one that is shown stands before the first. */
+    use_layer3d_rope: flag(false),
   }),
   v.check(
     ({ in_channels, out_channels }) => in_channels === PATCH * PATCH * (out_channels ?? in_channels),
@@ -65,6 +67,8 @@ const EPSILON = 1e-6;
 const INNER = 4;
 /** Low enough that a score becomes 0. */
 const HIDDEN = -60_000;
+/** Rows of what is added to the time; the first is for pictures as all are made: the authors' pipeline knows no other. */
+const KINDS = 2;
 
 export interface Extent {
   /** In latents. */
@@ -77,16 +81,21 @@ export const channelsOf = ({ in_channels }: Config): number => in_channels / (PA
 
 /**
  * Angles of the text's tokens, the picture's, and each reference picture's. Pictures lie around the origin, one
- * behind the other; the text goes on diagonally where the largest of them ends.
+ * behind the other; the text goes on diagonally where the largest of them, or the row of layers, ends.
  */
-export function angles({ axes_dims_rope }: Config, text: number, pictures: readonly Extent[]): RotaryTables {
+export function angles(
+  { axes_dims_rope, use_layer3d_rope: areLayers }: Config,
+  text: number,
+  pictures: readonly Extent[],
+): RotaryTables {
   const grids = pictures.map(({ height, width }) => [height / PATCH, width / PATCH] as const);
-  const first = Math.max(...grids.flat().map((side) => Math.floor(side / 2)));
+  const layers = areLayers ? pictures.length - 1 : 0;
+  const first = Math.max(layers, ...grids.flat().map((side) => Math.floor(side / 2)));
   const ids = Array.from({ length: text }, (_, token) => [first + token, first + token, first + token]);
   grids.forEach(([rows, columns], at) => {
     for (let token = 0; token < rows * columns; token++) {
       const [row, column] = [Math.floor(token / columns), token % columns];
-      ids.push([at, row - Math.ceil(rows / 2), column - Math.ceil(columns / 2)]);
+      ids.push([areLayers && at === layers ? -1 : at, row - Math.ceil(rows / 2), column - Math.ceil(columns / 2)]);
     }
   });
   return rotaryTables(ids, axes_dims_rope, THETA);
@@ -141,9 +150,14 @@ export function build(config: Config, weights: WeightIndex, options: Options): G
   const mask = g.expand('mask/rows', g.floats('mask', [1, 1, 1, tokens]), [1, 1, tokens, tokens]);
 
   const times = g.split('time_proj/each', g.floats('time_proj', [2, WAVES]), [1, 1], 0);
-  const time = embedded(g, 'time_text_embed', { timestep_embedder: times[0] }, dim);
+  const kinds = 'time_text_embed.addition_t_embedding';
+  const kind = config.use_additional_t_cond
+    ? g.firstOf(`${kinds}/first`, g.weight(`${kinds}.weight`, [KINDS, dim]), 1)
+    : undefined;
+  const embeddedTime = (at: 0 | 1) => embedded(g, 'time_text_embed', { timestep_embedder: times[at] }, dim, kind);
+  const time = embeddedTime(0);
   const isTold = zero_cond_t && rest > 0;
-  const clear = isTold ? embedded(g, 'time_text_embed', { timestep_embedder: times[1] }, dim) : null;
+  const clear = isTold ? embeddedTime(1) : null;
 
   const changed = (path: string, state: Value) =>
     modulations(g, path, g.linear(`${path}.1`, state, 6 * dim), dim, 2) as [Modulation, Modulation];

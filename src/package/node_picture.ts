@@ -1,8 +1,9 @@
 /** In place of `formats/picture.ts` in Node, which has no canvas: PNG files of 8 bits a channel, not interlaced, as most programs write them. */
-import { crc32, deflateSync, inflateSync } from 'node:zlib';
+import { deflateSync, inflateSync } from 'node:zlib';
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import type { ImageSource } from '../core/parameters.ts';
+import { losslessPng } from '../formats/lossless_png.ts';
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];
 
@@ -26,39 +27,9 @@ export async function decodePicture(source: ImageSource, name: string): Promise<
   }
 }
 
-/** Without loss; every row is filtered by the one before it. */
-export function encodePng({ width, height, data }: PixelImage): Promise<Blob> {
-  const length = 4 * width;
-  const rows = new Uint8Array((length + 1) * height);
-  for (let y = 0; y < height; y++) {
-    const at = y * (length + 1);
-    rows[at] = 2;
-    for (let x = 0; x < length; x++) {
-      rows[at + 1 + x] = data[y * length + x] - (y > 0 ? data[(y - 1) * length + x] : 0);
-    }
-  }
-  const header = new Uint8Array(13);
-  const view = new DataView(header.buffer);
-  view.setUint32(0, width);
-  view.setUint32(4, height);
-  header.set([8, 6], 8);
-  const parts = [
-    Uint8Array.from(SIGNATURE),
-    chunk('IHDR', header),
-    chunk('IDAT', deflateSync(rows)),
-    chunk('IEND', []),
-  ];
-  return Promise.resolve(new Blob(parts, { type: 'image/png' }));
-}
-
-function chunk(type: string, data: ArrayLike<number>): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(12 + data.length);
-  const view = new DataView(bytes.buffer);
-  view.setUint32(0, data.length);
-  bytes.set(Buffer.from(type, 'latin1'), 4);
-  bytes.set(data, 8);
-  view.setUint32(8 + data.length, crc32(bytes.subarray(4, 8 + data.length)));
-  return bytes;
+/** Without loss. */
+export function encodePng(picture: PixelImage): Promise<Blob> {
+  return losslessPng(picture, (bytes) => new Uint8Array(deflateSync(bytes)));
 }
 
 /** Channels by the colour type of the header: grey, RGB, grey with alpha, RGBA. */

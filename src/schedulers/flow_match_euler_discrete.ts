@@ -105,9 +105,16 @@ function shiftFor(settings: Settings, course: FlowCourse): (level: number) => nu
 }
 
 function dynamicFactor(settings: Settings, course: FlowCourse): number {
-  const mu = course.shift === 'linear' ? linearShift(settings, course) : empiricalShift(course);
+  const mu = SHIFTS[course.shift](settings, course);
   return settings.time_shift_type === 'exponential' ? Math.exp(mu) : mu;
 }
+
+const SHIFTS: Record<FlowCourse['shift'], (settings: Settings, course: FlowCourse) => number> = {
+  linear: linearShift,
+  empirical: (_, course) => empiricalShift(course),
+  // diffusers/pipelines/qwenimage/pipeline_qwenimage_layered.py: 1 for a picture of 256×256 pixels.
+  root: (_, { tokens }) => Math.sqrt(tokens / 256),
+};
 
 /** `calculate_shift` of diffusers' pipelines. */
 function linearShift(settings: Settings, { tokens }: FlowCourse): number {

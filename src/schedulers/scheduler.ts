@@ -59,8 +59,8 @@ export interface FlowCourse {
   /** The picture's number of tokens: the more, the further a dynamic shift goes towards noise. */
   tokens: number;
   steps: number;
-  /** The formula of that shift: linear in the tokens between two sizes of the config, or FLUX.2's. */
-  shift: 'linear' | 'empirical';
+  /** The formula of that shift: linear in the tokens between two sizes of the config, FLUX.2's, or the root of the tokens. */
+  shift: 'linear' | 'empirical' | 'root';
   /** The least noisy level before the shift: one step's share, or training's smallest. */
   least: 'step' | 'trained';
   /** Id of the schedule whose levels are shifted, in place of even ones from noise to the least. */

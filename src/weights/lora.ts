@@ -22,7 +22,8 @@
  */
 import { StudioError } from '../core/errors.ts';
 import type { WeightDelta, WeightIndex } from '../graphs/graph.ts';
-import { numberOf, sort } from './lora_contents.ts';
+import { numberOf, sort, type Contents } from './lora_contents.ts';
+import { areUnets, familiesOf, otherFamily, type NamedLayer } from './lora_families.ts';
 import { factoredAt, layerAt, lengthsAt, readAdapters, stored, tuckerAt, type LoraLayer } from './lora_layers.ts';
 import { refusalOf, sentencesOf, type LeftOut, type Reason } from './lora_left_out.ts';
 import {
@@ -59,6 +60,15 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
     leftOut.push({ name, reason, detail });
   };
   const adapters = readAdapters(metadata.get('lora_adapter_metadata'), () => leave('lora_adapter_metadata', 'scales'));
+
+  const families = [
+    familiesOf(layersOf(pairs, factors.keys())),
+    familiesOf(LORA_NETWORKS.flatMap((network) => ownLayers(networks[network]))),
+  ] as const;
+  const other = otherFamily(...families);
+  if (other !== null && !areUnets(...families)) {
+    throw new StudioError('checkpoint_unsupported', `The LoRA ${file} ${other}.`);
+  }
 
   const find = layerFinder(networks);
   /** Takes the change of one layer, with DoRA's lengths where the file has some. */
@@ -141,9 +151,24 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
     }
   }
   if (LORA_NETWORKS.every((network) => lora[network].size === 0)) {
-    throw new StudioError('checkpoint_unsupported', `The LoRA ${file} ${refusalOf(leftOut)}.`);
+    throw new StudioError('checkpoint_unsupported', `The LoRA ${file} ${other ?? refusalOf(leftOut)}.`);
   }
   return lora;
+}
+
+function layersOf(pairs: Contents['pairs'], others: Iterable<string>): NamedLayer[] {
+  return [
+    ...pairs.map(({ module, down, up }) => ({ name: module, rows: up?.shape[0], columns: down?.shape[1] })),
+    ...[...others].map((name) => ({ name })),
+  ];
+}
+
+/** A checkpoint's own layers, as a LoRA would name them. */
+function ownLayers(weights: WeightIndex | undefined): NamedLayer[] {
+  return [...(weights?.names() ?? [])].flatMap((name) => {
+    const { shape } = (name.endsWith('.weight') ? weights?.get(name) : undefined) ?? {};
+    return shape ? [{ name: name.slice(0, -'.weight'.length), rows: shape[0], columns: shape[1] }] : [];
+  });
 }
 
 /**

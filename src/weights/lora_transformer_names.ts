@@ -5,6 +5,7 @@
  * Reference: diffusers/loaders/lora_conversion_utils.py, ComfyUI's comfy/lora.py (model_lora_keys_unet)
  */
 import type { WeightIndex } from '../graphs/graph.ts';
+import { FLUX3, flux3Original } from './flux3_layout.ts';
 import type { LayerPart } from './layer_parts.ts';
 import { originalLayers, type MmditKind } from './mmdit_layout.ts';
 
@@ -22,6 +23,10 @@ const KINDS: [kind: MmditKind, has: string][] = [
  * @returns the layers of the original code by their paths, with underscores for dots; those of diffusers are not among them
  */
 export function originalTransformerLayers(weights: WeightIndex): Map<string, LayerPart[]> {
+  if (weights.get(FLUX3)) {
+    const paths = [...weights.names()].flatMap((name) => /^(.+)\.weight$/.exec(name)?.[1] ?? []);
+    return new Map(paths.map((path) => [flux3Original(path).replaceAll('.', '_'), [{ path }]]));
+  }
   const kind = KINDS.find(([, has]) => weights.get(has))?.[0];
   if (kind === undefined) {
     return new Map();

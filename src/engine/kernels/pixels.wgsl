@@ -1,10 +1,11 @@
-// Decoder output [batch, 3, height, width] in [−1, 1] → RGBA bytes, rounded to nearest even as numpy does.
+// Decoder output [batch, planes, height, width] in [−1, 1], of which a fourth plane is opacity → RGBA bytes, rounded to nearest even as numpy does.
 // Behind the pixels `out` counts values that are not finite, and says whether any is not zero: neither a picture of NaN nor a buffer that
 // nothing was written to may pass for black or grey.
 
 struct Pixels {
   plane: u32,   // height · width
   count: u32,   // batch · plane
+  planes: u32,  // 3, or 4
 }
 
 @group(0) @binding(0) var<uniform> pixels: Pixels;
@@ -26,13 +27,17 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   if (i >= pixels.count) {
     return;
   }
-  let at = (i / pixels.plane) * 3u * pixels.plane + i % pixels.plane;
+  let at = (i / pixels.plane) * pixels.planes * pixels.plane + i % pixels.plane;
   let r = byte(decoded[at]);
   let g = byte(decoded[at + pixels.plane]);
   let b = byte(decoded[at + 2u * pixels.plane]);
+  var opacity = 255u;
+  if (pixels.planes == 4u) {
+    opacity = byte(decoded[at + 3u * pixels.plane]);
+  }
   let any = bitcast<u32>(decoded[at]) | bitcast<u32>(decoded[at + pixels.plane]) | bitcast<u32>(decoded[at + 2u * pixels.plane]);
   if ((any & 0x7fffffffu) != 0u && atomicLoad(&out[pixels.count + 1u]) == 0u) {
     atomicStore(&out[pixels.count + 1u], 1u);
   }
-  atomicStore(&out[i], r | (g << 8u) | (b << 16u) | 0xff000000u);
+  atomicStore(&out[i], r | (g << 8u) | (b << 16u) | (opacity << 24u));
 }

@@ -4,7 +4,7 @@
  *
  * Reference: diffusers/pipelines/z_image/pipeline_z_image{,_img2img,_inpaint}.py, pipelines/flux2/pipeline_flux2_klein.py,
  * pipelines/stable_diffusion_3/pipeline_stable_diffusion_3{,_img2img,_inpaint}.py, pipelines/flux/pipeline_flux{,_img2img}.py,
- * pipelines/qwenimage/pipeline_qwenimage{,_img2img,_inpaint,_edit,_edit_plus}.py
+ * pipelines/qwenimage/pipeline_qwenimage{,_img2img,_inpaint,_edit,_edit_plus,_layered}.py
  */
 import { StudioError } from '../../core/errors.ts';
 import { DEFAULT_GUIDANCE } from '../../core/guidance.ts';
@@ -42,7 +42,7 @@ import { blendOf, softMask } from '../latent_diffusion/blend.ts';
 import { estimate } from '../latent_diffusion/estimate.ts';
 import { encodedInTiles } from '../latent_diffusion/tiled_encoding.ts';
 import { onGround, withGround } from '../latent_diffusion/new_ground.ts';
-import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';
+import { picturePlanes, type EncodedPicture, type LatentSize } from '../latent_diffusion/networks.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import { LatentDecoder } from '../latent_diffusion/latent_decoder.ts';
 import { OpenedCheckpoint } from '../latent_diffusion/opened_checkpoint.ts';
@@ -91,7 +91,7 @@ export type PictureShape = Pick<EstimateRequest, 'width' | 'height' | 'batch_siz
 /** The latents of a request, [batch, channels, height, width]. */
 export interface LatentShape extends LatentSize {
   batch: number;
-  /** Frames of a video, which lie below each other: the height is that of all. */
+  /** Frames of a video, or layers of a picture, which lie below each other: the height is that of all. */
   frames?: number | undefined;
 }
 
@@ -140,7 +140,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
     const text = (await this.encodeText(words)) as Texts;
     try {
       // With pictures its shape depends on theirs, which are not given yet.
-      if (!signal.aborted && !networks.sight) {
+      if (!signal.aborted && !networks.sight && !networks.needsPicture) {
         const guidance = guidance_scale;
         const { height, width, frames } = this.shapeOf(request);
         const random = new TorchGenerator('0');
@@ -174,11 +174,13 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   }
 
   /** A picture of the size that it is seen at; only families whose pictures are no Gaussians are shown any, so nothing is drawn. */
-  async encodeShown(image: PixelImage, together = 1): Promise<Latents> {
+  async encodeShown(image: PixelImage, together = 1, result?: { width: number; height: number }): Promise<Latents> {
     const { networks } = this;
     const { sight } = networks;
     const sized =
-      sight?.sized(image) ?? networks.sizedToShow?.(image, together) ?? shownAs(image, this.summary.multiple ?? 8);
+      sight?.sized(image) ??
+      networks.sizedToShow?.(image, together, result) ??
+      shownAs(image, this.summary.multiple ?? 8);
     const encode = (pixels: DeviceTensor) => (sight ? sight.encode(pixels) : networks.encodeImage(pixels));
     return await this.#encode(sized, 1, new TorchGenerator('0'), encode);
   }
@@ -192,7 +194,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
   ): Promise<DeviceLatents> {
     const { arithmetic } = this.engine;
     const { channels, factor, scale, shift = 0 } = this.networks.latents;
-    const pixels = imageToTensor(image);
+    const pixels = imageToTensor(image, picturePlanes(this.networks.latents));
     const dims = [1, channels, image.height / factor, image.width / factor];
     const held = new Held();
     try {
@@ -237,7 +239,7 @@ export class FlowModel<Networks extends FlowNetworks = FlowNetworks>
         steps: request.steps,
         strength: request.start ? request.strength : undefined,
         flow: {
-          ...networks.course({ height, width }),
+          ...networks.course({ height, width, frames }),
           given: request.timesteps?.map((timestep) => timestep / TRAINED),
           modelSampling,
         },

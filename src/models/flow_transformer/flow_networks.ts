@@ -24,7 +24,7 @@ export interface EncodedText {
 export interface FlowDenoiserRequest extends LatentSize {
   /** The negative prompt, if there is guidance, and the prompt; they outlive the denoiser. */
   texts: readonly EncodedText[];
-  /** Frames of a video, which lie below each other: the height is that of all. */
+  /** Frames of a video, or layers of a picture, which lie below each other: the height is that of all. */
   frames?: number | undefined;
   /** Frames per second; undefined = as the network was trained. */
   rate?: number | undefined;
@@ -77,9 +77,12 @@ export interface FlowNetworks extends CommonNetworks {
    * The size that the denoiser is shown a picture at, which {@link sight} decides where there is one; absent = up to a million pixels, cropped
    * to whole tokens.
    * @param together how many are shown
+   * @param result size of what is made, in pixels; undefined = unknown
    * @throws StudioError `invalid_operation` for one that it cannot be shown
    */
-  sizedToShow?(image: PixelImage, together: number): PixelImage;
+  sizedToShow?(image: PixelImage, together: number, result?: { width: number; height: number }): PixelImage;
+  /** Whether the denoiser is always shown a picture, so that its shape is not known before one is given; absent = it is not. */
+  readonly needsPicture?: boolean;
   /** How the family guides where nothing else is asked for; absent = `cfg`. */
   readonly usualGuidance?: GuidanceMethod;
   /** Of each text encoder; absent where it depends on more than the words. */
@@ -88,8 +91,8 @@ export interface FlowNetworks extends CommonNetworks {
   encodeText(prompt: string, seen?: readonly SeenPicture[]): Promise<EncodedText>;
   /** For one picture at a time: {@link Denoiser.predict} takes [1, channels, height, width] and returns a prediction per text. */
   denoiser(request: FlowDenoiserRequest): Promise<FlowDenoiser>;
-  /** Additions to the scheduler's config for pictures of this size. */
-  course(size: LatentSize): Omit<FlowCourse, 'steps'>;
+  /** Additions to the scheduler's config for pictures of this size. @param size where frames lie below each other, of all and how many they are */
+  course(size: LatentSize & { frames?: number | undefined }): Omit<FlowCourse, 'steps'>;
   /** The g of u + g·(c − u) for a guidance scale of this family. */
   guidance(scale: number): number;
 }

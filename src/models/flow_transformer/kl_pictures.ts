@@ -6,7 +6,13 @@ import * as autoencoderKl from '../../graphs/autoencoder_kl.ts';
 import type { Graph, GraphOptions } from '../../graphs/graph.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { GraphCosts, NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
-import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
+import {
+  picturePlanes,
+  type Decoder,
+  type EncodedPicture,
+  type LatentSize,
+  type LatentSpace,
+} from '../latent_diffusion/networks.ts';
 
 const F32 = { batch: 1, dtype: 'f32' as const };
 
@@ -71,7 +77,7 @@ export class KlPictures {
       this.network.buildDecoder({ ...options, ...F32, height, width }),
     );
     const input = arithmetic.empty([1, channels, height, width]);
-    const output = arithmetic.empty([1, 3, height * factor, width * factor]);
+    const output = arithmetic.empty([1, picturePlanes(this.latents), height * factor, width * factor]);
     const one = arithmetic.upload(Float32Array.of(1), [1]);
     return {
       async decode(latents) {

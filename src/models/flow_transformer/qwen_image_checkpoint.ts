@@ -1,4 +1,4 @@
-/** Opening a checkpoint of Qwen-Image or Qwen-Image-Edit. */
+/** Opening a checkpoint of Qwen-Image, Qwen-Image-Edit or Qwen-Image-Layered. */
 import type { WeightVariant } from '../../core/model.ts';
 import type { Engine } from '../../engine/engine.ts';
 import * as autoencoder from '../../graphs/autoencoder_kl_qwen_image.ts';
@@ -11,18 +11,26 @@ import { MmditFile } from '../../weights/mmdit_file.ts';
 import type { LoadedModel } from '../family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_checkpoint.ts';
 import { FlowModel } from './flow_model.ts';
+import { LayeredModel } from './layered_model.ts';
 import { QwenImageNetworks } from './qwen_image_networks.ts';
+import { QwenLayeredNetworks } from './qwen_layered_networks.ts';
 import { SIGHTS } from './qwen_sight.ts';
 import { readVisionSettings } from './qwen_vision.ts';
 
 /** diffusers' usual side, in pixels. */
-const SIDE = 1024;
+const SIDES: Record<QwenImageKind, number> = { text: 1024, edit: 1024, edit_plus: 1024, layered: 640 };
 /** The authors' recommendation: their example of editing with several pictures takes fewer steps. */
-const HABITS = {
+const HABITS: Record<QwenImageKind, { steps: number; guidance_scale: number }> = {
   text: { steps: 50, guidance_scale: 4 },
   edit: { steps: 50, guidance_scale: 4 },
   edit_plus: { steps: 40, guidance_scale: 4 },
+  layered: { steps: 50, guidance_scale: 4 },
 };
+
+/** What such a checkpoint works from: words alone, a picture, several pictures, or a picture that it takes apart. */
+export type QwenImageKind = keyof typeof PROMPT_FRAMES | 'layered';
+
+const isEditing = (kind: QwenImageKind): kind is keyof typeof SIGHTS => kind in SIGHTS;
 
 const SETTINGS = 'processor/preprocessor_config.json';
 /** As all are published; files of the original layout have none. */
@@ -32,13 +40,12 @@ function settingsOf(checkpoint: CheckpointComponents): Promise<string | undefine
   return checkpoint instanceof MmditFile ? Promise.resolve(USUAL_SETTINGS) : checkpoint.text(SETTINGS);
 }
 
-/** @param kind whether it works from words alone, from a picture, or from several */
 export async function openQwenImage(
   files: CheckpointFiles,
   checkpoint: CheckpointComponents,
   engine: Engine,
   weights: WeightVariant,
-  kind: keyof typeof PROMPT_FRAMES,
+  kind: QwenImageKind,
 ): Promise<LoadedModel> {
   const [textEncoder, transformer, vae] = await Promise.all([
     openPart(checkpoint, 'text_encoder', qwenVl.className),
@@ -47,14 +54,19 @@ export async function openQwenImage(
   ]);
   const scheduler = await readScheduler(checkpoint);
   const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : 'tokenizer';
-  const tokenizer = new QwenImageTokenizer(await tokenizerTexts(checkpoint, ofTokens), PROMPT_FRAMES[kind]);
-  const networks = new QwenImageNetworks(
+  const tokenizer = new QwenImageTokenizer(
+    await tokenizerTexts(checkpoint, ofTokens),
+    // Layers are made of what the picture shows, in words as Qwen-Image reads them.
+    PROMPT_FRAMES[kind === 'layered' ? 'text' : kind],
+  );
+  const Networks = kind === 'layered' ? QwenLayeredNetworks : QwenImageNetworks;
+  const networks = new Networks(
     engine,
     files,
     { textEncoder, transformer, vae },
     tokenizer,
     weights,
-    kind === 'text' ? null : { kind, settings: readVisionSettings(await settingsOf(checkpoint)) },
+    !isEditing(kind) ? null : { kind, settings: readVisionSettings(await settingsOf(checkpoint)) },
   );
   requireFit(checkpoint, {
     text: { read: networks.config.joint_attention_dim, given: networks.text.width },
@@ -69,16 +81,17 @@ export async function openQwenImage(
       {
         component: textEncoder,
         weights,
-        apart: (name) => name === table || name === 'lm_head.weight' || (kind === 'text' && isEye(name)),
+        apart: (name) => name === table || name === 'lm_head.weight' || (!isEditing(kind) && isEye(name)),
       },
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
     [ofTokens],
-    { width: SIDE, height: SIDE, ...HABITS[kind] },
+    { width: SIDES[kind], height: SIDES[kind], ...HABITS[kind] },
     networks.latents.factor * qwenImage.PATCH,
   );
-  const needs = kind !== 'text' && files.has(SETTINGS) ? [...summary.needs, SETTINGS] : summary.needs;
-  const sight = kind === 'text' ? {} : { mostPictures: SIGHTS[kind].most };
-  return new FlowModel(files, engine, networks, scheduler, { ...summary, needs, ...sight });
+  const needs = isEditing(kind) && files.has(SETTINGS) ? [...summary.needs, SETTINGS] : summary.needs;
+  const sight = isEditing(kind) ? { mostPictures: SIGHTS[kind].most } : {};
+  const Kind = kind === 'layered' ? LayeredModel : FlowModel;
+  return new Kind(files, engine, networks, scheduler, { ...summary, needs, ...sight });
 }

@@ -1,5 +1,5 @@
 /**
- * The networks of Qwen-Image and Qwen-Image-Edit as our own graphs over a checkpoint's files: Qwen2.5-VL encodes the text, which may speak of
+ * The networks of Qwen-Image, Qwen-Image-Edit and Qwen-Image-Layered as our own graphs over a checkpoint's files: Qwen2.5-VL encodes the text, which may speak of
  * pictures that it sees, a transformer paints and an autoencoder for videos decodes. All compute in f32, with 8- or 4-bit weights if requested.
  */
 import { MEGAPIXEL } from '../../core/area_sides.ts';
@@ -75,7 +75,8 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
     return this.pictures.encodeImage(pixels);
   }
 
-  async denoiser({ height, width, texts, shown, guidance, mixes = false }: FlowDenoiserRequest): Promise<FlowDenoiser> {
+  async denoiser(request: FlowDenoiserRequest): Promise<FlowDenoiser> {
+    const { height, width, frames = 1, texts, shown, guidance, mixes = false } = request;
     const { engine, config } = this;
     const { arithmetic, provider } = engine;
     const dims = [1, qwenImage.channelsOf(config), height, width];
@@ -88,6 +89,7 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
       ]),
     ) as Record<string, number>;
     const options = { provider, dtype: 'f32' as const, batch: 1, height, width, text, weights: this.weights };
+    const own = Array.from({ length: frames }, () => ({ height: height / frames, width }));
     const network = await this.shelf.get('transformer', { height, width, text, ...shape }, () =>
       qwenImage.build(config, this.#transformer.weights, { ...options, shown: extents }),
     );
@@ -101,7 +103,7 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
     const hold = (tensor: DeviceTensor) => held.hold(tensor);
     try {
       const half = config.attention_head_dim / 2;
-      const { cos, sin } = qwenImage.angles(config, text, [{ height, width }, ...extents]);
+      const { cos, sin } = qwenImage.angles(config, text, [...own, ...extents]);
       const rows = cos.length / half;
       const fixed = {
         cos: hold(arithmetic.upload(cos, [rows, half])),
@@ -122,8 +124,8 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
       return {
         async predict(sample, timestep) {
           arithmetic.write(fixed.time_proj, qwenImage.timeProjection(timestep));
-          for (const [k, own] of inputs.entries()) {
-            await engine.run(network, { sample, ...fixed, ...own }, { out_sample: outputs[k] });
+          for (const [k, words] of inputs.entries()) {
+            await engine.run(network, { sample, ...fixed, ...words }, { out_sample: outputs[k] });
           }
           if (!mixing) {
             return outputs;
@@ -146,7 +148,7 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
     return this.pictures.decoder(size, purpose);
   }
 
-  course({ height, width }: LatentSize): Omit<FlowCourse, 'steps'> {
+  course({ height, width }: LatentSize & { frames?: number | undefined }): Omit<FlowCourse, 'steps'> {
     return { tokens: (height / qwenImage.PATCH) * (width / qwenImage.PATCH), shift: 'linear', least: 'step' };
   }
 
@@ -162,30 +164,42 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
     const { rows, calls, steps, texts, height, width } = request;
     const { sight } = this;
-    const { weights } = this.#transformer;
-    const { provider } = this.engine;
     const { factor } = this.latents;
-    const { limit, frame } = this.text.tokenizer;
-    const runs = rows * calls;
+    const { limit } = this.text.tokenizer;
     const side = Math.sqrt(MEGAPIXEL);
     const shown = sight ? [{ height: side / factor, width: side / factor }] : [];
     const seen = sight ? Math.sqrt(SIGHTS[sight.kind].seen) : 0;
     const tokens = sight ? limit + sight.vision.tokensOf({ width: seen, height: seen }) : limit;
-    const text = paddedTokens(tokens - frame.dropped);
+    const text = this.textTokens(tokens);
     const pictures = sight
       ? { ...request, startsFromPicture: true, height: side / factor, width: side / factor }
       : request;
     return Promise.resolve([
       ...(sight ? [sight.vision.planned(this.costs, 1, { width: seen, height: seen })] : []),
       this.text.planned(this.costs, texts, tokens),
-      this.costs.network(
-        { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        weights,
-        { provider, batch: 1, height, width, text, shown },
-        (options) => qwenImage.build(this.config, weights, options),
-      ),
+      this.plannedTransformer(rows * calls, steps, { height, width, text, shown }),
       ...this.pictures.planned(this.costs, pictures),
     ]);
+  }
+
+  /** @param runs in each of the steps */
+  protected plannedTransformer(
+    runs: number,
+    steps: number,
+    shape: LatentSize & { text: number; shown: readonly qwenImage.Extent[] },
+  ): PlannedNetwork {
+    const { weights } = this.#transformer;
+    return this.costs.network(
+      { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
+      weights,
+      { provider: this.engine.provider, batch: 1, ...shape },
+      (options) => qwenImage.build(this.config, weights, options),
+    );
+  }
+
+  /** Tokens of text that the transformer is built for. @param tokens of a prompt in its frame */
+  protected textTokens(tokens: number): number {
+    return paddedTokens(tokens - this.text.tokenizer.frame.dropped);
   }
 }
 
@@ -194,7 +208,12 @@ const paddedTokens = (tokens: number) => Math.ceil(tokens / MULTIPLE) * MULTIPLE
 function autoencoderOf({ config: values, weights }: Component): PictureNetwork {
   const config = autoencoder.parseConfig(values);
   return {
-    latents: { channels: config.z_dim, factor: autoencoder.factorOf(config), scale: 1 },
+    latents: {
+      channels: config.z_dim,
+      factor: autoencoder.factorOf(config),
+      scale: 1,
+      isTransparent: config.input_channels === 4,
+    },
     buildEncoder: (options) => autoencoder.buildEncoder(config, weights, options),
     buildDecoder: (options) => autoencoder.buildDecoder(config, weights, options),
   };

@@ -10,7 +10,7 @@ import { elements, type DeviceTensor, type PreviewColours } from '../../engine/a
 import type { Engine } from '../../engine/engine.ts';
 import { fitPreviewColours } from '../../engine/latent_preview.ts';
 import { requireFinite, toPixels } from '../../engine/pixels.ts';
-import type { CommonNetworks, Decoder } from './networks.ts';
+import { picturePlanes, type CommonNetworks, type Decoder } from './networks.ts';
 import { cutTile, joinTiles, layTiles, type Tile } from './tiles.ts';
 
 export class LatentDecoder {
@@ -126,6 +126,7 @@ export class LatentDecoder {
   async #tiled(latents: DeviceTensor, side: number, { signal, onPart }: DecodeRequest): Promise<PixelImage[]> {
     const { arithmetic } = this.engine;
     const { factor } = this.networks.latents;
+    const planes = picturePlanes(this.networks.latents);
     const [batch, channels, height, width] = latents.dims;
     const all = await arithmetic.read(latents);
     requireFinite(all);
@@ -163,8 +164,8 @@ export class LatentDecoder {
     }
     return decoded.flatMap((parts) => {
       const given = tiles.map((tile) => ({ tile, pixels: parts.get(tile) as Float32Array }));
-      const picture = joinTiles(given, { height, width }, side, factor);
-      return toPixels(picture, [1, 3, height * factor, width * factor]);
+      const picture = joinTiles(given, { height, width }, side, factor, planes);
+      return toPixels(picture, [1, planes, height * factor, width * factor]);
     });
   }
 

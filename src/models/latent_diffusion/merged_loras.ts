@@ -104,7 +104,8 @@ export class MergedLoras {
    * @throws StudioError like {@link use}; nothing is merged
    */
   async check(lora: ModelLora): Promise<string | null> {
-    const { layers } = await this.#read(lora, (name) => this.files.has(name));
+    const known = this.#loras.find(({ given }) => isSameFile(given, lora));
+    const { layers } = known ?? (await this.#read(lora, (name) => this.files.has(name)));
     return leftOutOf(layers, lora.name);
   }
 

@@ -24,7 +24,12 @@ export interface LatentSpace {
   scale: number;
   /** Subtracted before that, and added afterwards; 0 by default. */
   shift?: number;
+  /** Whether its pictures are transparent, with a fourth channel that says how opaque they are; absent = they are not. */
+  isTransparent?: boolean;
 }
+
+/** Channels of the pictures that are encoded and decoded. */
+export const picturePlanes = ({ isTransparent }: LatentSpace): 3 | 4 => (isTransparent ? 4 : 3);
 
 /** The encoder's output, not yet scaled. */
 export interface EncodedPicture {
@@ -142,7 +147,7 @@ export interface Denoiser {
 export interface Decoder {
   /**
    * @param latents [1, channels, height, width], scaled as the sampler leaves them
-   * @returns [1, 3, factor·height, factor·width] around [-1, 1]; owned by the decoder and overwritten by the next call
+   * @returns [1, 3 or 4, factor·height, factor·width] around [-1, 1]; owned by the decoder and overwritten by the next call
    */
   decode(latents: DeviceTensor): Promise<DeviceTensor>;
   dispose(): Promise<void>;

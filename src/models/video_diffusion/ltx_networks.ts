@@ -20,7 +20,7 @@ import { T5Text } from '../flow_transformer/t5_text.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import type { FlowVideoNetworks, GivenEnds, ShownEnds } from './flow_video_model.ts';
-import { putFrame } from './latent_frames.ts';
+import { putFrame } from '../latent_diffusion/latent_frames.ts';
 import { LtxVideos } from './ltx_videos.ts';
 
 /** How a version of LTX-Video is sampled. */

@@ -17,7 +17,7 @@ import { readRows } from '../../weights/embedding_rows.ts';
 import { Held } from '../flow_transformer/base_networks.ts';
 import type { GraphCosts, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
-import { takeFrame } from './latent_frames.ts';
+import { takeFrame } from '../latent_diffusion/latent_frames.ts';
 import { SeenFrames } from './seen_frames.ts';
 import type { VideoDecoding } from './video_decoding.ts';
 

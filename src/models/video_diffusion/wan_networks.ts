@@ -25,7 +25,7 @@ import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimat
 import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
 import { LowNoiseLoras, noiseOfLora } from './expert_loras.ts';
 import type { FlowVideoNetworks, GivenEnds, ShownEnds } from './flow_video_model.ts';
-import { putFrame } from './latent_frames.ts';
+import { putFrame } from '../latent_diffusion/latent_frames.ts';
 import { WanVideos } from './wan_videos.ts';
 
 /** Tokens of the text, padding included. */

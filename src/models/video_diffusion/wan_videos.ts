@@ -11,7 +11,7 @@ import * as wan from '../../graphs/autoencoder_kl_wan.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { GraphCosts, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { Decoder, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
-import { putFrame, takeFrame } from './latent_frames.ts';
+import { putFrame, takeFrame } from '../latent_diffusion/latent_frames.ts';
 import { SeenFrames } from './seen_frames.ts';
 import type { VideoDecoding } from './video_decoding.ts';
 
