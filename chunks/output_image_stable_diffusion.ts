@@ -7,6 +7,7 @@ import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import { DEFAULT_GUIDANCE, GUIDANCE_METHODS, guidanceEntries, isWholeGuidance, NO_APG } from '../src/core/guidance.ts';
 import { hiresEntries, isWholeHires, NO_HIRES } from '../src/core/hires.ts';
+import { isWholeTiled, NO_TILED, tiledEntries } from '../src/core/tiled.ts';
 import type { PixelImage } from '../src/core/media.ts';
 import type {
   CheckpointSummary,
@@ -71,7 +72,10 @@ export const meta = {
       'StableDiffusionXLInpaintPipeline',
       'LatentConsistencyModelPipeline',
     ],
-    further: { hires_upscaler: ['RRDBNet', 'SRVGGNetCompact'] },
+    further: {
+      hires_upscaler: ['RRDBNet', 'SRVGGNetCompact'],
+      tiled_upscaler: ['RRDBNet', 'SRVGGNetCompact'],
+    },
   },
   stages: [
     { id: 'encode', label: { en: 'Reading your words', de: 'Liest den Text' } },
@@ -109,6 +113,7 @@ export const parameters = v.pipe(
     batch_size: v.optional(batchSize(), 1),
     strength: v.optional(strength()),
     ...hiresEntries(),
+    ...tiledEntries(),
     image: v.optional(image('image')),
     ...maskEntries(),
     background: v.optional(background()),
@@ -134,6 +139,7 @@ export const parameters = v.pipe(
   v.check((input) => hasControlImages(input), CONTROL_IMAGES),
   v.check((input) => hasPromptImages(input), PROMPT_IMAGES),
   v.check((input) => isWholeHires(input), NO_HIRES),
+  v.check((input) => isWholeTiled(input), NO_TILED),
   v.check((input) => isWholeGuidance(input), NO_APG),
 );
 
@@ -163,12 +169,10 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
   if (input.guidance_scale <= 1) {
     sayWhatIsIdle(input, context);
   }
-  const { width, height } = pictureSize(
-    { ...input, ...framed },
-    overlay?.region ? undefined : picture,
-    model.summary.defaults,
-    context,
-  );
+  const { width, height } =
+    input.tiled_scale === undefined
+      ? pictureSize({ ...input, ...framed }, overlay?.region ? undefined : picture, model.summary.defaults, context)
+      : model.summary.defaults;
   const controls = await controlsOf(input, context);
   const imagePrompts = await imagePromptsOf(input, context);
   const { noiseSource } = await import('../src/core/noise_sources.ts');
@@ -186,19 +190,13 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
       tokens: text.tokens,
     });
     const amount = input.strength ?? usualStrength(hasMask(input.operation));
-    // At full strength an inpainting checkpoint starts from noise alone; the reference then draws no noise for the picture.
-    start =
-      picture && !(model.summary.inpaints && amount === 1)
-        ? await model.encodeImage(picture, { ...input, width, height, random, ground })
-        : undefined;
-
     const request: SampleRequest = {
       ...input,
       width,
       height,
       strength: amount,
       random,
-      start,
+      start: undefined,
       mask,
       picture,
       controls,
@@ -218,7 +216,15 @@ export async function execute(input: Input, context: Context): Promise<Outputs> 
         }
       },
     };
-    latents = await sampled(model, text, request, { ...input, prompt: words, negative_prompt }, models);
+    if (input.tiled_scale !== undefined && picture) {
+      return { images: await inTiles(model, text, request, input, picture, context) };
+    }
+    // At full strength an inpainting checkpoint starts from noise alone; the reference then draws no noise for the picture.
+    start =
+      picture && !(model.summary.inpaints && amount === 1)
+        ? await model.encodeImage(picture, { ...input, width, height, random, ground })
+        : undefined;
+    latents = await sampled(model, text, { ...request, start }, { ...input, prompt: words, negative_prompt }, models);
 
     progress('decode');
     if (context.wants('latents')) {
@@ -259,6 +265,32 @@ async function sampled(
   }
   const { paintTwice } = await import('../src/core/second_pass.ts');
   return paintTwice(model, text, request, input, (ref) => models.loadUpscaler(ref));
+}
+
+/** A large picture, painted tile by tile. */
+async function inTiles(
+  model: Model,
+  text: Conditioning,
+  request: SampleRequest,
+  input: Input,
+  picture: PixelImage,
+  { models, progress, wants, recordTensors }: Context,
+): Promise<PixelImage[]> {
+  const { paintInTiles } = await import('../src/core/tiled_painting.ts');
+  return paintInTiles(model, text, request, input, picture, (ref) => models.loadUpscaler(ref), {
+    onEncoded(done, tiles) {
+      progress('encode', done, tiles);
+    },
+    async onSampled(latents) {
+      progress('decode');
+      if (wants('latents')) {
+        await recordTensors('latents', { latents });
+      }
+    },
+    onDecoded(done, tiles) {
+      progress('decode', done, tiles);
+    },
+  });
 }
 
 /** What the ControlNets see. */

@@ -12,11 +12,13 @@ import make_format_goldens
 import make_goldens
 import onnx_repository
 import single_files
+import tiled
 import vaes
 
 make_checkpoints.main()
 make_goldens.main()
 hires.make_hires()
+tiled.make_tiled()
 make_format_goldens.main()
 make_background_goldens.main()
 onnx_repository.main()

@@ -1403,6 +1403,25 @@ describe('our own pictures', () => {
     expect(reading).toMatchObject({ parameters: { width: 128, height: 96, scale: 4 }, notRestored: [] });
   });
 
+  test('a picture that was painted in tiles has the size of the one it started from, and says how', async () => {
+    const tiled = { tiled_scale: 2, tiled_size: 512, tiled_overlap: 32, tiled_upscaler: 'builtin:large' };
+    const metadata = {
+      operation: 'image_transform',
+      config: 'stable_diffusion',
+      parameters: { prompt: 'x', seed: '1', steps: 2, strength: 0.3, ...tiled },
+      index: 0,
+      width: 2816,
+      height: 1600,
+      checkpoint: { name: 'tiny', ref: 'folder:tiny', sha256: {} },
+      upscale: { scale: 2, parameters: { tile_size: 256 }, checkpoint: { name: 'large', ref: 'builtin:large' } },
+      versions: { darkroom: '0.1.0' },
+    };
+    const made = settingsOf(metadata) as Settings;
+    const reading = await read(writeMetadata(golden('plain.png'), inscriptionOf(made)));
+    expect(reading?.parameters).toMatchObject({ width: 704, height: 400, strength: 0.3, ...tiled });
+    expect(reading?.notRestored).toEqual(['the picture it started from']);
+  });
+
   test('settings come back from the JSON whatever they hold', () => {
     const string = fc.string({ unit: 'binary' });
     const given = fc.record({

@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import type { PixelImage } from '../src/core/media.ts';
 import { isMask } from '../src/core/parameters.ts';
+import { resizeLanczos } from '../src/core/pillow_resize.ts';
 import { isOpaque, layOn } from '../src/formats/background.ts';
 import { overlay } from '../src/formats/overlay.ts';
-import { imageToTensor, maskToTensor, resizeLanczos } from '../src/formats/resample.ts';
+import { imageToTensor, maskToTensor } from '../src/formats/resample.ts';
 import { readSafetensorsHeader } from '../src/weights/safetensors.ts';
 
 interface Case {

@@ -8,7 +8,6 @@ import { spreadColours } from '../src/formats/background.ts';
 import * as rrdbnet from '../src/graphs/rrdbnet.ts';
 import * as srvgg from '../src/graphs/srvgg_net_compact.ts';
 import { asUpscaler, openCheckpoint, openModel, type LoadedUpscaler } from '../src/models/family.ts';
-import { TileJoiner, layTiles } from '../src/models/upscaling/tiles.ts';
 import { FolderFiles, type CheckpointFiles } from '../src/weights/checkpoint_files.ts';
 import { storedTensors } from '../src/weights/quantise.ts';
 import { readSafetensorsHeader, writeSafetensors } from '../src/weights/safetensors.ts';
@@ -154,38 +153,6 @@ describe('realesr-animevideov3, which comes with the page', () => {
       (await upscaler.estimate({ ...asked, width: 512, height: 512, tile_size: 512 }, circumstances)).variants[0].memory
         .peak,
     ).toBeGreaterThan(4 * (one.variants[0].memory.peak / 2));
-  });
-});
-
-describe('tiles', () => {
-  test.each([
-    [97, 64],
-    [200, 64],
-    [255, 128],
-    [500, 256],
-  ])('of %d pixels in tiles of %d put together what was cut', (length, side) => {
-    const size = { width: length, height: Math.round(length / 2) };
-    const tiles = layTiles(size, side);
-    expect(new Set(tiles.map(({ width, height }) => `${width}×${height}`)).size).toBe(1);
-    const scale = 2;
-    const value = (x: number, y: number) => Math.sin(x / 7) + Math.cos(y / 5);
-    const rows: Float32Array[] = [];
-    const joiner = new TileJoiner(size, side, scale, (_, [red]) => {
-      rows.push(Float32Array.from(red));
-    });
-    for (const tile of tiles) {
-      const [width, height] = [tile.width * scale, tile.height * scale];
-      const colours = Float32Array.from({ length: 3 * width * height }, (_, i) =>
-        value(tile.left * scale + (i % width), tile.top * scale + (Math.floor(i / width) % height)),
-      );
-      joiner.add(tile, colours);
-    }
-    expect(rows.length).toBe(size.height * scale);
-    const expected = rows.map((row, y) => row.map((_, x) => value(x, y)));
-    const furthest = rows.map((row, y) =>
-      row.reduce((most, one, x) => Math.max(most, Math.abs(one - expected[y][x])), 0),
-    );
-    expect(Math.max(...furthest)).toBeLessThan(1e-5);
   });
 });
 

@@ -178,9 +178,11 @@ export class GenerationOwner implements GenerationApi {
         continue;
       }
       const { summary } = found.model;
-      const given = typeof step.parameters.steps === 'number' ? null : await givenPictures(step.parameters);
+      const { steps, tiled_scale: tiled } = step.parameters;
+      // What samples has the size that is asked for, unless tiles are as many as the picture needs.
+      const given = typeof steps === 'number' && tiled === undefined ? null : await givenPictures(step.parameters);
       const request = estimateRequest(step, summary, given ?? picture);
-      picture = request && { ...request };
+      picture = request && { ...request, ...request.whole };
       const estimate =
         request && (await found.model.estimate(request, await this.#circumstances(found.source, summary)));
       // The plan is about the main step's checkpoint; another step's is judged in the same way.

@@ -1,6 +1,8 @@
 /** Whether a plan fits the device: which variant of the weights to run and how long that takes, or why it does not fit and what would. */
+import { gibibytes } from './gibibytes.ts';
 import { hiresSide } from './hires.ts';
 import { outpainted } from './outpainting_parameters.ts';
+import { tiling } from './tiling.ts';
 import { isFile } from './parameters.ts';
 import type { IpAdapterUse } from './image_prompts.ts';
 import { UPSCALING_TILE, isVariant } from './model.ts';
@@ -29,6 +31,10 @@ export function estimateRequest(
   // The frame of a picture that is widened follows from its size.
   const side = (name: 'width' | 'height') => (added[name] > 0 ? usual[name] : number(name, usual[name])) + added[name];
   const times = number('hires_scale', 1);
+  const tiled =
+    typeof parameters.tiled_scale === 'number'
+      ? tiling(parameters, { width: side('width'), height: side('height') }, checkpoint.defaults)
+      : null;
   const isEnlarged = typeof parameters.latent_upsampler === 'string';
   const larger = (side: number) => (isEnlarged ? UPSAMPLING.factor * side : times > 1 ? hiresSide(side, times) : side);
   const {
@@ -52,7 +58,9 @@ export function estimateRequest(
         ? number('layers', number('batch_size', picture?.batch_size ?? 1))
         : number('frames', 1),
     // Two passes take about as long as all steps at the larger size: the first is small, and the second skips some.
-    steps: isEnlarged ? stepsOfBoth(parameters, number('steps', 1)) : number('hires_steps', number('steps', 1)),
+    steps: isEnlarged
+      ? stepsOfBoth(parameters, number('steps', 1))
+      : number('hires_steps', number('steps', 1)) * (tiled?.count ?? 1),
     guidance_scale: number('guidance_scale', 1),
     ...(checkpoint.mostFrames !== undefined && { startsFromPicture: parameters.image !== undefined }),
     ...(mode === 'batched' || mode === 'serial' ? { guidance_mode: mode } : {}),
@@ -65,6 +73,7 @@ export function estimateRequest(
     ...(Array.isArray(adapters) && adapters.length > 0
       ? { imagePrompts: (adapters as IpAdapterUse[]).map(({ images }) => images) }
       : {}),
+    ...(tiled && { ...tiled.tile, whole: tiled.whole }),
   };
 }
 
@@ -76,9 +85,10 @@ function stepsOfBoth(parameters: Upsampling, first: number): number {
 
 /** What an upscaler between two passes needs from the device. @param request of the step whose passes these are */
 export function upscalingRequest(
-  { operation, width, height, batch_size }: EstimateRequest,
-  { hires_scale: scale, latent_upsampler: upsampler }: PlannedStep['parameters'],
+  { operation, batch_size, whole, ...painted }: EstimateRequest,
+  { hires_scale: hires, tiled_scale: scale = hires, latent_upsampler: upsampler }: PlannedStep['parameters'],
 ): EstimateRequest {
+  const { width, height } = whole ?? painted;
   const times = typeof upsampler === 'string' ? UPSAMPLING.factor : typeof scale === 'number' ? scale : 1;
   return {
     operation,
@@ -171,9 +181,4 @@ function budget({ budget: { bytes, source } }: Estimate): string {
   return source === 'set'
     ? `the memory set for the GPU is ${gibibytes(bytes)} GiB`
     : `this device is guessed to have ${gibibytes(bytes)} GiB for it`;
-}
-
-/** One digit after the point, never 0. */
-export function gibibytes(bytes: number): string {
-  return Math.max(0.1, bytes / 2 ** 30).toFixed(1);
 }

@@ -122,6 +122,8 @@ export interface EstimateRequest {
   controlnets?: number | undefined;
   /** How many pictures each IP-Adapter sees; undefined = there is none. */
   imagePrompts?: readonly number[] | undefined;
+  /** The result's size, if width and height are those of the tiles in which it is painted, and steps those of all tiles. */
+  whole?: { width: number; height: number } | undefined;
 }
 
 /** Side of the automatic tiles for pictures that cannot be decoded whole, in pixels. */

@@ -1,17 +1,14 @@
 /** The second pass of hires fix: enlarges what the first one painted, and paints from there. `hires.ts` has its parameters. */
+import { upscaled } from './enlarging.ts';
 import { StudioError } from './errors.ts';
 import { REF } from './further_checkpoints.ts';
 import { keptPass, type KeptPass } from './kept_pass.ts';
 import { USUAL_HIRES, hiresSide, type HiresRequest } from './hires.ts';
 import { LATENT_UPSCALERS, resizeLatents } from './latent_resize.ts';
 import type { CpuTensor, PixelImage } from './media.ts';
-import { UPSCALING_TILE } from './model.ts';
 import type { Conditioning, Latents, Model, SampleRequest, TextRequest, Upscaler } from './model.ts';
 import { noiseSource } from './noise_sources.ts';
 import type { NoiseRequest } from './noise.ts';
-
-/** As often as AUTOMATIC1111 has an upscaler run, until the picture is at least as large as it is to be. */
-const MOST_UPSCALINGS = 3;
 
 /** The parameters of a painting in two passes. */
 type Input = HiresRequest & NoiseRequest & TextRequest & { steps: number; tile_size?: number | undefined };
@@ -134,18 +131,4 @@ async function enlarge(
     data.set(one, n * one.length);
   });
   return { dims, data };
-}
-
-/** By the network's own factor, as often as that takes; what it becomes too large is scaled down afterwards. */
-async function upscaled(
-  upscaler: Upscaler,
-  picture: PixelImage,
-  { width, signal }: { width: number; signal: AbortSignal },
-): Promise<PixelImage> {
-  const request = { tile_size: UPSCALING_TILE, signal, onTile: () => undefined };
-  let larger = await upscaler.upscale(picture, request);
-  for (let n = 1; n < MOST_UPSCALINGS && larger.width > picture.width && larger.width < width; n++) {
-    larger = await upscaler.upscale(larger, request);
-  }
-  return larger;
 }

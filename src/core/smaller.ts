@@ -78,8 +78,10 @@ const CHANGES: Record<Way, (failed: Failed) => Change | null> = {
   size({ request, estimate: { smaller } }) {
     const shrunk = (side: number) => Math.floor((side * 0.75) / 64) * 64;
     const { width, height } = smaller ?? { width: shrunk(request.width), height: shrunk(request.height) };
-    return Math.min(width, height) < SMALLEST_SIDE
-      ? null
-      : { label: `Try at ${width}×${height} pixels`, parameters: { width, height } };
+    const tile = Math.min(width, height);
+    if (request.whole && tile >= SMALLEST_SIDE) {
+      return { label: `Try with tiles of ${tile} pixels`, parameters: { tiled_size: tile } };
+    }
+    return tile < SMALLEST_SIDE ? null : { label: `Try at ${width}×${height} pixels`, parameters: { width, height } };
   },
 };

@@ -3,7 +3,7 @@
  * Reference: transformers, CLIPImageProcessor
  */
 import type { CpuTensor, PixelImage } from '../core/media.ts';
-import { resizeBicubic } from './resample.ts';
+import { resizeBicubic } from '../core/pillow_resize.ts';
 
 const MEAN = [0.48145466, 0.4578275, 0.40821073];
 const DEVIATION = [0.26862954, 0.26130258, 0.27577711];

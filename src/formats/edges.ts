@@ -6,8 +6,8 @@
  */
 import type { Detector } from '../core/controlnets.ts';
 import type { PixelImage } from '../core/media.ts';
+import { resizeLanczos } from '../core/pillow_resize.ts';
 import { blurred } from './gaussian.ts';
-import { resizeLanczos } from './resample.ts';
 import { roughDepth } from './rough_depth.ts';
 
 /** The usual thresholds of the tools. */

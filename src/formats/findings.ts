@@ -2,6 +2,7 @@
 import * as v from 'valibot';
 import { GUIDANCE_METHODS, apgEta, apgNormThreshold, guidanceMethod } from '../core/guidance.ts';
 import { hiresScale, hiresSteps, hiresStrength, hiresUpscaler } from '../core/hires.ts';
+import { tiledEntries } from '../core/tiled.ts';
 import { loraName } from '../core/loras.ts';
 import { loraParts } from '../core/lora_tags.ts';
 import { isWholeShift, modelSamplingEntries, type ModelSamplingRequest } from '../core/model_sampling.ts';
@@ -124,6 +125,17 @@ export class Findings {
     }
     if (v.is(hiresUpscaler(), upscaler)) {
       this.#parameters.hires_upscaler = upscaler;
+    }
+    return this;
+  }
+
+  /** How a picture was painted in tiles; only Darkroom's own files say it so. */
+  tiled(said: Readonly<Record<keyof ReturnType<typeof tiledEntries>, unknown>>): this {
+    for (const [name, schema] of Object.entries(tiledEntries())) {
+      const value = said[name as keyof typeof said];
+      if (value !== undefined && v.is(schema, value)) {
+        Object.assign(this.#parameters, { [name]: value });
+      }
     }
     return this;
   }

@@ -6,8 +6,8 @@ import { luma } from '../core/luma.ts';
 import type { PixelImage } from '../core/media.ts';
 import type { OverlayRequest } from '../core/model.ts';
 import { putBack } from '../core/only_masked.ts';
+import { resizeLanczos } from '../core/pillow_resize.ts';
 import { dividedOut, lay, multipliedIn } from './pillow_alpha.ts';
-import { resizeLanczos } from './resample.ts';
 
 /**
  * @param images all of one size

@@ -42,6 +42,11 @@ export interface ReadParameters {
   hires_steps?: number;
   hires_denoising_strength?: number;
   hires_upscaler?: HiresUpscaler;
+  /** A picture that was painted in tiles; see `core/tiled.ts`. */
+  tiled_scale?: number;
+  tiled_size?: number;
+  tiled_overlap?: number;
+  tiled_upscaler?: string;
   /** The factor by which it was enlarged afterwards; only in Darkroom's own files. */
   scale?: number;
   /** Manual settings about the network; only in Darkroom's own files. */

@@ -6,8 +6,8 @@
  * Reference: He, Sun and Tang, "Single Image Haze Removal Using Dark Channel Prior" (the haze), "Fast Guided Filter" (the edges)
  */
 import type { PixelImage } from '../core/media.ts';
+import { resizeLanczos } from '../core/pillow_resize.ts';
 import { blurred } from './gaussian.ts';
-import { resizeLanczos } from './resample.ts';
 
 /** How much each cue counts. */
 const WEIGHTS = { place: 0.5, haze: 0.25, sharpness: 0.25 };

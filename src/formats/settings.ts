@@ -73,11 +73,15 @@ export function settingsOf(metadata: Record<string, unknown>): Settings | null {
   // The recorded parameters include the operation, as chunks take it.
   delete parameters.operation;
   const scale = v.is(v.object({ scale: v.number() }), metadata.upscale) ? metadata.upscale.scale : 1;
-  const { hires_scale: hires = 1 } = parameters;
+  const { tiled_scale: tiled = 1, hires_scale: larger = tiled } = parameters;
   const before = (name: 'width' | 'height') => {
     const [side, painted] = [metadata[name], parameters[name]];
-    if (typeof hires === 'number' && hires > 1) {
-      return typeof painted === 'number' ? painted : typeof side === 'number' ? Math.round(side / hires) : side;
+    if (typeof larger === 'number' && larger > 1) {
+      return typeof painted === 'number'
+        ? painted
+        : typeof side === 'number'
+          ? Math.round(side / larger / scale)
+          : side;
     }
     return typeof side === 'number' ? Math.round(side / scale) : side;
   };

@@ -1,4 +1,4 @@
-import { gibibytes as roundGibibytes } from '../../core/fit.ts';
+import { gibibytes as roundGibibytes } from '../../core/gibibytes.ts';
 import type { Job, Progress } from '../../core/job.ts';
 import { date, number, t } from '../messages/messages.svelte.ts';
 import { stageLabel } from '../studio/catalogue.ts';

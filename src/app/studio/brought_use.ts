@@ -29,6 +29,9 @@ export async function useBrought(forms: Forms, brought: Brought, isRecording: bo
       await opened.openStored(stored.ref);
     }
     brought.use(form, loras);
+    const { parameters } = brought.reading ?? {};
+    const guides = parameters?.tiled_scale === undefined ? forms.guides : await forms.openGuides();
+    guides?.tiles.restore({ ...parameters });
     if (!isRecording) {
       // It came out of the settings and is not what they start from.
       picture.remove();

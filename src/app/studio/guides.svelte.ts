@@ -1,4 +1,4 @@
-/** What is used beside a checkpoint, other than LoRAs: ControlNets, image prompts, another autoencoder, upscalers. Loaded when somebody uses one. */
+/** What is used beside a checkpoint, other than LoRAs: ControlNets, image prompts, another autoencoder, upscalers, tiles. Loaded when somebody uses one. */
 import type { CheckpointSummary } from '../../core/model.ts';
 import type { OperationInput } from '../../core/operation.ts';
 import type { JobClient } from '../../jobs/client.ts';
@@ -6,8 +6,9 @@ import type { Library } from '../library/library.svelte.ts';
 import type { AdditionChoices } from './addition_uses.svelte.ts';
 import { Controls } from './controls.svelte.ts';
 import { EnlargingChoices, LATENT_UPSAMPLERS, UPSCALERS } from './enlarging_choices.svelte.ts';
+import type { Form } from './form.svelte.ts';
 import { ImagePrompts } from './image_prompts.svelte.ts';
-
+import { Tiles } from './tiles.svelte.ts';
 import { VaeChoice } from './vae_choice.svelte.ts';
 
 export class Guides {
@@ -16,14 +17,16 @@ export class Guides {
   readonly vae: VaeChoice;
   readonly upscalers: EnlargingChoices;
   readonly latentUpsamplers: EnlargingChoices;
+  readonly tiles: Tiles;
   readonly #library: Library;
 
-  constructor(client: JobClient, library: Library) {
+  constructor(client: JobClient, library: Library, form: Form) {
     this.controls = new Controls(client, library);
     this.images = new ImagePrompts(client, library);
     this.vae = new VaeChoice(client, library);
     this.upscalers = new EnlargingChoices(client, library, UPSCALERS);
     this.latentUpsamplers = new EnlargingChoices(client, library, LATENT_UPSAMPLERS);
+    this.tiles = new Tiles(form);
     this.#library = library;
   }
 
@@ -42,17 +45,18 @@ export class Guides {
     this.#all.find(({ kind }) => stored?.ref.startsWith(`${kind}:`))?.takeStored(stored?.ref ?? '');
   }
 
-  /** What is wrong says so from now on. */
-  isValid(checkpoint: CheckpointSummary): boolean {
-    return this.#taken(checkpoint)
+  /** What is wrong says so from now on. @param isInTiles see `Tiles.isUsed` */
+  isValid(checkpoint: CheckpointSummary, isInTiles: boolean): boolean {
+    return [...this.#taken(checkpoint), ...(isInTiles ? [this.tiles] : [])]
       .map((uses) => uses.isValid())
       .every(Boolean);
   }
 
   /** The operation with what guides it. */
-  applyTo(operation: OperationInput, checkpoint: CheckpointSummary): OperationInput {
+  applyTo(operation: OperationInput, checkpoint: CheckpointSummary, isInTiles: boolean): OperationInput {
     const guided = Object.assign({}, ...this.#taken(checkpoint).map((uses) => uses.parameters())) as object;
-    return { ...operation, parameters: { ...operation.parameters, ...guided } };
+    const whole = { ...operation, parameters: { ...operation.parameters, ...guided } };
+    return isInTiles ? this.tiles.applyTo(whole) : whole;
   }
 
   /**
@@ -63,6 +67,7 @@ export class Guides {
     for (const uses of this.#all) {
       await uses.restore(parameters, read);
     }
+    this.tiles.restore(parameters);
   }
 
   get #all(): AdditionChoices[] {

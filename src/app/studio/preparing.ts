@@ -37,6 +37,9 @@ async function prepare(studio: Studio): Promise<void> {
   }
   const loras = checkpoint.takesLoras ? studio.loras.uses : [];
   const { checkpoints, scale } = form.upscaling;
+  const { guides, picture } = studio;
+  const tile =
+    picture.loaded && guides?.tiles.isUsed(!picture.mask.isEmpty) === true ? guides.tiles.size.value : undefined;
   const asked = {
     operation: 'image_generation',
     config: config.id,
@@ -46,15 +49,15 @@ async function prepare(studio: Studio): Promise<void> {
     parameters: {
       prompt: '',
       ...(scale === undefined ? {} : { scale }),
-      width: form.width.value,
-      height: form.height.value,
+      width: tile ?? form.width.value,
+      height: tile ?? form.height.value,
       steps: form.steps.value,
       guidance_scale: form.guidance.value,
       batch_size: form.options.count,
       ...(loras.length > 0 ? { loras } : {}),
     },
   };
-  const operation = studio.guides?.applyTo(asked, checkpoint) ?? asked;
+  const operation = guides?.applyTo(asked, checkpoint, false) ?? asked;
   const wanted = JSON.stringify(operation);
   if (wanted !== last) {
     last = wanted;

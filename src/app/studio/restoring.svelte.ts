@@ -110,8 +110,9 @@ export class Restoring {
     loras.restore(run.parameters.loras);
     picture.remove();
     await this.#told.report(async () => {
-      const { controlnets, ip_adapters: adapters, vae, first_vae: first } = run.parameters;
-      const guides = controlnets || adapters || vae || first ? await this.#forms.openGuides() : this.#forms.guides;
+      const { controlnets, ip_adapters: adapters, vae, first_vae: first, tiled_scale: tiled } = run.parameters;
+      const guides =
+        controlnets || adapters || vae || first || tiled ? await this.#forms.openGuides() : this.#forms.guides;
       await guides?.restore(run.parameters, (file) => this.#client.entity(run.id, file));
       if (image instanceof Blob) {
         await picture.put(image, 'Starting picture');

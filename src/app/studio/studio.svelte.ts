@@ -225,15 +225,16 @@ export class Studio {
     }
     const loras = checkpoint.takesLoras ? this.loras.uses : [];
     const refs = loras.map(({ lora }) => lora);
-    const { guides } = this;
+    const { guides, picture } = this;
+    const isInTiles = picture.loaded !== null && guides?.tiles.isUsed(!picture.mask.isEmpty) === true;
     const isValid = form.isValid(this.picture.loaded ? 'image_transform' : 'image_generation', refs);
-    if (guides?.isValid(checkpoint) === false || !isValid) {
+    if (guides?.isValid(checkpoint, isInTiles) === false || !isValid) {
       return null;
     }
     return async () => {
-      const pictures = await this.picture.prepare(form.width.value, form.height.value, form.framing);
+      const pictures = await picture.prepare(form.width.value, form.height.value, isInTiles ? 'whole' : form.framing);
       const asked = form.operation(config.id, checkpoint.ref, pictures, loras);
-      const operation = guides?.applyTo(asked, checkpoint) ?? asked;
+      const operation = guides?.applyTo(asked, checkpoint, isInTiles) ?? asked;
       return this.rewriting?.applyTo(operation) ?? operation;
     };
   }
@@ -393,7 +394,7 @@ export class Studio {
 
   async openGuides(): Promise<Guides> {
     const { Guides } = await import('./guides.svelte.ts');
-    return (this.guides ??= new Guides(this.#client, this.library));
+    return (this.guides ??= new Guides(this.#client, this.library, this.form));
   }
 
   async openRewriting(): Promise<void> {

@@ -57,6 +57,12 @@ function fromSettings(settings: Settings): Reading | null {
       strength: fields.get('hires_denoising_strength'),
       upscaler: fields.get('hires_upscaler'),
     })
+    .tiled({
+      tiled_scale: fields.get('tiled_scale'),
+      tiled_size: fields.get('tiled_size'),
+      tiled_overlap: fields.get('tiled_overlap'),
+      tiled_upscaler: fields.get('tiled_upscaler'),
+    })
     .upscale(upscale?.scale)
     .prediction(fields.get('prediction_type'), fields.get('rescale_betas_zero_snr'))
     .sampler(fields.get('sampler') ?? sampler, fields.get('schedule') ?? schedule)

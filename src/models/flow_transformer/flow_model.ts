@@ -23,12 +23,13 @@ import type {
 } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import { TorchGenerator } from '../../core/random.ts';
+import { resizeLanczos } from '../../core/pillow_resize.ts';
 import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { statisticalGuidance } from '../../engine/guidance.ts';
 import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
-import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
+import { imageToTensor } from '../../formats/resample.ts';
 import { readState } from '../../samplers/state.ts';
 import { samplers } from '../../samplers/registry.ts';
 import { withShift, type SchedulerConfig } from '../../schedulers/config.ts';

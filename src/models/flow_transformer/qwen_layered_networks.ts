@@ -4,7 +4,7 @@
  */
 import type { PixelImage } from '../../core/media.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
-import { resizeTransparent } from '../../formats/resample.ts';
+import { resizeTransparent } from '../../core/pillow_resize.ts';
 import type { FlowCourse } from '../../schedulers/scheduler.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
 import type { EncodedPicture, LatentSize } from '../latent_diffusion/networks.ts';

@@ -10,7 +10,7 @@ import { StudioError } from '../../core/errors.ts';
 import type { PixelImage } from '../../core/media.ts';
 import { partOf } from '../../core/picture_part.ts';
 import { referenceCanvas } from '../../core/reference_canvas.ts';
-import { resizeLanczos } from '../../formats/resample.ts';
+import { resizeLanczos } from '../../core/pillow_resize.ts';
 
 const LARGEST = 1024 * 1024;
 const SHORTEST_SIDE = 64;

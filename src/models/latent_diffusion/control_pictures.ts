@@ -1,8 +1,9 @@
 /** Control pictures as ControlNets see them, and how much each counts at which call of the network. */
 import type { SampleRequest } from '../../core/model.ts';
+import { resizeLanczos } from '../../core/pillow_resize.ts';
 import type { Arithmetic, DeviceTensor } from '../../engine/arithmetic.ts';
 import { detected } from '../../formats/edges.ts';
-import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
+import { imageToTensor } from '../../formats/resample.ts';
 import type { ControlRequest } from './networks.ts';
 
 /**

@@ -17,7 +17,7 @@ import type {
   VariantEstimate,
   WeightVariant,
 } from '../../core/model.ts';
-import { gibibytes } from '../../core/fit.ts';
+import { gibibytes } from '../../core/gibibytes.ts';
 import { rateOf, type Rates } from '../../engine/self_measurement.ts';
 import type { Graph, WeightIndex } from '../../graphs/graph.ts';
 import { bitsOnDevice } from '../../graphs/quantisation.ts';

@@ -2,9 +2,10 @@
 import { assert } from '../../core/errors.ts';
 import type { CpuTensor } from '../../core/media.ts';
 import type { ImageRequest, SampleRequest } from '../../core/model.ts';
+import { resizeLanczos } from '../../core/pillow_resize.ts';
 import { elements, type DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
-import { imageToTensor, maskToTensor, resizeLanczos } from '../../formats/resample.ts';
+import { imageToTensor, maskToTensor } from '../../formats/resample.ts';
 import type { Networks } from './networks.ts';
 import { encodedInTiles } from './tiled_encoding.ts';
 

@@ -18,13 +18,14 @@ import type {
   TextRequest,
   TokenCount,
 } from '../../core/model.ts';
+import { resizeLanczos } from '../../core/pillow_resize.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import { paint } from '../../engine/pixels.ts';
 import { statisticalGuidance } from '../../engine/guidance.ts';
 import { runSampling } from '../../engine/sampling_run.ts';
 import { overlay } from '../../formats/overlay.ts';
-import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
+import { imageToTensor } from '../../formats/resample.ts';
 import type { SamplerPlan } from '../../samplers/sampler.ts';
 import { readState } from '../../samplers/state.ts';
 import { withPrediction } from '../../schedulers/config.ts';

@@ -1,7 +1,8 @@
 /** A picture to start from with something else where a mask is white: what is around it, noise, or nothing. */
 import type { PixelImage } from '../../core/media.ts';
 import type { GroundRequest } from '../../core/model.ts';
-import { maskToTensor, resizeLanczos } from '../../formats/resample.ts';
+import { resizeLanczos } from '../../core/pillow_resize.ts';
+import { maskToTensor } from '../../formats/resample.ts';
 import { filledFromAround } from '../../formats/surroundings.ts';
 import { DeviceLatents } from './device_latents.ts';
 

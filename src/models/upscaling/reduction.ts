@@ -2,7 +2,7 @@
  * Reduces an enlarged picture to a smaller whole factor, as Real-ESRGAN's own networks for 2 and 3 do: bicubic without antialiasing, from
  * the four nearest pixels per side. Equal to torch's `interpolate(mode='bicubic', align_corners=False)` and ncnn's Interp.
  */
-import type { Extent } from './tiles.ts';
+import type { Extent } from '../../core/picture_tiles.ts';
 
 /** Parameter of Keys' cubic convolution, as in torch and OpenCV. */
 const A = -0.75;

@@ -1,6 +1,8 @@
 /** An upscaler: one network, run tile by tile over a picture, and over its alpha channel if it has one. */
+import { requireUsableSize } from '../../core/enlarging.ts';
 import { StudioError, cancelled } from '../../core/errors.ts';
 import type { PixelImage } from '../../core/media.ts';
+import { TileJoiner, layTiles, type Extent, type Seam, type Tile } from '../../core/picture_tiles.ts';
 import type { CheckpointSummary, Estimate, EstimateRequest, UpscaleRequest } from '../../core/model.ts';
 import { EMPTY, NOT_FINITE } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
@@ -16,12 +18,11 @@ import type { UpscalerNetwork } from '../../weights/upscaler_layout.ts';
 import type { Circumstances, LoadedUpscaler, ModelLora } from '../family.ts';
 import { GraphCosts, estimate, type EstimatedNetworks } from '../latent_diffusion/estimate.ts';
 import { reduceBicubic } from './reduction.ts';
-import { TileJoiner, layTiles, type Extent, type Tile } from './tiles.ts';
 
 const NAME = 'upscaler';
+/** Only the inner parts of tiles are used: 20 is the reach of as many convolutions. */
+const SEAM: Seam = { margin: 24, fade: 4 };
 const BYTES = { f32: 4, f16: 2 } as const;
-/** The most pixels of the enlarged picture: what can be decoded again. */
-const MOST_PIXELS = 64 * 2 ** 20;
 
 export class UpscalerModel implements LoadedUpscaler {
   readonly #shelf: NetworkShelf;
@@ -91,7 +92,7 @@ export class UpscalerModel implements LoadedUpscaler {
     const { scale = this.#scale, tile_size: side } = request;
     this.#requireScale(image, scale);
     this.#used = { scale };
-    const tiles = layTiles(image, side);
+    const tiles = layTiles(image, side, SEAM);
     const isWhole = isOpaque(image);
     const total = isWhole ? tiles.length : 2 * tiles.length;
     let done = 0;
@@ -120,7 +121,7 @@ export class UpscalerModel implements LoadedUpscaler {
     const { arithmetic } = this.engine;
     const [width, height] = [image.width * scale, image.height * scale];
     const data = new Uint8ClampedArray(4 * width * height).fill(255);
-    const joiner = new TileJoiner(image, side, scale, (y, colours) => {
+    const joiner = new TileJoiner(image, side, SEAM, scale, (y, colours) => {
       colours.forEach((line, c) => {
         for (let x = 0; x < width; x++) {
           data[4 * (y * width + x) + c] = 255 * line[x];
@@ -159,7 +160,7 @@ export class UpscalerModel implements LoadedUpscaler {
   }
 
   async prepare({ width, height, tile_size: side = Infinity }: EstimateRequest): Promise<void> {
-    const given = this.#padded(layTiles({ width, height }, side)[0]);
+    const given = this.#padded(layTiles({ width, height }, side, SEAM)[0]);
     const network = await this.#network(given);
     if (this.engine.provider === 'webgpu') {
       const { arithmetic } = this.engine;
@@ -194,7 +195,7 @@ export class UpscalerModel implements LoadedUpscaler {
 
   toLoad({ width, height, tile_size: side = Infinity }: EstimateRequest): Promise<Map<string, number>> {
     const isHere = this.#shelf.names.includes(NAME);
-    const [tile] = layTiles({ width, height }, side);
+    const [tile] = layTiles({ width, height }, side, SEAM);
     const { weightBytes } = this.#cost(tile, 1).cost(this.engine.report.precision, 'full');
     return Promise.resolve(new Map(isHere ? [] : [[NAME, weightBytes]]));
   }
@@ -223,7 +224,7 @@ export class UpscalerModel implements LoadedUpscaler {
       batchesGuidance: () => Promise.resolve(false),
       planned: ({ rows, decoded, width, height }) => {
         const side = Math.max(decoded.width, decoded.height);
-        return Promise.resolve([this.#cost(decoded, rows * layTiles({ width, height }, side).length)]);
+        return Promise.resolve([this.#cost(decoded, rows * layTiles({ width, height }, side, SEAM).length)]);
       },
     };
   }
@@ -265,13 +266,7 @@ export class UpscalerModel implements LoadedUpscaler {
         `scale is ${scale}, but "${this.summary.name}" takes ${least} to ${this.#scale}; choose another scale or another upscaler.`,
       );
     }
-    if (width * height * scale * scale > MOST_PIXELS) {
-      throw new StudioError(
-        'invalid_operation',
-        `A picture of ${width * scale}×${height * scale} pixels is more than can be used; choose a smaller scale or a smaller picture.`,
-        { retry: 'smaller' },
-      );
-    }
+    requireUsableSize({ width: width * scale, height: height * scale });
   }
 }
 

@@ -17,12 +17,13 @@ import type {
 } from '../../core/model.ts';
 import type { NoiseSource } from '../../core/noise.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
-import { imageToTensor, resizeLanczos } from '../../formats/resample.ts';
+import { imageToTensor } from '../../formats/resample.ts';
 import type { Circumstances } from '../family.ts';
 import { Held } from '../flow_transformer/base_networks.ts';
 import { FlowModel, type LatentShape, type PictureShape } from '../flow_transformer/flow_model.ts';
 import type { FlowNetworks } from '../flow_transformer/flow_networks.ts';
 import { DrawnStart } from '../../core/drawn_start.ts';
+import { resizeLanczos } from '../../core/pillow_resize.ts';
 import { DeviceLatents } from '../latent_diffusion/device_latents.ts';
 import type { VideoDecoding } from './video_decoding.ts';
 
