@@ -13,7 +13,7 @@ import inspect
 import json
 
 import torch
-from diffusers import Flux2Transformer2DModel, Flux3Transformer2DModel, FluxTransformer2DModel, QwenImageTransformer2DModel, SD3Transformer2DModel, WanTransformer3DModel, ZImageTransformer2DModel
+from diffusers import Flux2Transformer2DModel, Flux3Transformer2DModel, FluxTransformer2DModel, LTXVideoTransformer3DModel, QwenImageTransformer2DModel, SD3Transformer2DModel, WanTransformer3DModel, ZImageTransformer2DModel
 from diffusers.loaders import lora_conversion_utils as conversion
 from diffusers.loaders import single_file_utils
 
@@ -63,6 +63,16 @@ def kohya(name: str) -> str:
 DOWN_UP = ("lora_down.weight", "lora_up.weight")
 QWEN_LAYERS = [*(f"transformer_blocks.0.attn.{name}" for name in ("to_q", "add_k_proj", "to_out.0", "to_add_out")), "transformer_blocks.1.img_mlp.net.0.proj", "transformer_blocks.1.txt_mlp.net.2", "transformer_blocks.1.img_mod.1"]
 
+LTX_LAYERS = ["proj_in", "time_embed.emb.timestep_embedder.linear_1", "time_embed.linear", "caption_projection.linear_2", "transformer_blocks.1.attn2.to_k", "proj_out"]
+
+
+def ltx_original(name: str) -> str:
+    return name.replace("proj_in", "patchify_proj").replace("time_embed.", "adaln_single.")
+
+
+def from_ltx_original(state: dict) -> dict:
+    return single_file_utils.convert_ltx_transformer_checkpoint_to_diffusers(conversion._convert_non_diffusers_ltxv_lora_to_diffusers(state))
+
 
 # case: checkpoint, class, names of layers as [rows, columns], how a name and its two matrices are written, diffusers' conversion
 def cases(width: dict[str, int]) -> dict:
@@ -88,6 +98,9 @@ def cases(width: dict[str, int]) -> dict:
         "flux2-kohya": ("tiny-flux2-klein", Flux2Transformer2DModel, {"double_blocks.0.img_attn.qkv": (3 * k, k), "double_blocks.1.txt_attn.qkv": (3 * k, k), "double_blocks.1.txt_attn.proj": (k, k), "double_blocks.0.txt_mlp.0": (6 * k, k), "double_blocks.1.img_mlp.2": (k, 3 * k), "single_blocks.1.linear1": (9 * k, k), "single_blocks.0.linear2": (k, 4 * k)}, kohya, DOWN_UP, conversion._convert_kohya_flux2_lora_to_diffusers),
         "flux3-peft": ("tiny-flux3", Flux3Transformer2DModel, ["mode_blocks.image.0.attn.to_q", "mode_blocks.image_cond.0.ff.linear_in", "txt_mode_blocks.0.attn.to_out.0", "single_transformer_blocks.0.attn.to_v", "single_transformer_blocks.0.ff.linear_out"], *plain("transformer.")),
         "flux3-comfyui": ("tiny-flux3", Flux3Transformer2DModel, flux3, lambda name: f"diffusion_model.{name}", ("lora_A.weight", "lora_B.weight"), conversion._convert_non_diffusers_flux3_lora_to_diffusers),
+        "ltx-peft": ("tiny-ltx", LTXVideoTransformer3DModel, LTX_LAYERS, *plain("transformer.")),
+        # The same LoRA, called as in the original code, whose names diffusers converts of checkpoints alone.
+        "ltx-comfyui": ("tiny-ltx", LTXVideoTransformer3DModel, LTX_LAYERS, lambda name: f"diffusion_model.{ltx_original(name)}", ("lora_A.weight", "lora_B.weight"), from_ltx_original),
     }
 
 
@@ -101,7 +114,7 @@ def fuse(model: torch.nn.Module, lora: dict) -> None:
 
 def main() -> None:
     fresh_folder(FOLDER)
-    kinds = {"tiny-flux1-dev": FluxTransformer2DModel, "tiny-sd35": SD3Transformer2DModel, "tiny-z-image": ZImageTransformer2DModel, "tiny-flux2-klein": Flux2Transformer2DModel, "tiny-flux3": Flux3Transformer2DModel, "tiny-qwen-image": QwenImageTransformer2DModel, "tiny-wan": WanTransformer3DModel}
+    kinds = {"tiny-flux1-dev": FluxTransformer2DModel, "tiny-sd35": SD3Transformer2DModel, "tiny-z-image": ZImageTransformer2DModel, "tiny-flux2-klein": Flux2Transformer2DModel, "tiny-flux3": Flux3Transformer2DModel, "tiny-qwen-image": QwenImageTransformer2DModel, "tiny-wan": WanTransformer3DModel, "tiny-ltx": LTXVideoTransformer3DModel}
     widths = {}
     for checkpoint, kind in kinds.items():
         model = transformer(checkpoint, kind)
@@ -114,6 +127,8 @@ def main() -> None:
         if isinstance(layers, list):
             layers = {name: tuple(model.get_submodule(name).weight.shape) for name in layers}
         state = {}
+        if checkpoint == "tiny-ltx":
+            generator.manual_seed(17)
         for name, (rows, columns) in layers.items():
             state[f"{nameOf(name)}.{down}"] = torch.randn(RANK, columns, generator=generator) * 0.2
             state[f"{nameOf(name)}.{up}"] = torch.randn(rows, RANK, generator=generator) * 0.2

@@ -16,6 +16,7 @@ const KINDS: [kind: MmditKind, has: string][] = [
   ['sd3', 'pos_embed.proj.weight'],
   ['z_image', 'noise_refiner.0.attention.to_q.weight'],
   ['wan', 'condition_embedder.text_embedder.linear_1.weight'],
+  ['ltx', 'time_embed.emb.timestep_embedder.linear_1.weight'],
 ];
 
 /**

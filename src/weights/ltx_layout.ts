@@ -24,6 +24,17 @@ export function ltxParts(path: string): LayerPart[] {
   );
 }
 
+/** Layers of the transformer that are called otherwise than in diffusers, by their paths in the original code. */
+export function ltxPaths(blocks: number): string[] {
+  const time = ['emb.timestep_embedder.linear_1', 'emb.timestep_embedder.linear_2', 'linear'];
+  const norms = ['attn1', 'attn2'].flatMap((attention) => [`${attention}.q_norm`, `${attention}.k_norm`]);
+  return [
+    'patchify_proj',
+    ...time.map((layer) => `adaln_single.${layer}`),
+    ...Array.from({ length: blocks }, (_, n) => norms.map((norm) => `transformer_blocks.${n}.${norm}`)).flat(),
+  ];
+}
+
 /** A tensor of the transformer that is no weight or bias of a layer. */
 export function ltxTable(name: string): string | undefined {
   return /^(?:transformer_blocks\.\d+\.)?scale_shift_table$/.test(name) ? name : undefined;

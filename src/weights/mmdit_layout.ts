@@ -8,7 +8,7 @@
  */
 import { flux2Parts, flux2Paths, flux2VaePath } from './flux2_layout.ts';
 import { HEAD_MODULATION, shiftFirst, together, whole, type LayerPart, type Rows } from './layer_parts.ts';
-import { LTX_VAE, ltxParts, ltxTable, ltxVaeNames } from './ltx_layout.ts';
+import { LTX_VAE, ltxParts, ltxPaths, ltxTable, ltxVaeNames } from './ltx_layout.ts';
 import { lastUpBlock, vaePath } from './original_layout.ts';
 import { isBesideWeights } from './scaled_weights.ts';
 import { WAN_VAE, wanParts, wanPaths, wanTable, wanVaePaths } from './wan_layout.ts';
@@ -228,7 +228,7 @@ export function originalLayers(kind: MmditKind, blocks: number): Map<string, Lay
     flux2: () => flux2Paths(blocks),
     wan: () => wanPaths(blocks),
     qwen_image: () => [],
-    ltx: () => [],
+    ltx: () => ltxPaths(blocks),
   };
   return new Map(
     [...paths[kind](), HEAD_MODULATION]
