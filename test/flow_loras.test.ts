@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import type { CpuTensor } from '../src/core/media.ts';
 import type { StoredTensor } from '../src/graphs/graph.ts';
 import { openModel } from '../src/models/family.ts';
 import { familiesOf } from '../src/weights/lora_families.ts';
@@ -93,7 +94,7 @@ describe('a LoRA for another family', () => {
     const data = (count: number) => new Float32Array(count).fill(0.1);
     return new Blob([
       writeSafetensors(
-        pairs.flatMap(({ path, shape: [rows, columns] }): [string, { dims: number[]; data: Float32Array }][] => [
+        pairs.flatMap(({ path, shape: [rows, columns] }): [string, CpuTensor][] => [
           [`${path}.lora_down.weight`, { dims: [1, columns], data: data(columns) }],
           [`${path}.lora_up.weight`, { dims: [rows, 1], data: data(rows) }],
         ]),

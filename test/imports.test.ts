@@ -92,6 +92,7 @@ const ARROWS: Record<string, readonly string[]> = {
     'core',
     'jobs',
     'engine',
+    'formats',
     'recorder',
     'pipelines',
     'weights types',

@@ -38,7 +38,7 @@ const TRANSFORMERS: readonly [name: RegExp, families: readonly string[]][] = [
   [/^joint_blocks_\d+_|^pos_embed_proj$/, ['Stable Diffusion 3']],
   [/^transformer_blocks_\d+_(?:img|txt)_(?:mlp_net_|mod_1$)/, ['Qwen-Image']],
   [/^(?:noise|context)_refiner_\d+_|^layers_\d+_(?:attention_|feed_forward_w\d|adaLN_modulation_)/, ['Z-Image']],
-  [/^transformer_blocks_\d+_attn1_to_/, ['LTX-Video']],
+  [/^transformer_blocks_\d+_attn1_to_|^(?:caption_projection|adaln_single)_|^patchify_proj$/, ['LTX-Video']],
   [/^transformer_blocks_\d+_attn2_/, ['LTX-Video', 'Stable Diffusion 3']],
   [/^blocks_\d+_(?:self_attn_|cross_attn_|ffn_|attn\d_)/, ['Wan']],
   [/^single_transformer_blocks_\d+_attn_to_[qkv]$/, ['FLUX.1', 'FLUX.3']],
