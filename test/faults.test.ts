@@ -548,6 +548,7 @@ describe('the pair of workers', () => {
           make({
             connect: () => Promise.resolve(),
             runOf: (job: string, since: number) => Promise.resolve(job === 'none' ? null : `of ${job} since ${since}`),
+            settled: () => Promise.resolve(log.push('settle')),
             resumeRun: (run: string) => Promise.resolve(log.push(`resume ${run}`)),
             closeRun: (run: string, stage: string) => Promise.resolve(log.push(`close ${run} ${stage}`)),
           }),
@@ -638,6 +639,17 @@ describe('the pair of workers', () => {
     const { workers, log } = pair();
     await workers.closeRun(work, 'failed', lost().toData());
     expect(log).toEqual(['resume r', 'close r failed']);
+  });
+
+  test('ends the recorder when what follows from the last run is written', async () => {
+    const { workers, log } = pair();
+    const { recorder } = workers;
+    await workers.closeRun(work, 'failed', lost().toData());
+    workers.end();
+    expect(recorder.failure).toBeNull();
+    await recorder.ended;
+    expect(log).toEqual(['resume r', 'close r failed', 'settle']);
+    expect(workers.recorder).not.toBe(recorder);
   });
 
   test('closes a run that its worker opened without telling, and none where there is none', async () => {

@@ -282,7 +282,13 @@ export class WorkerPair implements Engine {
     this.#generator?.link.terminate();
     this.#tasks?.link.terminate();
     this.language.end();
-    this.#recorder?.terminate();
+    const recorder = this.#recorder;
+    this.#recorder = null;
+    // What follows from the last run's end is written first.
+    void recorder
+      ?.call('settled')
+      .catch(() => undefined)
+      .finally(() => recorder.terminate());
   }
 
   /** What a worker may ask of the page while running a job. */
