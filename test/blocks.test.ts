@@ -19,7 +19,14 @@ import { startNodeEngine } from './node_engine.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 /** One of each family, with guidance where it has any: odd in patches, and not square. */
-const CHECKPOINTS = ['tiny-z-image', 'tiny-sd35', 'tiny-flux1-dev', 'tiny-flux2-klein', 'tiny-qwen-image'];
+const CHECKPOINTS = [
+  'tiny-z-image',
+  'tiny-sd35',
+  'tiny-flux1-dev',
+  'tiny-flux2-klein',
+  'tiny-flux3-base',
+  'tiny-qwen-image',
+];
 const SETTINGS = { width: 80, height: 48, batch_size: 1, steps: 2, guidance_scale: 3 };
 
 async function open(checkpoint: string, blocks: BlockMode, weights: WeightVariant = 'full') {

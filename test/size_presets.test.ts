@@ -1,9 +1,12 @@
 /** Sizes that configs say their checkpoints do well: each is taken by the chunk that is to paint it. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import * as v from 'valibot';
 import { expect, test } from 'vitest';
 import { presetsOf, sizesOf } from '../src/app/fields/size_presets.ts';
 import { configFiles } from '../src/pipelines/config_files.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
+import { MEGAPIXEL, sidesWithArea } from '../src/core/area_sides.ts';
 import { entriesOf } from '../src/core/steps.ts';
 
 const own = Object.entries(configFiles).flatMap(([id, { sizes, parameters }]) =>
@@ -38,4 +41,29 @@ test('a config has the sizes of its family, of which those near the area that th
   expect(landscape).toContainEqual([1152, 896, null]);
   expect(landscape).toContainEqual([1344, 768, '16:9']);
   expect(landscape).toContainEqual([768, 1344, '9:16']);
+});
+
+test('docs/sizes.md says of every list where it comes from', () => {
+  const rows = readFileSync(join(import.meta.dirname, '..', 'docs', 'sizes.md'), 'utf8').split('\n');
+  const named = rows.flatMap((row) => [...(row.split('|').at(1) ?? '').matchAll(/`(\w+)`/g)].map(([, id]) => id));
+  expect(named.sort()).toEqual(own.map(({ id }) => id).sort());
+});
+
+test('those of Qwen-Image-Edit are what its pipeline makes of their proportions', () => {
+  const [sizes] = configFiles.qwen_image_edit.sizes?.buckets ?? [];
+  const proportions = [
+    [1, 1],
+    [4, 3],
+    [3, 2],
+    [16, 9],
+  ].flatMap(([a, b]) =>
+    a === b
+      ? [[a, b]]
+      : [
+          [a, b],
+          [b, a],
+        ],
+  );
+  const made = proportions.map(([width, height]) => sidesWithArea({ width, height }, MEGAPIXEL));
+  expect(sizes).toEqual(made.map(({ width, height }) => [width, height]));
 });

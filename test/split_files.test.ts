@@ -129,6 +129,21 @@ describe('refused in a sentence is', () => {
       '"models" is Qwen-Image without its Qwen2.5-VL (qwen_2.5_vl_7b); choose what is missing with it, or a folder that holds all of it: qwen_2.5_vl_7b_fp8_scaled.safetensors (Comfy-Org/Qwen-Image_ComfyUI), tokenizer.json (Qwen/Qwen2.5-VL-7B-Instruct). A diffusers folder has everything in it.',
     ],
     [
+      'Qwen-Image-Layered in a file',
+      new Map([
+        [
+          'qwen_image_layered_bf16.safetensors',
+          named(
+            'txt_norm.weight',
+            'transformer_blocks.0.attn.add_q_proj.weight',
+            'transformer_blocks.0.img_mod.1.weight',
+            'time_text_embed.addition_t_embedding.weight',
+          ),
+        ],
+      ]),
+      /^".*" is Qwen-Image-Layered, which Darkroom opens from its diffusers folder alone; get Qwen\/Qwen-Image-Layered\.$/,
+    ],
+    [
       'FLUX.2 klein with the autoencoder of FLUX.1',
       new Map([...splitFlux2(), ['vae/ae.safetensors', splitFiles('flux1').get('vae/ae.safetensors')!]]),
       '"models" is FLUX.2 klein without its autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: flux2-vae.safetensors (Comfy-Org/flux2-dev). A diffusers folder has everything in it.',

@@ -9,7 +9,14 @@ import type { FidelityArea, FidelityCell } from './fidelity.ts';
 const GOLDENS = join(import.meta.dirname, '..', 'goldens');
 
 /** One of each family: guided where it has guidance, shown a picture where it can be; and weights of 4 and 8 bits (GGUF). */
-const PICTURES = ['z-image-guided', 'flux2-klein-picture', 'sd35-text', 'flux1-dev-transform', 'qwen-image-german'];
+const PICTURES = [
+  'z-image-guided',
+  'flux2-klein-picture',
+  'flux3-picture',
+  'sd35-text',
+  'flux1-dev-transform',
+  'qwen-image-german',
+];
 const SPLIT = ['flux1-gguf', 'qwen-image-gguf'];
 
 function cellsOf(root: string, name: string, open: (one: GoldenCase) => ReturnType<typeof filesOf>): FidelityCell[] {

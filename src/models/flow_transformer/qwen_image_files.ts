@@ -19,14 +19,26 @@ const PIPELINE_CLASSES: Record<QwenImageKind, string> = {
 /** That pictures which are shown are told to the network as such. */
 const MARK = '__index_timestep_zero__';
 
+/** A tensor that only Qwen-Image-Layered has. */
+const LAYERED = 'time_text_embed.addition_t_embedding.weight';
+
 /** What these files make pictures from; null for those of other families. */
 export async function qwenImageFileKind(files: CheckpointFiles): Promise<QwenImageKind | null> {
   return (await recognised(files))?.kind ?? null;
 }
 
-/** @throws StudioError as {@link MmditFile.open}, `checkpoint_incomplete` where pictures cannot be seen */
+/**
+ * @throws StudioError as {@link MmditFile.open}, `checkpoint_incomplete` where pictures cannot be seen, `checkpoint_unsupported` for
+ * Qwen-Image-Layered
+ */
 export async function openQwenImageFile(files: CheckpointFiles): Promise<MmditFile> {
-  const { kind = 'text', isMarked = false } = (await recognised(files)) ?? {};
+  const { kind = 'text', isMarked = false, isLayered = false } = (await recognised(files)) ?? {};
+  if (isLayered) {
+    throw new StudioError(
+      'checkpoint_unsupported',
+      `"${files.name}" is Qwen-Image-Layered, which Darkroom opens from its diffusers folder alone; get Qwen/Qwen-Image-Layered.`,
+    );
+  }
   const file = await MmditFile.open(files, 'qwen_image', {
     pipelineClass: PIPELINE_CLASSES[kind],
     transformer: { zero_cond_t: isMarked },
@@ -40,7 +52,9 @@ export async function openQwenImageFile(files: CheckpointFiles): Promise<MmditFi
   return file;
 }
 
-async function recognised(files: CheckpointFiles): Promise<{ kind: QwenImageKind; isMarked: boolean } | null> {
+async function recognised(
+  files: CheckpointFiles,
+): Promise<{ kind: QwenImageKind; isMarked: boolean; isLayered: boolean } | null> {
   const found = await mmditTransformer(files);
   if (found?.kind !== 'qwen_image') {
     return null;
@@ -49,6 +63,7 @@ async function recognised(files: CheckpointFiles): Promise<{ kind: QwenImageKind
   const name = path.slice(path.lastIndexOf('/') + 1);
   const isEditing = /edit/i.test(name);
   const isMarked = [...names].some((each) => each.endsWith(MARK)) || (isEditing && /2511/.test(name));
+  const isLayered = [...names].some((each) => each.endsWith(LAYERED));
   const isPlus = isMarked || /2509|plus/i.test(name);
-  return { kind: isPlus && (isEditing || isMarked) ? 'edit_plus' : isEditing ? 'edit' : 'text', isMarked };
+  return { kind: isPlus && (isEditing || isMarked) ? 'edit_plus' : isEditing ? 'edit' : 'text', isMarked, isLayered };
 }
