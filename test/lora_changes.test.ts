@@ -10,6 +10,7 @@ import { GpuBlockMemory } from '../src/engine/block_memory.ts';
 import { BlockNetwork } from '../src/engine/block_network.ts';
 import { placeBlocks } from '../src/engine/block_placement.ts';
 import { Uploads } from '../src/engine/block_weights.ts';
+import { productOf } from '../src/engine/device_products.ts';
 import type { Network, OrtModule } from '../src/engine/runtime.ts';
 import type { BlockGraphs, External, StoredTensor } from '../src/graphs/graph.ts';
 import { LayerWriter } from '../src/graphs/layers.ts';
@@ -239,6 +240,32 @@ describe('on a GPU', () => {
     return g.graph().adjustable();
   }
 
+  test('several products are one, by rank, with rows filled up to fours', async () => {
+    const factor = (offset: number, shape: number[]) =>
+      ({ name: 'x', dtype: 'F32', file: 'lora', offset, shape, length: 0 }) as StoredTensor;
+    const products = [
+      { up: factor(0, [5, 1]), down: factor(1, [1, 4]), scale: 2 },
+      { up: factor(2, [5, 2]), down: factor(3, [2, 4]), scale: -1 },
+    ];
+    const numbers = [
+      [1, 2, 3, 4, 5],
+      [1, 0, 0, 1],
+      [10, 20, 11, 21, 12, 22, 13, 23, 14, 24],
+      [5, 6, 7, 8, 9, 10, 11, 12],
+    ];
+    const read = (location: string) => Promise.resolve(Float32Array.from(numbers[Number(location.replace(/.*#/, ''))]));
+    const { rows, columns, rank, up, down } = await productOf(products, read);
+    expect([rows, columns, rank]).toEqual([5, 4, 3]);
+    expect([...up]).toEqual(
+      [
+        [2, 4, 6, 8, 10, 0, 0, 0],
+        [-10, -11, -12, -13, -14, 0, 0, 0],
+        [-20, -21, -22, -23, -24, 0, 0, 0],
+      ].flat(),
+    );
+    expect([...down]).toEqual([1, 0, 0, 1, 5, 6, 7, 8, 9, 10, 11, 12]);
+  });
+
   test('one buffer is written, and the product added there', async () => {
     const writes: { to: object; bytes: Float32Array }[] = [];
     const made: object[] = [];
@@ -308,7 +335,7 @@ describe('on a GPU', () => {
     expect(writes.map(({ to }) => made.indexOf(to))).toEqual([1, 3, 4, 5]);
     const [own, shape, up, down] = writes.map(({ bytes }) => bytes);
     expect(own).toEqual(file.slice(WIDTH * WIDTH, 2 * WIDTH * WIDTH));
-    expect([...new Uint32Array(shape.buffer)]).toEqual([WIDTH, WIDTH / 4, 1, 0]);
+    expect([...new Uint32Array(shape.buffer)]).toEqual([WIDTH, WIDTH / 4, 1, WIDTH / 4]);
     expect(up).toEqual(change.slice(0, WIDTH).map((value) => 2 * value));
     expect(down).toEqual(change.slice(WIDTH));
     expect(added.map((group) => group.map((buffer) => made.indexOf(buffer)))).toEqual([[3, 4, 5, 1]]);

@@ -248,7 +248,6 @@ export class GenerationOwner implements GenerationApi {
             models,
             makeRoom: (step) => this.#makeRoomFor(step),
             hold: (model) => this.#models.hold(model, models),
-            mergeLoras,
             useAdditions,
           });
     const { jobId, inscribes } = request;
@@ -311,7 +310,7 @@ export class GenerationOwner implements GenerationApi {
     useBlocks(found);
     await this.#models.hold(found.model, models);
     const { loras } = step.parameters;
-    await mergeLoras(found.model, Array.isArray(loras) ? (loras as LoraUse[]) : [], '');
+    await mergeLoras(found.model, Array.isArray(loras) ? (loras as LoraUse[]) : []);
     await found.model.prepare(found.request, signal, this.#mayRun(found));
     for (const { model, request: asked } of models.values()) {
       if (model !== found.model && asked && !signal.aborted && this.#models.fitsBeside(model)) {

@@ -1,6 +1,5 @@
 /** A job's work on the graph engine: its steps' checkpoints, one on the device at a time, and their expected and measured durations. */
 import type { UsedAdditions } from '../src/core/additions.ts';
-import type { LoraUse } from '../src/core/loras.ts';
 import { stageKey, type CourseStage, type StageSeconds } from '../src/core/job_progress.ts';
 import type { DeviceReport, Stage } from '../src/core/job.ts';
 import type { Estimate, EstimateRequest, LatentUpsampler, Upscaler, WeightVariant } from '../src/core/model.ts';
@@ -34,11 +33,11 @@ export interface GraphWorkOptions {
   makeRoom: (step: StepModel) => Promise<void>;
   /** Makes room for this model, keeping the job's other models that fit beside it. */
   hold: (model: StepModel['model']) => Promise<void>;
-  /** Merges exactly these stored LoRAs into a model's weights; returns what of them was left out. */
-  /** @param words that may name embeddings */
-  mergeLoras: (model: StepModel['model'], loras: readonly LoraUse[], words: string) => Promise<string[]>;
-  /** Uses stored additions beside a model, other than LoRAs, and no others. */
-  useAdditions: (model: StepModel['model'], additions: UsedAdditions) => Promise<void>;
+  /**
+   * Uses exactly these stored additions beside a model; returns what of the LoRAs was left out.
+   * @param words that may name embeddings
+   */
+  useAdditions: (model: StepModel['model'], additions: UsedAdditions, words: string) => Promise<string[]>;
 }
 
 /** Milliseconds between reports on loading. */
@@ -154,8 +153,7 @@ export class GraphWork {
     model.onLoading = (loading) => {
       this.#tell(id, loading);
     };
-    const notices = await this.#options.mergeLoras(model, additions.loras ?? [], wordsOf(parameters));
-    await this.#options.useAdditions(model, additions);
+    const notices = await this.#options.useAdditions(model, additions, wordsOf(parameters));
     return { notices, model };
   }
 

@@ -1,16 +1,31 @@
-/** What a job's operation uses beside its checkpoint, from the library; LoRAs are `used_loras.ts`. */
+/** What a job's operation uses beside its checkpoint, from the library; LoRAs are opened by `used_loras.ts`. */
 import type { Addition, UsedAdditions } from '../src/core/additions.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { ModelAddition } from '../src/models/family.ts';
 import { storedAddition, storedAdditions } from '../src/weights/library/stored_additions.ts';
+import { useBeside } from './beside.ts';
 import type { Opened } from './opened_models.ts';
 import { library } from './source_files.ts';
+import { noteUse, openLoras } from './used_loras.ts';
 
-/** Uses exactly these. @throws StudioError `invalid_operation` for a model that takes none, or one that is not stored */
+/**
+ * Uses exactly these, all of them or none.
+ * @param words may name embeddings in the library
+ * @returns sentences on what of the LoRAs is not used
+ * @throws StudioError `invalid_operation` for a model that takes none, or one that is not stored
+ */
 export async function useAdditions(
   model: Opened,
-  { controlnets = [], ip_adapters: adapters = [], image_encoder: encoder, vae, first_vae: firstVae }: UsedAdditions,
-): Promise<void> {
+  {
+    loras = [],
+    controlnets = [],
+    ip_adapters: adapters = [],
+    image_encoder: encoder,
+    vae,
+    first_vae: firstVae,
+  }: UsedAdditions,
+  words: string,
+): Promise<string[]> {
   const { name, takesControlNets, takesImagePrompts, takesVae } = model.summary;
   if (controlnets.length > 0 && takesControlNets !== true) {
     throw new StudioError(
@@ -34,19 +49,16 @@ export async function useAdditions(
   const ips = await Promise.all(adapters.map(({ ip_adapter: named, ...use }) => stored('ip_adapter', named, use)));
   const vaes = vae === undefined ? [] : [await stored('vae', vae)];
   const firsts = firstVae === undefined ? [] : [await stored('vae', firstVae)];
-  await model.useAdditions?.({
+  const merged = await openLoras(model, loras, words);
+  const leftOut = await useBeside(model, merged, {
     controlnets: nets,
     ip_adapters: ips,
     image_encoders: ips.length > 0 ? await encoders(encoder) : [],
     vaes,
     first_vaes: firsts,
   });
-  const usedAt = Date.now();
-  await Promise.all(
-    [...nets, ...ips, ...vaes, ...firsts].flatMap(({ ref }) =>
-      ref === undefined ? [] : library.changeManifest(ref, { usedAt }),
-    ),
-  );
+  await noteUse([...merged, ...nets, ...ips, ...vaes, ...firsts]);
+  return leftOut;
 }
 
 async function stored(kind: Addition, named: string, use?: Record<string, unknown>): Promise<ModelAddition> {

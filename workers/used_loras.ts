@@ -22,19 +22,24 @@ export async function requireLoras(model: Opened, { loras }: Record<string, unkn
   }
 }
 
-/**
- * @param words may name embeddings in the library
- * @returns sentences on what of the LoRAs is not used
- */
-export async function mergeLoras(model: Opened, loras: readonly LoraUse[], words: string): Promise<string[]> {
+/** @param words may name embeddings in the library, which come with the LoRAs */
+export async function openLoras(model: Opened, loras: readonly LoraUse[], words: string): Promise<ModelLora[]> {
   const opened = await Promise.all(loras.map(openLora));
-  if (model.summary.takesLoras) {
-    opened.push(...(await embeddingsNamed(words, opened)));
-  }
+  return model.summary.takesLoras ? [...opened, ...(await embeddingsNamed(words, opened))] : opened;
+}
+
+/** @returns sentences on what of the LoRAs is not used */
+export async function mergeLoras(model: Opened, loras: readonly LoraUse[]): Promise<string[]> {
+  const opened = await openLoras(model, loras, '');
   const leftOut = await model.useLoras(opened);
-  const usedAt = Date.now();
-  await Promise.all(opened.map(({ ref = '' }) => library.changeManifest(ref, { usedAt })));
+  await noteUse(opened);
   return leftOut;
+}
+
+/** The library says when something of it was used last. */
+export async function noteUse(used: readonly { ref?: string }[]): Promise<void> {
+  const usedAt = Date.now();
+  await Promise.all(used.flatMap(({ ref }) => (ref === undefined ? [] : [library.changeManifest(ref, { usedAt })])));
 }
 
 /** Embeddings in the library that the words name, except those already present. */

@@ -30,10 +30,10 @@ const SMALLEST_SIDE = 16;
 
 /** How far encoding and decoding are, in tiles. Sampling reports steps of all tiles together to the request. */
 interface Watch {
-  onEncoded(done: number, tiles: number): void;
+  onEncoded: (done: number, tiles: number) => void;
   /** When everything is sampled. */
-  onSampled(latents: CpuTensor): Promise<void>;
-  onDecoded(done: number, tiles: number): void;
+  onSampled: (latents: CpuTensor) => Promise<void>;
+  onDecoded: (done: number, tiles: number) => void;
 }
 
 /**
@@ -123,15 +123,15 @@ export async function paintInTiles(
   const joiners = pictures.map((data) => new TileJoiner(whole, side, seam, 1, writerInto(data, whole.width)));
   for (const [n, tile] of tiles.entries()) {
     throwIfCancelled(signal);
-    const latents = model.latentsFrom?.({ dims: [batch, ...rest], data: finished[n] });
+    const latents = model.latentsFrom({ dims: [batch, ...rest], data: finished[n] });
     const part = { tile_size: input.tile_size, phased: n === 0 && phased, signal, onPart: () => undefined };
     try {
-      const painted = latents ? await model.decode(latents, part) : [];
+      const painted = await model.decode(latents, part);
       painted.forEach((one, at) => {
         joiners[at].add(tile, planesOf(one));
       });
     } finally {
-      latents?.dispose();
+      latents.dispose();
     }
     onDecoded(n + 1, tiles.length);
   }

@@ -58,13 +58,14 @@ export async function productOf(
   }));
   const rank = parts.reduce((sum, part) => sum + part.rank, 0);
   const [rows, columns] = [parts[0].up.length / parts[0].rank, parts[0].down.length / parts[0].rank];
-  const [up, down] = [new Float32Array(rows * rank), new Float32Array(rank * columns)];
+  const upRows = 4 * Math.ceil(rows / 4);
+  const [up, down] = [new Float32Array(rank * upRows), new Float32Array(rank * columns)];
   let first = 0;
   for (const part of parts) {
     down.set(part.down, first * columns);
     for (let row = 0; row < rows; row++) {
       for (let i = 0; i < part.rank; i++) {
-        up[row * rank + first + i] = part.scale * part.up[row * part.rank + i];
+        up[(first + i) * upRows + row] = part.scale * part.up[row * part.rank + i];
       }
     }
     first += part.rank;

@@ -7,7 +7,7 @@ export interface Product {
   /** A multiple of four. */
   columns: number;
   rank: number;
-  /** [rows, rank], with the strengths. */
+  /** [rank, rows], with the strengths; rows are filled up to a multiple of four with zeros. */
   up: Float32Array<ArrayBuffer>;
   /** [rank, columns] */
   down: Float32Array<ArrayBuffer>;
@@ -29,7 +29,7 @@ fn set_weight(at: u32, value: vec4f) { weights[at] = vec2u(pack2x16float(value.x
 `,
 };
 /** Columns and rows of one workgroup. */
-const [COLUMNS, ROWS] = [16 * 4, 4 * 4];
+const [COLUMNS, ROWS] = [16 * 4, 4 * 8];
 
 export class ProductAdder {
   readonly #device: GPUDevice;
@@ -44,7 +44,7 @@ export class ProductAdder {
     const device = this.#device;
     const pipeline = this.#pipelines.get(type) ?? this.#compile(type);
     const own = [
-      this.#buffer(Uint32Array.of(rows, columns / 4, rank, 0), GPUBufferUsage.UNIFORM),
+      this.#buffer(Uint32Array.of(rows, columns / 4, rank, up.length / rank / 4), GPUBufferUsage.UNIFORM),
       this.#buffer(up, GPUBufferUsage.STORAGE),
       this.#buffer(down, GPUBufferUsage.STORAGE),
     ];
