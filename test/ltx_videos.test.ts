@@ -213,7 +213,15 @@ describe('a checkpoint of LTX-Video', () => {
       autoencoder.decoderStages(pictures).forEach(({ scale, reach }, stage) => {
         const size = { height: scale * video.height, width: scale * video.width };
         const piece = { frames: reach + 4, isFirst: true, isLast: false };
-        autoencoder.buildDecoder(pictures, own, { ...options, ...size, ...piece, stage });
+        const shape = { ...options, ...size, ...piece, stage };
+        const decoder = autoencoder.buildDecoder(pictures, own, shape);
+        // Each frame is convolved by the same kernels, which are on the device once.
+        const { blocks } = decoder.adjustable(decoder.repeated);
+        const bound = new Set(blocks.flatMap(({ weights }) => weights.map(({ name }) => name)));
+        expect(decoder.repeated.size).toBeGreaterThanOrEqual(6);
+        expect([...decoder.repeated].filter((name) => !bound.has(name))).toEqual([]);
+        // The processor reads constants where they lie.
+        expect(autoencoder.buildDecoder(pictures, own, { ...shape, provider: 'wasm' }).repeated.size).toBe(0);
       });
       autoencoder.buildEncoder(pictures, own, { ...options, height: 480, width: 704 });
       // The number is read on the processor.

@@ -180,7 +180,6 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
       this.text.planned(this.costs, texts, tokens),
       this.costs.network(
         { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        weights,
         { provider, batch: 1, height, width, text, shown },
         (options) => qwenImage.build(this.config, weights, options),
       ),
