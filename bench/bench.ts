@@ -30,6 +30,7 @@ import { writeSong } from './song.ts';
 import { openNetwork, raceBlocks, runPublished } from './blocks.ts';
 import type { TransformerName } from './transformers.ts';
 import { writeVideo } from './video.ts';
+import { loadWhole, type WholeName } from './whole_media.ts';
 
 /** Ours as one graph with its weights in it, or in blocks with bound weights; or an export. */
 export type Which = 'ours' | 'blocks' | Exporter;
@@ -395,6 +396,7 @@ const bench = {
   writeVideo,
   raceBlocks: async (bits: 4 | 32, runs: number) => raceBlocks(await start('webgpu'), bits, runs),
   runPublished: async (name: TransformerName) => runPublished(await start('webgpu'), name),
+  loadWhole: async (name: WholeName) => loadWhole(await start('webgpu'), name),
 };
 export type Bench = typeof bench;
 Object.assign(globalThis, { bench });

@@ -1,9 +1,9 @@
 /**
  * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--loras] [--page] [--memory] [--song] [--storing] [--pool] [--video]
- * [--lively] [--blocks] [--large[=NAME]] [--language=FOLDER] [--processor[=FOLDER] [--run=NAME] [--pairs=N]]`: builds the benchmark's page, runs it in
+ * [--lively] [--blocks] [--large[=NAME]] [--whole[=NAME]] [--language=FOLDER] [--processor[=FOLDER] [--run=NAME] [--pairs=N]]`: builds the benchmark's page, runs it in
  * Chromium and prints the tables; all but the first three choose parts. `--language` wants the folder of a language model, such as
- * `reference/smollm2.py` makes, and `--processor` the exports of `reference/export_processor.py`; both run only where they are named, as does
- * `--large`. Times hold for this machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
+ * `reference/smollm2.py` makes, and `--processor` the exports of `reference/export_processor.py`; both run only where they are named, as do
+ * `--large` and `--whole`. Times hold for this machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
  */
 import { join } from 'node:path';
 import { cpus, loadavg } from 'node:os';
@@ -11,7 +11,7 @@ import { chromium } from 'playwright';
 import { build } from 'vite';
 import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
-import { tellBlocks, tellPublished } from './block_tables.js';
+import { tellBlocks, tellPublished, tellWhole } from './block_tables.js';
 import { raceLanguage } from './language.js';
 import { watchPicture, watchUse, watchWords } from './main_thread.js';
 import { tellNetwork } from './network_tables.js';
@@ -39,11 +39,13 @@ const PARTS = [
   'blocks',
 ];
 const large = process.argv.find((word) => /^--large(=|$)/.test(word));
+const whole = process.argv.find((word) => /^--whole(=|$)/.test(word));
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
 const exports = processor?.split('=')[1] ?? join(HERE, '.processor');
-const parts = named.length > 0 || model !== undefined || processor !== undefined || large !== undefined ? named : PARTS;
+const isPicked = named.length > 0 || [model, processor, large, whole].some((word) => word !== undefined);
+const parts = isPicked ? named : PARTS;
 /** Parts that run no network. */
 const ON_NO_BACKEND = ['pool', 'storing', 'video', 'lively', 'blocks'];
 /** Of the 300 MB that one of these may take. */
@@ -253,6 +255,10 @@ try {
   if (large !== undefined) {
     const [, only] = large.split('=');
     process.exitCode = (await tellPublished(ask, only === undefined ? null : only)) ? 0 : 1;
+  }
+  if (whole !== undefined) {
+    const [, only] = whole.split('=');
+    process.exitCode = (await tellWhole(ask, only ?? null)) ? 0 : 1;
   }
   const isOverAlready = model === undefined && parts.every((part) => ON_NO_BACKEND.includes(part));
   for (const backend of isOverAlready ? [] : backends) {

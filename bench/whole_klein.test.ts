@@ -7,41 +7,19 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { openModel } from '../src/models/family.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
-import { writeSafetensorsHeader, type NewTensor } from '../src/weights/safetensors.ts';
 import { relativeDifference } from '../test/fidelity/fidelity.ts';
 import { goldenTensor, paint } from '../test/golden_pictures.ts';
-import { MadeFile, blocks, numbers, type MadeTensor, type Piece } from '../test/made_weights.ts';
+import { quantisedFile, type NumberedTensor } from '../test/made_weights.ts';
 import { startNodeEngine } from '../test/node_engine.ts';
 import { weightlessContents } from '../test/weightless_checkpoints.ts';
 
 interface Whole {
   like: string;
-  parts: Record<string, { config: object; tensors: (MadeTensor & { number: number })[] }>;
+  parts: Record<string, { config: object; tensors: NumberedTensor[] }>;
   parameters: Record<string, unknown>;
 }
 
 const folder = process.env.DARKROOM_KLEIN ?? '';
-
-/** As the library keeps a checkpoint with weights of 4 bits. */
-function weightsOf(path: string, tensors: Whole['parts'][string]['tensors']): MadeFile {
-  const entries: [string, NewTensor][] = [];
-  const pieces: Piece[] = [];
-  for (const tensor of tensors) {
-    const { name, number, shape, bits } = tensor;
-    if (bits === undefined) {
-      entries.push([name, { dtype: 'F32', shape }]);
-      pieces.push(numbers(tensor, number));
-    } else {
-      const [rows, columns] = shape;
-      entries.push([`${name}.q${bits}`, { dtype: 'U8', shape: [rows, columns / 32, 4 * bits] }]);
-      entries.push([`${name}.scales`, { dtype: 'F16', shape: [rows, columns / 32] }]);
-      pieces.push(...blocks(tensor, number, 'F16'));
-    }
-  }
-  const header = writeSafetensorsHeader(entries, { darkroom_quantised: 'q4' });
-  const begin: Piece = { length: header.length, make: (from, until) => header.slice(from, until) };
-  return new MadeFile(path, [begin, ...pieces]);
-}
 
 test('FLUX.2 klein 4B, once through', { timeout: 3_600_000 }, async () => {
   const read = (name: string) => readFileSync(join(folder, name));
@@ -52,7 +30,7 @@ test('FLUX.2 klein 4B, once through', { timeout: 3_600_000 }, async () => {
     contents.set(`${part}/config.json`, new TextEncoder().encode(JSON.stringify(config)));
     const path = [...contents.keys()].find((each) => each.startsWith(`${part}/`) && each.endsWith('.safetensors'));
     contents.delete(path ?? '');
-    files.push({ path: path ?? '', file: weightsOf(path ?? '', tensors) });
+    files.push({ path: path ?? '', file: quantisedFile(path ?? '', tensors) });
   }
   files.push(...[...contents].map(([path, bytes]) => ({ path, file: new File([bytes], path) })));
 

@@ -213,9 +213,19 @@ describe('a checkpoint of LTX-Video', () => {
       autoencoder.decoderStages(pictures).forEach(({ scale, reach }, stage) => {
         const size = { height: scale * video.height, width: scale * video.width };
         const piece = { frames: reach + 4, isFirst: true, isLast: false };
-        autoencoder.buildDecoder(pictures, own, { ...options, ...size, ...piece, stage });
+        const shape = { ...options, ...size, ...piece, stage };
+        const decoder = autoencoder.buildDecoder(pictures, own, shape);
+        // Each frame is convolved by the same kernels, which are to be on the device once.
+        expect(decoder.repeated.size).toBeGreaterThanOrEqual(6);
       });
       autoencoder.buildEncoder(pictures, own, { ...options, height: 480, width: 704 });
+      const tiny = { height: 2, width: 2, frames: 6, isFirst: true, isLast: true, stage: 0 };
+      const first = autoencoder.buildDecoder(pictures, own, { ...options, ...tiny });
+      const [{ weights }] = first.adjustable(first.repeated).blocks;
+      const bound = new Set(weights.map(({ name }) => name));
+      expect([...first.repeated].filter((name) => !bound.has(name))).toEqual([]);
+      // The processor reads constants where they lie.
+      expect(autoencoder.buildDecoder(pictures, own, { ...options, ...tiny, provider: 'wasm' }).repeated.size).toBe(0);
       // The number is read on the processor.
       const left = [...own.names()].filter((name) => !own.used.has(name));
       expect(left).toEqual(pictures.timestep_conditioning ? ['decoder.timestep_scale_multiplier'] : []);

@@ -1,6 +1,7 @@
 /** Files of weights whose bytes come into being as they are read, so that models of any size take no room. */
 import type { StoredTensor, WeightIndex } from '../src/graphs/graph.ts';
 import { convert } from '../src/weights/conversion.ts';
+import { writeSafetensorsHeader, type NewTensor } from '../src/weights/safetensors.ts';
 import { hashed, hashedBytes } from './hashed_weights.ts';
 
 /** A part of a file. */
@@ -103,6 +104,30 @@ export function madeWeights(tensors: readonly MadeTensor[]): { blobs: Map<string
     }
   });
   return { blobs, index: { get: (name) => stored.get(name), names: () => stored.keys() } };
+}
+
+/** A tensor of a file that has others, too. */
+export type NumberedTensor = MadeTensor & { number: number };
+
+/** A file as the library keeps it with weights of 4 bits. */
+export function quantisedFile(path: string, tensors: readonly NumberedTensor[]): MadeFile {
+  const entries: [string, NewTensor][] = [];
+  const pieces: Piece[] = [];
+  for (const tensor of tensors) {
+    const { name, number, shape, bits } = tensor;
+    if (bits === undefined) {
+      entries.push([name, { dtype: 'F32', shape }]);
+      pieces.push(numbers(tensor, number));
+    } else {
+      const [rows, columns] = shape;
+      entries.push([`${name}.q${bits}`, { dtype: 'U8', shape: [rows, columns / 32, 4 * bits] }]);
+      entries.push([`${name}.scales`, { dtype: 'F16', shape: [rows, columns / 32] }]);
+      pieces.push(...blocks(tensor, number, 'F16'));
+    }
+  }
+  const header = writeSafetensorsHeader(entries, { darkroom_quantised: 'q4' });
+  const begin: Piece = { length: header.length, make: (from, until) => header.slice(from, until) };
+  return new MadeFile(path, [begin, ...pieces]);
 }
 
 /** Inputs are numbered from here. */

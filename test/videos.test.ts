@@ -30,11 +30,13 @@ import * as autoencoder from '../src/graphs/autoencoder_kl_wan.ts';
 import type { Graph, WeightIndex } from '../src/graphs/graph.ts';
 import { LayerWriter } from '../src/graphs/layers.ts';
 import { OnnxWriter } from '../src/graphs/onnx.ts';
+import * as t5 from '../src/graphs/t5_encoder.ts';
 import * as wan from '../src/graphs/wan_transformer3d.ts';
 import { openModel } from '../src/models/family.ts';
 import { ZipWriter, frameName, readStoredFiles } from '../src/formats/media/zip.ts';
 import { beginningOf } from '../src/media/video/shortening.ts';
 import { openVideoWriter } from '../src/media/video/writing.ts';
+import { Checkpoint } from '../src/weights/checkpoint.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { flowLora } from './flow_lora_goldens.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
@@ -363,6 +365,18 @@ describe('a checkpoint of Wan', () => {
     }
     expect([...own.names()].filter((name) => !own.used.has(name))).toEqual([]);
   });
+});
+
+test('a table of words, whose rows are read from its file, is no tensor that the GPU has to take', async () => {
+  const checkpoint = await Checkpoint.open(filesOf('tiny-wan', weightlessContents('tiny-wan')));
+  const { config, weights } = await checkpoint.component('text_encoder');
+  const options = { provider: 'webgpu', dtype: 'f32', batch: 1, height: 0, width: 0, sequence: 16 } as const;
+  const { largestBytes } = t5.build(t5.parseConfig(config), weights, options);
+  const bytes = (name: string) => weights.get(name)?.length ?? 0;
+  const table = t5.embeddingTable(weights);
+  const others = [...weights.names()].filter((name) => name !== table);
+  expect(largestBytes).toBe(Math.max(...others.map(bytes)));
+  expect(bytes(table)).toBeGreaterThan(largestBytes);
 });
 
 test.each([

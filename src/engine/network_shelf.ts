@@ -155,8 +155,10 @@ export class NetworkShelf {
       return { graphs: blocks, budget: allowed };
     }
     const { blocks: mode, provider } = this.engine;
-    const isBound = this.adjustable.has(name) && (mode === 'auto' ? provider === 'webgpu' : mode !== 'off');
-    const whole = isBound ? graph.adjustable?.(before?.weightNames) : undefined;
+    const { repeated = new Set<string>() } = graph;
+    const isWanted = this.adjustable.has(name) || repeated.size > 0;
+    const isBound = isWanted && (mode === 'auto' ? provider === 'webgpu' : mode !== 'off');
+    const whole = isBound ? graph.adjustable?.(new Set([...(before?.weightNames ?? []), ...repeated])) : undefined;
     return whole ? { graphs: whole, budget: Infinity } : null;
   }
 

@@ -34,6 +34,8 @@ export interface Network {
 export interface RunnableGraph extends Pick<Graph, 'bytes' | 'externals' | 'blocks'> {
   /** See {@link Graph.adjustable}. */
   adjustable?: Graph['adjustable'];
+  /** See {@link Graph.repeated}. */
+  repeated?: Graph['repeated'];
   /** Bytes of all its external initializers on the device, if known. */
   weightBytes?: number;
   /** Values for the model's dynamic dimensions. */

@@ -171,6 +171,13 @@ export interface Graph {
   weightBytes: number;
   /** What becomes of them when the session is created, in bytes: what it computes from constants takes their place and may be larger. */
   heldBytes: number;
+  /** Of the largest initializer on the device, in bytes. */
+  largestBytes: number;
+  /**
+   * Kernels that several convolutions on a GPU read. As constants each of these would have a copy of its own, in the runtime's order; they are to be
+   * inputs, which are brought into it at every run.
+   */
+  repeated: ReadonlySet<string>;
   /** The same network in pieces that run one after another; absent for those whose builder does not say where to cut. */
   blocks?: () => BlockGraphs;
   /**

@@ -76,6 +76,8 @@ export class OnnxWriter {
   readonly #constants = new Set<string>();
   /** Bytes of those constants that nodes read at each run, by name. */
   readonly #held = new Map<string, number>();
+  /** How many convolutions on a GPU read a kernel, by its name. */
+  readonly #kernels = new Map<string, number>();
   /** Nodes' results by name. */
   readonly #results = new Map<string, Value>();
   /** Before which nodes the graph may be cut. */
@@ -298,9 +300,19 @@ export class OnnxWriter {
       ...this.#activations(),
       weightBytes: this.#weightBytes,
       heldBytes: [...this.#held.values()].reduce((sum, bytes) => sum + bytes, 0),
+      largestBytes: Math.max(
+        0,
+        ...Array.from(this.#initializers.values(), ({ value }) => size(value.dims) * BYTES[value.type]),
+      ),
+      repeated: this.#repeated(),
       ...(this.#cuts.length > 0 && { blocks: () => blocksOf(written()) }),
       adjustable: (names) => adjustable(written(), names),
     };
+  }
+
+  #repeated(): ReadonlySet<string> {
+    const names = Array.from(this.#initializers.values(), ({ value }) => value.name);
+    return new Set(names.filter((name) => (this.#kernels.get(name) ?? 0) > 1));
   }
 
   /** Records a node's computation and its results' memory. */
@@ -314,6 +326,10 @@ export class OnnxWriter {
     }
     for (const { name, type, dims } of given.filter((input) => this.#constants.has(input.name))) {
       this.#held.set(name, size(dims) * BYTES[type]);
+    }
+    const [, kernel] = given;
+    if (op === 'Conv' && this.options.provider === 'webgpu' && this.#constants.has(kernel.name)) {
+      this.#kernels.set(kernel.name, (this.#kernels.get(kernel.name) ?? 0) + 1);
     }
     for (const { name, type, dims } of results) {
       const same = op === 'Reshape' ? this.#occupied.get(given[0].name) : undefined;
@@ -366,6 +382,10 @@ export class OnnxWriter {
       }
     });
     const activationSizes = new Map(Array.from(counts, ([size, { most }]) => [size, most]));
+    // One of each size in the runtime's order, while its convolution runs.
+    for (const bytes of new Set(Array.from(this.#repeated(), (name) => this.#held.get(name) ?? 0))) {
+      activationSizes.set(bytes, (activationSizes.get(bytes) ?? 0) + 1);
+    }
     return { activationBytes: most, activationSizes };
   }
 

@@ -67,7 +67,6 @@ export class ClipTexts {
     return this.encoders.map(({ name, component, config, outputs }) =>
       costs.network(
         { name, phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
-        component.weights,
         { provider, batch: 1, height: 0, width: 0, sequence: config.max_position_embeddings },
         (options) => clipText.build(config, component.weights, options, outputs),
       ),

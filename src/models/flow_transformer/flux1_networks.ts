@@ -150,7 +150,6 @@ export class Flux1Networks extends BaseNetworks implements FlowNetworks {
       this.t5.planned(this.costs, texts),
       this.costs.network(
         { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        weights,
         { provider, batch: 1, height, width, text: T5_TOKENS },
         (options) => flux.build(this.config, weights, options),
       ),

@@ -148,7 +148,6 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
       this.text.planned(this.costs, texts),
       this.costs.network(
         { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        weights,
         shape,
         (options) => flux2.build(this.config, weights, options),
       ),

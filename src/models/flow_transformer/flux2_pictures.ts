@@ -64,7 +64,6 @@ export class Flux2Pictures {
     const { config, component } = this;
     return costs.network(
       { name: 'vae_decoder', phase: 'decode', runs: decodings, runsPerStep: 0, precision: 'f32' },
-      component.weights,
       { provider: this.engine.provider, batch: 1, ...decoded, weights: 'full' as const },
       (options) => autoencoder.buildDecoder(config, component.weights, options),
     );

@@ -100,20 +100,18 @@ export class KlPictures {
     costs: GraphCosts,
     { decodings, decoded, startsFromPicture, height, width }: NetworkRequest,
   ): PlannedNetwork[] {
-    const { component, network } = this;
+    const { network } = this;
     const { factor } = this.latents;
     const { provider } = this.engine;
     const about = { runsPerStep: 0, precision: 'f32' as const };
     const decoder = costs.network(
       { name: 'vae_decoder', phase: 'decode', runs: decodings, ...about },
-      component.weights,
       { provider, batch: 1, ...decoded, weights: 'full' as const },
       (options) => network.buildDecoder(options),
     );
     const encoder = () =>
       costs.network(
         { name: 'vae_encoder', phase: 'read', runs: 1, ...about },
-        component.weights,
         { provider, batch: 1, height: height * factor, width: width * factor, weights: 'full' as const },
         (options) => network.buildEncoder(options),
       );

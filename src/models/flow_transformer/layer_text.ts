@@ -95,7 +95,6 @@ export class LayerText {
     const { provider } = this.engine;
     return costs.network(
       { name: 'text_encoder', phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
-      reader.component.weights,
       { provider, batch: 1, height: 0, width: 0, sequence: this.plannedTokens },
       (options) => reader.build(options),
     );

@@ -191,7 +191,6 @@ export class QwenImageNetworks extends BaseNetworks implements FlowNetworks {
     const { weights } = this.#transformer;
     return this.costs.network(
       { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-      weights,
       { provider: this.engine.provider, batch: 1, ...shape },
       (options) => qwenImage.build(this.config, weights, options),
     );

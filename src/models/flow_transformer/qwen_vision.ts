@@ -123,7 +123,6 @@ export class QwenVision {
     const shape = { provider: this.engine.provider, batch: 1, height: 0, width: 0, grid };
     return costs.network(
       { name: 'text_encoder_vision', phase: 'read', runs: pictures, runsPerStep: 0, precision: 'f32' },
-      weights,
       shape,
       (options) => vision.build(config, weights, options),
     );

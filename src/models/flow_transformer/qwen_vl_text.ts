@@ -60,7 +60,6 @@ export class QwenVlText {
     const shape = { provider: this.engine.provider, batch: 1, height: 0, width: 0, sequence };
     return costs.network(
       { name: 'text_encoder', phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
-      component.weights,
       shape,
       (options) => qwenVl.build(config, component.weights, options),
     );

@@ -200,7 +200,6 @@ export class Sd3Networks extends BaseNetworks implements FlowNetworks {
       ...(this.t5 ? [this.t5.planned(this.costs, texts)] : []),
       this.costs.network(
         { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        weights,
         shape,
         (options) => sd3.build(this.config, weights, options),
       ),

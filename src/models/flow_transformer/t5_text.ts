@@ -85,7 +85,6 @@ export class T5Text {
     const shape = { provider, batch: 1, height: 0, width: 0, sequence: this.tokenizer.limit, masked };
     return costs.network(
       { name: component.name, phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
-      component.weights,
       shape,
       (options) => t5.build(config, component.weights, options),
     );

@@ -154,13 +154,11 @@ export class ZImageNetworks extends BaseNetworks implements FlowNetworks {
       this.text.planned(this.costs, texts),
       this.costs.network(
         { name: 'transformer_text', phase: 'sample', runs: texts, runsPerStep: 0, precision: 'f32' },
-        weights,
         { ...shape, tokens: PLANNED_TOKENS },
         (options) => zImage.buildContext(this.config, weights, options),
       ),
       this.costs.network(
         { name: 'transformer', phase: 'sample', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        weights,
         { ...shape, text, masked: calls > 1 },
         (options) => zImage.build(this.config, weights, options),
       ),

@@ -278,13 +278,11 @@ export function plannedControlNets(
   return Array.from({ length: count }, (_, place) => [
     costs.network(
       { name: `controlnet_context.${place}`, phase: 'sample', runs: calls, runsPerStep: 0, precision: null },
-      index,
       { ...options, height: 0, width: 0 },
       (own) => controlnet.buildContext(config, index, own),
     ),
     costs.network(
       { name: `controlnet.${place}`, phase: 'sample', runs: calls * steps, runsPerStep: calls, precision: null },
-      index,
       options,
       (own) => controlnet.build(config, index, own),
     ),

@@ -19,8 +19,7 @@ import type {
 } from '../../core/model.ts';
 import { gibibytes } from '../../core/gibibytes.ts';
 import { rateOf, type Rates } from '../../engine/self_measurement.ts';
-import type { Graph, WeightIndex } from '../../graphs/graph.ts';
-import { bitsOnDevice } from '../../graphs/quantisation.ts';
+import type { Graph } from '../../graphs/graph.ts';
 import type { Circumstances, Streaming } from '../family.ts';
 import type { CommonNetworks, LatentSize } from './networks.ts';
 import {
@@ -40,8 +39,6 @@ const WASM_HEAP = 4 * 2 ** 30;
 
 /** The guess if the browser says nothing about the machine. */
 const USUAL_MEMORY = 4 * 2 ** 30;
-
-const BYTES = { f32: 4, f16: 2 } as const;
 
 /** What one run needs from the networks. */
 export interface NetworkRequest extends LatentSize {
@@ -354,7 +351,6 @@ export class GraphCosts {
    */
   network<Shape extends object>(
     about: Pick<PlannedNetwork, 'name' | 'phase' | 'runs' | 'runsPerStep' | 'precision'>,
-    weights: WeightIndex,
     shape: Shape,
     build: (
       options: Shape & { dtype: Precision; weights: WeightVariant; plainConvolutions: boolean; isPlanned: true },
@@ -367,7 +363,7 @@ export class GraphCosts {
         const key = `${about.name} ${precision} ${variant} ${plainConvolutions} ${JSON.stringify(shape)}`;
         let cost = this.#costs.get(key);
         if (!cost) {
-          const { flops, weightBytes, heldBytes, activationSizes, blocks } = build({
+          const { flops, weightBytes, heldBytes, largestBytes, activationSizes, blocks } = build({
             ...shape,
             dtype: precision,
             weights: variant,
@@ -379,7 +375,7 @@ export class GraphCosts {
             weightBytes,
             heldBytes,
             activationSizes,
-            largestTensorBytes: largestTensor(weights, precision, variant),
+            largestTensorBytes: largestBytes,
             ...(blocks && { blockBytes: once(() => blocks().blocks.map((block) => block.weightBytes)) }),
           };
           this.#costs.set(key, cost);
@@ -393,16 +389,4 @@ export class GraphCosts {
 function once<T>(make: () => T): () => T {
   let made: { value: T } | undefined;
   return () => (made ??= { value: make() }).value;
-}
-
-/** Bytes of a network's largest tensor on the device. */
-function largestTensor(weights: WeightIndex, precision: Precision, variant: WeightVariant): number {
-  let largest = 0;
-  for (const name of weights.names()) {
-    const tensor = weights.get(name);
-    const elements = tensor?.shape.reduce((product, dim) => product * dim, 1) ?? 0;
-    const bits = tensor ? bitsOnDevice(tensor, tensor.shape, variant) : null;
-    largest = Math.max(largest, bits === null ? elements * BYTES[precision] : (elements * bits) / 8);
-  }
-  return largest;
 }

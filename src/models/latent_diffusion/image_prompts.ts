@@ -363,14 +363,12 @@ export function plannedImagePrompts(
   return [
     costs.network(
       { name: 'image_encoder.0', phase: 'read', runs: pictures, ...once },
-      encoder,
       { ...nowhere, batch: 1 },
       (options) => clipVision.build(USUAL_ENCODER, encoder, options, 'image_embeds'),
     ),
     ...imagePrompts.map((batch, place) =>
       costs.network(
         { name: `ip_adapter.${place}`, phase: 'sample', runs: 2, ...once },
-        adapter,
         { ...nowhere, batch },
         (options) => ipAdapter.build(config, adapter, options, 1),
       ),

@@ -26,25 +26,23 @@ export function plannedNetworks(
   const once = { runsPerStep: 0, precision: 'f32' as const };
   const networks = [
     ...textEncoders.map(({ name, component: { weights }, config, outputs }) =>
-      costs.network({ name, phase: 'read', runs: texts, ...once }, weights, { ...context, batch: 1 }, (options) =>
+      costs.network({ name, phase: 'read', runs: texts, ...once }, { ...context, batch: 1 }, (options) =>
         clipText.build(config, weights, options, outputs),
       ),
     ),
     costs.network(
       { name: 'unet_context', phase: 'sample', runs: calls, runsPerStep: 0, precision: null },
-      unetComponent.weights,
       context,
       (options) => unet2d.buildContext(unet, unetComponent.weights, options),
     ),
     costs.network(
       { name: 'unet', phase: 'sample', runs: calls * steps, runsPerStep: calls, precision: null },
-      unetComponent.weights,
       { ...context, height, width, projected: true, controlled: controlnets > 0 },
       (options) => unet2d.build(unet, unetComponent.weights, { ...options, motion }),
     ),
     ...plannedControlNets(costs, unet, unetComponent.weights, { ...context, height, width }, request),
     ...plannedImagePrompts(costs, unet, provider, request),
-    costs.network({ name: 'vae_decoder', phase: 'decode', runs: decodings, ...once }, weights, latents, (options) =>
+    costs.network({ name: 'vae_decoder', phase: 'decode', runs: decodings, ...once }, latents, (options) =>
       vae.kind === 'gaussian'
         ? vae.graphs.buildDecoder(vae.config, weights, options)
         : vae.graphs.buildDecoder(vae.config, weights, options),
@@ -52,7 +50,7 @@ export function plannedNetworks(
   ];
   if (startsFromPicture) {
     networks.push(
-      costs.network({ name: 'vae_encoder', phase: 'read', runs: encodings, ...once }, weights, pixels, (options) =>
+      costs.network({ name: 'vae_encoder', phase: 'read', runs: encodings, ...once }, pixels, (options) =>
         vae.kind === 'gaussian'
           ? vae.graphs.buildEncoder(vae.config, weights, options)
           : vae.graphs.buildEncoder(vae.config, weights, options),

@@ -118,19 +118,16 @@ export class HeartSounds {
     return [
       costs.network(
         { name: 'codec_codes', runs: parts, ...about },
-        weights,
         { ...this.#shape(provider), frames: PART },
         (options) => codec.buildCodes(config, weights, options),
       ),
       costs.network(
         { name: 'codec_flow', runs: parts * steps, ...about },
-        weights,
         { ...this.#shape(provider), batch: 2, length: LATENTS },
         (options) => codec.buildFlow(config, weights, options),
       ),
       costs.network(
         { name: 'codec_decoder', runs: Math.ceil((frames * 2) / width), ...about },
-        weights,
         { ...this.#shape(provider), batch: CHANNELS, width },
         (options) => codec.buildDecoder(config, weights, { ...options, weights: 'full' }),
       ),

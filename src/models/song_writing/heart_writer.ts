@@ -157,18 +157,16 @@ export class HeartWriter {
     const networks = [
       costs.network(
         { name: 'backbone', runs: USUAL_WORDS + frames, runsPerStep: 0, ...once },
-        weights,
         { ...shape, length: room },
         (options) => mula.buildBackbone(config, weights, options),
       ),
       costs.network(
         { name: 'decoder', runs: codes * frames, runsPerStep: 0, ...once },
-        weights,
         { ...shape, length: codes },
         (options) => mula.buildDecoder(config, weights, options),
       ),
       ...Array.from({ length: codes - 1 }, (_, n) =>
-        costs.network({ name: `head_${n + 1}`, runs: frames, runsPerStep: 0, ...once }, weights, shape, (options) =>
+        costs.network({ name: `head_${n + 1}`, runs: frames, runsPerStep: 0, ...once }, shape, (options) =>
           mula.buildHead(config, weights, n + 1, options),
         ),
       ),

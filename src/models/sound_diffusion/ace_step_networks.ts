@@ -250,7 +250,7 @@ export class AceStepNetworks extends BaseNetworks implements EstimatedNetworks {
     const width = Math.ceil(length / config.patch_size) * config.patch_size;
     const timbre = Math.min(this.silenceLength, Math.ceil(TIMBRE_SECONDS * this.latentsPerSecond));
     const part = (name: string, sequence: number, build: typeof encoder.buildText) =>
-      costs.network({ name, ...once }, told.weights, { ...shape, width: 0, sequence }, (options) =>
+      costs.network({ name, ...once }, { ...shape, width: 0, sequence }, (options) =>
         build(encoderConfig, told.weights, options),
       );
     return Promise.resolve([
@@ -260,7 +260,6 @@ export class AceStepNetworks extends BaseNetworks implements EstimatedNetworks {
       part('timbre_encoder', timbre, encoder.buildTimbre),
       costs.network(
         { name: 'transformer', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        transformer.weights,
         { ...shape, width, text: USUAL_TEXT },
         (options) => dit.build(config, transformer.weights, options),
       ),

@@ -184,19 +184,17 @@ export class PiecewiseSounds {
   /** @param length latents of each sound */
   planned(costs: GraphCosts, sounds: number, encodes: boolean, length: number): PlannedNetwork[] {
     const { hop, codec } = this;
-    const { weights } = codec;
     const piece = Math.min(length, this.piece);
     const runs = this.#pieces(0, length, length).length;
     const shape = { provider: this.engine.provider, batch: 1, height: 1, weights: 'full' as const };
     const about = { runsPerStep: 0, precision: 'f32' as const };
     const decoder = costs.network(
       { name: 'vae_decoder', runs: sounds * runs, ...about },
-      weights,
       { ...shape, width: piece },
       (options) => codec.buildDecoder(options),
     );
     const encoder = () =>
-      costs.network({ name: 'vae_encoder', runs, ...about }, weights, { ...shape, width: piece * hop }, (options) =>
+      costs.network({ name: 'vae_encoder', runs, ...about }, { ...shape, width: piece * hop }, (options) =>
         codec.buildEncoder(options),
       );
     return encodes ? [decoder, encoder()] : [decoder];

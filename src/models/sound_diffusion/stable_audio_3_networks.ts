@@ -153,7 +153,6 @@ export class StableAudio3Networks extends BaseNetworks implements EstimatedNetwo
       text.planned(this.costs, texts),
       this.costs.network(
         { name: 'transformer', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        weights,
         shape,
         (options) => dit.build(config, weights, options),
       ),

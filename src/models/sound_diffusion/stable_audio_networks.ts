@@ -154,7 +154,6 @@ export class StableAudioNetworks extends BaseNetworks implements EstimatedNetwor
       t5.planned(this.costs, texts),
       this.costs.network(
         { name: 'transformer', runs: runs * steps, runsPerStep: runs, precision: 'f32' },
-        weights,
         shape,
         (options) => dit.build(config, weights, options),
       ),

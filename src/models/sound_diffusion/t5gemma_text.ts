@@ -81,7 +81,6 @@ export class T5GemmaText {
     const { config, component } = this;
     return costs.network(
       { name: 'text_encoder', phase: 'read', runs: texts, runsPerStep: 0, precision: 'f32' },
-      component.weights,
       this.#shape(this.engine.provider),
       (options) => t5gemma.build(config, component.weights, options),
     );

@@ -42,7 +42,6 @@ class UpsamplerNetworks extends BaseNetworks {
     return Promise.resolve([
       this.costs.network(
         { name: NAME, phase: 'sample', runs: 1, runsPerStep: 1, precision: 'f32' },
-        this.#component.weights,
         { provider, batch: 1, weights: 'full', frames: Math.ceil((rows - 1) / PIECE) + 1, height, width },
         (options) => upsampler.build(this.config, this.#component.weights, options),
       ),

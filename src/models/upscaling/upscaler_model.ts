@@ -234,7 +234,6 @@ export class UpscalerModel implements LoadedUpscaler {
     const { width, height } = this.#padded(tile);
     return this.#costs.network(
       { name: NAME, runs, runsPerStep: runs, precision: null },
-      this.network.weights,
       { provider, batch: 1, width, height },
       (options) => this.#build(options),
     );

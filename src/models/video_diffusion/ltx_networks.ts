@@ -216,7 +216,6 @@ export class LtxNetworks extends BaseNetworks implements FlowVideoNetworks {
       { ...this.text.planned(this.costs, texts), phase: 'read' },
       this.costs.network(
         { name: 'transformer', phase: 'sample', runs: calls * steps, runsPerStep: calls, precision: 'f32' },
-        this.#transformer.weights,
         shape,
         (options) => ltx.build(this.config, this.#transformer.weights, options),
       ),

@@ -214,7 +214,6 @@ export class LtxVideos {
           runsPerStep: 0,
           precision: 'f32',
         },
-        component.weights,
         { ...common, ...this.#shape(stage, size, piece) },
         (options) => ltx.buildDecoder(config, component.weights, options),
       );
@@ -223,7 +222,6 @@ export class LtxVideos {
     const encoder = () =>
       costs.network(
         { name: 'vae_encoder', phase: 'read', runs: 1, runsPerStep: 0, precision: 'f32' },
-        component.weights,
         { ...common, height: size.height * factor, width: size.width * factor },
         (options) => ltx.buildEncoder(config, component.weights, options),
       );

@@ -301,7 +301,6 @@ export class WanNetworks extends BaseNetworks implements FlowVideoNetworks {
       // Only one expert is on the device at a time, and they are equally large.
       this.costs.network(
         { name: 'transformer', phase: 'sample', runs: calls * steps, runsPerStep: calls, precision: 'f32' },
-        this.#experts[0].weights,
         shape,
         (options) => wan.build(this.config, this.#experts[0].weights, options),
       ),
@@ -317,7 +316,6 @@ export class WanNetworks extends BaseNetworks implements FlowVideoNetworks {
       ? [
           this.costs.network(
             { name: sight.component.name, phase: 'read', runs: this.seenPictures, runsPerStep: 0, precision: 'f32' },
-            sight.component.weights,
             { provider, batch: 1, height: 0, width: 0 },
             (options) => clipVision.build(sight.config, sight.component.weights, options, SEEN),
           ),

@@ -151,7 +151,6 @@ export class WanVideos {
     const shape = { provider: this.engine.provider, batch: 1, height, width, isFirst, weights: 'full' as const };
     const decoder = costs.network(
       { name: 'vae_decoder', phase: 'decode', runs: frames, runsPerStep: 0, precision: 'f32' },
-      component.weights,
       shape,
       (options) => wan.buildDecoder(config, component.weights, options),
     );
@@ -159,7 +158,6 @@ export class WanVideos {
     const encoder = () =>
       costs.network(
         { name: 'vae_encoder', phase: 'read', runs: encoded, runsPerStep: 0, precision: 'f32' },
-        component.weights,
         { ...shape, height: height * factor, width: width * factor, isFirst: encoded === 1 },
         (options) => wan.buildEncoder(config, component.weights, options),
       );
