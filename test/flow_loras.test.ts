@@ -93,10 +93,12 @@ describe('a LoRA for another family', () => {
     const data = (count: number) => new Float32Array(count).fill(0.1);
     return new Blob([
       writeSafetensors(
-        pairs.flatMap(({ path, shape: [rows, columns] }): [string, { dims: number[]; data: Float32Array }][] => [
-          [`${path}.lora_down.weight`, { dims: [1, columns], data: data(columns) }],
-          [`${path}.lora_up.weight`, { dims: [rows, 1], data: data(rows) }],
-        ]),
+        pairs.flatMap(
+          ({ path, shape: [rows, columns] }): [string, { dims: number[]; data: Float32Array<ArrayBuffer> }][] => [
+            [`${path}.lora_down.weight`, { dims: [1, columns], data: data(columns) }],
+            [`${path}.lora_up.weight`, { dims: [rows, 1], data: data(rows) }],
+          ],
+        ),
       ),
     ]);
   }

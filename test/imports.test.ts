@@ -87,9 +87,10 @@ const ARROWS: Record<string, readonly string[]> = {
     'connection',
     'package',
   ],
-  // The npm package: over the jobs, and with workers of its own.
+  // The npm package: over the jobs, and with workers of its own, which read and write pictures without a canvas.
   npm: [
     'core',
+    'formats',
     'jobs',
     'engine',
     'recorder',
