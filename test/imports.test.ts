@@ -87,12 +87,12 @@ const ARROWS: Record<string, readonly string[]> = {
     'connection',
     'package',
   ],
-  // The npm package: over the jobs, and with workers of its own.
+  // The npm package: over the jobs, and with workers of its own, which read and write pictures without a canvas.
   npm: [
     'core',
+    'formats',
     'jobs',
     'engine',
-    'formats',
     'recorder',
     'pipelines',
     'weights types',
