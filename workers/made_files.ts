@@ -58,11 +58,12 @@ export async function madeElsewhere({ file, metadata: origin }: MadeFile, medium
   }
   // The bytes decide what it is, not the server's name for it.
   const typed = new Blob([file], { type: kind.format.mime });
-  const value = await medium.decode(typed).catch((error: unknown) => {
+  const measured = medium.measure?.(typed) ?? medium.decode(typed).then((value) => medium.facts(value));
+  const facts = await measured.catch((error: unknown): Record<string, number | string> => {
     if (medium.id === 'image') {
       throw error;
     }
-    return null; // A codec this browser lacks; it can still be saved.
+    return {}; // A codec this browser lacks; it can still be saved.
   });
-  return { file: typed, facts: value === null ? {} : medium.facts(value), origin };
+  return { file: typed, facts, origin };
 }

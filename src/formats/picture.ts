@@ -16,6 +16,26 @@ export const AS_STORED: ImageBitmapOptions = { colorSpaceConversion: 'none', pre
  * @throws StudioError `image_unreadable`
  */
 export async function decodePicture(source: ImageSource, name: string): Promise<PixelImage> {
+  const bitmap = await bitmapOf(source, name);
+  try {
+    const { width, height } = bitmap;
+    const context = surface(width, height);
+    context.drawImage(bitmap, 0, 0);
+    return { width, height, data: context.getImageData(0, 0, width, height).data };
+  } finally {
+    bitmap.close();
+  }
+}
+
+/** As {@link decodePicture} would find it, and as strict, without its pixels, whose way through a canvas takes most of the time. */
+export async function pictureSize(source: ImageSource, name: string): Promise<{ width: number; height: number }> {
+  const bitmap = await bitmapOf(source, name);
+  const { width, height } = bitmap;
+  bitmap.close();
+  return { width, height };
+}
+
+async function bitmapOf(source: ImageSource, name: string): Promise<ImageBitmap> {
   const blob = typeof source === 'string' ? dataUrlBlob(source, name) : source;
   let bitmap: ImageBitmap;
   try {
@@ -27,21 +47,16 @@ export async function decodePicture(source: ImageSource, name: string): Promise<
       { cause },
     );
   }
-  try {
-    const { width, height } = bitmap;
-    if (width * height > MAX_PIXELS) {
-      throw new StudioError(
-        'image_unreadable',
-        `The ${name} has ${width}×${height} pixels, more than can be used; make it smaller first.`,
-        { retry: 'smaller' },
-      );
-    }
-    const context = surface(width, height);
-    context.drawImage(bitmap, 0, 0);
-    return { width, height, data: context.getImageData(0, 0, width, height).data };
-  } finally {
+  const { width, height } = bitmap;
+  if (width * height > MAX_PIXELS) {
     bitmap.close();
+    throw new StudioError(
+      'image_unreadable',
+      `The ${name} has ${width}×${height} pixels, more than can be used; make it smaller first.`,
+      { retry: 'smaller' },
+    );
   }
+  return bitmap;
 }
 
 /** Whether any pixel is not opaque. Checks strip by strip, so that a camera's photo takes little memory. */

@@ -2,7 +2,7 @@
 import { StudioError } from '../core/errors.ts';
 import type { PixelImage } from '../core/media.ts';
 import { latin1 } from '../formats/bytes.ts';
-import { decodePicture, encodePng } from '../formats/picture.ts';
+import { decodePicture, encodePng, pictureSize } from '../formats/picture.ts';
 import { isGif, isJpeg, isPng, isWebp } from '../formats/signatures.ts';
 import type { Inscription } from '../formats/metadata.ts';
 import type { MediaFormat, Medium, SaveChoice } from './medium.ts';
@@ -48,6 +48,7 @@ export const medium: Medium<PixelImage> = {
   encode: encodePng,
   decode: (file) => decodePicture(file, 'picture'),
   facts: ({ width, height }) => ({ width, height }),
+  measure: (file) => pictureSize(file, 'picture'),
   inscribe,
   readMetadata: async (bytes) => (await import('../formats/container.ts')).readMetadata(bytes),
   saving: {

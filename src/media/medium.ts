@@ -73,6 +73,8 @@ export interface Medium<Value = unknown> {
   decode(file: Blob): Promise<Value>;
   /** Facts recorded beside it: pixels, seconds, channels, words. */
   facts(value: Value): Record<string, number | string>;
+  /** The facts of a file where they are known without all of its value; as strict as {@link decode}. */
+  measure?(file: Blob): Promise<Record<string, number | string>>;
   /** The same file with its recipe written into it, content untouched; null if its format has no place for one. */
   inscribe: ((file: Blob, inscription: Inscription | null) => Promise<Blob>) | null;
   /** A file's metadata texts; null for a file of another medium. */

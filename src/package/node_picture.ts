@@ -27,6 +27,11 @@ export async function decodePicture(source: ImageSource, name: string): Promise<
   }
 }
 
+export async function pictureSize(source: ImageSource, name: string): Promise<{ width: number; height: number }> {
+  const { width, height } = await decodePicture(source, name);
+  return { width, height };
+}
+
 /** Without loss. */
 export function encodePng(picture: PixelImage): Promise<Blob> {
   return losslessPng(picture, (bytes) => new Uint8Array(deflateSync(bytes)));
