@@ -110,8 +110,11 @@ function tellTasks(what, { watchedMs, over50, longestMs }) {
   );
 }
 
-/** @param {Awaited<ReturnType<typeof raceJob>>} pairs */
-function tellAdded(pairs) {
+/**
+ * @param {Awaited<ReturnType<typeof raceJob>>} pairs
+ * @param {import('./pool.js').Added} pool of a job in the pool
+ */
+function tellAdded(pairs, pool) {
   const of = (/** @type {'ours' | 'bare'} */ who) => {
     const [before, after] = /** @type {const} */ (['before', 'after']).map((when) =>
       middle(pairs.map((pair) => pair[who][when])),
@@ -121,6 +124,10 @@ function tellAdded(pairs) {
   const [ours, bare] = [of('ours'), of('bare')];
   console.log(
     `one job at a time by turns, medians of ${pairs.length} pairs: beside the server's own time the bare requests take ${bare.before.toFixed(0)} ms before it and ${bare.after.toFixed(0)} ms after it, the studio ${ours.before.toFixed(0)} and ${ours.after.toFixed(0)} ms with queue and recording: ${(ours.all / bare.all).toFixed(1)}x, ${(ours.all - bare.all).toFixed(0)} ms more`,
+  );
+  const inPool = pool.before - bare.before + (pool.after - bare.after);
+  console.log(
+    `in the pool, where the next job has been judged already: ${inPool.toFixed(0)} ms more per job than the bare requests`,
   );
 }
 
@@ -218,7 +225,7 @@ try {
     console.log(
       `busy while there was something to give: ${busy.map((share) => `${(100 * share).toFixed(0)} %`).join(' and ')}; our side adds ${idleMs.toFixed(0)} ms before a job and ${recordMs.toFixed(0)} ms after it until all is recorded (medians)`,
     );
-    tellAdded(await raceJob(browser, quick ? 5 : 21));
+    tellAdded(await raceJob(browser, quick ? 5 : 21), { before: idleMs, after: recordMs });
   }
   if (parts.includes('video')) {
     const { frames, seconds, bytes, kind, ms, peakBytes } = await watchWriting(browser, server.url, LONG_VIDEO);
