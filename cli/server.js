@@ -38,6 +38,8 @@ export async function serveFolder(folder, port = 0, proxy) {
       response.destroy();
     });
   });
+  // A client may ask again just as its idle connection is closed, and is told that it was reset.
+  server.keepAliveTimeout = 0;
   if (proxy) {
     server.on('upgrade', (...asked) => proxy.upgrade(...asked));
   }
