@@ -39,7 +39,6 @@ const ledger = (page: Page) =>
 
 for (const { name, size, more } of [
   { name: 'tiny-sd15', size: 64, more: { batch_size: 2 } },
-  { name: 'tiny-turbo', size: 64, more: { guidance_scale: 0 } },
   { name: DEFAULT_CHECKPOINT, size: 64, more: {} },
 ]) {
   test(`${name} at ${size} pixels takes about the memory that was estimated`, async ({ page }) => {

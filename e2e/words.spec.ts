@@ -359,7 +359,7 @@ test('a GPU that is lost while words are made costs a restart; the picture that 
 test('a step that fails leaves what was made before it, and the job goes on from there', async ({ page }) => {
   await openDoor(page, 'wasm');
   const model = await open(page, 'tiny-llama');
-  const failed = await make(page, painted(model, { loras: [{ lora: 'nowhere' }] }));
+  const failed = await make(page, painted(model, { vae: 'vae:import:nowhere' }));
   expect(failed.job.error?.message).toContain('nowhere');
   expect(failed.job.entities.at(-1)?.type).toBe('interception');
   const operation = await page.evaluate(
@@ -367,7 +367,9 @@ test('a step that fails leaves what was made before it, and the job goes on from
     failed.job.id,
   );
   expect(operation.given).toEqual({ interception: { text: failed.files.interception } });
-  const { job, deltas } = await make(page, { ...operation, parameters: { ...operation.parameters, loras: [] } });
+  const parameters: Record<string, unknown> = { ...operation.parameters };
+  delete parameters.vae;
+  const { job, deltas } = await make(page, { ...operation, parameters });
   expect(job.error).toBeNull();
   expect(deltas).toEqual([]);
   expect(job.entities.at(-1)?.metadata.parameters).toMatchObject({ prompt: failed.files.interception });

@@ -1,6 +1,6 @@
 /**
  * The whole browser is killed at random moments while it records, then restarted: everything reported as stored is there, byte for byte.
- * Environment variables choose what is killed, when and how often: KILLS (20), KILL_AT (recorder, studio, download, queue), KILL_VICTIM
+ * Environment variables choose what is killed, when and how often: KILLS (10), KILL_AT (recorder, studio, download, queue), KILL_VICTIM
  * (browser, renderer, storage, gpu), KILL_SEED (a new one each day) and KILL_BUSY (both cores busy); `npm run soak` sets them.
  */
 import { spawn } from 'node:child_process';
@@ -15,7 +15,7 @@ import type { Hub } from '../fixtures/hub.ts';
 import { test } from '../fixtures/library.ts';
 
 const DAY_MS = 86_400_000;
-const KILLS = Number(process.env.KILLS ?? 20);
+const KILLS = Number(process.env.KILLS ?? 10);
 const SEED = Number(process.env.KILL_SEED ?? Math.floor(Date.now() / DAY_MS));
 const AT = process.env.KILL_AT ?? 'recorder';
 const VICTIM = VICTIMS.find((victim) => victim === (process.env.KILL_VICTIM ?? 'browser'));
