@@ -4,7 +4,6 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { BlockMode } from '../src/core/job.ts';
-import { TorchGenerator } from '../src/core/random.ts';
 import {
   openModel,
   type LoadedModel,
@@ -15,6 +14,7 @@ import {
 import { useBeside } from '../workers/beside.ts';
 import { architectureFile, architectureFiles } from './architecture_checkpoints.ts';
 import { startNodeEngine } from './node_engine.ts';
+import { sampleRequest } from './sample_request.ts';
 
 const SETTINGS = { width: 32, height: 32, batch_size: 1, steps: 1, guidance_scale: 3 };
 const NONE: ModelAdditions = { controlnets: [], ip_adapters: [], image_encoders: [], vaes: [], first_vaes: [] };
@@ -38,20 +38,7 @@ describe.each<[weights: string, BlockMode]>([
 
   async function sampled(): Promise<Float32Array> {
     const text = await model.encodeText({ ...SETTINGS, prompt: 'Ein roter Fuchs', negative_prompt: 'blau' });
-    const latents = await model.sample(text, {
-      ...SETTINGS,
-      strength: 1,
-      random: new TorchGenerator('7'),
-      start: undefined,
-      guidance_mode: 'auto',
-      mask: undefined,
-      previews: false,
-      signal: new AbortController().signal,
-      resume: null,
-      keep: () => undefined,
-      onStart: () => undefined,
-      onStep: () => undefined,
-    });
+    const latents = await model.sample(text, sampleRequest(SETTINGS));
     const data = await latents.read();
     text.dispose();
     latents.dispose();

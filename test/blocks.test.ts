@@ -7,7 +7,6 @@ import { fit } from '../src/core/fit.ts';
 import type { BlockMode } from '../src/core/job.ts';
 import type { EstimateRequest, SampleRequest, WeightVariant } from '../src/core/model.ts';
 import type { Plan } from '../src/core/plan.ts';
-import { TorchGenerator } from '../src/core/random.ts';
 import { ArrayBlockMemory } from '../src/engine/block_memory.ts';
 import { leastBytes, placeBlocks } from '../src/engine/block_placement.ts';
 import { Uploads, WeightReader, WeightStream } from '../src/engine/block_weights.ts';
@@ -16,6 +15,7 @@ import type { Block } from '../src/graphs/graph.ts';
 import { openModel } from '../src/models/family.ts';
 import { filesOf } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
+import { sampleRequest } from './sample_request.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 /** One of each family, with guidance where it has any: odd in patches, and not square. */
@@ -34,21 +34,7 @@ async function open(checkpoint: string, blocks: BlockMode, weights: WeightVarian
   const model = await openModel(filesOf(checkpoint, weightlessContents(checkpoint)), engine, { weights });
   const text = await model.encodeText({ ...SETTINGS, prompt: 'Ein roter Fuchs', negative_prompt: 'blau' });
   const sample = async (more: Partial<SampleRequest> = {}) => {
-    const latents = await model.sample(text, {
-      ...SETTINGS,
-      strength: 1,
-      random: new TorchGenerator('7'),
-      start: undefined,
-      guidance_mode: 'auto',
-      mask: undefined,
-      previews: false,
-      signal: new AbortController().signal,
-      resume: null,
-      keep: () => undefined,
-      onStart: () => undefined,
-      onStep: () => undefined,
-      ...more,
-    });
+    const latents = await model.sample(text, sampleRequest({ ...SETTINGS, ...more }));
     return latents.read();
   };
   return { model, engine, log, sample };

@@ -5,7 +5,6 @@ import { Tensor } from 'onnxruntime-node';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { BlockMode } from '../src/core/job.ts';
 import type { SampleRequest, WeightVariant } from '../src/core/model.ts';
-import { TorchGenerator } from '../src/core/random.ts';
 import { GpuBlockMemory } from '../src/engine/block_memory.ts';
 import { BlockNetwork } from '../src/engine/block_network.ts';
 import { placeBlocks } from '../src/engine/block_placement.ts';
@@ -20,6 +19,7 @@ import { mount } from '../src/weights/virtual_file.ts';
 import { filesOf, folderFiles } from './checkpoint_folder.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
 import { startNodeEngine } from './node_engine.ts';
+import { sampleRequest } from './sample_request.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 const HERE = import.meta.dirname;
@@ -59,21 +59,7 @@ async function open(files: CheckpointFiles, blocks: BlockMode = 'resident', weig
   const sample = async (loras: readonly ModelLora[] = [], more: Partial<SampleRequest> = {}) => {
     await model.useLoras(loras);
     const text = await model.encodeText({ ...SETTINGS, prompt: 'Ein roter Fuchs', negative_prompt: 'blau' });
-    const latents = await model.sample(text, {
-      ...SETTINGS,
-      strength: 1,
-      random: new TorchGenerator('7'),
-      start: undefined,
-      guidance_mode: 'auto',
-      mask: undefined,
-      previews: false,
-      signal: new AbortController().signal,
-      resume: null,
-      keep: () => undefined,
-      onStart: () => undefined,
-      onStep: () => undefined,
-      ...more,
-    });
+    const latents = await model.sample(text, sampleRequest({ ...SETTINGS, ...more }));
     return latents.read();
   };
   return { model, since, sample };

@@ -8,7 +8,7 @@ import type { Kind } from '../src/media/registry.ts';
 
 const kinds = new WeakMap<Blob, Promise<Kind | null>>();
 
-/** Reading even a few bytes of a file takes milliseconds, so each is looked at once. */
+/** Cached, since reading even the first bytes of a file takes milliseconds. */
 function kindOf(file: Blob): Promise<Kind | null> {
   const kind = kinds.get(file) ?? recogniseFile(file);
   kinds.set(file, kind);
