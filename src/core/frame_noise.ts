@@ -1,15 +1,14 @@
 /** The noise of a video: a generator draws it as [channels, frames, height, width], while its frames are a batch of pictures here. */
-import type { LatentDims, NoiseInterval, NoiseSource, NoiseState } from './noise.ts';
+import type { LatentDims, NoiseInterval, NoiseSource } from './noise.ts';
+import { OrderedNoise, transposed } from './ordered_noise.ts';
 
-export class FrameNoise implements NoiseSource {
+export class FrameNoise extends OrderedNoise {
   /** @param startsByFrame whether what sampling starts from is drawn frame by frame, as diffusers does it where a video is given */
   constructor(
-    readonly source: NoiseSource,
+    source: NoiseSource,
     readonly startsByFrame: boolean,
-  ) {}
-
-  ofPosterior(count: number): Float32Array<ArrayBuffer> | null {
-    return this.source.ofPosterior(count);
+  ) {
+    super(source);
   }
 
   ofStart(dims: LatentDims): Float32Array<ArrayBuffer> {
@@ -19,14 +18,6 @@ export class FrameNoise implements NoiseSource {
   ofStep(dims: LatentDims, interval: NoiseInterval): Float32Array<ArrayBuffer> {
     return byFrame(this.source.ofStep(asVideo(dims), interval), dims);
   }
-
-  get state(): NoiseState {
-    return this.source.state;
-  }
-
-  set state(state: NoiseState) {
-    this.source.state = state;
-  }
 }
 
 /** All frames stacked into one tall picture, whose numbers are drawn in the same order. */
@@ -35,13 +26,5 @@ function asVideo([frames, channels, height, width]: LatentDims): LatentDims {
 }
 
 function byFrame(drawn: Float32Array<ArrayBuffer>, [frames, channels, height, width]: LatentDims) {
-  const plane = height * width;
-  const ordered = new Float32Array(drawn.length);
-  for (let frame = 0; frame < frames; frame++) {
-    for (let channel = 0; channel < channels; channel++) {
-      const from = (channel * frames + frame) * plane;
-      ordered.set(drawn.subarray(from, from + plane), (frame * channels + channel) * plane);
-    }
-  }
-  return ordered;
+  return transposed(drawn, channels, frames, height * width);
 }
