@@ -18,6 +18,22 @@ import { PARTS, PROJECT } from '../fixtures/project.ts';
 
 const KEY = 'a-key-that-nobody-may-find';
 
+/** How many files the browser has stored for each field of a config. Only these outlast a reload. */
+function keptFiles(page: Page, config: string): Promise<Record<string, number>> {
+  return page.evaluate(async (prefix) => {
+    const opened = indexedDB.open('darkroom-kept');
+    await new Promise((done) => (opened.onsuccess = done));
+    const kept = opened.result.transaction('kept').objectStore('kept');
+    const [keys, values] = [kept.getAllKeys(), kept.getAll()];
+    await new Promise((done) => (values.onsuccess = done));
+    opened.result.close();
+    const counts = keys.result.map((key, at) => [String(key), (values.result[at] as unknown[]).length] as const);
+    return Object.fromEntries(
+      counts.filter(([key]) => key.startsWith(prefix)).map(([key, count]) => [key.slice(prefix.length), count]),
+    );
+  }, `field/${config}/`);
+}
+
 test.describe.serial('what is dropped in', () => {
   const copy = mkdtempSync(join(tmpdir(), 'darkroom-copy-'));
   const checkpoint = join(copy, 'linen');
@@ -296,6 +312,7 @@ test.describe.serial('what is dropped in', () => {
     await expect(field('Others').getByRole('img')).toHaveCount(2);
     await expect(wrong('at most 3 pictures')).toHaveCount(0);
 
+    await expect.poll(() => keptFiles(page, 'stripes')).toEqual({ picture: 1, others: 2 });
     await page.reload();
     await expect(field('Picture').getByRole('img', { name: 'green.png' })).toBeVisible();
     await generate.click();
@@ -337,6 +354,7 @@ test.describe.serial('what is dropped in', () => {
         .first()
         .click();
       if (isAnotherDay) {
+        await expect.poll(() => keptFiles(page, 'stripes')).toEqual({ picture: 0, others: 1 });
         await page.reload();
         await page
           .getByRole('region', { name: 'Made so far' })
