@@ -28,6 +28,7 @@ import { weightlessContents } from './weightless_checkpoints.ts';
 
 const NAME = 'tiny-ace-step';
 const TURBO = 'tiny-ace-step-turbo';
+const AUTHORS = 'tiny-ace-step-authors';
 const TEXT = { prompt: 'rain on a roof', lyrics: '[verse]\nSoft notes', seconds: 0.4, steps: 2, seed: '5' };
 const COVER = join(MUSIC, 'ace-step-cover');
 
@@ -172,20 +173,56 @@ describe('a checkpoint', () => {
       /is ACE-Step 1\.0/,
     ],
     [
-      "its authors' layout",
+      'one folder of its authors alone',
       replaced(['config.json', json({ architectures: ['AceStepConditionGenerationModel'] })]),
-      /in its authors' own layout; choose the same checkpoint as a diffusers folder/,
+      /is ACE-Step 1\.5 without its autoencoder; open the folder that holds vae, Qwen3-Embedding-0\.6B and/,
     ],
     [
       'one file',
       replaced(['ace_step_1.5_turbo_aio.safetensors', file('model.diffusion_model.null_condition_emb')]),
-      /in its authors' own layout/,
+      /in one file, which lacks what silence sounds like; choose the folder that its authors publish/,
     ],
   ])('with %s is refused with one sentence', async (_, change, sentence) => {
     await expect(openMusicModel(NAME, change)).rejects.toThrow(sentence);
     await openMusicModel(NAME, change).catch((error: unknown) => {
       expect(StudioError.from(error).message.match(/[.!?](\s|$)/g)).toHaveLength(1);
     });
+  });
+
+  const SILENCE = 'acestep-v15-base/silence_latent.pt';
+  const cut = (contents: Contents) =>
+    contents.set(SILENCE, (contents.get(SILENCE) as Uint8Array<ArrayBuffer>).slice(9));
+  const copied = (contents: Contents) =>
+    contents.set('second/config.json', contents.get('acestep-v15-base/config.json') as Uint8Array<ArrayBuffer>);
+  test.each([
+    [
+      'its silence',
+      (c: Contents) => c.delete(SILENCE),
+      /lacks acestep-v15-base\/silence_latent\.pt; get that file, too/,
+    ],
+    ['a whole silence', cut, /silence_latent\.pt is not the one tensor that it should be; download it again/],
+    ['the text encoder', (c: Contents) => c.delete('Qwen3-Embedding-0.6B/config.json'), /without its text encoder/],
+    ['one model alone', copied, /several models of one kind \(acestep-v15-base, second\); leave only one of them/],
+  ])("in its authors' layout without %s is refused with one sentence", async (_, change, sentence) => {
+    await expect(openMusicModel(AUTHORS, change)).rejects.toThrow(sentence);
+  });
+
+  test("in its authors' layout is opened in any folder, and tells which files it needs", async () => {
+    const { summary, form, tasks } = await openMusicModel(AUTHORS);
+    expect(form).toEqual({ rate: 3200, channels: 2, seconds: 8 });
+    expect(tasks).toEqual(['text2music', 'repaint', 'cover']);
+    const deeper = await openMusicModel(AUTHORS, (contents) => {
+      const all = [...contents];
+      contents.clear();
+      all.forEach(([path, bytes]) => contents.set(`checkpoints/${path}`, bytes));
+      contents.set('readme.md', new Uint8Array());
+    });
+    expect(deeper.summary.needs).toEqual(summary.needs.map((path) => `checkpoints/${path}`));
+    const networks = ['acestep-v15-base/config.json', 'acestep-v15-base/model.safetensors', SILENCE, 'vae/config.json'];
+    expect(summary.needs.filter((path) => !path.startsWith('Qwen3')).sort()).toEqual([
+      ...networks,
+      'vae/diffusion_pytorch_model.safetensors',
+    ]);
   });
 
   test('that sings is none that paints, nor one of sounds alone', async () => {

@@ -20,8 +20,9 @@ import { LayerWriter } from './layers.ts';
 
 export const className = 'AceStepConditionEncoder';
 
-/** Latents of silence, and what stands for words that guidance leads away from; neither is a layer. */
+/** Latents of silence, [1, length, channels] or [1, channels, length], and what stands for words that guidance leads away from; none is a layer. */
 export const SILENCE = 'silence_latent';
+export const SILENCE_BY_CHANNEL = 'silence_latent_by_channel';
 export const NOTHING = 'null_condition_emb';
 
 export const configSchema = v.pipe(

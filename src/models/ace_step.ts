@@ -1,4 +1,4 @@
-/** ACE-Step 1.5 from an unconverted diffusers folder. Other layouts of it, and ACE-Step 1.0, are known in order to say what they are. */
+/** ACE-Step 1.5 from an unconverted diffusers folder, or from its authors' own. Its single files, and ACE-Step 1.0, are known in order to say what they are. */
 import * as v from 'valibot';
 import { StudioError } from '../core/errors.ts';
 import type { Engine } from '../engine/engine.ts';
@@ -16,6 +16,7 @@ import { weightFilesOf } from '../weights/mmdit_parts.ts';
 import { readWeightFile } from '../weights/weight_file.ts';
 import type { Family, LoadedMusicModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_transformer/flow_checkpoint.ts';
+import { AceStepFolder, aceStepFolders } from './sound_diffusion/ace_step_folder.ts';
 import { AceStepModel } from './sound_diffusion/ace_step_model.ts';
 import { AceStepNetworks } from './sound_diffusion/ace_step_networks.ts';
 
@@ -32,7 +33,7 @@ const OF_OTHERS = { steps: 50, guidance_scale: 7 };
 const SCHEDULER = 'FlowMatchEulerDiscreteScheduler';
 const schedulerSchema = v.object({ num_train_timesteps: v.literal(1), shift: v.optional(v.literal(1), 1) });
 
-type Layout = 'diffusers' | 'first' | 'authors';
+type Layout = 'diffusers' | 'authors' | 'first' | 'single';
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedMusicModel> {
   const layout = await layoutOf(files);
@@ -42,15 +43,17 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       `"${files.name}" is ACE-Step 1.0, whose networks are other ones than those of ACE-Step 1.5 that Darkroom runs; choose a checkpoint of ACE-Step 1.5, or make it on a ComfyUI server.`,
     );
   }
-  if (layout === 'authors') {
+  if (layout === 'single') {
     throw new StudioError(
       'checkpoint_unsupported',
-      `"${files.name}" is ACE-Step 1.5 in its authors' own layout; choose the same checkpoint as a diffusers folder, whose name mostly ends in "-diffusers".`,
+      `"${files.name}" is ACE-Step 1.5 in one file, which lacks what silence sounds like; choose the folder that its authors publish, or a diffusers folder.`,
     );
   }
-  const checkpoint = await Checkpoint.open(files);
+  const ofAuthors = layout === 'authors' ? await AceStepFolder.open(files, PIPELINE_CLASS) : null;
+  const checkpoint = ofAuthors ?? (await Checkpoint.open(files));
+  const ofTokens = ofAuthors?.tokenizer ?? TOKENIZER;
   const optional = async (name: string, className: string): Promise<Component | null> =>
-    checkpoint.componentClass(name) === undefined ? null : openPart(checkpoint, name, className);
+    (await checkpoint.componentClass(name)) === undefined ? null : openPart(checkpoint, name, className);
   const [textEncoder, told, transformer, codes, latents, vae] = await Promise.all([
     openPart(checkpoint, 'text_encoder', qwen3.headlessClassName, qwen3.className),
     openPart(checkpoint, 'condition_encoder', encoder.className),
@@ -59,7 +62,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
     optional('audio_token_detokenizer', detokenizer.className),
     openPart(checkpoint, 'vae', oobleck.className),
   ]);
-  for (const name of [encoder.SILENCE, encoder.NOTHING]) {
+  for (const name of [ofAuthors ? encoder.SILENCE_BY_CHANNEL : encoder.SILENCE, encoder.NOTHING]) {
     if (!told.weights.get(name)) {
       throw new StudioError(
         'checkpoint_incomplete',
@@ -75,7 +78,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
     );
   }
   readSettings(schedulerSchema, scheduler);
-  const tokenizer = new PlainTokenizer(await tokenizerTexts(checkpoint, TOKENIZER));
+  const tokenizer = new PlainTokenizer(await tokenizerTexts(checkpoint, ofTokens));
   const parts = { textEncoder, encoder: told, transformer, tokenizer: codes, detokenizer: latents, vae };
   const networks = new AceStepNetworks(engine, files, parts, tokenizer, weights);
   requireFit(checkpoint, {
@@ -87,7 +90,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
     channels: { read: networks.encoderConfig.timbre_hidden_dim, given: networks.sounds.channels },
   });
   const table = qwen3.embeddingTable(textEncoder.weights);
-  const apart = [encoder.SILENCE, encoder.NOTHING, table, 'lm_head.weight'];
+  const apart = [encoder.SILENCE, encoder.SILENCE_BY_CHANNEL, encoder.NOTHING, table, 'lm_head.weight'];
   const isApart = (name: string) => apart.includes(name);
   const summary = await summarise(
     checkpoint,
@@ -99,7 +102,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       ...[codes, latents].flatMap((component) => (component ? [{ component, weights }] : [])),
       { component: vae, weights: 'full' as const },
     ],
-    [TOKENIZER],
+    ofAuthors?.texts ?? [TOKENIZER],
     {
       // Latents along time, which the estimate counts as a picture's.
       width: Math.ceil(Math.min(USUAL_SECONDS, networks.form.seconds) * networks.latentsPerSecond),
@@ -121,7 +124,6 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
 
 const FOLDERS_OF_FIRST = ['ace_step_transformer/config.json', 'music_dcae_f8c8/config.json'];
 const CLASS_OF_FIRST = 'ACEStepPipeline';
-const CLASS_OF_AUTHORS = 'AceStepConditionGenerationModel';
 
 async function layoutOf(files: CheckpointFiles): Promise<Layout | null> {
   if (files.has('model_index.json')) {
@@ -131,10 +133,8 @@ async function layoutOf(files: CheckpointFiles): Promise<Layout | null> {
   if (FOLDERS_OF_FIRST.some((path) => files.has(path))) {
     return 'first';
   }
-  for (const path of files.paths().filter((one) => /(^|\/)config\.json$/.test(one))) {
-    if ((await (await files.blob(path)).text()).includes(CLASS_OF_AUTHORS)) {
-      return 'authors';
-    }
+  if ((await aceStepFolders(files)).length > 0) {
+    return 'authors';
   }
   const singles = weightFilesOf(files);
   if (singles.length !== 1 || files.paths().some((path) => /(^|\/)config\.json$/.test(path))) {
@@ -143,7 +143,7 @@ async function layoutOf(files: CheckpointFiles): Promise<Layout | null> {
   const { names } = await readWeightFile(files, singles[0]);
   const has = (name: string) => names.has(name) || names.has(`model.diffusion_model.${name}`);
   // What reads the lyrics lies in the transformer of the first version, and beside it since.
-  return has('lyric_embs.weight') && has('speaker_embedder.weight') ? 'first' : has(encoder.NOTHING) ? 'authors' : null;
+  return has('lyric_embs.weight') && has('speaker_embedder.weight') ? 'first' : has(encoder.NOTHING) ? 'single' : null;
 }
 
 export const family: Family = {

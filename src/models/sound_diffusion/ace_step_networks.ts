@@ -109,7 +109,8 @@ export class AceStepNetworks extends BaseNetworks implements EstimatedNetworks {
 
   /** Latents of the silence that the checkpoint brings, which is as long as the longest song. */
   get silenceLength(): number {
-    return this.#silence.shape[1];
+    const { shape } = this.#silence;
+    return this.#isByChannel ? shape[2] : shape[1];
   }
 
   /** As the estimate counts: latents along time take the place of a picture's. */
@@ -122,10 +123,20 @@ export class AceStepNetworks extends BaseNetworks implements EstimatedNetworks {
     return dit.isTurbo(this.config) ? Infinity : 1;
   }
 
-  /** The first latents of silence. */
-  silence(length: number): Promise<Float32Array<ArrayBuffer>> {
+  /** The first latents of silence, from the beginning again where there are no more. */
+  async silence(length: number): Promise<Float32Array<ArrayBuffer>> {
     const rows = Array.from({ length }, (_, row) => row % this.silenceLength);
-    return readRows(this.files, this.#silence, rows);
+    if (!this.#isByChannel) {
+      return readRows(this.files, this.#silence, rows);
+    }
+    const channels = this.#silence.shape[1];
+    const all = await readRows(
+      this.files,
+      this.#silence,
+      Int32Array.from({ length: channels }, (_, n) => n),
+    );
+    const at = (row: number, channel: number) => all[channel * this.silenceLength + row];
+    return Float32Array.from({ length: length * channels }, (_, n) => at(rows[Math.floor(n / channels)], n % channels));
   }
 
   /**
@@ -268,7 +279,12 @@ export class AceStepNetworks extends BaseNetworks implements EstimatedNetworks {
   }
 
   get #silence(): StoredTensor {
-    return this.#parts.encoder.weights.get(encoder.SILENCE) as StoredTensor;
+    const { weights } = this.#parts.encoder;
+    return weights.get(this.#isByChannel ? encoder.SILENCE_BY_CHANNEL : encoder.SILENCE) as StoredTensor;
+  }
+
+  get #isByChannel(): boolean {
+    return this.#parts.encoder.weights.get(encoder.SILENCE_BY_CHANNEL) !== undefined;
   }
 
   async #projected(words: DeviceTensor, count: number): Promise<DeviceTensor> {
