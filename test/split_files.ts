@@ -209,6 +209,14 @@ export function splitWanExperts(): Contents {
 
 const scaled = (files: RegExp) => ({ scaled: { files, spelling: 'scale_weight' as const } });
 
+/** A Stable Diffusion 1 of one file, and motion modules beside it. */
+export function splitAnimateDiff(): Contents {
+  return new Map([
+    ['sd1.safetensors', new Uint8Array(readFileSync(joinPath(HERE, 'single_files', 'sd1.safetensors')))],
+    ['mm_sd_v15_v2.safetensors', originalLayoutFile('motion')],
+  ]);
+}
+
 /** The cases of `goldens`, with the files that they are made from. */
 export const SPLIT_CASES: { what: string; goldens: string; name: string; contents: () => Contents }[] = [
   { what: 'FLUX.1', goldens: 'original_layouts', name: 'flux1', contents: splitFlux1 },
@@ -246,6 +254,7 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
   },
   { what: 'Wan 2.2 5B', goldens: 'split_files', name: 'wan-ti2v', contents: () => splitFiles('wan_ti2v') },
   { what: 'Wan', goldens: 'split_files', name: 'wan', contents: splitWan },
+  { what: 'AnimateDiff', goldens: 'split_files', name: 'animatediff-file', contents: splitAnimateDiff },
   {
     what: 'LTX-Video 0.9.0 in one file',
     goldens: 'split_files',

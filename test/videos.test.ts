@@ -44,6 +44,7 @@ import { paint, type GoldenCase } from './golden_pictures.ts';
 import { startNodeEngine } from './node_engine.ts';
 import shapes from './goldens/wan_shapes.json';
 import { indexOf } from './published_shapes.ts';
+import { splitAnimateDiff } from './split_files.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 function open(name: string, change: (contents: Contents) => void = () => undefined) {
@@ -119,6 +120,19 @@ describe('a checkpoint of AnimateDiff', () => {
     expect(beside.summary.needs).toEqual(
       expect.arrayContaining(['motion_adapter/config.json', 'motion_adapter/diffusion_pytorch_model.safetensors']),
     );
+  });
+
+  test('of two files, its own and one of modules, however these are called', async () => {
+    const contents = splitAnimateDiff();
+    const modules = contents.get('mm_sd_v15_v2.safetensors') as Uint8Array<ArrayBuffer>;
+    contents.delete('mm_sd_v15_v2.safetensors');
+    contents.set('a.safetensors', modules);
+    const { summary } = await openModel(filesOf('two files', contents), startNodeEngine().engine);
+    expect(summary).toMatchObject({ pipelineClass: 'AnimateDiffPipeline', mostFrames: 24 });
+    expect([...summary.needs].sort()).toEqual(['a.safetensors', 'sd1.safetensors']);
+    contents.delete('a.safetensors');
+    const still = await openModel(filesOf('one file', contents), startNodeEngine().engine);
+    expect(still.summary.pipelineClass).toBe('StableDiffusionPipeline');
   });
 
   test('without its folder of modules makes pictures', async () => {

@@ -49,8 +49,22 @@ for (const name of ['generation', 'recorder']) {
   });
 }
 
-/** Runs in the worker before its own script: what happens when it reports `stage` for the `count`-th time. */
-function planted(self: { onTold?: (stage: string, count: number, act: () => void) => void }): void {
+/**
+ * Runs in the worker before its own script: what happens when it reports `stage` for the `count`-th time, and what does not happen before the page
+ * has what was sent until then.
+ */
+function planted(self: {
+  onTold?: (stage: string, count: number, act: () => void) => void;
+  onceHeard?: (act: () => void) => void;
+}): void {
+  self.onceHeard = (act) => {
+    const page = new BroadcastChannel('heard');
+    page.onmessage = () => {
+      page.close();
+      act();
+    };
+    page.postMessage('heard?');
+  };
   let waiting: { stage: string; count: number; act: () => void } | null = null;
   self.onTold = (stage, count, act) => {
     waiting = { stage, count, act };
@@ -83,6 +97,13 @@ test.describe('a generator', () => {
       fault = '';
     });
     await open(page);
+    await page.evaluate(() => {
+      const worker = new BroadcastChannel('heard');
+      worker.onmessage = () => {
+        worker.postMessage('heard');
+      };
+      Object.assign(globalThis, { worker });
+    });
     const { job, pixels } = await generate(page);
     expect(job).toMatchObject({ state: 'completed', attempts: 1 });
     undisturbed = pixels;
@@ -118,7 +139,7 @@ test.describe('a generator', () => {
   }
 
   test('that throws outside of any call: the job goes on in another one', async () => {
-    await plant(`onTold('sample', 3, () => setTimeout(() => { throw new Error('from outside'); }));`);
+    await plant(`onTold('sample', 3, () => onceHeard(() => { throw new Error('from outside'); }));`);
     expectSame(
       await generate(page),
       'The generator stopped with an error; the job goes on from where it was (restart 1 of 3).',
@@ -174,7 +195,7 @@ test.describe('a generator', () => {
   });
 
   test('that was sent what it cannot read: the job goes on in another one', async () => {
-    await plant(`onTold('sample', 3, () => dispatchEvent(new MessageEvent('messageerror')));`);
+    await plant(`onTold('sample', 3, () => onceHeard(() => dispatchEvent(new MessageEvent('messageerror'))));`);
     expectSame(
       await generate(page),
       'The generator was sent something that this browser cannot pass on; the job goes on from where it was (restart 1 of 3).',

@@ -44,8 +44,14 @@ export function motionModule(g: LayerWriter, path: string, x: Value, options: Mo
 function block(g: LayerWriter, path: string, x: Value, frames: number, { heads, longest }: MotionModuleOptions): Value {
   const [rows, width] = x.dims as [number, number];
   const places = rows / frames;
-  const table = g.reshape(`${path}/positions`, g.weight(`${path}.pos_embed.pe`, [1, longest, width]), [longest, width]);
-  const positions = g.firstOf(`${path}/positions/frames`, table, frames);
+  const stored = `${path}.pos_embed.pe`;
+  const positions = g.has(stored)
+    ? g.firstOf(
+        `${path}/positions/frames`,
+        g.reshape(`${path}/positions`, g.weight(stored, [1, longest, width]), [longest, width]),
+        frames,
+      )
+    : sinusoid(g, `${path}/positions`, frames, width);
   const placed = (name: string, normal: Value) => {
     const perPlace = g.reshape(`${path}/${name}/places`, normal, [places, frames, width]);
     const added = g.add(`${path}/${name}/placed`, perPlace, positions);
@@ -64,4 +70,21 @@ function block(g: LayerWriter, path: string, x: Value, frames: number, { heads, 
   const after = g.linearAddNorm(`${path}.attn2.to_out.0`, second, between.residual, `${path}.norm3`, LAYER_EPSILON);
   const fed = g.linear(`${path}.ff.net.2`, gatedProjection(g, `${path}.ff`, after.normal), width);
   return g.add(`${path}/add`, fed, after.residual);
+}
+
+/** [frames, width]: sine and cosine in turn, as the published tables are. The runtime computes it when it creates the session. */
+function sinusoid(g: LayerWriter, path: string, frames: number, width: number): Value {
+  const half = width / 2;
+  const turns = Array.from({ length: half }, (_, at) =>
+    Math.exp(Math.fround(2 * at * Math.fround(-Math.log(10_000) / width))),
+  );
+  const places = Array.from({ length: frames }, (_, frame) => frame);
+  const column = g.reshape(`${path}/frames`, g.constant(places, 'f32'), [frames, 1]);
+  const angles = g.node(`${path}/angles`, 'Mul', [column, g.constant(turns, 'f32')], [frames, half], { type: 'f32' });
+  const pair = ['Sin', 'Cos'].map((op) => {
+    const wave = g.node(`${path}/${op}`, op, [angles], [frames, half], { type: 'f32' });
+    return g.reshape(`${path}/${op}/last`, wave, [frames, half, 1]);
+  });
+  const table = g.reshape(path, g.concat(`${path}/pairs`, pair, 2), [frames, width]);
+  return g.cast(`${path}/cast`, table, g.options.dtype);
 }

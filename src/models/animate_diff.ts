@@ -2,6 +2,8 @@
 import type { Engine } from '../engine/engine.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import { filesWithMotion } from '../weights/motion_file.ts';
+import { SingleFile } from '../weights/single_file.ts';
 import type { Family, LoadedModel, OpenOptions } from './family.ts';
 import { openDiffusersModel } from './latent_diffusion/diffusers_model.ts';
 import { hasMotionAdapter, movingDenoiser } from './latent_diffusion/motion.ts';
@@ -10,14 +12,16 @@ import { LAYOUT, PIPELINE_CLASSES as STILL } from './stable_diffusion.ts';
 const PIPELINE_CLASSES = ['AnimateDiffPipeline', 'AnimateDiffVideoToVideoPipeline'];
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
-  return openDiffusersModel(await Checkpoint.open(files), engine, weights, { ...LAYOUT, denoiser: movingDenoiser });
+  const found = await filesWithMotion(files);
+  const checkpoint = found ? await SingleFile.open(files, found.still) : await Checkpoint.open(files);
+  return openDiffusersModel(checkpoint, engine, weights, { ...LAYOUT, denoiser: movingDenoiser });
 }
 
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,
   async recognises(files) {
     if (!files.has('model_index.json')) {
-      return false;
+      return (await filesWithMotion(files)) !== null;
     }
     const { pipelineClass } = await Checkpoint.open(files);
     return PIPELINE_CLASSES.includes(pipelineClass) || (hasMotionAdapter(files) && STILL.includes(pipelineClass));

@@ -1,9 +1,13 @@
-/** The denoiser of AnimateDiff: with its motion modules in it, as its pipeline saves it, or in the folder `motion_adapter` beside a Stable Diffusion's. */
+/**
+ * The denoiser of AnimateDiff: with its motion modules in it, as its pipeline saves it; in the folder `motion_adapter` beside a Stable Diffusion's;
+ * or in a file of their own beside a Stable Diffusion of one file.
+ */
 import { StudioError } from '../../core/errors.ts';
 import type { WeightIndex } from '../../graphs/graph.ts';
 import * as unetMotion from '../../graphs/unet_motion.ts';
-import { Checkpoint, type CheckpointComponents } from '../../weights/checkpoint.ts';
+import { Checkpoint, type CheckpointComponents, type Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import { filesWithMotion, readMotionFile } from '../../weights/motion_file.ts';
 import { plainDenoiser, type Denoiser } from './diffusers_model.ts';
 
 const ADAPTER = 'motion_adapter';
@@ -22,13 +26,13 @@ export async function movingDenoiser(checkpoint: CheckpointComponents): Promise<
     return { unetComponent, ...unetMotion.parseConfig(unetComponent.config) };
   }
   const plain = await plainDenoiser(checkpoint);
-  if (!(checkpoint instanceof Checkpoint) || !hasMotionAdapter(files)) {
+  const adapter = await adapterOf(checkpoint);
+  if (!adapter) {
     throw new StudioError(
       'checkpoint_incomplete',
       `"${files.name}" has no motion modules; put a motion adapter for Stable Diffusion 1.5 into its folder ${ADAPTER}, as config.json and diffusion_pytorch_model.safetensors.`,
     );
   }
-  const adapter = await checkpoint.componentOf(ADAPTER, unetMotion.adapterClassName);
   return {
     unetComponent: {
       ...plain.unetComponent,
@@ -38,6 +42,16 @@ export async function movingDenoiser(checkpoint: CheckpointComponents): Promise<
     unet: plain.unet,
     motion: unetMotion.parseAdapterConfig(adapter.config, plain.unet),
   };
+}
+
+/** Null where there is none. */
+async function adapterOf(checkpoint: CheckpointComponents): Promise<Component | null> {
+  const { files } = checkpoint;
+  if (checkpoint instanceof Checkpoint) {
+    return hasMotionAdapter(files) ? checkpoint.componentOf(ADAPTER, unetMotion.adapterClassName) : null;
+  }
+  const found = await filesWithMotion(files);
+  return found && readMotionFile(files, found.motion);
 }
 
 /** Their names never meet. */
