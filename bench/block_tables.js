@@ -22,7 +22,9 @@ export async function tellBlocks(ask, runs) {
     console.log(
       `\nklein of width 256 in ${blocks} blocks of ${kinds} kinds, weights of ${bits} bits (${megabytes(weightBytes)}), by turns; medians of ${runs} runs, and the quickest`,
     );
-    console.log('               ready ms        run ms  launches  wasm heap');
+    console.log(
+      '               ready ms        run ms  told ms  launches  submits  passes  clears  buffers  wasm heap',
+    );
     const both = (/** @type {{ ms: number, least: number }} */ { ms, least }) =>
       `${ms.toFixed(0)} (${least.toFixed(0)})`;
     for (const [way, row] of Object.entries(rows)) {
@@ -31,7 +33,12 @@ export async function tellBlocks(ask, runs) {
           way.padEnd(12),
           both(row.ready).padStart(13),
           both(row.run).padStart(13),
+          row.toldMs.toFixed(0).padStart(8),
           String(row.launches).padStart(9),
+          String(row.submits).padStart(8),
+          String(row.passes).padStart(7),
+          String(row.clears).padStart(7),
+          String(row.buffers).padStart(8),
           `+${megabytes(row.heapGrowth)}`.padStart(10),
         ].join(' '),
       );
@@ -41,7 +48,7 @@ export async function tellBlocks(ask, runs) {
     const isSame = streamed.output.every((value, i) => value === resident.output[i]);
     const hidden = Math.max(0, 1 - streamed.waitedMs / streamed.uploadMs);
     console.log(
-      `blocks beside the whole graph, the quickest of each: run ${race.runRatio.toFixed(2)}x, ready ${race.readyRatio.toFixed(1)}x as fast; they differ by ${worst.toExponential(1)} at most`,
+      `blocks beside the whole graph, the quickest of each: run ${race.runRatio.toFixed(2)}x (the median of pairs ${race.pairRatio.toFixed(2)}x), ready ${race.readyRatio.toFixed(1)}x as fast; they differ by ${worst.toExponential(1)} at most`,
     );
     console.log(
       `streamed beside weights that stay: run ${race.streamedRatio.toFixed(2)}x, of ${streamed.uploadMs.toFixed(0)} ms of upload ${(100 * hidden).toFixed(0)} % hidden; ${isSame ? 'the same bits' : 'NOT the same bits'}`,

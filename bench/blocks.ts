@@ -18,7 +18,14 @@ export interface BlocksRow {
   ready: { ms: number; least: number };
   /** Of a run, reading the result included. */
   run: { ms: number; least: number };
+  /** Of one run: what the device was told, and buffers that were made for it, that to read the result included. */
   launches: number;
+  submits: number;
+  passes: number;
+  clears: number;
+  buffers: number;
+  /** Until the run's commands were all given to the device: what of it passes here. The median. */
+  toldMs: number;
   heapGrowth: number;
   /** Of all counted runs: what bringing weights took, and how much of that the device had nothing else to do. */
   uploadMs: number;
@@ -34,6 +41,8 @@ export interface BlocksRace {
   /** Of the quickest of each, which other work on the machine distorts least. */
   readyRatio: number;
   runRatio: number;
+  /** The median of the ratios of runs that followed one another. */
+  pairRatio: number;
   streamedRatio: number;
 }
 
@@ -131,10 +140,13 @@ export async function raceBlocks(engine: Engine, bits: 4 | 32, runs: number): Pr
   const out = arithmetic.empty(graph.outputs[0].dims);
   const rows = {} as Record<Way, BlocksRow>;
   const times = { ready: {} as Record<Way, number[]>, run: {} as Record<Way, number[]> };
+  const told = {} as Record<Way, number[]>;
   const open = new Map<Way, Network>();
   for (const way of WAYS) {
     const none = { ms: 0, least: 0 };
-    rows[way] = { ready: none, run: none, launches: 0, heapGrowth: 0, uploadMs: 0, waitedMs: 0, output: [] };
+    const counts = { launches: 0, submits: 0, passes: 0, clears: 0, buffers: 0, heapGrowth: 0 };
+    rows[way] = { ready: none, run: none, ...counts, toldMs: 0, uploadMs: 0, waitedMs: 0, output: [] };
+    told[way] = [];
     times.ready[way] = [];
     times.run[way] = [];
   }
@@ -155,12 +167,18 @@ export async function raceBlocks(engine: Engine, bits: 4 | 32, runs: number): Pr
       const before = ledger.report();
       const begun = performance.now();
       await engine.run(network, feeds, { out_sample: out });
+      const toldMs = performance.now() - begun;
       rows[way].output = await read(engine, out);
       const after = ledger.report();
       rows[way].launches = after.launches - before.launches;
+      rows[way].submits = after.submits - before.submits;
+      rows[way].passes = after.passes - before.passes;
+      rows[way].clears = after.clears - before.clears;
+      rows[way].buffers = after.createdBuffers - before.createdBuffers;
       // The first run makes the device's programs, which all ways share.
       if (run > 0) {
         times.run[way].push(performance.now() - begun);
+        told[way].push(toldMs);
         rows[way].uploadMs += after.uploadMs - before.uploadMs;
         rows[way].waitedMs += after.waitedMs - before.waitedMs;
       }
@@ -168,6 +186,7 @@ export async function raceBlocks(engine: Engine, bits: 4 | 32, runs: number): Pr
   }
   for (const [way, network] of open) {
     rows[way].ready = { ms: median(times.ready[way]), least: Math.min(...times.ready[way]) };
+    rows[way].toldMs = median(told[way]);
     rows[way].run = { ms: median(times.run[way]), least: Math.min(...times.run[way]) };
     await network.release();
   }
@@ -179,6 +198,7 @@ export async function raceBlocks(engine: Engine, bits: 4 | 32, runs: number): Pr
     kinds: graph.blocks?.().kinds.length ?? 0,
     readyRatio: least(times.ready, 'whole', 'resident'),
     runRatio: least(times.run, 'resident', 'whole'),
+    pairRatio: median(times.run.resident.map((ms, run) => ms / times.run.whole[run])),
     streamedRatio: least(times.run, 'streamed', 'resident'),
   };
 }

@@ -56,13 +56,23 @@ def qwen3_vl(vocabulary: int, hidden: int, layers: int) -> Qwen3VLForConditional
     )
 
 
-def flux3(distilled: bool) -> ModularPipeline:
-    words = tokenizer()
+def modular(distilled: bool, words, **networks) -> ModularPipeline:
+    """The blocks without what rewrites prompts, over these networks."""
     words.chat_template = TEMPLATE
     blocks = (Flux3DistilledAutoBlocks if distilled else Flux3AutoBlocks)()
     blocks.sub_blocks.pop("prompt_upsampler")
     pipeline = blocks.init_pipeline()
-    pipeline.update_components(
+    pipeline.update_components(**networks)
+    pipeline.tokenizer = Processor(words)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def flux3(distilled: bool) -> ModularPipeline:
+    words = tokenizer()
+    return modular(
+        distilled,
+        words,
         # The pipeline reads the states after layers 4 to 32, and those after the last one come with the model's norm.
         text_encoder=qwen3_vl(len(words), 16, 33),
         vae=AutoencoderKLFlux2(block_out_channels=[8, 8, 16, 16], layers_per_block=1, latent_channels=8, norm_num_groups=4),
@@ -70,9 +80,6 @@ def flux3(distilled: bool) -> ModularPipeline:
             in_channels=32, cond_in_channels=32, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=16 * len(AFTER), axes_dims_rope=(4, 4, 4, 4), flow_map=distilled
         ),
     )
-    pipeline.tokenizer = Processor(words)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def save_modular(name: str, pipeline) -> None:

@@ -484,8 +484,10 @@ def make_split_flows() -> None:
     wan_ti2v()
     flux1_scaled()
     # It takes what it shares from here.
+    from flux3_files import make_flux3_files
     from ltx_files import make_ltx_files
 
+    make_flux3_files()
     make_ltx_files()
 
 

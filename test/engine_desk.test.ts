@@ -10,7 +10,7 @@ import type { DeskClient } from '../src/jobs/engine_desk.ts';
 import type { AskEngine } from '../src/jobs/engine_questions.ts';
 import { JobRoutes } from '../src/jobs/routes.ts';
 import { askTab } from '../src/jobs/tab_question.ts';
-import type { Listing, StoredCheckpoint } from '../src/weights/library/library_api.ts';
+import type { AdditionRequest, Listing, StoredCheckpoint } from '../src/weights/library/library_api.ts';
 import { FakeJobs } from './fake_jobs.ts';
 
 const OPERATION = { operation: 'image_generation', config: 'stable_diffusion', parameters: { prompt: 'a boat' } };
@@ -37,7 +37,19 @@ const summary = {
   defaults: { width: 512, height: 512 },
 } as unknown as CheckpointSummary;
 
-/** A page whose hub has one model. */
+/** What the hub has beside it: a repository of a style and a text. */
+const styles: Listing = {
+  ...listing,
+  ref: 'hub:somebody/styles@0123',
+  name: 'styles',
+  files: [
+    { path: 'ink.safetensors', size: 300, sha256: null },
+    { path: 'index.safetensors', size: 20, sha256: null },
+    { path: 'README.md', size: 5, sha256: null },
+  ],
+};
+
+/** A page whose hub has one model, and styles. */
 function desk() {
   const log: string[] = [];
   const stored = [{ ref: 'lora:import:paper', name: 'paper' } as StoredCheckpoint];
@@ -55,14 +67,23 @@ function desk() {
       prepared = false;
       return Promise.resolve();
     },
-    describe: (_: unknown, token: string | null) => {
+    describe: ({ name }: Listing, token: string | null) => {
       log.push(`describe with ${token ?? 'nothing'}`);
-      return Promise.resolve(summary);
+      return name === 'styles'
+        ? Promise.reject(new StudioError('checkpoint_unsupported', 'That is no checkpoint; choose one.'))
+        : Promise.resolve(summary);
     },
+    summaryOf: (ref: string) => Promise.resolve({ loraFamilies: [ref === 'builtin:scenes' ? 'Z-Image' : 'FLUX.2'] }),
     library: {
-      look: (origin: unknown, token: string | null) => {
+      look: (origin: { repo?: string }, token: string | null) => {
         log.push(`look ${JSON.stringify(origin)} with ${token ?? 'nothing'}`);
-        return Promise.resolve(listing);
+        return Promise.resolve(origin.repo === 'somebody/styles' ? styles : listing);
+      },
+      lookAtAddition: ({ path, wantedFor }: AdditionRequest) => {
+        const problem = wantedFor?.[0] === 'Z-Image' ? 'Not for Z-Image.' : null;
+        return path === 'ink.safetensors'
+          ? Promise.resolve({ kind: 'lora', families: ['FLUX.2'], problem })
+          : Promise.reject(new StudioError('checkpoint_unsupported', `${path} is not a LoRA.`));
       },
       list: () => Promise.resolve(stored),
       acceptedLicenses: () => Promise.resolve(accepted),
@@ -175,6 +196,22 @@ describe('over HTTP, by way of the channel', () => {
     const path = `/v1/checkpoints/${encodeURIComponent(REF)}`;
     expect(((await http(routes, 'DELETE', path)).answer.checkpoints as unknown[]).length).toBe(3);
     expect(await http(routes, 'DELETE', path)).toMatchObject({ status: 400 });
+  });
+
+  test('LoRAs in place of a checkpoint are said to be some, and for whom', async () => {
+    const { routes } = everywhere();
+    const look = (asked: object) => http(routes, 'POST', '/v1/checkpoints/look', { repo: 'somebody/styles', ...asked });
+    const ink = { path: 'ink.safetensors', bytes: 300, kind: 'lora', families: ['FLUX.2'] };
+    const answer = { ref: styles.ref, name: 'styles', bytes: 300, pipeline_class: null };
+    for (const [asked, problem] of [
+      [{}, null],
+      [{ checkpoint: 'hub:a/flux@1' }, null],
+      [{ checkpoint: 'builtin:scenes' }, 'Not for Z-Image.'],
+    ] as const) {
+      expect(await look(asked)).toMatchObject({ status: 200, answer: { ...answer, additions: [{ ...ink, problem }] } });
+    }
+    const { status } = await http(routes, 'POST', '/v1/checkpoints', { repo: 'somebody/styles', accept_license: true });
+    expect(status).toBe(422);
   });
 
   test.each<[string, string, unknown, RegExp]>([

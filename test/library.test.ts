@@ -1317,6 +1317,35 @@ describe('LoRAs', () => {
     });
   });
 
+  test('are looked at before they are fetched: for whom they are, and whether that is the checkpoint at hand', async () => {
+    const world = new World({
+      'flux.safetensors': writeSafetensors([
+        ...pair('lora_unet_double_blocks_0_img_attn_qkv', 1),
+        ...pair('lora_unet_double_blocks_0_img_mod_lin', 2),
+      ]),
+      'model.safetensors': safetensors(8),
+    });
+    world.origin.license = {};
+    const library = world.tab();
+    const listing = await library.look(ORIGIN, null);
+    const look = (path: string, wantedFor?: readonly string[]) =>
+      library.lookAtAddition({ listing, path, token: null, wantedFor });
+    const found = { kind: 'lora', families: ['FLUX.1'] };
+    expect(await look('flux.safetensors')).toEqual({ ...found, problem: null });
+    expect(await look('flux.safetensors', ['FLUX.1'])).toEqual({ ...found, problem: null });
+    expect(await look('flux.safetensors', ['Z-Image'])).toEqual({
+      ...found,
+      problem:
+        'The LoRA flux looks like one for FLUX.1, and this checkpoint is Z-Image; choose a LoRA for Z-Image, or a checkpoint of FLUX.1.',
+    });
+    expect(await refusal(look('model.safetensors'))).toMatchObject({
+      code: 'checkpoint_unsupported',
+      message: 'model.safetensors is not a LoRA; if it is a checkpoint, open it or get it as one.',
+    });
+    expect(await refusal(look('no.safetensors'))).toMatchObject({ code: 'checkpoint_incomplete' });
+    expect(await library.list()).toEqual([]);
+  });
+
   test('ControlNets are told from them, named by their repository, and found by that name', async () => {
     const path = 'diffusion_pytorch_model.fp16.safetensors';
     const bytes = writeSafetensors([

@@ -16,6 +16,7 @@ import {
   splitFlux1Gguf,
   splitFlux2,
   splitFlux2Dev,
+  splitFlux3,
   splitLtx,
   splitQwenImage,
   splitWan,
@@ -60,6 +61,7 @@ test.each([
   ['Qwen-Image', 'qwen_image', splitQwenImage],
   ['FLUX.2 klein', 'flux2', splitFlux2],
   ['FLUX.2 dev', 'flux2_dev', splitFlux2Dev],
+  ['FLUX.3 klein', 'flux3', splitFlux3],
   ['Wan', 'wan', splitWan],
 ])('%s in one file is the same as in several', async (_, name, split) => {
   const several = split();
@@ -109,6 +111,14 @@ describe('refused in a sentence is', () => {
       `"models" does not have Qwen3's vocabulary in it, as no such file has, and Z-Image cannot read words without it; choose tokenizer.json (Qwen/Qwen3-4B) with it, or a folder that holds both.`,
     ],
     [
+      'FLUX.3 with the Qwen3 of FLUX.2',
+      new Map([
+        ...without(splitFlux3(), /^text_encoders\/qwen/),
+        ...[...splitFlux2()].filter(([path]) => path.startsWith('text_encoders/qwen')),
+      ]),
+      '"models" is FLUX.3 klein without its Qwen3-VL (qwen3vl_4b); choose what is missing with it, or a folder that holds all of it: qwen3vl_4b_bf16.safetensors (Comfy-Org/Krea-2). A diffusers folder has everything in it.',
+    ],
+    [
       'the same part twice',
       new Map([...splitZImage(), ['vae/other.safetensors', splitFiles('z_image').get('vae/ae.safetensors')!]]),
       'vae/ae.safetensors and vae/other.safetensors in "models" hold the same part of a model; choose only the files that belong together.',
@@ -116,12 +126,12 @@ describe('refused in a sentence is', () => {
     [
       'no transformer',
       without(splitZImage(), /^diffusion_models/),
-      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, FLUX.2, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+      'Darkroom finds no model in "models" that it can run: text_encoders/qwen_3_4b.safetensors (Qwen3), vae/ae.safetensors (VAE). It runs transformers of FLUX.1, FLUX.2, FLUX.3, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
     [
       'a GGUF of another architecture',
       new Map([['wan.gguf', ggufFile({ metadata: { 'general.architecture': 'wan' } })]]),
-      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, FLUX.2, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
+      'Darkroom finds no model in "models" that it can run: wan.gguf (wan). It runs transformers of FLUX.1, FLUX.2, FLUX.3, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.',
     ],
     [
       'Qwen-Image without its text encoder',

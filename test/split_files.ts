@@ -22,6 +22,7 @@ const FILES: Record<string, string> = {
   'text_encoders.t5xxl.transformer.': 'text_encoders/t5xxl_fp16.safetensors',
   'text_encoders.qwen3_4b.transformer.': 'text_encoders/qwen_3_4b.safetensors',
   'text_encoders.mistral3_24b.transformer.': 'text_encoders/mistral_3_small_flux2_bf16.safetensors',
+  'text_encoders.qwen3vl_4b.transformer.': 'text_encoders/qwen3vl_4b_bf16.safetensors',
   'text_encoders.qwen25_7b.transformer.': 'text_encoders/qwen_2.5_vl_7b.safetensors',
   'text_encoders.umt5xxl.transformer.': 'text_encoders/umt5_xxl_fp16.safetensors',
   'first_stage_model.': 'vae/ae.safetensors',
@@ -33,12 +34,14 @@ export interface Split {
   scaled?: { files: RegExp; spelling: Spelling };
   /** The file that keeps transformer and autoencoder together, under their whole names. */
   ltx?: string;
+  /** Tensors that are left out, by their names in their file. */
+  lacks?: RegExp;
   /** Files that come under another name. */
   named?: Readonly<Record<string, string>>;
 }
 
 /** @param name of a file of `test/original_layouts` */
-export function splitFiles(name: string, { scaled, ltx, named = {} }: Split = {}): Contents {
+export function splitFiles(name: string, { scaled, ltx, lacks, named = {} }: Split = {}): Contents {
   const whole = originalLayoutFile(name);
   const length = safetensorsHeaderLength(whole.subarray(0, 8), whole.length, name);
   const header = parseSafetensorsHeader(whole.subarray(8, 8 + length), whole.length, name);
@@ -49,6 +52,9 @@ export function splitFiles(name: string, { scaled, ltx, named = {} }: Split = {}
     const path = isTogether ? ltx : FILES[prefix];
     const tensors = parts.get(path) ?? [];
     const own = isTogether ? each : each.slice(prefix.length);
+    if (lacks?.test(own)) {
+      continue;
+    }
     tensors.push([own, shape, new Float32Array(whole.slice(offset, offset + bytes).buffer)]);
     parts.set(path, tensors);
   }
@@ -111,6 +117,28 @@ export function splitFlux2Dev(how?: Split): Contents {
   ]);
 }
 
+/** FLUX.3 klein in split files. */
+export function splitFlux3(how?: Split): Contents {
+  return new Map([...splitFiles('flux3', how), ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwen3)]]);
+}
+
+/** The same before it was distilled: without what tells it where a step leads. */
+export function splitFlux3Base(): Contents {
+  return splitFlux3({ lacks: /^ref_time_in\./ });
+}
+
+/** The same, its transformer a GGUF of several types, its text encoder one that has llama.cpp's names and no eyes. */
+export function splitFlux3Gguf(): Contents {
+  const contents = splitFlux3();
+  contents.delete(TRANSFORMER);
+  contents.set('flux-3-klein-Q4_0.gguf', new Uint8Array(readFileSync(joinPath(HERE, 'split_files', 'flux3.gguf'))));
+  const path = 'text_encoders/qwen3vl_4b_bf16.safetensors';
+  const file = contents.get(path) as Uint8Array;
+  contents.delete(path);
+  contents.set('text_encoders/Qwen3-VL-4B-Instruct.gguf', llamaFile(file, 'qwen3vl'));
+  return contents;
+}
+
 /** Qwen-Image in split files. */
 export function splitQwenImage(how?: Split): Contents {
   return new Map([
@@ -167,17 +195,18 @@ function permuted(bytes: Uint8Array<ArrayBuffer>, rows: number): Uint8Array<Arra
 }
 
 const LLAMA: [RegExp, string][] = [
-  [/^model\.layers\.(\d+)\.self_attn\.([qkv])_proj\./, 'blk.$1.attn_$2.'],
-  [/^model\.layers\.(\d+)\.self_attn\.o_proj\./, 'blk.$1.attn_output.'],
-  [/^model\.layers\.(\d+)\.input_layernorm\./, 'blk.$1.attn_norm.'],
-  [/^model\.layers\.(\d+)\.post_attention_layernorm\./, 'blk.$1.ffn_norm.'],
-  [/^model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\./, 'blk.$1.ffn_$2.'],
-  [/^model\.embed_tokens\./, 'token_embd.'],
-  [/^model\.norm\./, 'output_norm.'],
+  [/^model\.(?:language_model\.)?layers\.(\d+)\.self_attn\.([qkv])_proj\./, 'blk.$1.attn_$2.'],
+  [/^model\.(?:language_model\.)?layers\.(\d+)\.self_attn\.([qk])_norm\./, 'blk.$1.attn_$2_norm.'],
+  [/^model\.(?:language_model\.)?layers\.(\d+)\.self_attn\.o_proj\./, 'blk.$1.attn_output.'],
+  [/^model\.(?:language_model\.)?layers\.(\d+)\.input_layernorm\./, 'blk.$1.attn_norm.'],
+  [/^model\.(?:language_model\.)?layers\.(\d+)\.post_attention_layernorm\./, 'blk.$1.ffn_norm.'],
+  [/^model\.(?:language_model\.)?layers\.(\d+)\.mlp\.(gate|up|down)_proj\./, 'blk.$1.ffn_$2.'],
+  [/^model\.(?:language_model\.)?embed_tokens\./, 'token_embd.'],
+  [/^model\.(?:language_model\.)?norm\./, 'output_norm.'],
 ];
 
 /** The language model as llama.cpp's converter writes it, in f32. */
-function llamaFile(file: Uint8Array, architecture: 'llama' | 'qwen2vl'): Uint8Array<ArrayBuffer> {
+function llamaFile(file: Uint8Array, architecture: 'llama' | 'qwen2vl' | 'qwen3vl'): Uint8Array<ArrayBuffer> {
   const length = safetensorsHeaderLength(file.subarray(0, 8), file.length, 'encoder');
   const { tensors } = parseSafetensorsHeader(file.subarray(8, 8 + length), file.length, 'encoder');
   const written = [...tensors.values()].flatMap(({ name, shape, offset, length: bytes }) => {
@@ -237,6 +266,14 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
     goldens: 'split_files',
     name: 'flux2-klein-base',
     contents: () => splitFlux2({ named: { [TRANSFORMER]: 'diffusion_models/flux-2-klein-base-4b.safetensors' } }),
+  },
+  { what: 'FLUX.3 klein', goldens: 'split_files', name: 'flux3', contents: splitFlux3 },
+  { what: 'FLUX.3 klein, two GGUF files', goldens: 'split_files', name: 'flux3-gguf', contents: splitFlux3Gguf },
+  {
+    what: 'FLUX.3 klein that was not distilled',
+    goldens: 'split_files',
+    name: 'flux3-base',
+    contents: splitFlux3Base,
   },
   { what: 'FLUX.2 dev', goldens: 'split_files', name: 'flux2-dev', contents: splitFlux2Dev },
   {

@@ -1,4 +1,5 @@
 /** The library's LoRAs and embeddings that a model runs with. */
+import type { Wildcards } from '../src/core/choices.ts';
 import type { LoraUse } from '../src/core/loras.ts';
 import type { ModelLora } from '../src/models/family.ts';
 import { storedAddition, storedAdditions } from '../src/weights/library/stored_additions.ts';
@@ -13,13 +14,39 @@ export async function openLora({ lora, weight, text_weight: textStrength, ...use
 }
 
 /**
- * Compares the LoRAs that a step's parameters name with its model, by headers alone.
- * @throws StudioError `checkpoint_unsupported` for one of another kind of model, `checkpoint_damaged`, and as {@link openLora}
+ * Compares the LoRAs that a step's parameters name, in their list or by tags of the prompt, with its model, by headers alone.
+ * @throws StudioError `checkpoint_unsupported` for one of another kind of model, `invalid_operation` for a tag that cannot be read,
+ *   `checkpoint_damaged`, and as {@link openLora}
  */
-export async function requireLoras(model: Opened, { loras }: Record<string, unknown>): Promise<void> {
-  for (const lora of model.summary.takesLoras && Array.isArray(loras) ? (loras as LoraUse[]) : []) {
+export async function requireLoras(model: Opened, parameters: Record<string, unknown>): Promise<void> {
+  if (!model.summary.takesLoras) {
+    return;
+  }
+  const { loras } = parameters;
+  for (const lora of [...(Array.isArray(loras) ? (loras as LoraUse[]) : []), ...(await tagged(parameters))]) {
     await model.checkLora(await openLora(lora));
   }
+}
+
+/** The LoRAs that tags of a prompt name, which is read as its chunk will read it, choices drawn by the seed included. */
+async function tagged({
+  prompt,
+  prompt_syntax: syntax,
+  seed,
+  wildcards,
+  steps,
+}: Record<string, unknown>): Promise<LoraUse[]> {
+  if (typeof prompt !== 'string' || !/<(?:lora|lyco):/i.test(prompt)) {
+    return [];
+  }
+  const [{ drawChoices, hasChoices }, { takeLoraTags }] = await Promise.all([
+    import('../src/core/choices.ts'),
+    import('../src/core/lora_tags.ts'),
+  ]);
+  const lists = wildcards as Wildcards | undefined;
+  const isDrawn = syntax !== undefined && syntax !== 'literal' && hasChoices(prompt, lists);
+  const read = isDrawn ? drawChoices(prompt, String(seed), 0, lists) : prompt;
+  return takeLoraTags(read, typeof steps === 'number' ? steps : 1).loras;
 }
 
 /** @param words may name embeddings in the library, which come with the LoRAs */

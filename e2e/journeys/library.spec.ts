@@ -19,6 +19,7 @@ const ONE_FILE = 'someone/one-file';
 const SINGLE = join(CHECKPOINTS, '..', 'single_files', 'sd1.safetensors');
 const LORAS = 'someone/styles';
 const LORA = join(CHECKPOINTS, '..', 'goldens', 'lora', 'kohya.safetensors');
+const FLUX_LORA = join(CHECKPOINTS, '..', 'goldens', 'flow_loras', 'flux1-kohya.safetensors');
 
 interface Journey {
   hub: Hub;
@@ -38,6 +39,7 @@ const test = base.extend<object, Journey>({
         files: new Map([
           ['README.md', Buffer.from('# Styles')],
           ['styles/kohya.safetensors', readFileSync(LORA)],
+          ['styles/flux.safetensors', readFileSync(FLUX_LORA)],
           [
             'styles/other.safetensors',
             readFileSync(join(CHECKPOINTS, 'tiny-turbo', 'text_encoder', 'model.safetensors')),
@@ -332,7 +334,10 @@ test('eight bits, a LoRA over them, and a checkpoint of one file are got on the 
     await found.getByRole('combobox', { name: 'File' }).selectOption(path);
     return found;
   };
+  const flux = await get('styles/flux.safetensors');
+  await expect(flux).toContainText(/It is for FLUX\.1, and “.+”, which is open in the studio, is Stable Diffusion/);
   const wrong = await get('styles/other.safetensors');
+  await expect(wrong).toContainText('styles/other.safetensors is not a LoRA');
   await wrong.getByRole('button', { name: 'Get this file' }).click();
   await expect(library.status).toHaveText('Accept the licence first.');
   await wrong.getByRole('checkbox', { name: 'I have read the licence and accept it.' }).check();

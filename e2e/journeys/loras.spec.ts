@@ -101,23 +101,28 @@ test('on WebGPU a LoRA gives what diffusers gives', async ({ page }) => {
 
   const unknown = { ...asked, prompt: 'a <lora:no such thing:1>' };
   const refused = await runOperation(page, { ...golden.operation, parameters: unknown });
-  expect(refused.job.error).toMatchObject({
-    code: 'invalid_operation',
-    message: 'There is no LoRA "no such thing" here; add its file in the library first, or take it out.',
+  expect(refused.job).toMatchObject({
+    run: null,
+    error: {
+      code: 'invalid_operation',
+      message: 'There is no LoRA "no such thing" here; add its file in the library first, or take it out.',
+    },
   });
 
   // One of another family is refused by the plan: nothing is recorded, as nothing was begun.
   const flux = new Uint8Array(readFileSync(FLUX_LORA));
-  const other = { ...asked, loras: [{ lora: await storeAddition(page, 'flux', flux), weight: 1 }] };
-  const stranger = await runOperation(page, { ...golden.operation, parameters: other });
-  expect(stranger.job).toMatchObject({
-    run: null,
-    error: {
-      code: 'checkpoint_unsupported',
-      message:
-        'The LoRA flux looks like one for FLUX.1, and this checkpoint is Stable Diffusion; choose a LoRA for Stable Diffusion, or a checkpoint of FLUX.1.',
-    },
-  });
+  const inList = { ...asked, loras: [{ lora: await storeAddition(page, 'flux', flux), weight: 1 }] };
+  for (const parameters of [inList, { ...asked, prompt: 'a <lora:flux:1>' }]) {
+    const stranger = await runOperation(page, { ...golden.operation, parameters });
+    expect(stranger.job).toMatchObject({
+      run: null,
+      error: {
+        code: 'checkpoint_unsupported',
+        message:
+          'The LoRA flux looks like one for FLUX.1, and this checkpoint is Stable Diffusion; choose a LoRA for Stable Diffusion, or a checkpoint of FLUX.1.',
+      },
+    });
+  }
 });
 
 test('a checkpoint of one file gives what diffusers gives, and takes of a LoRA what fits', async ({ page }) => {

@@ -146,6 +146,10 @@ export interface LedgerReport {
   /** Compute dispatches, and the bytes of all buffers bound to them; counted only if requested at the start. */
   launches: number;
   boundBytes: number;
+  /** Submits to the device's queue, passes that launches are in, and clears of buffers, which end a pass; counted likewise. */
+  submits: number;
+  passes: number;
+  clears: number;
   /** Runs of networks since the start. */
   networkRuns: number;
   /** When the first run since the last report began and the last one ended, in milliseconds since 1970; null if there was none. */

@@ -37,6 +37,8 @@ export interface CheckpointSummary {
   variants: WeightVariant[];
   /** Whether LoRAs can be merged into its weights; impossible for ready-made ONNX files. */
   takesLoras: boolean;
+  /** Whose LoRAs these are, as people call the family; absent = nothing tells. */
+  loraFamilies?: readonly string[];
   /** Whether ControlNets can lead it; absent = they cannot. */
   takesControlNets?: boolean;
   /** Whether pictures can be prompts for it, through IP-Adapters; absent = they cannot. */

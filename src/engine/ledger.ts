@@ -18,6 +18,9 @@ export class Ledger {
   #readMaps = 0;
   #snapshotMaps = 0;
   #launches = 0;
+  #submits = 0;
+  #passes = 0;
+  #clears = 0;
   #networkRuns = 0;
   #firstRunAt: number | null = null;
   #lastRunAt: number | null = null;
@@ -26,7 +29,7 @@ export class Ledger {
 
   /**
    * Watches every buffer created on `device`, including ONNX Runtime's, since the device is ours.
-   * @param dispatches also counts launches and bound bytes; for measurements only, as it slows every dispatch
+   * @param dispatches also counts launches, what else the device is told, and bound bytes; for measurements only, as it slows every dispatch
    */
   watch(device: GPUDevice, dispatches: boolean): void {
     const createBuffer = device.createBuffer.bind(device);
@@ -79,11 +82,23 @@ export class Ledger {
       groupBytes.set(group, bytes);
       return group;
     };
+    const { queue } = device;
+    const submit = queue.submit.bind(queue);
+    queue.submit = (commands) => {
+      this.#submits += 1;
+      return submit(commands);
+    };
     const createCommandEncoder = device.createCommandEncoder.bind(device);
     device.createCommandEncoder = (descriptor) => {
       const encoder = createCommandEncoder(descriptor);
+      const clearBuffer = encoder.clearBuffer.bind(encoder);
+      encoder.clearBuffer = (buffer, offset, size) => {
+        this.#clears += 1;
+        return clearBuffer(buffer, offset, size);
+      };
       const beginComputePass = encoder.beginComputePass.bind(encoder);
       encoder.beginComputePass = (passDescriptor) => {
+        this.#passes += 1;
         const pass = beginComputePass(passDescriptor);
         let bound = 0;
         const setBindGroup = pass.setBindGroup.bind(pass) as (index: number, group: GPUBindGroup | null) => undefined;
@@ -141,6 +156,9 @@ export class Ledger {
       readMaps: this.#readMaps,
       snapshotMaps: this.#snapshotMaps,
       launches: this.#launches,
+      submits: this.#submits,
+      passes: this.#passes,
+      clears: this.#clears,
       boundBytes: this.#boundBytes,
       wasmHeapBytes: [...this.#memories].reduce((sum, memory) => sum + memory.buffer.byteLength, 0),
     };

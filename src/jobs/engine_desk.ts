@@ -8,7 +8,7 @@ import { BUILTIN_CHECKPOINTS, BUILTIN_UPSCALER } from '../core/builtin_checkpoin
 import { StudioError } from '../core/errors.ts';
 import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../core/model.ts';
 import { parse, parseOperation } from '../core/operation.ts';
-import type { License, Listing, StoredCheckpoint } from '../weights/library/library_api.ts';
+import type { AdditionFacts, License, Listing, StoredCheckpoint } from '../weights/library/library_api.ts';
 import type { JobClient } from './client.ts';
 import type { EngineQuestion } from './engine_questions.ts';
 import { needsOf } from './needs.ts';
@@ -42,6 +42,12 @@ export interface CheckpointLook {
   defaults: CheckpointSummary['defaults'];
 }
 
+/** A repository or address that holds no checkpoint, but files that are used beside one. */
+export interface AdditionLook extends Pick<CheckpointLook, 'ref' | 'name' | 'license' | 'gated' | 'bytes'> {
+  pipeline_class: null;
+  additions: (AdditionFacts & { path: string; bytes: number })[];
+}
+
 const origin = {
   /** `org/name` on the hub. */
   repo: v.optional(v.pipe(v.string('repo must be text.'), v.regex(/^[\w.-]+\/[\w.-]+$/, 'repo must be org/name.'))),
@@ -59,7 +65,11 @@ const questions = {
   unload: v.strictObject({}),
   checkpoints: v.strictObject({}),
   look: v.pipe(
-    v.strictObject(origin),
+    v.strictObject({
+      ...origin,
+      /** The ref of one, with which LoRAs found there are compared. */
+      checkpoint: v.optional(v.string('checkpoint must be the ref of a checkpoint.')),
+    }),
     v.check((asked) => hasOneOrigin(asked), oneOrigin),
   ),
   fetch: v.pipe(
@@ -76,7 +86,7 @@ const questions = {
 type Asked<Q extends EngineQuestion> = v.InferOutput<(typeof questions)[Q]>;
 
 /** The part of the page's client used here. */
-export type DeskClient = Pick<JobClient, 'engineState' | 'prepare' | 'unload' | 'describe' | 'library'>;
+export type DeskClient = Pick<JobClient, 'engineState' | 'prepare' | 'unload' | 'describe' | 'summaryOf' | 'library'>;
 
 /** @throws StudioError, `invalid_operation` for what is not understood */
 export async function answerEngine(client: DeskClient, type: EngineQuestion, asked: unknown): Promise<unknown> {
@@ -101,7 +111,7 @@ export async function answerEngine(client: DeskClient, type: EngineQuestion, ask
     case 'checkpoints':
       return { checkpoints: await reports(client) };
     case 'look':
-      return (await look(client, given as Asked<'look'>)).report;
+      return lookForAny(client, given as Asked<'look'>);
     case 'fetch':
       return fetched(client, given as Asked<'fetch'>);
     case 'remove': {
@@ -145,15 +155,54 @@ async function reports({ library }: DeskClient): Promise<CheckpointReport[]> {
   return [...builtin, ...stored];
 }
 
-async function look(
-  client: DeskClient,
-  { repo, revision, url, token }: Asked<'look'>,
-): Promise<{ listing: Listing; summary: CheckpointSummary; report: CheckpointLook }> {
+type At = Pick<Asked<'look'>, 'repo' | 'revision' | 'url' | 'token'>;
+
+function listed({ library }: DeskClient, { repo, revision, url, token }: At): Promise<Listing> {
   const from =
     repo === undefined
       ? ({ kind: 'url', url: url ?? '' } as const)
       : ({ kind: 'hub', repo, revision: revision ?? null } as const);
-  const listing = await client.library.look(from, token ?? null);
+  return library.look(from, token ?? null);
+}
+
+/** A checkpoint, else what is used beside one. */
+async function lookForAny(client: DeskClient, asked: Asked<'look'>): Promise<CheckpointLook | AdditionLook> {
+  const listing = await listed(client, asked);
+  try {
+    return (await look(client, listing, asked.token)).report;
+  } catch (error) {
+    const found = await lookForAdditions(client, listing, asked);
+    if (found.additions.length === 0) {
+      throw error;
+    }
+    return found;
+  }
+}
+
+async function lookForAdditions(
+  client: DeskClient,
+  listing: Listing,
+  { checkpoint, token }: Asked<'look'>,
+): Promise<AdditionLook> {
+  const { ref, name, license, gated, files } = listing;
+  const additions: AdditionLook['additions'] = [];
+  const wantedFor = checkpoint === undefined ? undefined : (await client.summaryOf(checkpoint)).loraFamilies;
+  for (const { path, size } of files.filter((file) => /\.safetensors$/i.test(file.path))) {
+    const request = { listing, path, token: token ?? null, wantedFor };
+    const facts = await client.library.lookAtAddition(request).catch(() => null);
+    if (facts) {
+      additions.push({ path, bytes: size, ...facts });
+    }
+  }
+  const bytes = additions.reduce((sum, one) => sum + one.bytes, 0);
+  return { ref, name, license, gated, bytes, pipeline_class: null, additions };
+}
+
+async function look(
+  client: DeskClient,
+  listing: Listing,
+  token: string | undefined,
+): Promise<{ summary: CheckpointSummary; report: CheckpointLook }> {
   const summary = await client.describe(listing, token ?? null);
   const { ref, name, license, gated, files } = listing;
   const needed = new Set(summary.needs);
@@ -168,13 +217,14 @@ async function look(
     variants: summary.variants,
     defaults: summary.defaults,
   };
-  return { listing, summary, report };
+  return { summary, report };
 }
 
 /** Starts the download and returns; the list shows its progress. */
 async function fetched(client: DeskClient, asked: Asked<'fetch'>): Promise<{ ref: string }> {
   const { library } = client;
-  const { listing, summary, report } = await look(client, asked);
+  const listing = await listed(client, asked);
+  const { summary, report } = await look(client, listing, asked.token);
   const { variant, accept_license: accepts, token } = asked;
   if (!summary.variants.includes(variant)) {
     throw new StudioError(

@@ -4,6 +4,8 @@ import type { Addition } from '../core/additions.ts';
 import type { WeightVariant } from '../core/model.ts';
 import type { ModelHashes } from '../core/model_hashes.ts';
 import type {
+  AdditionFacts,
+  AdditionRequest,
   LibraryApi,
   Listing,
   Origin,
@@ -64,6 +66,10 @@ export class LibraryClient implements LibraryApi {
     onProgress: OnProgress,
   ): Promise<StoredCheckpoint> {
     return this.#link.call('downloadAddition', request, Comlink.proxy(onProgress));
+  }
+
+  lookAtAddition(request: AdditionRequest): Promise<AdditionFacts> {
+    return this.#link.call('lookAtAddition', request);
   }
 
   kindOf(file: File): Promise<'checkpoint' | Addition> {

@@ -1,5 +1,5 @@
 /**
- * FLUX.3 klein, distilled and not, from an unconverted folder of Modular Diffusers. The prompt upsampler is not run: a language model that
+ * FLUX.3 klein, distilled and not, from an unconverted folder of Modular Diffusers, or from files of the original layout. The prompt upsampler is not run: a language model that
  * rewrites prompts beforehand, from a repository of its own.
  */
 import { MODULAR_INDEX, indexOf } from '../core/checkpoint_indexes.ts';
@@ -8,9 +8,10 @@ import * as autoencoder from '../graphs/autoencoder_kl_flux2.ts';
 import * as flux3 from '../graphs/flux3_transformer2d.ts';
 import * as qwen3Vl from '../graphs/qwen3_vl.ts';
 import { parseSchedulerConfig } from '../schedulers/config.ts';
-import { ChatTokenizer } from '../text/chat_tokenizer.ts';
+import { ChatTokenizer, QWEN3_USUAL } from '../text/chat_tokenizer.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import { MmditFile, mmditFileKind } from '../weights/mmdit_file.ts';
 import type { Family, LoadedModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_transformer/flow_checkpoint.ts';
 import { FlowModel } from './flow_transformer/flow_model.ts';
@@ -29,17 +30,24 @@ const SCHEDULER = '{ "_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 
 const TOKENIZER = 'tokenizer';
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedModel> {
-  const checkpoint = await Checkpoint.open(files);
+  const isFolder = indexOf((path) => files.has(path)) !== undefined;
+  const checkpoint = isFolder ? await Checkpoint.open(files) : await MmditFile.open(files, 'flux3');
+  const ofTokens = checkpoint instanceof MmditFile ? (checkpoint.vocabularyFolder ?? '') : TOKENIZER;
   const [textEncoder, transformer, vae] = await Promise.all([
     openPart(checkpoint, 'text_encoder', qwen3Vl.className),
     openPart(checkpoint, 'transformer', flux3.className),
     openPart(checkpoint, 'vae', autoencoder.className),
   ]);
   const scheduler =
-    checkpoint.componentClass('scheduler') === undefined
+    checkpoint instanceof Checkpoint && checkpoint.componentClass('scheduler') === undefined
       ? parseSchedulerConfig(SCHEDULER)
       : await readScheduler(checkpoint);
-  const tokenizer = new ChatTokenizer(await tokenizerTexts(checkpoint, TOKENIZER), LONGEST_PROMPT, {});
+  const tokenizer = new ChatTokenizer(
+    await tokenizerTexts(checkpoint, ofTokens),
+    LONGEST_PROMPT,
+    {},
+    isFolder ? undefined : QWEN3_USUAL,
+  );
   const networks = new Flux3Networks(engine, files, { textEncoder, transformer, vae }, tokenizer, weights);
   const { config } = networks;
   requireFit(checkpoint, {
@@ -55,7 +63,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
-    [TOKENIZER],
+    [ofTokens],
     { width: SIDE, height: SIDE, ...(isDistilled ? HABITS.distilled : HABITS.base) },
     networks.latents.factor,
     // A network that is told where its step leads cannot serve samplers that call it in between.
@@ -74,8 +82,11 @@ function isUnread(name: string): boolean {
 
 export const family: Family = {
   pipelineClasses: PIPELINE_CLASSES,
-  recognises: async (files) =>
-    indexOf((path) => files.has(path)) === MODULAR_INDEX &&
-    PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass),
+  recognises: async (files) => {
+    const index = indexOf((path) => files.has(path));
+    return index === undefined
+      ? (await mmditFileKind(files)) === 'flux3'
+      : index === MODULAR_INDEX && PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass);
+  },
   open,
 };

@@ -144,8 +144,17 @@ export type CheckpointOrigin = ({ repo: string; revision?: string } | { url: str
 
 export interface Checkpoints {
   list(): Promise<StoredCheckpoint[]>;
-  /** What a checkpoint at its origin is; fetches nothing but configs and headers. */
-  look(origin: CheckpointOrigin): Promise<{ ref: string; name: string; bytes: number; pipeline_class: string }>;
+  /**
+   * What a checkpoint at its origin is; fetches nothing but configs and headers. Where there are LoRAs or other additions in its place,
+   * `pipeline_class` is null and `additions` says of each what it is, and whether it is for the family of `checkpoint`, a ref.
+   */
+  look(origin: CheckpointOrigin & { checkpoint?: string }): Promise<{
+    ref: string;
+    name: string;
+    bytes: number;
+    pipeline_class: string | null;
+    additions?: { path: string; bytes: number; kind: string; families: readonly string[]; problem: string | null }[];
+  }>;
   /** Begins to fetch it into the origin's storage, once and for all; how far it is stands in the list. */
   fetch(
     origin: CheckpointOrigin & { variant?: 'full' | 'q8' | 'q4'; accept_license?: boolean },

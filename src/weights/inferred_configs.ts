@@ -197,20 +197,25 @@ export function t5Config(shapes: Shapes): Record<string, unknown> {
 }
 
 /** What no shape tells is the same in all published ones. */
-export function qwen3Config(shapes: Shapes): Record<string, unknown> {
-  const [vocabulary, width] = shapes.of('model.embed_tokens.weight');
-  const first = 'model.layers.0';
+export function qwen3Config(shapes: Shapes, root = 'model'): Record<string, unknown> {
+  const [vocabulary, width] = shapes.of(`${root}.embed_tokens.weight`);
+  const first = `${root}.layers.0`;
   const [head] = shapes.of(`${first}.self_attn.q_norm.weight`);
   return {
     vocab_size: vocabulary,
     hidden_size: width,
     intermediate_size: shapes.of(`${first}.mlp.gate_proj.weight`)[0],
-    num_hidden_layers: shapes.count(/^model\.layers\.(\d+)\./),
+    num_hidden_layers: shapes.count(/^model\.(?:language_model\.)?layers\.(\d+)\./),
     num_attention_heads: shapes.of(`${first}.self_attn.q_proj.weight`)[0] / head,
     num_key_value_heads: shapes.of(`${first}.self_attn.k_proj.weight`)[0] / head,
     head_dim: head,
     rope_theta: 1_000_000,
   };
+}
+
+/** As {@link qwen3Config}, of a text encoder of which the words alone are read. */
+export function qwen3VlConfig(shapes: Shapes): Record<string, unknown> {
+  return { text_config: { ...qwen3Config(shapes, 'model.language_model'), rope_theta: 5_000_000 } };
 }
 
 /** As {@link qwen3Config}. */

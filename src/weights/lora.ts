@@ -61,10 +61,7 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
   };
   const adapters = readAdapters(metadata.get('lora_adapter_metadata'), () => leave('lora_adapter_metadata', 'scales'));
 
-  const families = [
-    familiesOf(layersOf(pairs, factors.keys())),
-    familiesOf(LORA_NETWORKS.flatMap((network) => ownLayers(networks[network]))),
-  ] as const;
+  const families = [familiesOf(layersOf(pairs, factors.keys())), familiesOfNetworks(networks)] as const;
   const other = otherFamily(...families);
   if (other !== null && !areUnets(...families)) {
     throw new StudioError('checkpoint_unsupported', `The LoRA ${file} ${other}.`);
@@ -154,6 +151,21 @@ export async function readLora(blob: Blob, file: string, networks: LoraTargets):
     throw new StudioError('checkpoint_unsupported', `The LoRA ${file} ${other ?? refusalOf(leftOut)}.`);
   }
   return lora;
+}
+
+/**
+ * Which families a LoRA may be for, from its header alone; none where nothing tells.
+ * @throws StudioError `checkpoint_damaged`
+ */
+export async function familiesOfLora(blob: Blob, file: string): Promise<readonly string[]> {
+  const { tensors } = await readSafetensorsHeader(blob, file);
+  const { pairs, factors } = sort(tensors.values());
+  return familiesOf(layersOf(pairs, factors.keys()));
+}
+
+/** Whose LoRAs a checkpoint takes; none where nothing tells. */
+export function familiesOfNetworks(networks: LoraTargets): readonly string[] {
+  return familiesOf(LORA_NETWORKS.flatMap((network) => ownLayers(networks[network])));
 }
 
 function layersOf(pairs: Contents['pairs'], others: Iterable<string>): NamedLayer[] {

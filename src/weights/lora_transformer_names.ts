@@ -5,7 +5,6 @@
  * Reference: diffusers/loaders/lora_conversion_utils.py, ComfyUI's comfy/lora.py (model_lora_keys_unet)
  */
 import type { WeightIndex } from '../graphs/graph.ts';
-import { FLUX3, flux3Original } from './flux3_layout.ts';
 import type { LayerPart } from './layer_parts.ts';
 import { originalLayers, type MmditKind } from './mmdit_layout.ts';
 
@@ -13,6 +12,7 @@ import { originalLayers, type MmditKind } from './mmdit_layout.ts';
 const KINDS: [kind: MmditKind, has: string][] = [
   ['flux1', 'single_transformer_blocks.0.proj_mlp.weight'],
   ['flux2', 'single_transformer_blocks.0.attn.to_qkv_mlp_proj.weight'],
+  ['flux3', 'early_stream_modulations.txt.linear.weight'],
   ['sd3', 'pos_embed.proj.weight'],
   ['z_image', 'noise_refiner.0.attention.to_q.weight'],
   ['wan', 'condition_embedder.text_embedder.linear_1.weight'],
@@ -24,10 +24,6 @@ const KINDS: [kind: MmditKind, has: string][] = [
  * @returns the layers of the original code by their paths, with underscores for dots; those of diffusers are not among them
  */
 export function originalTransformerLayers(weights: WeightIndex): Map<string, LayerPart[]> {
-  if (weights.get(FLUX3)) {
-    const paths = [...weights.names()].flatMap((name) => /^(.+)\.weight$/.exec(name)?.[1] ?? []);
-    return new Map(paths.map((path) => [flux3Original(path).replaceAll('.', '_'), [{ path }]]));
-  }
   const kind = KINDS.find(([, has]) => weights.get(has))?.[0];
   if (kind === undefined) {
     return new Map();

@@ -5,6 +5,7 @@ import {
   each,
   mistralConfig,
   qwen3Config,
+  qwen3VlConfig,
   qwenVlConfig,
   t5Config,
   type Shapes,
@@ -18,6 +19,7 @@ const SD3_HEAD_WIDTH = 64;
 const SD3_SAMPLE = 128;
 /** Of a head, the shares that its axes turn. */
 const FLUX_AXES = [1 / 8, 7 / 16, 7 / 16];
+/** FLUX.2's and FLUX.3's. */
 const FLUX2_AXES = [1 / 4, 1 / 4, 1 / 4, 1 / 4];
 const Z_IMAGE_AXES = [1 / 4, 3 / 8, 3 / 8];
 /** Of attention in Wan, whose norms are across heads. */
@@ -34,6 +36,7 @@ export const TRANSFORMERS: Record<MmditKind, InferredNetwork> = {
   sd3: { className: 'SD3Transformer2DModel', configOf: sd3Config },
   flux1: { className: 'FluxTransformer2DModel', configOf: fluxConfig },
   flux2: { className: 'Flux2Transformer2DModel', configOf: flux2Config },
+  flux3: { className: 'Flux3Transformer2DModel', configOf: flux3Config },
   z_image: { className: 'ZImageTransformer2DModel', configOf: zImageConfig },
   qwen_image: { className: 'QwenImageTransformer2DModel', configOf: qwenImageConfig },
   wan: { className: 'WanTransformer3DModel', configOf: wanConfig },
@@ -49,6 +52,7 @@ export const VAES: Record<MmditKind, InferredNetwork> = {
   sd3: autoencoderKl(1.5305, 0.0609),
   flux1: autoencoderKl(0.3611, 0.1159),
   flux2: { className: 'AutoencoderKLFlux2', configOf: (shapes) => autoencoderConfig(shapes, {}) },
+  flux3: { className: 'AutoencoderKLFlux2', configOf: (shapes) => autoencoderConfig(shapes, {}) },
   z_image: autoencoderKl(0.3611, 0.1159),
   qwen_image: { className: 'AutoencoderKLQwenImage', configOf: causalAutoencoderConfig },
   wan: { className: 'AutoencoderKLWan', configOf: causalAutoencoderConfig },
@@ -68,6 +72,7 @@ const READERS: Record<MmditKind, InferredNetwork> = {
   sd3: T5,
   flux1: T5,
   flux2: QWEN3,
+  flux3: { className: 'Qwen3VLForConditionalGeneration', configOf: qwen3VlConfig },
   z_image: QWEN3,
   qwen_image: { className: 'Qwen2_5_VLForConditionalGeneration', configOf: qwenVlConfig },
   wan: { className: 'UMT5EncoderModel', configOf: t5Config },
@@ -129,6 +134,24 @@ function flux2Config(shapes: Shapes): Record<string, unknown> {
     mlp_ratio: shapes.of('transformer_blocks.0.ff.linear_out.weight')[1] / dim,
     axes_dims_rope: FLUX2_AXES.map((share) => share * head),
     guidance_embeds: shapes.has('time_guidance_embed.guidance_embedder.linear_1.weight'),
+  };
+}
+
+function flux3Config(shapes: Shapes): Record<string, unknown> {
+  const [dim, joint] = shapes.of('context_embedder.weight');
+  const [head] = shapes.of('single_transformer_blocks.0.attn.norm_q.weight');
+  return {
+    in_channels: shapes.of('x_embedders.image.weight')[1],
+    cond_in_channels: shapes.of('x_embedders.image_cond.weight')[1],
+    num_layers: shapes.count(/^txt_mode_blocks\.(\d+)\./),
+    num_single_layers: shapes.count(/^single_transformer_blocks\.(\d+)\./),
+    attention_head_dim: head,
+    num_attention_heads: dim / head,
+    joint_attention_dim: joint,
+    timestep_channels: shapes.of('timestep_embedder.linear_1.weight')[1],
+    mlp_ratio: shapes.of('single_transformer_blocks.0.ff.linear_out.weight')[1] / dim,
+    axes_dims_rope: FLUX2_AXES.map((share) => share * head),
+    flow_map: shapes.has('target_timestep_embedder.linear_1.weight'),
   };
 }
 

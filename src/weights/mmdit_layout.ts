@@ -1,19 +1,21 @@
 /**
  * The layout of the original code of flow transformers, in which ComfyUI keeps whole checkpoints in one file: which tensor of it is which of
  * diffusers' and transformers' modules. Nothing is copied; where the original keeps several layers in one tensor, each is a range of its rows.
- * Qwen-Image's transformer is called there as in diffusers; FLUX.2, Wan and LTX-Video are in flux2_layout.ts, wan_layout.ts and ltx_layout.ts.
+ * Qwen-Image's transformer is called there as in diffusers; FLUX.2, FLUX.3, Wan and LTX-Video
+ * are in flux2_layout.ts, flux3_layout.ts, wan_layout.ts and ltx_layout.ts.
  *
  * Reference: diffusers/loaders/single_file_utils.py (convert_sd3_transformer_checkpoint_to_diffusers,
  * convert_flux_transformer_checkpoint_to_diffusers, convert_z_image_transformer_checkpoint_to_diffusers)
  */
 import { flux2Parts, flux2Paths, flux2VaePath } from './flux2_layout.ts';
+import { flux3Parts, flux3Paths } from './flux3_layout.ts';
 import { HEAD_MODULATION, shiftFirst, together, whole, type LayerPart, type Rows } from './layer_parts.ts';
 import { LTX_VAE, ltxParts, ltxPaths, ltxTable, ltxVaeNames } from './ltx_layout.ts';
 import { lastUpBlock, vaePath } from './original_layout.ts';
 import { isBesideWeights } from './scaled_weights.ts';
 import { WAN_VAE, wanParts, wanPaths, wanTable, wanVaePaths } from './wan_layout.ts';
 
-export type MmditKind = 'sd3' | 'flux1' | 'flux2' | 'z_image' | 'qwen_image' | 'wan' | 'ltx';
+export type MmditKind = 'sd3' | 'flux1' | 'flux2' | 'flux3' | 'z_image' | 'qwen_image' | 'wan' | 'ltx';
 export type MmditComponent =
   'transformer' | 'transformer_2' | 'vae' | 'text_encoder' | 'text_encoder_2' | 'text_encoder_3' | 'image_encoder';
 
@@ -38,6 +40,7 @@ export const PREFIXES = {
   umt5: 'text_encoders.umt5xxl.transformer.',
   qwen3: 'text_encoders.qwen3_4b.transformer.',
   qwen3Large: 'text_encoders.qwen3_8b.transformer.',
+  qwen3Vl: 'text_encoders.qwen3vl_4b.transformer.',
   qwenVl: 'text_encoders.qwen25_7b.transformer.',
   mistral: 'text_encoders.mistral3_24b.transformer.',
 } as const;
@@ -169,6 +172,11 @@ const KINDS: Record<MmditKind, Layout> = {
     encoders: { qwen3: 'text_encoder', qwen3Large: 'text_encoder', mistral: 'text_encoder' },
     parts: flux2Parts,
   },
+  flux3: {
+    has: ['early_stream_modulations.image.lin.weight', 'content_mode_blocks.image.0.q_proj.weight'],
+    encoders: { qwen3Vl: 'text_encoder' },
+    parts: flux3Parts,
+  },
   qwen_image: {
     has: ['txt_norm.weight', 'transformer_blocks.0.attn.add_q_proj.weight', 'transformer_blocks.0.img_mod.1.weight'],
     encoders: { qwenVl: 'text_encoder' },
@@ -226,6 +234,7 @@ export function originalLayers(kind: MmditKind, blocks: number): Map<string, Lay
       ),
     ],
     flux2: () => flux2Paths(blocks),
+    flux3: () => flux3Paths(blocks),
     wan: () => wanPaths(blocks),
     qwen_image: () => [],
     ltx: () => ltxPaths(blocks),

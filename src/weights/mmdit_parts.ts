@@ -37,6 +37,7 @@ const PARTS: readonly Part[] = [
     has: ['encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight'],
   },
   { name: 'T5', prefix: PREFIXES.t5, has: ['encoder.block.0.layer.0.SelfAttention.q.weight'] },
+  { name: 'Qwen3-VL', prefix: PREFIXES.qwen3Vl, has: ['model.language_model.layers.0.self_attn.q_norm.weight'] },
   { name: 'Qwen3', prefix: PREFIXES.qwen3, has: ['model.layers.0.self_attn.q_norm.weight'] },
   {
     name: 'Qwen2.5-VL',
@@ -107,7 +108,7 @@ export async function whatPartsAre(files: CheckpointFiles): Promise<StudioError 
   const said = parts.map(({ file }) => whatIs(file));
   return new StudioError(
     'checkpoint_unsupported',
-    `Darkroom finds no model in "${files.name}" that it can run: ${said.slice(0, 6).join(', ')}. It runs transformers of FLUX.1, FLUX.2, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.`,
+    `Darkroom finds no model in "${files.name}" that it can run: ${said.slice(0, 6).join(', ')}. It runs transformers of FLUX.1, FLUX.2, FLUX.3, LTX-Video, Qwen-Image, Stable Diffusion 3, Wan and Z-Image together with their text encoders and autoencoder, and diffusers folders.`,
   );
 }
 
@@ -186,7 +187,8 @@ function withTransformersNames(file: WeightFile): WeightFile {
     return file;
   }
   const isQwen = file.names.has('blk.0.attn_q_norm.weight') || file.names.has('blk.0.attn_q.bias');
-  const nameOf = isT5 ? t5Name : llamaName;
+  const root = file.architecture === 'qwen3vl' ? 'model.language_model' : 'model';
+  const nameOf = isT5 ? t5Name : (name: string) => llamaName(name, root);
   // The rows that are turned lie as its own kernels want them, those of Qwen as in transformers.
   const pairs = (name: string) => (!isT5 && !isQwen && /\.attn_[qk]\.weight$/.test(name) ? { pairs: PAIRS } : {});
   const own = new Map([...file.names].map((name) => [nameOf(name), name]));
@@ -218,15 +220,15 @@ function t5Name(name: string): string {
 
 const PAIRS = 'neighbours' as const;
 
-/** Of Mistral, of Qwen3, which has norms of heads, and of Qwen2.5-VL without its eyes, whose layers have biases. */
-function llamaName(name: string): string {
+/** Of Mistral, of Qwen3 and the words of Qwen3-VL, which has norms of heads, and of Qwen2.5-VL without its eyes, whose layers have biases. */
+function llamaName(name: string, root: string): string {
   const [, block, layer, ending] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(name) ?? [];
   if (block !== undefined && LLAMA_LAYERS[layer] !== undefined) {
-    return `model.layers.${block}.${LLAMA_LAYERS[layer]}.${ending}`;
+    return `${root}.layers.${block}.${LLAMA_LAYERS[layer]}.${ending}`;
   }
   const ends: Record<string, string> = {
-    'token_embd.weight': 'model.embed_tokens.weight',
-    'output_norm.weight': 'model.norm.weight',
+    'token_embd.weight': `${root}.embed_tokens.weight`,
+    'output_norm.weight': `${root}.norm.weight`,
     'output.weight': 'lm_head.weight',
   };
   return ends[name] ?? name;

@@ -140,6 +140,30 @@ export const PUBLISHED: Record<MmditKind, Published> = {
     reader: QWEN3,
     scheduler: () => ({ ...FLOW, shift: 3, ...DYNAMIC }),
   },
+  flux3: {
+    // That of the distilled ones is called otherwise and does the same: they are told by their transformer.
+    pipelineClass: 'Flux3ModularPipeline',
+    name: 'FLUX.3 klein',
+    parts: [
+      {
+        component: 'text_encoder',
+        has: 'model.language_model.embed_tokens.weight',
+        name: 'Qwen3-VL (qwen3vl_4b)',
+        file: 'qwen3vl_4b_bf16.safetensors (Comfy-Org/Krea-2)',
+      },
+      {
+        ...FLUX_VAE,
+        has: 'bn.running_mean',
+        file: 'vae/diffusion_pytorch_model.safetensors (black-forest-labs/flux-3-image-klein)',
+      },
+    ],
+    reader: {
+      component: 'text_encoder',
+      name: 'Qwen3-VL',
+      vocabulary: 'tokenizer.json (Qwen/Qwen3-VL-4B-Instruct)',
+    },
+    scheduler: () => ({ ...FLOW, shift: 6.93 }),
+  },
   z_image: {
     pipelineClass: 'ZImagePipeline',
     name: 'Z-Image',

@@ -7,6 +7,7 @@ import { folderSource } from '../../jobs/folder_source.ts';
 import type { FolderFile } from '../../jobs/folder_source.ts';
 import type { LibraryClient } from '../../jobs/library.ts';
 import type {
+  AdditionFacts,
   Listing,
   Origin,
   SpaceReport,
@@ -276,6 +277,15 @@ export class Library {
   async lookForLoras(origin: Origin): Promise<Listing> {
     const listing = await this.#library.look(origin, this.token.current);
     return { ...listing, files: listing.files.filter(({ path }) => /\.safetensors$/i.test(path)) };
+  }
+
+  /**
+   * What one of the listing's files is, and for whom, before it is fetched.
+   * @param wantedFor families of the checkpoint that is open
+   * @throws StudioError
+   */
+  lookAtAddition(listing: Listing, path: string, wantedFor?: readonly string[]): Promise<AdditionFacts> {
+    return this.#library.lookAtAddition({ listing, path, token: this.token.current, wantedFor });
   }
 
   /** @param path of the LoRA among the listing's files */

@@ -12,6 +12,7 @@ import type { TokenizerFiles } from '../../text/clip_tokenizer.ts';
 import type { T5Files } from '../../text/t5_tokenizer.ts';
 import type { CheckpointComponents, Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
+import { familiesOfNetworks } from '../../weights/lora.ts';
 import { storedVariant } from '../latent_diffusion/components.ts';
 import { schedulerDefaults } from '../latent_diffusion/sampling_offers.ts';
 
@@ -131,6 +132,8 @@ export async function summarise(
     parts.map(({ component }) => component),
   );
   const folders = parts.map(({ component }) => component.name);
+  const transformer = parts.find(({ component }) => component.name === 'transformer')?.component.weights;
+  const families = transformer ? familiesOfNetworks({ transformer }) : [];
   const isText = (path: string) =>
     INDEXES.some((index) => index === path) ||
     path === 'scheduler/scheduler_config.json' ||
@@ -148,6 +151,7 @@ export async function summarise(
     needs: files.paths().filter((path) => weightFiles.includes(path) || isText(path)),
     variants: stored ? [stored] : [...WEIGHT_VARIANTS],
     takesLoras: true,
+    ...(families.length > 0 && { loraFamilies: families }),
     multiple,
     samplers: samplersFor(scheduler, others),
     bytes: sizes.reduce((sum, size) => sum + size, 0),

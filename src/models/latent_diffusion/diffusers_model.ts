@@ -15,6 +15,7 @@ import { parseSchedulerConfig, type SchedulerConfig } from '../../schedulers/con
 import { ClipTokenizer, type TokenizerFiles } from '../../text/clip_tokenizer.ts';
 import { clipTokenizerFiles } from '../../text/clip_vocabulary.ts';
 import type { CheckpointComponents, Component } from '../../weights/checkpoint.ts';
+import { familiesOfNetworks } from '../../weights/lora.ts';
 import { SingleFile } from '../../weights/single_file.ts';
 import { factorOf, type Autoencoder } from '../../weights/vae_file.ts';
 import type { LoadedModel } from '../family.ts';
@@ -167,6 +168,7 @@ async function summarise(
   const stored = storedVariant(files, [...textComponents, unetComponent]);
   const [height, width] = sampleSize(unetComponent.config.sample_size);
   const factor = factorOf(vae);
+  const families = familiesOfNetworks({ unet: unetComponent.weights });
   const isText = (path: string) =>
     path === 'model_index.json' ||
     path === 'scheduler/scheduler_config.json' ||
@@ -184,6 +186,7 @@ async function summarise(
     needs: files.paths().filter((path) => weightFiles.includes(path) || isText(path)),
     variants: stored ? [stored] : [...WEIGHT_VARIANTS],
     takesLoras: true,
+    ...(families.length > 0 && { loraFamilies: families }),
     takesControlNets: true,
     ...(!components.motion && { takesImagePrompts: true, takesVae: true }),
     ...(unet2d.maskChannels(components.unet) > 0 && { inpaints: true }),

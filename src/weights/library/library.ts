@@ -10,13 +10,23 @@ import { additionOf, type Addition } from '../../core/additions.ts';
 import { loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { ModelHashes } from '../../core/model_hashes.ts';
-import type { LibraryApi, Listing, Origin, SpaceReport, StoredCheckpoint } from './library_api.ts';
+import type {
+  AdditionFacts,
+  AdditionRequest,
+  LibraryApi,
+  Listing,
+  Origin,
+  SpaceReport,
+  StoredCheckpoint,
+} from './library_api.ts';
 import type { Witness } from '../../storage/witness.ts';
 import { lookAtAddress } from './address.ts';
 import { Delivery } from './delivery.ts';
 import { readFolder, writeFolder } from './exported_folder.ts';
 import type { FolderFile } from './exported_folder.ts';
 import { hashesOf } from '../fingerprint.ts';
+import { familiesOfLora } from '../lora.ts';
+import { otherFamily } from '../lora_families.ts';
 import { digestOf, isWhole } from './file_writer.ts';
 import { additionIn, requireAddition } from './addition_kinds.ts';
 import { lookAtHub, refusePickle, requireWeights } from './hub.ts';
@@ -130,6 +140,14 @@ export class Library implements LibraryApi {
         await this.#delivery.fetch(manifest, token, signal, tell);
       }
     });
+  }
+
+  async lookAtAddition({ listing, path, token, wantedFor = [] }: AdditionRequest): Promise<AdditionFacts> {
+    const blob = await new RemoteFiles(this.#requests, listing, token).blob(path);
+    const kind = await requireAddition(blob, path);
+    const families = kind === 'lora' ? await familiesOfLora(blob, path) : [];
+    const other = otherFamily(families, wantedFor);
+    return { kind, families, problem: other && `The LoRA ${loraName(path)} ${other}.` };
   }
 
   async kindOf(file: File): Promise<'checkpoint' | Addition> {

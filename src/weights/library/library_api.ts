@@ -91,6 +91,24 @@ export interface TransferProgress {
   secondsLeft: number | null;
 }
 
+/** What a header says of a file that is used beside a checkpoint. */
+export interface AdditionFacts {
+  kind: Addition;
+  /** Of a LoRA: the families that it may be for, as people call them; none where nothing tells. */
+  families: readonly string[];
+  /** Why it will not work with the checkpoint that was asked for, as a sentence; null if nothing speaks against it. */
+  problem: string | null;
+}
+
+export interface AdditionRequest {
+  listing: Listing;
+  /** Of the file, among the listing's. */
+  path: string;
+  token: string | null;
+  /** `loraFamilies` of the checkpoint that it is wanted for; absent = not known. */
+  wantedFor?: readonly string[] | undefined;
+}
+
 export interface SpaceReport {
   /** Bytes this page uses and may use according to the browser: a hint, not a promise. */
   usage: number | null;
@@ -122,6 +140,8 @@ export interface LibraryApi {
     request: { listing: Listing; path: string; token: string | null },
     onProgress: (progress: TransferProgress) => void,
   ): Promise<StoredCheckpoint>;
+  /** What a file of the listing is that would be used beside a checkpoint, by its header; errors as of {@link downloadAddition}. Nothing is stored. */
+  lookAtAddition(request: AdditionRequest): Promise<AdditionFacts>;
   /** Identifies a weight file on disk by its header. `checkpoint_unsupported` for a pickle, `checkpoint_damaged`. */
   kindOf(file: File): Promise<'checkpoint' | Addition>;
   /**
