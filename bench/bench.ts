@@ -29,6 +29,7 @@ import {
 import { writeSong } from './song.ts';
 import { openNetwork, raceBlocks, runPublished } from './blocks.ts';
 import type { TransformerName } from './transformers.ts';
+import { raceMedia, type MediaName } from './media.ts';
 import { writeVideo } from './video.ts';
 import { loadWhole, type WholeName } from './whole_media.ts';
 
@@ -396,6 +397,7 @@ const bench = {
   writeVideo,
   raceBlocks: async (bits: 4 | 32, runs: number) => raceBlocks(await start('webgpu'), bits, runs),
   runPublished: async (name: TransformerName) => runPublished(await start('webgpu'), name),
+  raceMedia: async (backend: Provider, name: MediaName, runs: number) => raceMedia(await start(backend), name, runs),
   loadWhole: async (name: WholeName) => loadWhole(await start('webgpu'), name),
 };
 export type Bench = typeof bench;

@@ -13,6 +13,7 @@ import { chromiumFlags, provideChromium } from '../cli/chromium.js';
 import { serveFolder } from '../cli/server.js';
 import { tellBlocks, tellPublished, tellWhole } from './block_tables.js';
 import { raceLanguage } from './language.js';
+import { tellMedia } from './media_tables.js';
 import { watchPicture, watchUse, watchWords } from './main_thread.js';
 import { tellNetwork } from './network_tables.js';
 import { raceJob, racePool } from './pool.js';
@@ -40,11 +41,12 @@ const PARTS = [
 ];
 const large = process.argv.find((word) => /^--large(=|$)/.test(word));
 const whole = process.argv.find((word) => /^--whole(=|$)/.test(word));
+const media = process.argv.find((word) => /^--media(=|$)/.test(word));
 const named = PARTS.filter((part) => process.argv.includes(`--${part}`));
 const model = process.argv.find((word) => word.startsWith('--language='))?.slice('--language='.length);
 const processor = process.argv.find((word) => /^--processor(=|$)/.test(word));
 const exports = processor?.split('=')[1] ?? join(HERE, '.processor');
-const isPicked = named.length > 0 || [model, processor, large, whole].some((word) => word !== undefined);
+const isPicked = named.length > 0 || [model, processor, large, whole, media].some((word) => word !== undefined);
 const parts = isPicked ? named : PARTS;
 /** Parts that run no network. */
 const ON_NO_BACKEND = ['pool', 'storing', 'video', 'lively', 'blocks'];
@@ -267,7 +269,8 @@ try {
     const [, only] = whole.split('=');
     process.exitCode = (await tellWhole(ask, only ?? null)) ? 0 : 1;
   }
-  const isOverAlready = model === undefined && parts.every((part) => ON_NO_BACKEND.includes(part));
+  const isOverAlready =
+    model === undefined && media === undefined && parts.every((part) => ON_NO_BACKEND.includes(part));
   for (const backend of isOverAlready ? [] : backends) {
     const device = /** @type {import('../src/core/job.ts').DeviceReport} */ (await ask(`device('${backend}')`));
     console.log(
@@ -275,6 +278,9 @@ try {
     );
     for (const network of /** @type {const} */ (['unet', 'vae_decoder']).filter((part) => parts.includes(part))) {
       await tellNetwork(ask, backend, network, RUNS);
+    }
+    if (media !== undefined) {
+      await tellMedia(ask, backend, RUNS, media.split('=')[1] ?? null);
     }
     if (parts.includes('loop')) {
       /** @type {import('./bench.ts').LoopRow} */

@@ -7,6 +7,7 @@
  * the newest runs were made, and a thumbnail of each, so that they can be made again.
  */
 import * as v from 'valibot';
+import { wordsAsked } from '../core/job_words.ts';
 import { givenMedium, resultMedium } from '../media/registry.ts';
 import type { RunQuery, RunRecord, RunSummary } from './recorder_api.ts';
 import type { FileStore } from './file_store.ts';
@@ -317,7 +318,7 @@ export function indexEntry(
     starred,
     config_name,
     checkpoint: operation?.checkpoint ?? '',
-    prompt: text('prompt'),
+    prompt: wordsAsked(operation?.parameters ?? {}).slice(0, LONGEST_TEXT),
     negative_prompt: text('negative_prompt'),
     entities: entities.length,
     pictures: results.length,

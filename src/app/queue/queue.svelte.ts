@@ -2,6 +2,7 @@ import { tick } from 'svelte';
 import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
 import type { Job, Offer } from '../../core/job.ts';
+import { wordsAsked } from '../../core/job_words.ts';
 import type { JobClient } from '../../jobs/client.ts';
 import type { QueueView } from '../../jobs/job_watchers.ts';
 import type { QueueState } from '../../jobs/service.ts';
@@ -135,6 +136,5 @@ export class Queue {
 
 /** The text of a job's row. */
 export function wordsOf(job: Job): string {
-  const { prompt } = job.operation.parameters;
-  return typeof prompt === 'string' && prompt !== '' ? prompt : t('no words');
+  return wordsAsked(job.operation.parameters) || t('no words');
 }

@@ -1,6 +1,7 @@
 /** Recorded runs in the form the page shows. */
 import * as v from 'valibot';
 import type { Job } from '../../core/job.ts';
+import { wordsAsked } from '../../core/job_words.ts';
 import type { Operation } from '../../core/operation.ts';
 import type { RunEntity, RunRecord, RunStage, RunSummary } from '../../recorder/recorder_api.ts';
 import { kindOfName, mediumNamed, resultMedium } from '../../media/registry.ts';
@@ -66,7 +67,7 @@ function run(id: string, time: number, operation: Operation | null, entities: Ru
   return {
     id,
     time,
-    prompt: typeof parameters.prompt === 'string' ? parameters.prompt : '',
+    prompt: wordsAsked(parameters),
     operation: operation && { ...operation, parameters: asked },
     parameters,
     sampler: made.sampler,
