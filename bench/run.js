@@ -1,7 +1,7 @@
 /**
- * `npm run bench [-- --quick] [--webgpu | --wasm] [--unet] [--vae_decoder] [--loop] [--loras] [--page] [--memory] [--song] [--storing] [--pool] [--video]
+ * `npm run bench [-- --quick] [--runs=N] [--webgpu | --wasm] [--unet] [--vae_decoder] [--unet_xl] [--controlnet] [--rrdbnet] [--srvgg] [--loop] [--loras] [--page] [--memory] [--song] [--storing] [--pool] [--video]
  * [--lively] [--blocks] [--large[=NAME]] [--whole[=NAME]] [--language=FOLDER] [--processor[=FOLDER] [--run=NAME] [--pairs=N]]`: builds the benchmark's page, runs it in
- * Chromium and prints the tables; all but the first three choose parts. `--language` wants the folder of a language model, such as
+ * Chromium and prints the tables; all but these choose parts. `--language` wants the folder of a language model, such as
  * `reference/smollm2.py` makes, and `--processor` the exports of `reference/export_processor.py`; both run only where they are named, as do
  * `--large` and `--whole`. Times hold for this machine and compare only within one run; launches and bytes are exact and carry over to other GPUs.
  */
@@ -25,20 +25,9 @@ const DIST = join(HERE, '.dist');
 const quick = process.argv.includes('--quick');
 const asked = /** @type {const} */ (['webgpu', 'wasm']).filter((backend) => process.argv.includes(`--${backend}`));
 const backends = asked.length > 0 ? asked : /** @type {const} */ (['webgpu', 'wasm']);
-const PARTS = [
-  'unet',
-  'vae_decoder',
-  'loop',
-  'loras',
-  'page',
-  'memory',
-  'song',
-  'storing',
-  'pool',
-  'video',
-  'lively',
-  'blocks',
-];
+/** Networks that are raced against torch's exports. */
+const NETWORKS = /** @type {const} */ (['unet', 'vae_decoder', 'unet_xl', 'controlnet', 'rrdbnet', 'srvgg']);
+const PARTS = [...NETWORKS, 'loop', 'loras', 'page', 'memory', 'song', 'storing', 'pool', 'video', 'lively', 'blocks'];
 const large = process.argv.find((word) => /^--large(=|$)/.test(word));
 const whole = process.argv.find((word) => /^--whole(=|$)/.test(word));
 const media = process.argv.find((word) => /^--media(=|$)/.test(word));
@@ -52,7 +41,8 @@ const parts = isPicked ? named : PARTS;
 const ON_NO_BACKEND = ['pool', 'storing', 'video', 'lively', 'blocks'];
 /** Of the 300 MB that one of these may take. */
 const LONG_VIDEO = { seconds: 20, side: 512, rate: 24 };
-const RUNS = quick ? 1 : 5;
+const asRuns = Number(process.argv.find((word) => word.startsWith('--runs='))?.slice('--runs='.length));
+const RUNS = asRuns > 0 ? asRuns : quick ? 1 : 5;
 const SONG_FRAMES = 25;
 const LOOP_STEPS = quick ? 2 : 4;
 /** Of the race of language engines. */
@@ -276,7 +266,7 @@ try {
     console.log(
       `\n## ${backend}: ${device.adapter}, ${device.precision}, ${cpus()[0]?.model ?? 'unknown processor'}, Chromium ${version}, ONNX Runtime build ${device.runtime}`,
     );
-    for (const network of /** @type {const} */ (['unet', 'vae_decoder']).filter((part) => parts.includes(part))) {
+    for (const network of NETWORKS.filter((part) => parts.includes(part))) {
       await tellNetwork(ask, backend, network, RUNS);
     }
     if (media !== undefined) {

@@ -1382,6 +1382,34 @@ describe('our own pictures', () => {
     expect(settingsOf({})).toBeNull();
   });
 
+  test('a picture that was painted in tiles says so as the script "SD upscale" does', () => {
+    const made = settingsOf({
+      operation: 'image_transform',
+      config: 'stable_diffusion',
+      parameters: {
+        prompt: 'x',
+        seed: '1',
+        steps: 2,
+        strength: 0.3,
+        tiled_scale: 2,
+        tiled_overlap: 48,
+        tiled_size: 64,
+      },
+      index: 0,
+      width: 256,
+      height: 192,
+      checkpoint: { name: 'tiny', ref: 'folder:tiny', sha256: {} },
+      versions: { darkroom: '0.1.0' },
+    }) as Settings;
+    const { fields } = parseInfotext(inscriptionOf(made).parameters);
+    expect(Object.fromEntries([...fields].filter(([key]) => key.startsWith('SD upscale')))).toEqual({
+      'SD upscale overlap': '48',
+      'SD upscale upscaler': 'Lanczos',
+      'SD upscale scale factor': '2',
+      'SD upscale tileSize': '64',
+    });
+  });
+
   test('a picture that was enlarged has the size that it was painted at, and what enlarged it', async () => {
     const metadata = {
       operation: 'image_generation',

@@ -233,6 +233,33 @@ describe('what a prompt asks for beside its words', () => {
     expect(notRestored).toEqual(['the effect of the embedding easynegative']);
   });
 
+  test.each<[string, object, string[]]>([
+    [
+      'SD upscale overlap: 48, SD upscale upscaler: Lanczos, SD upscale scale factor: 2, SD upscale tileSize: 512',
+      { tiled_scale: 2, tiled_size: 512, tiled_overlap: 48, tiled_upscaler: 'lanczos' },
+      [],
+    ],
+    [
+      'SD upscale overlap: 64, SD upscale upscaler: R-ESRGAN 4x+, SD upscale scale factor: 1.5',
+      { tiled_scale: 1.5, tiled_overlap: 64, tiled_upscaler: 'lanczos' },
+      ['the upscaler R-ESRGAN 4x+ before its tiles, in whose place the picture is scaled (Lanczos)'],
+    ],
+    [
+      'SD upscale overlap: 64, SD upscale upscaler: None',
+      {},
+      ['how it was enlarged and painted in tiles (SD upscale)'],
+    ],
+    [
+      'Ultimate SD upscale upscaler: 4x-UltraSharp, Ultimate SD upscale tile_width: 512, Ultimate SD upscale padding: 32',
+      {},
+      ['how it was enlarged and painted in tiles (SD upscale)'],
+    ],
+  ])('painted in tiles: %s', async (fields, expected, lost) => {
+    const { parameters, notRestored } = await infotext(`${WORDS}${LINE}, Denoising strength: 0.3, ${fields}`);
+    expect(parameters).toEqual({ ...SETTINGS, strength: 0.3, ...expected });
+    expect(notRestored.sort()).toEqual(['the picture it started from', ...lost].sort());
+  });
+
   test.each<[string, Bytes, RegExp]>([
     [
       'InvokeAI',

@@ -129,7 +129,7 @@ export class Findings {
     return this;
   }
 
-  /** How a picture was painted in tiles; only Darkroom's own files say it so. */
+  /** How a picture was painted in tiles. @param said what is not allowed is left out */
   tiled(said: Readonly<Record<keyof ReturnType<typeof tiledEntries>, unknown>>): this {
     for (const [name, schema] of Object.entries(tiledEntries())) {
       const value = said[name as keyof typeof said];

@@ -178,6 +178,7 @@ export function infotextFields(made: {
   loraHashes: string | undefined;
   upscale: { scale: number; name: string } | undefined;
   hires: ReturnType<typeof hiresFields> | undefined;
+  tiled: { scale: number; size: number | undefined; overlap: number | undefined; upscaler: string } | undefined;
   software: string;
 }): InfotextSource['fields'] {
   return {
@@ -199,6 +200,11 @@ export function infotextFields(made: {
     'Hires upscale': made.hires?.scale,
     'Hires steps': made.hires?.steps,
     'Hires upscaler': made.hires?.upscaler,
+    // Its script writes the first two, its forks the others as well.
+    'SD upscale overlap': made.tiled?.overlap,
+    'SD upscale upscaler': made.tiled && hiresUpscalerLabel(made.tiled.upscaler),
+    'SD upscale scale factor': made.tiled?.scale,
+    'SD upscale tileSize': made.tiled?.size,
     // As its tab of extras writes them.
     'Postprocess upscale by': made.upscale?.scale,
     'Postprocess upscaler': made.upscale?.name,

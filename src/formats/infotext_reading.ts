@@ -59,6 +59,7 @@ export function readingOf(
   readControlNets(findings, fields);
   const strength = fields.get('Denoising strength');
   const isTwice = readHires(findings, fields, strength);
+  readTiles(findings, fields);
   for (const [keys, what] of GROUPS) {
     findings.lostIf(
       fields.all(keys).map(([, value]) => value),
@@ -122,6 +123,33 @@ function readHires(findings: Findings, fields: Fields, strength: unknown): boole
     upscaler: upscaler ?? 'lanczos',
   });
   return true;
+}
+
+/** The script "SD upscale" says nothing of the factor, in which case there is nothing to restore; its forks and Darkroom do. */
+function readTiles(findings: Findings, fields: Fields): void {
+  const number = (value: unknown) => numberOf(value) ?? undefined;
+  const scale = number(fields.get('SD upscale scale factor'));
+  const size = number(fields.get('SD upscale tileSize'));
+  const overlap = number(fields.get('SD upscale overlap'));
+  const label = fields.get('SD upscale upscaler');
+  const all = fields.all(/^(Ultimate )?SD upscale /);
+  if (scale === undefined) {
+    findings.lostIf(
+      all.map(([, value]) => value),
+      'how it was enlarged and painted in tiles (SD upscale)',
+    );
+    return;
+  }
+  const upscaler = hiresUpscalerNamed(label);
+  if (label !== undefined && upscaler === undefined && label !== 'None') {
+    findings.lost(`the upscaler ${shown(label)} before its tiles, in whose place the picture is scaled (Lanczos)`);
+  }
+  findings.tiled({
+    tiled_scale: scale,
+    tiled_size: size,
+    tiled_overlap: overlap,
+    tiled_upscaler: upscaler ?? 'lanczos',
+  });
 }
 
 /** ControlNets by name: their control pictures are never in a recipe, so a person has to give them again. */

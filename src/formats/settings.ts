@@ -147,6 +147,7 @@ export function inscriptionOf(settings: Settings): Inscription {
         model: checkpoint.name || undefined,
         loraHashes: loraHashes(loras),
         hires: hiresOf(parameters),
+        tiled: tiledOf(parameters),
         upscale: upscale && { scale: upscale.scale, name: upscale.checkpoint.name },
         strength: startsFromPicture ? (number('strength') ?? usualStrength(hasMask(operation.operation))) : undefined,
         software,
@@ -169,6 +170,19 @@ function hiresOf({
   const count = own ?? steps;
   return typeof scale === 'number' && scale > 1 && typeof strength === 'number'
     ? hiresFields({ scale, steps: typeof count === 'number' ? count : undefined, strength, upscaler: String(upscaler) })
+    : undefined;
+}
+
+/** How a picture was painted in tiles, where it was. */
+function tiledOf({
+  tiled_scale: scale,
+  tiled_size: size,
+  tiled_overlap: overlap,
+  tiled_upscaler: upscaler = 'lanczos',
+}: Settings['operation']['parameters']) {
+  const number = (value: unknown) => (typeof value === 'number' ? value : undefined);
+  return typeof scale === 'number'
+    ? { scale, size: number(size), overlap: number(overlap), upscaler: String(upscaler) }
     : undefined;
 }
 

@@ -117,9 +117,9 @@ export class LayerWriter extends ElementWriter {
     if (this.options.provider === 'wasm') {
       return this.node(path, 'PRelu', [x, slopes], x.dims);
     }
-    const above = this.unary(`${path}/above`, 'Relu', x);
-    const below = this.binary(`${path}/below`, 'Mul', this.binary(`${path}/rest`, 'Sub', x, above), slopes);
-    return this.add(path, above, below);
+    const isAbove = this.node(`${path}/is_above`, 'Greater', [x, this.fill(0, [1])], x.dims, { type: 'bool' });
+    const below = this.binary(`${path}/below`, 'Mul', x, slopes);
+    return this.node(path, 'Where', [isAbove, x, below], x.dims, { type: x.type });
   }
 
   /**

@@ -11,7 +11,7 @@ import {
   ValueInfoProtoSchema,
 } from './onnx_pb.ts';
 
-export type ElementType = FloatType | 'i32' | 'i64' | 'u8';
+export type ElementType = FloatType | 'i32' | 'i64' | 'u8' | 'bool';
 
 /** A tensor that flows through the graph, or an initializer. */
 export interface Value {
@@ -36,8 +36,9 @@ export const DATA_TYPES = {
   i32: DataType.INT32,
   i64: DataType.INT64,
   u8: DataType.UINT8,
+  bool: DataType.BOOL,
 } as const;
-export const BYTES = { f32: 4, f16: 2, i32: 4, i64: 8, u8: 1 } as const;
+export const BYTES = { f32: 4, f16: 2, i32: 4, i64: 8, u8: 1, bool: 1 } as const;
 
 export const float = (value: number): { float: number } => ({ float: value });
 

@@ -73,5 +73,6 @@ function denseBlock(g: LayerWriter, path: string, x: Value, { features, growth }
 }
 
 function addShare(g: LayerWriter, path: string, x: Value, more: Value): Value {
-  return g.add(`${path}/add`, g.binary(`${path}/share`, 'Mul', more, g.fill(SHARE, [1])), x);
+  // Without dimensions: then the runtime multiplies a convolution's kernel by it instead, when it makes the session.
+  return g.add(`${path}/add`, g.binary(`${path}/share`, 'Mul', more, g.fill(SHARE, [])), x);
 }
