@@ -4,6 +4,7 @@
  * creates or opens a RunFolder holds the run's lock.
  */
 import { StudioError } from '../core/errors.ts';
+import { join } from '../formats/bytes.ts';
 import type { RunEntity, RunRecord } from './recorder_api.ts';
 import { filename, jsonBlob, parseFilename } from './entity_file.ts';
 import type { EntityFile } from './entity_file.ts';
@@ -116,8 +117,17 @@ export class RunFolder {
     return !this.#behind;
   }
 
-  /** Resolves once the entity is saved. If it rejects, nothing was saved and the folder is still writable. */
-  async save(type: string, { bytes, extension }: EntityFile, timestamp: string, metadata: Saved['metadata']) {
+  /**
+   * Resolves once the entity is saved. If it rejects, nothing was saved and the folder is still writable.
+   * @param then facts that hold once it is, written with its line
+   */
+  async save(
+    type: string,
+    { bytes, extension }: EntityFile,
+    timestamp: string,
+    metadata: Saved['metadata'],
+    then: readonly Fact[] = [],
+  ) {
     const sequence = this.#next;
     const name = filename(sequence, type, extension);
     const file = { sequence, type, filename: name, length: bytes.length };
@@ -127,7 +137,7 @@ export class RunFolder {
     try {
       await writeWhole(this.#store, this.path, name, bytes);
       const saved: Saved = { record: 'entity', ...file, sha256: await hash, timestamp, metadata };
-      await this.append(saved);
+      await this.append(saved, ...then);
       this.#next = sequence + 1;
       return saved;
     } catch (error) {
@@ -150,10 +160,17 @@ export class RunFolder {
     await this.describe();
   }
 
-  /** Appends a line to the journal; resolves once it is on disk. */
-  async append(fact: Fact): Promise<void> {
+  /** Appends a line per fact to the journal; resolves once they are on disk. What is torn between them keeps the first ones. */
+  async append(...facts: Fact[]): Promise<void> {
     await this.#settle();
-    const { bytes, checksum } = encodeLine(fact, this.#checksum);
+    const lines = [];
+    let checksum = this.#checksum;
+    for (const fact of facts) {
+      const line = encodeLine(fact, checksum);
+      lines.push(line.bytes);
+      ({ checksum } = line);
+    }
+    const bytes = join(lines);
     this.#ragged = true;
     try {
       await this.#journal.write(bytes, this.#length);
@@ -165,7 +182,9 @@ export class RunFolder {
     this.#ragged = false;
     this.#length += bytes.length;
     this.#checksum = checksum;
-    add(this.#state, fact);
+    facts.forEach((fact) => {
+      add(this.#state, fact);
+    });
     this.#behind = true;
   }
 
