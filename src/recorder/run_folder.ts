@@ -4,7 +4,6 @@
  * creates or opens a RunFolder holds the run's lock.
  */
 import { StudioError } from '../core/errors.ts';
-import { join } from '../formats/bytes.ts';
 import type { RunEntity, RunRecord } from './recorder_api.ts';
 import { filename, jsonBlob, parseFilename } from './entity_file.ts';
 import type { EntityFile } from './entity_file.ts';
@@ -163,24 +162,22 @@ export class RunFolder {
   /** Appends a line per fact to the journal; resolves once they are on disk. What is torn between them keeps the first ones. */
   async append(...facts: Fact[]): Promise<void> {
     await this.#settle();
-    const lines = [];
-    let checksum = this.#checksum;
-    for (const fact of facts) {
-      const line = encodeLine(fact, checksum);
-      lines.push(line.bytes);
-      ({ checksum } = line);
-    }
-    const bytes = join(lines);
+    let [length, checksum] = [this.#length, this.#checksum];
     this.#ragged = true;
     try {
-      await this.#journal.write(bytes, this.#length);
+      for (const fact of facts) {
+        const line = encodeLine(fact, checksum);
+        await this.#journal.write(line.bytes, length);
+        length += line.bytes.length;
+        ({ checksum } = line);
+      }
       await this.#journal.flush();
     } catch (error) {
       await this.#settle().catch(() => {});
       throw error;
     }
     this.#ragged = false;
-    this.#length += bytes.length;
+    this.#length = length;
     this.#checksum = checksum;
     facts.forEach((fact) => {
       add(this.#state, fact);
