@@ -103,26 +103,23 @@ export function shortConv(
     g.concat(`${path}/biases`, [g.fill(0, [out]), bias, g.fill(0, [(COMBINATIONS - 2) * out])], 0),
   ];
 
+  const intoShares = matrix('into/shares', INTO, [COMBINATIONS, 1, 1, COMBINATIONS]);
+  const outShares = matrix('out/shares', OUT_OF, [COMBINATIONS, PIXELS]);
+
   /** Rows of the result. */
   const band = (name: string, from: number, to: number): Value => {
     const [above, below] = [Math.min(from, 1), Math.min(h - to, 1)];
     const tall = above + to - from + below;
     const part = tall === h ? x : slice(g, `${name}/part`, x, 2, from - above, to + below);
     const rows = g.reshape(`${name}/rows`, part, [n, 1, c * tall, w]);
-    const into = g.node(
-      `${name}/into`,
-      'Conv',
-      [rows, matrix('into/shares', INTO, [COMBINATIONS, 1, 1, COMBINATIONS])],
-      [n, COMBINATIONS, c * tall, columns],
-      {
-        flops: 0,
-        attributes: {
-          kernel_shape: [1, COMBINATIONS],
-          strides: [1, PIXELS],
-          pads: [0, 1, 0, PIXELS * columns + 1 - w],
-        },
+    const into = g.node(`${name}/into`, 'Conv', [rows, intoShares], [n, COMBINATIONS, c * tall, columns], {
+      flops: 0,
+      attributes: {
+        kernel_shape: [1, COMBINATIONS],
+        strides: [1, PIXELS],
+        pads: [0, 1, 0, PIXELS * columns + 1 - w],
       },
-    );
+    });
     const products = g.node(
       name,
       'Conv',
@@ -136,7 +133,7 @@ export function shortConv(
     const results = g.split(`${name}/pictures`, products, Array<number>(n).fill(1), 0).map((one, index) => {
       const inputs = [
         g.reshape(`${name}/${index}/products`, one, [COMBINATIONS, out * (to - from) * columns]),
-        matrix('out/shares', OUT_OF, [COMBINATIONS, PIXELS]),
+        outShares,
       ];
       const pixels = g.node(`${name}/${index}/pixels`, 'Gemm', inputs, [out * (to - from) * columns, PIXELS], {
         flops: 0,
