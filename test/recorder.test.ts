@@ -22,6 +22,7 @@ import { readRunFolder } from '../src/recorder/run_import.ts';
 import { parseRecord } from '../src/recorder/run_record.ts';
 import { UnitedFileStore } from '../src/recorder/united_file_store.ts';
 import type { RunOpening, RunRecord } from '../src/recorder/recorder_api.ts';
+import { RecordedRun } from '../workers/recorded_run.ts';
 import { Disk, FULL } from './faulty_disk.ts';
 import type { CrashMode, Image } from './faulty_disk.ts';
 
@@ -1195,6 +1196,45 @@ describe('faults', () => {
     );
   }, 600_000);
 
+  test('what completes a run is recorded with its end, or alone where there is room for no more', async () => {
+    const disk = new Disk();
+    const recorder = new Recorder(disk, () => NOON);
+    const run = await recorder.openRun(opening);
+    const png = new Uint8Array(await new Blob([PNG]).arrayBuffer());
+    let flushes = 0;
+    disk.fault = (_operation, kind, path) => {
+      flushes += Number(kind === 'flush' && path.endsWith('/journal'));
+      return null;
+    };
+    // Bytes are those of a file.
+    expect(await recorder.saveLast(run, 'output_image', png)).toMatchObject({ filename: '01_output_image.png' });
+    expect(flushes).toBe(1);
+    expect(await new Recorder(new Disk(disk.snapshot())).readRun(run)).toMatchObject({
+      current_state: { stage: 'completed' },
+      entities: [{ filename: '01_output_image.png' }],
+    });
+
+    const asked: string[] = [];
+    const full = new StudioError('storage_full', 'The disk is full.');
+    const narrow = {
+      openRun: () => Promise.resolve(run),
+      saveLast: () => Promise.reject(full),
+      saveEntity: (_run: string, type: string) => {
+        asked.push(`save ${type}`);
+        return Promise.resolve({ run, type, filename: '01_output_image.png' });
+      },
+      closeRun: (_run: string, stage: string) => Promise.resolve(asked.push(`close ${stage}`)),
+    };
+    const recorded = new RecordedRun(
+      narrow as unknown as ConstructorParameters<typeof RecordedRun>[0],
+      { send: () => undefined } as unknown as ConstructorParameters<typeof RecordedRun>[1],
+    );
+    await recorded.open(opening);
+    expect(await recorded.recordLast('output_image', png, {})).toBe('01_output_image.png');
+    await recorded.close();
+    expect(asked).toEqual(['save output_image', 'close completed']);
+  });
+
   test('a number is not given again while its file may be there', async () => {
     const disk = new Disk();
     const recorder = new Recorder(disk, () => NOON);
@@ -1486,13 +1526,18 @@ class Session {
       }
       for (let entity = 0; entity < 4; entity++) {
         const content = [{ a: index }, 'text', new Blob([PNG]), new Blob(['x'.repeat(300 + index)])][entity];
-        const saved = await this.#try(() => tab.saveEntity(run, `thing_${entity}`, content, { index, entity }));
+        const isLast = index % 4 === 2 && entity === 3;
+        const save = () => tab[isLast ? 'saveLast' : 'saveEntity'](run, `thing_${entity}`, content, { index, entity });
+        const saved = await this.#try(save);
         if (saved) {
           this.#told.saved.push(saved);
+          if (isLast) {
+            this.#told.ended.set(run, 'completed');
+          }
         }
       }
       // Two runs stay open, as in a tab that is closed.
-      if (index % 4 !== 3) {
+      if (index % 4 !== 3 && !this.#told.ended.has(run)) {
         await this.#end(tab, run, index % 2 === 0 ? 'completed' : 'failed');
       }
     }
@@ -1612,7 +1657,7 @@ function apartFromIndex(files: Map<string, Uint8Array>): [string, string][] {
 
 type Step =
   | { do: 'open' | 'restart' | 'list' }
-  | { do: 'save' | 'end' | 'star' | 'delete' | 'resume'; which: number; text: string }
+  | { do: 'save' | 'saveLast' | 'end' | 'star' | 'delete' | 'resume'; which: number; text: string }
   | { do: 'fault'; after: number; torn: boolean }
   | { do: 'crash'; mode: CrashMode; at: number };
 
@@ -1625,7 +1670,7 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       do: fc.constantFrom(
         'save' as const,
         'save' as const,
-        'save' as const,
+        'saveLast' as const,
         'end' as const,
         'star' as const,
         'delete' as const,
@@ -1751,6 +1796,16 @@ class Model {
         if (saved) {
           expect(known.saved.has(saved.filename)).toBe(false);
           known.saved.set(saved.filename, one.text);
+        }
+        return;
+      }
+      case 'saveLast': {
+        const saved = known.open ? await recorder.saveLast(run, 'note', one.text).catch(expectTyped) : null;
+        if (saved) {
+          expect(known.saved.has(saved.filename)).toBe(false);
+          known.saved.set(saved.filename, one.text);
+          known.open = false;
+          known.stage = 'completed';
         }
         return;
       }

@@ -19,8 +19,11 @@ test.each([
   { batch: 2, channels: 33, out: 40, height: 7, width: 9, bias: true },
   { batch: 3, channels: 32, out: 34, height: 1, width: 1, bias: false },
   { batch: 1, channels: 64, out: 32, height: 5, width: 6, bias: false },
-])('$batch of $channels to $out channels, $height × $width, bias $bias', async (shape) => {
-  const { batch, channels, out, height, width, bias } = shape;
+  // In bands of one row, and of three where seven rows are one more than two of them.
+  { batch: 1, channels: 32, out: 32, height: 3, width: 8, bias: true, bandBytes: 1 },
+  { batch: 2, channels: 33, out: 40, height: 7, width: 9, bias: true, bandBytes: 3 * 4 * 6 * 2 * 73 * 3 },
+])('$batch of $channels to $out channels, $height × $width, bias $bias, bands of $bandBytes bytes', async (shape) => {
+  const { batch, channels, out, height, width, bias, bandBytes } = shape;
   const g = new LayerWriter('test', NONE, { provider: 'wasm', dtype: 'f32', batch, height, width });
   const x = g.input('x', 'float32', [batch, channels, height, width]);
   const weight = g.input('weight', 'float32', [out, channels, 3, 3]);
@@ -29,7 +32,7 @@ test.each([
   const attributes = { kernel_shape: [3, 3], strides: [1, 1], pads: [1, 1, 1, 1] };
   const dims = [batch, out, height, width];
   g.output('plain', g.node('whole', 'Conv', given, dims, { attributes }));
-  g.output('short', shortConv(g, 'short_conv', x, out, weight, added));
+  g.output('short', shortConv(g, 'short_conv', x, out, weight, added, bandBytes));
 
   const { bytes, externals, inputs } = g.graph();
   const externalData = externals.map((one) => {

@@ -11,6 +11,7 @@ import { isFile } from '../src/core/parameters.ts';
 import { MadeFile } from '../src/core/remote.ts';
 import type { Plan, PlannedStep } from '../src/core/plan.ts';
 import { entityTypeOf } from '../src/core/steps.ts';
+import { knownBytes } from '../src/formats/bytes.ts';
 import { inscriptionOf, settingsOf } from '../src/formats/settings.ts';
 import type { Medium } from '../src/media/medium.ts';
 import { mediumNamed } from '../src/media/registry.ts';
@@ -129,6 +130,7 @@ export class Execution {
         }
       }
       await this.#opening;
+      await this.#beside;
       const closed = this.#run.close();
       // It crosses to the page meanwhile.
       this.#progress.finish();
@@ -253,7 +255,6 @@ export class Execution {
     await this.prepared.graph?.enter(step);
     const outputs = await chunk.execute(parameters, contextOf(step, resume, this.#desk(step, wired)));
     this.#progress.recording();
-    await this.#beside;
     const made = await this.#howMade(step, wired);
     if (step.id === this.prepared.plan.main) {
       this.#made = made;
@@ -294,6 +295,10 @@ export class Execution {
     const kept: Record<string, unknown> = {};
     const declared = outputsOf(step);
     const outputs = await sortedByContent(given, declared, (sentence) => this.#notice(sentence));
+    const isLastStep = step === this.prepared.plan.steps.at(-1);
+    const last = Object.keys(declared).findLast(
+      (name) => !declared[name].many || (outputs[name] as unknown[]).length > 0,
+    );
     for (const [name, { medium: id, many }] of Object.entries(declared)) {
       const medium = mediumNamed(id);
       assert(medium, `there is a medium "${id}"`);
@@ -323,7 +328,10 @@ export class Execution {
           throw cancelled();
         }
         const given = step.given === null ? {} : { operation: step.operation, step: step.id, is_given: true };
-        await this.#recordResult(step, name, medium, one, { ...metadata, ...given, index });
+        // What is recorded beside it comes before it, or the job fails without it.
+        await this.#beside;
+        const isLast = isLastStep && name === last && index === made.length - 1;
+        await this.#recordResult(step, name, medium, one, { ...metadata, ...given, index }, isLast);
         files.push(isWritten(id) ? await one.file.text() : one.file);
       }
       kept[name] = many ? files : files[0];
@@ -331,13 +339,17 @@ export class Execution {
     this.#given.set(step.id, kept);
   }
 
-  /** Records one file of an output with what is told of it, which is also written into it where the person wants that. */
+  /**
+   * Records one file of an output with what is told of it, which is also written into it where the person wants that.
+   * @param isLast nothing of the job is recorded after it
+   */
   async #recordResult(
     step: PlannedStep,
     output: string,
     medium: Medium,
     { file, facts, origin }: MadeResult,
     metadata: Record<string, unknown>,
+    isLast = false,
   ): Promise<void> {
     const all = {
       ...metadata,
@@ -354,7 +366,12 @@ export class Execution {
     const type = this.#entityType(step, output);
     await this.#opening;
     try {
-      await (origin ? this.#run.recordMade(type, inscribed, all) : this.#run.record(type, inscribed, all));
+      const content = knownBytes(inscribed) ?? inscribed;
+      await (origin
+        ? this.#run.recordMade(type, inscribed, all)
+        : isLast
+          ? this.#run.recordLast(type, content, all)
+          : this.#run.record(type, content, all));
     } catch (error) {
       if (error instanceof StudioError && error.code === 'storage_full') {
         await this.#recordBeginning(type, medium, file, all);

@@ -7,6 +7,7 @@ import type { EventSender } from './connection.ts';
 
 export class RecordedRun {
   #id = '';
+  #isClosed = false;
   #first: Entity[] = [];
   /** What an earlier attempt recorded, by step and type, in order; each is used once instead of recording it again. */
   readonly #earlier = new Map<string, RunEntity[]>();
@@ -72,6 +73,23 @@ export class RecordedRun {
     return this.#recorded(type, metadata, () => this.#recorder.saveEntity(this.#id, type, content, metadata));
   }
 
+  /** Like {@link record}, for what completes the run: one message and one writing for both. */
+  recordLast(type: string, content: Blob | Uint8Array, metadata: Record<string, unknown>): Promise<string> {
+    return this.#recorded(type, metadata, async () => {
+      try {
+        const entity = await this.#recorder.saveLast(this.#id, type, content, metadata);
+        this.#isClosed = true;
+        return entity;
+      } catch (error) {
+        if (!(error instanceof StudioError && error.code === 'storage_full')) {
+          throw error;
+        }
+        // There may be room for the file alone.
+        return this.#recorder.saveEntity(this.#id, type, content, metadata);
+      }
+    });
+  }
+
   /**
    * Like {@link record}, for a file made by another machine. The recorder cannot reach other machines: it fetches the file from this
    * worker by a blob address.
@@ -107,8 +125,10 @@ export class RecordedRun {
     return files;
   }
 
-  close(): Promise<void> {
-    return this.#recorder.closeRun(this.#id, 'completed');
+  async close(): Promise<void> {
+    if (!this.#isClosed) {
+      await this.#recorder.closeRun(this.#id, 'completed');
+    }
   }
 }
 

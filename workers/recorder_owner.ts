@@ -63,6 +63,10 @@ export class RecorderOwner implements RecorderApi {
     return (await this.#recorder()).saveEntity(...args);
   }
 
+  async saveLast(...args: Parameters<RecorderApi['saveLast']>) {
+    return (await this.#recorder()).saveLast(...args);
+  }
+
   async saveFromBlob(...args: Parameters<RecorderApi['saveFromBlob']>) {
     return (await this.#recorder()).saveFromBlob(...args);
   }

@@ -1,7 +1,21 @@
-/** Bytes of picture files: four-letter names, joining, and texts in the encodings these files use. */
+/** Bytes of picture files: four-letter names, joining, texts in the encodings these files use, and Blobs whose bytes are at hand. */
 
 /** The most arguments of one call. */
 const SPREAD = 8192;
+
+const known = new WeakMap<Blob, Uint8Array<ArrayBuffer>>();
+
+/** A Blob of these bytes, which must not change any more. */
+export function withKnownBytes(bytes: Uint8Array<ArrayBuffer>, type: string): Blob {
+  const blob = new Blob([bytes], { type });
+  known.set(blob, bytes);
+  return blob;
+}
+
+/** What a Blob was made of by {@link withKnownBytes}: to read one takes milliseconds, even in memory. */
+export function knownBytes(blob: Blob): Uint8Array<ArrayBuffer> | null {
+  return known.get(blob) ?? null;
+}
 
 export function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
   return new DataView(buffer, byteOffset, byteLength);

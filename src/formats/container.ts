@@ -1,5 +1,6 @@
 /** Reads and writes the metadata of picture files of any format, without touching their pixels. */
 import { StudioError } from '../core/errors.ts';
+import { knownBytes, withKnownBytes } from './bytes.ts';
 import { readGif, writeGif } from './gif.ts';
 import { readJpeg, writeJpeg } from './jpeg.ts';
 import type { Inscription, Metadata } from './metadata.ts';
@@ -41,8 +42,8 @@ export function writeMetadata(
   throw new StudioError('image_unreadable', 'Settings can be written only into PNG, WebP, JPEG and GIF files.');
 }
 
-/** Like {@link writeMetadata}, for a file in memory or on disk. */
+/** Like {@link writeMetadata}, for a file in memory or on disk. {@link knownBytes} has those of the result. */
 export async function inscribe(picture: Blob, inscription: Inscription | null): Promise<Blob> {
-  const bytes = new Uint8Array(await picture.arrayBuffer());
-  return new Blob([writeMetadata(bytes, inscription)], { type: picture.type });
+  const bytes = knownBytes(picture) ?? new Uint8Array(await picture.arrayBuffer());
+  return withKnownBytes(writeMetadata(bytes, inscription), picture.type);
 }

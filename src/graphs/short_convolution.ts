@@ -49,6 +49,9 @@ const WEIGHT_BYTES = 2 ** 24;
 /** What combinations of pixels and products may take together, in bytes: half as much again as both pictures. */
 const BETWEEN_BYTES = 2 ** 29;
 
+/** What they take at a time where there is more than one row: pictures are convolved in bands of rows, each with its neighbours above and below. */
+const BAND_BYTES = 2 ** 24;
+
 /** Whether {@link shortConv} is the faster way on the processor, and worth its memory. */
 export function isShort(x: Value, out: number): boolean {
   const [n, c, h, w] = picture(x);
@@ -64,6 +67,7 @@ export function isShort(x: Value, out: number): boolean {
  * A 3×3 convolution that keeps the picture's size, in f32. It counts as many operations as the reference's, so that rates and estimates hold.
  * @param weight [out, channels, 3, 3]
  * @param bias [out]
+ * @param bandBytes see {@link BAND_BYTES}
  */
 export function shortConv(
   g: ElementWriter,
@@ -72,9 +76,11 @@ export function shortConv(
   out: number,
   weight: Value,
   bias: Value | null,
+  bandBytes = BAND_BYTES,
 ): Value {
   const [n, c, h, w] = picture(x);
   const columns = Math.ceil(w / PIXELS);
+  const height = Math.max(1, Math.floor(bandBytes / (4 * COMBINATIONS * n * (c + out) * columns)));
   const matrix = (name: string, rows: readonly number[][], dims: readonly number[]) =>
     g.reshape(`${path}/${name}`, g.constant(rows.flat(), 'f32'), dims);
 
@@ -93,50 +99,64 @@ export function shortConv(
     1,
   ]);
 
-  const rows = g.reshape(`${path}/rows`, x, [n, 1, c * h, w]);
-  const into = g.node(
-    `${path}/into`,
-    'Conv',
-    [rows, matrix('into/shares', INTO, [COMBINATIONS, 1, 1, COMBINATIONS])],
-    [n, COMBINATIONS, c * h, columns],
-    {
+  const biases = bias && [
+    g.concat(`${path}/biases`, [g.fill(0, [out]), bias, g.fill(0, [(COMBINATIONS - 2) * out])], 0),
+  ];
+
+  const intoShares = matrix('into/shares', INTO, [COMBINATIONS, 1, 1, COMBINATIONS]);
+  const outShares = matrix('out/shares', OUT_OF, [COMBINATIONS, PIXELS]);
+
+  /** Rows of the result. */
+  const band = (name: string, from: number, to: number): Value => {
+    const [above, below] = [Math.min(from, 1), Math.min(h - to, 1)];
+    const tall = above + to - from + below;
+    const part = tall === h ? x : slice(g, `${name}/part`, x, 2, from - above, to + below);
+    const rows = g.reshape(`${name}/rows`, part, [n, 1, c * tall, w]);
+    const into = g.node(`${name}/into`, 'Conv', [rows, intoShares], [n, COMBINATIONS, c * tall, columns], {
       flops: 0,
       attributes: {
         kernel_shape: [1, COMBINATIONS],
         strides: [1, PIXELS],
         pads: [0, 1, 0, PIXELS * columns + 1 - w],
       },
-    },
-  );
-  const biases = bias && [
-    g.concat(`${path}/biases`, [g.fill(0, [out]), bias, g.fill(0, [(COMBINATIONS - 2) * out])], 0),
-  ];
-  const products = g.node(
-    path,
-    'Conv',
-    [g.reshape(`${path}/into/pictures`, into, [n, COMBINATIONS * c, h, columns]), kernel, ...(biases ?? [])],
-    [n, COMBINATIONS * out, h, columns],
-    {
-      flops: 2 * 9 * n * c * out * h * w,
-      attributes: { kernel_shape: [3, 1], strides: [1, 1], pads: [1, 0, 1, 0], group: COMBINATIONS },
-    },
-  );
-
-  const results = g.split(`${path}/pictures`, products, Array<number>(n).fill(1), 0).map((one, index) => {
-    const inputs = [
-      g.reshape(`${path}/${index}/products`, one, [COMBINATIONS, out * h * columns]),
-      matrix('out/shares', OUT_OF, [COMBINATIONS, PIXELS]),
-    ];
-    const pixels = g.node(`${path}/${index}/pixels`, 'Gemm', inputs, [out * h * columns, PIXELS], {
-      flops: 0,
-      attributes: { transA: 1 },
     });
-    return g.reshape(`${path}/${index}`, pixels, [1, out, h, PIXELS * columns]);
-  });
-  const joined = n === 1 ? results[0] : g.concat(`${path}/joined`, results, 0);
-  if (PIXELS * columns === w) {
-    return joined;
+    const products = g.node(
+      name,
+      'Conv',
+      [g.reshape(`${name}/into/pictures`, into, [n, COMBINATIONS * c, tall, columns]), kernel, ...(biases ?? [])],
+      [n, COMBINATIONS * out, to - from, columns],
+      {
+        flops: 2 * 9 * n * c * out * (to - from) * w,
+        attributes: { kernel_shape: [3, 1], strides: [1, 1], pads: [1 - above, 0, 1 - below, 0], group: COMBINATIONS },
+      },
+    );
+    const results = g.split(`${name}/pictures`, products, Array<number>(n).fill(1), 0).map((one, index) => {
+      const inputs = [
+        g.reshape(`${name}/${index}/products`, one, [COMBINATIONS, out * (to - from) * columns]),
+        outShares,
+      ];
+      const pixels = g.node(`${name}/${index}/pixels`, 'Gemm', inputs, [out * (to - from) * columns, PIXELS], {
+        flops: 0,
+        attributes: { transA: 1 },
+      });
+      return g.reshape(`${name}/${index}`, pixels, [1, out, to - from, PIXELS * columns]);
+    });
+    const joined = n === 1 ? results[0] : g.concat(`${name}/joined`, results, 0);
+    return PIXELS * columns === w ? joined : slice(g, `${name}/cut`, joined, 3, 0, w);
+  };
+
+  if (height >= h) {
+    return band(path, 0, h);
   }
-  const range = [[0], [w], [3]].map((values) => g.constant(values));
-  return g.node(`${path}/cut`, 'Slice', [joined, ...range], [n, out, h, w]);
+  const bands = Array.from({ length: Math.ceil(h / height) }, (_, index) => {
+    const from = index * height;
+    return band(`${path}/band.${index}`, from, Math.min(h, from + height));
+  });
+  return g.concat(`${path}/bands`, bands, 2);
+}
+
+function slice(g: ElementWriter, name: string, x: Value, axis: number, from: number, to: number): Value {
+  const range = [[from], [to], [axis]].map((values) => g.constant(values));
+  const dims = x.dims.map((size, at) => (at === axis ? to - from : size));
+  return g.node(name, 'Slice', [x, ...range], dims);
 }

@@ -5,20 +5,25 @@ import { JSON_TYPE, jsonBytes } from './entity_file.ts';
 import type { EntityFile } from './entity_file.ts';
 
 /**
- * Objects become JSON and strings text. A Blob's extension is `metadata.format` if given, else determined by its first bytes, else by its
- * type.
- * @throws StudioError `media_unreadable` for a Blob of unknown kind, which nobody could show or open later
+ * Objects become JSON and strings text. The extension of a Blob, or of a file's bytes, is `metadata.format` if given, else determined by the
+ * first bytes, else by the Blob's type.
+ * @throws StudioError `media_unreadable` for a file of unknown kind, which nobody could show or open later
  */
 export async function toFile(content: Blob | string | object, format: unknown): Promise<EntityFile> {
   if (typeof content === 'string') {
     return { bytes: new TextEncoder().encode(content), extension: 'txt' };
   }
-  if (!(content instanceof Blob)) {
+  if (!(content instanceof Blob || content instanceof Uint8Array)) {
     return { bytes: jsonBytes(content), extension: 'json' };
   }
-  const bytes = new Uint8Array(await content.arrayBuffer());
+  const bytes =
+    content instanceof Blob ? new Uint8Array(await content.arrayBuffer()) : (content as Uint8Array<ArrayBuffer>);
   const said = typeof format === 'string' ? knownExtension(format) : null;
-  const extension = said ?? (isSafetensors(bytes) ? 'safetensors' : await recognisedExtension(content, bytes));
+  const extension =
+    said ??
+    (isSafetensors(bytes)
+      ? 'safetensors'
+      : await recognisedExtension(content instanceof Blob ? content : new Blob(), bytes));
   if (extension === null) {
     throw new StudioError(
       'media_unreadable',

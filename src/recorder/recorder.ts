@@ -148,12 +148,37 @@ export class Recorder {
     content: Blob | string | object,
     metadata: Record<string, unknown> = {},
   ): Promise<Entity> {
+    return this.#saveEntity(run, entityType, content, metadata, false);
+  }
+
+  saveLast(
+    run: string,
+    entityType: string,
+    content: Blob | string | object,
+    metadata: Record<string, unknown> = {},
+  ): Promise<Entity> {
+    return this.#saveEntity(run, entityType, content, metadata, true);
+  }
+
+  async #saveEntity(
+    run: string,
+    entityType: string,
+    content: Blob | string | object,
+    metadata: Record<string, unknown>,
+    isLast: boolean,
+  ): Promise<Entity> {
     assert(ENTITY_TYPE.test(entityType), `"${entityType}" is an entity type like "output_image"`);
-    return this.#runs.inTurn(run, async ({ folder }) => {
+    return this.#runs.inTurn(run, async (open) => {
+      const { folder } = open;
       const file = await toFile(content, metadata.format);
-      const saved = await folder.save(entityType, file, this.#now().toISOString(), throughJson(metadata));
+      const now = this.#now().toISOString();
+      const then = isLast ? [stateFact({ stage: 'completed' }, now)] : [];
+      const saved = await folder.save(entityType, file, now, throughJson(metadata), then);
       const entity = entityOf(saved);
       this.#verified.add(`${run}/${entity.filename}`);
+      if (isLast) {
+        this.#leave(run, open);
+      }
       return { run, ...entity };
     });
   }
@@ -358,6 +383,12 @@ export class Recorder {
     const { folder } = open;
     open.ending = ending;
     await folder.append(stateFact(ending, this.#now().toISOString()));
+    this.#leave(run, open);
+  }
+
+  /** The run's end is in its journal. */
+  #leave(run: string, open: OpenRun): void {
+    const { folder } = open;
     const follow = async () => {
       await folder.describe();
       await this.#list.index.put(entryOf(folder));

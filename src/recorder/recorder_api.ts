@@ -119,13 +119,18 @@ export interface RecorderApi {
   runOf(job: string, since: number): Promise<string | null>;
   /** Reopens an interrupted or ended run: more can be saved, under the next numbers. */
   resumeRun(run: string): Promise<RunRecord>;
-  /** Resolves once the entity is saved: its file is whole and its journal record flushed. */
+  /**
+   * Resolves once the entity is saved: its file is whole and its journal record flushed.
+   * @param content bytes (`Uint8Array`) are those of a file, as a Blob's are
+   */
   saveEntity(
     run: string,
     entityType: string,
     content: Blob | string | object,
     metadata?: Record<string, unknown>,
   ): Promise<Entity>;
+  /** The same, and the run is completed by it: both are in the journal, or only the entity where the tab is killed in between, or neither. */
+  saveLast: RecorderApi['saveEntity'];
   /** Like {@link saveEntity}, for Blobs only. */
   saveFromBlob(run: string, entityType: string, blob: Blob, metadata?: Record<string, unknown>): Promise<Entity>;
   /** Fetches a URL (also `blob:` and `data:`) and saves the content; for http(s), `metadata.source` is the origin of the content. */

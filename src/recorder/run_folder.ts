@@ -116,8 +116,17 @@ export class RunFolder {
     return !this.#behind;
   }
 
-  /** Resolves once the entity is saved. If it rejects, nothing was saved and the folder is still writable. */
-  async save(type: string, { bytes, extension }: EntityFile, timestamp: string, metadata: Saved['metadata']) {
+  /**
+   * Resolves once the entity is saved. If it rejects, nothing was saved and the folder is still writable.
+   * @param then facts that hold once it is, written with its line
+   */
+  async save(
+    type: string,
+    { bytes, extension }: EntityFile,
+    timestamp: string,
+    metadata: Saved['metadata'],
+    then: readonly Fact[] = [],
+  ) {
     const sequence = this.#next;
     const name = filename(sequence, type, extension);
     const file = { sequence, type, filename: name, length: bytes.length };
@@ -127,7 +136,7 @@ export class RunFolder {
     try {
       await writeWhole(this.#store, this.path, name, bytes);
       const saved: Saved = { record: 'entity', ...file, sha256: await hash, timestamp, metadata };
-      await this.append(saved);
+      await this.append(saved, ...then);
       this.#next = sequence + 1;
       return saved;
     } catch (error) {
@@ -150,22 +159,29 @@ export class RunFolder {
     await this.describe();
   }
 
-  /** Appends a line to the journal; resolves once it is on disk. */
-  async append(fact: Fact): Promise<void> {
+  /** Appends a line per fact to the journal; resolves once they are on disk. What is torn between them keeps the first ones. */
+  async append(...facts: Fact[]): Promise<void> {
     await this.#settle();
-    const { bytes, checksum } = encodeLine(fact, this.#checksum);
+    let [length, checksum] = [this.#length, this.#checksum];
     this.#ragged = true;
     try {
-      await this.#journal.write(bytes, this.#length);
+      for (const fact of facts) {
+        const line = encodeLine(fact, checksum);
+        await this.#journal.write(line.bytes, length);
+        length += line.bytes.length;
+        ({ checksum } = line);
+      }
       await this.#journal.flush();
     } catch (error) {
       await this.#settle().catch(() => {});
       throw error;
     }
     this.#ragged = false;
-    this.#length += bytes.length;
+    this.#length = length;
     this.#checksum = checksum;
-    add(this.#state, fact);
+    facts.forEach((fact) => {
+      add(this.#state, fact);
+    });
     this.#behind = true;
   }
 
