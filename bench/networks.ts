@@ -247,11 +247,11 @@ export const exportedInputs = (name: NetworkName): string[] => manifest[name].in
 
 /** Inputs by the exporters' names, and by ours where they differ. */
 export function makeInputs(name: NetworkName): Record<string, { dims: number[]; data: Float32Array<ArrayBuffer> }> {
-  const inputs = manifest[name].inputs.map(({ name: input, shape, scale, add }, k) => [
-    input,
-    { dims: shape, data: hashed(FIRST_INPUT + k, size(shape), scale, add) },
-  ]);
-  return { ...Object.fromEntries(inputs), ...OURS[name].inputs?.() };
+  const inputs: Record<string, { dims: number[]; data: Float32Array<ArrayBuffer> }> = {};
+  for (const [k, { name: input, shape, scale, add }] of manifest[name].inputs.entries()) {
+    inputs[input] = { dims: shape, data: hashed(FIRST_INPUT + k, size(shape), scale, add) };
+  }
+  return { ...inputs, ...OURS[name].inputs?.() };
 }
 
 /** An output, and some of what torch computed for these inputs. */

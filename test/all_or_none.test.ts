@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { BlockMode } from '../src/core/job.ts';
+import type { CpuTensor } from '../src/core/media.ts';
 import {
   openModel,
   type LoadedModel,
@@ -34,10 +35,10 @@ const WIDTHS = [32, 48] as const;
 
 /** Vectors for a name in the prompt, all alike. */
 function embedding(name: string, vectors: Record<string, [width: number, value: number]>, strength = 1): ModelLora {
-  const tensors = Object.entries(vectors).map(
-    ([tensor, [width, value]]) =>
-      [tensor, { dims: [2, width], data: new Float32Array(2 * width).fill(value) }] as const,
-  );
+  const tensors = Object.entries(vectors).map(([tensor, [width, value]]): [string, CpuTensor] => [
+    tensor,
+    { dims: [2, width], data: new Float32Array(2 * width).fill(value) },
+  ]);
   return { file: new Blob([writeSafetensors(tensors)]), name, strength };
 }
 const kettle = embedding('kettle', { clip_l: [WIDTHS[0], 0.3], clip_g: [WIDTHS[1], -0.2] });

@@ -1,6 +1,7 @@
 /** Videos made here: refusals, and how they are written without an encoder. Their frames are compared in `test/fidelity/videos.ts`. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import {
   ALL_FORMATS,
   BlobSource,
@@ -123,6 +124,7 @@ describe('a checkpoint of AnimateDiff', () => {
   });
 
   test('of two files, its own and one of modules, however these are called', async () => {
+    vi.stubGlobal('fetch', (url: URL) => Promise.resolve(new Response(readFileSync(fileURLToPath(url)))));
     const contents = splitAnimateDiff();
     const modules = contents.get('mm_sd_v15_v2.safetensors') as Uint8Array<ArrayBuffer>;
     contents.delete('mm_sd_v15_v2.safetensors');
@@ -133,6 +135,7 @@ describe('a checkpoint of AnimateDiff', () => {
     contents.delete('a.safetensors');
     const still = await openModel(filesOf('one file', contents), startNodeEngine().engine);
     expect(still.summary.pipelineClass).toBe('StableDiffusionPipeline');
+    vi.unstubAllGlobals();
   });
 
   test('without its folder of modules makes pictures', async () => {

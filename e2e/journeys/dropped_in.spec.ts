@@ -27,7 +27,7 @@ function keptFiles(page: Page, config: string): Promise<Record<string, number>> 
     const [keys, values] = [kept.getAllKeys(), kept.getAll()];
     await new Promise((done) => (values.onsuccess = done));
     opened.result.close();
-    const counts = keys.result.map((key, at) => [String(key), (values.result[at] as unknown[]).length] as const);
+    const counts = keys.result.map((key, at) => [key as string, (values.result[at] as unknown[]).length] as const);
     return Object.fromEntries(
       counts.filter(([key]) => key.startsWith(prefix)).map(([key, count]) => [key.slice(prefix.length), count]),
     );
