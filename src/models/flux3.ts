@@ -1,6 +1,6 @@
 /**
- * FLUX.3 klein, distilled and not, from an unconverted folder of Modular Diffusers, or from files of the original layout. The prompt upsampler is not run: a language model that
- * rewrites prompts beforehand, from a repository of its own.
+ * FLUX.3 klein, distilled and not, from an unconverted folder of Modular Diffusers, or from files of the original layout. The prompt upsampler is
+ * not run: a language model that rewrites prompts beforehand, from a repository of its own.
  */
 import { MODULAR_INDEX, indexOf } from '../core/checkpoint_indexes.ts';
 import type { Engine } from '../engine/engine.ts';
