@@ -421,9 +421,9 @@ test('a flow transformer: its sizes and what counts for it; FLUX.2 is shown pict
       .getByRole('list', { name: 'Pictures to work from' })
       .getByRole('img')
       .evaluateAll((images) => images.map((image) => image.getAttribute('alt')));
-  expect(await order()).toEqual(['image.png', 'image_1.png']);
+  await expect.poll(order).toEqual(['image.png', 'image_1.png']);
   await page.getByRole('button', { name: 'Move image_1.png forward' }).click();
-  expect(await order()).toEqual(['image_1.png', 'image.png']);
+  await expect.poll(order).toEqual(['image_1.png', 'image.png']);
   await making.set({ Width: '64', Height: '128', Steps: '1', Shift: '3' });
   await making.prompt.fill('the first on the second');
   await making.generate.click();
