@@ -129,14 +129,11 @@ export function splitFlux3Base(): Contents {
 
 /** The same, its transformer a GGUF of several types, its text encoder one that has llama.cpp's names and no eyes. */
 export function splitFlux3Gguf(): Contents {
-  const contents = splitFlux3();
-  contents.delete(TRANSFORMER);
-  contents.set('flux-3-klein-Q4_0.gguf', new Uint8Array(readFileSync(joinPath(HERE, 'split_files', 'flux3.gguf'))));
-  const path = 'text_encoders/qwen3vl_4b_bf16.safetensors';
-  const file = contents.get(path) as Uint8Array;
-  contents.delete(path);
-  contents.set('text_encoders/Qwen3-VL-4B-Instruct.gguf', llamaFile(file, 'qwen3vl'));
-  return contents;
+  return asGguf(splitFlux3(), ['flux-3-klein-Q4_0.gguf', 'flux3.gguf'], {
+    path: 'text_encoders/qwen3vl_4b_bf16.safetensors',
+    gguf: 'text_encoders/Qwen3-VL-4B-Instruct.gguf',
+    architecture: 'qwen3vl',
+  });
 }
 
 /** Qwen-Image in split files. */
@@ -159,14 +156,11 @@ export function splitQwenImageEdit(): Contents {
 
 /** Qwen-Image, its transformer a GGUF of several types, its text encoder one that has llama.cpp's names and no eyes. */
 export function splitQwenImageGguf(): Contents {
-  const contents = splitQwenImage();
-  contents.delete(TRANSFORMER);
-  contents.set('qwen-image-Q4_0.gguf', new Uint8Array(readFileSync(joinPath(HERE, 'split_files', 'qwen_image.gguf'))));
-  const path = 'text_encoders/qwen_2.5_vl_7b.safetensors';
-  const file = contents.get(path) as Uint8Array;
-  contents.delete(path);
-  contents.set('text_encoders/Qwen2.5-VL-7B.gguf', llamaFile(file, 'qwen2vl'));
-  return contents;
+  return asGguf(splitQwenImage(), ['qwen-image-Q4_0.gguf', 'qwen_image.gguf'], {
+    path: 'text_encoders/qwen_2.5_vl_7b.safetensors',
+    gguf: 'text_encoders/Qwen2.5-VL-7B.gguf',
+    architecture: 'qwen2vl',
+  });
 }
 
 /** FLUX.2 dev with a Mistral as llama.cpp's converter writes it. */
@@ -237,6 +231,20 @@ export function splitWanExperts(): Contents {
 }
 
 const scaled = (files: RegExp) => ({ scaled: { files, spelling: 'scale_weight' as const } });
+
+/** @param transformer its name, and the file of `test/split_files` that it is */
+function asGguf(
+  contents: Contents,
+  [name, transformer]: readonly [string, string],
+  reader: { path: string; gguf: string; architecture: Parameters<typeof llamaFile>[1] },
+): Contents {
+  contents.delete(TRANSFORMER);
+  contents.set(name, new Uint8Array(readFileSync(joinPath(HERE, 'split_files', transformer))));
+  const file = contents.get(reader.path) as Uint8Array;
+  contents.delete(reader.path);
+  contents.set(reader.gguf, llamaFile(file, reader.architecture));
+  return contents;
+}
 
 /** A Stable Diffusion 1 of one file, and motion modules beside it. */
 export function splitAnimateDiff(): Contents {
