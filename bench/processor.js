@@ -15,8 +15,8 @@ export const THREADS = Math.min(availableParallelism(), 16);
  * @typedef {{ run: Run, pairs: { ours: number, same: number, usual: number }[], difference: number }} Row milliseconds, and the largest difference
  * between the pictures, of 255
  * @typedef {(picture: string) => Promise<Blob>} Maker of a run's picture
- * @typedef {{ ms: number, before: number, after: number }} Picture milliseconds in all, from Generate to the first network's run, and from the last one's to the
- * saved file
+ * @typedef {{ ms: number, before: number, saved: number, after: number }} Picture milliseconds in all, from Generate to the first network's run, and from the
+ * last one's until the page knows that the file is saved, and that the job is over
  */
 
 /**
@@ -259,13 +259,22 @@ async function firstAndNext({ about, run, checkpoint }) {
     // What was run before is not this picture's.
     await door.ledger();
     const begun = now();
-    const { error } = await door.wait((await door.submit(operation)).id);
+    const { id } = await door.submit(operation);
+    let saved = 0;
+    const stop = door.follow(id, ({ entities }) => {
+      if (saved === 0 && entities.some(({ type }) => type === 'output_image')) {
+        saved = now();
+      }
+    });
+    const { error } = await door.wait(id);
+    stop();
     if (error) {
       throw new Error(error.message);
     }
     const over = now();
     const { firstRunAt, lastRunAt } = await door.ledger();
-    return { ms: over - begun, before: (firstRunAt ?? over) - begun, after: over - (lastRunAt ?? over) };
+    const last = lastRunAt ?? over;
+    return { ms: over - begun, before: (firstRunAt ?? over) - begun, saved: saved - last, after: over - last };
   };
   return { first: await timed(), next: await timed() };
 }

@@ -152,13 +152,13 @@ function tellProcessor({ run, pairs, difference }) {
 
 /** @param {Awaited<ReturnType<typeof raceProcessor>>} firsts */
 function tellFirsts(firsts) {
-  const of = (/** @type {'first' | 'next'} */ which, /** @type {'ms' | 'before' | 'after'} */ what) =>
+  const of = (/** @type {'first' | 'next'} */ which, /** @type {'ms' | 'before' | 'saved' | 'after'} */ what) =>
     middle(firsts.map(({ [which]: picture }) => picture[what]));
   console.log(
     `first picture after opening, once prepared: ${seconds(of('first', 'ms'))}, the next one ${seconds(of('next', 'ms'))}, ${each(firsts.map(({ first, next }) => first.ms / next.ms))}`,
   );
   console.log(
-    `  from Generate to the first network's run ${of('first', 'before').toFixed(0)} ms, of the next one ${of('next', 'before').toFixed(0)} ms; from the last run to the saved file ${of('first', 'after').toFixed(0)} and ${of('next', 'after').toFixed(0)} ms`,
+    `  from Generate to the first network's run ${of('first', 'before').toFixed(0)} ms, of the next one ${of('next', 'before').toFixed(0)} ms; from the last run to the saved file ${of('first', 'saved').toFixed(0)} and ${of('next', 'saved').toFixed(0)} ms, to the job's end ${of('first', 'after').toFixed(0)} and ${of('next', 'after').toFixed(0)} ms`,
   );
 }
 

@@ -19,6 +19,7 @@ import { parseOperation } from '../src/core/operation.ts';
 import { checkpointStep, plan, type Plan, type PlanResult } from '../src/core/plan.ts';
 import { smallerThan, type Change } from '../src/core/smaller.ts';
 import { entriesOf } from '../src/core/steps.ts';
+import { mediumNamed } from '../src/media/registry.ts';
 import { Engine, type EngineOptions } from '../src/engine/engine.ts';
 import { deviceKey, IndexedRates, Speedometer, workloads } from '../src/engine/self_measurement.ts';
 import { ThreadMeasurement, thisMachine } from '../src/engine/threads.ts';
@@ -312,6 +313,9 @@ export class GenerationOwner implements GenerationApi {
     const { loras } = step.parameters;
     await mergeLoras(found.model, Array.isArray(loras) ? (loras as LoraUse[]) : []);
     await found.model.prepare(found.request, signal, this.#mayRun(found));
+    for (const { medium } of Object.values(catalogue.chunks[step.chunk].meta.outputs)) {
+      await mediumNamed(medium)?.warmUp?.();
+    }
     for (const { model, request: asked } of models.values()) {
       if (model !== found.model && asked && !signal.aborted && this.#models.fitsBeside(model)) {
         await this.#models.hold(model, models);

@@ -46,6 +46,10 @@ export const medium: Medium<PixelImage> = {
     return isSide(width) && isSide(height) && data instanceof Uint8ClampedArray && data.length === 4 * width * height;
   },
   encode: encodePng,
+  async warmUp() {
+    const picture = { width: 8, height: 8, data: new Uint8ClampedArray(256).fill(255) };
+    await inscribe(await encodePng(picture), null);
+  },
   decode: (file) => decodePicture(file, 'picture'),
   facts: ({ width, height }) => ({ width, height }),
   measure: (file) => pictureSize(file, 'picture'),

@@ -69,6 +69,8 @@ export interface Medium<Value = unknown> {
    * @throws StudioError `result_invalid` for a value that cannot be stored, such as samples that are NaN
    */
   encode(value: Value): Promise<Blob>;
+  /** Loads what {@link encode} and {@link inscribe} take, so that the first result is written as quickly as later ones. */
+  warmUp?(): Promise<unknown>;
   /** @throws StudioError `image_unreadable`, `media_unreadable` for a damaged file */
   decode(file: Blob): Promise<Value>;
   /** Facts recorded beside it: pixels, seconds, channels, words. */
