@@ -16,11 +16,13 @@ import { StudioError } from '../src/core/errors.ts';
 import type { Contents } from './checkpoint_folder.ts';
 import { isMusical, isSounding, isWriting, openModel } from '../src/models/family.ts';
 import type { StableAudioModel } from '../src/models/sound_diffusion/stable_audio_model.ts';
+import { stableAudioTold } from '../src/weights/stable_audio_layout.ts';
 import { filesOf } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 const NAME = 'tiny-stable-audio';
+const AUTHORS = 'tiny-stable-audio-authors';
 const TEXT = { prompt: 'rain on a roof', seconds: 0.4, steps: 2, guidance_scale: 2, seed: '5' };
 
 describe('pieces', () => {
@@ -176,6 +178,53 @@ describe('a checkpoint', () => {
     await openSoundModel(NAME, change).catch((error: unknown) => {
       expect(StudioError.from(error).message.match(/[.!?](\s|$)/g)).toHaveLength(1);
     });
+  });
+
+  const T5_FILE = 't5_base.safetensors';
+  const MAIN = 'stable_audio_open_1.0.safetensors';
+
+  test.each([
+    [
+      'T5',
+      (c: Contents) => void c.delete(T5_FILE),
+      /without what reads words; choose .*: model\.safetensors \(google-t5/,
+    ],
+    [
+      'its vocabulary',
+      (c: Contents) => void c.delete('tokenizer.json'),
+      /holds all of it: tokenizer\.json \(google-t5/,
+    ],
+    [
+      'one main file',
+      (c: Contents) => void c.set(`again/${MAIN}`, c.get(MAIN) ?? new Uint8Array()),
+      /hold the same part of a model; choose only the files that belong together/,
+    ],
+    [
+      'the first of its numbers',
+      (c: Contents) => {
+        const text = (bytes = new Uint8Array()) => Buffer.from(bytes).toString('latin1');
+        const small = text(c.get(MAIN)).replaceAll('conditioners.seconds_start.', 'conditioners.seconds_other.');
+        c.set(MAIN, Uint8Array.from(Buffer.from(small, 'latin1')));
+      },
+      /is a Stable Audio that Darkroom cannot run, such as Stable Audio Open Small/,
+    ],
+    [
+      'a configuration that is whole',
+      (c: Contents) => void c.set('model_config.json', new TextEncoder().encode('{')),
+      /model_config\.json of ".*" is not valid JSON; download it again/,
+    ],
+  ])("in its authors' layout without %s is refused with one sentence", async (_, change, sentence) => {
+    await expect(openSoundModel(AUTHORS, change)).rejects.toThrow(sentence);
+  });
+
+  test("in its authors' layout needs no configuration where it is the published one, and tells which files it needs", async () => {
+    const { summary, form } = await openSoundModel(AUTHORS);
+    expect(form).toEqual({ rate: 8000, channels: 2, seconds: 1.152 });
+    expect([...summary.needs].sort()).toEqual(
+      ['model_config.json', MAIN, T5_FILE, 'tokenizer.json', 'tokenizer_config.json'].sort(),
+    );
+    const published = { rate: 44_100, samples: 2_097_152, head: 64, least: 0, greatest: 512, tokens: 128 };
+    expect(stableAudioTold(undefined)).toEqual(published);
   });
 
   test('that makes sounds is none that paints, and the other way round', async () => {

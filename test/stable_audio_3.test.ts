@@ -20,6 +20,7 @@ import { GemmaTokenizer } from '../src/text/gemma_tokenizer.ts';
 import { Checkpoint } from '../src/weights/checkpoint.ts';
 import { readRows } from '../src/weights/embedding_rows.ts';
 import { withWeightNorm } from '../src/weights/weight_norm.ts';
+import { stableAudio3Tensors } from '../src/weights/stable_audio_3_layout.ts';
 import { filesOf, type Contents } from './checkpoint_folder.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
 import { STABLE_AUDIO_3, openSoundModel, play3 } from './golden_sounds.ts';
@@ -30,6 +31,7 @@ import { indexOf } from './published_shapes.ts';
 import { weightlessContents } from './weightless_checkpoints.ts';
 
 const NAME = 'tiny-stable-audio-3';
+const AUTHORS = 'tiny-stable-audio-3-authors';
 const TEXT = { prompt: 'rain on a roof', seconds: 0.1, steps: 2, seed: '5' };
 /** In the folder of goldens, 0.3 seconds of stereo. */
 const SOUND = { audio: join('stable-audio-3-anew', 'audio.wav') };
@@ -197,7 +199,6 @@ describe('a checkpoint', () => {
     change(values);
     contents.set(path, new TextEncoder().encode(JSON.stringify(values)));
   };
-  const bytes = (value: unknown) => new TextEncoder().encode(JSON.stringify(value));
 
   test.each([
     [
@@ -223,20 +224,44 @@ describe('a checkpoint', () => {
     ],
     ['several levels', replaced('vae/config.json', (s) => (s.encoder_strides = [4, 2])), /has "encoder_strides/],
     ['patches of latents', replaced('transformer/config.json', (s) => (s.patch_size = 2)), /has "patch_size": 2/],
-    [
-      "its authors' layout",
-      (c: Contents) => {
-        c.clear();
-        c.set('model_config.json', bytes({ id: 'seconds_total', config: { fourier_features_type: 'expo' } }));
-        c.set('model.safetensors', Uint8Array.from([2, 0, 0, 0, 0, 0, 0, 0, 0x7b, 0x7d]));
-      },
-      /is Stable Audio 3 in its authors' own layout; choose the same checkpoint as a diffusers folder/,
-    ],
   ])('with %s is refused with one sentence', async (_, change, sentence) => {
     await expect(openSoundModel(NAME, change)).rejects.toThrow(sentence);
     await openSoundModel(NAME, change).catch((error: unknown) => {
       expect(StudioError.from(error).message.match(/[.!?](\s|$)/g)).toHaveLength(1);
     });
+  });
+
+  const without = (path: string) => (c: Contents) => void c.delete(path);
+
+  test.each([
+    [
+      'its weights',
+      without('model.safetensors'),
+      /model_config\.json without its weights; choose the model\.safetensors/,
+    ],
+    ['its configuration', without('model_config.json'), /holds all of it: model_config\.json\. A diffusers/],
+    [
+      'T5Gemma',
+      (c: Contents) => {
+        [...c.keys()].filter((path) => path.startsWith('t5gemma')).forEach((path) => c.delete(path));
+      },
+      /model\.safetensors \(google\/t5gemma-b-b-ul2\), config\.json \(.*\), tokenizer\.json \(/,
+    ],
+  ])("in its authors' layout without %s is refused with one sentence", async (_, change, sentence) => {
+    await expect(openSoundModel(AUTHORS, change)).rejects.toThrow(sentence);
+  });
+
+  test("in its authors' layout tells which files it needs, and may have its text encoder in the same file", async () => {
+    const { summary, form } = await openSoundModel(AUTHORS);
+    expect(form).toEqual({ rate: 44_100, channels: 2, seconds: 384 });
+    expect(summary.defaults).toMatchObject({ steps: 8, guidance_scale: 1 });
+    const reader = ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json'];
+    expect([...summary.needs].sort()).toEqual(
+      ['model.safetensors', 'model_config.json', ...reader.map((name) => `t5gemma-b-b-ul2/${name}`)].sort(),
+    );
+    const name = 'conditioner.conditioners.prompt.model.encoder.norm.weight';
+    const tensor = { name, dtype: 'F32' as const, shape: [32], file: 'x', offset: 0, length: 128 };
+    expect([...(stableAudio3Tensors([tensor]).get('text_encoder')?.keys() ?? [])]).toEqual(['encoder.norm.weight']);
   });
 });
 

@@ -9,7 +9,7 @@ import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { LayerWriter, type Angles } from './layers.ts';
 import type { Value } from './onnx.ts';
 import { anglesInput, rotaryTables, type RotaryTables } from './rotary.ts';
-import { differential } from './stable_audio_layers.ts';
+import { differential, queriesKeysValues } from './stable_audio_layers.ts';
 
 export const className = 'AutoencoderSAME';
 
@@ -37,6 +37,8 @@ export const configSchema = v.pipe(
     encoder_transformer_depths: level(6),
     latent_dim: count(256),
     use_differential_attention: flag(true),
+    /** Of the layout, not of diffusers' configurations. */
+    qkv_order: v.optional(v.picklist(['views', 'authors']), 'views'),
     dim_heads: count(64),
     ff_mult: count(3),
     sliding_window: count(1),
@@ -208,8 +210,7 @@ function attention(g: LayerWriter, path: string, x: Value, turns: Angles, bias: 
   const [segment, head] = [segmentOf(config), headOf(config)];
   const [latents, views] = [rows / segment, twice ? 2 : 1];
   const heads = dim / head;
-  const all = g.linear(`${path}.to_qkv`, x, (2 * views + 1) * dim, { bias: false });
-  const [query, key, value] = g.split(`${path}/qkv`, all, [views * dim, views * dim, dim], 1);
+  const [query, key, value] = queriesKeysValues(g, path, x, { twice, order: config.qkv_order });
   const [q, k] = [query, key].map((one, i) => {
     const part = 'qk'[i];
     const normal = g.perHead(`${path}.${part}_norm`, one, views * heads, (parts) =>

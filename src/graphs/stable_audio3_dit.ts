@@ -10,7 +10,7 @@ import { LayerWriter, type Angles } from './layers.ts';
 import { oneMore, scaledAndShifted } from './modulation.ts';
 import type { Value } from './onnx.ts';
 import { anglesInput, type RotaryTables } from './rotary.ts';
-import { differential, mixed, twoLayers } from './stable_audio_layers.ts';
+import { differential, mixed, queriesKeysValues, twoLayers } from './stable_audio_layers.ts';
 
 export const className = 'StableAudio3DiTModel';
 
@@ -35,6 +35,8 @@ export const configSchema = v.pipe(
     ff_mult: v.optional(v.pipe(v.number(), v.gtValue(0)), 4),
     num_memory_tokens: v.optional(v.pipe(v.number(), v.integer(), v.minValue(0)), 64),
     use_differential_attention: flag(true),
+    /** Of the layout, not of diffusers' configurations. */
+    qkv_order: v.optional(v.picklist(['views', 'authors']), 'views'),
   }),
   v.check(({ embed_dim, num_heads }) => embed_dim % num_heads === 0, 'its num_heads does not divide its embed_dim'),
   v.check(
@@ -196,11 +198,10 @@ function block(
 
 /** @returns before the last projection */
 function selfAttention(g: LayerWriter, path: string, x: Value, turns: Angles, config: Config): Value {
-  const { embed_dim: dim, num_heads, use_differential_attention: twice } = config;
+  const { num_heads, use_differential_attention: twice } = config;
   const views = twice ? 2 : 1;
   const heads = views * num_heads;
-  const all = g.linear(`${path}.to_qkv`, x, (2 * views + 1) * dim, { bias: false });
-  const [query, key, v] = g.split(`${path}/qkv`, all, [views * dim, views * dim, dim], 1);
+  const [query, key, v] = queriesKeysValues(g, path, x, { twice, order: config.qkv_order });
   const [q, k] = [query, key].map((one, i) => {
     const part = 'qk'[i];
     const normal = headNorm(g, `${path}.${part}_norm`, one, heads);

@@ -18,6 +18,29 @@ export function twoLayers(
   return g.linear(`${path}.2`, g.silu(`${path}.1`, g.linear(`${path}.0`, x, out, options)), out, options);
 }
 
+/** How queries, keys and values of two views lie in one layer: first, second of each, as in diffusers, or the second views last. */
+export type QkvOrder = 'views' | 'authors';
+
+/**
+ * One layer for all of them. @returns queries and keys, each view after the other, [rows, views · dim], and values [rows, dim]
+ * @param twice whether there are two views
+ */
+export function queriesKeysValues(
+  g: LayerWriter,
+  path: string,
+  x: Value,
+  { twice, order }: { twice: boolean; order: QkvOrder },
+): [query: Value, key: Value, value: Value] {
+  const dim = x.dims[1];
+  const views = twice ? 2 : 1;
+  const all = g.linear(`${path}.to_qkv`, x, (2 * views + 1) * dim, { bias: false });
+  if (order === 'views' || !twice) {
+    return g.split(`${path}/qkv`, all, [views * dim, views * dim, dim], 1) as [Value, Value, Value];
+  }
+  const [q1, k1, value, q2, k2] = g.split(`${path}/qkv`, all, [dim, dim, dim, dim, dim], 1);
+  return [g.concat(`${path}/queries`, [q1, q2], 1), g.concat(`${path}/keys`, [k1, k2], 1), value];
+}
+
 /**
  * Differential attention (https://arxiv.org/abs/2410.05258): what the second queries see by the second keys is taken from what the first see.
  * Both are one attention of twice as many heads.

@@ -1,17 +1,18 @@
-/** Stable Audio Open from an unconverted diffusers folder. */
+/** Stable Audio Open from an unconverted diffusers folder, or from the files that its authors publish. */
 import * as v from 'valibot';
 import type { Engine } from '../engine/engine.ts';
 import * as oobleck from '../graphs/autoencoder_oobleck.ts';
 import * as dit from '../graphs/stable_audio_dit.ts';
 import * as projection from '../graphs/stable_audio_projection.ts';
 import * as t5Encoder from '../graphs/t5_encoder.ts';
-import { T5Tokenizer } from '../text/t5_tokenizer.ts';
+import { T5Tokenizer, type T5Files } from '../text/t5_tokenizer.ts';
 import { readTokenizerJson } from '../text/tokenizer_json.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
 import type { Family, LoadedSoundModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, t5Files } from './flow_transformer/flow_checkpoint.ts';
 import { cosineSettings } from './sound_diffusion/cosine_dpm_solver.ts';
+import { StableAudioFiles, readAll, stableAudioKind } from './sound_diffusion/stable_audio_files.ts';
 import { StableAudioModel } from './sound_diffusion/stable_audio_model.ts';
 import { StableAudioNetworks } from './sound_diffusion/stable_audio_networks.ts';
 
@@ -26,7 +27,8 @@ const MOST_TOKENS = 4096;
 const tokenizerSchema = v.looseObject({ model_max_length: v.optional(v.number()) });
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedSoundModel> {
-  const checkpoint = await Checkpoint.open(files);
+  const original = files.has('model_index.json') ? null : await StableAudioFiles.open(files, PIPELINE_CLASS);
+  const checkpoint = original ?? (await Checkpoint.open(files));
   const [t5, projector, transformer, vae] = await Promise.all([
     openPart(checkpoint, 'text_encoder', t5Encoder.className),
     openPart(checkpoint, 'projection_model', projection.className),
@@ -35,10 +37,8 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   ]);
   const scheduler = await readScheduler(checkpoint);
   const settings = cosineSettings(scheduler);
-  const texts = await t5Files(checkpoint, TOKENIZER);
-  const { model_max_length: limit = USUAL_TOKENS } =
-    readTokenizerJson(texts, 'tokenizer_config.json', tokenizerSchema, TOKENIZER) ?? {};
-  const tokenizer = new T5Tokenizer(texts, limit > MOST_TOKENS ? USUAL_TOKENS : limit);
+  const texts = await t5Files(checkpoint, original?.vocabulary ?? TOKENIZER);
+  const tokenizer = new T5Tokenizer(texts, original?.told.tokens ?? tokensOf(texts));
   const components = { t5, projection: projector, transformer, vae };
   const networks = new StableAudioNetworks(engine, files, components, tokenizer, weights);
   const { config, sounds } = networks;
@@ -60,7 +60,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
-    [TOKENIZER],
+    original?.texts ?? [TOKENIZER],
     // Latents along time, which the estimate counts as a picture's.
     {
       width: config.sample_size,
@@ -77,9 +77,18 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   });
 }
 
+/** As many as the tokenizer's folder says. */
+function tokensOf(texts: T5Files): number {
+  const { model_max_length: limit = USUAL_TOKENS } =
+    readTokenizerJson(texts, 'tokenizer_config.json', tokenizerSchema, TOKENIZER) ?? {};
+  return limit > MOST_TOKENS ? USUAL_TOKENS : limit;
+}
+
 export const family: Family = {
   pipelineClasses: [PIPELINE_CLASS],
   recognises: async (files) =>
-    files.has('model_index.json') && (await Checkpoint.open(files)).pipelineClass === PIPELINE_CLASS,
+    files.has('model_index.json')
+      ? (await Checkpoint.open(files)).pipelineClass === PIPELINE_CLASS
+      : (await readAll(files)).some(({ names }) => ['open', 'other'].includes(stableAudioKind(names) ?? '')),
   open,
 };

@@ -1,4 +1,4 @@
-/** Stable Audio 3 from an unconverted diffusers folder. Its authors' own layout is known in order to say what it is. */
+/** Stable Audio 3 from an unconverted diffusers folder, or from the files that its authors publish. */
 import { StudioError } from '../core/errors.ts';
 import type { Engine } from '../engine/engine.ts';
 import * as same from '../graphs/autoencoder_same.ts';
@@ -11,6 +11,8 @@ import type { Family, LoadedSoundModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_transformer/flow_checkpoint.ts';
 import * as duration from './sound_diffusion/duration_embedder.ts';
 import { pingPongSettings } from './sound_diffusion/ping_pong.ts';
+import { StableAudio3Files } from './sound_diffusion/stable_audio_3_files.ts';
+import { readAll, stableAudioKind } from './sound_diffusion/stable_audio_files.ts';
 import { StableAudio3Model } from './sound_diffusion/stable_audio_3_model.ts';
 import { StableAudio3Networks } from './sound_diffusion/stable_audio_3_networks.ts';
 
@@ -27,13 +29,8 @@ const OF_DISTILLED = { steps: 8, guidance_scale: 1 };
 const OF_OTHERS = { steps: 100, guidance_scale: 1 };
 
 async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOptions): Promise<LoadedSoundModel> {
-  if (!files.has('model_index.json')) {
-    throw new StudioError(
-      'checkpoint_unsupported',
-      `"${files.name}" is Stable Audio 3 in its authors' own layout; choose the same checkpoint as a diffusers folder, which has a model_index.json.`,
-    );
-  }
-  const checkpoint = await Checkpoint.open(files);
+  const original = files.has('model_index.json') ? null : await StableAudio3Files.open(files, PIPELINE_CLASSES[0]);
+  const checkpoint = original ?? (await Checkpoint.open(files));
   const [textEncoder, embedder, transformer, vae] = await Promise.all([
     openPart(checkpoint, 'text_encoder', t5gemma.className),
     openPart(checkpoint, 'duration_embedder', duration.className),
@@ -42,7 +39,10 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
   ]);
   const scheduler = await readScheduler(checkpoint);
   const settings = pingPongSettings(scheduler);
-  const tokenizer = new GemmaTokenizer(await tokenizerTexts(checkpoint, TOKENIZER), MOST_TOKENS);
+  const tokenizer = new GemmaTokenizer(
+    await tokenizerTexts(checkpoint, original?.vocabulary ?? TOKENIZER),
+    MOST_TOKENS,
+  );
   const parts = { textEncoder, duration: embedder, transformer, vae };
   const networks = new StableAudio3Networks(engine, files, parts, tokenizer, weights);
   const { config, sounds, form } = networks;
@@ -69,7 +69,7 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
       { component: transformer, weights },
       { component: vae, weights: 'full' },
     ],
-    [TOKENIZER],
+    original?.texts ?? [TOKENIZER],
     {
       // Latents along time, which the estimate counts as a picture's.
       width: Math.ceil(networks.placeOf(Math.min(USUAL_SECONDS, form.seconds))),
@@ -99,6 +99,6 @@ export const family: Family = {
   recognises: async (files) =>
     files.has('model_index.json')
       ? PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass)
-      : isOfAuthors(files),
+      : (await isOfAuthors(files)) || (await readAll(files)).some(({ names }) => stableAudioKind(names) === 'three'),
   open,
 };

@@ -188,7 +188,8 @@ export class TensorIndex implements WeightIndex {
   }
 }
 
-async function readJson(files: CheckpointFiles, path: string): Promise<Record<string, unknown>> {
+/** A configuration. @throws StudioError `checkpoint_damaged` */
+export async function readJson(files: CheckpointFiles, path: string): Promise<Record<string, unknown>> {
   const blob = await files.blob(path);
   if (blob.size > 10_000_000) {
     throw new StudioError(

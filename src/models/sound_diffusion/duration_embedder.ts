@@ -3,6 +3,7 @@
  * Reference: diffusers/pipelines/stable_audio_3/modeling_stable_audio_3.py
  */
 import * as v from 'valibot';
+import { linspace } from '../../core/linspace.ts';
 import { count, parseNetworkConfig, real } from '../../graphs/config.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
@@ -40,12 +41,23 @@ export class DurationEmbedder {
     const half = fourier_dim / 2;
     const share = f(f(Math.min(Math.max(f(seconds), least), greatest) - least) / (greatest - least));
     const read = (name: string, length: number) => storedNumbers(files, this.#component, name, length);
-    const [speeds, bias] = await Promise.all([read('freqs', half), read('linear.bias', width)]);
+    const [speeds, bias] = await Promise.all([
+      this.#component.weights.get('freqs') ? read('freqs', half) : this.#speeds(half),
+      read('linear.bias', width),
+    ]);
     const weights = await read('linear.weight', width * fourier_dim);
     const angles = speeds.map((speed) => f(f(share * speed) * 2) * f(Math.PI));
     const waves = Float32Array.from([...angles.map(Math.cos), ...angles.map(Math.sin)]);
     return bias.map((start, row) =>
       waves.reduce((sum, wave, column) => sum + wave * weights[row * fourier_dim + column], start),
     );
+  }
+
+  /** Of which only diffusers keeps a copy with the weights. */
+  #speeds(count: number): Float32Array<ArrayBuffer> {
+    const { min_freq: slowest, max_freq: fastest } = this.config;
+    const [least, range] = [Math.log(slowest), Math.log(fastest) - Math.log(slowest)];
+    const f = Math.fround;
+    return Float32Array.from(linspace(0, 1, count), (share) => Math.exp(f(f(f(share) * f(range)) + f(least))));
   }
 }
