@@ -220,7 +220,7 @@ test('a sound is saved as WAV, FLAC and what the browser encodes; each brings it
   const wav = actions.getByRole('link', { name: 'Save as WAV' });
   await expect(wav).toHaveAttribute('href', /^blob:/);
   await take('WAV', wav);
-  await take('WAV, 16 bits', actions.getByRole('button', { name: 'Save as WAV, 16 bits' }));
+  await take('WAV, 16-bit', actions.getByRole('button', { name: 'Save as WAV, 16-bit' }));
   await expect(media.alert).toContainText('% of the samples were louder than this format can hold');
   await take('FLAC', actions.getByRole('button', { name: 'Save as FLAC' }));
   // Every Chromium has this one.

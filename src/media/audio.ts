@@ -33,7 +33,7 @@ const WEBM: MediaFormat = { label: 'WebM', mime: 'audio/webm', extension: 'weba'
 const BAR = 6;
 
 const FLOAT_WAV: SaveChoice = { id: 'wav', label: 'WAV', format: WAV };
-const INTEGER_WAV: SaveChoice = { id: 'wav_16', label: 'WAV, 16 bits', format: WAV };
+const INTEGER_WAV: SaveChoice = { id: 'wav_16', label: 'WAV, 16-bit', format: WAV };
 const LOSSLESS: SaveChoice = { id: 'flac', label: 'FLAC', format: FLAC };
 const ENCODED: Record<'opus' | 'aac', SaveChoice> = {
   opus: { id: 'opus', label: 'Opus', format: OGG },
