@@ -1,6 +1,6 @@
 /**
  * The checkpoints that the command line's browser keeps: `npm run --silent checkpoints -- list | look WHAT [--checkpoint REF] |
- * fetch WHAT [--variant full|q8|q4] | remove REF | servers`, where WHAT is `ORG/NAME[@REVISION]` or an address. Standard output gets JSON, standard error everything else. Exit codes as of
+ * fetch WHAT [--variant full|q8|q4 | --path FILE] | remove REF | servers`, where WHAT is `ORG/NAME[@REVISION]` or an address. Standard output gets JSON, standard error everything else. Exit codes as of
  * `generate.js`.
  */
 import { existsSync } from 'node:fs';
@@ -14,7 +14,7 @@ import { Session } from './session.js';
 
 const DIST = fileURLToPath(new URL('../dist', import.meta.url));
 const USAGE =
-  'npm run --silent checkpoints -- list | look ORG/NAME[@REVISION]|ADDRESS [--checkpoint REF] | fetch ORG/NAME[@REVISION]|ADDRESS [--variant full|q8|q4] | remove REF | servers';
+  'npm run --silent checkpoints -- list | look ORG/NAME[@REVISION]|ADDRESS [--checkpoint REF] | fetch ORG/NAME[@REVISION]|ADDRESS [--variant full|q8|q4 | --path FILE] | remove REF | servers';
 
 /** @param {string[]} words */
 async function main(words) {
@@ -66,7 +66,8 @@ function understand(words) {
       ? { url: origin.url }
       : { repo: origin.repo, ...(origin.revision === null ? {} : { revision: origin.revision }) };
   // Fetching with this command accepts the licence, as with generate.
-  const fetching = verb === 'fetch' ? { variant: values.variant ?? 'full', accept_license: true } : {};
+  const file = values.path === undefined ? {} : { path: values.path };
+  const fetching = verb === 'fetch' ? { variant: values.variant ?? 'full', accept_license: true, ...file } : {};
   // A LoRA is compared with the checkpoint that it is wanted for.
   const wanted = verb === 'look' && values.checkpoint !== undefined ? { checkpoint: values.checkpoint } : {};
   return { question: verb, asked: { ...place, ...token, ...fetching, ...wanted } };
@@ -75,7 +76,11 @@ function understand(words) {
 /** @param {string[]} words */
 function parsed(words) {
   try {
-    const options = /** @type {const} */ ({ variant: { type: 'string' }, checkpoint: { type: 'string' } });
+    const options = /** @type {const} */ ({
+      variant: { type: 'string' },
+      checkpoint: { type: 'string' },
+      path: { type: 'string' },
+    });
     return parseArgs({ args: words, allowPositionals: true, options });
   } catch (error) {
     throw new Failure('invalid_operation', `${/** @type {Error} */ (error).message.split('\n')[0]} Say ${USAGE}`);

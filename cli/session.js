@@ -84,16 +84,17 @@ export class Session {
   }
 
   /**
-   * @param {string} ref of a checkpoint that is being fetched
+   * @param {string} ref of a checkpoint, or of what is used beside one, that is being fetched
    * @param {(done: number, total: number) => void} onProgress
    * @returns {Promise<unknown>} what is stored of it, once it is complete
    */
   async untilFetched(ref, onProgress) {
     for (let told = -1; ;) {
-      const { checkpoints } = /** @type {{ checkpoints: import('../src/jobs/engine_desk.ts').CheckpointReport[] }} */ (
-        await this.askEngine('checkpoints', {})
-      );
-      const found = checkpoints.find((one) => one.ref === ref);
+      const { checkpoints, additions } =
+        /** @type {Record<'checkpoints' | 'additions', Omit<import('../src/jobs/engine_desk.ts').CheckpointReport, 'kind' | 'variant'>[]>} */ (
+          await this.askEngine('checkpoints', {})
+        );
+      const found = [...checkpoints, ...additions].find((one) => one.ref === ref);
       if (found?.state === 'complete') {
         return found;
       }

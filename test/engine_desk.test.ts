@@ -52,7 +52,8 @@ const styles: Listing = {
 /** A page whose hub has one model, and styles. */
 function desk() {
   const log: string[] = [];
-  const stored = [{ ref: 'lora:import:paper', name: 'paper' } as StoredCheckpoint];
+  const paper = { ref: 'lora:import:paper', name: 'paper', state: 'complete', license: listing.license, error: null };
+  const stored = [paper as StoredCheckpoint];
   const accepted: string[] = [];
   let prepared = false;
   const client = {
@@ -95,6 +96,10 @@ function desk() {
           ...{ license: listing.license, error: null },
           variant,
         } as StoredCheckpoint);
+        return new Promise(() => undefined);
+      },
+      downloadAddition: ({ path }: { path: string }) => {
+        log.push(`download addition ${path}`);
         return new Promise(() => undefined);
       },
       remove: (ref: string) =>
@@ -212,6 +217,24 @@ describe('over HTTP, by way of the channel', () => {
     }
     const { status } = await http(routes, 'POST', '/v1/checkpoints', { repo: 'somebody/styles', accept_license: true });
     expect(status).toBe(422);
+  });
+
+  test('one of them is fetched by its path, once its licence is accepted, and listed apart from checkpoints', async () => {
+    const { routes, log } = everywhere();
+    const fetch = (asked: object) => http(routes, 'POST', '/v1/checkpoints', { repo: 'somebody/styles', ...asked });
+    const said = async (asked: object) => ((await fetch(asked)).answer.error as { message: string }).message;
+    expect(await said({ path: 'ink.safetensors' })).toMatch(/licence of "styles" is other .* accept_license: true/);
+    expect(await said({ path: 'pen.safetensors', accept_license: true })).toMatch(/"styles" has no file "pen/);
+    expect(await said({ path: 'index.safetensors', accept_license: true })).toMatch(/is not a LoRA/);
+    expect(await said({ path: 'ink.safetensors', variant: 'q8' })).toMatch(/^variant is for checkpoints/);
+    expect(log.filter((line) => line.startsWith('download'))).toEqual([]);
+    expect(await fetch({ path: 'ink.safetensors', accept_license: true })).toEqual({
+      status: 202,
+      answer: { ref: 'lora:hub:somebody/styles@0123/ink.safetensors' },
+    });
+    expect(log.at(-1)).toBe('download addition ink.safetensors');
+    const { additions } = (await http(routes, 'GET', '/v1/checkpoints')).answer;
+    expect(additions).toMatchObject([{ ref: 'lora:import:paper', kind: 'lora', state: 'complete', license: 'other' }]);
   });
 
   test.each<[string, string, unknown, RegExp]>([

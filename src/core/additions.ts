@@ -22,6 +22,11 @@ export function additionOf(ref: string): Addition | null {
   return Object.hasOwn(ADDITIONS, kind) ? (kind as Addition) : null;
 }
 
+/** What its ref says behind the kind: where its file lies, which at an address is all that lies there. */
+export function additionPlace({ ref, origin }: { ref: string; origin: { kind: string } }, path: string): string {
+  return origin.kind === 'hub' ? `${ref}/${path}` : ref;
+}
+
 /** What an operation uses beside its checkpoint. */
 export interface UsedAdditions {
   loras?: readonly LoraUse[] | undefined;

@@ -3,7 +3,7 @@
  * Answered by the tab that serves the channel, and loaded on the first question.
  */
 import * as v from 'valibot';
-import { additionOf } from '../core/additions.ts';
+import { additionOf, additionPlace, type Addition } from '../core/additions.ts';
 import { BUILTIN_CHECKPOINTS, BUILTIN_UPSCALER } from '../core/builtin_checkpoints.ts';
 import { StudioError } from '../core/errors.ts';
 import { WEIGHT_VARIANTS, type CheckpointSummary, type WeightVariant } from '../core/model.ts';
@@ -26,6 +26,12 @@ export interface CheckpointReport {
   license: License['id'];
   /** Why its download failed; null if it did not, or was stopped on request. */
   error: string | null;
+}
+
+/** A LoRA or another file that operations can use beside a checkpoint. */
+export interface AdditionReport extends Omit<CheckpointReport, 'kind' | 'variant' | 'state'> {
+  kind: Addition;
+  state: StoredCheckpoint['state'];
 }
 
 /** A checkpoint at its origin; only configs and headers were fetched. */
@@ -76,9 +82,15 @@ const questions = {
     v.strictObject({
       ...origin,
       variant: v.optional(v.picklist(WEIGHT_VARIANTS, `variant must be one of ${WEIGHT_VARIANTS.join(', ')}.`), 'full'),
+      /** Of a LoRA or another addition there, which is fetched in place of a checkpoint. */
+      path: v.optional(v.string('path must be text.')),
       accept_license: v.optional(v.boolean('accept_license must be true or false.'), false),
     }),
     v.check((asked) => hasOneOrigin(asked), oneOrigin),
+    v.check(
+      ({ path, variant }) => path === undefined || variant === 'full',
+      'variant is for checkpoints; what is used beside one is kept as it is.',
+    ),
   ),
   remove: v.strictObject({ ref: v.string('ref must be the ref of a checkpoint.') }),
 } satisfies Record<EngineQuestion, v.GenericSchema>;
@@ -109,24 +121,26 @@ export async function answerEngine(client: DeskClient, type: EngineQuestion, ask
       await client.unload();
       return client.engineState();
     case 'checkpoints':
-      return { checkpoints: await reports(client) };
+      return stored(client);
     case 'look':
       return lookForAny(client, given as Asked<'look'>);
     case 'fetch':
-      return fetched(client, given as Asked<'fetch'>);
+      return { ref: await fetched(client, given as Asked<'fetch'>) };
     case 'remove': {
       const { ref } = given as Asked<'remove'>;
-      if (!(await client.library.list()).some((stored) => stored.ref === ref)) {
+      if (!(await client.library.list()).some((one) => one.ref === ref)) {
         throw new StudioError('invalid_operation', `There is no checkpoint "${ref}" in the library.`);
       }
       await client.library.remove(ref);
-      return { checkpoints: await reports(client) };
+      return stored(client);
     }
   }
 }
 
-async function reports({ library }: DeskClient): Promise<CheckpointReport[]> {
-  const builtin = [...BUILTIN_CHECKPOINTS, BUILTIN_UPSCALER].map(({ id, name, license }): CheckpointReport => {
+async function stored({
+  library,
+}: DeskClient): Promise<{ checkpoints: CheckpointReport[]; additions: AdditionReport[] }> {
+  const checkpoints = [...BUILTIN_CHECKPOINTS, BUILTIN_UPSCALER].map(({ id, name, license }): CheckpointReport => {
     const sizes = { bytes: null, storedBytes: null };
     return {
       ref: `builtin:${id}`,
@@ -139,20 +153,17 @@ async function reports({ library }: DeskClient): Promise<CheckpointReport[]> {
       error: null,
     };
   });
-  const stored = (await library.list())
-    .filter(({ ref }) => additionOf(ref) === null)
-    .map(({ ref, name, kind, variant, state, bytes, storedBytes, license, error }): CheckpointReport => ({
-      ref,
-      name,
-      kind,
-      variant,
-      state,
-      bytes,
-      storedBytes,
-      license: license.id,
-      error: error?.message ?? null,
-    }));
-  return [...builtin, ...stored];
+  const additions: AdditionReport[] = [];
+  for (const { ref, name, kind, variant, state, bytes, storedBytes, license, error } of await library.list()) {
+    const report = { ref, name, state, bytes, storedBytes, license: license.id, error: error?.message ?? null };
+    const addition = additionOf(ref);
+    if (addition) {
+      additions.push({ ...report, kind: addition });
+    } else {
+      checkpoints.push({ ...report, kind, variant });
+    }
+  }
+  return { checkpoints, additions };
 }
 
 type At = Pick<Asked<'look'>, 'repo' | 'revision' | 'url' | 'token'>;
@@ -220,30 +231,46 @@ async function look(
   return { summary, report };
 }
 
-/** Starts the download and returns; the list shows its progress. */
-async function fetched(client: DeskClient, asked: Asked<'fetch'>): Promise<{ ref: string }> {
+/** Starts the download and returns what it will be called; the list shows its progress. */
+async function fetched(client: DeskClient, asked: Asked<'fetch'>): Promise<string> {
   const { library } = client;
+  const { path, variant, token = null } = asked;
   const listing = await listed(client, asked);
+  if (path !== undefined) {
+    if (!listing.files.some((file) => file.path === path)) {
+      throw new StudioError('invalid_operation', `"${listing.name}" has no file "${path}".`);
+    }
+    const { kind } = await library.lookAtAddition({ listing, path, token });
+    await requireLicense(client, listing, asked);
+    library.downloadAddition({ listing, path, token }, () => undefined).catch(() => undefined);
+    return `${kind}:${additionPlace(listing, path)}`;
+  }
   const { summary, report } = await look(client, listing, asked.token);
-  const { variant, accept_license: accepts, token } = asked;
   if (!summary.variants.includes(variant)) {
     throw new StudioError(
       'checkpoint_unsupported',
       `"${listing.name}" cannot be kept as ${variant}; it can be ${summary.variants.join(' or ')}.`,
     );
   }
-  const { license } = listing;
-  if (license.mustAccept && !(await library.acceptedLicenses()).includes(listing.ref)) {
-    if (!accepts) {
-      throw new StudioError(
-        'invalid_operation',
-        `The licence of "${listing.name}" is ${license.id ?? 'not stated'}${license.link ? ` (${license.link})` : ''}; read it, then say accept_license: true.`,
-      );
-    }
-    await library.acceptLicense(listing.ref);
-  }
-  const request = { listing, paths: summary.needs, variant, token: token ?? null };
+  await requireLicense(client, listing, asked);
   // The list shows a failure, like the page's library.
-  library.download(request, () => undefined).catch(() => undefined);
-  return { ref: variant === 'full' ? report.ref : `${report.ref}#${variant}` };
+  library.download({ listing, paths: summary.needs, variant, token }, () => undefined).catch(() => undefined);
+  return variant === 'full' ? report.ref : `${report.ref}#${variant}`;
+}
+
+async function requireLicense(
+  { library }: DeskClient,
+  { ref, name, license }: Listing,
+  { accept_license: accepts }: Asked<'fetch'>,
+): Promise<void> {
+  if (!license.mustAccept || (await library.acceptedLicenses()).includes(ref)) {
+    return;
+  }
+  if (!accepts) {
+    throw new StudioError(
+      'invalid_operation',
+      `The licence of "${name}" is ${license.id ?? 'not stated'}${license.link ? ` (${license.link})` : ''}; read it, then say accept_license: true.`,
+    );
+  }
+  await library.acceptLicense(ref);
 }

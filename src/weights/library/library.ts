@@ -6,7 +6,7 @@ import * as v from 'valibot';
 import { StudioError } from '../../core/errors.ts';
 import type { StudioErrorData } from '../../core/errors.ts';
 import { isLanguageLayout, readLanguageConfig } from '../../core/language.ts';
-import { additionOf, type Addition } from '../../core/additions.ts';
+import { additionOf, additionPlace, type Addition } from '../../core/additions.ts';
 import { loraName } from '../../core/loras.ts';
 import type { WeightVariant } from '../../core/model.ts';
 import type { ModelHashes } from '../../core/model_hashes.ts';
@@ -122,13 +122,13 @@ export class Library implements LibraryApi {
       variant: 'full',
       token,
     });
-    const of = listing.origin.kind === 'hub' ? `${listing.ref}/${path}` : listing.ref;
+    const place = additionPlace(listing, path);
     // What is here is not asked again what it is.
-    const here = (await this.#store.list()).find(({ ref }) => additionOf(ref) !== null && ref.endsWith(`:${of}`));
+    const here = (await this.#store.list()).find(({ ref }) => additionOf(ref) !== null && ref.endsWith(`:${place}`));
     const kind =
       additionOf(here?.ref ?? '') ??
       (await requireAddition(await new RemoteFiles(this.#requests, listing, token).blob(path), path));
-    const addition = { ...listing, ref: `${kind}:${of}`, name: nameOf(listing, path) };
+    const addition = { ...listing, ref: `${kind}:${place}`, name: nameOf(listing, path) };
     return this.#transfer(addition.ref, onProgress, async (signal, tell) => {
       const known = await this.#store.manifest(addition.ref);
       const manifest = known
