@@ -15,6 +15,7 @@ import type { BlockGraphs, External, StoredTensor } from '../src/graphs/graph.ts
 import { LayerWriter } from '../src/graphs/layers.ts';
 import { openModel, type ModelLora } from '../src/models/family.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
+import { writeSafetensors } from '../src/weights/safetensors.ts';
 import { mount } from '../src/weights/virtual_file.ts';
 import { filesOf, folderFiles } from './checkpoint_folder.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
@@ -93,6 +94,24 @@ describe('on the processor', () => {
     expect(since()).toMatchObject({ tensors: OLD, sessions: 0 });
     expect(await sample()).toEqual(plain);
     expect(since()).toEqual({ tensors: 0, bytes: 0, sessions: 0 });
+    await model.release();
+  });
+
+  test('an embedding that is in one of two prompts, or in none, is read by one text encoder', async () => {
+    const { model, since } = await open(sd15());
+    const vectors = { dims: [2, 48], data: new Float32Array(2 * 48).fill(0.1) };
+    const kettle = { file: new Blob([writeSafetensors([['emb_params', vectors]])]), name: 'kettle', strength: 1 };
+    const read = async (prompt: string, negative_prompt: string) => {
+      const text = await model.encodeText({ ...SETTINGS, prompt, negative_prompt, prompt_syntax: 'comfyui' });
+      text.dispose();
+    };
+    await model.useLoras([kettle]);
+    since();
+    await read('a embedding:kettle', 'fog');
+    expect(since().sessions).toBe(1);
+    await read('a jug', 'embedding:kettle');
+    await read('a jug', 'fog');
+    expect(since().sessions).toBe(0);
     await model.release();
   });
 
