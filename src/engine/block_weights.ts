@@ -83,6 +83,7 @@ export class WeightReader {
     const products = new ProductReader(this.#products, locations, this.#mounted.source);
     const work = async () => {
       for (const [i, weight] of left) {
+        products.begin(weight.location);
         await this.#readOne(weight, buffers[i], again);
         const product = await products.productFor(weight.location);
         if (product) {

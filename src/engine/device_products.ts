@@ -73,6 +73,16 @@ export class ProductReader {
     }
   }
 
+  /** Begins to read what a weight's product is made of, so that it comes while the weight itself does. */
+  begin(location: string): void {
+    const batch = this.#places.get(location)?.batch;
+    if (batch && !batch.contents) {
+      batch.contents = this.#source.readTogether(batch.ranges);
+      // A failure is reported when the product is needed.
+      batch.contents.catch(() => undefined);
+    }
+  }
+
   /**
    * All of a weight's changes as one product; null if it has none.
    * @throws StudioError `checkpoint_incomplete` when a file cannot be read (any more)
@@ -83,8 +93,9 @@ export class ProductReader {
       return null;
     }
     const { batch, first, products } = place;
-    batch.contents ??= this.#source.readTogether(batch.ranges);
-    const product = productOf(products, (await batch.contents).slice(first, first + 2 * products.length));
+    this.begin(location);
+    const contents = (await batch.contents) ?? [];
+    const product = productOf(products, contents.slice(first, first + 2 * products.length));
     batch.left -= 1;
     if (batch.left <= 0) {
       batch.contents = null;
