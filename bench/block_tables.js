@@ -1,4 +1,4 @@
-/** The parts `--blocks`, `--large` and `--whole` of the benchmark: asks the page of `blocks.ts` and `whole_media.ts` and prints what it measured, always on WebGPU. */
+/** The parts `--blocks`, `--large` and `--whole` of the benchmark: asks the page of `blocks.ts` and `whole.ts` and prints what it measured, always on WebGPU. */
 
 /**
  * @typedef {<Answer>(question: string) => Promise<Answer>} Ask a call on `bench`, in a fresh page
@@ -76,7 +76,18 @@ export async function tellPublished(ask, only) {
   return isRight;
 }
 
-const WHOLE = ['stable-audio-open', 'ace-step-1.5', 'ltx-2b', 'wan21-1.3b', 'wan22-ti2v-5b'];
+const WHOLE = [
+  'sd-1.5',
+  'sd-1.5-controlnet',
+  'sdxl',
+  'sdxl-inpainting',
+  'sdxl-controlnet',
+  'stable-audio-open',
+  'ace-step-1.5',
+  'ltx-2b',
+  'wan21-1.3b',
+  'wan22-ti2v-5b',
+];
 /** By how much what is held may differ from what was planned. */
 const SHARE = 0.15;
 
@@ -89,8 +100,8 @@ export async function tellWhole(ask, only) {
   let isRight = true;
   console.log('\nwhole published checkpoints, weights of 4 bits, loaded beside what was planned');
   for (const name of WHOLE.filter((each) => only === null || each === only)) {
-    /** @type {import('./whole_media.ts').WholeRow} */
-    const { parameters, phases, networks, ms } = await ask(`loadWhole('${name}')`);
+    /** @type {import('./whole.ts').WholeRow} */
+    const { parameters, phases, networks, ms } = await ask(`holdWhole('${name}')`);
     console.log(
       `${name}, ${(parameters / 1e9).toFixed(2)} billion weights, ${(ms / 1000).toFixed(0)} s with making them: ${Object.entries(
         networks,
@@ -100,7 +111,7 @@ export async function tellWhole(ask, only) {
     );
     for (const { phase, weights, peak, held, most } of phases) {
       console.log(
-        `  ${phase.padEnd(9)} weights planned ${megabytes(weights)}, held ${megabytes(held)} (${(held / weights).toFixed(2)}x), ${megabytes(most)} at most on the way; with computing planned ${megabytes(peak)}`,
+        `  ${phase.padEnd(9)} weights planned ${megabytes(weights)}, held ${megabytes(held)} (${(held / weights).toFixed(2)}x), ${megabytes(most)} at most on the way; with computing planned ${megabytes(peak)} (${(most / peak).toFixed(2)}x)`,
       );
       isRight &&= Math.abs(held / weights - 1) <= SHARE && most <= (1 + SHARE) * peak;
     }

@@ -298,6 +298,9 @@ try {
       console.log(
         `\nloading the UNet ${row.plainMs.toFixed(0)} ms, with ${row.loras} LoRAs of ${row.layers} layers each ${row.withMs.toFixed(0)} ms (${share(row.withMs)} of it), changing the strength of one ${row.changedMs.toFixed(0)} ms (${share(row.changedMs)}); that wrote ${row.writtenTensors} tensors, ${(row.writtenBytes / 2 ** 20).toFixed(1)} MiB`,
       );
+      console.log(
+        `  the same without computing the products: ${row.withIdleMs.toFixed(0)} ms (${share(row.withIdleMs)}) and ${row.changedIdleMs.toFixed(0)} ms (${share(row.changedIdleMs)})`,
+      );
     }
     if (parts.includes('page')) {
       tellTasks('from Generate to the picture', await watchPicture(browser, backend));

@@ -1,74 +1,36 @@
-/**
- * Published checkpoints of sounds and videos at their full size with weights of 4 bits, which are made while they are read: planned, then loaded the way a
- * job does it, beside what the planner said. Nothing is computed, as a software adapter would take hours: every network runs as ever, so that all its values
- * get their room, but what is dispatched does nothing.
- */
-import * as v from 'valibot';
+/** Published checkpoints of sounds and videos at their full size, with weights of 4 bits that are made while they are read. */
 import * as aceStep from '../chunks/output_audio_ace_step.ts';
 import * as stableAudio from '../chunks/output_audio_stable_audio.ts';
 import * as ltx from '../chunks/output_video_ltx.ts';
 import * as wan from '../chunks/output_video_wan.ts';
-import type { Chunk, Context } from '../src/core/chunk.ts';
-import { estimateRequest } from '../src/core/fit.ts';
-import type { Phase } from '../src/core/model.ts';
-import type { Engine } from '../src/engine/engine.ts';
-import { quantisedBits } from '../src/graphs/quantisation.ts';
-import { openCheckpoint } from '../src/models/family.ts';
-import { FolderFiles } from '../src/weights/checkpoint_files.ts';
-import { quantisedFile, type NumberedTensor } from '../test/made_weights.ts';
+import type { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import published from '../test/goldens/whole_media.json';
+import { madeFile, madeFolder, type WholeCase } from './whole.ts';
 
-export type WholeName = keyof typeof published.checkpoints;
-
-/** Of the networks that are on the device together. */
-export interface WholePhase {
-  phase: Phase | 'together';
-  /** What the planner says: weights, and the most. */
-  weights: number;
-  peak: number;
-  /** What its networks brought to the device, and the most that was there on the way, values between them included. */
-  held: number;
-  most: number;
-}
-
-export interface WholeRow {
-  parameters: number;
-  phases: WholePhase[];
-  /** What each of them brought. */
-  networks: Record<string, number>;
-  ms: number;
-}
-
-/** What is made: small, so that weights are most of what it takes. */
-interface Case {
-  chunk: Pick<Chunk, 'parameters' | 'execute'>;
-  operation: string;
-  parameters: Record<string, unknown>;
-}
+export type WholeMediaName = keyof typeof published.checkpoints;
 
 const WORDS = { prompt: 'a red house', seed: '1' };
 const VIDEO = { ...WORDS, steps: 2, guidance_scale: 1, width: 256, height: 256, format: 'zip' };
-const video = (chunk: unknown, frames: number): Case => ({
-  chunk: chunk as Case['chunk'],
+const video = (chunk: unknown, frames: number): WholeCase => ({
+  chunk: chunk as WholeCase['chunk'],
   operation: 'video_generation',
+  isPhased: true,
   parameters: { ...VIDEO, frames },
 });
-const sound = (chunk: unknown, parameters: Record<string, unknown>): Case => ({
-  chunk: chunk as Case['chunk'],
+const sound = (chunk: unknown, parameters: Record<string, unknown>): WholeCase => ({
+  chunk: chunk as WholeCase['chunk'],
   operation: 'audio_generation',
+  isPhased: false,
   parameters: { ...WORDS, ...parameters },
 });
 
-const CASES: Record<WholeName, Case> = {
+export const mediaCases: Record<WholeMediaName, WholeCase> = {
   'stable-audio-open': sound(stableAudio, { steps: 2, guidance_scale: 1, seconds: 10 }),
   'ace-step-1.5': sound(aceStep, { lyrics: '[verse]\nMorning light', steps: 1, guidance_scale: 1, seconds: 10 }),
   'ltx-2b': video(ltx, 9),
   'wan21-1.3b': video(wan, 5),
   'wan22-ti2v-5b': video(wan, 5),
 };
-
-/** Bytes that are planned with; enough, as what streaming takes is another question. */
-const BUDGET = 12 * 2 ** 30;
 
 type ShapeRow = [pattern: string, shape: number[], numbers?: number | number[]];
 
@@ -80,24 +42,19 @@ const contents = import.meta.glob<string>(
   { query: '?raw', import: 'default' },
 );
 
-function tensorsOf(rows: readonly ShapeRow[]): NumberedTensor[] {
-  return rows
-    .flatMap(([pattern, shape, numbers]) => {
-      const all =
-        numbers === undefined
-          ? ['']
-          : typeof numbers === 'number'
-            ? Array.from({ length: numbers }, (_, n) => n)
-            : numbers;
-      return all.map((number) => ({ name: pattern.replace('#', String(number)), shape }));
-    })
-    .map(({ name, shape }, number) => {
-      const bits = quantisedBits(name, shape, 'q4');
-      return { name, number, shape, scale: 0.02, ...(bits !== null && { bits }) };
-    });
+function tensorsOf(rows: readonly ShapeRow[]): { name: string; shape: number[] }[] {
+  return rows.flatMap(([pattern, shape, numbers]) => {
+    const all =
+      numbers === undefined
+        ? ['']
+        : typeof numbers === 'number'
+          ? Array.from({ length: numbers }, (_, n) => n)
+          : numbers;
+    return all.map((number) => ({ name: pattern.replace('#', String(number)), shape }));
+  });
 }
 
-async function filesOf(name: WholeName): Promise<FolderFiles> {
+export async function mediaFiles(name: WholeMediaName): Promise<FolderFiles> {
   const { like, components } = published.checkpoints[name];
   const root = `../test/weightless/${like}/`;
   const files = new Map<string, File>();
@@ -109,116 +66,10 @@ async function filesOf(name: WholeName): Promise<FolderFiles> {
   for (const [part, { config, shapes }] of Object.entries(components)) {
     files.set(`${part}/config.json`, new File([JSON.stringify(config)], 'config.json'));
     const { path } = weights.files.find((file) => file.path.startsWith(`${part}/`)) ?? { path: '' };
-    files.set(path, quantisedFile(path, tensorsOf(shapes as ShapeRow[])));
+    files.set(path, madeFile(path, tensorsOf(shapes as ShapeRow[])));
   }
-  const folder = new FolderFiles(
+  return madeFolder(
     name,
     Array.from(files, ([path, file]) => ({ path, file })),
   );
-  // Gigabytes of numbers that are made up need no hash.
-  return Object.assign(folder, { sha256: () => '0'.repeat(64) });
-}
-
-/** Which networks are together on the device, by the name of one of them. */
-const phaseOf = (network: string): Phase =>
-  network.includes('decoder') ? 'decode' : network.startsWith('transformer') ? 'sample' : 'read';
-
-export async function loadWhole(engine: Engine, name: WholeName): Promise<WholeRow> {
-  const { chunk, operation, parameters } = CASES[name];
-  const begun = performance.now();
-  const model = await openCheckpoint(await filesOf(name), engine);
-  const request = estimateRequest({ operation, parameters }, model.summary);
-  if (!request || !('estimate' in model)) {
-    throw new Error(`${name} cannot be planned.`);
-  }
-  const isFilm = operation === 'video_generation';
-  const { variants } = await model.estimate(isFilm ? { ...request, phased: true } : request, {
-    device: engine.report,
-    budget: { bytes: BUDGET, source: 'set' },
-    rates: { measured: {}, pictures: {} },
-    downloadBytes: 0,
-  });
-  const chosen = variants.find(({ runsHere }) => runsHere);
-  if (!chosen || chosen.misfit) {
-    throw new Error(`${name} does not fit: ${chosen?.misfit?.message ?? 'it runs in no variant here.'}`);
-  }
-
-  const { device, ledger } = engine;
-  if (!device) {
-    throw new Error('What is held is counted on a GPU.');
-  }
-  const base = ledger.report().liveBytes;
-  const most = new Map<string, number>();
-  const networks = new Map<string, number>();
-  const together = (network: string) => (isFilm ? phaseOf(network) : 'together');
-  let at = '';
-  let before = 0;
-  const note = () => {
-    const live = ledger.report().liveBytes - base;
-    most.set(at, Math.max(most.get(at) ?? 0, live));
-    return live;
-  };
-  const createBuffer = device.createBuffer.bind(device);
-  device.createBuffer = (descriptor) => {
-    const buffer = createBuffer(descriptor);
-    if (at !== '') {
-      note();
-    }
-    return buffer;
-  };
-  model.onLoading = ({ network, bytes, total }) => {
-    at = together(network);
-    const live = note();
-    if (bytes === 0) {
-      before = live;
-    } else if (bytes === total) {
-      networks.set(network, live - before);
-    }
-  };
-  // A pass must not be one that is empty for another reason: only its invocations are left out.
-  GPUComputePassEncoder.prototype.dispatchWorkgroups = () => undefined;
-  const run = engine.run.bind(engine);
-  engine.run = async (network, inputs, outputs) => {
-    await run(network, inputs, outputs);
-    note();
-    // What nothing computed is nought, which is taken for a broken device.
-    for (const { ort } of Object.values(outputs)) {
-      device.queue.writeBuffer(ort.gpuBuffer, 0, Float32Array.of(0.1));
-    }
-  };
-  const load = () => Promise.resolve(model);
-  const context = {
-    operation,
-    checkpoint: '',
-    models: { load, loadSoundModel: load, loadMusicModel: load },
-    wants: () => false,
-    record: () => Promise.resolve(''),
-    recordBeside: () => undefined,
-    progress: () => undefined,
-    sound: () => undefined,
-    notice: () => undefined,
-    keep: () => undefined,
-    preview: () => null,
-    resume: null,
-    signal: new AbortController().signal,
-    writeVideo: () =>
-      Promise.resolve({
-        add: () => Promise.resolve(),
-        finish: () => Promise.resolve({}),
-        discard: () => Promise.resolve(),
-      }),
-  } as unknown as Context;
-  const input = v.parse(chunk.parameters, { operation, ...parameters }) as Record<string, unknown>;
-  await chunk.execute(isFilm ? { ...input, phased: true } : input, context);
-  await model.release();
-  return {
-    parameters: model.summary.parameters,
-    phases: (chosen.phases ?? []).map(({ phase: own, staying, slots, working }) => {
-      const phase = own ?? 'together';
-      const held = [...networks].reduce((sum, [network, bytes]) => sum + (together(network) === phase ? bytes : 0), 0);
-      return { phase, weights: staying + slots, peak: staying + slots + working, held, most: most.get(phase) ?? 0 };
-    }),
-    networks: Object.fromEntries(networks),
-    ms: performance.now() - begun,
-  };
 }

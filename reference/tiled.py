@@ -8,12 +8,14 @@ of a pixel is the product of those along both sides.
 """
 
 import math
+import sys
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 from PIL import Image
 
+from architectures import MODELS, make_networks, put_together
 from files import GOLDENS, digits, fresh_folder, write_json, write_tensors
 from models import load
 from pictures import picture
@@ -22,6 +24,12 @@ from pipelines import _plain, _scheduler
 CASES = {
     "sd15-tiled": ("tiny-sd15", "enlarged twice, three by two tiles of 64 pixels that overlap by more than they must", dict(prompt="a harbour at night", negative_prompt="fog", steps=5, guidance_scale=2, sampler="euler", schedule="leading", seed=41, batch_size=1, image=(56, 40, 0), strength=0.4, tiled_scale=2, tiled_size=64, tiled_overlap=24)),
     "turbo-tiled": ("tiny-turbo", "two pictures of each tile, noise in the steps, not enlarged; the last seed wraps around", dict(prompt="a harbour at night", steps=4, guidance_scale=0, sampler="euler_ancestral", schedule="leading", seed=2**64 - 1, batch_size=2, image=(104, 64, 1), strength=0.5, tiled_scale=1, tiled_size=64, tiled_overlap=16)),
+}
+
+
+# Of the checkpoints of architectures.py.
+ARCHITECTURES = {
+    "sdxl-tiled": ("sdxl", "two by one tiles, each of which is told its own size; two text encoders", dict(prompt="a harbour at night", negative_prompt="fog", steps=4, guidance_scale=3, sampler="euler", schedule="leading", seed=43, batch_size=1, image=(56, 32, 2), strength=0.5, tiled_scale=2, tiled_size=64, tiled_overlap=16)),
 }
 
 
@@ -42,12 +50,11 @@ def _shares(starts: list[int], at: int, side: int, overlap: int) -> np.ndarray:
     return entered - into(at + 1) if at + 1 < len(starts) else entered
 
 
-def _make(name: str, checkpoint: str, note: str, given: dict) -> None:
-    folder = fresh_folder(GOLDENS / "pipelines" / name)
+def _make(group: str, name: str, checkpoint: str, note: str, given: dict, pipeline) -> None:
+    folder = fresh_folder(GOLDENS / group / name)
     parameters = {"negative_prompt": "", **given, "seed": str(given["seed"]), "image": "image.png"}
     drawn = picture(*given["image"])
     drawn.save(folder / "image.png")
-    pipeline = load(checkpoint, StableDiffusionImg2ImgPipeline)
     pipeline.scheduler = _scheduler(pipeline, given["sampler"], given["schedule"], {})
     calls = []
     pipeline.unet.register_forward_pre_hook(lambda _, args, named: calls.append((len(args[0]), float(args[1]))), with_kwargs=True)
@@ -84,7 +91,7 @@ def _make(name: str, checkpoint: str, note: str, given: dict) -> None:
         folder / "case.json",
         {
             "checkpoint": checkpoint,
-            "pipeline": "StableDiffusionImg2ImgPipeline",
+            "pipeline": type(pipeline).__name__,
             "scheduler": {"class": type(pipeline.scheduler).__name__, "config": _plain(pipeline.scheduler.config)},
             "timesteps": [timestep for _, timestep in calls[: len(calls) // len(latents)]],
             "sigmas": None if sigmas is None else digits(sigmas),
@@ -100,9 +107,17 @@ def _make(name: str, checkpoint: str, note: str, given: dict) -> None:
 
 
 def make_tiled() -> None:
-    for name, case in CASES.items():
-        _make(name, *case)
+    for name, (checkpoint, *case) in CASES.items():
+        _make("pipelines", name, checkpoint, *case, load(checkpoint, StableDiffusionImg2ImgPipeline))
+
+
+def make_tiled_architectures(networks: dict[str, object]) -> None:
+    for name, (checkpoint, *case) in ARCHITECTURES.items():
+        _make("architectures", name, checkpoint, *case, put_together(networks, checkpoint, MODELS[checkpoint][0], "image_transform"))
 
 
 if __name__ == "__main__":
-    make_tiled()
+    if sys.argv[1:] == ["architectures"]:
+        make_tiled_architectures(make_networks())
+    else:
+        make_tiled()

@@ -13,6 +13,7 @@ import { Uploads, WeightReader, WeightStream } from '../src/engine/block_weights
 import type { OrtModule } from '../src/engine/runtime.ts';
 import type { Block } from '../src/graphs/graph.ts';
 import { openModel } from '../src/models/family.ts';
+import { mount } from '../src/weights/virtual_file.ts';
 import { filesOf } from './checkpoint_folder.ts';
 import { startNodeEngine } from './node_engine.ts';
 import { sampleRequest } from './sample_request.ts';
@@ -227,7 +228,12 @@ describe('blocks stay where they have room', () => {
       return slice(begin, end);
     };
     const memory = new ArrayBlockMemory(budget, { Tensor } as unknown as OrtModule);
-    const reader = new WeightReader([{ path: 'weights', data }], new Set(costly), new Uploads());
+    const mounted = mount(
+      [{ location: 'weights', kind: 'file', file: 'weights' }],
+      new Map([['weights', data]]),
+      'jspi',
+    );
+    const reader = new WeightReader(mounted, new Set(costly), new Uploads());
     return { stream: new WeightStream(memory, blocks, [0, 1, 2, 3, 4, 5], reader, budget), memory, reads, data };
   }
 

@@ -15,6 +15,7 @@ import type { BlockGraphs, External, StoredTensor } from '../src/graphs/graph.ts
 import { LayerWriter } from '../src/graphs/layers.ts';
 import { openModel, type ModelLora } from '../src/models/family.ts';
 import type { CheckpointFiles } from '../src/weights/checkpoint_files.ts';
+import { writeSafetensors } from '../src/weights/safetensors.ts';
 import { mount } from '../src/weights/virtual_file.ts';
 import { filesOf, folderFiles } from './checkpoint_folder.ts';
 import { greatestDifference } from './fidelity/fidelity.ts';
@@ -93,6 +94,24 @@ describe('on the processor', () => {
     expect(since()).toMatchObject({ tensors: OLD, sessions: 0 });
     expect(await sample()).toEqual(plain);
     expect(since()).toEqual({ tensors: 0, bytes: 0, sessions: 0 });
+    await model.release();
+  });
+
+  test('an embedding that is in one of two prompts, or in none, is read by one text encoder', async () => {
+    const { model, since } = await open(sd15());
+    const vectors = { dims: [2, 48], data: new Float32Array(2 * 48).fill(0.1) };
+    const kettle = { file: new Blob([writeSafetensors([['emb_params', vectors]])]), name: 'kettle', strength: 1 };
+    const read = async (prompt: string, negative_prompt: string) => {
+      const text = await model.encodeText({ ...SETTINGS, prompt, negative_prompt, prompt_syntax: 'comfyui' });
+      text.dispose();
+    };
+    await model.useLoras([kettle]);
+    since();
+    await read('a embedding:kettle', 'fog');
+    expect(since().sessions).toBe(1);
+    await read('a jug', 'embedding:kettle');
+    await read('a jug', 'fog');
+    expect(since().sessions).toBe(0);
     await model.release();
   });
 
@@ -226,7 +245,7 @@ describe('on a GPU', () => {
     return g.graph().adjustable();
   }
 
-  test('several products are one, by rank, with rows filled up to fours', async () => {
+  test('several products are one, by rank, with rows filled up to fours', () => {
     const factor = (offset: number, shape: number[]) =>
       ({ name: 'x', dtype: 'F32', file: 'lora', offset, shape, length: 0 }) as StoredTensor;
     const products = [
@@ -239,8 +258,8 @@ describe('on a GPU', () => {
       [10, 20, 11, 21, 12, 22, 13, 23, 14, 24],
       [5, 6, 7, 8, 9, 10, 11, 12],
     ];
-    const read = (location: string) => Promise.resolve(Float32Array.from(numbers[Number(location.replace(/.*#/, ''))]));
-    const { rows, columns, rank, up, down } = await productOf(products, read);
+    const contents = numbers.map((each) => new Uint8Array(Float32Array.from(each).buffer));
+    const { rows, columns, rank, up, down } = productOf(products, contents);
     expect([rows, columns, rank]).toEqual([5, 4, 3]);
     expect([...up]).toEqual(
       [
@@ -253,21 +272,21 @@ describe('on a GPU', () => {
   });
 
   test('one buffer is written, and the product added there', async () => {
-    const writes: { to: object; bytes: Float32Array }[] = [];
+    const writes: { to: object; at: number; bytes: Float32Array }[] = [];
     const made: object[] = [];
-    const added: object[][] = [];
+    const added: { buffer: object; offset: number }[][] = [];
     const groups: number[][] = [];
     const pass = {
       setPipeline: () => undefined,
-      setBindGroup: (_: number, group: object[]) => added.push(group),
+      setBindGroup: (_: number, group: (typeof added)[number]) => added.push(group),
       dispatchWorkgroups: (...count: number[]) => groups.push(count),
       end: () => undefined,
     };
     const device = {
       createShaderModule: () => ({}),
       createComputePipeline: () => ({ getBindGroupLayout: () => ({}) }),
-      createBindGroup: ({ entries }: { entries: { resource: { buffer: object } }[] }) =>
-        entries.map(({ resource: { buffer } }) => buffer),
+      createBindGroup: ({ entries }: { entries: { resource: { buffer: object; offset?: number } }[] }) =>
+        entries.map(({ resource: { buffer, offset = 0 } }) => ({ buffer, offset })),
       createCommandEncoder: () => ({ beginComputePass: () => pass, finish: () => ({}) }),
       createBuffer: () => {
         const buffer = { destroy: () => undefined };
@@ -276,9 +295,9 @@ describe('on a GPU', () => {
       },
       queue: {
         submit: () => undefined,
-        writeBuffer: (to: object, _at: number, data: Uint8Array, from = 0, length = data.byteLength) => {
+        writeBuffer: (to: object, at: number, data: Uint8Array, from = 0, length = data.byteLength) => {
           const begin = data.byteOffset + from;
-          writes.push({ to, bytes: new Float32Array(data.buffer.slice(begin, begin + length)) });
+          writes.push({ to, at, bytes: new Float32Array(data.buffer.slice(begin, begin + length)) });
         },
       },
     } as unknown as GPUDevice;
@@ -318,13 +337,25 @@ describe('on a GPU', () => {
     settled.mockClear();
     await network.change(changes as NonNullable<typeof changes>, mounted);
     // Its own bytes, and what is added to them: shape, column times strength, row.
-    expect(writes.map(({ to }) => made.indexOf(to))).toEqual([1, 3, 4, 5]);
+    expect(writes.map(({ to, at }) => [made.indexOf(to), at])).toEqual([
+      [1, 0],
+      [3, 0],
+      [3, 256],
+      [3, 512],
+    ]);
     const [own, shape, up, down] = writes.map(({ bytes }) => bytes);
     expect(own).toEqual(file.slice(WIDTH * WIDTH, 2 * WIDTH * WIDTH));
     expect([...new Uint32Array(shape.buffer)]).toEqual([WIDTH, WIDTH / 4, 1, WIDTH / 4]);
     expect(up).toEqual(change.slice(0, WIDTH).map((value) => 2 * value));
     expect(down).toEqual(change.slice(WIDTH));
-    expect(added.map((group) => group.map((buffer) => made.indexOf(buffer)))).toEqual([[3, 4, 5, 1]]);
+    expect(added.map((group) => group.map(({ buffer, offset }) => [made.indexOf(buffer), offset]))).toEqual([
+      [
+        [3, 0],
+        [3, 256],
+        [3, 512],
+        [1, 0],
+      ],
+    ]);
     expect(groups).toEqual([[1, 1]]);
     expect(settled).toHaveBeenCalled();
     expect(uploads).toMatchObject({ tensors: 4, bytes: 4 * 4 * WIDTH * WIDTH });

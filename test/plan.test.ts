@@ -25,7 +25,7 @@ import { memoryBudget } from '../src/models/latent_diffusion/estimate.ts';
 import { catalogue } from '../src/pipelines/catalogue.ts';
 import { FolderFiles } from '../src/weights/checkpoint_files.ts';
 import { startNodeEngine } from './node_engine.ts';
-import { autoencoderShapes, textShapes, unetShapes } from './stable_diffusion_shapes.ts';
+import { stableDiffusionFiles, type Version } from './stable_diffusion_checkpoint.ts';
 
 const chunkFiles = import.meta.glob<Chunk>('../chunks/*.ts', { eager: true });
 const stem = (path: string) => path.slice(path.lastIndexOf('/') + 1, path.lastIndexOf('.'));
@@ -688,74 +688,15 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
   });
 
   /** A headers-only Stable Diffusion with its released configuration. */
-  async function open(version: 1 | 2 | 'XL', inputs = 4): Promise<LoadedModel> {
-    const isXl = version === 'XL';
-    const [context, heads] = isXl ? [2048, [5, 10, 20]] : version === 1 ? [768, 8] : [1024, [5, 10, 20, 20]];
-    const [width, inner, layers, textHeads] = version === 2 ? [1024, 4096, 23, 16] : [768, 3072, 12, 12];
-    const json = (path: string, value: unknown) => ({ path, file: new File([JSON.stringify(value)], path) });
-    const files = [
-      json('model_index.json', {
-        _class_name: isXl ? 'StableDiffusionXLPipeline' : 'StableDiffusionPipeline',
-        text_encoder: ['transformers', 'CLIPTextModel'],
-        ...(isXl && { text_encoder_2: ['transformers', 'CLIPTextModelWithProjection'] }),
-        unet: ['diffusers', 'UNet2DConditionModel'],
-        vae: ['diffusers', 'AutoencoderKL'],
-      }),
-      json('scheduler/scheduler_config.json', { _class_name: 'EulerDiscreteScheduler' }),
-      json('tokenizer/vocab.json', { '<|startoftext|>': 0, '<|endoftext|>': 1 }),
-      { path: 'tokenizer/merges.txt', file: new File(['#version: 0.2\n'], 'merges.txt') },
-      ...(isXl
-        ? [
-            json('tokenizer_2/vocab.json', { '<|startoftext|>': 0, '<|endoftext|>': 1 }),
-            { path: 'tokenizer_2/merges.txt', file: new File(['#version: 0.2\n'], 'merges.txt') },
-            json('text_encoder_2/config.json', {
-              hidden_size: 1280,
-              intermediate_size: 5120,
-              num_hidden_layers: 32,
-              num_attention_heads: 20,
-              projection_dim: 1280,
-            }),
-            header('text_encoder_2/model.safetensors', textShapes(1280, 5120, 32, 1280)),
-          ]
-        : []),
-      json('text_encoder/config.json', {
-        hidden_size: width,
-        intermediate_size: inner,
-        num_hidden_layers: layers,
-        num_attention_heads: textHeads,
-      }),
-      json('unet/config.json', {
-        attention_head_dim: heads,
-        cross_attention_dim: context,
-        use_linear_projection: version !== 1,
-        in_channels: inputs,
-        sample_size: isXl ? 128 : 64,
-        ...(isXl && {
-          addition_embed_type: 'text_time',
-          addition_time_embed_dim: 256,
-          block_out_channels: [320, 640, 1280],
-          down_block_types: ['DownBlock2D', 'CrossAttnDownBlock2D', 'CrossAttnDownBlock2D'],
-          projection_class_embeddings_input_dim: 2816,
-          transformer_layers_per_block: [1, 2, 10],
-          up_block_types: ['CrossAttnUpBlock2D', 'CrossAttnUpBlock2D', 'UpBlock2D'],
-        }),
-      }),
-      json('vae/config.json', {
-        block_out_channels: [128, 256, 512, 512],
-        down_block_types: Array<string>(4).fill('DownEncoderBlock2D'),
-        up_block_types: Array<string>(4).fill('UpDecoderBlock2D'),
-        layers_per_block: 2,
-      }),
-      header('text_encoder/model.safetensors', textShapes(width, inner, layers)),
-      header('unet/diffusion_pytorch_model.safetensors', unetShapes(context, inputs)),
-      header('vae/diffusion_pytorch_model.safetensors', autoencoderShapes()),
-      json('notes/of_nobody.json', {}),
-    ];
-    return openModel(new FolderFiles('made-up', files), startNodeEngine().engine);
+  async function open(version: Version, inputs = 4): Promise<LoadedModel> {
+    return openModel(
+      new FolderFiles('made-up', stableDiffusionFiles(version, inputs, header)),
+      startNodeEngine().engine,
+    );
   }
 
   /** A weight file that only has the right length. */
-  function header(path: string, shapes: Map<string, number[]>): { path: string; file: File } {
+  function header(_path: string, shapes: Map<string, number[]>): File {
     let end = 0;
     const tensors = Array.from(shapes, ([name, shape]) => {
       const begin = end;
@@ -765,7 +706,7 @@ describe('estimates of whole checkpoints, from configs and headers alone', () =>
     const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(tensors)));
     const length = new Uint8Array(new BigUint64Array([BigInt(text.length)]).buffer);
     const file = new File([length, text], 'weights');
-    return { path, file: Object.defineProperty(file, 'size', { value: 8 + text.length + end }) };
+    return Object.defineProperty(file, 'size', { value: 8 + text.length + end });
   }
 
   // TFLOP of one UNet call, counted on the classes of diffusers (../shared/facts/models.md §1).

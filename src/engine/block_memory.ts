@@ -87,7 +87,7 @@ export class GpuBlockMemory extends BlockMemory {
   constructor(budget: number, device: GPUDevice, ort: OrtModule, settle: () => Promise<void>) {
     super(budget);
     this.#device = device;
-    this.#adder = new ProductAdder(device);
+    this.#adder = ProductAdder.of(device);
     this.#ort = ort;
     this.#settle = settle;
   }

@@ -106,7 +106,7 @@ export class BlockNetwork implements Network {
     const deferred = memory.addsProducts ? deferProducts(externals) : { externals, products: undefined };
     const mounted = this.#around.mount(deferred.externals);
     try {
-      await work(new WeightReader(mounted.files, new Set(), uploads, deferred.products));
+      await work(new WeightReader(mounted, new Set(), uploads, deferred.products));
     } finally {
       mounted.close();
     }
@@ -119,7 +119,7 @@ export class BlockNetwork implements Network {
     const order = isResident.flatMap((stays, index) => (stays ? [] : [index]));
     if (order.length > 0) {
       const mounted = this.#around.mount(externals);
-      const reader = new WeightReader(mounted.files, costlyOf(externals), this.#around.uploads);
+      const reader = new WeightReader(mounted, costlyOf(externals), this.#around.uploads);
       const stream = new WeightStream(this.#around.memory, blocks, order, reader, slotBytes);
       this.#streamed = { stream, reader, mounted };
       stream.begin();

@@ -1,11 +1,11 @@
 /** Brings blocks' weights to the device: those that stay once, the others through slots that are filled while blocks compute. */
 import type * as Ort from 'onnxruntime-web';
 import { onDevice, type Block, type BlockWeight } from '../graphs/graph.ts';
-import type { MountedFile } from '../weights/virtual_file.ts';
+import type { Mounted } from '../weights/virtual_file.ts';
 import { LONGEST, WeightSource, type Bytes } from '../weights/weight_source.ts';
 import type { BlockMemory, WeightBuffer } from './block_memory.ts';
 import { SLOTS } from './block_placement.ts';
-import { productOf, type DeferredProducts } from './device_products.ts';
+import { ProductReader, type DeferredProducts } from './device_products.ts';
 
 /** One block's weights on the device. */
 export interface PlacedWeights {
@@ -40,7 +40,7 @@ const ENOUGH = 64 * 2 ** 20;
 
 /** Reads weights where they lie, or what was made of them before. */
 export class WeightReader {
-  readonly #files: ReadonlyMap<string, MountedFile['data']>;
+  readonly #mounted: Mounted;
   readonly #costly: ReadonlySet<string>;
   readonly #uploads: Uploads;
   readonly #products: DeferredProducts['products'];
@@ -53,13 +53,13 @@ export class WeightReader {
    * @param products what buffers are to add to what is read, by location
    */
   constructor(
-    files: readonly MountedFile[],
+    mounted: Mounted,
     costly: ReadonlySet<string>,
     uploads: Uploads,
     products: DeferredProducts['products'] = new Map(),
   ) {
     this.#products = products;
-    this.#files = new Map(files.map(({ path, data }) => [path, data]));
+    this.#mounted = mounted;
     this.#costly = costly;
     this.#uploads = uploads;
   }
@@ -79,12 +79,15 @@ export class WeightReader {
     const begun = performance.now();
     let waiting = 0;
     const left = weights.entries();
+    const locations = weights.map(({ location }) => location);
+    const products = new ProductReader(this.#products, locations, this.#mounted.source);
     const work = async () => {
       for (const [i, weight] of left) {
+        products.begin(weight.location);
         await this.#readOne(weight, buffers[i], again);
-        const products = this.#products.get(weight.location);
-        if (products) {
-          buffers[i].add(weight.type, await productOf(products, (location) => this.#readAll(location)));
+        const product = await products.productFor(weight.location);
+        if (product) {
+          buffers[i].add(weight.type, product);
         }
         this.#uploads.bytes += weight.length;
         this.#uploads.tensors += 1;
@@ -126,43 +129,11 @@ export class WeightReader {
         parts.push(new Blob([part]));
       }
     };
-    await this.#stream(weight, take);
+    for await (const part of this.#mounted.parts(location, offset, offset + length)) {
+      take(part);
+    }
     if (isKept) {
       this.#made.set(key, new Blob(parts));
-    }
-  }
-
-  async #readAll(location: string): Promise<Float32Array<ArrayBuffer>> {
-    const file = this.#files.get(location);
-    const bytes = new Uint8Array(file instanceof Uint8Array ? file.length : (file?.size ?? 0));
-    let at = 0;
-    const take = (part: Bytes) => {
-      bytes.set(part, at);
-      at += part.length;
-    };
-    await this.#stream({ location, offset: 0, length: bytes.length }, take);
-    return new Float32Array(bytes.buffer);
-  }
-
-  /** @param take copies each part */
-  async #stream(
-    { location, offset, length }: Pick<BlockWeight, 'location' | 'offset' | 'length'>,
-    take: (part: Bytes) => void,
-  ): Promise<void> {
-    const file = this.#files.get(location);
-    if (!file) {
-      throw new Error(`The graph refers to ${location}, which was not opened.`);
-    }
-    if (file instanceof Uint8Array) {
-      take(file.subarray(offset, offset + length) as Bytes);
-      return;
-    }
-    const reader = file
-      .slice(offset, offset + length)
-      .stream()
-      .getReader();
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      take(part.value);
     }
   }
 

@@ -1,5 +1,7 @@
 /** Which changes of weights the device adds itself, and what it needs for that. */
 import type { External, LowRankDelta, StoredTensor } from '../graphs/graph.ts';
+import { asFloats } from '../weights/quantise.ts';
+import type { Bytes, Range, WeightSource } from '../weights/weight_source.ts';
 import type { Product } from './product_adder.ts';
 
 type Products = readonly LowRankDelta[];
@@ -10,20 +12,23 @@ export interface DeferredProducts {
   products: ReadonlyMap<string, Products>;
 }
 
+/** Bytes of factors that are read at one time. */
+const TOGETHER = 32 * 2 ** 20;
+
 /**
  * Takes plain LoRAs out of what is merged while weights stream. Others need the weight's own numbers, or come before quantising, and stay.
  */
 export function deferProducts(externals: readonly External[]): DeferredProducts {
   const products = new Map<string, Products>();
-  const all = externals.flatMap((external): External[] => {
+  const all = externals.map((external): External => {
     const deferred = external.kind === 'cast' ? productsOf(external.tensor) : null;
     if (external.kind !== 'cast' || !deferred) {
-      return [external];
+      return external;
     }
     products.set(external.location, deferred);
     const tensor = { ...external.tensor };
     delete tensor.deltas;
-    return [{ ...external, tensor }, ...deferred.flatMap(({ up, down }) => [up, down].map(factorsOf))];
+    return { ...external, tensor };
   });
   return { externals: all, products };
 }
@@ -35,24 +40,79 @@ function productsOf({ deltas, shape }: StoredTensor): Products | null {
 }
 
 const columnsOf = (shape: readonly number[]) => shape.slice(1).reduce((product, side) => product * side, 1);
-const locationOf = ({ file, offset }: StoredTensor) => `factors/${file}#${offset}`;
 
-function factorsOf(tensor: StoredTensor): External {
-  const length = 4 * tensor.shape.reduce((product, side) => product * side, 1);
-  return { location: locationOf(tensor), kind: 'cast', tensor, to: 'f32', length };
+/** Factors that are read together. */
+interface Batch {
+  bytes: number;
+  ranges: Range[];
+  contents: Promise<Bytes[]> | null;
+  /** Weights that still need some of them. */
+  left: number;
 }
 
-/**
- * All of a weight's changes as one product.
- * @param read gives the numbers of a location
- */
-export async function productOf(
-  products: Products,
-  read: (location: string) => Promise<Float32Array<ArrayBuffer>>,
-): Promise<Product> {
-  const parts = await inTurn(products, async ({ up, down, scale }) => ({
-    up: await read(locationOf(up)),
-    down: await read(locationOf(down)),
+/** Reads factors for one weight after another. A LoRA has hundreds of small ones, of which each would take a read of its own. */
+export class ProductReader {
+  readonly #places = new Map<string, { batch: Batch; first: number; products: Products }>();
+  readonly #source: WeightSource;
+
+  /** @param locations of weights, in the order in which their products will be asked for */
+  constructor(products: DeferredProducts['products'], locations: readonly string[], source: WeightSource) {
+    this.#source = source;
+    let batch: Batch | null = null;
+    for (const location of locations) {
+      const own = products.get(location);
+      if (own) {
+        const ranges = own.flatMap(({ up, down }) => [up, down].map(rangeOf));
+        const bytes = ranges.reduce((sum, { begin, end }) => sum + end - begin, 0);
+        batch = batch && batch.bytes + bytes <= TOGETHER ? batch : { bytes: 0, ranges: [], contents: null, left: 0 };
+        this.#places.set(location, { batch, first: batch.ranges.length, products: own });
+        batch.ranges.push(...ranges);
+        batch.bytes += bytes;
+        batch.left += 1;
+      }
+    }
+  }
+
+  /** Begins to read what a weight's product is made of, so that it comes while the weight itself does. */
+  begin(location: string): void {
+    const batch = this.#places.get(location)?.batch;
+    if (batch && !batch.contents) {
+      batch.contents = this.#source.readTogether(batch.ranges);
+      // A failure is reported when the product is needed.
+      batch.contents.catch(() => undefined);
+    }
+  }
+
+  /**
+   * All of a weight's changes as one product; null if it has none.
+   * @throws StudioError `checkpoint_incomplete` when a file cannot be read (any more)
+   */
+  async productFor(location: string): Promise<Product | null> {
+    const place = this.#places.get(location);
+    if (!place) {
+      return null;
+    }
+    const { batch, first, products } = place;
+    this.begin(location);
+    const contents = (await batch.contents) ?? [];
+    const product = productOf(products, contents.slice(first, first + 2 * products.length));
+    batch.left -= 1;
+    if (batch.left <= 0) {
+      batch.contents = null;
+    }
+    return product;
+  }
+}
+
+function rangeOf({ file, offset, length }: StoredTensor): Range {
+  return { file, begin: offset, end: offset + length };
+}
+
+/** @param contents bytes of each product's two factors, `up` before `down` */
+export function productOf(products: Products, contents: readonly Bytes[]): Product {
+  const parts = products.map(({ up, down, scale }, n) => ({
+    up: asFloats(contents[2 * n], up.dtype),
+    down: asFloats(contents[2 * n + 1], down.dtype),
     rank: down.shape[0],
     scale,
   }));
@@ -63,21 +123,13 @@ export async function productOf(
   let first = 0;
   for (const part of parts) {
     down.set(part.down, first * columns);
-    for (let row = 0; row < rows; row++) {
-      for (let i = 0; i < part.rank; i++) {
-        up[(first + i) * upRows + row] = part.scale * part.up[row * part.rank + i];
+    for (let i = 0; i < part.rank; i++) {
+      const begin = (first + i) * upRows;
+      for (let row = 0, at = i; row < rows; row++, at += part.rank) {
+        up[begin + row] = part.scale * part.up[at];
       }
     }
     first += part.rank;
   }
   return { rows, columns, rank, up, down };
-}
-
-/** One after another, as reading shares memory. */
-async function inTurn<T, U>(all: readonly T[], make: (one: T) => Promise<U>): Promise<U[]> {
-  const made: U[] = [];
-  for (const one of all) {
-    made.push(await make(one));
-  }
-  return made;
 }

@@ -29,28 +29,46 @@ fn set_weight(at: u32, value: vec4f) { weights[at] = vec2u(pack2x16float(value.x
 `,
 };
 /** Columns and rows of one workgroup. */
-const [COLUMNS, ROWS] = [16 * 4, 4 * 8];
+const [COLUMNS, ROWS] = [16 * 8, 4 * 8];
+/** Where parts of a buffer may be bound. */
+const ALIGNED = 256;
+
+const adders = new WeakMap<GPUDevice, ProductAdder>();
 
 export class ProductAdder {
   readonly #device: GPUDevice;
   readonly #pipelines = new Map<WeightType, GPUComputePipeline>();
 
-  constructor(device: GPUDevice) {
+  private constructor(device: GPUDevice) {
     this.#device = device;
+  }
+
+  /** The device's own, which compiles once. */
+  static of(device: GPUDevice): ProductAdder {
+    const adder = adders.get(device) ?? new ProductAdder(device);
+    adders.set(device, adder);
+    return adder;
   }
 
   /** @param weights [rows, columns], as they were written */
   add(weights: GPUBuffer, type: WeightType, { rows, columns, rank, up, down }: Product): void {
     const device = this.#device;
     const pipeline = this.#pipelines.get(type) ?? this.#compile(type);
-    const own = [
-      this.#buffer(Uint32Array.of(rows, columns / 4, rank, up.length / rank / 4), GPUBufferUsage.UNIFORM),
-      this.#buffer(up, GPUBufferUsage.STORAGE),
-      this.#buffer(down, GPUBufferUsage.STORAGE),
-    ];
+    const parts = [Uint32Array.of(rows, columns / 4, rank, up.length / rank / 4), up, down];
+    const offsets = parts.map((_, n) =>
+      parts.slice(0, n).reduce((sum, { byteLength }) => sum + aligned(byteLength), 0),
+    );
+    const buffer = device.createBuffer({
+      size: offsets[2] + down.byteLength,
+      usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST,
+    });
+    parts.forEach((part, n) => {
+      device.queue.writeBuffer(buffer, offsets[n], part);
+    });
+    const bound = parts.map(({ byteLength: size }, n) => ({ buffer, offset: offsets[n], size }));
     const group = device.createBindGroup({
       layout: pipeline.getBindGroupLayout(0),
-      entries: [...own, weights].map((buffer, binding) => ({ binding, resource: { buffer } })),
+      entries: [...bound, { buffer: weights }].map((resource, binding) => ({ binding, resource })),
     });
     const encoder = device.createCommandEncoder();
     const pass = encoder.beginComputePass();
@@ -60,9 +78,7 @@ export class ProductAdder {
     pass.end();
     device.queue.submit([encoder.finish()]);
     // The queue keeps what it needs.
-    own.forEach((buffer) => {
-      buffer.destroy();
-    });
+    buffer.destroy();
   }
 
   #compile(type: WeightType): GPUComputePipeline {
@@ -76,13 +92,8 @@ export class ProductAdder {
     this.#pipelines.set(type, pipeline);
     return pipeline;
   }
+}
 
-  #buffer(values: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>, usage: number): GPUBuffer {
-    const buffer = this.#device.createBuffer({
-      size: Math.max(16, values.byteLength),
-      usage: usage | GPUBufferUsage.COPY_DST,
-    });
-    this.#device.queue.writeBuffer(buffer, 0, values);
-    return buffer;
-  }
+function aligned(length: number): number {
+  return Math.ceil(length / ALIGNED) * ALIGNED;
 }

@@ -29,7 +29,12 @@ type OnBytes = (bytes: number) => void;
 
 /** What a session's weights are read from. */
 export interface Mounted {
-  files: MountedFile[];
+  /** For the runtime, one of each location; made when they are asked for, as each of them is a Blob. */
+  readonly files: MountedFile[];
+  /** Bytes [begin, end) of a location, part by part; a part lives until the next one is asked for. */
+  parts(location: string, begin: number, end: number): AsyncIterable<Bytes>;
+  /** The files behind the locations, as they are. */
+  readonly source: WeightSource;
   /** Gives the memory for reading back; to be called when the session is made, or could not be. */
   close(): void;
 }
@@ -46,12 +51,24 @@ export function mount(
 ): Mounted {
   const source = new WeightSource(blobs, externals.flatMap(expected));
   const Virtual = runtime === 'asyncify' ? VirtualBytes : VirtualBlob;
-  const files = externals.map((external) => ({
-    path: external.location,
-    data: new Virtual(contentOf(external, source), source, onBytes),
-  }));
+  const contents = new Map(externals.map((external) => [external.location, contentOf(external, source)]));
   return {
-    files,
+    get files() {
+      return Array.from(contents, ([path, content]) => ({ path, data: new Virtual(content, source, onBytes) }));
+    },
+    async *parts(location, begin, end) {
+      const content = contents.get(location);
+      if (!content) {
+        throw new Error(`The graph refers to ${location}, which was not opened.`);
+      }
+      onBytes(end - begin);
+      const reading = new Reading(content.parts(begin, end), source);
+      for (let part = await reading.next(); part; part = await reading.next()) {
+        yield part;
+        source.free(part);
+      }
+    },
+    source,
     close: () => {
       source.close();
     },

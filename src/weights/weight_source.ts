@@ -17,6 +17,8 @@ export interface Range {
 
 export type Bytes = Uint8Array<ArrayBuffer>;
 
+type Fetched = Range & { bytes: Bytes };
+
 /** Tensors up to this size are fetched together, as long as all of them are not more than the second figure. */
 const TINY = 2 ** 20;
 const TINY_TOTAL = 32 * 2 ** 20;
@@ -32,7 +34,7 @@ export class WeightSource {
   readonly #blobs: ReadonlyMap<string, Blob>;
   readonly #tiny: Range[];
   readonly #spare: ArrayBuffer[] = [];
-  #fetched: Promise<(Range & { bytes: Bytes })[]> | null = null;
+  #fetched: Promise<Fetched[]> | null = null;
 
   /**
    * @param blobs the files by the names that ranges use
@@ -40,7 +42,7 @@ export class WeightSource {
    */
   constructor(blobs: ReadonlyMap<string, Blob>, expected: readonly Range[] = []) {
     this.#blobs = blobs;
-    this.#tiny = neighbours(tinyOnes(expected));
+    this.#tiny = neighbours(tinyOnes(expected), 4 * TINY);
   }
 
   /**
@@ -50,7 +52,7 @@ export class WeightSource {
   async read({ file, begin, end }: Range): Promise<Bytes> {
     const holds = (range: Range) => range.file === file && range.begin <= begin && end <= range.end;
     if (this.#tiny.some(holds)) {
-      this.#fetched ??= this.#fetchTiny();
+      this.#fetched ??= this.#fetch(this.#tiny);
       const run = (await this.#fetched).find(holds);
       if (run) {
         return run.bytes.slice(begin - run.begin, end - run.begin);
@@ -61,6 +63,18 @@ export class WeightSource {
       return readBytes(blob);
     }
     return (await readInto(this.memory(blob.size), blob)) ?? readBytes(blob);
+  }
+
+  /**
+   * Many small ranges in few reads, and views of what was read in their order; they share memory that nobody else uses.
+   * @throws StudioError as {@link read}
+   */
+  async readTogether(ranges: readonly Range[]): Promise<Bytes[]> {
+    const runs = await this.#fetch(neighbours(ranges, LONGEST));
+    return ranges.map(({ file, begin, end }) => {
+      const run = runs.find((one) => one.file === file && one.begin <= begin && end <= one.end) as Fetched;
+      return run.bytes.subarray(begin - run.begin, end - run.begin);
+    });
   }
 
   /** At least so many bytes with anything in them, until they are given to {@link free}. */
@@ -102,9 +116,9 @@ export class WeightSource {
     return blob;
   }
 
-  async #fetchTiny(): Promise<(Range & { bytes: Bytes })[]> {
-    const fetched: (Range & { bytes: Bytes })[] = [];
-    const left = this.#tiny.values();
+  async #fetch(ranges: readonly Range[]): Promise<Fetched[]> {
+    const fetched: Fetched[] = [];
+    const left = ranges.values();
     const work = async () => {
       for (const range of left) {
         fetched.push({ ...range, bytes: await readBytes(this.#blob(range.file).slice(range.begin, range.end)) });
@@ -125,12 +139,12 @@ function tinyOnes(ranges: readonly Range[]): Range[] {
     .map(({ range }) => range);
 }
 
-/** The same bytes in fewer ranges. */
-function neighbours(ranges: Range[]): Range[] {
+/** The same bytes in fewer ranges, joined up to a length. */
+function neighbours(ranges: readonly Range[], longest: number): Range[] {
   const joined: Range[] = [];
-  for (const range of ranges.sort((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.begin - b.begin))) {
+  for (const range of ranges.toSorted((a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : a.begin - b.begin))) {
     const last = joined.at(-1);
-    if (last?.file === range.file && range.begin - last.end <= GAP && range.end - last.begin <= 4 * TINY) {
+    if (last?.file === range.file && range.begin - last.end <= GAP && range.end - last.begin <= longest) {
       last.end = Math.max(last.end, range.end);
     } else {
       joined.push({ ...range });

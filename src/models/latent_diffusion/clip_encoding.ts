@@ -23,6 +23,7 @@ export interface TextEncoder {
  * @param ids exactly as many as the encoder reads
  * @param skip the layer to read, counted from the last, 1; undefined = the one the checkpoint was trained with
  * @param vectors that replace tokens
+ * @param injects whether the network is the one that can do that
  * @throws StudioError `invalid_operation` if no layer is left
  */
 export async function encodeWithClip(
@@ -30,7 +31,11 @@ export async function encodeWithClip(
   { name, config, outputs }: TextEncoder,
   weights: WeightIndex,
   ids: Int32Array<ArrayBuffer>,
-  { skip: layer, vectors = [] }: { skip?: number | undefined; vectors?: readonly PlacedVector[] | undefined } = {},
+  {
+    skip: layer,
+    vectors = [],
+    injects = vectors.length > 0,
+  }: { skip?: number | undefined; vectors?: readonly PlacedVector[] | undefined; injects?: boolean } = {},
 ): Promise<EncodedText> {
   const { arithmetic } = engine;
   const sequence = ids.length;
@@ -41,7 +46,6 @@ export async function encodeWithClip(
       `clip_skip leaves out all ${config.num_hidden_layers} layers of this checkpoint's text encoder; choose less than that.`,
     );
   }
-  const injects = vectors.length > 0;
   const shape = { sequence, ...(skip !== 0 && { skip }), ...(injects && { injects: 1 }) };
   const network = await shelf.get(name, shape, (options) =>
     clipText.build(

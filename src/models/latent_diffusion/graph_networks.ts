@@ -116,10 +116,12 @@ export class GraphNetworks implements Networks {
 
   async encodeText(ids: readonly Int32Array<ArrayBuffer>[], options: ReadingOptions = {}): Promise<EncodedText> {
     const encoded: EncodedText[] = [];
+    // Whether or not this text has one, so that prompt and negative prompt are read by the same network.
+    const injects = this.embeddings.length > 0;
     try {
       for (const [index, encoder] of this.components.textEncoders.entries()) {
         const weights = this.#loras.weightsOf(encoder.name);
-        const own = { skip: options.skip, vectors: options.vectors?.[index] };
+        const own = { skip: options.skip, vectors: options.vectors?.[index], injects };
         encoded.push(await encodeWithClip(this, encoder, weights, ids[index], own));
       }
       return { states: this.#sideBySide(encoded.map(({ states }) => states)), pooled: encoded.at(-1)?.pooled ?? null };
