@@ -1,8 +1,9 @@
 /** What the engine promises besides correct numbers: no read-backs along the way, no leaks, both builds work. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test, type Page } from '@playwright/test';
+import { toPixels } from '../src/engine/pixels.ts';
 import { CHECKPOINTS, openDoor, openFolder, readGolden, runOperation, untilSampling } from './fixtures/door.ts';
 import { writeLargeCheckpoint } from './fixtures/large_checkpoint.ts';
 
@@ -111,6 +112,51 @@ test.describe('on the GPU', () => {
       }
     }
   });
+});
+
+test('a decoder of four planes gives pictures that are as opaque as on the processor', async ({ page }) => {
+  const [width, height, batch, planes] = [9, 5, 2, 4];
+  const plane = width * height;
+  // Beyond black and white, too, and clear and opaque.
+  const decoded = Float32Array.from({ length: batch * planes * plane }, (_, i) => 1.3 * Math.sin(1 + i * i));
+  const source = readFileSync(join(import.meta.dirname, '..', 'src', 'engine', 'kernels', 'pixels.wgsl'), 'utf8');
+  await page.goto('/');
+  const bytes = await page.evaluate(
+    async ({ source, decoded, plane, count, planes }) => {
+      const adapter = await navigator.gpu.requestAdapter();
+      const device = (await adapter?.requestDevice()) as GPUDevice;
+      const [length, { STORAGE, COPY_SRC, COPY_DST, UNIFORM, MAP_READ }] = [(count + 2) * 4, GPUBufferUsage];
+      const uniforms = device.createBuffer({ size: 16, usage: UNIFORM | COPY_DST });
+      const values = device.createBuffer({ size: decoded.length * 4, usage: STORAGE | COPY_DST });
+      const out = device.createBuffer({ size: length, usage: STORAGE | COPY_SRC });
+      const read = device.createBuffer({ size: length, usage: MAP_READ | COPY_DST });
+      device.queue.writeBuffer(uniforms, 0, Uint32Array.of(plane, count, planes, 0));
+      device.queue.writeBuffer(values, 0, Float32Array.from(decoded));
+      const pipeline = device.createComputePipeline({
+        layout: 'auto',
+        compute: { module: device.createShaderModule({ code: source }) },
+      });
+      const group = device.createBindGroup({
+        layout: pipeline.getBindGroupLayout(0),
+        entries: [uniforms, values, out].map((buffer, binding) => ({ binding, resource: { buffer } })),
+      });
+      const encoder = device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, group);
+      pass.dispatchWorkgroups(Math.ceil(count / 64));
+      pass.end();
+      encoder.copyBufferToBuffer(out, 0, read, 0, length);
+      device.queue.submit([encoder.finish()]);
+      await read.mapAsync(GPUMapMode.READ);
+      return Array.from(new Uint8Array(read.getMappedRange()));
+    },
+    { source, decoded: Array.from(decoded), plane, count: batch * plane, planes },
+  );
+  const expected = toPixels(decoded, [batch, planes, height, width]).flatMap(({ data }) => Array.from(data));
+  expect(new Set(expected.filter((_, i) => i % 4 === 3)).size).toBeGreaterThan(20);
+  // Behind the pixels: values that are not finite, and whether there is any that is not zero.
+  expect(bytes).toEqual([...expected, 0, 0, 0, 0, 1, 0, 0, 0]);
 });
 
 test('the processor makes a picture of 512×512 pixels with heads as wide as published ones', async ({ page }) => {

@@ -7,14 +7,16 @@ to keep; `sized` makes it take the size of a case, as its own formula reckons ev
 
 import json
 import sys
+from pathlib import Path
 
 from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageLayeredPipeline
 from diffusers.pipelines.qwenimage import pipeline_qwenimage_layered as module
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+import flow_pipelines
 from files import GOLDENS, write_json
-from flow_pipelines import PIPELINES, save, write_case
+from flow_pipelines import PIPELINES, save
 from pictures import picture, soft_mask
 from qwen_pipelines import GAINS, GERMAN, SCHEDULER, Processor, autoencoder, text_encoder, transformer, words
 
@@ -73,7 +75,7 @@ def make_qwen_layered(only: set[str]) -> None:
     pipeline.set_progress_bar_config(disable=True)
     for name, (about, parameters, image) in LAYERED.items():
         if not only or name in only:
-            write_layers(name, about, pipeline, parameters, image)
+            write_layers(PIPELINES, name, CHECKPOINT, about, pipeline, parameters, image)
     if only:
         return
     sizes = [(640, 640), (1920, 1080), (333, 777), (90, 70), (3000, 100)]
@@ -81,14 +83,15 @@ def make_qwen_layered(only: set[str]) -> None:
     write_json(GOLDENS / "qwen_layer_sizes.json", rows)
 
 
-def write_layers(name: str, about: str, pipeline, parameters: dict, image: Image.Image) -> None:
+def write_layers(root: Path, name: str, checkpoint: str, about: str, pipeline, parameters: dict, image: Image.Image) -> None:
     """`write_case` knows neither layers nor one picture of any kind, so it is told of them by the pipeline's own arguments."""
     own = {key: parameters[key] for key in ("layers", "guidance_method") if key in parameters}
     more = {"layers": own["layers"], "method": own.get("guidance_method", "cfg_norm")}
     plain = {key: value for key, value in parameters.items() if key not in own}
     with_more = lambda one, drawn: results(one, lambda: {**drawn(), **more})
-    write_case(name, CHECKPOINT, "qwen_image_layered", about, pipeline, {**plain, "images": [image]}, None, with_more)
-    folder = PIPELINES / name
+    flow_pipelines.PIPELINES = root
+    flow_pipelines.write_case(name, checkpoint, "qwen_image_layered", about, pipeline, {**plain, "images": [image]}, None, with_more)
+    folder = root / name
     (folder / "image_0.png").rename(folder / "image.png")
     operation = json.loads((folder / "operation.json").read_text())
     del operation["parameters"]["images"]

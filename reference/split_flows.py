@@ -24,6 +24,7 @@ from diffusers import (
     Flux2Pipeline,
     Flux2Transformer2DModel,
     QwenImageEditPlusPipeline,
+    QwenImageLayeredPipeline,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     UniPCMultistepScheduler,
@@ -38,6 +39,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel, 
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 import flow_pipelines
+import qwen_layered_pipelines
 import qwen_pipelines
 import t5
 from files import GOLDENS, ROOT, fresh_folder, write_json, write_tensors
@@ -192,6 +194,31 @@ def qwen_edit() -> None:
     # Where operations with pictures are written to.
     flow_pipelines.PIPELINES = RESULTS
     flow_pipelines.write_case("qwen-edit", "qwen_image_edit", "qwen_image_edit", "two pictures in split files, with guidance", pipeline, parameters, None, qwen_pipelines.results)
+
+
+def qwen_layered() -> None:
+    vocabulary = qwen_pipelines.words()
+    transformer = QwenImageTransformer2DModel(num_layers=2, attention_head_dim=32, num_attention_heads=1, joint_attention_dim=256, axes_dims_rope=(4, 14, 14), use_additional_t_cond=True, use_layer3d_rope=True)
+    reader, vae = eyes_and_words(len(vocabulary)), AutoencoderKLQwenImage(**CAUSAL, input_channels=4)
+    shapes = {
+        **prefixed(TRANSFORMER, shapes_of(transformer)),
+        **prefixed("text_encoders.qwen25_7b.transformer.", {published_name(name): shape for name, shape in shapes_of(reader).items() if name != "lm_head.weight"}),
+        **prefixed("vae.", causal_shapes(vae)),
+    }
+    table: list[dict] = []
+    tensors = filled(shapes, table, {"decoder.head.2": 0.5})
+    write_table("qwen_image_layered", table)
+    load(transformer, without(tensors, TRANSFORMER))
+    states = without(tensors, "text_encoders.qwen25_7b.transformer.")
+    load(reader, {name: states["model.embed_tokens.weight" if name == "lm_head.weight" else published_name(name)] for name in reader.state_dict()})
+    load(vae, single_file_utils.convert_wan_vae_to_diffusers(without(tensors, "vae.")))
+    eyes = Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16384})
+    pipeline = QwenImageLayeredPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**qwen_pipelines.SCHEDULER), vae=vae, text_encoder=reader, tokenizer=vocabulary, processor=qwen_pipelines.Processor(eyes, vocabulary), transformer=transformer
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    parameters = dict(prompt="a vase with flowers", negative_prompt=" ", layers=2, steps=2, guidance_scale=3, seed=54, width=48, height=64)
+    qwen_layered_pipelines.write_layers(RESULTS, "qwen-layered", "qwen_image_layered", "two layers of a transparent picture in split files, with guidance", pipeline, parameters, qwen_layered_pipelines.see_through(60, 80, 1))
 
 
 def through_gguf(path: Path, architecture: str, tensors: dict[str, torch.Tensor], types: list[tuple[str, str]]) -> dict[str, torch.Tensor]:
@@ -477,6 +504,7 @@ def flux1_scaled() -> None:
 def make_split_flows() -> None:
     qwen_image()
     qwen_edit()
+    qwen_layered()
     flux2()
     flux2_dev()
     wan()

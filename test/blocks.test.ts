@@ -49,16 +49,21 @@ function spreadOf(values: Float32Array): number {
 describe('a transformer in blocks', () => {
   test.each(CHECKPOINTS)('computes what the whole graph does: %s', async (checkpoint) => {
     const results: Float32Array[] = [];
+    const runs: number[] = [];
     for (const mode of ['off', 'resident', 'streamed'] as const) {
       const takes = vi.spyOn(WeightStream.prototype, 'take');
       const { model, log, sample } = await open(checkpoint, mode);
       results.push(await sample());
+      runs.push(log.runs);
       await model.release();
       expect(log.released).toBe(log.created);
       expect(takes.mock.calls.length > 0).toBe(mode === 'streamed');
       takes.mockRestore();
     }
     const [whole, resident, streamed] = results;
+    // Equal blocks run together where nothing is streamed.
+    expect(runs[0]).toBeLessThan(runs[1]);
+    expect(runs[1]).toBeLessThan(runs[2]);
     const worst = whole.reduce((most, value, i) => Math.max(most, Math.abs(value - resident[i])), 0);
     console.log(
       `${checkpoint} in blocks: ${(worst / spreadOf(whole)).toExponential(1)} of the spread from the whole graph`,

@@ -19,6 +19,7 @@ import {
   splitFlux3,
   splitLtx,
   splitQwenImage,
+  splitQwenLayered,
   splitWan,
   splitWanExperts,
   splitZImage,
@@ -139,19 +140,22 @@ describe('refused in a sentence is', () => {
       '"models" is Qwen-Image without its Qwen2.5-VL (qwen_2.5_vl_7b); choose what is missing with it, or a folder that holds all of it: qwen_2.5_vl_7b_fp8_scaled.safetensors (Comfy-Org/Qwen-Image_ComfyUI), tokenizer.json (Qwen/Qwen2.5-VL-7B-Instruct). A diffusers folder has everything in it.',
     ],
     [
-      'Qwen-Image-Layered in a file',
+      'Qwen-Image-Layered without its autoencoder',
+      without(splitQwenLayered(), /^vae/),
+      '"models" is Qwen-Image-Layered without its autoencoder (VAE); choose what is missing with it, or a folder that holds all of it: qwen_image_layered_vae.safetensors (Comfy-Org/Qwen-Image-Layered_ComfyUI). A diffusers folder has everything in it.',
+    ],
+    [
+      'Qwen-Image-Layered with the autoencoder of Qwen-Image',
+      new Map([...splitQwenLayered(), ['vae/ae.safetensors', splitFiles('qwen_image').get('vae/ae.safetensors')!]]),
+      'The autoencoder of "models" knows no transparency, which Qwen-Image-Layered makes layers with; choose qwen_image_layered_vae.safetensors (Comfy-Org/Qwen-Image-Layered_ComfyUI) in its place.',
+    ],
+    [
+      'Qwen-Image with the autoencoder of layers',
       new Map([
-        [
-          'qwen_image_layered_bf16.safetensors',
-          named(
-            'txt_norm.weight',
-            'transformer_blocks.0.attn.add_q_proj.weight',
-            'transformer_blocks.0.img_mod.1.weight',
-            'time_text_embed.addition_t_embedding.weight',
-          ),
-        ],
+        ...splitQwenImage(),
+        ['vae/ae.safetensors', splitFiles('qwen_image_layered').get('vae/ae.safetensors')!],
       ]),
-      /^".*" is Qwen-Image-Layered, which Darkroom opens from its diffusers folder alone; get Qwen\/Qwen-Image-Layered\.$/,
+      'The autoencoder of "models" is the one of Qwen-Image-Layered; choose qwen_image_vae.safetensors (Comfy-Org/Qwen-Image_ComfyUI) in its place.',
     ],
     [
       'FLUX.2 klein with the autoencoder of FLUX.1',

@@ -154,6 +154,14 @@ export function splitQwenImageEdit(): Contents {
   ]);
 }
 
+/** Qwen-Image-Layered in split files. */
+export function splitQwenLayered(): Contents {
+  return new Map([
+    ...splitFiles('qwen_image_layered'),
+    ['text_encoders/tokenizer.json', new Uint8Array(VOCABULARIES.qwenVl)],
+  ]);
+}
+
 /** Qwen-Image, its transformer a GGUF of several types, its text encoder one that has llama.cpp's names and no eyes. */
 export function splitQwenImageGguf(): Contents {
   return asGguf(splitQwenImage(), ['qwen-image-Q4_0.gguf', 'qwen_image.gguf'], {
@@ -268,6 +276,7 @@ export const SPLIT_CASES: { what: string; goldens: string; name: string; content
   { what: 'Qwen-Image', goldens: 'split_files', name: 'qwen-image', contents: splitQwenImage },
   { what: 'Qwen-Image, two GGUF files', goldens: 'split_files', name: 'qwen-image-gguf', contents: splitQwenImageGguf },
   { what: 'Qwen-Image-Edit-2511', goldens: 'split_files', name: 'qwen-edit', contents: splitQwenImageEdit },
+  { what: 'Qwen-Image-Layered', goldens: 'split_files', name: 'qwen-layered', contents: splitQwenLayered },
   { what: 'FLUX.2 klein', goldens: 'split_files', name: 'flux2-klein', contents: splitFlux2 },
   {
     what: 'FLUX.2 klein that was not distilled',

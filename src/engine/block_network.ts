@@ -35,7 +35,10 @@ export class BlockNetwork implements Network {
   readonly inputs: TensorPort[];
   readonly outputs: TensorPort[];
   #graphs: BlockGraphs;
-  readonly #placement: BlockPlacement;
+  /** Whether equal blocks run several at a time. */
+  readonly #isJoined: boolean;
+  readonly #isResident: readonly boolean[];
+  readonly #slotBytes: number;
   readonly #around: BlockSurroundings;
   readonly #kinds: Network[] = [];
   /** Of the blocks whose weights stay. */
@@ -53,8 +56,11 @@ export class BlockNetwork implements Network {
   private constructor(graphs: BlockGraphs, placement: BlockPlacement, around: BlockSurroundings) {
     this.inputs = graphs.inputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
     this.outputs = graphs.outputs.map(({ name, dtype, dims }) => ({ name, type: dtype, dims }));
-    this.#graphs = graphs;
-    this.#placement = placement;
+    // What is streamed comes block by block, so that little has to be there at one time.
+    this.#isJoined = placement.streamedBytes === 0;
+    this.#graphs = this.#runOf(graphs);
+    this.#isResident = this.#isJoined ? this.#graphs.blocks.map(() => true) : placement.isResident;
+    this.#slotBytes = placement.slotBytes;
     this.#around = around;
   }
 
@@ -72,7 +78,7 @@ export class BlockNetwork implements Network {
 
   async #load(): Promise<void> {
     const [around, graphs] = [this.#around, this.#graphs];
-    const { isResident } = this.#placement;
+    const isResident = this.#isResident;
     const { memory } = around;
     const { tensors, places } = layOut(graphs);
     this.#tensors.push(...tensors.map((dims) => around.empty(dims)));
@@ -100,6 +106,11 @@ export class BlockNetwork implements Network {
     this.#stream();
   }
 
+  /** As this network runs them. */
+  #runOf(graphs: BlockGraphs): BlockGraphs {
+    return (this.#isJoined && graphs.joined?.()) || graphs;
+  }
+
   /** Gives what is read from and the memory for it back afterwards. */
   async #reading(externals: readonly External[], work: (reader: WeightReader) => Promise<void>): Promise<void> {
     const { memory, uploads } = this.#around;
@@ -114,13 +125,12 @@ export class BlockNetwork implements Network {
 
   /** Begins to stream what does not stay. */
   #stream(): void {
-    const { isResident, slotBytes } = this.#placement;
     const { blocks, externals } = this.#graphs;
-    const order = isResident.flatMap((stays, index) => (stays ? [] : [index]));
+    const order = this.#isResident.flatMap((stays, index) => (stays ? [] : [index]));
     if (order.length > 0) {
       const mounted = this.#around.mount(externals);
       const reader = new WeightReader(mounted, costlyOf(externals), this.#around.uploads);
-      const stream = new WeightStream(this.#around.memory, blocks, order, reader, slotBytes);
+      const stream = new WeightStream(this.#around.memory, blocks, order, reader, this.#slotBytes);
       this.#streamed = { stream, reader, mounted };
       stream.begin();
     }
@@ -140,7 +150,7 @@ export class BlockNetwork implements Network {
 
   /** Which of its weights differ in `graphs`; null if that is a different network. */
   changesTo(graphs: BlockGraphs): WeightChanges | null {
-    return changesBetween(this.#graphs, graphs);
+    return changesBetween(this.#graphs, this.#runOf(graphs));
   }
 
   /**

@@ -37,9 +37,28 @@ const WEIGHT_TYPES = { f32: 'float32', f16: 'float16', u8: 'uint8' } as const;
 /** Whether a weight becomes an input of its block's model. */
 type IsInput = (name: string, external: External) => boolean;
 
+/**
+ * Equal blocks that run as one where all weights are on the device. The runtime submits at the end of each run and plans within a session alone
+ * which values share a buffer, so longer runs submit and clear less; beyond four there is little left to save.
+ */
+const TOGETHER = 4;
+
 /** The graph in the pieces that its builder says. */
 export function blocksOf(graph: WrittenGraph): BlockGraphs {
-  return cutAt(graph, graph.cuts, () => true);
+  const edges = edgesOf(graph, graph.cuts);
+  const apart = cutAt(graph, graph.cuts, () => true);
+  const cuts = edgesThatStay(edges, apart.blocks);
+  return cuts.length === edges.length ? apart : { ...apart, joined: () => cutAt(graph, cuts, () => true) };
+}
+
+/** Where pieces begin and end when as many equal ones are one. */
+function edgesThatStay(edges: readonly number[], blocks: readonly Block[]): number[] {
+  let together = 0;
+  return edges.filter((_, piece) => {
+    const isSame = piece > 0 && piece < blocks.length && blocks[piece].kind === blocks[piece - 1].kind;
+    together = isSame && together < TOGETHER ? together + 1 : 1;
+    return together === 1;
+  });
 }
 
 /** Inputs of nodes that are matrices, which the runtime uses as they lie, as constants and as inputs. */
@@ -59,7 +78,7 @@ export function adjustable(graph: WrittenGraph, names: ReadonlySet<string> = new
 }
 
 function cutAt(graph: WrittenGraph, cuts: readonly number[], isInput: IsInput): BlockGraphs {
-  const edges = [...new Set([0, ...cuts, graph.nodes.length])].sort((a, b) => a - b);
+  const edges = edgesOf(graph, cuts);
   const pieces = edges.slice(1).map((end, i) => graph.nodes.slice(edges[i], end));
   const outputs = new Set(graph.outputs.map(({ name }) => name));
   const lastReader = new Map<string, number>(Array.from(outputs, (name) => [name, Infinity]));
@@ -90,6 +109,10 @@ function cutAt(graph: WrittenGraph, cuts: readonly number[], isInput: IsInput): 
     return { kind, inputs: cut.inputs, outputs: cut.outputs, weights: cut.weights, weightBytes };
   });
   return { kinds, blocks, values, externals: used.all, inputs: graph.inputs, outputs: graph.outputs };
+}
+
+function edgesOf({ nodes }: WrittenGraph, cuts: readonly number[]): number[] {
+  return [...new Set([0, ...cuts, nodes.length])].sort((a, b) => a - b);
 }
 
 function areEqual(a: Uint8Array, b: Uint8Array): boolean {

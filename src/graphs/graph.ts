@@ -229,6 +229,8 @@ export interface BlockGraphs {
   /** Those of the whole network. */
   inputs: readonly Port[];
   outputs: readonly Port[];
+  /** The same with equal blocks that follow one another run several at a time, for where no weights are streamed; absent where that changes nothing. */
+  joined?: () => BlockGraphs;
 }
 
 /** The files that an external location is built from. */

@@ -17,7 +17,7 @@ export const family: Family = {
       return PIPELINE_CLASSES.includes((await Checkpoint.open(files)).pipelineClass);
     }
     const kind = await qwenImageFileKind(files);
-    return kind !== null && kind !== 'text';
+    return kind === 'edit' || kind === 'edit_plus';
   },
   open: async (files, engine, { weights }) => {
     const isFolder = files.has('model_index.json');

@@ -12,6 +12,7 @@ import {
 } from './inferred_configs.ts';
 import { ltxConfig, ltxVaeConfig } from './ltx_layout.ts';
 import type { MmditKind } from './mmdit_layout.ts';
+import { LAYERED } from './mmdit_published.ts';
 
 /** Of attention in Stable Diffusion 3, where no norm of its queries tells it. */
 const SD3_HEAD_WIDTH = 64;
@@ -54,7 +55,13 @@ export const VAES: Record<MmditKind, InferredNetwork> = {
   flux2: { className: 'AutoencoderKLFlux2', configOf: (shapes) => autoencoderConfig(shapes, {}) },
   flux3: { className: 'AutoencoderKLFlux2', configOf: (shapes) => autoencoderConfig(shapes, {}) },
   z_image: autoencoderKl(0.3611, 0.1159),
-  qwen_image: { className: 'AutoencoderKLQwenImage', configOf: causalAutoencoderConfig },
+  qwen_image: {
+    className: 'AutoencoderKLQwenImage',
+    configOf: (shapes) => ({
+      ...causalAutoencoderConfig(shapes),
+      input_channels: shapes.of('decoder.conv_out.weight')[0],
+    }),
+  },
   wan: { className: 'AutoencoderKLWan', configOf: causalAutoencoderConfig },
   ltx: { className: 'AutoencoderKLLTXVideo', configOf: ltxVaeConfig },
 };
@@ -181,6 +188,7 @@ function qwenImageConfig(shapes: Shapes): Record<string, unknown> {
     num_attention_heads: dim / head,
     joint_attention_dim: shapes.of('txt_in.weight')[1],
     axes_dims_rope: FLUX_AXES.map((share) => share * head),
+    ...(shapes.has(LAYERED) && { use_additional_t_cond: true, use_layer3d_rope: true }),
   };
 }
 

@@ -67,11 +67,16 @@ function wanShift(transformer: Shapes): number {
 
 /** What the transformer belongs to. */
 export function publishedAs(kind: MmditKind, transformer: Shapes): Published {
-  return kind === 'flux2' && transformer.has(GUIDED) ? FLUX2_DEV : PUBLISHED[kind];
+  if (kind === 'flux2' && transformer.has(GUIDED)) {
+    return FLUX2_DEV;
+  }
+  return kind === 'qwen_image' && transformer.has(LAYERED) ? QWEN_LAYERED : PUBLISHED[kind];
 }
 
 /** A layer of FLUX.2 dev that klein has not. */
 const GUIDED = 'time_guidance_embed.guidance_embedder.linear_1.weight';
+/** Tells Qwen-Image-Layered whether it is shown a picture; its relatives have no such layer. */
+export const LAYERED = 'time_text_embed.addition_t_embedding.weight';
 
 const FLUX2_VAE = { ...FLUX_VAE, has: 'bn.running_mean', file: 'flux2-vae.safetensors (Comfy-Org/flux2-dev)' } as const;
 
@@ -93,6 +98,45 @@ const FLUX2_DEV: Published = {
     vocabulary: 'tokenizer.json (black-forest-labs/FLUX.2-dev)',
   },
   scheduler: () => ({ ...FLOW, shift: 3, ...DYNAMIC }),
+};
+
+const QWEN_VL: PublishedPart = {
+  component: 'text_encoder',
+  has: 'model.embed_tokens.weight',
+  name: 'Qwen2.5-VL (qwen_2.5_vl_7b)',
+  file: 'qwen_2.5_vl_7b_fp8_scaled.safetensors (Comfy-Org/Qwen-Image_ComfyUI)',
+};
+const CAUSAL_VAE = { ...FLUX_VAE, has: 'decoder.mid_block.resnets.0.norm1.gamma' } as const;
+
+const QWEN_IMAGE: Published = {
+  pipelineClass: 'QwenImagePipeline',
+  name: 'Qwen-Image',
+  parts: [QWEN_VL, { ...CAUSAL_VAE, file: 'qwen_image_vae.safetensors (Comfy-Org/Qwen-Image_ComfyUI)' }],
+  reader: {
+    component: 'text_encoder',
+    name: 'Qwen2.5-VL',
+    vocabulary: 'tokenizer.json (Qwen/Qwen2.5-VL-7B-Instruct)',
+  },
+  scheduler: () => ({
+    ...FLOW,
+    shift: 1,
+    use_dynamic_shifting: true,
+    base_image_seq_len: 256,
+    base_shift: 0.5,
+    max_image_seq_len: 8192,
+    max_shift: 0.9,
+    shift_terminal: 0.02,
+  }),
+};
+
+const QWEN_LAYERED: Published = {
+  ...QWEN_IMAGE,
+  pipelineClass: 'QwenImageLayeredPipeline',
+  name: 'Qwen-Image-Layered',
+  parts: [
+    QWEN_VL,
+    { ...CAUSAL_VAE, file: 'qwen_image_layered_vae.safetensors (Comfy-Org/Qwen-Image-Layered_ComfyUI)' },
+  ],
 };
 
 export const PUBLISHED: Record<MmditKind, Published> = {
@@ -179,38 +223,7 @@ export const PUBLISHED: Record<MmditKind, Published> = {
     reader: QWEN3,
     scheduler: () => ({ ...FLOW, shift: 3 }),
   },
-  qwen_image: {
-    pipelineClass: 'QwenImagePipeline',
-    name: 'Qwen-Image',
-    parts: [
-      {
-        component: 'text_encoder',
-        has: 'model.embed_tokens.weight',
-        name: 'Qwen2.5-VL (qwen_2.5_vl_7b)',
-        file: 'qwen_2.5_vl_7b_fp8_scaled.safetensors (Comfy-Org/Qwen-Image_ComfyUI)',
-      },
-      {
-        ...FLUX_VAE,
-        has: 'decoder.mid_block.resnets.0.norm1.gamma',
-        file: 'qwen_image_vae.safetensors (Comfy-Org/Qwen-Image_ComfyUI)',
-      },
-    ],
-    reader: {
-      component: 'text_encoder',
-      name: 'Qwen2.5-VL',
-      vocabulary: 'tokenizer.json (Qwen/Qwen2.5-VL-7B-Instruct)',
-    },
-    scheduler: () => ({
-      ...FLOW,
-      shift: 1,
-      use_dynamic_shifting: true,
-      base_image_seq_len: 256,
-      base_shift: 0.5,
-      max_image_seq_len: 8192,
-      max_shift: 0.9,
-      shift_terminal: 0.02,
-    }),
-  },
+  qwen_image: QWEN_IMAGE,
   wan: {
     pipelineClass: 'WanPipeline',
     name: 'Wan',
@@ -223,8 +236,7 @@ export const PUBLISHED: Record<MmditKind, Published> = {
         brings: 'vocabulary',
       },
       {
-        ...FLUX_VAE,
-        has: 'decoder.mid_block.resnets.0.norm1.gamma',
+        ...CAUSAL_VAE,
         file: (transformer) =>
           isWan22Small(transformer)
             ? 'wan2.2_vae.safetensors (Comfy-Org/Wan_2.2_ComfyUI_Repackaged)'

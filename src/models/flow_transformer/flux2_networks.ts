@@ -2,8 +2,7 @@
  * The networks of FLUX.2 as our own graphs over a checkpoint's files: Qwen3 (klein) or Mistral (dev) encodes the text, a transformer paints,
  * optionally from reference pictures, and its own autoencoder decodes. All compute in f32, with 8- or 4-bit weights if requested.
  */
-import type { TokenCount, WeightVariant } from '../../core/model.ts';
-import type { DeviceTensor } from '../../engine/arithmetic.ts';
+import type { WeightVariant } from '../../core/model.ts';
 import type { Engine } from '../../engine/engine.ts';
 import * as flux2 from '../../graphs/flux2_transformer2d.ts';
 import * as mistral from '../../graphs/mistral.ts';
@@ -12,10 +11,11 @@ import type { ChatTokenizer } from '../../text/chat_tokenizer.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
-import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
-import { BaseNetworks, Held } from './base_networks.ts';
-import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
+import type { LatentSize } from '../latent_diffusion/networks.ts';
+import { Held } from './base_networks.ts';
+import type { FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
 import { Flux2Pictures } from './flux2_pictures.ts';
+import { Flux2Services, sizesOfShown } from './flux2_services.ts';
 import { LayerText } from './layer_text.ts';
 import { mistralReader } from './mistral_text.ts';
 import { qwen3Reader } from './qwen3_text.ts';
@@ -30,7 +30,7 @@ export interface Flux2Components {
   vae: Component;
 }
 
-export class Flux2Networks extends BaseNetworks implements FlowNetworks {
+export class Flux2Networks extends Flux2Services implements FlowNetworks {
   readonly leastGuidance: number;
   readonly config: flux2.Config;
   readonly text: LayerText;
@@ -58,35 +58,13 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     this.pictures = new Flux2Pictures(engine, this.shelf, vae);
   }
 
-  get latents(): LatentSpace {
-    return this.pictures.latents;
-  }
-
-  countTokens(prompt: string): TokenCount[] {
-    return [this.text.count(prompt)];
-  }
-
-  encodeText(prompt: string): Promise<EncodedText> {
-    return this.text.encode(prompt);
-  }
-
-  encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
-    return this.pictures.encodeImage(pixels);
-  }
-
   async denoiser({ height, width, texts, shown, guidance }: FlowDenoiserRequest): Promise<FlowDenoiser> {
     const { engine, config } = this;
     const { arithmetic } = engine;
     const text = this.text.tokenizer.limit;
-    const extents = shown.map(({ dims }) => ({ height: dims[2], width: dims[3] }));
+    const { extents, shape } = sizesOfShown(shown);
     const { provider } = engine;
     const options: flux2.Options = { provider, ...F32, height, width, text, shown: extents, weights: this.weights };
-    const shape = Object.fromEntries(
-      extents.flatMap((one, k) => [
-        [`h${k}`, one.height],
-        [`w${k}`, one.width],
-      ]),
-    ) as Record<string, number>;
     const network = await this.shelf.get('transformer', { height, width, ...shape }, () =>
       flux2.build(config, this.#transformer.weights, options),
     );
@@ -121,21 +99,8 @@ export class Flux2Networks extends BaseNetworks implements FlowNetworks {
     };
   }
 
-  decoder(size: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
-    return this.pictures.decoder(size, purpose);
-  }
-
   course({ height, width }: LatentSize): Omit<FlowCourse, 'steps'> {
     return { tokens: height * width, shift: 'empirical', least: 'step' };
-  }
-
-  guidance(scale: number): number {
-    return scale;
-  }
-
-  /** Fitting colours for its 128 channels would take a large picture, and the preview's kernel supports 16. */
-  previewSize(): Promise<null> {
-    return Promise.resolve(null);
   }
 
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {

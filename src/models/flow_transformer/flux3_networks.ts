@@ -5,7 +5,7 @@
  */
 import { StudioError } from '../../core/errors.ts';
 import type { PixelImage } from '../../core/media.ts';
-import type { TokenCount, WeightVariant } from '../../core/model.ts';
+import type { WeightVariant } from '../../core/model.ts';
 import type { DeviceTensor } from '../../engine/arithmetic.ts';
 import type { Engine } from '../../engine/engine.ts';
 import * as flux3 from '../../graphs/flux3_transformer2d.ts';
@@ -16,10 +16,11 @@ import type { ChatTokenizer } from '../../text/chat_tokenizer.ts';
 import type { Component } from '../../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../../weights/checkpoint_files.ts';
 import type { NetworkRequest, PlannedNetwork } from '../latent_diffusion/estimate.ts';
-import type { Decoder, EncodedPicture, LatentSize, LatentSpace } from '../latent_diffusion/networks.ts';
-import { BaseNetworks, Held } from './base_networks.ts';
-import type { EncodedText, FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
+import type { LatentSize } from '../latent_diffusion/networks.ts';
+import { Held } from './base_networks.ts';
+import type { FlowDenoiser, FlowDenoiserRequest, FlowNetworks } from './flow_networks.ts';
 import { Flux2Pictures } from './flux2_pictures.ts';
+import { Flux2Services, sizesOfShown } from './flux2_services.ts';
 import { LayerText, type LayerReader } from './layer_text.ts';
 import { inWholeTokens, onCanvas } from './shown_pictures.ts';
 
@@ -63,7 +64,7 @@ export interface Flux3Components {
   vae: Component;
 }
 
-export class Flux3Networks extends BaseNetworks implements FlowNetworks {
+export class Flux3Networks extends Flux2Services implements FlowNetworks {
   readonly leastGuidance: number;
   readonly config: flux3.Config;
   readonly text: LayerText;
@@ -85,22 +86,6 @@ export class Flux3Networks extends BaseNetworks implements FlowNetworks {
     this.pictures = new Flux2Pictures(engine, this.shelf, vae);
   }
 
-  get latents(): LatentSpace {
-    return this.pictures.latents;
-  }
-
-  countTokens(prompt: string): TokenCount[] {
-    return [this.text.count(prompt)];
-  }
-
-  encodeText(prompt: string): Promise<EncodedText> {
-    return this.text.encode(prompt);
-  }
-
-  encodeImage(pixels: DeviceTensor): Promise<EncodedPicture> {
-    return this.pictures.encodeImage(pixels);
-  }
-
   sizedToShow(image: PixelImage, together: number): PixelImage {
     const { factor } = this.latents;
     return together === 1 ? onCanvas(image, factor) : inWholeTokens(image, factor);
@@ -112,13 +97,7 @@ export class Flux3Networks extends BaseNetworks implements FlowNetworks {
     const lengths = texts.map(({ tensors }) => tensors.prompt_embeds.dims[1]);
     const text = Math.max(...lengths);
     const masked = lengths.some((length) => length < text);
-    const extents = shown.map(({ dims }) => ({ height: dims[2], width: dims[3] }));
-    const shape = Object.fromEntries(
-      extents.flatMap((one, k) => [
-        [`h${k}`, one.height],
-        [`w${k}`, one.width],
-      ]),
-    ) as Record<string, number>;
+    const { extents, shape } = sizesOfShown(shown);
     const network = await this.shelf.get(
       'transformer',
       { height, width, text, masked: Number(masked), ...shape },
@@ -176,21 +155,8 @@ export class Flux3Networks extends BaseNetworks implements FlowNetworks {
     };
   }
 
-  decoder(size: LatentSize, purpose: 'picture' | 'preview'): Promise<Decoder> {
-    return this.pictures.decoder(size, purpose);
-  }
-
   course({ height, width }: LatentSize): Omit<FlowCourse, 'steps'> {
     return { tokens: height * width, shift: 'linear', least: 'step' };
-  }
-
-  guidance(scale: number): number {
-    return scale;
-  }
-
-  /** See `Flux2Networks.previewSize`. */
-  previewSize(): Promise<null> {
-    return Promise.resolve(null);
   }
 
   planned(request: NetworkRequest): Promise<PlannedNetwork[]> {
