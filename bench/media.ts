@@ -77,6 +77,13 @@ function frameOf({ dims: [, channels, frames, height, width], data }: Input, n: 
   return { dims: [1, channels, height, width], data: own };
 }
 
+/** The same pixel by pixel, [pixels, channels]. */
+function pixelsOf(frames: Input, n: number): Input {
+  const { dims, data } = frameOf(frames, n);
+  const [, channels, height, width] = dims;
+  return { dims: [height * width, channels], data: transposed(data, [channels, height * width]) };
+}
+
 const transformer =
   (make: (one: Case) => Made) =>
   (one: MediaCase): Ours => {
@@ -117,9 +124,10 @@ function wanVaeOf({ config: json, inputs, index, provider }: MediaCase): Ours {
   const [, , , height, width] = inputs.latent_sample.dims;
   const graph = wanVae.buildDecoder(config, index, { provider, ...F32, height, width, isFirst: false });
   const layers = [...new Set(graph.inputs.flatMap(({ name }) => SEEN.exec(name)?.[1] ?? []))];
+  const frame = provider === 'webgpu' ? pixelsOf : frameOf;
   const seen = layers.flatMap((layer, n) =>
     // The latest is 1.
-    [2, 1].map((ago) => [`${layer}/seen.${ago}`, frameOf(inputs[`seen.${n}`], 2 - ago)] as const),
+    [2, 1].map((ago) => [`${layer}/seen.${ago}`, frame(inputs[`seen.${n}`], 2 - ago)] as const),
   );
   return {
     graphs: [graph],

@@ -260,9 +260,9 @@ function costlyOf(externals: readonly External[]): ReadonlySet<string> {
     if (external.kind !== 'cast' && external.kind !== 'quantised') {
       return false;
     }
-    const { quantised, blocks, deltas, gains } = external.tensor;
+    const { quantised, blocks, deltas, gains, framesFirst } = external.tensor;
     const isAsStored = external.kind === 'quantised' ? quantised?.bits === external.bits : !quantised && !blocks;
-    return !isAsStored || deltas !== undefined || gains !== undefined;
+    return !isAsStored || [deltas, gains, framesFirst].some((change) => change !== undefined);
   };
   return new Set(externals.filter(isCostly).map(({ location }) => location));
 }

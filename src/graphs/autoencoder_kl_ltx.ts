@@ -191,9 +191,14 @@ export function buildDecoder(config: Config, weights: WeightIndex, options: Deco
     frames = upBlock(g, `decoder.up_blocks.${stage - 1}`, inputs, config, upBlocks(config)[stage - 1], waves);
   }
   const made = stage < stages.length - 1 ? frames : endOf(g, frames, config, waves);
-  made.forEach((frame, n) => {
-    g.output(`made.${n}`, frame);
-  });
+  made
+    .flatMap((some, n) => {
+      const [count] = some.dims;
+      return g.split(`made/${n}`, some, ones(count), 0);
+    })
+    .forEach((frame, n) => {
+      g.output(`made.${n}`, frame);
+    });
   g.outputKept();
   return g.graph();
 }
@@ -217,8 +222,8 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Enco
   const isNewer = types.at(-1) === BLOCKS[1];
 
   const sample = g.floats('sample', [given, 3, height, width]);
-  const each = g.split('sample/frames', g.reshape('sample/all', sample, sample.dims), ones(given), 0);
-  let frames = each.map((frame, n) => patched(g, `sample/${n}`, frame, config.patch_size));
+  const each = g.arranged('sample/frames', [g.reshape('sample/all', sample, sample.dims)]);
+  let frames = each.map((some, n) => patched(g, `sample/${n}`, some, config.patch_size));
   frames = g.convolved('encoder.conv_in', frames, widths[0]);
   for (let block = 0; block < downBlocks(types, widths); block++) {
     const path = `encoder.down_blocks.${block}`;
@@ -234,7 +239,7 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Enco
   }
   frames = resnets(g, 'encoder.mid_block', frames, epsilon, layers.at(-1) as number, null);
   const active = frames.map((frame) => activeNorm(g, 'encoder.norm_out', frame, null));
-  const moments = g.convolved('encoder.conv_out', active, latent_channels + 1);
+  const moments = g.apart(g.convolved('encoder.conv_out', active, latent_channels + 1));
 
   const [, , rows, columns] = picture(moments[0]);
   const noise = g.floats('noise', [1, latent_channels, moments.length * rows, columns]);
@@ -255,6 +260,7 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Enco
     return g.binary(`latents/${n}`, 'Div', g.binary(`latents/${n}/centred`, 'Sub', drawn, mean), deviation);
   });
   g.output('latents', latents.length === 1 ? latents[0] : g.concat('latents/frames', latents, 2));
+  g.dropUnread();
   return g.graph();
 }
 
@@ -265,16 +271,18 @@ function startOf(g: LtxWriter, frames: readonly Value[], config: Config): Value[
   const deviation = column('latents_std');
   const scale = scaling_factor === 1 ? deviation : g.scaleShift('latents_std/scale', deviation, 1 / scaling_factor, 0);
   const share = timestep_conditioning ? g.floats('kept_share', [1]) : null;
-  return frames.map((frame, n) => {
-    const wide = g.add(
-      `frame.${n}/shifted`,
-      g.binary(`frame.${n}/scaled`, 'Mul', frame, scale),
-      column('latents_mean'),
-    );
-    return share
-      ? g.add(`frame.${n}/noisy`, g.binary(`frame.${n}/share`, 'Mul', wide, share), g.floats(`noise.${n}`, frame.dims))
-      : wide;
-  });
+  const noises = share && frames.map((frame, n) => g.floats(`noise.${n}`, frame.dims));
+  const all = g.arranged('frame/all', frames);
+  const wide = all.map((some, n) =>
+    g.add(`frame.${n}/shifted`, g.binary(`frame.${n}/scaled`, 'Mul', some, scale), column('latents_mean')),
+  );
+  return share && noises
+    ? g.sums(
+        'frame/noisy',
+        wide.map((some, n) => g.binary(`frame.${n}/share`, 'Mul', some, share)),
+        noises,
+      )
+    : wide;
 }
 
 /** The last norm, and the pictures that become of what it gives. */
@@ -297,7 +305,7 @@ function upBlock(
   { out, factor, doubles, keeps, layers }: UpBlock,
   waves: Value | null,
 ): Value[] {
-  let frames = [...given];
+  let frames: readonly Value[] = given;
   const before = doubles ? out * factor : out;
   if (picture(frames[0])[1] !== before) {
     frames = resnet(g, `${path}.conv_in`, frames, before, config.resnet_norm_eps, null);
@@ -312,43 +320,61 @@ function upBlock(
 function upsampled(g: LtxWriter, path: string, frames: readonly Value[], factor: number, keeps: boolean): Value[] {
   const [, channels] = picture(frames[0]);
   const inTime = (name: string, all: readonly Value[]) => {
-    const each = all.flatMap((frame) => doubled(g, name, frame));
-    return g.isFirst ? each.slice(1) : each;
+    const each = all.flatMap((some) => doubled(g, name, some));
+    return g.isFirst ? g.afterFirst(`${name}/but_first`, each) : each;
   };
   const larger = inTime(`${path}/larger`, g.convolved(`${path}.conv`, frames, (8 * channels) / factor));
   if (!keeps) {
     return larger;
   }
-  const kept = inTime(`${path}/kept_size`, g.delayed(`${path}/shortcut`, frames, 1)).map((frame) =>
+  const delayed = g.alike(`${path}/shortcut/alike`, g.delayed(`${path}/shortcut`, frames, 1), larger);
+  const kept = inTime(`${path}/kept_size`, delayed).map((some) =>
     g.concat(
       `${path}/repeated`,
-      Array.from({ length: 8 / factor }, () => frame),
+      Array.from({ length: 8 / factor }, () => some),
       1,
     ),
   );
-  return larger.map((frame, n) => g.add(`${path}/add`, frame, kept[n]));
+  return g.sums(`${path}/add`, larger, kept);
 }
 
 /** Eight channels each, which are of two frames, rows and columns, in this order, as two larger frames. */
 function doubled(g: LtxWriter, name: string, x: Value): Value[] {
-  const [, channels, height, width] = picture(x);
-  const times = g.reshape(`${name}/times`, x, [channels / 8, 2, 4 * height * width]);
-  return g
-    .split(`${name}/frames`, times, [1, 1], 1)
-    .map((frame) => g.pixelShuffle(name, g.reshape(`${name}/frame`, frame, [1, channels / 2, height, width]), 2));
+  const [count, channels, height, width] = picture(x);
+  if (!g.isSmall(x, count)) {
+    return g.apart([x]).flatMap((frame) => {
+      const times = g.reshape(`${name}/times`, frame, [channels / 8, 2, 4 * height * width]);
+      return g
+        .split(`${name}/frames`, times, [1, 1], 1)
+        .map((one) => g.pixelShuffle(name, g.reshape(`${name}/frame`, one, [1, channels / 2, height, width]), 2));
+    });
+  }
+  const cells = g.reshape(`${name}/cells`, g.tokens(`${name}/pixels`, x), [
+    count,
+    height,
+    width,
+    channels / 8,
+    2,
+    2,
+    2,
+  ]);
+  const turned = g.transpose(`${name}/turned`, cells, [0, 4, 1, 5, 2, 6, 3]);
+  const pixels = g.reshape(`${name}/rows`, turned, [2 * count * 4 * height * width, channels / 8]);
+  return [g.pictures(name, pixels, 2 * count, [2 * height, 2 * width])];
 }
 
-function downsampled(g: LtxWriter, path: string, frames: readonly Value[], out: number, kind: Shrink): Value[] {
+function downsampled(g: LtxWriter, path: string, given: readonly Value[], out: number, kind: Shrink): Value[] {
   if (kind === 'conv') {
-    return g.convolved(path, frames, picture(frames[0])[1], 2);
+    return g.convolved(path, given, picture(given[0])[1], 2);
   }
   const { time, side } = SHRINKS[kind];
+  const frames = g.apart(given);
   const all = [...frames.slice(0, time - 1), ...frames];
   const joined = (name: string, list: readonly Value[]) =>
     Array.from({ length: list.length / time }, (_, n) =>
       smaller(g, `${name}/${n}`, list.slice(n * time, (n + 1) * time), side),
     );
-  const changed = joined(`${path}/smaller`, g.convolved(`${path}.conv`, all, out / (time * side * side)));
+  const changed = joined(`${path}/smaller`, g.apart(g.convolved(`${path}.conv`, all, out / (time * side * side))));
   const kept = joined(`${path}/shortcut`, all);
   return changed.map((frame, n) => g.add(`${path}/add`, frame, means(g, `${path}/means/${n}`, kept[n], out)));
 }

@@ -8,7 +8,7 @@ import * as v from 'valibot';
 import { count, counts, flag, parseNetworkConfig, unused } from './config.ts';
 import type { Graph, GraphOptions, WeightIndex } from './graph.ts';
 import { picture } from './elements.ts';
-import { FrameWriter, patched, perChannel, unpatched } from './frame_layers.ts';
+import { FrameWriter, NOTHING, countOf, patched, perChannel, unpatched } from './frame_layers.ts';
 import type { LayerWriter } from './layers.ts';
 import { float, type Value } from './onnx.ts';
 
@@ -107,8 +107,8 @@ export function buildDecoder(config: Config, weights: WeightIndex, options: Opti
       frames = upsampled(g, name, frames, is_residual ? width : width / 2, doublesTime[level]);
     }
     if (is_residual && !isLast) {
-      const kept = before.flatMap((frame) => repeated(g, `${path}.avg_shortcut`, frame, width, doublesTime[level]));
-      frames = sums(g, `${path}/add`, frames, kept);
+      const kept = before.map((some) => repeated(g, `${path}.avg_shortcut`, some, width, doublesTime[level]));
+      frames = g.sums(`${path}/add`, frames, kept);
     }
   });
   const active = frames.map((frame) => channelNorm(g, 'decoder.norm_out', frame));
@@ -130,13 +130,8 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Opti
   const count = options.isFirst ? 1 : framesPerLatent(config);
 
   const sample = g.floats('sample', [count, 3, options.height, options.width]);
-  const each = g.split(
-    'sample/frames',
-    g.reshape('sample/all', sample, sample.dims),
-    Array.from({ length: count }, () => 1),
-    0,
-  );
-  let frames = each.map((frame, n) => patched(g, `sample/${n}`, frame, config.patch_size ?? 1));
+  const each = g.arranged('sample/frames', [g.reshape('sample/all', sample, sample.dims)]);
+  let frames = each.map((some, n) => patched(g, `sample/${n}`, some, config.patch_size ?? 1));
   frames = g.causal('encoder.conv_in', frames, base_dim);
   let block = 0;
   dim_mult.forEach((multiple, level) => {
@@ -155,7 +150,7 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Opti
     if (is_residual) {
       const path = `encoder.down_blocks.${level}`;
       const kept = averaged(g, `${path}.avg_shortcut`, before, width, isLast ? 1 : 2, halvesTime);
-      frames = sums(g, `${path}/add`, frames, kept);
+      frames = g.sums(`${path}/add`, frames, kept);
     }
   });
   frames = midBlock(g, 'encoder.mid_block', frames);
@@ -181,15 +176,30 @@ export function buildEncoder(config: Config, weights: WeightIndex, options: Opti
 class CausalWriter extends FrameWriter {
   /** WanCausalConv3d: a convolution over each frame and the two before it, in space and time. */
   causal(path: string, frames: readonly Value[], out: number, kernel = 3): Value[] {
-    const all = this.afterSeen(path, frames, 2);
-    return frames.map((_, n) => this.overThree(path, n, all.slice(n, n + 3), out, { kernel }));
+    const windows = Array.from({ length: countOf(frames) }, (_, n) => [n, n + 1, n + 2]);
+    return this.#afterSeen(path, this.arranged(`${path}/given`, frames), 2, windows, out, kernel);
   }
 
-  /** The frames behind those that the layer `path` saw before them, the earliest first; null where the video had not begun. */
-  afterSeen(path: string, frames: readonly Value[], most: 1 | 2): (Value | null)[] {
-    this.keep(path, frames, most);
-    const seen = this.isFirst ? Array.from({ length: most }, () => null) : this.seen(path, frames[0].dims, most);
-    return [...seen, ...frames];
+  /** Over two frames each and the one before them. */
+  halving(path: string, frames: readonly Value[], out: number): Value[] {
+    const windows = Array.from({ length: countOf(frames) / 2 }, (_, n) => [2 * n, 2 * n + 1, 2 * n + 2]);
+    return this.#afterSeen(path, frames, 1, windows, out, 1);
+  }
+
+  /** @param windows counted from the frames that the layer `path` saw before these */
+  #afterSeen(
+    path: string,
+    frames: readonly Value[],
+    most: 1 | 2,
+    windows: readonly (readonly number[])[],
+    out: number,
+    kernel: number,
+  ): Value[] {
+    const seen = this.isFirst ? [] : this.seen(path, frames[0], most);
+    const missing = most - seen.length;
+    this.keep(path, [...seen, ...frames], most);
+    const places = windows.map((window) => window.map((place) => Math.max(place - missing, NOTHING)));
+    return this.overWindows(path, [...seen, ...frames], places, out, { kernel });
   }
 
   /** Names the results, when nothing is to be computed from them any more. */
@@ -215,7 +225,7 @@ function residualBlock(g: CausalWriter, path: string, frames: readonly Value[], 
   const changed = g.causal(`${path}.conv2`, normed('norm2', mid), out);
   const isNarrow = picture(frames[0])[1] !== out;
   const kept = isNarrow ? frames.map((frame) => g.conv(`${path}.conv_shortcut`, frame, out, { kernel: 1 })) : frames;
-  return sums(g, `${path}/add`, changed, kept);
+  return g.sums(`${path}/add`, changed, kept);
 }
 
 function midBlock(g: CausalWriter, path: string, frames: readonly Value[]): Value[] {
@@ -235,7 +245,7 @@ function attention(g: LayerWriter, path: string, x: Value): Value {
     [width, width, width],
     1,
   );
-  const mixed = g.linear(`${path}.proj`, g.attention(path, q, k, value, 1), width);
+  const mixed = g.linear(`${path}.proj`, g.attention(path, q, k, value, 1, { batch: picture(x)[0] }), width);
   return g.add(`${path}/add`, g.untokens(`${path}/picture`, mixed, x), x);
 }
 
@@ -250,13 +260,26 @@ function upsampled(
   const [, channels, height, width] = picture(frames[0]);
   const doubled =
     doublesTime && !g.isFirst
-      ? g
-          .causal(`${path}.time_conv`, frames, 2 * channels, 1)
-          .flatMap((both) => g.split(`${path}/frames`, both, [channels, channels], 1))
+      ? g.causal(`${path}.time_conv`, frames, 2 * channels, 1).flatMap((both) => inTime(g, `${path}/frames`, both))
       : frames;
-  return doubled.map((frame) =>
-    g.conv(`${path}.resample.1`, g.resize(`${path}/resize`, frame, 2 * height, 2 * width), out),
+  return doubled.map((some) =>
+    g.conv(`${path}.resample.1`, g.resize(`${path}/resize`, some, 2 * height, 2 * width), out),
   );
+}
+
+/** Frames with the channels of two, as twice as many. */
+function inTime(g: CausalWriter, name: string, both: Value): Value[] {
+  const [count, channels, height, width] = picture(both);
+  const half = channels / 2;
+  if (!g.isSmall(both, count)) {
+    return g.apart([both]).flatMap((one) => g.split(name, one, [half, half], 1));
+  }
+  const pixels = g.reshape(`${name}/both`, g.tokens(`${name}/pixels`, both), [count, height * width, 2, half]);
+  const each = g.reshape(`${name}/rows`, g.transpose(`${name}/each`, pixels, [0, 2, 1, 3]), [
+    2 * count * height * width,
+    half,
+  ]);
+  return [g.pictures(name, each, 2 * count, [height, width])];
 }
 
 function downsampled(
@@ -276,33 +299,22 @@ function downsampled(
     g.keep(`${path}.time_conv`, smaller, 1);
     return smaller;
   }
-  const all = g.afterSeen(`${path}.time_conv`, smaller, 1);
-  return Array.from({ length: smaller.length / 2 }, (_, n) =>
-    g.overThree(`${path}.time_conv`, n, all.slice(2 * n, 2 * n + 3), width, { kernel: 1 }),
-  );
+  return g.halving(`${path}.time_conv`, smaller, width);
 }
 
 /** DupUp3D: channels repeated until they are as many as the pixels, and frames, of the larger size. */
-function repeated(g: CausalWriter, path: string, x: Value, out: number, doublesTime: boolean): Value[] {
-  const [, channels, height, width] = picture(x);
+function repeated(g: CausalWriter, path: string, x: Value, out: number, doublesTime: boolean): Value {
+  const [count, channels, height, width] = picture(x);
   const times = doublesTime ? 2 : 1;
   const pixels = height * width;
   const copies = (out * times * 4) / channels;
-  const more = g.expand(`${path}/repeat`, g.reshape(`${path}/one`, x, [channels, 1, pixels]), [
-    channels,
-    copies,
-    pixels,
-  ]);
-  const byFrame = g.reshape(`${path}/times`, more, [out, times, 4 * pixels]);
-  const frames = g.split(
-    `${path}/frames`,
-    byFrame,
-    Array.from({ length: times }, () => 1),
-    1,
-  );
-  return (g.isFirst ? frames.slice(-1) : frames).map((frame) =>
-    g.pixelShuffle(`${path}/larger`, g.reshape(`${path}/frame`, frame, [1, 4 * out, height, width]), 2),
-  );
+  const rows = count * channels;
+  const more = g.expand(`${path}/repeat`, g.reshape(`${path}/one`, x, [rows, 1, pixels]), [rows, copies, pixels]);
+  const byFrame = g.reshape(`${path}/times`, more, [count, out, times, 4 * pixels]);
+  const each = times === 1 ? byFrame : g.transpose(`${path}/frames`, byFrame, [0, 2, 1, 3]);
+  const all = g.reshape(`${path}/frame`, each, [count * times, 4 * out, height, width]);
+  const kept = doublesTime && g.isFirst ? g.afterFirst(`${path}/last`, [all]) : [all];
+  return g.pixelShuffle(`${path}/larger`, kept[0], 2);
 }
 
 /** AvgDown3D: means of the pixels, frames and channels that become one. */
@@ -317,7 +329,7 @@ function averaged(
   const times = halvesTime ? 2 : 1;
   const [, channels, height, width] = picture(frames[0]);
   const [rows, columns] = [height / side, width / side];
-  const all = [...(g.isFirst && halvesTime ? [null] : []), ...frames];
+  const all = [...(g.isFirst && halvesTime ? [null] : []), ...g.apart(frames)];
   return Array.from({ length: all.length / times }, (_, n) => {
     const group = all
       .slice(n * times, (n + 1) * times)
@@ -331,8 +343,4 @@ function averaged(
     });
     return g.reshape(`${path}/${n}/picture`, mean, [1, out, rows, columns]);
   });
-}
-
-function sums(g: LayerWriter, name: string, frames: readonly Value[], others: readonly Value[]): Value[] {
-  return frames.map((frame, n) => g.add(name, frame, others[n]));
 }

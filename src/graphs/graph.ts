@@ -32,6 +32,11 @@ export interface StoredTensor {
   /** The length to scale each row to on the way to the device (torch's `weight_norm`); such a tensor has no deltas. */
   gains?: StoredTensor;
   /**
+   * Frames of a kernel [out, channels, frames, height, width] that come before its channels on the way to the device, [out, frames · channels, height,
+   * width]: then it convolves a picture whose channels are those of one frame after another. Such a tensor has no gains.
+   */
+  framesFirst?: number;
+  /**
    * Of rows for heads whose elements are turned in pairs (rotary embedding): the two of a pair lie beside each other, as llama.cpp keeps them;
    * absent = half a head apart, as in transformers.
    */
@@ -119,6 +124,8 @@ export interface GraphOptions {
   weights?: WeightVariant;
   /** Whether 3×3 convolutions on the processor leave their weights as they are, where memory is short: see `short_convolution.ts`. */
   plainConvolutions?: boolean;
+  /** What the windows of several frames of a video may take as one value on a GPU, in bytes; absent = as `frame_layers.ts` has it. */
+  togetherBytes?: number;
   /** Whether it is built to be counted and never run: then what repeats itself with the length of a video stands in it once. */
   isPlanned?: boolean;
 }

@@ -21,6 +21,8 @@ export interface ConvOptions {
   padding?: number | readonly [number, number, number, number];
   /** `false` for none, a value of shape [out] instead of the stored `.bias`. */
   bias?: boolean | Value;
+  /** [out, channels, height, width] instead of the stored `.weight`. */
+  weight?: Value;
   /**
    * Of a causal convolution over so many frames that is given one picture: all frames but the last meet nothing but zeros, so they are left
    * out of the kernel. Absent = a convolution of pictures.
@@ -63,7 +65,7 @@ export class LayerWriter extends ElementWriter {
     const [top, left, bottom, right] = pads as [number, number, number, number];
     const height = Math.floor((h + top + bottom - tall) / strides[0]) + 1;
     const width = Math.floor((w + left + right - wide) / strides[1]) + 1;
-    const weight = this.#kernelOf(path, [out, c, ...kernel], options.frames);
+    const weight = options.weight ?? this.#kernelOf(path, [out, c, ...kernel], options.frames);
     const added = bias === false ? [] : [bias === true ? this.weight(`${path}.bias`, [out]) : bias];
     const isPlain = [...kernel, ...strides, ...dilations, ...pads].join() === '3,3,1,1,1,1,1,1,1,1';
     const { provider, dtype, plainConvolutions } = this.options;

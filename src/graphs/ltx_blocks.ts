@@ -1,6 +1,6 @@
 /** What the autoencoder of LTX-Video consists of: convolutions over frames before and after, and blocks of these that may be told a time. */
 import { picture } from './elements.ts';
-import { FrameWriter } from './frame_layers.ts';
+import { FrameWriter, countOf } from './frame_layers.ts';
 import type { GraphOptions, WeightIndex } from './graph.ts';
 import { oneMore } from './modulation.ts';
 import type { Value } from './onnx.ts';
@@ -30,19 +30,23 @@ export class LtxWriter extends FrameWriter {
   }
 
   /** LTXVideoCausalConv3d: over three frames each, of which the first and the last of the video are repeated. */
-  convolved(path: string, frames: readonly Value[], out: number, stride: 1 | 2 = 1): Value[] {
-    const [first] = frames;
-    const before = this.isFirst ? Array.from({ length: 2 - this.lag }, () => first) : this.seen(path, first.dims, 2);
+  convolved(path: string, given: readonly Value[], out: number, stride: 1 | 2 = 1): Value[] {
+    const frames = this.arranged(`${path}/given`, given);
+    const before = this.isFirst ? [] : this.seen(path, frames[0], 2);
+    const repeated = this.isFirst ? 2 - this.lag : 0;
+    const count = countOf(before) + countOf(frames);
+    const places = [...Array<number>(repeated).fill(0), ...Array.from({ length: count }, (_, n) => n)];
     const all = [...before, ...frames];
     if (!this.isLast) {
-      this.keep(path, all, 2);
+      // Of a single frame the first is repeated in what is kept, too.
+      this.keep(path, count < 2 ? [...all, ...all] : all, 2);
     } else if (this.lag > 0) {
-      all.push(all[all.length - 1]);
+      places.push(count - 1);
     }
-    const windows = Math.floor((all.length - 3) / stride) + 1;
-    return Array.from({ length: windows }, (_, n) =>
-      this.overThree(`${path}.conv`, n, all.slice(n * stride, n * stride + 3), out, { stride, padding: 1 }),
+    const windows = Array.from({ length: Math.floor((places.length - 3) / stride) + 1 }, (_, n) =>
+      places.slice(n * stride, n * stride + 3),
     );
+    return this.overWindows(`${path}.conv`, all, windows, out, { stride, padding: 1 });
   }
 
   /** Frames as late as after `layers` convolutions. */
@@ -50,12 +54,13 @@ export class LtxWriter extends FrameWriter {
     if (this.lag === 0) {
       return frames;
     }
-    const all = this.isFirst ? frames : [...this.seen(path, frames[0].dims, layers), ...frames];
+    const before = this.isFirst ? [] : this.seen(path, frames[0], layers);
+    const all = [...before, ...frames];
     if (this.isLast) {
       return all;
     }
     this.keep(path, all, layers);
-    return all.slice(0, -layers);
+    return this.beforeLast(all, layers);
   }
 }
 
@@ -101,14 +106,15 @@ export function resnet(
     mid.map((frame) => activeNorm(g, `${path}.norm2`, frame, by[1])),
     out,
   );
-  const kept = g.delayed(`${path}/shortcut`, frames, 2).map((frame) => {
+  const delayed = g.delayed(`${path}/shortcut`, frames, 2);
+  const kept = (width === out ? delayed : g.arranged(`${path}/shortcut/all`, delayed)).map((frame) => {
     if (width === out) {
       return frame;
     }
     const tokens = g.layerNorm(`${path}.norm3`, g.tokens(`${path}/tokens`, frame), epsilon);
     return g.conv(`${path}.conv_shortcut.conv`, g.untokens(`${path}/picture`, tokens, frame), out, { kernel: 1 });
   });
-  return changed.map((frame, n) => g.add(`${path}/add`, frame, kept[n]));
+  return g.sums(`${path}/add`, changed, kept);
 }
 
 /** A norm over the channels, scaled and shifted by the time where it is told, and SiLU. */

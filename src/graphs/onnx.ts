@@ -129,6 +129,26 @@ export class OnnxWriter {
     this.#cuts.push(this.#nodes.length);
   }
 
+  /** Leaves out changes of shape that nothing reads, as the runtime would compute them; when all outputs are named, of a graph without cuts. */
+  dropUnread(): void {
+    assert(this.#cuts.length === 0, 'cuts count nodes');
+    const read = new Set(this.#outputs.map(({ name }) => name));
+    for (let at = this.#nodes.length - 1; at >= 0; at--) {
+      const { opType, input, output } = this.#nodes[at];
+      if ((opType === 'Transpose' || opType === 'Reshape') && !output.some((name) => read.has(name))) {
+        this.#nodes.splice(at, 1);
+      } else {
+        input.forEach((name) => read.add(name));
+      }
+    }
+    for (const [key, { proto, value }] of this.#initializers) {
+      // Weights count whether read or not.
+      if (proto.rawData.length > 0 && !read.has(value.name)) {
+        this.#initializers.delete(key);
+      }
+    }
+  }
+
   /** Whether the checkpoint has this tensor. */
   has(name: string): boolean {
     return this.#weights.get(name) !== undefined;
@@ -143,6 +163,17 @@ export class OnnxWriter {
     const tensor = this.#tensor(name, dims);
     return this.#initializer(`${name} ${type}[${dims.join(',')}]`, name, dims, type, () =>
       this.#externalWeight(tensor, type, size(dims)),
+    );
+  }
+
+  /** The kernel [out, channels, frames, height, width] as [out, frames · channels, height, width], see `framesFirst`. Throws as {@link weight}. */
+  framesFirst(name: string, dims: readonly [number, number, number, number, number]): Value {
+    const tensor = { ...this.#tensor(name, dims), shape: [...dims], framesFirst: dims[2] };
+    const { dtype } = this.options;
+    const [out, channels, frames, ...kernel] = dims;
+    const turned = [out, frames * channels, ...kernel];
+    return this.#initializer(`${name} ${dtype}, frames first`, name, turned, dtype, () =>
+      this.#externalWeight(tensor, dtype, size(dims)),
     );
   }
 
@@ -393,11 +424,16 @@ export class OnnxWriter {
   #externalWeight(tensor: StoredTensor, type: FloatType, count: number) {
     const { file, name, offset } = tensor;
     const asStored =
-      STORED[tensor.dtype] === type && !tensor.quantised && !tensor.blocks && !tensor.deltas && !tensor.gains;
+      STORED[tensor.dtype] === type &&
+      !tensor.quantised &&
+      !tensor.blocks &&
+      !tensor.deltas &&
+      !tensor.gains &&
+      !tensor.framesFirst;
     if (asStored && offset + tensor.length <= OFFSET_LIMIT) {
       return this.#inPlace(file, offset, count * BYTES[type]);
     }
-    const location = `${file}#${name}.${type}`;
+    const location = `${file}#${name}.${tensor.framesFirst ? 'frames.' : ''}${type}`;
     const length = size(tensor.shape) * BYTES[type];
     this.#externals.set(location, { location, kind: 'cast', tensor, to: type, length });
     return external(location, 0, count * BYTES[type]);

@@ -158,6 +158,35 @@ export function normalised(tensor: StoredTensor, from: number, until: number) {
   };
 }
 
+/** The numbers of elements [from, until) of a kernel whose frames come first. */
+export function framesFirst(tensor: StoredTensor, from: number, until: number) {
+  const { framesFirst: frames = 1, ...own } = tensor;
+  const [, channels, , ...kernel] = tensor.shape;
+  const taps = kernel.reduce((product, dimension) => product * dimension, 1);
+  const columns = channels * frames * taps;
+  const [first, last] = [Math.floor(from / columns), Math.ceil(until / columns)];
+  const { ranges, make } = elements(own, first * columns, last * columns);
+  return {
+    ranges,
+    make: (contents: Bytes[]): Float32Array<ArrayBuffer> => {
+      const values = make(contents);
+      const turned = new Float32Array(values.length);
+      let to = 0;
+      for (let row = 0; row < values.length; row += columns) {
+        for (let frame = 0; frame < frames; frame++) {
+          for (let channel = 0; channel < channels; channel++) {
+            const at = row + (channel * frames + frame) * taps;
+            for (let tap = 0; tap < taps; tap++) {
+              turned[to++] = values[at + tap];
+            }
+          }
+        }
+      }
+      return turned.subarray(from - first * columns, until - first * columns);
+    },
+  };
+}
+
 /**
  * Adds scale · up @ down to the elements of a matrix that begin with its element `from`.
  * @param up [rows, rank] of the rows that the elements lie in

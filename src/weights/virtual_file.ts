@@ -12,7 +12,7 @@ import { BYTES, convert, type FloatType } from './conversion.ts';
 import { repackBlocks } from './gguf_blocks.ts';
 import { quantise } from './quantise.ts';
 import { Reading, type Content, type Part } from './reading.ts';
-import { blocksOf, elements, normalised, stored, storedBlocks } from './tensor_elements.ts';
+import { blocksOf, elements, framesFirst, normalised, stored, storedBlocks } from './tensor_elements.ts';
 import { LONGEST, WeightSource, type Bytes, type Range } from './weight_source.ts';
 
 /** Bytes per part that is converted: large enough for speed, small against the memory of a phone. */
@@ -112,7 +112,8 @@ function contentOf(external: External, source: WeightSource): Content {
         *parts(begin, end) {
           for (const [from, until] of steps(begin / width, end / width, PART / width)) {
             if (!isPlain(tensor)) {
-              const { ranges, make } = (tensor.gains ? normalised : elements)(tensor, from, until);
+              const read = tensor.gains ? normalised : tensor.framesFirst ? framesFirst : elements;
+              const { ranges, make } = read(tensor, from, until);
               yield { ranges, make: (contents) => convert(bytesOf(make(contents)), 'F32', FLOAT_TYPE[to]) };
             } else {
               const make: Part['make'] = ([bytes], memory) =>
@@ -142,8 +143,8 @@ function contentOf(external: External, source: WeightSource): Content {
 }
 
 /** Whether its numbers are its bytes in the file. */
-function isPlain({ quantised, blocks, deltas, gains, scale }: StoredTensor): boolean {
-  return !quantised && !blocks && !deltas && !gains && !scale;
+function isPlain({ quantised, blocks, deltas, gains, scale, framesFirst }: StoredTensor): boolean {
+  return !quantised && !blocks && !deltas && !gains && !scale && !framesFirst;
 }
 
 /** The blocks or the scales of one tensor; ranges are whole blocks, or whole scales. */
