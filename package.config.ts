@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import { defineConfig, type Plugin } from 'vite';
+import { packagedRuntime } from './runtime.config.ts';
 import { oneRuntime } from './vite.config.ts';
 
 const ROOT = import.meta.dirname;
@@ -25,7 +26,7 @@ const NODE = { node: join(SOURCE, 'node.ts'), command_line: join(SOURCE, 'comman
 
 export default defineConfig(({ mode }) => ({
   publicDir: false,
-  plugins: [oneRuntime(), vocabulary(), ...(mode === 'node' ? [withoutCanvas()] : [])],
+  plugins: [oneRuntime(), vocabulary(), mode === 'node' ? withoutCanvas() : packagedRuntime()],
   ssr: {
     target: mode === 'node' ? 'node' : 'webworker',
     noExternal: true,

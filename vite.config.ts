@@ -5,6 +5,7 @@ import { svelte } from '@sveltejs/vite-plugin-svelte';
 import { VitePWA } from 'vite-plugin-pwa';
 import { defineConfig, runnerImport, type Connect, type Plugin } from 'vite';
 import { REMOTE_POLICY, headers, headersOf } from './cli/headers.js';
+import { quickRuntime } from './runtime.config.ts';
 import { sandbox } from './sandbox.config.ts';
 import type * as Schemas from './schemas/documents.ts';
 
@@ -14,13 +15,13 @@ const policy = digest('sha256', JSON.stringify([served, servedToSketches, REMOTE
 let dist = 'dist';
 
 export default defineConfig({
-  plugins: [svelte(), hostHeaders(), sandbox(), schemas(), startOfConfigs(), offline()],
+  plugins: [svelte(), hostHeaders(), quickRuntime(), sandbox(), schemas(), startOfConfigs(), offline()],
   // A missing file is missing, not the page.
   appType: 'mpa',
   // What workers load lies apart from what the page loads, so that e2e/journeys/start.spec.ts can tell them from each other.
   worker: {
     format: 'es',
-    plugins: () => [oneRuntime()],
+    plugins: () => [oneRuntime(), quickRuntime()],
     rolldownOptions: { output: { chunkFileNames: 'assets/worker/[name]-[hash].js' } },
   },
   // Found only inside the workers, these would make the dev server reload the page in the middle of the first picture.

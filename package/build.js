@@ -3,7 +3,7 @@
  * come along and the schema of operations lie beside the modules, so that one folder on a server is all that a page needs.
  */
 import { execFileSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'vite';
@@ -42,13 +42,6 @@ for (const mode of existsSync(join(ROOT, 'src/package/node.ts')) ? ['browser', '
   }
 }
 
-const runtime = 'node_modules/onnxruntime-web/dist';
-mkdirSync(join(OUT, 'ort'));
-for (const name of readdirSync(join(ROOT, runtime)).filter((file) =>
-  /^ort-wasm.*\.(jspi|asyncify)\.(mjs|wasm)$/.test(file),
-)) {
-  cpSync(join(ROOT, runtime, name), join(OUT, 'ort', name));
-}
 cpSync(join(ROOT, 'public/checkpoints'), join(OUT, 'checkpoints'), { recursive: true });
 writeTypes(ROOT, OUT);
 writeFileSync(join(OUT, 'LICENSE'), licenses(ROOT, inside));

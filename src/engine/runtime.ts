@@ -7,6 +7,7 @@ import type { Graph, Provider } from '../graphs/graph.ts';
 import { within } from '../weights/patience.ts';
 import { mount } from '../weights/virtual_file.ts';
 import { Mutex } from './mutex.ts';
+import { runtimeBuild } from './runtime_build.ts';
 import { withQuickUploads } from './weight_uploads.ts';
 
 export type OrtModule = typeof Ort;
@@ -76,20 +77,21 @@ export class Runtime {
   }
 
   /**
-   * Loads the build for this browser; the one with JSPI is smaller and streams weights.
+   * Loads the build for this browser, see {@link runtimeBuild}.
    * @param threads for computing on the processor, see `threads.ts`
    * @param files where the runtime's own files lie, an address that ends in a slash; by default those that the bundler found. A page of another
    *   origin needs it, as the runtime's threads begin from a script that it fetches there.
    */
   static async load(threads: number, files?: string): Promise<Runtime> {
-    const jspi = 'Suspending' in WebAssembly;
-    const ort: OrtModule = jspi ? await import('onnxruntime-web/jspi') : await import('onnxruntime-web/webgpu');
+    const build = runtimeBuild();
+    const ort: OrtModule =
+      build === 'jspi' ? await import('onnxruntime-web/jspi') : await import('onnxruntime-web/webgpu');
     ort.env.wasm.numThreads = threads;
     if (files !== undefined) {
       ort.env.wasm.wasmPaths = files;
     }
     ort.env.logLevel = 'error';
-    return new Runtime(ort, jspi ? 'jspi' : 'asyncify');
+    return new Runtime(ort, build);
   }
 
   /** Sessions with the `webgpu` provider run on this device; its loss or errors fail the call in progress. */
