@@ -3,7 +3,7 @@
  * `batch_size` pictures. Cost: one run of the transformer per step and picture, two with guidance, each over the given pictures, too.
  */
 import * as v from 'valibot';
-import { MEGAPIXEL, sidesWithArea } from '../src/core/area_sides.ts';
+import { MEGAPIXEL, sidesInMultiples } from '../src/core/area_sides.ts';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import { StudioError } from '../src/core/errors.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
@@ -86,9 +86,7 @@ function sizeFor(given: readonly PixelImage[], { summary: { multiple = MULTIPLE 
       `proportions_of is ${from}, and ${given.length} pictures are given; choose one of these, or leave it out.`,
     );
   }
-  const { width, height } = sidesWithArea(given[from - 1], MEGAPIXEL);
-  const whole = (side: number) => Math.max(multiple, Math.floor(side / multiple) * multiple);
-  return { width: whole(width), height: whole(height) };
+  return sidesInMultiples(given[from - 1], MEGAPIXEL, multiple);
 }
 
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {

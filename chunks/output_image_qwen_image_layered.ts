@@ -3,7 +3,7 @@
  * `layers` pictures, from the one behind all others. Cost: one run of the transformer per step over all layers and the picture, two with guidance.
  */
 import * as v from 'valibot';
-import { sidesWithArea } from '../src/core/area_sides.ts';
+import { sidesInMultiples } from '../src/core/area_sides.ts';
 import type { ChunkMeta, Context, Outputs } from '../src/core/chunk.ts';
 import type { FieldMetadata } from '../src/core/field.ts';
 import { NO_APG, QWEN_GUIDANCE_METHODS, guidanceEntries, isWholeGuidance } from '../src/core/guidance.ts';
@@ -85,10 +85,8 @@ export const parameters = v.pipe(
 export async function execute(input: v.InferOutput<typeof parameters>, context: Context): Promise<Outputs> {
   const { image, layers, resolution, ...rest } = input;
   const painting = { ...rest, images: [image], batch_size: layers };
-  const images = await paint(painting, context, ([given], { summary: { multiple = MULTIPLE } }) => {
-    const { width, height } = sidesWithArea(given, resolution ** 2);
-    const whole = (side: number) => Math.max(multiple, Math.floor(side / multiple) * multiple);
-    return { width: whole(width), height: whole(height) };
-  });
+  const images = await paint(painting, context, ([given], { summary: { multiple = MULTIPLE } }) =>
+    sidesInMultiples(given, resolution ** 2, multiple),
+  );
   return { images };
 }

@@ -16,6 +16,17 @@ export function sidesWithArea(
   return { width: whole(wide), height: whole(wide / ratio) };
 }
 
+/** As {@link sidesWithArea}, in whole multiples of so many pixels, which a model's latents may want. */
+export function sidesInMultiples(
+  picture: { width: number; height: number },
+  area: number,
+  multiple: number,
+): { width: number; height: number } {
+  const { width, height } = sidesWithArea(picture, area);
+  const whole = (side: number) => Math.max(multiple, Math.floor(side / multiple) * multiple);
+  return { width: whole(width), height: whole(height) };
+}
+
 /** As Python rounds. */
 export function roundHalfToEven(value: number): number {
   const below = Math.floor(value);
