@@ -15,6 +15,8 @@ export const KEPT = /^(.+)\/kept\.([12])$/;
 
 /** What three frames each may take, in bytes, of all that a convolution makes at once. */
 const TOGETHER_BYTES = 2 ** 26;
+/** On the processor a convolution of fewer multiply-adds is left as it is: the nodes of a quicker one take longer than it saves (bench/README.md). */
+const FEWEST_PRODUCTS = 2 ** 22;
 /** Of a window, where the video had not begun. */
 export const NOTHING = -1;
 
@@ -183,7 +185,8 @@ export class FrameWriter extends LayerWriter {
     const { kernel = 3 } = options;
     const [tall, wide] = typeof kernel === 'number' ? [kernel, kernel] : kernel;
     const weight = this.framesFirst(`${path}.weight`, [out, channels, 3, tall, wide]);
-    const convolved = (stacked: Value) => this.conv(path, stacked, out, { ...options, weight });
+    const isPlain = size(weight.dims) * height * width < FEWEST_PRODUCTS;
+    const convolved = (stacked: Value) => this.conv(path, stacked, out, { ...options, weight, isPlain });
     if (windows.length > 1 && this.isSmall(frames[0], windows.length)) {
       const all = this.together(`${path}/all`, frames);
       const places = this.#placesOf(windows, height * width);

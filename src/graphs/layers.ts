@@ -21,6 +21,8 @@ export interface ConvOptions {
   padding?: number | readonly [number, number, number, number];
   /** `false` for none, a value of shape [out] instead of the stored `.bias`. */
   bias?: boolean | Value;
+  /** Whether the processor computes it as it is, whatever its size. */
+  isPlain?: boolean;
   /** [out, channels, height, width] instead of the stored `.weight`. */
   weight?: Value;
   /**
@@ -67,9 +69,16 @@ export class LayerWriter extends ElementWriter {
     const width = Math.floor((w + left + right - wide) / strides[1]) + 1;
     const weight = options.weight ?? this.#kernelOf(path, [out, c, ...kernel], options.frames);
     const added = bias === false ? [] : [bias === true ? this.weight(`${path}.bias`, [out]) : bias];
-    const isPlain = [...kernel, ...strides, ...dilations, ...pads].join() === '3,3,1,1,1,1,1,1,1,1';
+    const isUsual = [...kernel, ...strides, ...dilations, ...pads].join() === '3,3,1,1,1,1,1,1,1,1';
     const { provider, dtype, plainConvolutions } = this.options;
-    if (provider === 'wasm' && dtype === 'f32' && isPlain && !plainConvolutions && isShort(x, out)) {
+    if (
+      provider === 'wasm' &&
+      dtype === 'f32' &&
+      isUsual &&
+      !plainConvolutions &&
+      !options.isPlain &&
+      isShort(x, out)
+    ) {
       return shortConv(this, path, x, out, weight, added[0] ?? null);
     }
     const convolve = (name: string, inputs: Value[]) =>
