@@ -22,7 +22,8 @@ async function videosOf(name: string, built: Built) {
   const get = shelf.get.bind(shelf);
   vi.spyOn(shelf, 'get').mockImplementation((network, shape, build) =>
     get(network, shape, (options) => {
-      const graph = build(built === 'processor' ? options : { ...options, provider: 'webgpu', togetherBytes: built });
+      const forGpu = { ...options, provider: 'webgpu' as const, togetherBytes: built };
+      const graph = build(built === 'processor' ? options : forGpu);
       // Node's runtime has no kernels that are bound.
       return { ...graph, repeated: new Set<string>() };
     }),
