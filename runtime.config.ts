@@ -13,7 +13,7 @@ const MODULES = join(import.meta.dirname, 'node_modules');
 const RUNTIME = join(MODULES, 'onnxruntime-web', 'dist');
 const MADE = join(MODULES, '.cache', 'darkroom');
 
-/** Only browsers with relaxed SIMD load the first (`src/engine/runtime_build.ts`), so that one may multiply and add in one instruction. */
+/** Only browsers with relaxed SIMD load the first (`src/core/runtime_build.ts`), so that one may multiply and add in one instruction. */
 const BUILDS = ['ort-wasm-simd-threaded.jspi.wasm', 'ort-wasm-simd-threaded.asyncify.wasm'] as const;
 
 const fuses = (name: string) => name.includes('.jspi.');

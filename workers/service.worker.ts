@@ -4,7 +4,7 @@
  */
 import { PrecacheController, type PrecacheEntry } from 'workbox-precaching';
 import { StudioError } from '../src/core/errors.ts';
-import { runtimeBuild } from '../src/engine/runtime_build.ts';
+import { runtimeBuild } from '../src/core/runtime_build.ts';
 import type { TaskChannel } from '../src/jobs/channel.ts';
 import { JobRoutes } from '../src/jobs/routes.ts';
 import { askTab } from '../src/jobs/tab_question.ts';
@@ -29,7 +29,7 @@ const HEADERS = Object.entries(__HOST_HEADERS__);
 const SANDBOX = new URL('sandbox/', self.location.href).href;
 
 /** ONNX Runtime comes in two builds, of which a browser uses one; only that one is cached. */
-const OTHER_RUNTIME = runtimeBuild() === 'jspi' ? '.asyncify-' : '.jspi-';
+const OTHER_RUNTIME = runtimeBuild(WebAssembly) === 'jspi' ? '.asyncify-' : '.jspi-';
 
 class PageKeeper {
   readonly #precache = new PrecacheController({

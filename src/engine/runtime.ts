@@ -7,7 +7,7 @@ import type { Graph, Provider } from '../graphs/graph.ts';
 import { within } from '../weights/patience.ts';
 import { mount } from '../weights/virtual_file.ts';
 import { Mutex } from './mutex.ts';
-import { runtimeBuild } from './runtime_build.ts';
+import { runtimeBuild } from '../core/runtime_build.ts';
 import { withQuickUploads } from './weight_uploads.ts';
 
 export type OrtModule = typeof Ort;
@@ -83,7 +83,7 @@ export class Runtime {
    *   origin needs it, as the runtime's threads begin from a script that it fetches there.
    */
   static async load(threads: number, files?: string): Promise<Runtime> {
-    const build = runtimeBuild();
+    const build = runtimeBuild(WebAssembly);
     const ort: OrtModule =
       build === 'jspi' ? await import('onnxruntime-web/jspi') : await import('onnxruntime-web/webgpu');
     ort.env.wasm.numThreads = threads;

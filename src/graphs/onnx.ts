@@ -172,7 +172,7 @@ export class OnnxWriter {
     const { dtype } = this.options;
     const [out, channels, frames, ...kernel] = dims;
     const turned = [out, frames * channels, ...kernel];
-    return this.#initializer(`${name} ${dtype}, frames first`, name, turned, dtype, () =>
+    return this.#initializer(`${name}/frames_first/${dtype}`, name, turned, dtype, () =>
       this.#externalWeight(tensor, dtype, size(dims)),
     );
   }

@@ -6,7 +6,10 @@ const RELAXED_SIMD = Uint8Array.from([
   ...[0x41, 0, 0xfd, 0x11, 0x41, 0, 0xfd, 0x11, 0x41, 0, 0xfd, 0x11, 0xfd, 0x85, 2, 0x1a, 0x0b],
 ]);
 
-/** The smaller build wants JSPI, with which it streams weights, and relaxed SIMD. */
-export function runtimeBuild(): 'jspi' | 'asyncify' {
-  return 'Suspending' in WebAssembly && WebAssembly.validate(RELAXED_SIMD) ? 'jspi' : 'asyncify';
+/**
+ * The smaller build wants JSPI, with which it streams weights, and relaxed SIMD.
+ * @param wasm the browser's WebAssembly
+ */
+export function runtimeBuild(wasm: { validate(bytes: Uint8Array<ArrayBuffer>): boolean }): 'jspi' | 'asyncify' {
+  return 'Suspending' in wasm && wasm.validate(RELAXED_SIMD) ? 'jspi' : 'asyncify';
 }
