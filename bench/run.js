@@ -228,8 +228,10 @@ try {
   if (parts.includes('lively')) {
     const { answers, ...tasks } = await watchUse(browser, THREADS);
     tellTasks(`in use while ${THREADS} threads make a picture`, tasks);
-    const each = Object.entries(answers).map(([name, ms]) => `${name} ${ms.toFixed(0)} ms`);
-    console.log(`  from an event to the frame that shows it, the longest each: ${each.join(', ')} (${load()})`);
+    const each = Object.entries(answers).map(
+      ([name, times]) => `${name} ${middle(times).toFixed(0)} and ${Math.max(...times).toFixed(0)} ms`,
+    );
+    console.log(`  from an event to the frame that shows it, median and longest: ${each.join(', ')} (${load()})`);
   }
   if (processor !== undefined) {
     const wished = Number(process.argv.find((word) => word.startsWith('--pairs='))?.slice('--pairs='.length));
