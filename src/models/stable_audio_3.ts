@@ -7,6 +7,7 @@ import * as t5gemma from '../graphs/t5gemma_encoder.ts';
 import { GemmaTokenizer } from '../text/gemma_tokenizer.ts';
 import { Checkpoint } from '../weights/checkpoint.ts';
 import type { CheckpointFiles } from '../weights/checkpoint_files.ts';
+import { settingsPath } from '../weights/stable_audio_settings.ts';
 import type { Family, LoadedSoundModel, OpenOptions } from './family.ts';
 import { openPart, readScheduler, requireFit, summarise, tokenizerTexts } from './flow_transformer/flow_checkpoint.ts';
 import * as duration from './sound_diffusion/duration_embedder.ts';
@@ -89,8 +90,8 @@ async function open(files: CheckpointFiles, engine: Engine, { weights }: OpenOpt
 
 /** Its settings name what only this family has: the sinusoid by which it is told of the duration. */
 async function isOfAuthors(files: CheckpointFiles): Promise<boolean> {
-  const settings = files.paths().find((path) => /(^|\/)model_config\.json$/.test(path));
-  const text = settings === undefined ? '' : await (await files.blob(settings)).text();
+  const path = settingsPath(files);
+  const text = path === undefined ? '' : await (await files.blob(path)).text();
   return text.includes('"seconds_total"') && text.includes('"expo"');
 }
 

@@ -6,9 +6,14 @@ const NAME = /(^|\/)model_config\.json$/;
 
 type Json = Readonly<Record<string, unknown>>;
 
+/** Undefined where there is none. */
+export function settingsPath(files: CheckpointFiles): string | undefined {
+  return files.paths().find((one) => NAME.test(one));
+}
+
 /** Where it lies and what it says; null where there is none. @throws StudioError `checkpoint_damaged` */
 export async function stableAudioSettings(files: CheckpointFiles): Promise<{ path: string; values: unknown } | null> {
-  const path = files.paths().find((one) => NAME.test(one));
+  const path = settingsPath(files);
   return path === undefined ? null : { path, values: await readJson(files, path) };
 }
 
